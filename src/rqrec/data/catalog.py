@@ -1,0 +1,53 @@
+"""The items: who they are outside, and the text that describes them."""
+
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import polars as pl
+
+from rqrec.artifact import atomic_write
+from rqrec.data.ids import IdMap
+
+CATALOG_FILE = "catalog.parquet"
+
+
+@dataclass(frozen=True)
+class Catalog:
+    """The items of a dataset, one row each; the row number is the item index.
+
+    `items` has the string columns `item_id` (unique), `title` (shown to people, may be empty) and `text`
+    (what the text encoder reads). Further columns are kept.
+    """
+
+    items: pl.DataFrame
+
+    def __post_init__(self) -> None:
+        for column in ("item_id", "title", "text"):
+            if column not in self.items.columns:
+                raise ValueError(f"The catalogue has no column {column!r}; it has {self.items.columns}.")
+        if self.items.is_empty():
+            raise ValueError("The catalogue is empty: at least one item is needed.")
+        _ = self.id_map  # refuses repeated and empty ids now, not at first use
+
+    def __len__(self) -> int:
+        return self.items.height
+
+    @cached_property
+    def id_map(self) -> IdMap:
+        """The map between item ids and item indices."""
+        return IdMap(self.items["item_id"].to_list())
+
+    def titles(self) -> list[str]:
+        """The title of each item, or its id where it has none."""
+        return [title or item_id for item_id, title in self.items.select("item_id", "title").iter_rows()]
+
+    def write(self, folder: Path) -> None:
+        """Write `catalog.parquet` into `folder`."""
+        with atomic_write(folder / CATALOG_FILE) as file:
+            self.items.write_parquet(file)
+
+    @classmethod
+    def read(cls, folder: Path) -> "Catalog":
+        """Read what `write` wrote."""
+        return cls(pl.read_parquet(folder / CATALOG_FILE))

@@ -1,0 +1,86 @@
+"""User histories as flat arrays: no Python object per user, batches by indexing.
+
+Shapes: U users, M interactions, B batch, T items in a history (padded on the right with PADDING).
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from rqrec.artifact import atomic_write
+from rqrec.data.ids import PADDING
+
+SEQUENCES_FILE = "sequences.npz"
+USERS_FILE = "users.parquet"
+
+
+@dataclass(frozen=True)
+class Sequences:
+    """The item sequences of all users, one after the other, each oldest first.
+
+    `items` int32 [M], `timestamps` int64 [M], `offsets` int64 [U + 1]: user u has
+    `items[offsets[u]:offsets[u + 1]]`. `user_ids` has U strings.
+    """
+
+    items: NDArray[np.int32]
+    offsets: NDArray[np.int64]
+    timestamps: NDArray[np.int64]
+    user_ids: tuple[str, ...]
+
+    def __post_init__(self) -> None:
+        if len(self.items) != len(self.timestamps) or self.offsets[-1] != len(self.items):
+            raise ValueError("items, timestamps and the last offset disagree on the number of interactions.")
+        if len(self.offsets) != len(self.user_ids) + 1:
+            raise ValueError(f"{len(self.user_ids)} users need {len(self.user_ids) + 1} offsets.")
+
+    def __len__(self) -> int:
+        return len(self.user_ids)
+
+    @property
+    def lengths(self) -> NDArray[np.int64]:
+        """Interactions of each user, [U]."""
+        return np.diff(self.offsets)
+
+    def of_user(self, user: int) -> NDArray[np.int32]:
+        """Item indices of one user, oldest first."""
+        return self.items[self.offsets[user] : self.offsets[user + 1]]
+
+    def write(self, folder: Path) -> None:
+        """Write the arrays (`sequences.npz`) and the user ids (`users.parquet`) into `folder`."""
+        with atomic_write(folder / SEQUENCES_FILE) as file:
+            np.savez(file, items=self.items, offsets=self.offsets, timestamps=self.timestamps)
+        with atomic_write(folder / USERS_FILE) as file:
+            pl.DataFrame({"user_id": list(self.user_ids)}, schema={"user_id": pl.String}).write_parquet(file)
+
+    @classmethod
+    def read(cls, folder: Path) -> "Sequences":
+        """Read what `write` wrote."""
+        with np.load(folder / SEQUENCES_FILE, allow_pickle=False) as arrays:
+            users = pl.read_parquet(folder / USERS_FILE)["user_id"].to_list()
+            return cls(arrays["items"], arrays["offsets"], arrays["timestamps"], tuple(users))
+
+
+def gather_right_padded(
+    items: NDArray[Any], starts_B: NDArray[np.int64], lengths_B: NDArray[np.int64]
+) -> NDArray[np.int64]:
+    """Slices of a flat array as one matrix int64 [B, max length], padded on the right with PADDING."""
+    width = int(lengths_B.max(initial=0))
+    steps_T = np.arange(width)
+    inside_BT = steps_T < lengths_B[:, None]
+    positions_BT = np.where(inside_BT, starts_B[:, None] + steps_T, 0)
+    if not len(items):
+        return np.full(inside_BT.shape, PADDING, dtype=np.int64)
+    return np.where(inside_BT, items[positions_BT], PADDING).astype(np.int64)
+
+
+def pad_histories(histories: list[list[int]] | list[NDArray[Any]]) -> NDArray[np.int64]:
+    """Histories of item indices as one matrix int64 [B, T], padded on the right with PADDING."""
+    lengths = np.array([len(history) for history in histories], dtype=np.int64)
+    flat = np.concatenate(
+        [np.asarray(history, dtype=np.int64) for history in histories] or [np.zeros(0, int)]
+    )
+    return gather_right_padded(flat, np.cumsum(lengths) - lengths, lengths)
