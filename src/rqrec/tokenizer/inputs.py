@@ -1,0 +1,85 @@
+"""Item embeddings as they come from outside: checked, and read a chunk at a time.
+
+Shapes: N items, B rows of a chunk, D input dimensions.
+"""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+Embeddings = Tensor | NDArray[np.floating]
+
+
+def read_embeddings(path: Path) -> NDArray[np.floating]:
+    """Memory-map a `.npy` file of item embeddings, any float dtype, [N, D].
+
+    Raises FileNotFoundError, and ValueError for pickled or object arrays, other dtypes and other shapes.
+    """
+    try:
+        embeddings = np.load(path, mmap_mode="r", allow_pickle=False)
+    except (ValueError, EOFError) as error:
+        raise ValueError(
+            f"{path} is not a plain numeric .npy file ({error}). Pickled and object arrays are refused, "
+            f"since loading one can run code: save it with np.save from a float array."
+        ) from error
+    try:
+        check_shape(embeddings)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
+    return embeddings
+
+
+def check_shape(x_ND: Embeddings, dim: int | None = None) -> None:
+    """Refuse what is not a non-empty float matrix of `dim` columns (any number where `dim` is None)."""
+    floating = (
+        x_ND.is_floating_point() if isinstance(x_ND, Tensor) else np.issubdtype(x_ND.dtype, np.floating)
+    )
+    if not floating:
+        raise ValueError(f"Embeddings have dtype {x_ND.dtype}; a float dtype is needed: convert them first.")
+    if x_ND.ndim != 2:
+        raise ValueError(f"Embeddings have shape {tuple(x_ND.shape)}; [num_items, dim] is needed.")
+    if not len(x_ND):
+        raise ValueError("The embeddings are empty: at least one item is needed.")
+    if dim is not None and x_ND.shape[1] != dim:
+        raise ValueError(
+            f"Embeddings have {x_ND.shape[1]} dimensions, but the tokenizer was made for {dim}. "
+            f"Embed the items with the encoder that it was trained on, or train it again."
+        )
+
+
+def chunks(
+    x_ND: Embeddings, size: int, *, dim: int | None = None, device: torch.device | None = None
+) -> Iterator[Tensor]:
+    """Float32 chunks [B, D] of the rows in order, `size` rows at most, on `device`.
+
+    Raises ValueError that names the rows with values that are not finite.
+    """
+    check_shape(x_ND, dim)
+    for start in range(0, len(x_ND), size):
+        part = x_ND[start : start + size]
+        if not isinstance(part, Tensor):
+            part = torch.from_numpy(np.array(part, dtype=np.float32))  # copies: a memory map is read-only
+        x_BD = part.to(device=device, dtype=torch.float32)
+        # A finite sum means finite values; the reverse need not hold, so look again before refusing.
+        if not torch.isfinite(x_BD.sum()):
+            bad = (~torch.isfinite(x_BD).all(dim=1)).nonzero().squeeze(1)
+            if len(bad):
+                rows = ", ".join(str(start + int(row)) for row in bad[:5])
+                more = f" and {len(bad) - 5} more nearby" if len(bad) > 5 else ""
+                raise ValueError(
+                    f"Embeddings have NaN or infinite values in row {rows}{more}: "
+                    f"embed these items again or leave them out."
+                )
+        yield x_BD
+
+
+def sample_rows(x_ND: Embeddings, size: int, generator: torch.Generator) -> Embeddings:
+    """`size` random rows without repetition, in their order; all rows where there are no more than that."""
+    if len(x_ND) <= size:
+        return x_ND
+    rows = torch.randperm(len(x_ND), generator=generator)[:size].sort().values
+    return x_ND[rows.to(x_ND.device)] if isinstance(x_ND, Tensor) else x_ND[rows.numpy()]

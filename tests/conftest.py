@@ -1,0 +1,16 @@
+"""Fixtures that several parts of the tests share."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """The folder with real data: RQREC_TEST_DATA, or `shared/data` beside the repository."""
+    default = Path(__file__).resolve().parents[1].parent / "shared" / "data"
+    folder = Path(os.environ.get("RQREC_TEST_DATA") or default)
+    if not folder.is_dir():
+        pytest.skip(f"The data for tests is not at {folder}; set RQREC_TEST_DATA to its folder.")
+    return folder

@@ -1,0 +1,262 @@
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from rqrec.tokenizer.quantize import (
+    Codebook,
+    Distance,
+    QuantizeMode,
+    ResidualQuantizer,
+    annealed_temperature,
+    gumbel_weights,
+    rotation_trick,
+    straight_through,
+)
+
+
+def seeded(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def quantizer(mode: QuantizeMode = QuantizeMode.STE, **options) -> ResidualQuantizer:
+    torch.manual_seed(0)
+    return ResidualQuantizer((8, 8, 8), 4, mode=mode, **options)
+
+
+def latents(rows: int = 16, seed: int = 1) -> torch.Tensor:
+    return torch.randn(rows, 4, generator=seeded(seed)).requires_grad_()
+
+
+def test_straight_through_copies_the_gradient():
+    z, q = latents(), torch.randn(16, 4, generator=seeded(2), requires_grad=True)
+    weights = torch.randn(16, 4, generator=seeded(3))
+    out = straight_through(z, q)
+    (out * weights).sum().backward()
+    assert torch.allclose(out, q)
+    assert torch.equal(z.grad, weights)
+    assert q.grad is None
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.integers(1, 6), st.integers(2, 5), st.integers(0, 10_000))
+def test_rotation_trick_matches_equation_4_2_by_explicit_matrices(rows, dim, seed):
+    z = torch.randn(rows, dim, generator=seeded(seed), dtype=torch.float64).requires_grad_()
+    q = torch.randn(rows, dim, generator=seeded(seed + 1), dtype=torch.float64)
+    weights = torch.randn(rows, dim, generator=seeded(seed + 2), dtype=torch.float64)
+    out = rotation_trick(z, q)
+    (out * weights).sum().backward()
+    assert torch.equal(out, z + (q - z)) or torch.allclose(out, q)
+    for row in range(rows):
+        a = z[row].detach() / z[row].detach().norm()
+        b = q[row] / q[row].norm()
+        r = (a + b) / (a + b).norm()
+        rotation = torch.eye(dim, dtype=torch.float64) - 2 * torch.outer(r, r) + 2 * torch.outer(b, a)
+        scaled = q[row].norm() / z[row].detach().norm() * rotation
+        assert torch.allclose(scaled @ z[row].detach(), q[row])
+        assert torch.allclose(z.grad[row], scaled.T @ weights[row])
+
+
+def test_rotation_trick_survives_zero_and_opposite_vectors():
+    z = torch.tensor([[0.0, 0.0], [1.0, 1.0], [1.0, 0.0], [0.0, 0.0]], requires_grad=True)
+    q = torch.tensor([[1.0, 2.0], [0.0, 0.0], [-2.0, 0.0], [0.0, 0.0]])
+    out = rotation_trick(z, q)
+    out.sum().backward()
+    assert torch.equal(out, q)
+    assert torch.isfinite(z.grad).all()
+    assert torch.equal(z.grad[[0, 1, 3]], torch.ones(3, 2))
+
+
+@pytest.mark.parametrize("mode", list(QuantizeMode))
+@pytest.mark.parametrize("rows", [1, 7])
+def test_a_batch_equals_its_rows_one_by_one(mode, rows):
+    model = quantizer(mode).eval()
+    z = latents(rows).detach()
+    whole = model(z)
+    for row in range(rows):
+        alone = model(z[row : row + 1])
+        assert torch.equal(alone.codes_BL[0], whole.codes_BL[row])
+        assert torch.allclose(alone.latent_BD[0], whole.latent_BD[row], atol=1e-6)
+
+
+@pytest.mark.parametrize("mode", list(QuantizeMode))
+@pytest.mark.parametrize("distance", list(Distance))
+def test_at_evaluation_the_latent_is_the_sum_of_the_codes(mode, distance):
+    model = quantizer(mode, distance=distance).eval()
+    z = latents().detach()
+    out = model(z)
+    assert torch.equal(out.codes_BL, model.encode(z))
+    assert torch.allclose(out.latent_BD, model.decode(out.codes_BL), atol=1e-6)
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.permutations(range(12)))
+def test_permuted_items_get_permuted_codes(order):
+    model = quantizer()
+    z = latents(12).detach()
+    assert torch.equal(model.encode(z[list(order)]), model.encode(z)[list(order)])
+
+
+@pytest.mark.parametrize("mode", [QuantizeMode.STE, QuantizeMode.ROTATION_TRICK])
+def test_every_level_sends_its_commitment_to_the_encoder(mode):
+    """A residual that carried the straight-through output would have no gradient from level 2 on."""
+    model, z = quantizer(mode), latents()
+    out = model(z)
+    codes = out.codes_BL
+    out.commitment_loss.backward()
+    with torch.no_grad():
+        residual, expected = z.detach(), torch.zeros_like(z)
+        for level, codebook in enumerate(model.codebooks()):
+            residual = residual - codebook.vectors()[codes[:, level]]
+            expected += 2 * residual / len(z)
+    assert torch.allclose(z.grad, expected, atol=1e-6)
+
+
+@pytest.mark.parametrize("mode", [QuantizeMode.STE, QuantizeMode.ROTATION_TRICK])
+def test_each_loss_moves_its_own_side_only(mode):
+    model, z = quantizer(mode), latents()
+    model(z).codebook_loss.backward()
+    assert z.grad is None
+    assert all(codebook.weight.grad.abs().sum() > 0 for codebook in model.codebooks())
+
+    model, z = quantizer(mode), latents()
+    model(z).commitment_loss.backward()
+    assert z.grad.abs().sum() > 0
+    assert all(codebook.weight.grad is None for codebook in model.codebooks())
+
+    model, z = quantizer(mode), latents()
+    model(z).latent_BD.sum().backward()
+    assert z.grad.abs().sum() > 0
+    assert all(codebook.weight.grad is None for codebook in model.codebooks())
+
+
+def test_gumbel_moves_both_sides_through_the_mixture():
+    model, z = quantizer(QuantizeMode.GUMBEL_SOFTMAX), latents()
+    model(z, temperature=0.7).latent_BD.square().sum().backward()
+    assert z.grad.abs().sum() > 0
+    assert all(codebook.weight.grad.abs().sum() > 0 for codebook in model.codebooks())
+
+
+def test_gumbel_is_soft_and_random_in_training_only():
+    model, z = quantizer(QuantizeMode.GUMBEL_SOFTMAX), latents().detach()
+    assert not torch.equal(model(z).latent_BD, model(z).latent_BD)
+    model.eval()
+    assert torch.equal(model(z).latent_BD, model(z).latent_BD)
+
+
+def test_gumbel_weights_sharpen_as_the_temperature_falls():
+    distances = torch.randn(200, 8, generator=seeded()).square()
+    torch.manual_seed(0)
+    warm = gumbel_weights(distances, 2.0)
+    torch.manual_seed(0)
+    cold = gumbel_weights(distances, 0.01)
+    assert torch.allclose(warm.sum(1), torch.ones(200))
+    assert cold.max(1).values.mean() > 0.95 > warm.max(1).values.mean()
+    with pytest.raises(ValueError, match="temperature is 0"):
+        gumbel_weights(distances, 0)
+
+
+def test_the_temperature_falls_from_start_to_end_by_equal_factors():
+    temperatures = [annealed_temperature(step, 4, start=1.0, end=0.0625) for step in range(6)]
+    assert temperatures == pytest.approx([1, 0.5, 0.25, 0.125, 0.0625, 0.0625])
+
+
+def test_losses_sum_over_dimensions_and_average_over_items():
+    model, z = quantizer(), latents(5).detach()
+    out = model(z)
+    residual, expected = z, torch.zeros(())
+    for level, codebook in enumerate(model.codebooks()):
+        residual = residual - codebook.vectors()[out.codes_BL[:, level]]
+        expected += residual.detach().square().sum() / 5
+    assert out.codebook_loss.item() == pytest.approx(expected.item(), rel=1e-5)
+    assert out.commitment_loss.item() == pytest.approx(expected.item(), rel=1e-5)
+
+
+def test_sim_vq_learns_the_matrix_and_keeps_the_table():
+    model, z = quantizer(sim_vq=True), latents()
+    assert sorted(dict(model.named_parameters())) == [f"levels.{i}.projection" for i in range(3)]
+    model(z).codebook_loss.backward()
+    assert all(codebook.projection.grad.abs().sum() > 0 for codebook in model.codebooks())
+
+
+def test_sim_vq_codes_are_placed_through_the_matrix():
+    codebook = Codebook(8, 4, sim_vq=True, normalize=False, distance=Distance.L2, ema_decay=None)
+    torch.nn.init.orthogonal_(codebook.projection)
+    wanted = torch.randn(2, 4, generator=seeded())
+    before = codebook.vectors().detach().clone()
+    codebook.place(torch.tensor([1, 5]), wanted)
+    assert torch.allclose(codebook.vectors()[[1, 5]], wanted, atol=1e-5)
+    assert torch.equal(codebook.vectors()[[0, 2, 3]], before[[0, 2, 3]])
+
+
+def test_only_the_first_level_is_normalised():
+    model = quantizer(normalize_first=True)
+    norms = [codebook.vectors().norm(dim=1) for codebook in model.codebooks()]
+    assert torch.allclose(norms[0], torch.ones(8))
+    assert not torch.allclose(norms[1], torch.ones(8))
+
+
+def test_cosine_ignores_length():
+    model = quantizer(distance=Distance.COSINE)
+    z = latents().detach()
+    assert torch.equal(model.codebooks()[0].nearest(z), model.codebooks()[0].nearest(z * 7))
+
+
+def test_moving_averages_converge_to_the_means_without_a_gradient():
+    model = ResidualQuantizer((2,), 2, mode=QuantizeMode.STE, ema_decay=0.5)
+    codebook = model.codebooks()[0]
+    codebook.place(torch.tensor([0, 1]), torch.tensor([[1.0, 0.0], [-1.0, 0.0]]))
+    z = torch.tensor([[2.0, 1.0], [4.0, 1.0], [-3.0, 5.0]])
+    for _ in range(60):
+        out = model(z)
+    assert not out.codebook_loss.requires_grad
+    assert torch.allclose(codebook.vectors(), torch.tensor([[3.0, 1.0], [-3.0, 5.0]]), atol=1e-4)
+    frozen = codebook.vectors().clone()
+    model.eval()
+    model(z + 10)
+    assert torch.equal(codebook.vectors(), frozen)
+
+
+def test_a_code_that_nothing_uses_stays_under_moving_averages():
+    model = ResidualQuantizer((2,), 2, mode=QuantizeMode.STE, ema_decay=0.5)
+    codebook = model.codebooks()[0]
+    codebook.place(torch.tensor([0, 1]), torch.tensor([[1.0, 0.0], [-50.0, 0.0]]))
+    for _ in range(50):
+        model(torch.tensor([[1.0, 0.0], [2.0, 0.0]]))
+    assert codebook.vectors()[1].tolist() == [-50.0, 0.0]
+
+
+@pytest.mark.parametrize("options", [{}, {"sim_vq": True}, {"ema_decay": 0.9}])
+def test_initialisation_uses_every_code_and_lowers_the_residual_level_by_level(options):
+    model = quantizer(**options)
+    z = torch.randn(400, 4, generator=seeded(9))
+    model.initialize(z, seeded())
+    codes = model.encode(z)
+    assert all(codes[:, level].unique().numel() == 8 for level in range(3))
+    residual, errors = z, [z.square().sum(1).mean()]
+    for level, codebook in enumerate(model.codebooks()):
+        residual = residual - codebook.vectors()[codes[:, level]]
+        errors.append(residual.square().sum(1).mean())
+    assert errors == sorted(errors, reverse=True)
+
+
+@pytest.mark.parametrize("options", [{}, {"sim_vq": True}, {"ema_decay": 0.9}])
+def test_dead_codes_come_back_to_life(options):
+    model = quantizer(**options)
+    z = torch.randn(400, 4, generator=seeded(9))
+    model.initialize(z, seeded())
+    for codebook in model.codebooks():
+        codebook.place(torch.arange(4), torch.full((4, 4), 1e3))
+    moved = model.reset_dead_codes(z, seeded())
+    assert moved[0] == 4
+    codes = model.encode(z)
+    assert all(codes[:, level].unique().numel() == 8 for level in range(3))
+    assert model.reset_dead_codes(z, seeded()) == [0, 0, 0]
+
+
+def test_dead_codes_stay_where_there_is_nothing_left_to_fit():
+    model = quantizer()
+    z = torch.zeros(5, 4)
+    model.initialize(z, seeded())
+    assert model.reset_dead_codes(z, seeded()) == [0, 0, 0]
+    assert all(torch.isfinite(codebook.weight).all() for codebook in model.codebooks())

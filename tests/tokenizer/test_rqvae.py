@@ -1,0 +1,278 @@
+import json
+
+import numpy as np
+import pytest
+import torch
+
+from rqrec.tokenizer.quantize import Distance, QuantizeMode
+from rqrec.tokenizer.rqvae import RqVae, RqVaeConfig
+
+OPTIONS = [
+    {"mode": "gumbel_softmax"},
+    {"mode": "ste"},
+    {"mode": "rotation_trick"},
+    {"sim_vq": True},
+    {"codebook_normalize": True},
+    {"distance": "cosine"},
+    {"ema_decay": 0.9, "mode": "ste"},
+    {"codebook_size": (4, 8, 6)},
+    {"n_cat_features": 2},
+]
+
+
+def seeded(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def small(**options) -> RqVae:
+    torch.manual_seed(0)
+    defaults = {"input_dim": 12, "embed_dim": 4, "hidden_dims": (16, 8), "codebook_size": 8}
+    return RqVae(RqVaeConfig(**(defaults | options)))
+
+
+def items(rows: int = 200, seed: int = 1) -> torch.Tensor:
+    x = torch.randn(rows, 12, generator=seeded(seed)) * 3 + 5
+    x[:, 10:] = (x[:, 10:] > 5).float()
+    return x
+
+
+def ready(**options) -> RqVae:
+    model = small(**options)
+    model.fit_normalizer(items())
+    model.initialize_codebooks(items(), seeded())
+    return model
+
+
+def grads(model: RqVae, loss: torch.Tensor) -> set[str]:
+    model.zero_grad(set_to_none=True)
+    loss.backward(retain_graph=True)
+    named = model.named_parameters()
+    return {name.split(".")[0] for name, p in named if p.grad is not None and p.grad.abs().sum() > 0}
+
+
+@pytest.mark.parametrize("options", OPTIONS, ids=str)
+def test_training_lowers_the_reconstruction_loss(options):
+    model, x = ready(**options), items()
+    optimizer = torch.optim.Adam(model.parameters(), lr=3e-3)
+    losses = []
+    for _ in range(60):
+        out = model(x, temperature=0.1)
+        optimizer.zero_grad()
+        out.loss.backward()
+        optimizer.step()
+        losses.append(float(out.reconstruction_loss.detach()))
+    assert losses[-1] < 0.97 * losses[0]
+
+
+def test_each_loss_term_moves_its_own_parameters():
+    model = ready()
+    out = model(items())
+    assert grads(model, out.reconstruction_loss) == {"encoder", "decoder"}
+    assert grads(model, out.codebook_loss) == {"quantizer"}
+    assert grads(model, out.commitment_loss) == {"encoder"}
+
+
+def test_every_level_of_the_commitment_reaches_the_encoder():
+    """From level 2 on as well: with the first level's residual alone the gradient would differ."""
+    model, x = ready(), items()
+    grads(model, model(x).commitment_loss)
+    both = model.encoder[0].weight.grad.clone()
+    model.quantizer.levels = model.quantizer.levels[:1]
+    grads(model, model(x).commitment_loss)
+    assert not torch.allclose(both, model.encoder[0].weight.grad)
+
+
+def test_losses_sum_over_dimensions_average_over_items_and_add_up():
+    model, x = ready(commitment_weight=0.7), items()
+    model.eval()
+    out = model(x)
+    standard = (x - model.input_mean_I) / model.input_scale_I
+    rebuilt = (out.reconstruction_BI - model.input_mean_I) / model.input_scale_I
+    by_hand = (standard - rebuilt).square().sum() / len(x)
+    assert float(out.reconstruction_loss) == pytest.approx(float(by_hand), rel=1e-4)
+    total = out.reconstruction_loss + out.codebook_loss + 0.7 * out.commitment_loss
+    assert float(out.loss) == pytest.approx(float(total), rel=1e-6)
+    twice = model(torch.cat([x, x]))
+    assert float(twice.loss) == pytest.approx(float(out.loss), rel=1e-4)
+
+
+def test_the_scale_of_the_input_does_not_matter():
+    losses, codes = [], []
+    for factor in (1e-3, 1.0, 1e3):
+        model = small()
+        model.fit_normalizer(items() * factor)
+        model.initialize_codebooks(items() * factor, seeded())
+        losses.append(float(model(items() * factor).loss))
+        codes.append(model.semantic_ids(items() * factor))
+    assert losses == pytest.approx([losses[0]] * 3, rel=1e-3)
+    assert all((part == codes[0]).float().mean() > 0.99 for part in codes)
+
+
+def test_standardised_inputs_have_mean_zero_and_mean_variance_one():
+    model = small(n_cat_features=2)
+    model.fit_normalizer(items())
+    standard = (items() - model.input_mean_I) / model.input_scale_I
+    assert torch.allclose(standard[:, :10].mean(0), torch.zeros(10), atol=1e-5)
+    assert float(standard[:, :10].var(0, correction=0).mean()) == pytest.approx(1, rel=1e-4)
+    assert torch.equal(standard[:, 10:], items()[:, 10:])
+
+
+@pytest.mark.parametrize("n_cat_features", [0, 2])
+def test_categorical_features_are_probabilities_and_no_features_change_nothing(n_cat_features):
+    """`[..., :-0]` is empty: with no categorical features the dense part must still be whole."""
+    model = ready(n_cat_features=n_cat_features)
+    out = model(items())
+    assert out.reconstruction_BI.shape == (200, 12)
+    if n_cat_features:
+        assert ((out.reconstruction_BI[:, 10:] >= 0) & (out.reconstruction_BI[:, 10:] <= 1)).all()
+    grads(model, out.reconstruction_loss)
+    assert (model.decoder[-1].weight.grad.abs().sum(1) > 0).all()
+
+
+def test_categorical_loss_is_binary_cross_entropy_by_hand():
+    model, x = ready(n_cat_features=2).eval(), items()
+    out = model(x)
+    p = out.reconstruction_BI[:, 10:].detach()
+    entropy = -(x[:, 10:] * p.log() + (1 - x[:, 10:]) * (1 - p).log()).sum() / len(x)
+    scale = model.input_scale_I[0]
+    dense = ((x - out.reconstruction_BI)[:, :10] / scale).square().sum() / len(x)
+    assert float(out.reconstruction_loss) == pytest.approx(float(dense + entropy), rel=1e-4)
+
+
+@pytest.mark.parametrize("options", OPTIONS, ids=str)
+def test_ids_are_hard_and_the_same_in_training_and_evaluation(options):
+    model = ready(**options)
+    x = items()
+    training = model.train().semantic_ids(x)
+    assert model.training
+    assert training.dtype == torch.int64
+    assert training.shape == (200, 3)
+    assert torch.equal(training, model.train().semantic_ids(x))
+    assert torch.equal(training, model.eval().semantic_ids(x))
+    assert torch.equal(training, model(x).codes_BL)
+    assert torch.allclose(model.reconstruct(x), model(x).reconstruction_BI, atol=1e-5)
+
+
+def test_one_item_alone_gets_the_code_it_gets_among_others():
+    model, x = ready(), items(20)
+    whole = model.semantic_ids(x)
+    assert all(torch.equal(model.semantic_ids(x[i : i + 1])[0], whole[i]) for i in range(20))
+    assert torch.isfinite(model(x[:1]).loss)
+
+
+def test_arrays_of_any_float_type_are_read():
+    model, x = ready(), items()
+    expected = model.semantic_ids(x)
+    assert torch.equal(model.semantic_ids(x.double()), expected)
+    assert torch.equal(model.semantic_ids(x.numpy()), expected)
+    assert (model.semantic_ids(x.numpy().astype(np.float16)) == expected).float().mean() > 0.9
+
+
+def test_a_catalogue_is_read_in_chunks(monkeypatch):
+    model, x = ready(), items()
+    expected = model.semantic_ids(x), model.reconstruct(x)
+    monkeypatch.setattr("rqrec.tokenizer.rqvae.CHUNK_ROWS", 7)
+    assert torch.equal(model.semantic_ids(x), expected[0])
+    assert torch.allclose(model.reconstruct(x), expected[1], atol=1e-5)
+
+
+@pytest.mark.parametrize("options", OPTIONS, ids=str)
+def test_save_and_load_give_the_same_model(tmp_path, options):
+    model = ready(**options)
+    model.save_pretrained(tmp_path)
+    loaded = RqVae.from_pretrained(tmp_path)
+    assert loaded.config == model.config
+    assert torch.equal(loaded.semantic_ids(items()), model.semantic_ids(items()))
+    assert torch.equal(loaded.reconstruct(items()), model.reconstruct(items()))
+
+
+def test_initialised_is_remembered(tmp_path):
+    model = small()
+    assert not model.initialized
+    model.save_pretrained(tmp_path)
+    assert not RqVae.from_pretrained(tmp_path).initialized
+    ready().save_pretrained(tmp_path)
+    assert RqVae.from_pretrained(tmp_path).initialized
+
+
+def test_initialisation_is_the_same_for_the_same_seed_and_spreads_the_codes():
+    first, second = ready(), ready()
+    assert torch.equal(first.semantic_ids(items()), second.semantic_ids(items()))
+    assert all(first.semantic_ids(items())[:, level].unique().numel() == 8 for level in range(3))
+
+
+def test_dead_codes_are_reset():
+    model = ready()
+    with torch.no_grad():
+        model.quantizer.codebooks()[0].weight[:4] = 1e6
+    assert model.reset_dead_codes(items(), seeded())[0] == 4
+    assert model.semantic_ids(items())[:, 0].unique().numel() == 8
+
+
+def test_mixed_precision_quantises_in_float32():
+    model = ready()
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        out = model(items())
+    out.loss.backward()
+    assert out.loss.dtype == torch.float32
+    assert torch.isfinite(out.loss)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"codebook_size": (8, 8)}, "2 values for n_layers=3"),
+        ({"codebook_size": 1}, "at least 2 codes"),
+        ({"n_cat_features": 12}, "from 0 to input_dim - 1 = 11"),
+        ({"input_dim": 0}, "input_dim is 0"),
+        ({"hidden_dims": (8, 0)}, "hidden_dims is"),
+        ({"commitment_weight": -1.0}, "commitment_weight is -1.0"),
+        ({"mode": "magic"}, "gumbel_softmax, ste, rotation_trick"),
+        ({"distance": "l1"}, "l2, cosine"),
+        ({"ema_decay": 1.5}, "between 0 and 1"),
+        ({"ema_decay": 0.9, "sim_vq": True}, "Leave ema_decay out"),
+    ],
+)
+def test_contradictory_settings_are_refused(options, message):
+    with pytest.raises(ValueError, match=message):
+        small(**options)
+
+
+def test_settings_are_read_back_from_names_and_lists():
+    config = RqVaeConfig(input_dim=4, mode="STE", hidden_dims=[3], codebook_size=[4, 4, 4], distance="COSINE")
+    assert (config.mode, config.distance) == (QuantizeMode.STE, Distance.COSINE)
+    assert config.hidden_dims == (3,)
+    assert config.codebook_sizes == (4, 4, 4)
+
+
+def test_a_wrong_dimension_and_broken_values_are_refused():
+    model = ready()
+    with pytest.raises(ValueError, match="5 dimensions, but the tokenizer was made for 12"):
+        model.semantic_ids(torch.zeros(3, 5))
+    broken = items()
+    broken[7, 3] = float("nan")
+    with pytest.raises(ValueError, match="row 7"):
+        model.semantic_ids(broken)
+    with pytest.raises(ValueError, match="empty"):
+        model.fit_normalizer(torch.zeros(0, 12))
+
+
+def test_damaged_and_foreign_checkpoints_are_refused(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"no config\.json"):
+        RqVae.from_pretrained(tmp_path)
+    ready().save_pretrained(tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text())
+
+    (tmp_path / "config.json").write_text(json.dumps(config | {"colour": 3}))
+    with pytest.raises(ValueError, match=r"unknown settings \['colour'\]"):
+        RqVae.from_pretrained(tmp_path)
+    (tmp_path / "config.json").write_text(json.dumps(config | {"embed_dim": 5}))
+    with pytest.raises(ValueError, match="its config asks for"):
+        RqVae.from_pretrained(tmp_path)
+    (tmp_path / "config.json").write_text(json.dumps(config | {"n_layers": 2}))
+    with pytest.raises(ValueError, match="that nothing uses"):
+        RqVae.from_pretrained(tmp_path)
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    (tmp_path / "model.safetensors").write_bytes(b"short")
+    with pytest.raises(ValueError, match="is damaged"):
+        RqVae.from_pretrained(tmp_path)

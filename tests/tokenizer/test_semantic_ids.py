@@ -1,0 +1,129 @@
+import json
+import math
+import time
+from collections import defaultdict
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from rqrec.data.ids import IdMap
+from rqrec.tokenizer.semantic_ids import (
+    SemanticIdTable,
+    collision_rate,
+    deduplicate,
+    group_sizes,
+    level_usage,
+    tuple_ranks,
+)
+
+HUGE = 2**62
+code_rows = st.integers(1, 4).flatmap(
+    lambda width: st.lists(
+        st.tuples(*[st.one_of(st.integers(0, 2), st.sampled_from([HUGE, HUGE + 1]))] * width), min_size=1
+    )
+)
+
+
+def as_codes(rows) -> np.ndarray:
+    return np.array(rows, dtype=np.int64)
+
+
+def table(rows=((1, 0), (1, 0), (0, 2))) -> SemanticIdTable:
+    codes = as_codes(rows)
+    return SemanticIdTable.from_codes(IdMap([f"i{i}" for i in range(len(codes))]), codes, (2, 3), "abc")
+
+
+@given(code_rows)
+def test_the_extra_code_counts_earlier_items_of_the_same_tuple(rows):
+    seen, expected = defaultdict(int), []
+    for row in rows:
+        expected.append(seen[row])
+        seen[row] += 1
+    assert deduplicate(as_codes(rows)).tolist() == expected
+    assert group_sizes(as_codes(rows)).tolist() == [seen[row] for row in rows]
+    shared = sum(seen[row] > 1 for row in rows) / len(rows)
+    assert collision_rate(as_codes(rows)) == pytest.approx(shared)
+
+
+@given(code_rows)
+def test_ranks_order_rows_as_tuples_even_where_int64_would_overflow(rows):
+    ranks = tuple_ranks(as_codes(rows))
+    for i, a in enumerate(rows):
+        for j, b in enumerate(rows):
+            assert (ranks[i] < ranks[j]) == (a < b)
+
+
+def test_codes_that_would_overflow_a_key_stay_apart():
+    rows = [(0, 0, 0, 1), (0, 0, 0, 0), (2**32, 2**32, 2**32, 1), (2**62, 0, 2**62, 0), (0, 0, 0, 1)]
+    assert deduplicate(as_codes(rows)).tolist() == [0, 0, 0, 0, 1]
+
+
+def test_a_million_tuples_take_a_moment():
+    codes = np.random.default_rng(0).integers(0, 256, (1_000_000, 3))
+    start = time.perf_counter()
+    deduplicate(codes)
+    assert time.perf_counter() - start < 5
+
+
+def test_usage_by_hand():
+    first, second = level_usage(as_codes([(0, 1), (1, 1), (0, 1), (1, 1)]), (4, 3))
+    assert first.usage == pytest.approx(0.5)
+    assert first.perplexity == pytest.approx(2)
+    assert first.entropy == pytest.approx(math.log(2))
+    assert first.dead_codes == 2
+    assert second.usage == pytest.approx(1 / 3)
+    assert second.perplexity == pytest.approx(1)
+
+
+def test_the_table_adds_one_level_as_large_as_the_largest_group():
+    made = table()
+    assert made.codes_NL.tolist() == [[1, 0, 0], [1, 0, 1], [0, 2, 0]]
+    assert made.level_sizes == (2, 3, 2)
+    assert made.codes_NL.dtype == np.int64
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.lists(st.tuples(st.integers(0, 1), st.integers(0, 2)), min_size=1, max_size=30))
+def test_a_table_is_unique_and_survives_the_disk(tmp_path_factory, rows):
+    made = table(rows)
+    assert len(np.unique(made.codes_NL, axis=0)) == len(rows)
+    folder = tmp_path_factory.mktemp("table")
+    made.write(folder)
+    read = SemanticIdTable.read(folder)
+    assert read.item_ids == made.item_ids
+    assert np.array_equal(read.codes_NL, made.codes_NL)
+    assert (read.level_sizes, read.tokenizer_hash) == (made.level_sizes, "abc")
+
+
+@pytest.mark.parametrize(
+    ("codes", "sizes", "message"),
+    [
+        ([[0, 0], [0, 0]], (2, 2), r"Item 1 has the semantic ID \[0, 0\] of an earlier item"),
+        ([[0, 0], [0, 2]], (2, 2), "Item 1 has code 2 at level 1"),
+        ([[0, 0], [0, -1]], (2, 2), "Item 1 has a negative code"),
+        ([[0, 0]], (2, 2), "2 items need as many rows"),
+        ([[0, 0], [0, 1]], (2, 2, 2), "2 levels need as many sizes"),
+    ],
+)
+def test_a_table_that_contradicts_itself_is_refused(codes, sizes, message):
+    with pytest.raises(ValueError, match=message):
+        SemanticIdTable(IdMap(["a", "b"]), as_codes(codes), sizes, "abc")
+
+
+@pytest.mark.parametrize("codes", [np.zeros((0, 3), np.int64), np.zeros(3, np.int64), np.zeros((3, 2))])
+def test_codes_must_be_an_integer_matrix_with_rows(codes):
+    with pytest.raises(ValueError, match="integer matrix"):
+        deduplicate(codes)
+
+
+def test_files_that_do_not_belong_together_are_refused(tmp_path):
+    table().write(tmp_path)
+    facts = json.loads((tmp_path / "semantic_ids.json").read_text())
+    (tmp_path / "semantic_ids.json").write_text(json.dumps(facts | {"level_sizes": [2, 3]}))
+    with pytest.raises(ValueError, match="its JSON asks for"):
+        SemanticIdTable.read(tmp_path)
+    (tmp_path / "semantic_ids.json").write_text(json.dumps(facts | {"format_version": 99}))
+    with pytest.raises(ValueError, match="format_version 99"):
+        SemanticIdTable.read(tmp_path)
