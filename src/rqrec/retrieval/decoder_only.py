@@ -1,0 +1,151 @@
+"""The decoder-only model: a history is one flat sequence of codes, read causally, every position a target.
+
+Shapes: B batch, T items, L levels, S = T x L positions, D width, K beams, l codes of a prefix, V codes.
+"""
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from rqrec.retrieval.layers import CodeEmbedding, KeysValues, Transformer
+from rqrec.retrieval.model import Batch, TrainingLoss
+
+
+@dataclass(frozen=True)
+class DecoderOnlyConfig:
+    """Sizes of a decoder-only model.
+
+    level_sizes: codes at each level, the deduplication level included (codes)
+    max_items: items of history that are read, the most recent (items)
+    decoder_embed_dim: width of a code's embedding
+    attn_embed_dim, attn_heads, attn_layers: width, heads and depth of the transformer
+    attn_dropout: dropout on attention, feed-forward, residual and embedding (probability)
+    """
+
+    level_sizes: tuple[int, ...]
+    max_items: int = 50
+    decoder_embed_dim: int = 128
+    attn_embed_dim: int = 128
+    attn_heads: int = 4
+    attn_layers: int = 2
+    attn_dropout: float = 0.1
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "level_sizes", tuple(self.level_sizes))
+        for name in ("max_items", "decoder_embed_dim", "attn_embed_dim", "attn_heads", "attn_layers"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} is {getattr(self, name)}, but must be at least 1.")
+        if not 0 <= self.attn_dropout < 1:
+            raise ValueError(f"attn_dropout is {self.attn_dropout}, but must be in [0, 1).")
+        if not self.level_sizes or min(self.level_sizes) < 1:
+            raise ValueError(f"level_sizes is {self.level_sizes}, but every level needs at least 1 code.")
+
+
+class Context(NamedTuple):
+    """What is kept of a history: the state after its last code, and each layer's keys and values."""
+
+    state_BD: Tensor
+    past: tuple[KeysValues, ...]
+    past_mask_BS: Tensor
+    lengths_B: Tensor
+
+
+class DecoderOnly(nn.Module):
+    """A causal transformer over [BEGIN, codes of item 1, codes of item 2, ...].
+
+    The state at position s predicts flat code s, that is level s mod L of item s div L; so position s knows
+    which item and level it is about to predict. A history of T items costs T x L + 1 positions.
+    """
+
+    def __init__(self, config: DecoderOnlyConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.level_sizes, self.max_items = config.level_sizes, config.max_items
+        embed, width = config.decoder_embed_dim, config.attn_embed_dim
+        self.codes = CodeEmbedding(self.level_sizes, embed)
+        self.widen = nn.Linear(embed, width, bias=False) if embed != width else nn.Identity()
+        self.narrow = nn.Linear(width, embed, bias=False) if embed != width else nn.Identity()
+        self.begin = nn.Parameter(torch.zeros(embed))
+        # One row more than max_items: the item to be generated stands after a full history.
+        self.item_position = nn.Embedding(config.max_items + 1, width)
+        self.level_position = nn.Embedding(len(self.level_sizes), width)
+        self.dropout = nn.Dropout(config.attn_dropout)
+        self.transformer = Transformer(width, config.attn_heads, config.attn_layers, config.attn_dropout)
+        self.bias = nn.Parameter(torch.zeros(sum(self.level_sizes)))
+        for table in (self.item_position, self.level_position):
+            nn.init.normal_(table.weight, std=0.02)
+
+    def _place(self, vectors_BSE: Tensor, items: Tensor, levels: Tensor) -> Tensor:
+        """Add to each input what it is about to predict: which item of the sequence, which level."""
+        placed = self.widen(vectors_BSE) + self.item_position(items) + self.level_position(levels)
+        return self.dropout(placed)
+
+    def _read(self, codes_BTL: Tensor, positions: int) -> tuple[Tensor, tuple[KeysValues, ...]]:
+        """States [B, positions, D] over [BEGIN, codes...], cut off after `positions`."""
+        vectors_BSE = self.codes(codes_BTL).flatten(1, 2)
+        begin_B1E = self.begin.expand(len(codes_BTL), 1, -1)
+        vectors_BSE = torch.cat([begin_B1E, vectors_BSE], dim=1)[:, :positions]
+        steps_S = torch.arange(positions, device=codes_BTL.device)
+        n_levels = len(self.level_sizes)
+        x_BSD = self._place(vectors_BSE, steps_S // n_levels, steps_S % n_levels)
+        return self.transformer.causal(x_BSD)
+
+    def _logits(self, state: Tensor, level: int) -> Tensor:
+        """Logits [..., V] of one level; input and output share the code embeddings."""
+        start = sum(self.level_sizes[:level])
+        bias_V = self.bias[start : start + self.level_sizes[level]]
+        return functional.linear(self.narrow(state), self.codes.rows(level), bias_V)
+
+    def forward(self, batch: Batch) -> TrainingLoss:
+        """Cross-entropy of every code of every real item, given all codes before it; mean over codes."""
+        n_items, n_levels = batch.codes_BTL.shape[1:]
+        states_BSD, _ = self._read(batch.codes_BTL, n_items * n_levels)
+        real_BT = torch.arange(n_items, device=batch.lengths_B.device) < batch.lengths_B[:, None]
+        states_MLD = states_BSD.unflatten(1, (n_items, n_levels))[real_BT]
+        targets_ML = batch.codes_BTL[real_BT]
+        losses_L = torch.stack(
+            [
+                functional.cross_entropy(
+                    self._logits(states_MLD[:, level], level).float(), targets_ML[:, level]
+                )
+                for level in range(n_levels)
+            ]
+        )
+        return TrainingLoss(losses_L.mean(), losses_L.detach())
+
+    def encode(self, batch: Batch) -> Context:
+        """Read each history once, an empty one included: BEGIN alone predicts a first item."""
+        n_items, n_levels = batch.codes_BTL.shape[1:]
+        positions = n_items * n_levels + 1
+        states_BSD, past = self._read(batch.codes_BTL, positions)
+        last_B = batch.lengths_B * n_levels
+        rows_B = torch.arange(len(last_B), device=last_B.device)
+        past_mask_BS = torch.arange(positions, device=last_B.device) <= last_B[:, None]
+        return Context(states_BSD[rows_B, last_B], past, past_mask_BS, batch.lengths_B)
+
+    def next_level(self, context: Context, prefix_BKl: Tensor) -> Tensor:
+        """Log-probabilities float32 [B, K, V] of the level after the prefix (see RetrievalModel)."""
+        n_batch, n_beams, level = prefix_BKl.shape
+        if level == 0:
+            log_probs_B1V = self._logits(context.state_BD, 0).float().log_softmax(-1)[:, None]
+            return log_probs_B1V.expand(-1, n_beams, -1)
+        device = prefix_BKl.device
+        levels_S = torch.arange(1, level + 1, device=device).repeat(n_beams)
+        beams_S = torch.arange(n_beams, device=device).repeat_interleave(level)
+        items_BS = context.lengths_B[:, None].expand(-1, n_beams * level)
+        x_BSD = self._place(self.codes(prefix_BKl).flatten(1, 2), items_BS, levels_S)
+        # A code of a beam sees the whole history, and the codes of its own beam up to itself.
+        own_SS = (beams_S[:, None] == beams_S) & (levels_S <= levels_S[:, None])
+        mask_BSP = torch.cat(
+            [
+                context.past_mask_BS[:, None].expand(-1, len(levels_S), -1),
+                own_SS.expand(n_batch, -1, -1),
+            ],
+            dim=2,
+        )
+        states_BSD = self.transformer.continued(x_BSD, context.past, mask_BSP)
+        last_BKD = states_BSD.unflatten(1, (n_beams, level))[:, :, -1]
+        return self._logits(last_BKD, level).float().log_softmax(-1)

@@ -1,0 +1,94 @@
+"""What every retrieval model offers: one batch in, log-probabilities of the next level out.
+
+Beam search, exhaustive scoring and evaluation stand on this interface alone.
+
+Shapes: B batch, T items in a history, L levels, K beams, l codes of a prefix, V codes of the next level.
+"""
+
+from dataclasses import dataclass
+from typing import Any, NamedTuple, Protocol, TypeVar
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from rqrec.data.ids import PADDING
+
+
+class Batch(NamedTuple):
+    """Histories as semantic IDs, oldest item first, padded on the right.
+
+    `codes_BTL` int64; the codes of padded items are 0 and must never be looked at: `lengths_B` int64 says
+    how many items of each row are real.
+    """
+
+    codes_BTL: Tensor
+    lengths_B: Tensor
+
+    def to(self, device: torch.device) -> "Batch":
+        """The batch on another device."""
+        return Batch(self.codes_BTL.to(device), self.lengths_B.to(device))
+
+
+class TrainingLoss(NamedTuple):
+    """`total` is minimised; `by_level_L` is each level's mean cross-entropy in nats, detached."""
+
+    total: Tensor
+    by_level_L: Tensor
+
+
+ContextT = TypeVar("ContextT")
+
+
+class RetrievalModel(Protocol[ContextT]):
+    """A model of p(semantic ID of the next item | history).
+
+    `encode` reads the histories once; what it returns is the model's own business. `next_level` gives
+    log p(code at level l | history, prefix of l codes) for K prefixes of each history.
+    """
+
+    level_sizes: tuple[int, ...]
+    max_items: int
+
+    def encode(self, batch: Batch) -> ContextT:
+        """Read the histories."""
+
+    def next_level(self, context: ContextT, prefix_BKl: Tensor) -> Tensor:
+        """Normalised log-probabilities float32 [B, K, V] of level l, the length of the prefix."""
+
+    def __call__(self, batch: Batch) -> TrainingLoss:
+        """Mean cross-entropy over every code of every item, each given all that came before."""
+
+
+@dataclass(frozen=True)
+class CodeLookup:
+    """From item indices to model input, with the one padding convention: index PADDING, on the right.
+
+    `codes_NL` int64 [N, L] on the model's device.
+    """
+
+    codes_NL: Tensor
+
+    @classmethod
+    def of(cls, codes_NL: NDArray[np.integer], device: torch.device | str = "cpu") -> "CodeLookup":
+        """From the codes of a semantic-ID table."""
+        return cls(torch.from_numpy(np.asarray(codes_NL, dtype=np.int64)).to(device))
+
+    def batch(self, items_BT: NDArray[np.int64], max_items: int) -> Batch:
+        """The most recent `max_items` items of each history, as codes."""
+        lengths_B = (items_BT != PADDING).sum(axis=1)
+        kept_B = np.minimum(lengths_B, max_items)
+        width = int(kept_B.max(initial=0))
+        positions_BT = (lengths_B - kept_B)[:, None] + np.arange(width)
+        inside_BT = np.arange(width) < kept_B[:, None]
+        recent_BT = np.take_along_axis(items_BT, np.where(inside_BT, positions_BT, 0), axis=1)
+        device = self.codes_NL.device
+        inside = torch.from_numpy(inside_BT).to(device)
+        codes_BTL = self.codes_NL[torch.from_numpy(np.where(inside_BT, recent_BT, 0)).to(device)]
+        return Batch(codes_BTL * inside[:, :, None], torch.from_numpy(kept_B.astype(np.int64)).to(device))
+
+
+def parameter_count(model: Any) -> int:
+    """Number of trained parameters."""
+    return sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)

@@ -1,0 +1,118 @@
+"""The legal tuples of codes as a trie in flat arrays, on the model's device.
+
+Leaves are the items, sorted by their codes, so that the items below any node are one contiguous range of
+leaves. That makes "how many allowed items are below this node" a subtraction.
+
+Shapes: N items, L levels, B batch, K beams, C children, X excluded items.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Depth:
+    """The nodes of one depth d (prefixes of d codes), n_d of them, in the order of their codes.
+
+    `leaf_start` int64 [n_d + 1]: the items below node i are the leaves `leaf_start[i]:leaf_start[i + 1]`.
+    `first_child` int64 [n_d + 1]: its children are nodes `first_child[i]:first_child[i + 1]` of depth d + 1.
+    `code` int64 [n_d]: the last code of the node's prefix (unused at the root).
+    `first_item` int64 [n_d]: the smallest item index below the node, by which ties are broken.
+    """
+
+    leaf_start: Tensor
+    first_child: Tensor
+    code: Tensor
+    first_item: Tensor
+    max_children: int
+
+
+@dataclass(frozen=True)
+class Trie:
+    """All prefixes of the catalogue's semantic IDs.
+
+    `depths[d]` for d = 0 (the root) to L; the nodes of depth L are the leaves. `item_of_leaf` and
+    `leaf_of_item` int64 [N] translate between the order of codes and item indices.
+    """
+
+    depths: tuple[Depth, ...]
+    item_of_leaf: Tensor
+    leaf_of_item: Tensor
+
+    @property
+    def n_items(self) -> int:
+        """Number of items (leaves)."""
+        return len(self.item_of_leaf)
+
+    @property
+    def n_levels(self) -> int:
+        """Number of codes in a semantic ID."""
+        return len(self.depths) - 1
+
+    @classmethod
+    def build(cls, codes_NL: NDArray[np.integer], device: torch.device | str = "cpu") -> "Trie":
+        """Build from the codes of all items, one unique row each, in O(N log N).
+
+        Raises ValueError on repeated rows: items that share a tuple can't be told apart by a decoder.
+        """
+        codes_NL = np.asarray(codes_NL, dtype=np.int64)
+        n_items, n_levels = codes_NL.shape
+        order_N = np.lexsort(codes_NL.T[::-1])
+        sorted_NL = codes_NL[order_N]
+        # fresh[i, l]: leaf i is the first one of its prefix of l + 1 codes.
+        fresh_NL = np.ones((n_items, n_levels), dtype=bool)
+        fresh_NL[1:] = np.logical_or.accumulate(sorted_NL[1:] != sorted_NL[:-1], axis=1)
+        if not fresh_NL[:, -1].all():
+            leaf = int(np.flatnonzero(~fresh_NL[:, -1])[0])
+            raise ValueError(
+                f"Items {order_N[leaf - 1]} and {order_N[leaf]} have the same semantic ID "
+                f"{tuple(sorted_NL[leaf].tolist())}: make the rows unique with the deduplication code."
+            )
+
+        starts = [np.zeros(min(n_items, 1), dtype=np.int64)]
+        starts += [np.flatnonzero(fresh_NL[:, level]) for level in range(n_levels)]
+        depths = []
+        for depth, start in enumerate(starts):
+            if depth < n_levels:
+                first_child = np.searchsorted(starts[depth + 1], np.append(start, n_items))
+            else:
+                first_child = np.zeros(len(start) + 1, dtype=np.int64)
+            code = sorted_NL[start, depth - 1] if depth else np.zeros(len(start), dtype=np.int64)
+            depths.append(
+                Depth(
+                    leaf_start=torch.from_numpy(np.append(start, n_items)).to(device),
+                    first_child=torch.from_numpy(first_child.astype(np.int64)).to(device),
+                    code=torch.from_numpy(code).to(device),
+                    first_item=torch.from_numpy(np.minimum.reduceat(order_N, start)).to(device),
+                    max_children=int(np.diff(first_child).max(initial=0)),
+                )
+            )
+        leaf_of_item = np.empty(n_items, dtype=np.int64)
+        leaf_of_item[order_N] = np.arange(n_items)
+        return cls(
+            depths=tuple(depths),
+            item_of_leaf=torch.from_numpy(order_N.astype(np.int64)).to(device),
+            leaf_of_item=torch.from_numpy(leaf_of_item).to(device),
+        )
+
+    def excluded_leaves(self, items_BX: Tensor) -> Tensor:
+        """The leaves of `items_BX` (item indices, PADDING ignored), each once, ascending.
+
+        Returns int64 [B, X] padded with `n_items`, which lies beyond every leaf.
+        """
+        leaves_BX = torch.where(items_BX >= 0, self.leaf_of_item[items_BX.clamp(min=0)], self.n_items)
+        leaves_BX = leaves_BX.sort(dim=1).values
+        repeated_BX = torch.zeros_like(leaves_BX, dtype=torch.bool)
+        repeated_BX[:, 1:] = leaves_BX[:, 1:] == leaves_BX[:, :-1]
+        return leaves_BX.masked_fill(repeated_BX, self.n_items).sort(dim=1).values
+
+    def n_allowed(self, depth: int, nodes_BC: Tensor, excluded_BX: Tensor) -> Tensor:
+        """How many items below each node are not excluded, int64 [B, C]."""
+        leaf_start = self.depths[depth].leaf_start
+        start_BC, end_BC = leaf_start[nodes_BC], leaf_start[nodes_BC + 1]
+        n_excluded_BC = torch.searchsorted(excluded_BX, end_BC) - torch.searchsorted(excluded_BX, start_BC)
+        return end_BC - start_BC - n_excluded_BC

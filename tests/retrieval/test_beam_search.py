@@ -1,0 +1,191 @@
+"""Beam search against exhaustive scoring, on random catalogues with uneven tries."""
+
+import itertools
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from rqrec.data.ids import PADDING
+from rqrec.retrieval.beam_search import beam_search, order_keys, rank_scores, score_items
+from rqrec.retrieval.decoder_only import DecoderOnly, DecoderOnlyConfig
+from rqrec.retrieval.model import Batch, CodeLookup
+from rqrec.tokenizer.trie import Trie
+
+
+def random_codes(seed: int, n_items: int, level_sizes: tuple[int, ...]) -> np.ndarray:
+    """Unique tuples, drawn unevenly so that some prefixes are crowded and others hold one item."""
+    rng = np.random.default_rng(seed)
+    every = np.array(list(itertools.product(*map(range, level_sizes))))
+    weights = np.exp(-0.15 * every[:, 0]) * rng.random(len(every))
+    chosen = rng.choice(len(every), size=min(n_items, len(every)), replace=False, p=weights / weights.sum())
+    return every[chosen]
+
+
+def random_model(seed: int, level_sizes: tuple[int, ...], max_items: int = 6) -> DecoderOnly:
+    torch.manual_seed(seed)
+    config = DecoderOnlyConfig(level_sizes, max_items, 12, 16, attn_heads=2, attn_layers=2, attn_dropout=0.1)
+    model = DecoderOnly(config).eval()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.mul_(3.0)  # far from uniform, so that an error in a score shows
+    return model
+
+
+def random_histories(seed: int, n_items: int, n_users: int, longest: int) -> np.ndarray:
+    rng = np.random.default_rng(seed)
+    histories = np.full((n_users, longest), PADDING)
+    for user in range(n_users):
+        length = rng.integers(0, longest + 1)
+        histories[user, :length] = rng.integers(0, n_items, length)
+    return histories
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    seed=st.integers(0, 10**6),
+    n_items=st.integers(1, 60),
+    level_sizes=st.sampled_from([(3, 4, 5), (8, 1, 4), (5, 5), (2, 2, 2, 9), (40,)]),
+    exclude=st.booleans(),
+)
+def test_a_beam_as_wide_as_the_catalogue_equals_exhaustive_scoring(
+    seed: int, n_items: int, level_sizes: tuple[int, ...], exclude: bool
+) -> None:
+    codes = random_codes(seed, n_items, level_sizes)
+    model, trie, lookup = random_model(seed, level_sizes), Trie.build(codes), CodeLookup.of(codes)
+    items = random_histories(seed, len(codes), 4, 8)
+    batch = lookup.batch(items, model.max_items)
+    excluded = torch.from_numpy(items) if exclude else None
+    n = len(codes)
+
+    found = beam_search(model, batch, trie, n, beam_width=n, excluded_BX=excluded)
+    scores = score_items(model, batch, lookup.codes_NL, chunk=7)
+    expected = rank_scores(scores, n, excluded_BX=excluded)
+
+    torch.testing.assert_close(found.scores, expected.scores, atol=1e-4, rtol=0)
+    # Orders agree wherever the scores are further apart than float32 rounding.
+    for row in range(len(items)):
+        for place in np.flatnonzero((found.items[row] != expected.items[row]).numpy()):
+            one, other = found.items[row, place], expected.items[row, place]
+            assert abs(scores[row, one] - scores[row, other]) < 1e-4
+    if exclude:
+        for row, history in enumerate(items):
+            assert not set(found.items[row].tolist()) & set(history.tolist()) - {PADDING}
+
+
+def test_probabilities_of_all_items_and_all_illegal_tuples_sum_to_one() -> None:
+    """Masking after the softmax: the legal items hold only the mass that the model gives them."""
+    level_sizes = (3, 4, 2)
+    model = random_model(1, level_sizes)
+    every = np.array(list(itertools.product(*map(range, level_sizes))))
+    batch = CodeLookup.of(every).batch(np.array([[0, 5, 7]]), model.max_items)
+    everything = score_items(model, batch, torch.from_numpy(every)).exp().sum()
+    half = score_items(model, batch, torch.from_numpy(every[::2])).exp().sum()
+    assert everything == pytest.approx(1.0, abs=1e-5)
+    assert half < 0.99
+    found = beam_search(model, batch, Trie.build(every[::2]), 5, beam_width=12)
+    assert found.scores[0, 0] < 0
+    assert found.scores.exp().sum() < half + 1e-6
+
+
+def test_a_forced_continuation_still_costs_its_log_probability() -> None:
+    codes = np.array([[0, 3, 1], [1, 0, 0], [1, 2, 1]])  # item 0 is alone under code 0
+    model = random_model(2, (2, 4, 2))
+    batch = CodeLookup.of(codes).batch(np.array([[1]]), model.max_items)
+    found = beam_search(model, batch, Trie.build(codes), 3, beam_width=3)
+    first_level = model.next_level(model.encode(batch), torch.zeros(1, 1, 0, dtype=torch.long))
+    score_of_item_0 = found.scores[found.items == 0].item()
+    assert score_of_item_0 < first_level[0, 0, 0].item() - 1e-3
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_beam_of_one_is_greedy(seed: int) -> None:
+    codes = random_codes(seed, 40, (6, 6, 6))
+    model = random_model(seed, (6, 6, 6))
+    batch = CodeLookup.of(codes).batch(random_histories(seed, 40, 3, 5), model.max_items)
+    found = beam_search(model, batch, Trie.build(codes), 1, beam_width=1)
+    context = model.encode(batch)
+    for row in range(3):
+        prefix: list[int] = []
+        for level in range(3):
+            log_probs = model.next_level(context, torch.tensor([[prefix]] * 3).long().view(3, 1, level))[
+                row, 0
+            ]
+            legal = {int(c[level]) for c in codes if list(c[:level]) == prefix}
+            prefix.append(max(legal, key=lambda code: log_probs[code].item()))
+        assert codes[found.items[row, 0]].tolist() == prefix
+
+
+def test_a_batch_gives_each_user_what_the_user_gets_alone() -> None:
+    codes = random_codes(3, 50, (5, 5, 5))
+    model, trie, lookup = random_model(3, (5, 5, 5)), Trie.build(codes), CodeLookup.of(codes)
+    items = random_histories(3, 50, 7, 9)
+    together = beam_search(model, lookup.batch(items, 6), trie, 5, beam_width=8)
+    for row, history in enumerate(items):
+        alone = lookup.batch(history[None, : (history != PADDING).sum()], 6)
+        single = beam_search(model, alone, trie, 5, beam_width=8)
+        assert single.items[0].tolist() == together.items[row].tolist()
+        torch.testing.assert_close(single.scores[0], together.scores[row], atol=1e-5, rtol=0)
+
+
+def test_fewer_allowed_items_than_k_are_padded_not_repeated() -> None:
+    codes = random_codes(4, 5, (3, 3))
+    model, trie, lookup = random_model(4, (3, 3)), Trie.build(codes), CodeLookup.of(codes)
+    items = np.array([[0, 1, 2, 2, 1]])
+    found = beam_search(
+        model, lookup.batch(items, 6), trie, 8, beam_width=8, excluded_BX=torch.from_numpy(items)
+    )
+    assert sorted(found.items[0, :2].tolist()) == [3, 4]
+    assert found.items[0, 2:].tolist() == [PADDING] * 6
+    assert found.scores[0, 2:].isneginf().all()
+
+
+def test_exclusion_never_starves_a_narrow_beam() -> None:
+    """Where the favourite branch is wholly excluded, the beam goes elsewhere at once."""
+    codes = np.array([[0, i] for i in range(8)] + [[1, 0], [2, 0]])
+    model, trie, lookup = random_model(5, (3, 8)), Trie.build(codes), CodeLookup.of(codes)
+    with torch.no_grad():
+        model.bias[0] += 50.0  # nearly all mass on first code 0
+    seen = np.arange(8)[None]
+    found = beam_search(
+        model, lookup.batch(seen, 6), trie, 2, beam_width=2, excluded_BX=torch.from_numpy(seen)
+    )
+    assert sorted(found.items[0].tolist()) == [8, 9]
+
+
+def test_ties_go_to_the_lower_item_index() -> None:
+    codes = random_codes(6, 30, (4, 4, 4))
+    model = random_model(6, (4, 4, 4))
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.zero_()  # every item has the same probability
+    batch = CodeLookup.of(codes).batch(np.array([[3, 4]]), 6)
+    for width in (1, 5, 30):
+        found = beam_search(model, batch, Trie.build(codes), min(5, width), beam_width=width)
+        assert found.items[0, 0] == 0
+    assert found.items[0].tolist() == [0, 1, 2, 3, 4]
+
+
+def test_order_keys_sort_like_scores_then_ties() -> None:
+    scores = torch.tensor([0.0, -0.0, -1.5, -torch.inf, 2.0, -1.5, 1e-30, -1e-30])
+    ties = torch.tensor([5, 4, 9, 1, 2, 3, 7, 8])
+    order = order_keys(scores, ties).argsort(descending=True).tolist()
+    assert order == sorted(range(8), key=lambda i: (-scores[i].item(), ties[i].item()))
+
+
+def test_a_beam_narrower_than_k_is_refused() -> None:
+    codes = random_codes(0, 5, (3, 3))
+    model = random_model(0, (3, 3))
+    batch = Batch(torch.zeros(1, 0, 2, dtype=torch.long), torch.zeros(1, dtype=torch.long))
+    with pytest.raises(ValueError, match="k is 10 and the beam width 5"):
+        beam_search(model, batch, Trie.build(codes), 10, beam_width=5)
+
+
+def test_one_item_and_items_that_share_all_but_the_last_code() -> None:
+    for codes in (np.array([[2, 1, 0]]), np.array([[1, 1, i] for i in range(9)])):
+        model = random_model(7, (3, 3, 9))
+        batch = CodeLookup.of(codes).batch(np.full((2, 0), PADDING), 6)
+        found = beam_search(model, batch, Trie.build(codes), len(codes), beam_width=len(codes))
+        assert sorted(found.items[0].tolist()) == list(range(len(codes)))

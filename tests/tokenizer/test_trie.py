@@ -1,0 +1,46 @@
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from rqrec.tokenizer.trie import Trie
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.integers(0, 10**6), st.integers(1, 80), st.integers(1, 4))
+def test_children_and_ranges_equal_a_search_by_hand(seed: int, n_items: int, n_levels: int) -> None:
+    rng = np.random.default_rng(seed)
+    codes = np.unique(rng.integers(0, 5, (n_items, n_levels)), axis=0)
+    rng.shuffle(codes)
+    trie = Trie.build(codes)
+    prefixes = [()]
+    for depth in range(n_levels + 1):
+        here = trie.depths[depth]
+        assert len(here.code) == len(prefixes)
+        below = []
+        for node, prefix in enumerate(prefixes):
+            mine = [i for i, row in enumerate(codes) if tuple(row[:depth]) == prefix]
+            leaves = range(here.leaf_start[node], here.leaf_start[node + 1])
+            assert sorted(trie.item_of_leaf[list(leaves)].tolist()) == mine
+            assert here.first_item[node] == min(mine)
+            if depth < n_levels:
+                expected = sorted({int(codes[i, depth]) for i in mine})
+                children = range(here.first_child[node], here.first_child[node + 1])
+                assert trie.depths[depth + 1].code[list(children)].tolist() == expected
+                below += [(*prefix, code) for code in expected]
+        prefixes = below
+    assert trie.item_of_leaf[trie.leaf_of_item].tolist() == list(range(len(codes)))
+
+
+def test_counts_of_allowed_items_ignore_padding_and_repeats() -> None:
+    codes = np.array([[1, 0], [0, 0], [0, 1], [0, 2]])
+    trie = Trie.build(codes)
+    excluded = trie.excluded_leaves(torch.tensor([[1, 1, 3, -1], [-1, -1, -1, -1]]))
+    counts = trie.n_allowed(1, torch.tensor([[0, 1], [0, 1]]), excluded)
+    assert counts.tolist() == [[1, 1], [3, 1]]
+
+
+def test_repeated_tuples_are_refused_by_name() -> None:
+    with pytest.raises(ValueError, match=r"Items 0 and 2 have the same semantic ID \(1, 1\)"):
+        Trie.build(np.array([[1, 1], [0, 1], [1, 1]]))
