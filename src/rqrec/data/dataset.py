@@ -30,9 +30,12 @@ class Dataset:
             "interactions": len(self.sequences.items),
         }
 
-    def write(self, folder: Path, settings: dict[str, Any]) -> None:
-        """Write the artefact of kind "dataset"; `settings` say which source and choices made it."""
-        with create(folder, "dataset", settings=settings, facts=self.facts()) as target:
+    def write(self, folder: Path, settings: dict[str, Any], made_from: dict[str, str] | None = None) -> None:
+        """Write the artefact of kind "dataset".
+
+        `settings` say which source and choices made it, `made_from` the hash of its raw files.
+        """
+        with create(folder, "dataset", settings=settings, made_from=made_from, facts=self.facts()) as target:
             self.catalog.write(target)
             self.sequences.write(target)
 

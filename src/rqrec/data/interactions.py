@@ -40,6 +40,11 @@ class Interactions:
     def __len__(self) -> int:
         return self.log.height
 
+    def of_items(self, id_map: IdMap) -> "Interactions":
+        """The interactions whose item `id_map` has, in the same order."""
+        known = pl.DataFrame({"item_id": id_map.all}, schema={"item_id": self.log.schema["item_id"]})
+        return Interactions(self.log.join(known, on="item_id", how="semi", maintain_order="left"))
+
     def sequences(self, id_map: IdMap) -> Sequences:
         """Each user's item indices, oldest first; users in order of first appearance.
 

