@@ -222,3 +222,23 @@ def check_made_from(child: Path, parents: Mapping[str, Path]) -> None:
                 f"{child} was not made from {parent}: their {kind} hashes differ. "
                 f"Run `{COMMANDS.get(read_manifest(child).kind, 'its command')}` again."
             )
+
+
+def is_current(
+    folder: Path, kind: str, settings: Mapping[str, Any], made_from: Mapping[str, str] | None
+) -> bool:
+    """Whether `folder` holds an unchanged artefact of these settings and inputs, so that it can be reused.
+
+    Only the settings that are named are compared, and no inputs where `made_from` is None. Raises ValueError
+    on one of another kind or format: it is somebody's work, and only they may remove it.
+    """
+    if not Path(folder).exists() or not any(Path(folder).iterdir()):
+        return False
+    manifest = read_manifest(folder, kind)
+    wanted = json.loads(json.dumps(dict(settings)))  # as JSON gives it back: tuples become lists
+    if any(name not in manifest.settings or manifest.settings[name] != wanted[name] for name in wanted):
+        return False
+    if made_from is not None and manifest.made_from != dict(made_from):
+        return False
+    read_manifest(folder, kind, verify=True)
+    return True

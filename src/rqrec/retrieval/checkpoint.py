@@ -1,0 +1,58 @@
+"""A trained retrieval model on disk: one folder holds all that recommending needs."""
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import safetensors.torch
+from safetensors import SafetensorError
+
+from rqrec.artifact import atomic_write, find, read_json, read_manifest, write_json
+from rqrec.data.catalog import Catalog
+from rqrec.retrieval.decoder_only import DecoderOnly, DecoderOnlyConfig
+from rqrec.tokenizer.semantic_ids import SemanticIdTable
+
+CONFIG_FILE = "config.json"
+WEIGHTS_FILE = "model.safetensors"
+
+
+class Checkpoint(NamedTuple):
+    """A model with the semantic IDs that it generates and the items that they stand for."""
+
+    model: DecoderOnly
+    table: SemanticIdTable
+    catalog: Catalog
+
+
+def write_checkpoint(folder: Path, checkpoint: Checkpoint) -> None:
+    """Write configuration, weights, semantic-ID table and catalogue into `folder`."""
+    config = {"architecture": "decoder_only", **asdict(checkpoint.model.config)}
+    write_json(folder / CONFIG_FILE, config)
+    weights = {name: tensor.contiguous() for name, tensor in checkpoint.model.state_dict().items()}
+    with atomic_write(folder / WEIGHTS_FILE) as file:
+        file.write(safetensors.torch.save(weights))
+    checkpoint.table.write(folder)
+    checkpoint.catalog.write(folder)
+
+
+def read_checkpoint(folder: Path) -> Checkpoint:
+    """Read a "retrieval" artefact, or the one inside the folder of a run; the model is in evaluation mode.
+
+    Raises ValueError where the folder was changed, or where its table and its catalogue disagree on the items.
+    """
+    folder = find(folder, "retrieval")
+    read_manifest(folder, "retrieval", verify=True)
+    config: dict[str, Any] = read_json(folder / CONFIG_FILE)
+    if (architecture := config.pop("architecture", None)) != "decoder_only":
+        raise ValueError(
+            f"{folder} has the architecture {architecture!r}; this version reads 'decoder_only'."
+        )
+    model = DecoderOnly(DecoderOnlyConfig(**config))
+    try:
+        model.load_state_dict(safetensors.torch.load_file(folder / WEIGHTS_FILE))
+    except (SafetensorError, RuntimeError) as error:
+        raise ValueError(f"{folder / WEIGHTS_FILE} does not fit {CONFIG_FILE} beside it: {error}") from error
+    table, catalog = SemanticIdTable.read(folder), Catalog.read(folder)
+    if table.item_ids != catalog.id_map:
+        raise ValueError(f"{folder}: the semantic-ID table and the catalogue list different items.")
+    return Checkpoint(model.eval(), table, catalog)

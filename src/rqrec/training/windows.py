@@ -1,0 +1,72 @@
+"""Training sequences cut into windows and dealt out in batches of similar length.
+
+Shapes: W windows, B batch, T items.
+"""
+
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rqrec.data.sequences import Sequences, gather_right_padded
+
+POOL = 32  # batches that are sorted by length together: little padding, still a random order
+
+
+@dataclass
+class Windows:
+    """Each epoch every training item is in exactly one window of at most `max_items` items.
+
+    Where a sequence is longer than a window, the cuts move at random from epoch to epoch. A batch is a
+    function of the step and the seed.
+    """
+
+    train: Sequences
+    max_items: int
+    batch_size: int
+    seed: int
+    _epoch: int = field(default=-1, init=False)
+    _batches: list[tuple[NDArray[np.int64], NDArray[np.int64]]] = field(default_factory=list, init=False)
+
+    def __post_init__(self) -> None:
+        if self.max_items < 1 or self.batch_size < 1:
+            raise ValueError(f"max_items ({self.max_items}) and batch_size ({self.batch_size}) start at 1.")
+        self._n_windows_U = -(-self.train.lengths // self.max_items)
+        if not self._n_windows_U.sum():
+            raise ValueError("The training split has no interactions: there is nothing to learn from.")
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Batches in which every training item occurs once."""
+        return -(-int(self._n_windows_U.sum()) // self.batch_size)
+
+    def _cut(self, rng: np.random.Generator) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Starts and lengths of this epoch's windows, each [W]."""
+        n_windows_U, lengths_U = self._n_windows_U, self.train.lengths
+        slack_U = n_windows_U * self.max_items - lengths_U
+        shift_U = rng.integers(0, slack_U + 1)
+        users_W = np.repeat(np.arange(len(lengths_U)), n_windows_U)
+        first_W = np.repeat(np.cumsum(n_windows_U) - n_windows_U, n_windows_U)
+        places_W = (np.arange(len(users_W)) - first_W) * self.max_items - shift_U[users_W]
+        starts_W = np.maximum(places_W, 0)
+        ends_W = np.minimum(places_W + self.max_items, lengths_U[users_W])
+        return self.train.offsets[users_W] + starts_W, ends_W - starts_W
+
+    def _deal(self, epoch: int) -> None:
+        rng = np.random.default_rng([self.seed, epoch])
+        starts_W, lengths_W = self._cut(rng)
+        order_W = rng.permutation(len(starts_W))
+        pool = POOL * self.batch_size
+        pools = [order_W[i : i + pool] for i in range(0, len(order_W), pool)]
+        ordered_W = np.concatenate([p[np.argsort(lengths_W[p], kind="stable")] for p in pools])
+        cuts = range(self.batch_size, len(ordered_W), self.batch_size)
+        self._batches = [(starts_W[rows], lengths_W[rows]) for rows in np.split(ordered_W, cuts)]
+        rng.shuffle(self._batches)
+        self._epoch = epoch
+
+    def batch(self, step: int) -> NDArray[np.int64]:
+        """Item indices [B, T] of a step, padded on the right."""
+        epoch, place = divmod(step, self.steps_per_epoch)
+        if epoch != self._epoch:
+            self._deal(epoch)
+        return gather_right_padded(self.train.items, *self._batches[place])
