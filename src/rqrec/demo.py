@@ -1,0 +1,166 @@
+"""The demo: from raw ratings to recommendations on MovieLens 100K, one folder, each stage once.
+
+A stage that finds its artefact, made with the same settings from the same inputs, goes on with it; so an
+interrupted demo goes on where it stopped.
+"""
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from rqrec.artifact import create, is_current, read_json, read_manifest, write_json
+from rqrec.baselines.popularity import Popularity
+from rqrec.data.dataset import Dataset
+from rqrec.data.prepare import Settings, prepare
+from rqrec.data.splits import Split, leave_one_out
+from rqrec.data.text import embed_catalog
+from rqrec.demo_report import write_report
+from rqrec.evaluation.evaluate import ItemRecommender, evaluate
+from rqrec.progress import say
+from rqrec.retrieval.checkpoint import read_checkpoint
+from rqrec.retrieval.decoder_only import DecoderOnlyConfig
+from rqrec.retrieval.retriever import Retriever
+from rqrec.serving.recommender import Recommender
+from rqrec.tokenizer.rqvae import RqVaeConfig
+from rqrec.tokenizer.semantic_ids import SemanticIdTable
+from rqrec.tokenizer.tokenize import tokenize
+from rqrec.training.decoder import train_decoder
+from rqrec.training.loop import LoopSettings
+from rqrec.training.rqvae import train_rqvae
+
+ENCODER = "all-MiniLM-L6-v2"
+RQVAE_BATCH, DECODER_BATCH = 256, 32
+SECONDS_FILE = "seconds.json"
+EVALUATION_FILE = "evaluation.json"
+
+
+class Demo:
+    """The stages of the demo in the folder `output`; raw files are kept in `data_dir`."""
+
+    def __init__(self, output: Path, data_dir: Path, seed: int) -> None:
+        self.output, self.data_dir, self.seed = Path(output), Path(data_dir), seed
+        self.seconds: dict[str, float] = {}
+
+    def run(self) -> dict[str, Any]:
+        """Run or reuse every stage and write the report. Returns the facts that `--json` prints."""
+        if (self.output / SECONDS_FILE).is_file():
+            self.seconds = read_json(self.output / SECONDS_FILE)
+        self._stage("dataset", {"source": "movielens", "variant": "100k"}, None, self._prepare)
+        self._stage("embeddings", {"model": ENCODER}, ("dataset",), self._embed)
+        self._stage("rqvae", {"training": asdict(self._rqvae_settings())}, ("embeddings",), self._rqvae)
+        self._stage("semantic_ids", {}, ("rqvae", "embeddings"), self._tokenize)
+        self._stage(
+            "retrieval",
+            {"training": asdict(self._decoder_settings()), "batch_size": DECODER_BATCH},
+            ("dataset", "semantic_ids"),
+            self._decoder,
+        )
+        self._stage("evaluation", {"exclude_seen": True}, ("dataset", "retrieval"), self._evaluate)
+        facts = self._facts()
+        write_report(self.output, facts)
+        return facts
+
+    def _stage(
+        self,
+        kind: str,
+        settings: Mapping[str, Any],
+        inputs: tuple[str, ...] | None,
+        make: Callable[[Path], Any],
+    ) -> Path:
+        folder = self.output / kind
+        made_from = None if inputs is None else self._hashes(*inputs)
+        if is_current(folder, kind, settings, made_from):
+            say(f"{kind}: found in {folder}.")
+            return folder
+        start = time.monotonic()
+        make(folder)
+        self.seconds[kind] = round(time.monotonic() - start, 1)
+        write_json(self.output / SECONDS_FILE, self.seconds)
+        return folder
+
+    def _hashes(self, *kinds: str) -> dict[str, str]:
+        return {kind: read_manifest(self.output / kind, kind).hash for kind in kinds}
+
+    def _prepare(self, folder: Path) -> None:
+        prepare(Settings("movielens", "100k"), self.data_dir / "ml-100k", folder)
+
+    def _embed(self, folder: Path) -> None:
+        embed_catalog(self.output / "dataset", folder, ENCODER)
+
+    def _rqvae_settings(self) -> LoopSettings:
+        return LoopSettings(iterations=2000, learning_rate=1e-3, weight_decay=1e-4, warmup=50, seed=self.seed)
+
+    def _rqvae(self, folder: Path) -> None:
+        facts = read_manifest(self.output / "embeddings", "embeddings").facts
+        train_rqvae(
+            self.output / "embeddings",
+            folder,
+            RqVaeConfig(input_dim=facts["dim"]),
+            self._rqvae_settings(),
+            batch_size=RQVAE_BATCH,
+            reset_every=50,
+        )
+
+    def _tokenize(self, folder: Path) -> None:
+        catalog = Dataset.read(self.output / "dataset").catalog
+        tokenize(self.output / "rqvae", self.output / "embeddings", catalog.id_map, folder)
+
+    def _decoder_settings(self) -> LoopSettings:
+        return LoopSettings(
+            iterations=2000, learning_rate=2e-3, weight_decay=0.05, warmup=100, eval_every=250, seed=self.seed
+        )
+
+    def _decoder(self, folder: Path) -> None:
+        table = SemanticIdTable.read(self.output / "semantic_ids")
+        train_decoder(
+            self.output / "dataset",
+            self.output / "semantic_ids",
+            folder,
+            DecoderOnlyConfig(table.level_sizes, max_items=50, attn_dropout=0.2),
+            self._decoder_settings(),
+            batch_size=DECODER_BATCH,
+        )
+
+    def _evaluate(self, folder: Path) -> None:
+        checkpoint = read_checkpoint(self.output / "retrieval")
+        split = self._split()
+        recommenders: dict[str, ItemRecommender] = {
+            "model": Retriever(checkpoint.model, checkpoint.table),
+            "popularity": Popularity(split.train, len(checkpoint.catalog)),
+        }
+        metrics = {
+            name: evaluate(recommender, split.test, description=f"Evaluating {name}").metrics
+            for name, recommender in recommenders.items()
+        }
+        made_from = self._hashes("dataset", "retrieval")
+        settings = {"exclude_seen": True, "split": "test", "protocol": "leave-one-out, full catalogue, items"}
+        with create(folder, "evaluation", settings=settings, made_from=made_from) as target:
+            write_json(target / EVALUATION_FILE, metrics)
+
+    def _split(self) -> Split:
+        return leave_one_out(Dataset.read(self.output / "dataset").sequences)
+
+    def _facts(self) -> dict[str, Any]:
+        metrics = read_json(self.output / "evaluation" / EVALUATION_FILE)
+        codes = read_manifest(self.output / "semantic_ids", "semantic_ids").facts
+        sequences = Dataset.read(self.output / "dataset").sequences
+        recommender = Recommender.load(self.output)
+        history = recommender.catalog.id_map.ids(sequences.of_user(0))
+        (recommendations,) = recommender.recommend([history], k=10)
+        return {
+            "recall@10": metrics["model"]["recall@10"],
+            "ndcg@10": metrics["model"]["ndcg@10"],
+            "popularity": metrics["popularity"],
+            "model": metrics["model"],
+            "collision_rate": codes["collision_rate"],
+            "codebook_usage": codes["codebook_usage"],
+            "seconds": self.seconds,
+            "sample_user": sequences.user_ids[0],
+            "recommendations": [
+                {"item_id": item.item_id, "title": item.title, "score": item.score}
+                for item in recommendations
+            ],
+            "report": str(self.output / "report.html"),
+        }

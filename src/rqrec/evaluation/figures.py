@@ -1,0 +1,71 @@
+"""The figures of a report, each a function of plain numbers that draws one PNG file."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rqrec.artifact import atomic_write
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+COLORS = ("#2f6fb2", "#d9822b", "#3a9d6e", "#8e5ea2", "#c0504d", "#6b7280")
+
+
+@contextmanager
+def _drawing(path: Path, panels: int = 1) -> "Iterator[list[Axes]]":
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(5.2 * panels if panels > 1 else 7.2, 3.6), layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = [figure.add_subplot(1, panels, place + 1) for place in range(panels)]
+    for ax in axes:
+        ax.spines[["top", "right"]].set_visible(False)
+        ax.grid(axis="y", alpha=0.25)
+    yield axes
+    with atomic_write(path) as file:
+        figure.savefig(file, format="png", dpi=130)
+
+
+def draw_curves(path: Path, panels: Mapping[str, Mapping[str, Sequence[tuple[float, float]]]]) -> None:
+    """One panel a title, one line a name, over training steps; points are (step, value)."""
+    with _drawing(path, len(panels)) as axes:
+        for ax, (title, lines) in zip(axes, panels.items(), strict=True):
+            for place, (name, points) in enumerate(lines.items()):
+                steps, values = zip(*points, strict=True) if points else ((), ())
+                marker = "o" if len(points) < 25 else None
+                color = COLORS[place % len(COLORS)]
+                ax.plot(steps, values, label=name, color=color, lw=1.6, marker=marker, ms=3)
+            ax.set_title(title, fontsize=10)
+            ax.set_xlabel("step")
+            ax.set_ylim(bottom=0)
+            ax.legend(frameon=False, fontsize=8)
+
+
+def draw_code_counts(path: Path, counts: Sequence[NDArray[np.integer]]) -> None:
+    """How many items each code of each level has, codes ordered from the fullest to the emptiest."""
+    with _drawing(path, len(counts)) as axes:
+        for level, (ax, counts_V) in enumerate(zip(axes, counts, strict=True)):
+            ordered = np.sort(counts_V)[::-1]
+            used = int((ordered > 0).sum())
+            ax.bar(np.arange(len(ordered)), ordered, width=1.0, color=COLORS[level % len(COLORS)])
+            ax.set_title(f"level {level + 1}: {used} of {len(ordered)} codes used", fontsize=10)
+            ax.set_xlabel("codes, fullest first")
+            ax.set_ylabel("items")
+
+
+def draw_bars(path: Path, groups: Sequence[str], series: Mapping[str, Sequence[float]]) -> None:
+    """Bars side by side: one group a metric, one colour a recommender."""
+    with _drawing(path) as (ax,):
+        width = 0.8 / len(series)
+        for place, (name, values) in enumerate(series.items()):
+            x = np.arange(len(groups)) + (place - (len(series) - 1) / 2) * width
+            bars = ax.bar(x, values, width=width * 0.92, label=name, color=COLORS[place % len(COLORS)])
+            ax.bar_label(bars, fmt="%.3f", fontsize=8, padding=2)
+        ax.set_xticks(np.arange(len(groups)), groups)
+        ax.legend(frameon=False)
