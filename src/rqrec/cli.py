@@ -117,6 +117,49 @@ def recommend(
     emit(facts, as_json, _table(rows) + note)
 
 
+def _configured(name: str, configs: list[Path], bindings: list[str]) -> Callable[[], Path]:
+    """The function `name` bound by the configuration; both of a shared file's functions are known to gin."""
+    from rqrec.config import configured
+    from rqrec.scripts import run_rqvae, train_decoder, train_rqvae
+
+    functions: dict[str, Callable[..., Path]] = {
+        "train": train_decoder.train if name == "train_decoder" else train_rqvae.train,
+        "generate_semantic_ids": run_rqvae.generate_semantic_ids,
+    }
+    bound = configured(functions, configs, bindings)
+    return bound["generate_semantic_ids" if name == "generate_semantic_ids" else "train"]
+
+
+@app.command("train-rqvae", epilog="Example: rqrec train-rqvae configs/rqvae_ml100k.gin")
+@sentence
+def train_rqvae(configs: Configs, bindings: Bindings = [], as_json: AsJson = False) -> None:  # noqa: B006
+    """Train the RQ-VAE that turns items into semantic IDs."""
+    folder = _configured("train_rqvae", configs, bindings)()
+    emit({"artifact": str(folder), **_facts(folder)}, as_json, str(folder))
+
+
+@app.command("train-decoder", epilog="Example: rqrec train-decoder configs/decoder_ml100k.gin")
+@sentence
+def train_decoder(configs: Configs, bindings: Bindings = [], as_json: AsJson = False) -> None:  # noqa: B006
+    """Train the retrieval model that generates the next item's semantic ID."""
+    folder = _configured("train_decoder", configs, bindings)()
+    emit({"artifact": str(folder), **_facts(folder)}, as_json, str(folder))
+
+
+@app.command("run-rqvae", epilog="Example: rqrec run-rqvae configs/custom.gin")
+@sentence
+def run_rqvae(configs: Configs, bindings: Bindings = [], as_json: AsJson = False) -> None:  # noqa: B006
+    """Write the semantic IDs of own embeddings as one array."""
+    path = _configured("generate_semantic_ids", configs, bindings)()
+    emit({"output": str(path)}, as_json, str(path))
+
+
+def _facts(folder: Path) -> dict[str, Any]:
+    from rqrec.artifact import read_manifest
+
+    return read_manifest(folder).facts
+
+
 def main() -> None:
     """Run the command line."""
     app()

@@ -90,7 +90,7 @@ class Demo:
         embed_catalog(self.output / "dataset", folder, ENCODER)
 
     def _rqvae_settings(self) -> LoopSettings:
-        return LoopSettings(iterations=2000, learning_rate=1e-3, weight_decay=1e-4, warmup=50, seed=self.seed)
+        return LoopSettings(iterations=1500, learning_rate=1e-3, weight_decay=1e-4, warmup=50, seed=self.seed)
 
     def _rqvae(self, folder: Path) -> None:
         facts = read_manifest(self.output / "embeddings", "embeddings").facts
@@ -109,7 +109,7 @@ class Demo:
 
     def _decoder_settings(self) -> LoopSettings:
         return LoopSettings(
-            iterations=2000, learning_rate=2e-3, weight_decay=0.05, warmup=100, eval_every=250, seed=self.seed
+            iterations=800, learning_rate=2e-3, weight_decay=0.05, warmup=50, eval_every=100, seed=self.seed
         )
 
     def _decoder(self, folder: Path) -> None:

@@ -1,0 +1,55 @@
+"""From the name of a dataset in a configuration to the artefacts that training reads."""
+
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from rqrec.artifact import is_current, read_manifest
+from rqrec.data.catalog import Catalog
+from rqrec.data.embeddings import EMBEDDINGS_FILE, read_embeddings
+from rqrec.data.ids import IdMap
+from rqrec.data.prepare import Settings, prepare
+from rqrec.data.text import embed_catalog
+
+MOVIELENS = {"ml-100k": "100k", "ml-1m": "1m", "ml-32m": "32m", "ml-latest-small": "latest-small"}
+DATASETS = ("amazon", *MOVIELENS, "custom")
+
+
+class Inputs(NamedTuple):
+    """`dataset` is None where there are only embeddings, without items or interactions."""
+
+    embeddings: Path
+    dataset: Path | None
+
+    def item_ids(self) -> IdMap:
+        """The items in the order of the embeddings; numbered where they have no ids of their own."""
+        if self.dataset is not None:
+            return Catalog.read(self.dataset).id_map
+        n_items = len(read_embeddings(self.embeddings).vectors)
+        return IdMap([str(index) for index in np.arange(n_items)])
+
+
+def inputs_of(dataset: str, folder: Path, split: str, encoder: str, *, force: bool = False) -> Inputs:
+    """Prepare and embed a dataset in `folder/processed`, or find both there.
+
+    `folder` holds the raw files, or they are downloaded into it. A custom folder with `item_embeddings.npy`
+    is used as it is. Raises ValueError on an unknown dataset.
+    """
+    dataset = dataset.lower().replace("_", "-")
+    if dataset not in DATASETS:
+        raise ValueError(f"train.dataset is {dataset!r}; allowed are {', '.join(DATASETS)}.")
+    if dataset == "custom" and (folder / EMBEDDINGS_FILE).is_file():
+        return Inputs(folder, None)
+    if dataset == "amazon":
+        settings = Settings("amazon", split)
+    elif dataset == "custom":
+        settings = Settings("custom", "")
+    else:
+        settings = Settings("movielens", MOVIELENS[dataset])
+    processed = folder / "processed" / (settings.variant or "own")
+    prepare(settings, folder, processed / "dataset", force=force)
+    made_from = {"dataset": read_manifest(processed / "dataset", "dataset").hash}
+    if force or not is_current(processed / "embeddings", "embeddings", {"model": encoder}, made_from):
+        embed_catalog(processed / "dataset", processed / "embeddings", encoder)
+    return Inputs(processed / "embeddings", processed / "dataset")

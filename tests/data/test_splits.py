@@ -1,0 +1,42 @@
+import numpy as np
+import pytest
+
+from rqrec.data.sequences import Sequences, gather_right_padded, pad_histories
+from rqrec.data.splits import leave_one_out
+
+
+def sequences_of(*users: list[int]) -> Sequences:
+    items = np.array([item for user in users for item in user], dtype=np.int32)
+    offsets = np.cumsum([0, *map(len, users)])
+    return Sequences(items, offsets, np.arange(len(items)), tuple(f"u{i}" for i in range(len(users))))
+
+
+def test_train_validation_and_test_are_the_positions_that_the_protocol_says() -> None:
+    split = leave_one_out(sequences_of([10, 11, 12, 13, 14], [20, 21], [30, 31, 32]))
+    assert [split.train.of_user(u).tolist() for u in range(3)] == [[10, 11, 12], [20, 21], [30]]
+    assert split.validation.targets.tolist() == [13, 31]
+    assert split.test.targets.tolist() == [14, 32]
+    assert split.validation.histories(slice(0, 2)).tolist() == [[10, 11, 12], [30, -1, -1]]
+    assert split.test.histories(slice(0, 2)).tolist() == [[10, 11, 12, 13], [30, 31, -1, -1]]
+    assert split.test.users.tolist() == [0, 2]
+
+
+def test_no_held_out_item_is_in_training() -> None:
+    users = [list(range(100 * u, 100 * u + 3 + u)) for u in range(20)]
+    split = leave_one_out(sequences_of(*users))
+    held_out = {*split.validation.targets.tolist(), *split.test.targets.tolist()}
+    assert held_out.isdisjoint(split.train.items.tolist())
+    assert len(split.train.items) + len(held_out) == sum(map(len, users))
+
+
+def test_a_log_too_short_to_hold_anything_out_is_refused() -> None:
+    with pytest.raises(ValueError, match="No user has 3 or more"):
+        leave_one_out(sequences_of([1, 2], [3]))
+
+
+def test_padding_is_on_the_right_and_only_there() -> None:
+    padded = pad_histories([[4, 5], [], [6]])
+    assert padded.tolist() == [[4, 5], [-1, -1], [6, -1]]
+    assert pad_histories([[]]).shape == (1, 0)
+    sliced = gather_right_padded(np.arange(10), np.array([3, 9]), np.array([3, 1]))
+    assert sliced.tolist() == [[3, 4, 5], [9, -1, -1]]

@@ -1,0 +1,56 @@
+"""Arrows point one way, and `import rqrec` is quick."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+SOURCE = Path(__file__).resolve().parents[1] / "src" / "rqrec"
+
+# A module may import from its own layer and from those before it.
+LAYERS = [
+    {"artifact", "config", "progress"},
+    {"data"},
+    {"tokenizer"},
+    {"retrieval"},
+    {"baselines"},
+    {"evaluation"},
+    {"training"},
+    {"serving"},
+    {"scripts", "demo", "demo_report"},
+    {"cli"},
+]
+
+
+def layer_of(part: str) -> int:
+    return next(place for place, layer in enumerate(LAYERS) if part in layer)
+
+
+@pytest.mark.parametrize("path", sorted(SOURCE.rglob("*.py")), ids=lambda p: str(p.relative_to(SOURCE)))
+def test_imports_point_towards_the_data(path: Path) -> None:
+    part = path.relative_to(SOURCE).parts[0].removesuffix(".py")
+    if part == "__init__":
+        return
+    for node in ast.walk(ast.parse(path.read_text())):
+        names = []
+        if isinstance(node, ast.ImportFrom) and node.module == "rqrec":
+            names = [f"rqrec.{alias.name}" for alias in node.names if alias.name != "__version__"]
+        elif isinstance(node, ast.ImportFrom):
+            names = [node.module or ""]
+        elif isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        for name in names:
+            if name.startswith("rqrec."):
+                imported = name.split(".")[1]
+                assert layer_of(imported) <= layer_of(part), f"{part} imports {name}"
+
+
+def test_importing_rqrec_loads_none_of_the_heavy_packages() -> None:
+    code = (
+        "import sys, rqrec, rqrec.data.dataset; "
+        "print(sorted({'torch', 'matplotlib', 'transformers', 'sentence_transformers'} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
