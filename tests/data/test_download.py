@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from rqrec.data import download
-from rqrec.data.download import extract, fetch, fetch_wheel
+from rqrec.data.download import drive_url, extract, fetch, fetch_wheel
 
 CONTENT = b"a line of the file\n" * 50_000
 SHA256 = "sha256:" + hashlib.sha256(CONTENT).hexdigest()
@@ -24,6 +24,7 @@ class Server(ThreadingHTTPServer):
         super().__init__(("127.0.0.1", 0), Handler)
         self.answers: list[int | str] = []
         self.asked: list[tuple[str, str | None]] = []
+        self.page: tuple[bytes, str] | None = None  # body and type of every answer, where not CONTENT
 
     @property
     def url(self) -> str:
@@ -36,6 +37,14 @@ class Handler(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         self.server.asked.append((self.path, self.headers.get("Range")))
         answer = self.server.answers.pop(0) if self.server.answers else 200
+        if self.server.page:
+            body, kind = self.server.page
+            self.send_response(200)
+            self.send_header("Content-Type", kind)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+            return
         if self.path == "/missing":
             answer = 404
         if answer not in (200, "cut"):
@@ -211,3 +220,30 @@ def test_a_broken_archive_is_named(tmp_path: Path, damage: str) -> None:
     with pytest.raises(ValueError, match=r"a.zip is truncated or broken .* Delete it and run again"):
         extract(archive, ["u.data"], tmp_path / "out")
     assert not (tmp_path / "out" / "u.data").exists()
+
+
+CONFIRM = b"""<html><form id="download-form" action="%s/confirmed" method="get">
+<input type="submit" value="Download anyway"><input type="hidden" name="id" value="ID">
+<input type="hidden" name="confirm" value="t"><input type="hidden" name="uuid" value="a-b"></form></html>"""
+
+
+@pytest.mark.parametrize("page", ["file", "confirm", "quota"])
+def test_google_drives_page_is_passed(page: str, server: Server) -> None:
+    body = {
+        "file": CONTENT,
+        "confirm": CONFIRM % server.url.encode(),
+        "quota": b"<html>Quota exceeded</html>",
+    }
+    server.page = body[page], "application/zip" if page == "file" else "text/html; charset=utf-8"
+    if page == "quota":
+        with pytest.raises(ConnectionError, match="gave a page and no file"):
+            drive_url("ID", server.url)
+    else:
+        url = drive_url("ID", server.url)
+        end = "/confirmed?id=ID&confirm=t&uuid=a-b" if page == "confirm" else "/uc?export=download&id=ID"
+        assert url == server.url + end
+
+
+def test_google_drive_out_of_reach() -> None:
+    with pytest.raises(ConnectionError, match="gave nothing: it cannot be reached"):
+        drive_url("ID", NOWHERE)

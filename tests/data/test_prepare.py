@@ -1,10 +1,13 @@
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
+import polars as pl
 import pytest
 
 from rqrec.artifact import read_manifest
 from rqrec.data import prepare as module
-from rqrec.data.prepare import Settings, prepare
+from rqrec.data.prepare import Settings, load, prepare
 
 SETTINGS = Settings("movielens", "latest-small")
 
@@ -33,7 +36,6 @@ def test_an_equal_request_reads_what_is_there(
 ) -> None:
     first = prepare(SETTINGS, raw, tmp_path / "dataset")
     loads = []
-    load = module.load
     monkeypatch.setattr(module, "load", lambda *args: loads.append(1) or load(*args))
     again = prepare(SETTINGS, raw, tmp_path / "dataset")
     assert again.catalog.items.equals(first.catalog.items)
@@ -47,6 +49,51 @@ def test_an_equal_request_reads_what_is_there(
     assert len(loads) == 2
 
 
-def test_an_unknown_source_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="no source 'netflix'; allowed"):
-        prepare(Settings("netflix", "all"), tmp_path, tmp_path / "dataset")
+@pytest.mark.parametrize(
+    ("change", "problem"),
+    [
+        ({"source": "netflix"}, "no source 'netflix'; allowed are amazon, movielens, custom"),
+        ({"variant": "20m"}, "no variant '20m'; allowed are 100k"),
+        ({"template": "{title}"}, "text of movielens is always"),
+        ({"tie_break": "random"}, "tie_break is 'random'; allowed are keep, hash"),
+        ({"user_core": 0}, "user_core is 0; it must be at least 1"),
+        ({"max_history": 0}, "max_history is 0"),
+    ],
+)
+def test_settings_of_no_use_are_refused(change: dict[str, Any], problem: str) -> None:
+    with pytest.raises(ValueError, match=problem):
+        replace(SETTINGS, **change)
+
+
+def test_filters_and_the_longest_history(tmp_path: Path) -> None:
+    write_log(tmp_path, "1a 1b 1c 2a 2b 2c 3a")
+    dataset = load(Settings("custom", user_core=2, item_core=2, max_history=2), tmp_path)
+    assert dataset.sequences.user_ids == ("1", "2")
+    assert dataset.sequences.items.tolist() == [1, 2, 1, 2]
+    assert len(dataset.catalog) == 3  # "d", never taken, is below the core
+
+
+def test_ties_by_hash_are_random_and_the_same_in_every_run(tmp_path: Path) -> None:
+    pairs = [f"{user}{item}" for item in "abcd" for user in range(9)]
+    write_log(tmp_path, " ".join(pairs), tied=True)
+    kept, hashed, again = (
+        load(Settings("custom", tie_break=tie_break), tmp_path).sequences
+        for tie_break in ("keep", "hash", "hash")
+    )
+    assert [kept.of_user(user).tolist() for user in range(9)] == [[0, 1, 2, 3]] * 9
+    assert hashed.items.tolist() == again.items.tolist()
+    orders = {tuple(hashed.of_user(user)) for user in range(9)}
+    assert len(orders) > 4
+    assert {tuple(sorted(order)) for order in orders} == {(0, 1, 2, 3)}
+
+
+def test_ties_cannot_be_broken_where_no_time_is_kept(shared_data: Path) -> None:
+    with pytest.raises(ValueError, match="keep no time"):
+        load(Settings("amazon", "beauty", tie_break="hash"), shared_data / "amazon" / "raw" / "beauty")
+
+
+def write_log(folder: Path, pairs: str, *, tied: bool = False) -> None:
+    users, items = zip(*pairs.split(), strict=True)
+    times = [7] * len(users) if tied else list(range(len(users)))
+    pl.DataFrame({"user_id": users, "item_id": items, "timestamp": times}).write_csv(folder / "log.csv")
+    pl.DataFrame({"item_id": list("abcd"), "text": list("ABCD")}).write_csv(folder / "items.csv")

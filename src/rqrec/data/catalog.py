@@ -42,6 +42,10 @@ class Catalog:
         """The title of each item, or its id where it has none."""
         return [title or item_id for item_id, title in self.items.select("item_id", "title").iter_rows()]
 
+    def of_items(self, item_ids: pl.Series) -> "Catalog":
+        """The items whose id is among `item_ids`, in the same order."""
+        return Catalog(self.items.filter(pl.col("item_id").is_in(item_ids.implode())))
+
     def write(self, folder: Path) -> None:
         """Write `catalog.parquet` into `folder`."""
         with atomic_write(folder / CATALOG_FILE) as file:

@@ -16,7 +16,9 @@ import time
 import zipfile
 import zlib
 from collections.abc import Collection, Sequence
+from html.parser import HTMLParser
 from pathlib import Path, PurePosixPath
+from urllib.parse import urlencode
 
 import pooch
 import requests
@@ -277,3 +279,40 @@ def _copy_member(opened: zipfile.ZipFile, info: zipfile.ZipInfo, folder: Path) -
         while chunk := source.read(CHUNK):
             file.write(chunk)
     return target
+
+
+class _ConfirmForm(HTMLParser):
+    """The target and the hidden fields of the form that Google Drive puts before a large file."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.action = ""
+        self.fields: dict[str, str] = {}
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        """Collect the form and its inputs."""
+        values = dict(attrs)
+        if tag == "form" and values.get("action"):
+            self.action = values["action"] or ""
+        elif tag == "input" and values.get("type") == "hidden" and values.get("name"):
+            self.fields[values["name"] or ""] = values.get("value") or ""
+
+
+def drive_url(file_id: str, host: str = "https://drive.google.com") -> str:
+    """The address that serves a public file of Google Drive, past the page that asks for a confirmation.
+
+    Raises ConnectionError where the host cannot be reached or does not give the file.
+    """
+    url = f"{host}/uc?export=download&id={file_id}"
+    try:
+        with requests.get(url, stream=True, timeout=TIMEOUT) as response:
+            response.raise_for_status()
+            if "text/html" not in response.headers.get("Content-Type", ""):
+                return str(response.url)
+            form = _ConfirmForm()
+            form.feed(response.text)
+    except requests.RequestException as error:
+        raise ConnectionError(f"{url} gave nothing: {_reason(error)}.") from error
+    if not form.fields:
+        raise ConnectionError(f"{url} gave a page and no file: its quota may be spent for today.")
+    return f"{form.action}?{urlencode(form.fields)}"

@@ -9,6 +9,7 @@ from rqrec.data.ids import IdMap, UnknownIdError
 from rqrec.data.sequences import Sequences
 
 COLUMNS = ("user_id", "item_id", "timestamp")
+TIE_BREAKS = ("keep", "hash")
 
 
 @dataclass(frozen=True)
@@ -45,28 +46,33 @@ class Interactions:
         known = pl.DataFrame({"item_id": id_map.all}, schema={"item_id": self.log.schema["item_id"]})
         return Interactions(self.log.join(known, on="item_id", how="semi", maintain_order="left"))
 
-    def sequences(self, id_map: IdMap) -> Sequences:
+    def sequences(self, id_map: IdMap, *, tie_break: str = "keep") -> Sequences:
         """Each user's item indices, oldest first; users in order of first appearance.
 
-        Interactions of a user at the same time keep the order of the log. Raises UnknownIdError where the
-        log has an item that `id_map` lacks.
+        Interactions of a user at the same time keep the order of the log, or with `tie_break` "hash" take
+        one that is random but the same in every run: a log in the order of its items would leak that order.
+        Raises UnknownIdError where the log has an item that `id_map` lacks.
         """
         items = pl.DataFrame(
-            {"item_id": list(id_map.all), "item_index": np.arange(len(id_map), dtype=np.int32)},
+            {"item_id": id_map.all, "item_index": np.arange(len(id_map), dtype=np.int32)},
             schema_overrides={"item_id": self.log.schema["item_id"]},
         )
         users = self.log.select(pl.col("user_id").unique(maintain_order=True)).with_row_index("user_index")
-        ordered = (
+        indexed = (
             self.log.lazy()
             .join(items.lazy(), on="item_id", how="left", maintain_order="left")
             .join(users.lazy(), on="user_id", how="left", maintain_order="left")
-            .sort("user_index", "timestamp", maintain_order=True)
-            .select("item_id", "item_index", "user_index", "timestamp")
+            .select("item_index", "user_index", "timestamp")
             .collect()
         )
-        if ordered["item_index"].null_count():
-            unknown = ordered.filter(pl.col("item_index").is_null())["item_id"][0]
+        if indexed["item_index"].null_count():
+            unknown = self.log["item_id"][int(indexed["item_index"].is_null().arg_max() or 0)]
             raise UnknownIdError(f"The log has item id {unknown!r}, which the catalogue lacks.")
+        keys = ["user_index", "timestamp"]
+        if tie_break == "hash":
+            indexed = indexed.with_columns(mixed=_mix(indexed["user_index"], indexed["item_index"]))
+            keys.append("mixed")
+        ordered = indexed.sort(keys, maintain_order=True)
         lengths = np.bincount(ordered["user_index"].to_numpy(), minlength=users.height)
         return Sequences(
             items=ordered["item_index"].to_numpy().astype(np.int32, copy=False),
@@ -74,3 +80,15 @@ class Interactions:
             timestamps=ordered["timestamp"].to_numpy().astype(np.int64, copy=False),
             user_ids=tuple(users["user_id"].to_list()),
         )
+
+
+def _mix(users: pl.Series, items: pl.Series) -> pl.Series:
+    """A number for each interaction that looks random and depends on its user and item alone.
+
+    The finaliser of splitmix64 (G. Steele et al., 2014): the same on every machine.
+    """
+    mixed = (users.to_numpy().astype(np.uint64) << np.uint64(32)) | items.to_numpy().astype(np.uint64)
+    mixed += np.uint64(0x9E3779B97F4A7C15)
+    mixed = (mixed ^ (mixed >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    mixed = (mixed ^ (mixed >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return pl.Series(mixed ^ (mixed >> np.uint64(31)))

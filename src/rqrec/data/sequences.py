@@ -49,6 +49,19 @@ class Sequences:
         """Item indices of one user, oldest first."""
         return self.items[self.offsets[user] : self.offsets[user + 1]]
 
+    @property
+    def in_order_only(self) -> bool:
+        """Whether the timestamps are only positions in each user's sequence: the source kept no time."""
+        positions = np.arange(len(self.items)) - np.repeat(self.offsets[:-1], self.lengths)
+        return bool((self.timestamps == positions).all())
+
+    def last(self, count: int) -> "Sequences":
+        """Each user's last `count` interactions."""
+        kept = np.minimum(self.lengths, count)
+        keep = np.arange(len(self.items)) >= np.repeat(self.offsets[1:] - kept, self.lengths)
+        offsets = np.concatenate([[0], np.cumsum(kept)]).astype(np.int64)
+        return Sequences(self.items[keep], offsets, self.timestamps[keep], self.user_ids)
+
     def write(self, folder: Path) -> None:
         """Write the arrays (`sequences.npz`) and the user ids (`users.parquet`) into `folder`."""
         with atomic_write(folder / SEQUENCES_FILE) as file:

@@ -78,3 +78,58 @@ def leave_one_out(sequences: Sequences) -> Split:
         validation=Cases(sequences.items, starts, ends - 2, users),
         test=Cases(sequences.items, starts, ends - 1, users),
     )
+
+
+def temporal(sequences: Sequences, validation: float = 0.1, test: float = 0.1) -> Split:
+    """A split at two moments, the same for all users: nobody's future trains.
+
+    The last `test` of all interactions lie after the second moment, the `validation` before them between the
+    two; interactions at one moment stay together. Training sequences end at the first moment. A user's case
+    is the first interaction within a stretch, and its history all that came before; a user with none before
+    has no case.
+
+    Raises ValueError where the shares leave nothing, or where the source kept no time.
+    """
+    if not (validation > 0 and test > 0 and validation + test < 1):
+        raise ValueError(f"The shares {validation} and {test} must be above 0 and together below 1.")
+    times = sequences.timestamps
+    if sequences.in_order_only:
+        raise ValueError(
+            "The source of this dataset kept no time, only each user's order, so there is no moment to split "
+            "at. Use leave_one_out, or prepare from files that keep the time."
+        )
+    ranked = np.sort(times)
+    first = ranked[int(len(ranked) * (1 - validation - test))]
+    second = ranked[int(len(ranked) * (1 - test))]
+    # As times ascend within a user, an interaction's stretch is a position in the sequence.
+    before_first = _count_by_user(sequences, times < first)
+    before_second = _count_by_user(sequences, times < second)
+    keep = times < first
+    if first == second or not keep.any():
+        raise ValueError(
+            f"Too many interactions share the moments {first} and {second}: the shares {validation} and "
+            f"{test} leave a stretch empty. Choose other shares."
+        )
+    train = Sequences(
+        items=sequences.items[keep],
+        offsets=np.concatenate([[0], np.cumsum(before_first)]).astype(np.int64),
+        timestamps=times[keep],
+        user_ids=sequences.user_ids,
+    )
+    return Split(
+        train=train,
+        validation=_first_cases(sequences, before_first, before_second),
+        test=_first_cases(sequences, before_second, sequences.lengths),
+    )
+
+
+def _count_by_user(sequences: Sequences, mask: NDArray[np.bool_]) -> NDArray[np.int64]:
+    totals = np.concatenate([[0], np.cumsum(mask)]).astype(np.int64)
+    return totals[sequences.offsets[1:]] - totals[sequences.offsets[:-1]]
+
+
+def _first_cases(sequences: Sequences, begin: NDArray[np.int64], end: NDArray[np.int64]) -> Cases:
+    """The case of each user with a history whose positions `begin` to `end` are not empty."""
+    users = np.flatnonzero((begin > 0) & (begin < end))
+    starts = sequences.offsets[users]
+    return Cases(sequences.items, starts, starts + begin[users], users)

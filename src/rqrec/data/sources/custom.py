@@ -1,0 +1,176 @@
+"""One's own data: an interaction log, and items with text or with vectors of one's own."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import polars as pl
+
+from rqrec.data.catalog import Catalog
+from rqrec.data.embeddings import EMBEDDINGS_FILE, read_vectors
+from rqrec.data.ids import IdMap
+from rqrec.data.interactions import COLUMNS, Interactions
+from rqrec.data.tables import SUFFIXES, naming_the_file, scan_table
+from rqrec.data.templates import clean, fields_of, fill
+
+ID_TYPES = (pl.String, pl.Categorical, pl.Enum)
+
+
+@dataclass(frozen=True)
+class CustomFiles:
+    """Where one's own data lies.
+
+    `interactions` (.parquet or .csv) has the columns user_id, item_id and timestamp. `items` (.parquet, .csv
+    or .jsonl) has item_id and either `text` or the fields of a template. `embeddings` (.npy, float
+    [num_items, dim]) has a row an item, in the order of `items`; without `items`, the ids of the items are
+    the row numbers "0", "1", ...
+    """
+
+    interactions: Path
+    items: Path | None = None
+    embeddings: Path | None = None
+
+    def paths(self) -> tuple[Path, ...]:
+        """Every file, in a fixed order."""
+        return tuple(Path(p) for p in (self.interactions, self.items, self.embeddings) if p is not None)
+
+    @classmethod
+    def in_folder(cls, folder: Path) -> "CustomFiles":
+        """The files log.*, items.* and item_embeddings.npy of a folder."""
+        folder = Path(folder)
+        log, items = (
+            [p for suffix in SUFFIXES if (p := folder / f"{name}{suffix}").is_file()]
+            for name in ("log", "items")
+        )
+        if len(log) != 1 or len(items) > 1:
+            found = ", ".join(p.name for p in [*log, *items]) or "none of them"
+            raise FileNotFoundError(
+                f"{folder} needs one log.parquet or log.csv and at most one items.parquet, items.csv or "
+                f"items.jsonl; it has {found}."
+            )
+        embeddings = folder / EMBEDDINGS_FILE
+        return cls(log[0], items[0] if items else None, embeddings if embeddings.is_file() else None)
+
+
+def load_custom(files: CustomFiles, template: str | None = None) -> tuple[Catalog, Interactions]:
+    """Items and interactions of one's own; `template` (see `rqrec.data.templates`) makes text of fields.
+
+    The catalogue keeps the order of the items, and where there are vectors its column `embedding_row` says
+    which row is whose. Raises FileNotFoundError, or ValueError that names the file, what is wrong with it
+    and what is expected.
+    """
+    if files.items is None and files.embeddings is None:
+        raise ValueError(
+            f"{files.interactions} alone does not say what the items are: bring a file of items with their "
+            f"text, or {EMBEDDINGS_FILE}."
+        )
+    rows = len(read_vectors(Path(files.embeddings))) if files.embeddings else None
+    if files.items is None:
+        assert rows is not None
+        ids = pl.Series([str(row) for row in range(rows)])
+        items = pl.DataFrame({"item_id": ids, "title": [""] * rows, "text": [""] * rows})
+    else:
+        items = _read_items(Path(files.items), template, text_needed=rows is None)
+        if rows is not None and rows != len(items):
+            raise ValueError(
+                f"{files.embeddings} has {rows} rows, but {files.items} has {len(items)} items: "
+                f"a row an item is needed, in the same order."
+            )
+    if rows is not None:
+        items = items.with_row_index("embedding_row")
+    catalog = Catalog(items)
+    return catalog, _read_log(Path(files.interactions), catalog.id_map)
+
+
+def _as_ids(path: Path, table: pl.DataFrame, column: str) -> pl.Series:
+    dtype = table.schema[column]
+    if not (dtype.is_integer() or isinstance(dtype, ID_TYPES) or dtype == pl.Null):
+        raise ValueError(f"{path}: {column} must hold strings or whole numbers, not {dtype}.")
+    ids = table[column].cast(pl.String)
+    if (empty := ids.is_null() | (ids == "")).any():
+        row = empty.arg_true()[0]
+        raise ValueError(f"{path}: {empty.sum()} rows have no {column} (the first is row {row}).")
+    return ids
+
+
+def _need_columns(path: Path, columns: list[str], needed: tuple[str, ...]) -> None:
+    if missing := [column for column in needed if column not in columns]:
+        raise ValueError(f"{path} lacks {', '.join(missing)}; its columns are {', '.join(columns)}.")
+
+
+def _read_items(path: Path, template: str | None, *, text_needed: bool) -> pl.DataFrame:
+    with naming_the_file(path):
+        table = scan_table(path).collect()
+    needed = ("item_id", *(fields_of(template) if template else ()))
+    _need_columns(path, table.columns, needed)
+    if template is None and text_needed and "text" not in table.columns:
+        raise ValueError(
+            f"{path} has no column text; its columns are {', '.join(table.columns)}. Add one, or give a "
+            f"template of its fields, such as '{{title}}; Brand: {{brand}}'."
+        )
+    if not table.height:
+        raise ValueError(f"{path} is empty: at least one item is needed.")
+    ids = _as_ids(path, table, "item_id")
+    try:
+        IdMap(ids.to_list())
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
+    template = template or "{text}"
+    texts = [fill(template, row) for row in table.iter_rows(named=True)]
+    titles = [clean(value) for value in table["title"]] if "title" in table.columns else [""] * len(texts)
+    if text_needed and (without := [i for i, text in zip(ids, texts, strict=True) if not text]):
+        raise ValueError(
+            f"{path}: {len(without)} items have no text (the first is {without[0]!r}). Give each one, leave "
+            f"them out, or bring {EMBEDDINGS_FILE}."
+        )
+    return pl.DataFrame({"item_id": ids, "title": titles, "text": texts})
+
+
+def _read_log(path: Path, id_map: IdMap) -> Interactions:
+    with naming_the_file(path):
+        table = scan_table(path)
+        _need_columns(path, table.collect_schema().names(), COLUMNS)
+        log = table.select(COLUMNS).collect()
+    if not log.height:
+        raise ValueError(f"{path} is empty: at least one interaction is needed.")
+    log = log.with_columns(
+        user_id=_as_ids(path, log, "user_id"),
+        item_id=_as_ids(path, log, "item_id"),
+        timestamp=_as_timestamps(path, log["timestamp"]),
+    )
+    known = pl.Series(id_map.all, dtype=pl.String).implode()
+    unknown = log.select(pl.col("item_id").unique(maintain_order=True)).filter(
+        ~pl.col("item_id").is_in(known)
+    )
+    if unknown.height:
+        raise ValueError(
+            f"{path} has {unknown.height} item ids that are not among the items (the first is "
+            f"{unknown['item_id'][0]!r}). Add them to the items, or leave their interactions out."
+        )
+    try:
+        return Interactions(log)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
+
+
+def _as_timestamps(path: Path, times: pl.Series) -> pl.Series:
+    """Whole numbers as they are, dates and times as microseconds since 1970."""
+    if times.dtype.is_integer():
+        return times.cast(pl.Int64)
+    if times.dtype in (pl.Date, pl.Datetime):
+        return times.cast(pl.Datetime("us")).dt.epoch("us")
+    if times.dtype.is_float():
+        whole = times.cast(pl.Int64, strict=False)
+        whole = whole.zip_with(
+            whole.cast(pl.Float64) == times.cast(pl.Float64), pl.Series([None], dtype=pl.Int64)
+        )
+    elif times.dtype == pl.String:
+        whole = times.str.strip_chars().cast(pl.Int64, strict=False)
+    else:
+        raise ValueError(f"{path}: timestamp must hold whole numbers, dates or times, not {times.dtype}.")
+    if whole.null_count():
+        row = whole.is_null().arg_true()[0]
+        raise ValueError(
+            f"{path}: {whole.null_count()} timestamps are no whole numbers (the first is {times[row]!r} in "
+            f"row {row}). Seconds or milliseconds since 1970 will do."
+        )
+    return whole
