@@ -89,11 +89,11 @@ def test_losses_sum_over_dimensions_average_over_items_and_add_up():
     standard = (x - model.input_mean_I) / model.input_scale_I
     rebuilt = (out.reconstruction_BI - model.input_mean_I) / model.input_scale_I
     by_hand = (standard - rebuilt).square().sum() / len(x)
-    assert float(out.reconstruction_loss) == pytest.approx(float(by_hand), rel=1e-4)
+    assert out.reconstruction_loss.item() == pytest.approx(by_hand.item(), rel=1e-4)
     total = out.reconstruction_loss + out.codebook_loss + 0.7 * out.commitment_loss
-    assert float(out.loss) == pytest.approx(float(total), rel=1e-6)
+    assert out.loss.item() == pytest.approx(total.item(), rel=1e-6)
     twice = model(torch.cat([x, x]))
-    assert float(twice.loss) == pytest.approx(float(out.loss), rel=1e-4)
+    assert twice.loss.item() == pytest.approx(out.loss.item(), rel=1e-4)
 
 
 def test_the_scale_of_the_input_does_not_matter():
@@ -102,7 +102,7 @@ def test_the_scale_of_the_input_does_not_matter():
         model = small()
         model.fit_normalizer(items() * factor)
         model.initialize_codebooks(items() * factor, seeded())
-        losses.append(float(model(items() * factor).loss))
+        losses.append(model(items() * factor).loss.item())
         codes.append(model.semantic_ids(items() * factor))
     assert losses == pytest.approx([losses[0]] * 3, rel=1e-3)
     assert all((part == codes[0]).float().mean() > 0.99 for part in codes)
@@ -136,7 +136,7 @@ def test_categorical_loss_is_binary_cross_entropy_by_hand():
     entropy = -(x[:, 10:] * p.log() + (1 - x[:, 10:]) * (1 - p).log()).sum() / len(x)
     scale = model.input_scale_I[0]
     dense = ((x - out.reconstruction_BI)[:, :10] / scale).square().sum() / len(x)
-    assert float(out.reconstruction_loss) == pytest.approx(float(dense + entropy), rel=1e-4)
+    assert out.reconstruction_loss.item() == pytest.approx((dense + entropy).item(), rel=1e-4)
 
 
 @pytest.mark.parametrize("options", OPTIONS, ids=str)
@@ -257,22 +257,25 @@ def test_a_wrong_dimension_and_broken_values_are_refused():
         model.fit_normalizer(torch.zeros(0, 12))
 
 
-def test_damaged_and_foreign_checkpoints_are_refused(tmp_path):
-    with pytest.raises(FileNotFoundError, match=r"no config\.json"):
-        RqVae.from_pretrained(tmp_path)
+def test_settings_that_its_tensors_contradict_are_refused(tmp_path):
     ready().save_pretrained(tmp_path)
     config = json.loads((tmp_path / "config.json").read_text())
+    for change, message in [
+        ({"colour": 3}, r"unknown settings \['colour'\]"),
+        ({"embed_dim": 5}, "its settings ask for"),
+        ({"n_layers": 2}, "its settings do not ask for"),
+    ]:
+        (tmp_path / "config.json").write_text(json.dumps(config | change))
+        with pytest.raises(ValueError, match=message):
+            RqVae.from_pretrained(tmp_path)
 
-    (tmp_path / "config.json").write_text(json.dumps(config | {"colour": 3}))
-    with pytest.raises(ValueError, match=r"unknown settings \['colour'\]"):
-        RqVae.from_pretrained(tmp_path)
-    (tmp_path / "config.json").write_text(json.dumps(config | {"embed_dim": 5}))
-    with pytest.raises(ValueError, match="its config asks for"):
-        RqVae.from_pretrained(tmp_path)
-    (tmp_path / "config.json").write_text(json.dumps(config | {"n_layers": 2}))
-    with pytest.raises(ValueError, match="that nothing uses"):
-        RqVae.from_pretrained(tmp_path)
-    (tmp_path / "config.json").write_text(json.dumps(config))
-    (tmp_path / "model.safetensors").write_bytes(b"short")
-    with pytest.raises(ValueError, match="is damaged"):
-        RqVae.from_pretrained(tmp_path)
+
+def test_push_sends_a_card_with_the_figures(monkeypatch):
+    sent = {}
+    monkeypatch.setattr(
+        "rqrec.tokenizer.rqvae.upload", lambda repo, save, card, private: sent.update(repo=repo, card=card)
+    )
+    ready().push_to_hub("me/x", data="Toys.", figures={"usage": 1.0})
+    assert sent["repo"] == "me/x"
+    assert "Toys." in sent["card"]
+    assert "| usage | 1 |" in sent["card"]

@@ -3,24 +3,28 @@
 Shapes: N items, B batch, I input dimensions, D latent dimensions, L levels, V codes of a level.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import safetensors.torch
 import torch
 import torch.nn.functional as F
-from safetensors import SafetensorError
 from torch import Tensor, nn
 
-from rqrec.artifact import atomic_write, read_json, write_json
+from rqrec.tokenizer.checkpoints import (
+    check_settings,
+    check_tensors,
+    read_checkpoint,
+    upload,
+    write_checkpoint,
+)
 from rqrec.tokenizer.inputs import Embeddings, check_shape, chunks, sample_rows
+from rqrec.tokenizer.model_card import model_card
 from rqrec.tokenizer.quantize import Distance, QuantizeMode, ResidualQuantizer, squared_error
+from rqrec.tokenizer.reference import is_reference, translate
 
-CONFIG_FILE = "config.json"
-WEIGHTS_FILE = "model.safetensors"
 CHUNK_ROWS = 8192  # of a catalogue at a time: 25 MB at 768 dimensions
 
 
@@ -245,47 +249,35 @@ class RqVae(nn.Module):
 
     def save_pretrained(self, folder: Path | str) -> None:
         """Write `config.json` and `model.safetensors` into `folder`."""
-        folder = Path(folder)
-        write_json(folder / CONFIG_FILE, asdict(self.config))
-        state = {name: tensor.contiguous() for name, tensor in self.state_dict().items()}
-        with atomic_write(folder / WEIGHTS_FILE) as file:
-            file.write(safetensors.torch.save(state))
+        write_checkpoint(Path(folder), asdict(self.config), self.state_dict())
 
     @classmethod
-    def from_pretrained(cls, folder: Path | str) -> "RqVae":
-        """Read what `save_pretrained` wrote. Raises FileNotFoundError or ValueError with the reason."""
-        folder = Path(folder)
-        for name in (CONFIG_FILE, WEIGHTS_FILE):
-            if not (folder / name).is_file():
-                raise FileNotFoundError(f"{folder} holds no {name}, so it is no saved RQ-VAE.")
-        try:
-            state = safetensors.torch.load_file(folder / WEIGHTS_FILE)
-        except SafetensorError as error:
-            raise ValueError(f"{folder / WEIGHTS_FILE} is damaged ({error}). Save it again.") from error
-        return cls._from_state(read_json(folder / CONFIG_FILE), state, str(folder))
+    def from_pretrained(cls, source: Path | str) -> "RqVae":
+        """Read a folder, a `.pt` file or a Hugging Face repository, also of the reference implementation.
 
-    @classmethod
-    def _from_state(cls, values: dict[str, Any], state: dict[str, Tensor], source: str) -> "RqVae":
-        known = {field.name for field in fields(RqVaeConfig)}
-        if unknown := sorted(values.keys() - known):
-            raise ValueError(f"{source} has unknown settings {unknown}; known are {sorted(known)}.")
-        if "input_dim" not in values:
-            raise ValueError(f"{source} does not say its input_dim.")
-        model = cls(RqVaeConfig(**values))
-        expected = model.state_dict()
-        if expected.keys() != state.keys():
-            missing, extra = sorted(expected.keys() - state.keys()), sorted(state.keys() - expected.keys())
-            raise ValueError(f"{source} lacks the tensors {missing} and has {extra} that nothing uses.")
-        for name, tensor in expected.items():
-            if tensor.shape != state[name].shape:
-                raise ValueError(
-                    f"{source} has {name} of shape {tuple(state[name].shape)}; its config asks for "
-                    f"{tuple(tensor.shape)}."
-                )
-        model.load_state_dict(state)
+        The model comes in evaluation mode, on the CPU. Raises FileNotFoundError, ConnectionError or
+        ValueError with the reason.
+        """
+        checkpoint = read_checkpoint(source)
+        if is_reference(checkpoint):
+            checkpoint = translate(checkpoint)
+        check_settings({field.name for field in fields(RqVaeConfig)}, {"input_dim"}, checkpoint)
+        model = cls(RqVaeConfig(**checkpoint.settings))
+        check_tensors(model.state_dict(), checkpoint)
+        model.load_state_dict(checkpoint.tensors)
         return model.eval()
 
-    def _chunks(self, x_NI: Embeddings, device: torch.device | None = None) -> Any:
+    def push_to_hub(
+        self, repo_id: str, *, data: str, figures: Mapping[str, float], private: bool = False
+    ) -> str:
+        """Put the model on Hugging Face with a model card that tells its `data` and `figures`; gives the URL.
+
+        Raises ConnectionError where the hub cannot be reached or refuses.
+        """
+        card = model_card(repo_id, "RqVae", "rqrec", asdict(self.config), data=data, figures=figures)
+        return upload(repo_id, self.save_pretrained, card, private=private)
+
+    def _chunks(self, x_NI: Embeddings, device: torch.device | None = None) -> Iterator[Tensor]:
         return chunks(x_NI, CHUNK_ROWS, dim=self.config.input_dim, device=device or self.device)
 
     def _latents(self, x_NI: Embeddings) -> Tensor:

@@ -1,0 +1,133 @@
+import json
+import pickle
+
+import pytest
+import safetensors.torch
+import torch
+
+from rqrec.tokenizer.checkpoints import (
+    Checkpoint,
+    check_settings,
+    check_tensors,
+    read_checkpoint,
+    upload,
+    write_checkpoint,
+)
+
+TENSORS = {"a": torch.arange(3.0), "b": torch.tensor(True)}
+
+
+def test_a_folder_round_trips(tmp_path):
+    write_checkpoint(tmp_path, {"input_dim": 3}, TENSORS)
+    read = read_checkpoint(tmp_path)
+    assert read.settings == {"input_dim": 3}
+    assert read.tensors.keys() == TENSORS.keys()
+    assert all(torch.equal(read.tensors[name], TENSORS[name]) for name in TENSORS)
+    assert read_checkpoint(str(tmp_path)).source == str(tmp_path)
+
+
+def test_a_pt_file_is_read_without_running_its_code(tmp_path):
+    path = tmp_path / "model.pt"
+    torch.save({"model": TENSORS, "model_config": {"input_dim": 3}, "iter": 5}, path)
+    assert read_checkpoint(path).settings == {"input_dim": 3}
+
+    class Payload:
+        def __reduce__(self):
+            return (open, (str(tmp_path / "run"), "w"))
+
+    torch.save({"model": {}, "model_config": Payload()}, path)
+    with pytest.raises(ValueError, match="can run code"):
+        read_checkpoint(path)
+    path.write_bytes(pickle.dumps(Payload()))
+    with pytest.raises(ValueError, match="can run code"):
+        read_checkpoint(path)
+    assert not (tmp_path / "run").exists()
+
+
+def test_what_is_no_checkpoint_is_refused_with_the_reason(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"no config\.json"):
+        read_checkpoint(tmp_path)
+    with pytest.raises(FileNotFoundError, match=r"There is no checkpoint '.*nowhere\.pt'"):
+        read_checkpoint(str(tmp_path / "nowhere.pt"))
+    path = tmp_path / "weights.pt"
+    torch.save(TENSORS, path)
+    with pytest.raises(ValueError, match="must hold 'model' and 'model_config'"):
+        read_checkpoint(path)
+    path.write_bytes(b"")
+    with pytest.raises(ValueError, match=r"is no \.pt file"):
+        read_checkpoint(path)
+    write_checkpoint(tmp_path, {}, TENSORS)
+    (tmp_path / "config.json").write_text("[]")
+    with pytest.raises(ValueError, match="object of settings"):
+        read_checkpoint(tmp_path)
+    (tmp_path / "model.safetensors").write_bytes(b"short")
+    with pytest.raises(ValueError, match="is damaged"):
+        read_checkpoint(tmp_path)
+
+
+def test_tensors_and_settings_that_do_not_fit_are_named():
+    checkpoint = Checkpoint({"colour": 1}, TENSORS, "here")
+    with pytest.raises(ValueError, match=r"lacks the tensors \['c'\] and has the tensors \['b'\]"):
+        check_tensors({"a": TENSORS["a"], "c": TENSORS["b"]}, checkpoint)
+    with pytest.raises(ValueError, match=r"a of shape \(3,\)"):
+        check_tensors(TENSORS | {"a": torch.zeros(4)}, checkpoint)
+    with pytest.raises(ValueError, match=r"unknown settings \['colour'\]"):
+        check_settings({"size"}, set(), checkpoint)
+    with pytest.raises(ValueError, match="does not say its size"):
+        check_settings({"size", "colour"}, {"size"}, checkpoint)
+
+
+def test_a_repository_id_is_fetched_from_the_hub(tmp_path, monkeypatch):
+    write_checkpoint(tmp_path, {"input_dim": 3}, TENSORS)
+    asked = []
+
+    def fetch(repo_id, **options):
+        asked.append((repo_id, options["allow_patterns"]))
+        return str(tmp_path)
+
+    monkeypatch.setattr("huggingface_hub.snapshot_download", fetch)
+    assert read_checkpoint("owner/some-rqvae").source == "owner/some-rqvae"
+    assert asked == [("owner/some-rqvae", ["config.json", "model.safetensors"])]
+
+
+def test_without_a_network_the_hub_is_refused_in_a_sentence(monkeypatch):
+    def fail(*args, **options):
+        raise OSError("no route to host\nand a long trace")
+
+    monkeypatch.setattr("huggingface_hub.snapshot_download", fail)
+    with pytest.raises(ConnectionError, match=r"no folder 'owner/name' here.*\(no route to host\)"):
+        read_checkpoint("owner/name")
+
+
+def test_upload_sends_the_model_and_its_card(monkeypatch):
+    sent = {}
+
+    class Api:
+        def create_repo(self, repo_id, **options):
+            sent["create"] = (repo_id, options)
+            return f"https://hub/{repo_id}"
+
+        def upload_folder(self, repo_id, folder_path):
+            from pathlib import Path
+
+            sent["files"] = {p.name: p.read_bytes() for p in Path(folder_path).iterdir()}
+
+    monkeypatch.setattr("huggingface_hub.HfApi", Api)
+    url = upload("me/x", lambda f: write_checkpoint(f, {"input_dim": 3}, TENSORS), "# card", private=True)
+    assert url == "https://hub/me/x"
+    assert sent["create"] == ("me/x", {"private": True, "exist_ok": True})
+    assert json.loads(sent["files"]["config.json"]) == {"input_dim": 3}
+    assert safetensors.torch.load(sent["files"]["model.safetensors"]).keys() == TENSORS.keys()
+    assert sent["files"]["README.md"] == b"# card"
+
+
+def test_upload_without_a_network_says_so(monkeypatch):
+    class Api:
+        def create_repo(self, *args, **options):
+            raise OSError("offline")
+
+    monkeypatch.setattr("huggingface_hub.HfApi", Api)
+    with pytest.raises(ConnectionError, match=r"Could not push to me/x .*\(offline\)"):
+        upload("me/x", lambda folder: None, "", private=False)
+    with pytest.raises(ValueError, match="no repository id"):
+        upload("just-a-name", lambda folder: None, "", private=False)
