@@ -14,3 +14,13 @@ def shared_data() -> Path:
     if not folder.is_dir():
         pytest.skip(f"The data for tests is not at {folder}; set RQREC_TEST_DATA to its folder.")
     return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a run on the small world of `tests/tiny.py`, trained once a session; don't change it."""
+    from tests.tiny import train_tiny
+
+    run = tmp_path_factory.mktemp("tiny") / "run"
+    train_tiny(run)
+    return run

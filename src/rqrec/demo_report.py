@@ -50,8 +50,8 @@ def _result(folder: Path, facts: dict[str, Any]) -> list[Any]:
         Table(["", *names], [[name, *values] for name, values in series.items()]),
         Figure("metrics.png", "Test metrics of the model and of popularity, in the same evaluator"),
         Paragraph(
-            f"The model ({retrieval.facts['parameters']:,} parameters) was chosen by validation recall@10 "
-            f"({best['recall@10']:.4f} at step {best['step']:.0f}) and tested once, with one seed."
+            f"The model ({retrieval.facts['parameters']:,} parameters) was chosen by validation ndcg@10 "
+            f"({best['ndcg@10']:.4f} at step {best['step']:.0f}) and tested once, with one seed."
         ),
     ]
 

@@ -44,7 +44,7 @@ def inputs_of(dataset: str, folder: Path, split: str, encoder: str, *, force: bo
     if dataset == "amazon":
         settings = Settings("amazon", split)
     elif dataset == "custom":
-        settings = Settings("custom", "")
+        settings = Settings("custom")
     else:
         settings = Settings("movielens", MOVIELENS[dataset])
     processed = folder / "processed" / (settings.variant or "own")

@@ -102,7 +102,7 @@ def train(
         log_folder=root / "logs",
     )
     best = read_manifest(root / "retrieval", "retrieval").facts["validation"]
-    say(f"The retrieval model is in {root / 'retrieval'}: validation recall@10 {best['recall@10']:.4f}.")
+    say(f"The retrieval model is in {root / 'retrieval'}: validation ndcg@10 {best['ndcg@10']:.4f}.")
     return root / "retrieval"
 
 

@@ -23,7 +23,7 @@ from rqrec.training.windows import Windows
 
 @dataclass
 class DecoderTask:
-    """Learns to generate the next item's semantic ID; selected on validation recall@10, item-level."""
+    """Learns to generate the next item's semantic ID; selected on validation ndcg@10, item-level."""
 
     model: DecoderOnly
     table: SemanticIdTable
@@ -31,7 +31,7 @@ class DecoderTask:
     batch_size: int
     seed: int
     beam_width: int = 10
-    selects_on: str | None = field(default="recall@10", init=False)
+    selects_on: str | None = field(default="ndcg@10", init=False)
 
     def __post_init__(self) -> None:
         self._windows = Windows(self.split.train, self.model.max_items, self.batch_size, self.seed)
@@ -90,7 +90,7 @@ def train_decoder(
         "dataset": read_manifest(dataset_folder, "dataset").hash,
         "semantic_ids": read_manifest(table_folder, "semantic_ids").hash,
     }
-    best = max(history.validation, key=lambda record: record["recall@10"])
+    best = max(history.validation, key=lambda record: record["ndcg@10"])
     facts = {
         "parameters": parameter_count(model),
         "steps_per_epoch": task.steps_per_epoch,

@@ -1,0 +1,171 @@
+"""What every architecture must do; a new one joins by one line in ARCHITECTURES."""
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+import torch
+
+from rqrec.retrieval.beam_search import beam_search, score_items
+from rqrec.retrieval.decoder_only import DecoderOnly, DecoderOnlyConfig
+from rqrec.retrieval.model import Batch, CodeLookup
+from rqrec.tokenizer.trie import Trie
+
+SIZES = (4, 3, 5)
+
+
+def decoder_only(dropout: float = 0.0) -> DecoderOnly:
+    torch.manual_seed(0)
+    return DecoderOnly(DecoderOnlyConfig(SIZES, 6, 12, 16, 2, 2, dropout))
+
+
+ARCHITECTURES = [pytest.param(decoder_only, id="decoder_only")]
+architectures = pytest.mark.parametrize("make", ARCHITECTURES)
+
+
+def random_batch(n_batch: int = 5, n_items: int = 6, seed: int = 0) -> Batch:
+    generator = torch.Generator().manual_seed(seed)
+    codes = torch.stack([torch.randint(size, (n_batch, n_items), generator=generator) for size in SIZES], -1)
+    lengths = torch.randint(1, n_items + 1, (n_batch,), generator=generator)
+    lengths[0] = n_items
+    return Batch(codes * (torch.arange(n_items) < lengths[:, None])[:, :, None], lengths)
+
+
+def all_codes() -> torch.Tensor:
+    return torch.cartesian_prod(*map(torch.arange, SIZES))
+
+
+@architectures
+def test_log_probabilities_are_normalised_at_every_level(make: Callable) -> None:
+    model, batch = make().eval(), random_batch()
+    context = model.encode(batch)
+    for level, size in enumerate(SIZES):
+        log_probs = model.next_level(context, all_codes()[None, :7, :level].expand(5, -1, -1))
+        assert log_probs.shape == (5, 7, size)
+        assert log_probs.dtype == torch.float32
+        torch.testing.assert_close(log_probs.exp().sum(-1), torch.ones(5, 7))
+
+
+@architectures
+def test_padded_equals_unpadded(make: Callable) -> None:
+    model, batch = make().eval(), random_batch()
+    together = score_items(model, batch, all_codes())
+    for row, length in enumerate(batch.lengths_B.tolist()):
+        alone = Batch(batch.codes_BTL[row : row + 1, :length], batch.lengths_B[row : row + 1])
+        torch.testing.assert_close(
+            score_items(model, alone, all_codes())[0], together[row], atol=1e-5, rtol=0
+        )
+
+
+@architectures
+def test_what_stands_in_the_padding_is_never_looked_at(make: Callable) -> None:
+    model, batch = make().eval(), random_batch()
+    padding = torch.arange(6) >= batch.lengths_B[:, None]
+    other = batch.codes_BTL.clone()
+    other[padding] = torch.tensor([3, 2, 4])
+    torch.testing.assert_close(
+        score_items(model, batch, all_codes()), score_items(model, Batch(other, batch.lengths_B), all_codes())
+    )
+    assert model(batch).total == model(Batch(other, batch.lengths_B)).total
+
+
+@architectures
+def test_the_loss_is_the_mean_of_what_decoding_says(make: Callable) -> None:
+    """Teacher forcing and generation are the same model: every item is a target, given those before it."""
+    model, batch = make().eval(), random_batch()
+    by_level = [[] for _ in SIZES]
+    for row, length in enumerate(batch.lengths_B.tolist()):
+        for item in range(length):
+            history = Batch(batch.codes_BTL[row : row + 1, :item], torch.tensor([item]))
+            context = model.encode(history)
+            codes = batch.codes_BTL[row, item]
+            for level in range(len(SIZES)):
+                log_probs = model.next_level(context, codes[None, None, :level])[0, 0]
+                by_level[level].append(-log_probs[codes[level]].item())
+    loss = model(batch)
+    expected = [np.mean(losses) for losses in by_level]
+    np.testing.assert_allclose(loss.by_level_L.numpy(), expected, atol=1e-5)
+    assert loss.total.item() == pytest.approx(np.mean(expected), abs=1e-5)
+
+
+@architectures
+def test_the_future_does_not_leak_into_the_past(make: Callable) -> None:
+    model, batch = make().eval(), random_batch(n_batch=1)
+    changed = batch.codes_BTL.clone()
+    changed[:, 4:] = (changed[:, 4:] + 1) % torch.tensor(SIZES)
+    short = Batch(batch.codes_BTL[:, :4], torch.tensor([4]))
+    loss = [model(Batch(codes[:, :4], torch.tensor([4]))).total for codes in (batch.codes_BTL, changed)]
+    assert loss[0] == loss[1]
+    torch.testing.assert_close(
+        score_items(model, Batch(changed, torch.tensor([4])), all_codes()),
+        score_items(model, short, all_codes()),
+    )
+
+
+@architectures
+def test_every_parameter_gets_a_gradient(make: Callable) -> None:
+    model = make().train()
+    model(random_batch()).total.backward()
+    without = [name for name, p in model.named_parameters() if p.grad is None or not p.grad.any()]
+    # The row after a full history is a place for generation alone, within a parameter that is trained.
+    assert without == []
+
+
+@architectures
+def test_it_overfits_one_batch(make: Callable) -> None:
+    model = make().train()
+    codes = random_batch().codes_BTL.clone()
+    codes[:, 0] = all_codes()[torch.arange(5) * 12]  # five different first items tell the histories apart
+    batch = Batch(codes, torch.full((5,), 6))
+    optimizer = torch.optim.Adam(model.parameters(), lr=1e-2)
+    for _ in range(300):
+        loss = model(batch)
+        optimizer.zero_grad()
+        loss.total.backward()
+        optimizer.step()
+    # What remains is the choice among the five first items, which nothing tells.
+    context = model.eval().encode(Batch(codes[:, :5], torch.full((5,), 5)))
+    for level in range(3):
+        log_probs = model.next_level(context, codes[:, 5:6, :level])[:, 0]
+        assert log_probs.gather(1, codes[:, 5, level, None]).min() > -0.05
+
+
+@architectures
+def test_dropout_is_for_training_only(make: Callable) -> None:
+    model, batch = make(0.5), random_batch()
+    assert model.train()(batch).total != model(batch).total
+    model.eval()
+    assert torch.equal(score_items(model, batch, all_codes()), score_items(model, batch, all_codes()))
+
+
+@architectures
+def test_an_empty_history_gets_recommendations(make: Callable) -> None:
+    codes = all_codes().numpy()
+    batch = CodeLookup.of(codes).batch(np.full((2, 0), -1), 6)
+    found = beam_search(make().eval(), batch, Trie.build(codes), 5, beam_width=5)
+    assert (found.items >= 0).all()
+    assert found.items[0].tolist() == found.items[1].tolist()
+
+
+def test_the_most_recent_items_are_read_of_a_long_history() -> None:
+    codes = all_codes().numpy()
+    items = np.array([[1, 2, 3, 4, 5, -1, -1], [7, -1, -1, -1, -1, -1, -1]])
+    batch = CodeLookup.of(codes).batch(items, 3)
+    assert batch.codes_BTL[0].tolist() == codes[[3, 4, 5]].tolist()
+    assert batch.codes_BTL[1].tolist() == [codes[7].tolist(), [0, 0, 0], [0, 0, 0]]
+    assert batch.lengths_B.tolist() == [3, 1]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"level_sizes": ()}, "level_sizes"),
+        ({"level_sizes": (4, 0)}, "level_sizes"),
+        ({"attn_heads": 3}, "not a multiple of attn_heads 3"),
+        ({"max_items": 0}, "max_items is 0"),
+        ({"attn_dropout": 1.0}, "attn_dropout is 1.0"),
+    ],
+)
+def test_sizes_that_cannot_be_are_refused(change: dict, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        DecoderOnly(DecoderOnlyConfig(**{"level_sizes": SIZES, **change}))

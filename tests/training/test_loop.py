@@ -1,0 +1,95 @@
+import json
+import math
+from collections.abc import Mapping
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from rqrec.artifact import read_manifest
+from rqrec.training.loop import DivergedError, History, LoopSettings, fit
+from tests.tiny import train_tiny
+
+
+class Line:
+    """Fits y = 3x; validates with scripted scores."""
+
+    def __init__(self, scores: list[float] | None = None) -> None:
+        self.model: nn.Module = nn.Linear(1, 1)
+        self.selects_on = "score" if scores else None
+        self.scores, self.weights = list(scores or []), []
+        self.steps: list[int] = []
+
+    def batch(self, step: int) -> Tensor:
+        self.steps.append(step)
+        return torch.randn(8, 1, generator=torch.Generator().manual_seed(step))
+
+    def loss(self, model: nn.Module, batch: Tensor) -> tuple[Tensor, Mapping[str, float]]:
+        return (model(batch) - 3 * batch).square().mean(), {"batch_mean": batch.mean().item()}
+
+    def after_step(self, step: int) -> Mapping[str, float]:
+        return {}
+
+    def validate(self, step: int) -> Mapping[str, float]:
+        assert not self.model.training
+        self.weights.append(self.model.weight.item())
+        return {"score": self.scores.pop(0)} if self.scores else {}
+
+
+def test_it_learns_and_logs(tmp_path: Path) -> None:
+    task = Line()
+    history = fit(task, LoopSettings(iterations=300, learning_rate=0.1, weight_decay=0.0), "line")
+    assert task.model.weight.item() == pytest.approx(3, abs=0.05)
+    assert history.training[0]["loss"] > history.training[-1]["loss"]
+    assert history.training[-1]["step"] == 300
+    history.write(tmp_path)
+    assert History.read(tmp_path) == history
+    for line in (tmp_path / "metrics.jsonl").read_text().splitlines():
+        assert json.loads(line)["split"] in ("training", "validation")
+
+
+def test_the_best_validated_weights_are_kept_not_the_last() -> None:
+    task = Line([0.1, 0.9, 0.5])
+    fit(task, LoopSettings(iterations=30, learning_rate=0.1, eval_every=10), "line")
+    assert task.model.weight.item() == task.weights[1] != task.weights[2]
+
+
+def test_accumulated_batches_are_different_batches() -> None:
+    task = Line()
+    fit(task, LoopSettings(iterations=5, gradient_accumulate_every=3), "line")
+    assert task.steps == list(range(15))
+
+
+def test_a_loss_that_is_no_number_stops_with_a_sentence() -> None:
+    class Broken(Line):
+        def loss(self, model: nn.Module, batch: Tensor) -> tuple[Tensor, Mapping[str, float]]:
+            return model(batch).sum() * math.nan, {}
+
+    with pytest.raises(DivergedError, match=r"loss is nan at step 1.*learning_rate \(0.01\)"):
+        fit(Broken(), LoopSettings(iterations=3, learning_rate=0.01), "broken")
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"iterations": 0}, "iterations is 0"),
+        ({"learning_rate": 0.0}, "learning_rate is 0"),
+        ({"mixed_precision": "int8"}, "'int8'"),
+    ],
+)
+def test_settings_that_make_no_sense_are_refused(settings: dict, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        LoopSettings(**{"iterations": 1, **settings})
+
+
+def test_one_seed_gives_the_same_artefacts_twice_and_another_seed_others(tmp_path: Path) -> None:
+    hashes = []
+    for name, seed in (("one", 3), ("two", 3), ("three", 4)):
+        train_tiny(tmp_path / name, seed=seed, iterations=20)
+        kinds = ("dataset", "rqvae", "semantic_ids", "retrieval")
+        hashes.append([read_manifest(tmp_path / name / kind, kind).hash for kind in kinds])
+    assert hashes[0] == hashes[1]
+    assert hashes[0][0] == hashes[2][0]
+    assert hashes[0][1] != hashes[2][1]
+    assert hashes[0][3] != hashes[2][3]

@@ -1,0 +1,53 @@
+import numpy as np
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from rqrec.data.sequences import Sequences
+from rqrec.training.windows import Windows
+
+
+def sequences_with(lengths: list[int]) -> Sequences:
+    offsets = np.cumsum([0, *lengths])
+    items = np.arange(offsets[-1], dtype=np.int32)
+    return Sequences(items, offsets, np.arange(offsets[-1]), tuple(f"u{i}" for i in range(len(lengths))))
+
+
+@settings(max_examples=50, deadline=None)
+@given(
+    st.lists(st.integers(0, 40), min_size=1, max_size=30).filter(any),
+    st.integers(1, 12),
+    st.integers(1, 9),
+    st.integers(0, 5),
+)
+def test_every_item_is_in_one_window_an_epoch_and_windows_are_consecutive(
+    lengths: list[int], max_items: int, batch_size: int, seed: int
+) -> None:
+    windows = Windows(sequences_with(lengths), max_items, batch_size, seed)
+    for epoch in range(2):
+        seen = []
+        for step in range(windows.steps_per_epoch):
+            batch = windows.batch(epoch * windows.steps_per_epoch + step)
+            assert batch.shape[0] <= batch_size
+            assert batch.shape[1] <= max_items
+            for row in batch:
+                real = row[row >= 0]
+                assert len(real)
+                assert (np.diff(real) == 1).all()
+                seen += real.tolist()
+        assert sorted(seen) == list(range(sum(lengths)))
+
+
+def test_a_batch_is_a_function_of_the_step_and_the_seed() -> None:
+    train = sequences_with([30, 7, 12, 1, 25])
+    one, other = Windows(train, 5, 3, 0), Windows(train, 5, 3, 0)
+    for step in (9, 0, 4, 9):
+        assert one.batch(step).tolist() == other.batch(step).tolist()
+    assert any(one.batch(s).tolist() != Windows(train, 5, 3, 1).batch(s).tolist() for s in range(3))
+
+
+def test_little_of_a_batch_is_padding() -> None:
+    rng = np.random.default_rng(0)
+    windows = Windows(sequences_with(rng.geometric(0.12, 5000).tolist()), 20, 64, 0)
+    batches = [windows.batch(step) for step in range(windows.steps_per_epoch)]
+    padding = sum((batch < 0).sum() for batch in batches) / sum(batch.size for batch in batches)
+    assert padding < 0.1
