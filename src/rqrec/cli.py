@@ -2,12 +2,17 @@
 
 import functools
 import json
+import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any, ParamSpec
 
 import typer
+
+# Read when torch loads: threads that wait for each other sleep instead of spinning. On a machine whose cores
+# are busy with other work too, spinning makes a training step many times slower; on an idle one it gains little.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 P = ParamSpec("P")
 

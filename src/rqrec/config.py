@@ -1,5 +1,6 @@
 """gin-config, the one configuration system: a `.gin` file and `--gin` bindings set a function's arguments."""
 
+import functools
 import inspect
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -37,10 +38,8 @@ def configured(
         gin.clear_config(clear_constants=True)
         for name, value in _CONSTANTS.items():
             gin.constant(name, value)
-        bound = {
-            name: gin.external_configurable(function, name=name, module="rqrec")
-            for name, function in functions.items()
-        }
+        for name, function in functions.items():
+            gin.external_configurable(function, name=name, module="rqrec")
         try:
             for path in files:
                 # A name to skip, which nothing has, lets imports of modules that are not here pass.
@@ -54,4 +53,5 @@ def configured(
             raise ValueError(
                 f"{str(error).strip()}\nThe names that can be set are, for {allowed}."
             ) from error
-    return bound
+    # Not gin's own wrapper, which adds to the words of every error that passes through it.
+    return {name: functools.partial(f, **gin.get_bindings(name)) for name, f in functions.items()}

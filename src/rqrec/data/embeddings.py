@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from rqrec.artifact import find, read_manifest
+from rqrec.artifact import MANIFEST, file_hash, find, read_manifest
 
 EMBEDDINGS_FILE = "item_embeddings.npy"
 IS_TRAIN_FILE = "is_train.npy"
@@ -58,7 +58,9 @@ def read_embeddings(folder: Path, *, do_eval: bool = False) -> ItemEmbeddings:
 
 
 def embeddings_hash(folder: Path) -> str:
-    """The hash of an "embeddings" artefact, for the `made_from` of what is made from it."""
+    """The hash of an "embeddings" artefact or of a plain folder's array, for the `made_from` of what it made."""
+    if not (Path(folder) / MANIFEST).is_file() and (Path(folder) / EMBEDDINGS_FILE).is_file():
+        return file_hash(Path(folder) / EMBEDDINGS_FILE)
     return read_manifest(find(folder, "embeddings"), "embeddings").hash
 
 

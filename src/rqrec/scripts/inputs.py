@@ -44,6 +44,11 @@ def inputs_of(dataset: str, folder: Path, split: str, encoder: str, *, force: bo
     if dataset == "amazon":
         settings = Settings("amazon", split)
     elif dataset == "custom":
+        if not any(folder.glob("log.*")):
+            raise FileNotFoundError(
+                f"{folder} holds neither {EMBEDDINGS_FILE} (floats [num_items, dim]) nor log.parquet or "
+                f"log.csv (user_id, item_id, timestamp). Put your data there, or set train.dataset_folder."
+            )
         settings = Settings("custom")
     else:
         settings = Settings("movielens", MOVIELENS[dataset])

@@ -58,7 +58,7 @@ def train(
     if inputs.dataset is None:
         raise ValueError(
             f"{dataset_folder} holds embeddings alone; a retrieval model needs interactions too: put "
-            "interactions.parquet (user_id, item_id, timestamp) beside them."
+            "log.parquet (user_id, item_id, timestamp) beside them."
         )
     root = Path(save_dir_root)
     if pretrained_rqvae_path is None:

@@ -7,7 +7,6 @@ from rqrec.data.embeddings import read_embeddings
 from rqrec.data.text import DEFAULT_MODEL
 from rqrec.progress import say
 from rqrec.scripts.inputs import inputs_of
-from rqrec.tokenizer.quantize import QuantizeMode
 from rqrec.tokenizer.rqvae import RqVaeConfig
 from rqrec.training.loop import LoopSettings
 from rqrec.training.rqvae import train_rqvae
@@ -63,7 +62,7 @@ def train(
         codebook_size=vae_codebook_size,
         n_layers=vae_n_layers,
         commitment_weight=commitment_weight,
-        mode=QuantizeMode(vae_codebook_mode.lower()),
+        mode=vae_codebook_mode,  # type: ignore[arg-type]  # checked and turned into the enum
         codebook_normalize=vae_codebook_normalize,
         sim_vq=vae_sim_vq,
         n_cat_features=vae_n_cat_feats,

@@ -1,0 +1,186 @@
+"""The command line as a person meets it: results, JSON, sentences and exit statuses."""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from click.testing import Result
+from typer.testing import CliRunner
+
+from rqrec.artifact import read_json, write_json
+from rqrec.cli import app
+from tests.tiny import tiny_vectors
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def rqrec(*arguments: object) -> Result:
+    return CliRunner().invoke(app, [str(argument) for argument in arguments])
+
+
+def fails(done: Result, *words: str) -> None:
+    assert done.exit_code == 1, done.stderr
+    assert isinstance(done.exception, SystemExit)
+    for word in words:
+        assert word in done.stderr
+
+
+def test_recommend_prints_one_json_object(tiny_run: Path) -> None:
+    done = rqrec("recommend", "--artifact", tiny_run, "--history", "item 8, item 9", "--k", 3, "--json")
+    assert done.exit_code == 0, done.stderr
+    facts = json.loads(done.stdout)
+    assert facts["history"] == ["item 8", "item 9"]
+    assert len(facts["recommendations"]) == 3
+    best = facts["recommendations"][0]
+    assert (best["item_id"], best["title"]) == ("item 10", "Title 10")
+    assert best["score"] <= 0
+
+
+def test_recommend_for_people_says_when_fewer_items_are_allowed(tiny_run: Path) -> None:
+    history = ",".join(f"item {item}" for item in range(46))
+    done = rqrec("recommend", "--artifact", tiny_run, "--history", history, "--k", 5)
+    assert "Title 47" in done.stdout
+    assert "Only 2 items are allowed" in done.stdout
+
+
+def test_seen_items_return_with_allow_seen(tiny_run: Path) -> None:
+    arguments = ("recommend", "--artifact", tiny_run, "--history", "item 8,item 9", "--k", 48, "--json")
+    ids = [row["item_id"] for row in json.loads(rqrec(*arguments).stdout)["recommendations"]]
+    assert len(ids) == 46
+    assert not {"item 8", "item 9"} & set(ids)
+    seen_too = [
+        row["item_id"] for row in json.loads(rqrec(*arguments, "--allow-seen").stdout)["recommendations"]
+    ]
+    assert len(seen_too) == 48
+
+
+def test_an_unknown_id_is_a_sentence_and_status_1(tiny_run: Path) -> None:
+    fails(rqrec("recommend", "--artifact", tiny_run, "--history", "item 1,nope"), "'nope'", "48 items")
+
+
+def test_a_folder_without_a_model_is_a_sentence(tmp_path: Path) -> None:
+    fails(rqrec("recommend", "--artifact", tmp_path, "--history", "a"), "rqrec train-decoder")
+    fails(rqrec("recommend", "--artifact", tmp_path / "no", "--history", "a"), "There is no folder")
+
+
+def test_wrong_usage_is_status_2(tiny_run: Path) -> None:
+    for arguments in (
+        ("nonsense",),
+        ("recommend", "--history", "a"),
+        ("recommend", "--artifact", tiny_run, "--history", "item 1", "--k", 0),
+        ("recommend", "--artifact", tiny_run, "--history", "item 1", "--k", "many"),
+    ):
+        done = rqrec(*arguments)
+        assert done.exit_code == 2, arguments
+        assert isinstance(done.exception, SystemExit)
+
+
+@pytest.mark.parametrize("command", ["demo", "recommend", "train-rqvae", "train-decoder", "run-rqvae"])
+def test_every_command_shows_an_example(command: str) -> None:
+    done = rqrec(command, "--help")
+    assert done.exit_code == 0
+    assert f"Example: rqrec {command}" in " ".join(done.stdout.split())
+
+
+@pytest.fixture
+def custom(tmp_path: Path) -> Path:
+    """A folder with own embeddings, and the arguments that make training short."""
+    np.save(tmp_path / "item_embeddings.npy", tiny_vectors())
+    return tmp_path
+
+
+def options_for(folder: Path, *bindings: str) -> list[str]:
+    """configs/custom.gin with the folders of a test and sizes that train in a second."""
+    settings = [
+        f'train.dataset_folder="{folder}"',
+        f'train.save_dir_root="{folder}/out"',
+        "train.iterations=40",
+        "train.batch_size=16",
+        "train.vae_codebook_size=8",
+        "train.vae_hidden_dims=[16]",
+        f'generate_semantic_ids.dataset_folder="{folder}"',
+        f'generate_semantic_ids.pretrained_model_path="{folder}/out"',
+        f'generate_semantic_ids.output_path="{folder}/ids.npy"',
+        *bindings,
+    ]
+    return [str(ROOT / "configs/custom.gin"), *(p for setting in settings for p in ("--gin", setting))]
+
+
+def train(folder: Path, *bindings: str) -> Result:
+    return rqrec("train-rqvae", *options_for(folder, *bindings))
+
+
+def test_the_documented_commands_give_custom_data_unique_ids(custom: Path) -> None:
+    for name in ("train_rqvae.py", "run_rqvae.py"):
+        command = [sys.executable, name, *options_for(custom)]
+        done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, timeout=250)
+        assert done.returncode == 0, done.stderr
+    ids = np.load(custom / "ids.npy")
+    assert (ids.dtype, ids.shape) == (np.int64, (48, 4))
+    assert len(np.unique(ids, axis=0)) == 48
+    assert ids.min() >= 0
+    assert ids[:, :3].max() < 8
+
+
+@pytest.mark.parametrize(
+    ("binding", "words"),
+    [
+        ("train.nonsense=1", ("nonsense", "vae_codebook_size")),
+        ("train.vae_codebook_mode='soft'", ("soft", "ste")),
+        ("train.dataset='netflix'", ("netflix", "amazon")),
+        ("train.do_eval=True", ("is_train.npy", "do_eval=False")),
+        ("train.vae_input_dim=99", ("99", "16")),
+        ("train.iterations=0", ("iterations is 0",)),
+        ("train.vae_codebook_size", ("train",)),
+    ],
+)
+def test_a_setting_that_cannot_be_is_a_sentence(custom: Path, binding: str, words: tuple[str, ...]) -> None:
+    fails(train(custom, binding), *words)
+
+
+def test_missing_files_are_sentences(tmp_path: Path) -> None:
+    fails(train(tmp_path), "item_embeddings.npy")
+    fails(rqrec("run-rqvae", *options_for(tmp_path)), "rqrec train-rqvae")
+    fails(rqrec("train-rqvae", "configs/nowhere.gin"), "configs/nowhere.gin")
+
+
+def test_a_folder_that_cannot_be_written_is_a_sentence(custom: Path) -> None:
+    done = train(custom, "train.save_dir_root='/proc/nowhere'")
+    fails(done, "/proc/nowhere")
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of 200 KiB."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    command = ["mount", "-t", "tmpfs", "-o", "size=200k", "tmpfs", str(folder)]
+    if os.name != "posix" or subprocess.run(command, capture_output=True, check=False).returncode:
+        pytest.skip("This user may not mount a small file system.")
+    yield folder
+    subprocess.run(["umount", "-l", str(folder)], check=True)
+
+
+def test_a_full_disk_is_a_sentence_and_keeps_what_was_saved(custom: Path, small_disk: Path) -> None:
+    root = f"train.save_dir_root='{small_disk}/run'"
+    assert train(custom, root).exit_code == 0
+    before = (small_disk / "run" / "model" / "manifest.json").read_bytes()
+    done = train(custom, root, "train.vae_hidden_dims=[512, 256, 128]")
+    fails(done, str(small_disk), "No space left")
+    assert (small_disk / "run" / "model" / "manifest.json").read_bytes() == before
+
+
+def test_a_model_of_another_version_is_refused(tiny_run: Path, tmp_path: Path) -> None:
+    import shutil
+
+    folder = tmp_path / "retrieval"
+    shutil.copytree(tiny_run / "retrieval", folder)
+    manifest = read_json(folder / "manifest.json") | {"format_version": 7, "made_by": "rqrec 9.0"}
+    write_json(folder / "manifest.json", manifest)
+    done = rqrec("recommend", "--artifact", folder, "--history", "item 1")
+    fails(done, "format_version 7", "rqrec 9.0", "rqrec train-decoder")

@@ -1,0 +1,46 @@
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+from rqrec.config import configured
+
+
+def train(iterations: int = 1, dataset: str = "", modes: Sequence[str] = ()) -> tuple[int, str, list[str]]:
+    return iterations, dataset, list(modes)
+
+
+def another(iterations: int = 5) -> int:
+    return iterations
+
+
+def test_files_and_bindings_set_arguments_and_the_last_wins(tmp_path: Path) -> None:
+    (tmp_path / "a.gin").write_text('train.iterations=2\ntrain.dataset="amazon"\n')
+    (tmp_path / "b.gin").write_text("train.iterations=3\n")
+    bound = configured({"train": train}, [tmp_path / "a.gin", tmp_path / "b.gin"], ["train.modes=['x']"])
+    assert bound["train"]() == (3, "amazon", ["x"])
+
+
+def test_files_of_the_reference_implementation_keep_their_meaning(tmp_path: Path) -> None:
+    (tmp_path / "a.gin").write_text(
+        "import data.processed\nimport modules.quantize\n"
+        "train.dataset=%data.processed.RecDataset.ML_32M\n"
+        "train.modes=[%modules.quantize.QuantizeForwardMode.STE]\n"
+    )
+    assert configured({"train": train}, [tmp_path / "a.gin"])["train"]() == (1, "ml-32m", ["STE"])
+
+
+def test_each_command_has_its_own_train_and_forgets_the_last_ones_settings() -> None:
+    assert configured({"train": train}, [], ["train.iterations=9"])["train"]()[0] == 9
+    assert configured({"train": another}, [])["train"]() == 5
+
+
+@pytest.mark.parametrize("line", ["train.nonsense=1", "other.iterations=1", "train.iterations=", "%%%"])
+def test_what_gin_cannot_use_is_told_with_the_names_that_exist(line: str) -> None:
+    with pytest.raises(ValueError, match="iterations, dataset, modes"):
+        configured({"train": train}, [], [line])
+
+
+def test_a_missing_file_is_named() -> None:
+    with pytest.raises(FileNotFoundError, match=r"no configuration file nowhere.gin.*configs/"):
+        configured({"train": train}, [Path("nowhere.gin")])
