@@ -63,7 +63,8 @@ def test_vectors_of_ones_own(dataset: Path, tmp_path: Path) -> None:
     own = np.random.default_rng(0).normal(size=(10, 4)).astype(np.float32)
     np.save(tmp_path / "own.npy", own)
     vectors = embed_catalog(dataset, tmp_path / "e", "m", vectors=tmp_path / "own.npy").vectors
-    np.testing.assert_allclose(vectors, own, atol=1e-3)
+    np.testing.assert_array_equal(vectors, own)
+    assert vectors.dtype == np.float32
     np.save(tmp_path / "own.npy", own[:9])
     with pytest.raises(ValueError, match="has 9 rows, but the dataset has 10 items"):
         embed_catalog(dataset, tmp_path / "e", "m", vectors=tmp_path / "own.npy")

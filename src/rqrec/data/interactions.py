@@ -53,6 +53,8 @@ class Interactions:
         one that is random but the same in every run: a log in the order of its items would leak that order.
         Raises UnknownIdError where the log has an item that `id_map` lacks.
         """
+        if tie_break not in TIE_BREAKS:
+            raise ValueError(f"tie_break is {tie_break!r}; allowed are {', '.join(TIE_BREAKS)}.")
         items = pl.DataFrame(
             {"item_id": id_map.all, "item_index": np.arange(len(id_map), dtype=np.int32)},
             schema_overrides={"item_id": self.log.schema["item_id"]},

@@ -58,7 +58,10 @@ def embed_catalog(
     It holds `item_embeddings.npy` float16 [num_items, dim], row = item index, and records its choices, the
     template of the texts and the dataset. `collaborative` appends vectors of who took what together.
     `vectors` is a .npy file of one's own that stands in for the text: rows as in the items that the dataset
-    was prepared from.
+    was prepared from; they keep their precision.
+
+    Raises FileNotFoundError where there is no dataset, ConnectionError where the encoder cannot be had,
+    ValueError where the vectors or the collaborative choices do not fit the dataset.
     """
     dataset_folder = find(dataset_folder, "dataset")
     manifest = read_manifest(dataset_folder, "dataset")
@@ -91,7 +94,7 @@ def embed_catalog(
         content = append_collaborative(content, taken, collaborative.weight)
     facts = {"items": len(content), "dim": content.shape[1]}
     with create(folder, "embeddings", settings=settings, made_from=made_from, facts=facts) as target:
-        np.save(target / EMBEDDINGS_FILE, content.astype(np.float16))
+        np.save(target / EMBEDDINGS_FILE, content if vectors else content.astype(np.float16))
     return read_embeddings(folder)
 
 
