@@ -8,7 +8,8 @@ from collections.abc import Iterator
 import numpy as np
 from numpy.typing import NDArray
 
-MAX_WASTE = 0.1  # share of a padded batch that may be padding, over an epoch
+MAX_WASTE = 0.1  # share of a padded batch that may be padding
+POOL = 64  # batches whose sequences are sorted together: more waste less, fewer are more random
 
 
 def bucketed_batches(
@@ -16,32 +17,30 @@ def bucketed_batches(
 ) -> Iterator[NDArray[np.int64]]:
     """One epoch as arrays of indices int64 [B] into `lengths` [S]: every index once, in a random order.
 
-    Indices are shuffled, cut into pools of many batches, and sorted by length within a pool; then the batches
-    are shuffled. A pool is as small as keeps the padding below `MAX_WASTE`, for randomness' sake. All batches
-    but one have `batch_size` indices. Equal generators give equal epochs.
+    Indices are shuffled, sorted by length within pools, and cut into batches of at most `batch_size`, none of
+    which is padding to more than `MAX_WASTE`: where lengths differ much, a batch is smaller. Then the batches
+    are shuffled. Equal generators give equal epochs.
     """
     if batch_size < 1:
         raise ValueError(f"batch_size is {batch_size}; it must be at least 1.")
     order = rng.permutation(len(lengths))
-    pool = batch_size * 8
-    while True:
-        batches = _sorted_in_pools(order, lengths, batch_size, pool)
-        if pool >= len(order) or padding_waste(lengths, batches) <= MAX_WASTE:
-            break
-        pool *= 4
+    batches = []
+    for start in range(0, len(order), POOL * batch_size):
+        members = order[start : start + POOL * batch_size]
+        members = members[np.argsort(lengths[members], kind="stable")]
+        while len(members):
+            size = _most_within_waste(lengths[members[:batch_size]])
+            batches.append(members[:size])
+            members = members[size:]
     for index in rng.permutation(len(batches)):
         yield batches[index]
 
 
-def _sorted_in_pools(
-    order: NDArray[np.int64], lengths: NDArray[np.int64], batch_size: int, pool: int
-) -> list[NDArray[np.int64]]:
-    batches = []
-    for start in range(0, len(order), pool):
-        members = order[start : start + pool]
-        by_length = members[np.argsort(lengths[members], kind="stable")]
-        batches += [by_length[i : i + batch_size] for i in range(0, len(by_length), batch_size)]
-    return batches
+def _most_within_waste(ascending: NDArray[np.int64]) -> int:
+    """How many of these lengths, from the first on, make a batch that keeps to `MAX_WASTE`; at least 1."""
+    padded = ascending * np.arange(1, len(ascending) + 1)
+    too_much = np.cumsum(ascending) < (1 - MAX_WASTE) * padded
+    return int(too_much.argmax()) if too_much.any() else len(ascending)
 
 
 def padding_waste(lengths: NDArray[np.int64], batches: list[NDArray[np.int64]]) -> float:

@@ -11,6 +11,7 @@ Shapes: N items, P pairs, D content width, R rank.
 import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import csr_array
+from threadpoolctl import threadpool_limits
 
 from rqrec.data.sequences import Sequences
 
@@ -54,7 +55,9 @@ def collaborative_vectors(
     pmi = positive_pmi(cooccurrences(train, items, window))
     if not pmi.nnz:
         raise ValueError("No two items of the training sequences go together: bring a longer log.")
-    left_NR, values_R = _truncated_svd(pmi, rank, np.random.default_rng(seed))
+    # One thread: the matrices are narrow, and threads that wait for busy cores cost ten times the work.
+    with threadpool_limits(1):
+        left_NR, values_R = _truncated_svd(pmi, rank, np.random.default_rng(seed))
     vectors_NR = left_NR * np.sqrt(values_R)
     lengths = np.linalg.norm(vectors_NR, axis=1, keepdims=True)
     paired = np.diff(pmi.indptr)[:, None] > 0
