@@ -5,7 +5,6 @@ from typing import NamedTuple
 
 import numpy as np
 
-from rqrec.artifact import is_current, read_manifest
 from rqrec.data.catalog import Catalog
 from rqrec.data.embeddings import EMBEDDINGS_FILE, read_embeddings
 from rqrec.data.ids import IdMap
@@ -33,18 +32,19 @@ class Inputs(NamedTuple):
 def inputs_of(dataset: str, folder: Path, split: str, encoder: str, *, force: bool = False) -> Inputs:
     """Prepare and embed a dataset in `folder/processed`, or find both there.
 
-    `folder` holds the raw files, or they are downloaded into it. A custom folder with `item_embeddings.npy`
-    is used as it is. Raises ValueError on an unknown dataset.
+    `folder` holds the raw files, or they are downloaded into it. A custom folder that holds
+    `item_embeddings.npy` alone is used as it is. Raises ValueError on an unknown dataset.
     """
     dataset = dataset.lower().replace("_", "-")
     if dataset not in DATASETS:
         raise ValueError(f"train.dataset is {dataset!r}; allowed are {', '.join(DATASETS)}.")
-    if dataset == "custom" and (folder / EMBEDDINGS_FILE).is_file():
+    has_log = any(folder.glob("log.*"))
+    if dataset == "custom" and not has_log and (folder / EMBEDDINGS_FILE).is_file():
         return Inputs(folder, None)
     if dataset == "amazon":
         settings = Settings("amazon", split)
     elif dataset == "custom":
-        if not any(folder.glob("log.*")):
+        if not has_log:
             raise FileNotFoundError(
                 f"{folder} holds neither {EMBEDDINGS_FILE} (floats [num_items, dim]) nor log.parquet or "
                 f"log.csv (user_id, item_id, timestamp). Put your data there, or set train.dataset_folder."
@@ -54,7 +54,6 @@ def inputs_of(dataset: str, folder: Path, split: str, encoder: str, *, force: bo
         settings = Settings("movielens", MOVIELENS[dataset])
     processed = folder / "processed" / (settings.variant or "own")
     prepare(settings, folder, processed / "dataset", force=force)
-    made_from = {"dataset": read_manifest(processed / "dataset", "dataset").hash}
-    if force or not is_current(processed / "embeddings", "embeddings", {"model": encoder}, made_from):
-        embed_catalog(processed / "dataset", processed / "embeddings", encoder)
+    own = folder / EMBEDDINGS_FILE if dataset == "custom" and (folder / EMBEDDINGS_FILE).is_file() else None
+    embed_catalog(processed / "dataset", processed / "embeddings", encoder, vectors=own, force=force)
     return Inputs(processed / "embeddings", processed / "dataset")

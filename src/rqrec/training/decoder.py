@@ -37,11 +37,6 @@ class DecoderTask:
         self._windows = Windows(self.split.train, self.model.max_items, self.batch_size, self.seed)
         self._retriever = Retriever(self.model, self.table, self.beam_width)
 
-    @property
-    def steps_per_epoch(self) -> int:
-        """Batches in which every training item is a target once."""
-        return self._windows.steps_per_epoch
-
     def batch(self, step: int) -> Batch:
         """Windows of training sequences as codes."""
         return self._retriever.lookup.batch(self._windows.batch(step), self.model.max_items)
@@ -93,7 +88,6 @@ def train_decoder(
     best = max(history.validation, key=lambda record: record["ndcg@10"])
     facts = {
         "parameters": parameter_count(model),
-        "steps_per_epoch": task.steps_per_epoch,
         "validation": best,
     }
     checkpoint = Checkpoint(model, table, dataset.catalog)

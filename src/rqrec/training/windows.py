@@ -3,14 +3,14 @@
 Shapes: W windows, B batch, T items.
 """
 
+from bisect import bisect_right
 from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
 
+from rqrec.data.batching import bucketed_batches
 from rqrec.data.sequences import Sequences, gather_right_padded
-
-POOL = 32  # batches that are sorted by length together: little padding, still a random order
 
 
 @dataclass
@@ -25,6 +25,7 @@ class Windows:
     max_items: int
     batch_size: int
     seed: int
+    _first_steps: list[int] = field(default_factory=lambda: [0], init=False)  # of the epochs that were dealt
     _epoch: int = field(default=-1, init=False)
     _batches: list[tuple[NDArray[np.int64], NDArray[np.int64]]] = field(default_factory=list, init=False)
 
@@ -35,10 +36,13 @@ class Windows:
         if not self._n_windows_U.sum():
             raise ValueError("The training split has no interactions: there is nothing to learn from.")
 
-    @property
-    def steps_per_epoch(self) -> int:
-        """Batches in which every training item occurs once."""
-        return -(-int(self._n_windows_U.sum()) // self.batch_size)
+    def epoch_of(self, step: int) -> tuple[int, int]:
+        """The epoch of a step and its place therein; the number of batches differs from epoch to epoch."""
+        while self._first_steps[-1] <= step:
+            self._deal(len(self._first_steps) - 1)
+            self._first_steps.append(self._first_steps[-1] + len(self._batches))
+        epoch = bisect_right(self._first_steps, step) - 1
+        return epoch, step - self._first_steps[epoch]
 
     def _cut(self, rng: np.random.Generator) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """Starts and lengths of this epoch's windows, each [W]."""
@@ -55,18 +59,13 @@ class Windows:
     def _deal(self, epoch: int) -> None:
         rng = np.random.default_rng([self.seed, epoch])
         starts_W, lengths_W = self._cut(rng)
-        order_W = rng.permutation(len(starts_W))
-        pool = POOL * self.batch_size
-        pools = [order_W[i : i + pool] for i in range(0, len(order_W), pool)]
-        ordered_W = np.concatenate([p[np.argsort(lengths_W[p], kind="stable")] for p in pools])
-        cuts = range(self.batch_size, len(ordered_W), self.batch_size)
-        self._batches = [(starts_W[rows], lengths_W[rows]) for rows in np.split(ordered_W, cuts)]
-        rng.shuffle(self._batches)
+        dealt = bucketed_batches(lengths_W, self.batch_size, rng)
+        self._batches = [(starts_W[rows], lengths_W[rows]) for rows in dealt]
         self._epoch = epoch
 
     def batch(self, step: int) -> NDArray[np.int64]:
         """Item indices [B, T] of a step, padded on the right."""
-        epoch, place = divmod(step, self.steps_per_epoch)
+        epoch, place = self.epoch_of(step)
         if epoch != self._epoch:
             self._deal(epoch)
         return gather_right_padded(self.train.items, *self._batches[place])
