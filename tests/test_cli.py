@@ -80,7 +80,9 @@ def test_wrong_usage_is_status_2(tiny_run: Path) -> None:
         assert isinstance(done.exception, SystemExit)
 
 
-@pytest.mark.parametrize("command", ["demo", "prepare", "embed", "recommend", "train-rqvae", "train-decoder", "run-rqvae"])
+@pytest.mark.parametrize(
+    "command", ["demo", "prepare", "embed", "recommend", "train-rqvae", "train-decoder", "run-rqvae"]
+)
 def test_every_command_shows_an_example(command: str) -> None:
     done = rqrec(command, "--help")
     assert done.exit_code == 0

@@ -44,3 +44,15 @@ def test_what_gin_cannot_use_is_told_with_the_names_that_exist(line: str) -> Non
 def test_a_missing_file_is_named() -> None:
     with pytest.raises(FileNotFoundError, match=r"no configuration file nowhere.gin.*configs/"):
         configured({"train": train}, [Path("nowhere.gin")])
+
+
+CONFIGS = sorted((Path(__file__).resolve().parents[1] / "configs").glob("*.gin"))
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.name)
+def test_every_config_in_the_repository_is_understood(path: Path) -> None:
+    from rqrec.scripts import run_rqvae, train_decoder, train_rqvae
+
+    script = train_decoder if path.name.startswith("decoder") else train_rqvae
+    functions = {"train": script.train, "generate_semantic_ids": run_rqvae.generate_semantic_ids}
+    configured(functions, [path])
