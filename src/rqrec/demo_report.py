@@ -24,7 +24,7 @@ def write_report(folder: Path, facts: dict[str, Any]) -> None:
     report.add(*_result(folder, facts), *_sample(folder, facts), *_codes(folder, facts), *_training(folder))
     report.add(
         Heading("Time"),
-        Table(["stage", "seconds"], [[stage, f"{spent:.1f}"] for stage, spent in facts["seconds"].items()]),
+        Table(["stage", "seconds"], [[stage, round(spent)] for stage, spent in facts["seconds"].items()]),
     )
     report.write(folder)
 

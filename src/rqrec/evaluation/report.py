@@ -14,7 +14,7 @@ body { font: 16px/1.55 system-ui, sans-serif; max-width: 54rem; margin: 2rem aut
 h1 { font-size: 1.7rem; } h2 { font-size: 1.2rem; margin-top: 2.2rem; }
 .table { overflow-x: auto; } table { border-collapse: collapse; width: 100%; font-size: .95rem; }
 th, td { padding: .35rem .7rem; border-bottom: 1px solid var(--line); text-align: left; }
-th { background: var(--soft); } td.number { text-align: right; font-variant-numeric: tabular-nums; }
+th { background: var(--soft); } .number { text-align: right; font-variant-numeric: tabular-nums; }
 figure { margin: 1.2rem 0; } img { max-width: 100%; height: auto; background: #fff; border-radius: 6px; }
 figcaption { font-size: .9rem; opacity: .75; }
 """
@@ -36,7 +36,7 @@ class Paragraph:
 
 @dataclass(frozen=True)
 class Table:
-    """A header and rows; numbers are shown with 4 decimals."""
+    """A header and at least one row; fractions are shown with 4 decimals, columns of numbers to the right."""
 
     header: Sequence[str]
     rows: Sequence[Sequence[str | int | float]]
@@ -112,11 +112,17 @@ def _html(block: Block, folder: Path) -> str:
                 f"<figcaption>{caption}</figcaption></figure>"
             )
         case Table(header, rows):
-            head = "".join(f"<th>{html.escape(name)}</th>" for name in header)
+            head = "".join(
+                f"<th{_kind(cell)}>{html.escape(name)}</th>"
+                for name, cell in zip(header, rows[0], strict=True)
+            )
             body = "".join("<tr>" + "".join(map(_html_cell, row)) + "</tr>" for row in rows)
             return f'<div class="table"><table><tr>{head}</tr>{body}</table></div>'
 
 
+def _kind(value: str | int | float) -> str:
+    return "" if isinstance(value, str) else ' class="number"'
+
+
 def _html_cell(value: str | int | float) -> str:
-    kind = "" if isinstance(value, str) else ' class="number"'
-    return f"<td{kind}>{html.escape(_cell(value))}</td>"
+    return f"<td{_kind(value)}>{html.escape(_cell(value))}</td>"
