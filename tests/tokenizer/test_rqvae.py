@@ -279,3 +279,9 @@ def test_push_sends_a_card_with_the_figures(monkeypatch):
     assert sent["repo"] == "me/x"
     assert "Toys." in sent["card"]
     assert "| usage | 1 |" in sent["card"]
+
+
+@pytest.mark.parametrize("options", OPTIONS, ids=str)
+def test_the_last_code_is_the_nearest_of_its_level(options):
+    model = ready(**options)
+    assert torch.equal(model.last_level_costs(items()).argmin(1), model.semantic_ids(items())[:, -1])

@@ -4,7 +4,6 @@ Shapes: N items, B rows of a chunk, D input dimensions.
 """
 
 from collections.abc import Iterator
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -12,25 +11,6 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 Embeddings = Tensor | NDArray[np.floating]
-
-
-def read_embeddings(path: Path) -> NDArray[np.floating]:
-    """Memory-map a `.npy` file of item embeddings, any float dtype, [N, D].
-
-    Raises FileNotFoundError, and ValueError for pickled or object arrays, other dtypes and other shapes.
-    """
-    try:
-        embeddings = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (ValueError, EOFError) as error:
-        raise ValueError(
-            f"{path} is not a plain numeric .npy file ({error}). Pickled and object arrays are refused, "
-            f"since loading one can run code: save it with np.save from a float array."
-        ) from error
-    try:
-        check_shape(embeddings)
-    except ValueError as error:
-        raise ValueError(f"{path}: {error}") from error
-    return embeddings
 
 
 def check_shape(x_ND: Embeddings, dim: int | None = None) -> None:

@@ -1,6 +1,6 @@
 """k-means: k-means++ seeds on a sample, then Lloyd's iterations, in memory that does not grow with N x V.
 
-Shapes: N points, V centroids, D width.
+Shapes: N points, V centroids, D width, C candidates.
 """
 
 from typing import NamedTuple
@@ -10,6 +10,7 @@ from torch import Tensor
 
 # Entries of a distance block [chunk, V]: 16 MB of float32, small enough to stay near the cache.
 BLOCK_ENTRIES = 1 << 22
+SEED_DRAWS = 4  # tries for each seed of k-means++
 
 
 class KMeansResult(NamedTuple):
@@ -52,7 +53,7 @@ def kmeans(
     generator: torch.Generator,
     iterations: int = 50,
     sample_size: int = 65_536,
-    tolerance: float = 1e-4,
+    tolerance: float = 2e-5,
 ) -> KMeansResult:
     """Cluster `x_ND` into `n_clusters`.
 
@@ -98,26 +99,34 @@ def kmeans(
 
 
 def _seeds(x_ND: Tensor, n_clusters: int, generator: torch.Generator) -> Tensor:
-    """k-means++ (Arthur and Vassilvitskii 2007): each seed is drawn with probability ~ squared distance."""
-    draws = torch.rand(n_clusters, generator=generator, dtype=torch.float64)
-    chosen = [int(draws[0] * len(x_ND))]
+    """k-means++ (Arthur and Vassilvitskii 2007): a seed is drawn with probability ~ squared distance.
+
+    Of a few draws the one that lowers the inertia most becomes the seed.
+    """
+    draws = torch.rand(n_clusters, SEED_DRAWS, generator=generator, dtype=torch.float64)
     norms_N = x_ND.square().sum(1)
-    closest_N = torch.full_like(norms_N, torch.inf)
-    for draw in draws[1:]:
-        seed_D = x_ND[chosen[-1]]
-        scale_N = norms_N + seed_D.square().sum()
-        distance_N = scale_N - 2 * (x_ND @ seed_D)
-        # Differences below the rounding error of the expansion are copies of a seed, not new points.
-        distance_N = torch.where(distance_N > 1e-6 * scale_N, distance_N, 0)
-        closest_N = torch.minimum(closest_N, distance_N)
+    chosen = [int(draws[0, 0] * len(x_ND))]
+    closest_N = _distances_to(x_ND, norms_N, chosen)[:, 0]
+    for draw_C in draws[1:].to(x_ND.device):
         cumulative_N = closest_N.cumsum(0, dtype=torch.float64)
-        total = float(cumulative_N[-1])
-        if total == 0:  # every distinct point is a seed already
+        if cumulative_N[-1] == 0:  # every distinct point is a seed already
             break
-        chosen.append(int(torch.searchsorted(cumulative_N, float(draw) * total, right=True)))
+        candidates = torch.searchsorted(cumulative_N, draw_C * cumulative_N[-1], right=True)
+        distances_NC = _distances_to(x_ND, norms_N, candidates).minimum(closest_N[:, None])
+        best = int(distances_NC.sum(0).argmin())
+        closest_N = distances_NC[:, best]
+        chosen.append(int(candidates[best]))
     spare = n_clusters - len(chosen)
     repeats = [chosen[i % len(chosen)] for i in range(spare)]
     return x_ND[torch.tensor(chosen + repeats, device=x_ND.device)]
+
+
+def _distances_to(x_ND: Tensor, norms_N: Tensor, rows: Tensor | list[int]) -> Tensor:
+    """Squared distance of each point to some of the points, [N, C]; exactly 0 to their copies."""
+    scales_NC = norms_N[:, None] + norms_N[rows]
+    distances_NC = scales_NC - 2 * (x_ND @ x_ND[rows].T)
+    # Differences below the rounding error of the expansion are copies, not new points.
+    return torch.where(distances_NC > 1e-6 * scales_NC, distances_NC, 0)
 
 
 def _means(x_ND: Tensor, codes_N: Tensor, distances_N: Tensor, centroids_VD: Tensor) -> Tensor:

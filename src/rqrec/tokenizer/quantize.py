@@ -241,6 +241,14 @@ class ResidualQuantizer(nn.Module):
             z_BD = z_BD - codebook.vectors()[codes[-1]]
         return torch.stack(codes, dim=-1)
 
+    @torch.no_grad()
+    def last_distances(self, z_BD: Tensor) -> Tensor:
+        """The distance to each code of the last level, of what the other levels leave over, [B, V]."""
+        *others, last = self.codebooks()
+        for codebook in others:
+            z_BD = z_BD - codebook.vectors()[codebook.nearest(z_BD)]
+        return last.distances(z_BD, last.vectors())
+
     def decode(self, codes_BL: Tensor) -> Tensor:
         """The sum of the codes' vectors, [B, D]: the inverse of `encode`, up to the last residual."""
         codebooks = self.codebooks()

@@ -238,6 +238,11 @@ class RqVae(nn.Module):
         return torch.cat(parts)
 
     @torch.no_grad()
+    def last_level_costs(self, x_NI: Embeddings) -> Tensor:
+        """The distance of each item to each code of its last level, [N, V], for `reassign`."""
+        return torch.cat([self.quantizer.last_distances(self.encode(x_BI)) for x_BI in self._chunks(x_NI)])
+
+    @torch.no_grad()
     def reconstruct(self, x_NI: Embeddings) -> Tensor:
         """What the decoder makes of each item's codes, float32 [N, I], on the device of `x_NI`."""
         device = x_NI.device if isinstance(x_NI, Tensor) else torch.device("cpu")

@@ -1,0 +1,171 @@
+"""RQ-k-means: semantic IDs by k-means on the residuals of the embeddings themselves, without gradients.
+
+Shapes: N items, B chunk, I input dimensions, L levels, V codes of a level.
+"""
+
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from rqrec.tokenizer.balance import balanced_kmeans
+from rqrec.tokenizer.checkpoints import (
+    check_settings,
+    check_tensors,
+    read_checkpoint,
+    upload,
+    write_checkpoint,
+)
+from rqrec.tokenizer.inputs import Embeddings, check_shape, chunks, sample_rows
+from rqrec.tokenizer.kmeans import kmeans, squared_distances
+from rqrec.tokenizer.model_card import model_card
+
+CHUNK_ROWS = 8192
+
+
+@dataclass(frozen=True)
+class RqKMeansConfig:
+    """What an RQ-k-means tokenizer is made of. Raises ValueError where the values contradict each other.
+
+    input_dim: dimensions of an item embedding.
+    codebook_size: codes of a level, one number for all levels or one per level.
+    n_layers: levels, the length of a semantic ID before the code that makes it unique.
+    balance: the cap on a code's items, among those it was fitted to, as a multiple of an even share (items /
+        codes); None sets none. Prices hold the cap, so copies and items on a border may exceed it a little.
+    """
+
+    input_dim: int
+    codebook_size: int | tuple[int, ...] = 256
+    n_layers: int = 3
+    balance: float | None = None
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.codebook_size, int):
+            object.__setattr__(self, "codebook_size", tuple(self.codebook_size))
+        for name in ("input_dim", "n_layers"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} is {getattr(self, name)}; it must be at least 1.")
+        if len(self.codebook_sizes) != self.n_layers:
+            raise ValueError(
+                f"codebook_size has {len(self.codebook_sizes)} values for n_layers={self.n_layers} levels: "
+                f"give one for all levels, or one per level."
+            )
+        if any(size < 2 for size in self.codebook_sizes):
+            raise ValueError(f"codebook_size is {self.codebook_size}; a level needs at least 2 codes.")
+        if self.balance is not None and not self.balance >= 1:
+            raise ValueError(f"balance is {self.balance}; it must be at least 1, an even share, or None.")
+
+    @property
+    def codebook_sizes(self) -> tuple[int, ...]:
+        """Codes of each level, [L]."""
+        if isinstance(self.codebook_size, int):
+            return (self.codebook_size,) * self.n_layers
+        return self.codebook_size
+
+
+class RqKMeans(nn.Module):
+    """Item embeddings in, semantic IDs out: the interface of `RqVae`, fitted by `fit` instead of training.
+
+    A balanced tokenizer charges a price for popular codes: an item takes the code with the least squared
+    distance + price. The prices are part of the model, so the code of an item never depends on which other
+    items are asked for at the same time.
+    """
+
+    def __init__(self, config: RqKMeansConfig) -> None:
+        super().__init__()
+        self.config = config
+        for level, size in enumerate(config.codebook_sizes):
+            self.register_buffer(f"centroids_{level}", torch.zeros(size, config.input_dim))
+            self.register_buffer(f"prices_{level}", torch.zeros(size))
+
+    @property
+    def device(self) -> torch.device:
+        """Where the centroids lie."""
+        return self.get_buffer("centroids_0").device
+
+    @torch.no_grad()
+    def fit(self, x_NI: Embeddings, generator: torch.Generator, sample_size: int = 65_536) -> None:
+        """Set the centroids level by level on the residuals of a random sample of items."""
+        check_shape(x_NI, self.config.input_dim)
+        sample = sample_rows(x_NI, sample_size, generator)
+        residual_NI = torch.cat(list(self._chunks(sample)))
+        for level, size in enumerate(self.config.codebook_sizes):
+            centroids_VI = kmeans(residual_NI, size, generator=generator).centroids_VD
+            prices_V = torch.zeros(size, device=self.device)
+            if self.config.balance is not None:
+                capacity = math.ceil(self.config.balance * len(residual_NI) / size)
+                centroids_VI, prices_V = balanced_kmeans(residual_NI, centroids_VI, capacity)
+            self.get_buffer(f"centroids_{level}").copy_(centroids_VI)
+            self.get_buffer(f"prices_{level}").copy_(prices_V)
+            codes_N = self._level_codes(residual_NI, level)
+            residual_NI = residual_NI - centroids_VI[codes_N]
+
+    @torch.no_grad()
+    def semantic_ids(self, x_NI: Embeddings) -> Tensor:
+        """The codes of each item, int64 [N, L], on the device of `x_NI`; see `RqVae.semantic_ids`."""
+        device = x_NI.device if isinstance(x_NI, Tensor) else torch.device("cpu")
+        return torch.cat([self._encode(x_BI).to(device) for x_BI in self._chunks(x_NI)])
+
+    @torch.no_grad()
+    def last_level_costs(self, x_NI: Embeddings) -> Tensor:
+        """What each code of the last level would cost each item, [N, V]: squared distance + price."""
+        parts = []
+        last = self.config.n_layers - 1
+        for x_BI in self._chunks(x_NI):
+            codes_BL = self._encode(x_BI)
+            centroids_VI = self.get_buffer(f"centroids_{last}")
+            residual_BI = x_BI - self._decode(codes_BL) + centroids_VI[codes_BL[:, last]]
+            parts.append(squared_distances(residual_BI, centroids_VI) + self.get_buffer(f"prices_{last}"))
+        return torch.cat(parts)
+
+    @torch.no_grad()
+    def reconstruct(self, x_NI: Embeddings) -> Tensor:
+        """The sum of each item's centroids, float32 [N, I], on the device of `x_NI`."""
+        device = x_NI.device if isinstance(x_NI, Tensor) else torch.device("cpu")
+        return torch.cat([self._decode(self._encode(x_BI)).to(device) for x_BI in self._chunks(x_NI)])
+
+    def save_pretrained(self, folder: Path | str) -> None:
+        """Write `config.json` and `model.safetensors` into `folder`."""
+        write_checkpoint(Path(folder), asdict(self.config), self.state_dict())
+
+    @classmethod
+    def from_pretrained(cls, source: Path | str) -> "RqKMeans":
+        """Read a folder or a Hugging Face repository; errors as for `RqVae.from_pretrained`."""
+        checkpoint = read_checkpoint(source)
+        check_settings({field.name for field in fields(RqKMeansConfig)}, {"input_dim"}, checkpoint)
+        model = cls(RqKMeansConfig(**checkpoint.settings))
+        check_tensors(model.state_dict(), checkpoint)
+        model.load_state_dict(checkpoint.tensors)
+        return model.eval()
+
+    def push_to_hub(
+        self, repo_id: str, *, data: str, figures: Mapping[str, float], private: bool = False
+    ) -> str:
+        """Put the model on Hugging Face with a model card; see `RqVae.push_to_hub`."""
+        settings = asdict(self.config)
+        card = model_card(
+            repo_id, "RqKMeans", "rqrec.tokenizer.rqkmeans", settings, data=data, figures=figures
+        )
+        return upload(repo_id, self.save_pretrained, card, private=private)
+
+    def _chunks(self, x_NI: Embeddings) -> Iterator[Tensor]:
+        return chunks(x_NI, CHUNK_ROWS, dim=self.config.input_dim, device=self.device)
+
+    def _level_codes(self, residual_BI: Tensor, level: int) -> Tensor:
+        centroids_VI, prices_V = self.get_buffer(f"centroids_{level}"), self.get_buffer(f"prices_{level}")
+        parts = residual_BI.split(CHUNK_ROWS)
+        return torch.cat([(squared_distances(part, centroids_VI) + prices_V).argmin(1) for part in parts])
+
+    def _encode(self, residual_BI: Tensor) -> Tensor:
+        codes = []
+        for level in range(self.config.n_layers):
+            codes.append(self._level_codes(residual_BI, level))
+            residual_BI = residual_BI - self.get_buffer(f"centroids_{level}")[codes[-1]]
+        return torch.stack(codes, dim=1)
+
+    def _decode(self, codes_BL: Tensor) -> Tensor:
+        parts = [self.get_buffer(f"centroids_{i}")[codes_BL[:, i]] for i in range(self.config.n_layers)]
+        return torch.stack(parts).sum(0)
