@@ -21,7 +21,7 @@ def fitted(**options) -> RqKMeans:
     return model
 
 
-OPTIONS = [{}, {"balance": 1.2}, {"codebook_size": (4, 8, 6)}, {"n_layers": 1}]
+OPTIONS = [{}, {"balance": 1.2}, {"whiten_dim": 4}, {"codebook_size": (4, 8, 6)}, {"n_layers": 1}]
 
 
 @pytest.mark.parametrize("options", OPTIONS, ids=str)
@@ -33,7 +33,16 @@ def test_ids_use_every_code_and_decode_to_the_reconstruction(options):
     for level, size in enumerate(model.config.codebook_sizes):
         assert codes[:, level].unique().numel() == size
     rebuilt = sum(model.get_buffer(f"centroids_{i}")[codes[:, i]] for i in range(model.config.n_layers))
-    assert torch.allclose(model.reconstruct(items()), rebuilt, atol=1e-5)
+    if model.config.whiten_dim is not None:
+        rebuilt = rebuilt @ model.unwhiten_DI + model.mean_I
+    assert torch.allclose(model.reconstruct(items()), rebuilt, atol=1e-4)
+
+
+def test_whitened_directions_have_variance_one_and_come_back():
+    model = fitted(whiten_dim=10)
+    white = (items() - model.mean_I) @ model.whiten_ID
+    assert torch.allclose(white.T.cov(correction=0), torch.eye(10), atol=1e-4)
+    assert torch.allclose(white @ model.unwhiten_DI + model.mean_I, items(), atol=1e-4)
 
 
 def test_each_level_lowers_the_error():
@@ -93,6 +102,7 @@ def test_reassignment_makes_ids_unique():
     ("options", "message"),
     [
         ({"balance": 0.5}, "balance is 0.5"),
+        ({"whiten_dim": 11}, "from 1 to input_dim = 10"),
         ({"codebook_size": (8, 8)}, "2 values for n_layers=3"),
         ({"codebook_size": 1}, "at least 2 codes"),
         ({"n_layers": 0}, "n_layers is 0"),

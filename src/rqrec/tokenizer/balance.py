@@ -38,7 +38,8 @@ def prices(distances_NV: Tensor, capacity: int) -> Tensor:
     """The price of each code, [V]: 0 or more.
 
     A price cannot tell apart items that are copies of each other, nor items on the very border of two codes:
-    where there are such items a code may end a little above `capacity`. Raises ValueError where `capacity` x V is too small for the items.
+    where there are such items a code may end a little above `capacity`. Raises ValueError where
+    `capacity` x V is too small for the items.
     """
     items, size = distances_NV.shape
     if capacity * size < items:

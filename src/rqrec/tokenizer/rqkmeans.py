@@ -1,6 +1,6 @@
 """RQ-k-means: semantic IDs by k-means on the residuals of the embeddings themselves, without gradients.
 
-Shapes: N items, B chunk, I input dimensions, L levels, V codes of a level.
+Shapes: N items, B chunk, I input dimensions, D clustered dimensions, L levels, V codes of a level.
 """
 
 import math
@@ -35,12 +35,16 @@ class RqKMeansConfig:
     n_layers: levels, the length of a semantic ID before the code that makes it unique.
     balance: the cap on a code's items, among those it was fitted to, as a multiple of an even share (items /
         codes); None sets none. Prices hold the cap, so copies and items on a border may exceed it a little.
+    whiten_dim: cluster in this many principal directions, each brought to variance 1; None clusters the
+        embeddings as they are. Small differences then count, so that fewer items share their codes, at the
+        price of a larger reconstruction error.
     """
 
     input_dim: int
     codebook_size: int | tuple[int, ...] = 256
     n_layers: int = 3
     balance: float | None = None
+    whiten_dim: int | None = None
 
     def __post_init__(self) -> None:
         if not isinstance(self.codebook_size, int):
@@ -57,6 +61,11 @@ class RqKMeansConfig:
             raise ValueError(f"codebook_size is {self.codebook_size}; a level needs at least 2 codes.")
         if self.balance is not None and not self.balance >= 1:
             raise ValueError(f"balance is {self.balance}; it must be at least 1, an even share, or None.")
+
+        if self.whiten_dim is not None and not 1 <= self.whiten_dim <= self.input_dim:
+            raise ValueError(
+                f"whiten_dim is {self.whiten_dim}; it must be from 1 to input_dim = {self.input_dim}, or None."
+            )
 
     @property
     def codebook_sizes(self) -> tuple[int, ...]:
@@ -78,8 +87,14 @@ class RqKMeans(nn.Module):
         super().__init__()
         self.config = config
         for level, size in enumerate(config.codebook_sizes):
-            self.register_buffer(f"centroids_{level}", torch.zeros(size, config.input_dim))
+            self.register_buffer(
+                f"centroids_{level}", torch.zeros(size, config.whiten_dim or config.input_dim)
+            )
             self.register_buffer(f"prices_{level}", torch.zeros(size))
+        if config.whiten_dim is not None:
+            self.register_buffer("mean_I", torch.zeros(config.input_dim))
+            self.register_buffer("whiten_ID", torch.zeros(config.input_dim, config.whiten_dim))
+            self.register_buffer("unwhiten_DI", torch.zeros(config.whiten_dim, config.input_dim))
 
     @property
     def device(self) -> torch.device:
@@ -91,41 +106,49 @@ class RqKMeans(nn.Module):
         """Set the centroids level by level on the residuals of a random sample of items."""
         check_shape(x_NI, self.config.input_dim)
         sample = sample_rows(x_NI, sample_size, generator)
-        residual_NI = torch.cat(list(self._chunks(sample)))
+        if self.config.whiten_dim is not None:
+            self._fit_whitening(torch.cat(list(self._inputs(sample))), self.config.whiten_dim)
+        residual_ND = torch.cat(list(self._chunks(sample)))
         for level, size in enumerate(self.config.codebook_sizes):
-            centroids_VI = kmeans(residual_NI, size, generator=generator).centroids_VD
+            centroids_VD = kmeans(residual_ND, size, generator=generator).centroids_VD
             prices_V = torch.zeros(size, device=self.device)
             if self.config.balance is not None:
-                capacity = math.ceil(self.config.balance * len(residual_NI) / size)
-                centroids_VI, prices_V = balanced_kmeans(residual_NI, centroids_VI, capacity)
-            self.get_buffer(f"centroids_{level}").copy_(centroids_VI)
+                capacity = math.ceil(self.config.balance * len(residual_ND) / size)
+                centroids_VD, prices_V = balanced_kmeans(residual_ND, centroids_VD, capacity)
+            self.get_buffer(f"centroids_{level}").copy_(centroids_VD)
             self.get_buffer(f"prices_{level}").copy_(prices_V)
-            codes_N = self._level_codes(residual_NI, level)
-            residual_NI = residual_NI - centroids_VI[codes_N]
+            codes_N = self._level_codes(residual_ND, level)
+            residual_ND = residual_ND - centroids_VD[codes_N]
 
     @torch.no_grad()
     def semantic_ids(self, x_NI: Embeddings) -> Tensor:
         """The codes of each item, int64 [N, L], on the device of `x_NI`; see `RqVae.semantic_ids`."""
         device = x_NI.device if isinstance(x_NI, Tensor) else torch.device("cpu")
-        return torch.cat([self._encode(x_BI).to(device) for x_BI in self._chunks(x_NI)])
+        return torch.cat([self._encode(x_BD).to(device) for x_BD in self._chunks(x_NI)])
 
     @torch.no_grad()
     def last_level_costs(self, x_NI: Embeddings) -> Tensor:
         """What each code of the last level would cost each item, [N, V]: squared distance + price."""
         parts = []
         last = self.config.n_layers - 1
-        for x_BI in self._chunks(x_NI):
-            codes_BL = self._encode(x_BI)
-            centroids_VI = self.get_buffer(f"centroids_{last}")
-            residual_BI = x_BI - self._decode(codes_BL) + centroids_VI[codes_BL[:, last]]
-            parts.append(squared_distances(residual_BI, centroids_VI) + self.get_buffer(f"prices_{last}"))
+        for x_BD in self._chunks(x_NI):
+            codes_BL = self._encode(x_BD)
+            centroids_VD = self.get_buffer(f"centroids_{last}")
+            residual_BD = x_BD - self._decode(codes_BL) + centroids_VD[codes_BL[:, last]]
+            parts.append(squared_distances(residual_BD, centroids_VD) + self.get_buffer(f"prices_{last}"))
         return torch.cat(parts)
 
     @torch.no_grad()
     def reconstruct(self, x_NI: Embeddings) -> Tensor:
         """The sum of each item's centroids, float32 [N, I], on the device of `x_NI`."""
         device = x_NI.device if isinstance(x_NI, Tensor) else torch.device("cpu")
-        return torch.cat([self._decode(self._encode(x_BI)).to(device) for x_BI in self._chunks(x_NI)])
+        parts = []
+        for x_BD in self._chunks(x_NI):
+            rebuilt_BD = self._decode(self._encode(x_BD))
+            if self.config.whiten_dim is not None:
+                rebuilt_BD = rebuilt_BD @ self.get_buffer("unwhiten_DI") + self.get_buffer("mean_I")
+            parts.append(rebuilt_BD.to(device))
+        return torch.cat(parts)
 
     def save_pretrained(self, folder: Path | str) -> None:
         """Write `config.json` and `model.safetensors` into `folder`."""
@@ -151,19 +174,36 @@ class RqKMeans(nn.Module):
         )
         return upload(repo_id, self.save_pretrained, card, private=private)
 
-    def _chunks(self, x_NI: Embeddings) -> Iterator[Tensor]:
+    def _fit_whitening(self, x_NI: Tensor, dim: int) -> None:
+        mean_I = x_NI.mean(0)
+        variances_I, directions_II = torch.linalg.eigh((x_NI - mean_I).double().T.cov(correction=0))
+        # Directions without variance would be blown up to noise: they count as if they had a millionth.
+        scales_D = variances_I[-dim:].clamp_min(1e-6 * float(variances_I[-1]) + 1e-30).sqrt()
+        self.get_buffer("mean_I").copy_(mean_I)
+        self.get_buffer("whiten_ID").copy_(directions_II[:, -dim:] / scales_D)
+        self.get_buffer("unwhiten_DI").copy_(directions_II[:, -dim:].T * scales_D[:, None])
+
+    def _inputs(self, x_NI: Embeddings) -> Iterator[Tensor]:
         return chunks(x_NI, CHUNK_ROWS, dim=self.config.input_dim, device=self.device)
 
-    def _level_codes(self, residual_BI: Tensor, level: int) -> Tensor:
-        centroids_VI, prices_V = self.get_buffer(f"centroids_{level}"), self.get_buffer(f"prices_{level}")
-        parts = residual_BI.split(CHUNK_ROWS)
-        return torch.cat([(squared_distances(part, centroids_VI) + prices_V).argmin(1) for part in parts])
+    def _chunks(self, x_NI: Embeddings) -> Iterator[Tensor]:
+        """What is clustered, in chunks [B, D]: the embeddings, or their whitened principal directions."""
+        for x_BI in self._inputs(x_NI):
+            if self.config.whiten_dim is None:
+                yield x_BI
+            else:
+                yield (x_BI - self.get_buffer("mean_I")) @ self.get_buffer("whiten_ID")
 
-    def _encode(self, residual_BI: Tensor) -> Tensor:
+    def _level_codes(self, residual_BD: Tensor, level: int) -> Tensor:
+        centroids_VD, prices_V = self.get_buffer(f"centroids_{level}"), self.get_buffer(f"prices_{level}")
+        parts = residual_BD.split(CHUNK_ROWS)
+        return torch.cat([(squared_distances(part, centroids_VD) + prices_V).argmin(1) for part in parts])
+
+    def _encode(self, residual_BD: Tensor) -> Tensor:
         codes = []
         for level in range(self.config.n_layers):
-            codes.append(self._level_codes(residual_BI, level))
-            residual_BI = residual_BI - self.get_buffer(f"centroids_{level}")[codes[-1]]
+            codes.append(self._level_codes(residual_BD, level))
+            residual_BD = residual_BD - self.get_buffer(f"centroids_{level}")[codes[-1]]
         return torch.stack(codes, dim=1)
 
     def _decode(self, codes_BL: Tensor) -> Tensor:
