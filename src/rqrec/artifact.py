@@ -26,7 +26,7 @@ COMMANDS = {
     "dataset": "rqrec prepare",
     "embeddings": "rqrec embed",
     "rqvae": "rqrec train-rqvae",
-    "rqkmeans": "rqrec tokenize",
+    "rqkmeans": "rqrec fit-rqkmeans",
     "semantic_ids": "rqrec tokenize",
     "retrieval": "rqrec train-decoder",
     "evaluation": "rqrec evaluate",

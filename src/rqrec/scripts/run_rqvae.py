@@ -4,11 +4,11 @@ from pathlib import Path
 
 import numpy as np
 
-from rqrec.artifact import atomic_write, find
+from rqrec.artifact import atomic_write
 from rqrec.data.embeddings import read_embeddings
 from rqrec.progress import say
-from rqrec.tokenizer.rqvae import RqVae
 from rqrec.tokenizer.semantic_ids import deduplicate
+from rqrec.tokenizer.tokenize import open_tokenizer
 
 
 def generate_semantic_ids(
@@ -18,9 +18,10 @@ def generate_semantic_ids(
 ) -> Path:
     """Write int64 [num_items, vae_n_layers + 1], every row unique, in the order of the embeddings.
 
-    `dataset_folder` is where `item_embeddings.npy` lies. Returns `output_path`.
+    `pretrained_model_path` is a tokenizer's folder, a `.pt` file or a hub id; `dataset_folder` is where
+    `item_embeddings.npy` lies. Returns `output_path`.
     """
-    model = RqVae.from_pretrained(find(Path(pretrained_model_path), "rqvae"))
+    model = open_tokenizer(pretrained_model_path).model
     codes_NL = model.semantic_ids(read_embeddings(Path(dataset_folder)).vectors).numpy()
     rows = np.concatenate([codes_NL, deduplicate(codes_NL)[:, None]], axis=1)
     path = Path(output_path)

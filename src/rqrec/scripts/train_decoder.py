@@ -4,7 +4,7 @@ from pathlib import Path
 
 import torch
 
-from rqrec.artifact import create, find, read_manifest
+from rqrec.artifact import create, read_manifest
 from rqrec.data.embeddings import embeddings_hash, read_embeddings
 from rqrec.data.text import DEFAULT_MODEL
 from rqrec.progress import say
@@ -68,9 +68,9 @@ def train(
             codebook_size=vae_codebook_size,
             n_layers=vae_n_layers,
         )
-        rqvae = _random_rqvae(inputs, config, root / "rqvae", seed)
+        rqvae: Path | str = _random_rqvae(inputs, config, root / "rqvae", seed)
     else:
-        rqvae = find(Path(pretrained_rqvae_path), "rqvae")
+        rqvae = pretrained_rqvae_path
     tokenize(rqvae, inputs.embeddings, inputs.item_ids(), root / "semantic_ids")
     settings = LoopSettings(
         iterations=iterations,

@@ -50,7 +50,7 @@ def read_checkpoint(source: Path | str) -> Checkpoint:
         return _read_folder(_download(source), source)
     raise FileNotFoundError(
         f"There is no checkpoint {str(source)!r}: give a folder with {CONFIG_FILE} and {WEIGHTS_FILE}, a .pt "
-        f"file, or the id of a Hugging Face repository (owner/name)."
+        f"file, or the id of a Hugging Face repository (owner/name), or make one with `rqrec train-rqvae`."
     )
 
 

@@ -1,38 +1,126 @@
-"""Embeddings and a trained tokenizer in, a semantic-ID table out."""
+"""Embeddings and a tokenizer in, a semantic-ID table out.
 
+Shapes: N items, L levels, I input dimensions.
+"""
+
+import hashlib
 from pathlib import Path
+from typing import Any, NamedTuple
 
-from rqrec.artifact import create, find, read_manifest
-from rqrec.data.embeddings import read_embeddings
+import numpy as np
+from numpy.typing import NDArray
+
+from rqrec.artifact import MANIFEST, create, find, read_json, read_manifest
+from rqrec.data.embeddings import embeddings_hash, read_embeddings
 from rqrec.data.ids import IdMap
+from rqrec.tokenizer.collisions import reassign
+from rqrec.tokenizer.rqkmeans import RqKMeans
 from rqrec.tokenizer.rqvae import RqVae
 from rqrec.tokenizer.semantic_ids import SemanticIdTable, collision_rate, level_usage
 
+Tokenizer = RqVae | RqKMeans
+COLLISIONS = ("extra_code", "reassign")
 
-def tokenize(rqvae_folder: Path, embeddings_folder: Path, item_ids: IdMap, folder: Path) -> SemanticIdTable:
-    """Give every item its semantic ID and write the artefact of kind "semantic_ids".
 
-    Its facts say how well the codes are used: `codebook_usage` (share of each level's codes with an item),
-    `perplexity`, and `collision_rate` (share of items that share their codes before the deduplication code).
-    Raises ValueError where the number of items and of embeddings differ.
+class OpenedTokenizer(NamedTuple):
+    """A tokenizer, and the kind and hash under which what it makes remembers it."""
+
+    model: Tokenizer
+    kind: str
+    hash: str
+
+
+def open_tokenizer(source: Path | str) -> OpenedTokenizer:
+    """From an artefact, the folder of a run, any folder that `save_pretrained` wrote, a `.pt` file or a hub id.
+
+    Raises FileNotFoundError, ConnectionError or ValueError with the reason.
     """
-    rqvae_folder, embeddings_folder = find(rqvae_folder, "rqvae"), find(embeddings_folder, "embeddings")
-    made_from = {
-        "rqvae": read_manifest(rqvae_folder, "rqvae", verify=True).hash,
-        "embeddings": read_manifest(embeddings_folder, "embeddings").hash,
-    }
-    model = RqVae.from_pretrained(rqvae_folder)
-    codes_NL = model.semantic_ids(read_embeddings(embeddings_folder).vectors).numpy()
-    sizes = model.config.codebook_sizes
-    table = SemanticIdTable.from_codes(item_ids, codes_NL, sizes, made_from["rqvae"])
+    folder = Path(source)
+    if folder.is_dir() and not (folder / "config.json").is_file():
+        folder = _find_either(folder)
+    if (folder / MANIFEST).is_file():
+        manifest = read_manifest(folder, verify=True)
+        classes: dict[str, Any] = {"rqvae": RqVae, "rqkmeans": RqKMeans}
+        if manifest.kind not in classes:
+            raise ValueError(
+                f"{folder} holds {manifest.kind!r}, but a tokenizer is needed: {', '.join(classes)}."
+            )
+        return OpenedTokenizer(classes[manifest.kind].from_pretrained(folder), manifest.kind, manifest.hash)
+    if folder.is_dir() and "balance" in read_json(folder / "config.json"):
+        other = RqKMeans.from_pretrained(folder)
+        return OpenedTokenizer(other, "rqkmeans", _weights_hash(other))
+    model = RqVae.from_pretrained(source)
+    return OpenedTokenizer(model, "rqvae", _weights_hash(model))
+
+
+def _find_either(folder: Path) -> Path:
+    try:
+        return find(folder, "rqvae")
+    except FileNotFoundError:
+        try:
+            return find(folder, "rqkmeans")
+        except FileNotFoundError:
+            raise FileNotFoundError(
+                f"{folder} holds no tokenizer. Make one with `rqrec train-rqvae` or `rqrec fit-rqkmeans`."
+            ) from None
+
+
+def _weights_hash(model: Tokenizer) -> str:
+    digest = hashlib.sha256(repr(model.config).encode())
+    for name, tensor in sorted(model.state_dict().items()):
+        digest.update(name.encode())
+        digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()
+
+
+def table_of(
+    opened: OpenedTokenizer, x_NI: NDArray[np.floating], item_ids: IdMap, collisions: str = "extra_code"
+) -> tuple[SemanticIdTable, dict[str, Any]]:
+    """The table of these items, and facts on how well the codes are used.
+
+    Items that share their codes are told apart by one more code ("extra_code", as in the paper), or moved to
+    the nearest free code of the last level ("reassign"). Facts: `codebook_usage` (share of each level's codes
+    with an item), `perplexity`, `collision_rate` (share of items that share the tokenizer's codes).
+    """
+    if collisions not in COLLISIONS:
+        raise ValueError(f"collisions is {collisions!r}; allowed are {', '.join(COLLISIONS)}.")
+    if len(x_NI) != len(item_ids):
+        raise ValueError(
+            f"There are {len(item_ids)} items but {len(x_NI)} embeddings: they don't belong together."
+        )
+    model, sizes = opened.model, opened.model.config.codebook_sizes
+    codes_NL = model.semantic_ids(x_NI).numpy()
     levels = level_usage(codes_NL, sizes)
-    facts = {
+    if collisions == "reassign":
+        unique_NL = reassign(codes_NL, lambda rows: model.last_level_costs(x_NI[rows]).numpy(), sizes[-1])
+        table = SemanticIdTable(item_ids, unique_NL, sizes, opened.hash)
+    else:
+        table = SemanticIdTable.from_codes(item_ids, codes_NL, sizes, opened.hash)
+    return table, {
         "items": len(table),
         "level_sizes": list(table.level_sizes),
         "collision_rate": collision_rate(codes_NL),
         "codebook_usage": [level.usage for level in levels],
         "perplexity": [level.perplexity for level in levels],
     }
-    with create(folder, "semantic_ids", made_from=made_from, facts=facts) as target:
+
+
+def tokenize(
+    tokenizer: Path | str,
+    embeddings_folder: Path,
+    item_ids: IdMap,
+    folder: Path,
+    *,
+    collisions: str = "extra_code",
+) -> dict[str, Any]:
+    """Give every item its semantic ID, write the artefact of kind "semantic_ids", and return its facts.
+
+    Raises ValueError where the number of items and of embeddings, or the tokenizer's width and theirs, differ.
+    """
+    opened = open_tokenizer(tokenizer)
+    table, facts = table_of(opened, read_embeddings(embeddings_folder).vectors, item_ids, collisions)
+    made_from = {opened.kind: opened.hash, "embeddings": embeddings_hash(embeddings_folder)}
+    settings = {"collisions": collisions}
+    with create(folder, "semantic_ids", settings=settings, made_from=made_from, facts=facts) as target:
         table.write(target)
-    return table
+    return facts
