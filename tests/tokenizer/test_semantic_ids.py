@@ -127,3 +127,49 @@ def test_files_that_do_not_belong_together_are_refused(tmp_path):
     (tmp_path / "semantic_ids.json").write_text(json.dumps(facts | {"format_version": 99}))
     with pytest.raises(ValueError, match="format_version 99"):
         SemanticIdTable.read(tmp_path)
+
+
+def test_new_items_join_without_moving_old_ones():
+    """Old: (1,0) twice and (0,2) once. New: one more of each, and a tuple of its own."""
+    old = table()
+    grown = old.extend(["x", "y", "z"], as_codes([(1, 0), (0, 2), (0, 0)]))
+    assert np.array_equal(grown.codes_NL[:3], old.codes_NL)
+    assert grown.codes_NL[3:].tolist() == [[1, 0, 2], [0, 2, 1], [0, 0, 0]]
+    assert grown.level_sizes == (2, 3, 3)
+    assert grown.item_ids.all == ("i0", "i1", "i2", "x", "y", "z")
+
+
+def test_new_items_fill_gaps_first():
+    gap = SemanticIdTable(IdMap(["a", "b"]), as_codes([(0, 0), (0, 2)]), (1, 3), "abc")
+    assert gap.extend(["c", "d"], as_codes([(0,), (0,)])).codes_NL[2:].tolist() == [[0, 1], [0, 3]]
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.lists(st.tuples(st.integers(0, 1), st.integers(0, 2)), min_size=2, max_size=30), st.integers(1, 29))
+def test_growing_item_by_item_is_the_same_as_at_once(rows, first):
+    first = min(first, len(rows) - 1)
+    whole, grown = table(rows), table(rows[:first])
+    for index in range(first, len(rows)):
+        grown = grown.extend([f"i{index}"], as_codes(rows[index : index + 1]))
+    assert np.array_equal(grown.codes_NL, whole.codes_NL)
+    assert grown.level_sizes == whole.level_sizes
+
+
+def test_no_new_items_change_nothing():
+    assert np.array_equal(table().extend([], np.zeros((0, 2), np.int64)).codes_NL, table().codes_NL)
+
+
+def test_new_items_of_another_tokenizer_or_with_a_known_id_are_refused():
+    with pytest.raises(ValueError, match=r"\[new items, 2\]"):
+        table().extend(["x"], as_codes([(0, 0, 0)]))
+    with pytest.raises(ValueError, match="Item 3 has code 9 at level 0"):
+        table().extend(["x"], as_codes([(9, 0)]))
+    with pytest.raises(ValueError, match="'i0' occurs more than once"):
+        table().extend(["i0"], as_codes([(0, 0)]))
+
+
+def test_ids_become_tokens_of_a_language_model():
+    assert table().llm_tokens() == ["<a_1><b_0><c_0>", "<a_1><b_0><c_1>", "<a_0><b_2><c_0>"]
+    wide = SemanticIdTable(IdMap(["a"]), np.zeros((1, 27), np.int64), (1,) * 27, "abc")
+    with pytest.raises(ValueError, match="27 levels"):
+        wide.llm_tokens()

@@ -6,6 +6,7 @@ Shapes: N items, L levels.
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from string import ascii_lowercase
 from typing import NamedTuple
 
 import numpy as np
@@ -139,6 +140,49 @@ class SemanticIdTable:
         extra_N = deduplicate(codes_NL)
         codes = np.concatenate([codes_NL, extra_N[:, None]], axis=1).astype(np.int64)
         return cls(item_ids, codes, (*codebook_sizes, int(extra_N.max()) + 1), tokenizer_hash)
+
+    def extend(self, new_ids: Sequence[str], codes_ML: NDArray[np.int64]) -> "SemanticIdTable":
+        """This table with M new items after the old ones, whose rows do not change.
+
+        `codes_ML` are the tokenizer's codes of the new items, without the deduplication code: they get the
+        lowest ones that are free in their tuple, in their order. Where a tuple outgrows the last level, that
+        level grows, and a retrieval model made for the smaller one has to be trained again.
+        Raises ValueError for an id that the table has, and for codes of another tokenizer.
+        """
+        if codes_ML.ndim != 2 or codes_ML.shape[1] != len(self.level_sizes) - 1:
+            raise ValueError(
+                f"The new codes have shape {codes_ML.shape}; the table needs [new items, "
+                f"{len(self.level_sizes) - 1}], from the tokenizer that made it."
+            )
+        old = len(self)
+        keys = tuple_ranks(_checked(np.concatenate([self.codes_NL[:, :-1], codes_ML])))
+        taken: dict[int, set[int]] = {int(key): set() for key in keys[old:]}
+        for key, extra in zip(keys[:old].tolist(), self.codes_NL[:, -1].tolist(), strict=True):
+            if key in taken:
+                taken[key].add(extra)
+        lowest = dict.fromkeys(taken, 0)  # below it everything is taken, so each search goes on from there
+        extra_M = np.zeros(len(codes_ML), dtype=np.int64)
+        for item, key in enumerate(keys[old:].tolist()):
+            while lowest[key] in taken[key]:
+                lowest[key] += 1
+            extra_M[item] = lowest[key]
+            lowest[key] += 1
+        new_ML = np.concatenate([codes_ML, extra_M[:, None]], axis=1)
+        size = max(self.level_sizes[-1], int(extra_M.max(initial=-1)) + 1)
+        return SemanticIdTable(
+            IdMap([*self.item_ids.all, *new_ids]),
+            np.concatenate([self.codes_NL, new_ML]),
+            (*self.level_sizes[:-1], size),
+            self.tokenizer_hash,
+        )
+
+    def llm_tokens(self) -> list[str]:
+        """Each item's ID as tokens for a language model, such as `<a_12><b_7><c_0>`: a letter a level."""
+        if len(self.level_sizes) > len(ascii_lowercase):
+            raise ValueError(f"{len(self.level_sizes)} levels outnumber the {len(ascii_lowercase)} letters.")
+        letters = ascii_lowercase[: len(self.level_sizes)]
+        rows = self.codes_NL.tolist()
+        return ["".join(f"<{a}_{code}>" for a, code in zip(letters, row, strict=True)) for row in rows]
 
     def write(self, folder: Path) -> None:
         """Write `semantic_ids.parquet` (item_id, code_0, ...) and `semantic_ids.json` into `folder`."""

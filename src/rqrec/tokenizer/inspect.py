@@ -1,0 +1,148 @@
+"""What a set of semantic IDs is worth: how well codes are used, and whether neighbours share prefixes.
+
+Shapes: N items, Q sampled items, L levels, D embedding dimensions.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+
+from rqrec.tokenizer.inputs import Embeddings, chunks
+from rqrec.tokenizer.semantic_ids import LevelUsage, collision_rate, group_sizes, level_usage
+
+CHUNK_ROWS = 8192
+LOW_USAGE = 0.5
+LOW_PERPLEXITY = 0.25  # of the codebook size
+HIGH_COLLISION = 0.3
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """Share of items that have their first 1, 2, ... L codes in common with another item, [L].
+
+    `neighbours`: with the nearest item by cosine of their embeddings. `strangers`: with a random one. A
+    hierarchy that follows content has the first far above the second.
+    """
+
+    neighbours: tuple[float, ...]
+    strangers: tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class Inspection:
+    """Figures of the tokenizer's codes, without the deduplication code.
+
+    `collision_rate`: share of items that share all codes with another one. `largest_group`: the most items
+    that do. `agreement` is None where there were no embeddings to compare with.
+    """
+
+    items: int
+    codebook_sizes: tuple[int, ...]
+    levels: tuple[LevelUsage, ...]
+    collision_rate: float
+    largest_group: int
+    agreement: Agreement | None
+
+    def warnings(self) -> list[str]:
+        """What is wrong, in words, worst first; empty where nothing is."""
+        found = []
+        for level, (size, usage) in enumerate(zip(self.codebook_sizes, self.levels, strict=True)):
+            reachable = min(size, self.items)
+            if usage.usage * size < LOW_USAGE * reachable:
+                found.append(
+                    f"Level {level} has collapsed: only {size - usage.dead_codes} of its {size} codes have an "
+                    f"item. Initialise by k-means and reset dead codes while training."
+                )
+            elif usage.perplexity < LOW_PERPLEXITY * reachable:
+                found.append(
+                    f"Level {level} is lopsided: its {size} codes spread the items no better than "
+                    f"{usage.perplexity:.0f} equally used ones would. Balance it, or train longer."
+                )
+        if self.collision_rate > HIGH_COLLISION:
+            found.append(
+                f"{self.collision_rate:.0%} of the items share all their codes with another item, up to "
+                f"{self.largest_group} of them. Look for items with the same content; else take more levels or "
+                f"larger codebooks."
+            )
+        if self.agreement is not None and self.items > 1:
+            neighbours, strangers = self.agreement.neighbours[0], self.agreement.strangers[0]
+            if neighbours < 2 * strangers:
+                found.append(
+                    f"The codes do not follow content: {neighbours:.0%} of the items share their first code "
+                    f"with their nearest neighbour, and {strangers:.0%} with a random item. Check that codes "
+                    f"and embeddings are of the same items in the same order."
+                )
+        return found
+
+
+def inspect(
+    codes_NL: NDArray[np.int64],
+    codebook_sizes: Sequence[int],
+    embeddings_ND: Embeddings | None,
+    generator: torch.Generator,
+    sample_size: int = 2000,
+) -> Inspection:
+    """Measure codes int64 [N, L]; the agreement of neighbours on a random sample of the items.
+
+    Raises ValueError where codes and embeddings differ in number.
+    """
+    agreement = None
+    if embeddings_ND is not None:
+        if len(embeddings_ND) != len(codes_NL):
+            raise ValueError(
+                f"{len(codes_NL)} rows of codes and {len(embeddings_ND)} embeddings cannot be of the same "
+                f"items: give the embeddings that the codes were made from."
+            )
+        if len(codes_NL) > 1:
+            agreement = neighbour_agreement(codes_NL, embeddings_ND, generator, sample_size)
+    return Inspection(
+        items=len(codes_NL),
+        codebook_sizes=tuple(codebook_sizes),
+        levels=tuple(level_usage(codes_NL, codebook_sizes)),
+        collision_rate=collision_rate(codes_NL),
+        largest_group=int(group_sizes(codes_NL).max()),
+        agreement=agreement,
+    )
+
+
+def neighbour_agreement(
+    codes_NL: NDArray[np.int64], embeddings_ND: Embeddings, generator: torch.Generator, sample_size: int
+) -> Agreement:
+    """How many codes items share with their nearest neighbour, and with a random item; N of at least 2."""
+    rows_Q = torch.randperm(len(codes_NL), generator=generator)[:sample_size].sort().values
+    queries_QD = F.normalize(next(chunks(embeddings_ND[rows_Q.numpy()], len(rows_Q))), dim=1)
+    rows_Q = rows_Q.to(queries_QD.device)
+    best_Q = torch.full((len(rows_Q),), -torch.inf, device=queries_QD.device)
+    neighbours_Q = torch.zeros_like(rows_Q)
+    start = 0
+    for x_BD in chunks(embeddings_ND, CHUNK_ROWS):
+        cosines_QB = queries_QD @ F.normalize(x_BD, dim=1).T
+        inside = (rows_Q >= start) & (rows_Q < start + len(x_BD))
+        cosines_QB[inside, rows_Q[inside] - start] = -torch.inf  # not the item itself
+        highest_Q, places_Q = cosines_QB.max(dim=1)
+        neighbours_Q = torch.where(highest_Q > best_Q, places_Q + start, neighbours_Q)
+        best_Q = torch.maximum(highest_Q, best_Q)
+        start += len(x_BD)
+    shift_Q = torch.randint(1, len(codes_NL), rows_Q.shape, generator=generator).numpy()
+    rows, neighbours = rows_Q.cpu().numpy(), neighbours_Q.cpu().numpy()
+    strangers = (rows + shift_Q) % len(codes_NL)
+    return Agreement(
+        _shared_prefixes(codes_NL[rows], codes_NL[neighbours]),
+        _shared_prefixes(codes_NL[rows], codes_NL[strangers]),
+    )
+
+
+def items_under(codes_NL: NDArray[np.int64], prefix: Sequence[int]) -> NDArray[np.int64]:
+    """Item indices whose codes start with `prefix`, in order."""
+    if len(prefix) > codes_NL.shape[1]:
+        raise ValueError(f"The prefix {list(prefix)} is longer than the {codes_NL.shape[1]} levels.")
+    return np.flatnonzero((codes_NL[:, : len(prefix)] == np.asarray(prefix, dtype=np.int64)).all(axis=1))
+
+
+def _shared_prefixes(a_QL: NDArray[np.int64], b_QL: NDArray[np.int64]) -> tuple[float, ...]:
+    shared_QL = np.logical_and.accumulate(a_QL == b_QL, axis=1)
+    return tuple(shared_QL.mean(axis=0).tolist())
