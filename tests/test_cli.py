@@ -14,6 +14,7 @@ from typer.testing import CliRunner
 
 from rqrec.artifact import read_json, write_json
 from rqrec.cli import app
+from rqrec.tokenizer.semantic_ids import SemanticIdTable
 from tests.tiny import tiny_vectors
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -80,9 +81,13 @@ def test_wrong_usage_is_status_2(tiny_run: Path) -> None:
         assert isinstance(done.exception, SystemExit)
 
 
-@pytest.mark.parametrize(
-    "command", ["demo", "prepare", "embed", "recommend", "train-rqvae", "train-decoder", "run-rqvae"]
+COMMANDS = (
+    *("demo", "prepare", "embed", "train-rqvae", "run-rqvae", "fit-rqkmeans", "tokenize", "inspect-ids"),
+    *("train-decoder", "recommend"),
 )
+
+
+@pytest.mark.parametrize("command", COMMANDS)
 def test_every_command_shows_an_example(command: str) -> None:
     done = rqrec(command, "--help")
     assert done.exit_code == 0
@@ -186,3 +191,63 @@ def test_a_model_of_another_version_is_refused(tiny_run: Path, tmp_path: Path) -
     write_json(folder / "manifest.json", manifest)
     done = rqrec("recommend", "--artifact", folder, "--history", "item 1")
     fails(done, "format_version 7", "rqrec 9.0", "rqrec train-decoder")
+
+
+def facts_of(done: Result) -> dict:
+    assert done.exit_code == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+def test_own_vectors_become_ids_by_k_means_and_new_items_join_them(custom: Path) -> None:
+    model, ids = custom / "rqkmeans", custom / "ids"
+    fitted = facts_of(
+        rqrec("fit-rqkmeans", custom, "--out", model, "--codebook-size", 8, "--levels", 2, "--json")
+    )
+    assert fitted["items"] == 48
+    made = facts_of(rqrec("tokenize", model, custom, "--out", ids, "--json"))
+    assert made["codebook_usage"] == [1.0, 1.0]
+    before = SemanticIdTable.read(ids)
+
+    np.save(custom / "new.npy", tiny_vectors()[:3])  # the same content as items 0, 1 and 2
+    (custom / "new.txt").write_text("x\ny\nz\n")
+    options = ("--new", custom / "new.npy", "--table", ids, "--new-ids", custom / "new.txt")
+    added = facts_of(rqrec("tokenize", model, *options, "--out", custom / "more", "--json"))
+    assert (added["items"], added["new_items"]) == (51, 3)
+    after = SemanticIdTable.read(custom / "more")
+    assert (after.codes_NL[:48] == before.codes_NL).all()
+    assert after.item_ids.all[48:] == ("x", "y", "z")
+    assert (after.codes_NL[48:, :2] == before.codes_NL[:3, :2]).all()
+    assert len(np.unique(after.codes_NL, axis=0)) == 51
+
+
+def test_new_items_are_refused_by_a_table_of_another_tokenizer(custom: Path, tiny_run: Path) -> None:
+    model = custom / "rqkmeans"
+    assert rqrec("fit-rqkmeans", custom, "--out", model, "--codebook-size", 8).exit_code == 0
+    options = ("--new", custom / "item_embeddings.npy", "--table", tiny_run, "--out", custom / "more")
+    fails(rqrec("tokenize", model, *options), "another tokenizer", "rqrec tokenize")
+    done = rqrec("tokenize", model, "--new", custom / "item_embeddings.npy", "--out", custom / "more")
+    assert done.exit_code == 2
+
+
+def test_inspecting_ids_measures_them_and_writes_a_report(tiny_run: Path, tmp_path: Path) -> None:
+    options = ("--out", tmp_path / "report", "--tokens", tmp_path / "tokens.jsonl", "--json")
+    facts = facts_of(rqrec("inspect-ids", tiny_run, *options))
+    assert facts["items"] == 48
+    assert facts["codebook_sizes"] == [8, 8]
+    assert facts["agreement"]["neighbours"][0] > facts["agreement"]["strangers"][0]
+    assert facts["examples"][0]["titles"][0].startswith("Title ")
+    assert (tmp_path / "report" / "report.html").read_text().count("data:image/png") == 2
+    lines = (tmp_path / "tokens.jsonl").read_text().splitlines()
+    assert len(lines) == 48
+    assert json.loads(lines[5])["item_id"] == "item 5"
+    assert json.loads(lines[5])["tokens"].startswith("<a_")
+
+
+def test_a_collapse_is_told_in_words(custom: Path) -> None:
+    np.save(custom / "item_embeddings.npy", np.repeat(tiny_vectors()[:4], 12, axis=0))
+    model, ids = custom / "rqkmeans", custom / "ids"
+    assert rqrec("fit-rqkmeans", custom, "--out", model, "--codebook-size", 16).exit_code == 0
+    assert rqrec("tokenize", model, custom, "--out", ids).exit_code == 0
+    done = rqrec("inspect-ids", ids)
+    assert "Warning: Level 0 has collapsed" in done.stdout
+    assert "100.0% of the items share" in done.stdout

@@ -109,7 +109,7 @@ class Demo:
 
     def _decoder_settings(self) -> LoopSettings:
         return LoopSettings(
-            iterations=800, learning_rate=2e-3, weight_decay=0.05, warmup=50, eval_every=100, seed=self.seed
+            iterations=1000, learning_rate=2e-3, weight_decay=0.05, warmup=50, eval_every=200, seed=self.seed
         )
 
     def _decoder(self, folder: Path) -> None:

@@ -5,6 +5,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from rqrec.artifact import find
 from rqrec.data.catalog import Catalog
 from rqrec.data.embeddings import EMBEDDINGS_FILE, read_embeddings
 from rqrec.data.ids import IdMap
@@ -24,7 +25,7 @@ class Inputs(NamedTuple):
     def item_ids(self) -> IdMap:
         """The items in the order of the embeddings; numbered where they have no ids of their own."""
         if self.dataset is not None:
-            return Catalog.read(self.dataset).id_map
+            return Catalog.read(find(self.dataset, "dataset")).id_map
         n_items = len(read_embeddings(self.embeddings).vectors)
         return IdMap([str(index) for index in np.arange(n_items)])
 

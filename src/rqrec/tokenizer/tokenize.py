@@ -10,8 +10,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from rqrec.artifact import MANIFEST, create, find, read_json, read_manifest
-from rqrec.data.embeddings import embeddings_hash, read_embeddings
+from rqrec.artifact import MANIFEST, create, file_hash, find, read_json, read_manifest
+from rqrec.data.embeddings import embeddings_hash, read_embeddings, read_vectors
 from rqrec.data.ids import IdMap
 from rqrec.tokenizer.collisions import reassign
 from rqrec.tokenizer.rqkmeans import RqKMeans
@@ -103,6 +103,50 @@ def table_of(
         "codebook_usage": [level.usage for level in levels],
         "perplexity": [level.perplexity for level in levels],
     }
+
+
+def tokenize_new(
+    tokenizer: Path | str, new: Path, table_folder: Path, folder: Path, new_ids: Path | None = None
+) -> dict[str, Any]:
+    """Add items that came later to a table whose rows stay, and write the larger one to `folder`.
+
+    `new` is a .npy file [M, I]; `new_ids` a text file with one item id a line, without which new items are
+    numbered on. Raises ValueError where the table came from another tokenizer, or has no deduplication level.
+    """
+    opened, table_folder = open_tokenizer(tokenizer), find(table_folder, "semantic_ids")
+    manifest = read_manifest(table_folder, "semantic_ids", verify=True)
+    table = SemanticIdTable.read(table_folder)
+    if manifest.settings.get("collisions") == "reassign":
+        raise ValueError(
+            f"{table_folder} was made with collisions=reassign: its last level has no free code by rule. "
+            f"Make it again with the extra code to be able to add items."
+        )
+    if table.tokenizer_hash != opened.hash:
+        raise ValueError(
+            f"{table_folder} was made by another tokenizer than {tokenizer}: their hashes differ. "
+            f"Name the one that made it, or make the table again with `rqrec tokenize`."
+        )
+    codes_ML = opened.model.semantic_ids(read_vectors(new)).numpy()
+    if new_ids is None:
+        ids = [str(number) for number in range(len(table), len(table) + len(codes_ML))]
+    else:
+        ids = new_ids.read_text(encoding="utf-8").split("\n")
+        ids = ids[:-1] if ids and not ids[-1] else ids
+    if len(ids) != len(codes_ML):
+        raise ValueError(f"{new_ids} has {len(ids)} ids, but {new} has {len(codes_ML)} rows.")
+    larger = table.extend(ids, codes_ML)
+    facts = {
+        "items": len(larger),
+        "new_items": len(ids),
+        "level_sizes": list(larger.level_sizes),
+        "collision_rate": collision_rate(larger.codes_NL[:, :-1]),
+    }
+    made_from = {opened.kind: opened.hash, "semantic_ids": manifest.hash, "new_embeddings": file_hash(new)}
+    with create(
+        folder, "semantic_ids", settings=manifest.settings, made_from=made_from, facts=facts
+    ) as target:
+        larger.write(target)
+    return facts
 
 
 def tokenize(

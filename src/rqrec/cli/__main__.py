@@ -1,0 +1,5 @@
+"""`python -m rqrec.cli`."""
+
+from rqrec.cli import main
+
+main()
