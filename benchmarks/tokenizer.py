@@ -168,10 +168,12 @@ def against_sklearn(x: torch.Tensor) -> dict:
     theirs = MiniBatchKMeans(256, n_init=1, random_state=0).fit(x.numpy())
     end = time.perf_counter()
     inertia = float(np.square(x.numpy() - theirs.cluster_centers_[theirs.labels_]).sum(1).mean())
-    return {
+    result = {
         "ours": {"inertia": round(ours.inertia, 4), "seconds": round(middle - start, 2)},
         "MiniBatchKMeans": {"inertia": round(inertia, 4), "seconds": round(end - middle, 2)},
     }
+    print("kmeans", result, file=sys.stderr)
+    return result
 
 
 def deduplication(tuples: int = 10_000_000) -> dict:
@@ -193,9 +195,11 @@ def main() -> None:
     parser.add_argument("--only", choices=["scientific", "beauty"])
     parser.add_argument("--steps", type=int, default=2000)
     parser.add_argument("--cache", type=Path)
+    parser.add_argument("--threads", type=int, default=2)
     arguments = parser.parse_args()
-    torch.set_num_threads(2)
+    torch.set_num_threads(arguments.threads)
     results: dict = {"deduplication": deduplication()}
+    print("deduplication", results["deduplication"], file=sys.stderr)
     for dataset in [arguments.only] if arguments.only else ["scientific", "beauty"]:
         x = embed(dataset, arguments.cache)
         distinct = len(np.unique(x.numpy().round(5), axis=0))

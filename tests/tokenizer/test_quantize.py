@@ -144,14 +144,16 @@ def test_gumbel_is_soft_and_random_in_training_only():
     assert torch.equal(model(z).latent_BD, model(z).latent_BD)
 
 
-def test_gumbel_weights_sharpen_as_the_temperature_falls():
+def test_gumbel_weights_become_the_nearest_code_as_the_temperature_falls():
     distances = torch.randn(200, 8, generator=seeded()).square()
     torch.manual_seed(0)
     warm = gumbel_weights(distances, 2.0)
     torch.manual_seed(0)
-    cold = gumbel_weights(distances, 0.01)
+    cold = gumbel_weights(distances, 0.001)
     assert torch.allclose(warm.sum(1), torch.ones(200))
-    assert cold.max(1).values.mean() > 0.95 > warm.max(1).values.mean()
+    nearest = distances.argmin(1)
+    assert (cold.argmax(1) == nearest).float().mean() > 0.9 > (warm.argmax(1) == nearest).float().mean()
+    assert cold.max(1).values.mean() > 0.9 > warm.max(1).values.mean()
     with pytest.raises(ValueError, match="temperature is 0"):
         gumbel_weights(distances, 0)
 

@@ -71,15 +71,16 @@ def gumbel_weights(distances_BV: Tensor, temperature: float) -> Tensor:
     """A random soft choice of codes, [B, V], each row summing to 1; nearer codes weigh more.
 
     Distances count in units of their standard deviation, so that one temperature means the same at every
-    level and whatever the scale of the latent.
+    level and whatever the scale of the latent. The temperature divides them before the Gumbel noise is added:
+    as it falls, the noise fades with the softness, and training ends with the codes that evaluation uses.
     """
     if not temperature > 0:
         raise ValueError(f"temperature is {temperature}; it must be above 0.")
     unit = distances_BV.detach().std().clamp_min(1e-12)
-    return F.gumbel_softmax(-distances_BV / unit, tau=temperature, dim=-1)
+    return F.gumbel_softmax(-distances_BV / (unit * temperature), dim=-1)
 
 
-def annealed_temperature(step: int, steps: int, start: float = 1.0, end: float = 0.05) -> float:
+def annealed_temperature(step: int, steps: int, start: float = 0.2, end: float = 0.005) -> float:
     """The Gumbel temperature at `step` of `steps`: from `start` to `end` by equal factors."""
     done = min(max(step / max(steps, 1), 0.0), 1.0)
     return start * math.exp(done * math.log(end / start))
