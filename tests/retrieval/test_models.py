@@ -8,6 +8,7 @@ import torch
 
 from rqrec.retrieval.beam_search import beam_search, score_items
 from rqrec.retrieval.decoder_only import DecoderOnly, DecoderOnlyConfig
+from rqrec.retrieval.hierarchical import Hierarchical, HierarchicalConfig
 from rqrec.retrieval.model import Batch, CodeLookup
 from rqrec.tokenizer.trie import Trie
 
@@ -19,8 +20,13 @@ def decoder_only(dropout: float = 0.0) -> DecoderOnly:
     return DecoderOnly(DecoderOnlyConfig(SIZES, 6, 12, 16, 2, 2, dropout))
 
 
-ARCHITECTURES = [pytest.param(decoder_only, id="decoder_only")]
-architectures = pytest.mark.parametrize("make", ARCHITECTURES)
+def hierarchical(dropout: float = 0.0) -> Hierarchical:
+    torch.manual_seed(0)
+    return Hierarchical(HierarchicalConfig(SIZES, 6, 12, 16, 2, 2, dropout))
+
+
+ARCHITECTURES = [decoder_only, hierarchical]
+architectures = pytest.mark.parametrize("make", ARCHITECTURES, ids=lambda make: make.__name__)
 
 
 def random_batch(n_batch: int = 5, n_items: int = 6, seed: int = 0) -> Batch:
@@ -104,11 +110,12 @@ def test_the_future_does_not_leak_into_the_past(make: Callable) -> None:
 
 @architectures
 def test_every_parameter_gets_a_gradient(make: Callable) -> None:
+    """All places too: an item after a full history is a target, as it is when recommending."""
     model = make().train()
-    model(random_batch()).total.backward()
+    model(random_batch(n_items=model.max_items + 1)).total.backward()
     without = [name for name, p in model.named_parameters() if p.grad is None or not p.grad.any()]
-    # The row after a full history is a place for generation alone, within a parameter that is trained.
     assert without == []
+    assert model.item_position.weight.grad.any(dim=1).all()
 
 
 @architectures

@@ -11,37 +11,12 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from rqrec.retrieval.layers import CodeEmbedding, KeysValues, Transformer
-from rqrec.retrieval.model import Batch, TrainingLoss
+from rqrec.retrieval.model import Batch, ModelConfig, TrainingLoss
 
 
 @dataclass(frozen=True)
-class DecoderOnlyConfig:
-    """Sizes of a decoder-only model.
-
-    level_sizes: codes at each level, the deduplication level included (codes)
-    max_items: items of history that are read, the most recent (items)
-    decoder_embed_dim: width of a code's embedding
-    attn_embed_dim, attn_heads, attn_layers: width, heads and depth of the transformer
-    attn_dropout: dropout on attention, feed-forward, residual and embedding (probability)
-    """
-
-    level_sizes: tuple[int, ...]
-    max_items: int = 50
-    decoder_embed_dim: int = 128
-    attn_embed_dim: int = 128
-    attn_heads: int = 4
-    attn_layers: int = 2
-    attn_dropout: float = 0.1
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "level_sizes", tuple(self.level_sizes))
-        for name in ("max_items", "decoder_embed_dim", "attn_embed_dim", "attn_heads", "attn_layers"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} is {getattr(self, name)}, but must be at least 1.")
-        if not 0 <= self.attn_dropout < 1:
-            raise ValueError(f"attn_dropout is {self.attn_dropout}, but must be in [0, 1).")
-        if not self.level_sizes or min(self.level_sizes) < 1:
-            raise ValueError(f"level_sizes is {self.level_sizes}, but every level needs at least 1 code.")
+class DecoderOnlyConfig(ModelConfig):
+    """Sizes of a decoder-only model."""
 
 
 class Context(NamedTuple):
@@ -105,16 +80,8 @@ class DecoderOnly(nn.Module):
         states_BSD, _ = self._read(batch.codes_BTL, n_items * n_levels)
         real_BT = torch.arange(n_items, device=batch.lengths_B.device) < batch.lengths_B[:, None]
         states_MLD = states_BSD.unflatten(1, (n_items, n_levels))[real_BT]
-        targets_ML = batch.codes_BTL[real_BT]
-        losses_L = torch.stack(
-            [
-                functional.cross_entropy(
-                    self._logits(states_MLD[:, level], level).float(), targets_ML[:, level]
-                )
-                for level in range(n_levels)
-            ]
-        )
-        return TrainingLoss(losses_L.mean(), losses_L.detach())
+        logits_LMV = [self._logits(states_MLD[:, level], level) for level in range(n_levels)]
+        return TrainingLoss.of(logits_LMV, batch.codes_BTL[real_BT])
 
     def encode(self, batch: Batch) -> Context:
         """Read each history once, an empty one included: BEGIN alone predicts a first item."""

@@ -3,6 +3,7 @@
 Shapes: B batch, S positions, D width, H heads, d width of a head, L levels, V codes of a level.
 """
 
+from collections.abc import Sequence
 from typing import NamedTuple, cast
 
 import torch
@@ -48,8 +49,6 @@ class Attention(nn.Module):
 
     def __init__(self, width: int, heads: int, dropout: float) -> None:
         super().__init__()
-        if width % heads:
-            raise ValueError(f"attn_embed_dim {width} is not a multiple of attn_heads {heads}.")
         self.heads, self.dropout = heads, dropout
         self.project_in = nn.Linear(width, 3 * width, bias=False)
         self.project_out = nn.Linear(width, width, bias=False)
@@ -58,6 +57,24 @@ class Attention(nn.Module):
         q, k, v = self.project_in(x_BSD).chunk(3, dim=-1)
         q, k, v = (part.unflatten(-1, (self.heads, -1)).transpose(1, 2) for part in (q, k, v))
         return q, k, v
+
+    def project(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Queries, keys and values [..., H, d] of any inputs [..., D], for `one`."""
+        q, k, v = (part.unflatten(-1, (self.heads, -1)) for part in self.project_in(x).chunk(3, dim=-1))
+        return q, k, v
+
+    def one(self, query: Tensor, seen: Sequence[KeysValues]) -> Tensor:
+        """One position's query [..., H, d] over a few positions, each with keys and values of that shape.
+
+        For short sequences in great number (a beam's codes), where calling a kernel for each would cost
+        more than the sums.
+        """
+        scores = torch.stack([(query * keys).sum(-1) for keys, _ in seen]) / query.shape[-1] ** 0.5
+        weights = scores.softmax(0).unsqueeze(-1)
+        out = weights[0] * seen[0].values
+        for weight, (_, values) in zip(weights[1:], seen[1:], strict=True):
+            out = torch.addcmul(out, weight, values)
+        return self.project_out(out.flatten(-2))
 
     def causal(self, x_BSD: Tensor) -> tuple[Tensor, KeysValues]:
         """Each position attends to itself and those before it."""
@@ -100,6 +117,14 @@ class Block(nn.Module):
         attended, past = self.attention.causal(self.attention_norm(x_BSD))
         return self._finish(x_BSD, attended), past
 
+    def project(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Queries, keys and values of inputs [..., D] (see Attention.project)."""
+        return self.attention.project(self.attention_norm(x))
+
+    def one(self, x: Tensor, query: Tensor, seen: Sequence[KeysValues]) -> Tensor:
+        """One position [..., D] that sees a few others, itself included (see Attention.one)."""
+        return self._finish(x, self.attention.one(query, seen))
+
     def continued(self, x_BSD: Tensor, past: KeysValues, mask_BSP: Tensor) -> Tensor:
         """A pass over positions that go on after `past`."""
         return self._finish(x_BSD, self.attention.continued(self.attention_norm(x_BSD), past, mask_BSP))
@@ -120,6 +145,11 @@ class Transformer(nn.Module):
             if parameter.dim() == 2:
                 residual = name.endswith(("project_out.weight", "feed_forward.3.weight"))
                 nn.init.normal_(parameter, std=0.02 / (2 * layers) ** 0.5 if residual else 0.02)
+
+    @property
+    def first_block(self) -> Block:
+        """The first block, whose keys and values follow from the inputs alone."""
+        return cast(Block, self.blocks[0])
 
     def causal(self, x_BSD: Tensor) -> tuple[Tensor, tuple[KeysValues, ...]]:
         """Whole sequences; with the states come each block's keys and values."""
