@@ -34,12 +34,12 @@ class DecoderTask:
     selects_on: str | None = field(default="ndcg@10", init=False)
 
     def __post_init__(self) -> None:
-        self._windows = Windows(self.split.train, self.model.max_items, self.batch_size, self.seed)
+        self._windows = Windows(self.split.train, self.model.max_items + 1, self.batch_size, self.seed)
         self._retriever = Retriever(self.model, self.table, self.beam_width)
 
     def batch(self, step: int) -> Batch:
-        """Windows of training sequences as codes."""
-        return self._retriever.lookup.batch(self._windows.batch(step), self.model.max_items)
+        """Windows of training sequences as codes: a full history and the item after it."""
+        return self._retriever.lookup.batch(self._windows.batch(step), self.model.max_items + 1)
 
     def loss(self, model: nn.Module, batch: Any) -> tuple[Tensor, Mapping[str, Tensor | float]]:
         """Mean cross-entropy, and that of each level."""
