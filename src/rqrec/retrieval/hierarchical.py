@@ -21,7 +21,6 @@ from rqrec.retrieval.model import Batch, ModelConfig, TrainingLoss
 class HierarchicalConfig(ModelConfig):
     """Sizes of a hierarchical model; the decoder over codes is one block of the same width and heads."""
 
-    max_items: int = 20
     decoder_embed_dim: int = 192
     attn_embed_dim: int = 192
     attn_heads: int = 6

@@ -48,7 +48,7 @@ class ModelConfig:
     """
 
     level_sizes: tuple[int, ...]
-    max_items: int = 50
+    max_items: int = 20
     decoder_embed_dim: int = 128
     attn_embed_dim: int = 128
     attn_heads: int = 4
