@@ -78,6 +78,69 @@ def test_a_beam_as_wide_as_the_catalogue_equals_exhaustive_scoring(
             assert not set(found.items[row].tolist()) & set(history.tolist()) - {PADDING}
 
 
+@settings(max_examples=40, deadline=None)
+@given(
+    seed=st.integers(0, 10**6),
+    n_items=st.integers(1, 60),
+    level_sizes=st.sampled_from([(3, 4, 5), (8, 1, 4), (2, 2, 2, 9), (40,)]),
+    share=st.floats(0, 1),
+    max_per_code=st.sampled_from([None, 1, 3]),
+)
+def test_filters_and_spread_equal_exhaustive_scoring_too(
+    seed: int, n_items: int, level_sizes: tuple[int, ...], share: float, max_per_code: int | None
+) -> None:
+    """Allowed items, seen ones and at most so many of a first code: as if the ranked catalogue were read."""
+    codes = random_codes(seed, n_items, level_sizes)
+    model, trie, lookup = (
+        random_model(seed, level_sizes, "hierarchical"),
+        Trie.build(codes),
+        CodeLookup.of(codes),
+    )
+    items = random_histories(seed, len(codes), 4, 8)
+    batch, excluded = lookup.batch(items, 6), torch.from_numpy(items)
+    allowed = torch.from_numpy(np.random.default_rng(seed).random(len(codes)) < share)
+    n = len(codes)
+    scores = score_items(model, batch, lookup.codes_NL).masked_fill(~allowed, -torch.inf)
+    ranked = rank_scores(scores, n, excluded_BX=excluded)
+
+    def found(k: int, beam_width: int) -> torch.Tensor:
+        return beam_search(
+            model,
+            batch,
+            trie,
+            k,
+            beam_width=beam_width,
+            excluded_BX=excluded,
+            allowed_N=allowed,
+            max_per_code=max_per_code,
+        ).items
+
+    wide, narrow = found(n, n), found(min(n, 5), min(n, 5))
+    for row in range(4):
+        taken: dict[int, int] = {}
+        expected = []
+        for item in ranked.items[row].tolist():
+            first = int(codes[item, 0])
+            if item != PADDING and taken.get(first, 0) < (max_per_code or n):
+                taken[first] = taken.get(first, 0) + 1
+                expected.append(item)
+        got = wide[row][wide[row] != PADDING]
+        torch.testing.assert_close(scores[row, got], scores[row, expected], atol=1e-4, rtol=0)
+        # A narrow beam may miss the best, but never comes back with less than there is, or with more.
+        few = narrow[row][narrow[row] != PADDING].tolist()
+        assert len(set(few)) == len(few) == min(len(expected), narrow.shape[1])
+        assert set(few) <= set(ranked.items[row].tolist())
+        if max_per_code is not None and few:
+            assert np.bincount(codes[few, 0]).max() <= max_per_code
+
+
+def test_no_item_of_a_code_is_refused() -> None:
+    codes = random_codes(0, 5, (3, 3))
+    batch = CodeLookup.of(codes).batch(np.full((1, 0), PADDING), 6)
+    with pytest.raises(ValueError, match="max_per_code is 0"):
+        beam_search(random_model(0, (3, 3)), batch, Trie.build(codes), 2, beam_width=5, max_per_code=0)
+
+
 def test_probabilities_of_all_items_and_all_illegal_tuples_sum_to_one() -> None:
     """Masking after the softmax: the legal items hold only the mass that the model gives them."""
     level_sizes = (3, 4, 2)
