@@ -2,7 +2,7 @@
 
 import torch
 
-from rqrec.retrieval.layers import Attention, KeysValues, RelativeBias
+from rqrec.retrieval.layers import Attention, KeysValues, RelativeBias, Transformer
 
 
 def test_relative_buckets_tell_near_places_apart_and_far_ones_by_their_order_of_magnitude() -> None:
@@ -25,6 +25,16 @@ def test_one_position_over_a_few_is_the_last_of_a_causal_pass() -> None:
     torch.manual_seed(0)
     attention, x_BSD = Attention(12, 3, dropout=0.0), torch.randn(4, 5, 12)
     whole, _ = attention.causal(x_BSD)
-    queries, keys, values = attention.project(x_BSD)
+    queries, keys, values = (part.unflatten(-1, (3, 4)) for part in attention.project(x_BSD))
     seen = [KeysValues(keys[:, place], values[:, place]) for place in range(5)]
     torch.testing.assert_close(attention.one(queries[:, -1], seen), whole[:, -1])
+
+
+def test_one_place_of_a_causal_pass_is_that_place_of_the_whole() -> None:
+    torch.manual_seed(0)
+    transformer, x_BSD = Transformer(12, 3, layers=2, dropout=0.0), torch.randn(4, 5, 12)
+    places = torch.tensor([4, 0, 2, 3])
+    states, past = transformer.causal(x_BSD)
+    state, past_of_one = transformer.at(x_BSD, places)
+    torch.testing.assert_close(state, states[torch.arange(4), places])
+    torch.testing.assert_close(past_of_one, past)

@@ -58,15 +58,14 @@ class DecoderOnly(nn.Module):
         placed = self.widen(vectors_BSE) + self.item_position(items) + self.level_position(levels)
         return self.dropout(placed)
 
-    def _read(self, codes_BTL: Tensor, positions: int) -> tuple[Tensor, tuple[KeysValues, ...]]:
-        """States [B, positions, D] over [BEGIN, codes...], cut off after `positions`."""
+    def _sequence(self, codes_BTL: Tensor, positions: int) -> Tensor:
+        """Inputs [B, positions, D]: BEGIN, codes, cut off after `positions`."""
         vectors_BSE = self.codes(codes_BTL).flatten(1, 2)
         begin_B1E = self.begin.expand(len(codes_BTL), 1, -1)
         vectors_BSE = torch.cat([begin_B1E, vectors_BSE], dim=1)[:, :positions]
         steps_S = torch.arange(positions, device=codes_BTL.device)
         n_levels = len(self.level_sizes)
-        x_BSD = self._place(vectors_BSE, steps_S // n_levels, steps_S % n_levels)
-        return self.transformer.causal(x_BSD)
+        return self._place(vectors_BSE, steps_S // n_levels, steps_S % n_levels)
 
     def _logits(self, state: Tensor, level: int) -> Tensor:
         """Logits [..., V] of one level; input and output share the code embeddings."""
@@ -77,7 +76,7 @@ class DecoderOnly(nn.Module):
     def forward(self, batch: Batch) -> TrainingLoss:
         """Cross-entropy of every code of every real item, given all codes before it; mean over codes."""
         n_items, n_levels = batch.codes_BTL.shape[1:]
-        states_BSD, _ = self._read(batch.codes_BTL, n_items * n_levels)
+        states_BSD, _ = self.transformer.causal(self._sequence(batch.codes_BTL, n_items * n_levels))
         real_BT = torch.arange(n_items, device=batch.lengths_B.device) < batch.lengths_B[:, None]
         states_MLD = states_BSD.unflatten(1, (n_items, n_levels))[real_BT]
         logits_LMV = [self._logits(states_MLD[:, level], level) for level in range(n_levels)]
@@ -87,11 +86,10 @@ class DecoderOnly(nn.Module):
         """Read each history once, an empty one included: BEGIN alone predicts a first item."""
         n_items, n_levels = batch.codes_BTL.shape[1:]
         positions = n_items * n_levels + 1
-        states_BSD, past = self._read(batch.codes_BTL, positions)
         last_B = batch.lengths_B * n_levels
-        rows_B = torch.arange(len(last_B), device=last_B.device)
+        state_BD, past = self.transformer.at(self._sequence(batch.codes_BTL, positions), last_B)
         past_mask_BS = torch.arange(positions, device=last_B.device) <= last_B[:, None]
-        return Context(states_BSD[rows_B, last_B], past, past_mask_BS, batch.lengths_B)
+        return Context(state_BD, past, past_mask_BS, batch.lengths_B)
 
     def next_level(self, context: Context, prefix_BKl: Tensor) -> Tensor:
         """Log-probabilities float32 [B, K, V] of the level after the prefix (see RetrievalModel)."""

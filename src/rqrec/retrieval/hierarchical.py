@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from rqrec.retrieval.layers import CodeEmbedding, KeysValues, Transformer
 from rqrec.retrieval.model import Batch, ModelConfig, TrainingLoss
@@ -63,19 +64,17 @@ class Hierarchical(nn.Module):
         for table in (self.item_position, self.level_position):
             nn.init.normal_(table.weight, std=0.02)
 
-    def _read(self, codes_BTL: Tensor) -> Tensor:
-        """States [B, T + 1, D] over [BEGIN, items...]."""
+    def _sequence(self, codes_BTL: Tensor) -> Tensor:
+        """Inputs [B, T + 1, D] of the transformer over items: BEGIN, items."""
         items_BTD = self.item(self.codes(codes_BTL).flatten(2))
         begin_B1D = self.begin.expand(len(codes_BTL), 1, -1)
         x_BTD = torch.cat([begin_B1D, items_BTD], dim=1)
-        x_BTD = x_BTD + self.item_position.weight[: x_BTD.shape[1]]
-        states_BTD, _ = self.transformer.causal(self.dropout(x_BTD))
-        return states_BTD
+        return self.dropout(x_BTD + self.item_position.weight[: x_BTD.shape[1]])
 
     def forward(self, batch: Batch) -> TrainingLoss:
         """Cross-entropy of every code of every real item, given all codes before it; mean over codes."""
         n_items = batch.codes_BTL.shape[1]
-        states_BTD = self._read(batch.codes_BTL[:, :-1])
+        states_BTD, _ = self.transformer.causal(self._sequence(batch.codes_BTL[:, :-1]))
         real_BT = torch.arange(n_items, device=batch.lengths_B.device) < batch.lengths_B[:, None]
         targets_ML = batch.codes_BTL[real_BT]
         codes_MLD = self.widen(self.codes(targets_ML[:, :-1]))
@@ -85,8 +84,7 @@ class Hierarchical(nn.Module):
 
     def encode(self, batch: Batch) -> Context:
         """Read each history once, an empty one included: BEGIN alone predicts a first item."""
-        rows_B = torch.arange(len(batch.lengths_B), device=batch.lengths_B.device)
-        state_BD = self._read(batch.codes_BTL)[rows_B, batch.lengths_B]
+        state_BD, _ = self.transformer.at(self._sequence(batch.codes_BTL), batch.lengths_B)
         x_B1D = self.dropout(state_BD + self.level_position.weight[0])[:, None]
         out_B1D, (past,) = self.code_decoder.causal(x_B1D)
         return Context(out_B1D[:, 0], past)
@@ -103,21 +101,24 @@ class Hierarchical(nn.Module):
             return log_probs_B1V.expand(-1, n_beams, -1)
         seen = [KeysValues(*(part.transpose(1, 2) for part in context.past))]
         for place in range(level):
-            rows_BK, x_RD, query_RHd, keys_RHd, values_RHd = self._inputs(place, prefix_BKl[:, :, place])
-            seen.append(KeysValues(keys_RHd[rows_BK], values_RHd[rows_BK]))
-        out_BKD = self.code_decoder.first_block.one(x_RD[rows_BK], query_RHd[rows_BK], seen)
+            rows_BK, tables = self._inputs(place, prefix_BKl[:, :, place])
+            x, query, keys, values = (functional.embedding(rows_BK, table_RD) for table_RD in tables)
+            seen.append(KeysValues(*map(self._heads, (keys, values))))
+        out_BKD = self.code_decoder.first_block.one(x, self._heads(query), seen)
         return self.heads[level](self.code_decoder.norm(out_BKD)).float().log_softmax(-1)
 
-    def _inputs(self, place: int, codes_BK: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-        """Inputs of the code decoder x [R, D] with their queries, keys and values [R, H, d], and rows [B, K].
+    def _heads(self, x_BKD: Tensor) -> Tensor:
+        return x_BKD.unflatten(-1, (self.config.attn_heads, -1))
+
+    def _inputs(self, place: int, codes_BK: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
+        """The code decoder's inputs [R, D] with their queries, keys and values [R, D], and rows int64 [B, K].
 
         They follow from the code alone, so that no more than the level has codes are worked out: R is the
-        number of codes asked for or of all codes, whichever is less. `rows` says which is whose, and
-        comes first.
+        number of codes asked for or of all codes, whichever is less. The rows say which is whose.
         """
         rows_VE = self.codes.rows(place)
         if codes_BK.numel() < len(rows_VE):
             rows_VE = rows_VE[codes_BK.flatten()]
             codes_BK = torch.arange(len(rows_VE), device=codes_BK.device).view_as(codes_BK)
         x_RD = self.widen(rows_VE) + self.level_position.weight[place + 1]
-        return codes_BK, x_RD, *self.code_decoder.first_block.project(x_RD)
+        return codes_BK, (x_RD, *self.code_decoder.first_block.project(x_RD))

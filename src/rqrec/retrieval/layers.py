@@ -61,8 +61,8 @@ class Attention(nn.Module):
         return q, k, v
 
     def project(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Queries, keys and values [..., H, d] of any inputs [..., D], for `one`."""
-        q, k, v = (part.unflatten(-1, (self.heads, -1)) for part in self.project_in(x).chunk(3, dim=-1))
+        """Queries, keys and values [..., D] of any inputs [..., D], the heads side by side."""
+        q, k, v = (part.contiguous() for part in self.project_in(x).chunk(3, dim=-1))
         return q, k, v
 
     def one(self, query: Tensor, seen: Sequence[KeysValues]) -> Tensor:
@@ -84,6 +84,18 @@ class Attention(nn.Module):
         dropout = self.dropout if self.training else 0.0
         out = functional.scaled_dot_product_attention(q, k, v, is_causal=True, dropout_p=dropout)
         return self.project_out(out.transpose(1, 2).flatten(2)), KeysValues(k, v)
+
+    def at(self, x_BSD: Tensor, places_B: Tensor) -> tuple[Tensor, KeysValues]:
+        """What `causal` gives at one place of each sequence [B, D], for the cost of one query."""
+        width = x_BSD.shape[2]
+        weight_q, weight_kv = self.project_in.weight.split([width, 2 * width])
+        rows_B = torch.arange(len(places_B), device=places_B.device)
+        q = functional.linear(x_BSD[rows_B, places_B][:, None], weight_q)
+        k, v = functional.linear(x_BSD, weight_kv).chunk(2, dim=-1)
+        q, k, v = (part.unflatten(-1, (self.heads, -1)).transpose(1, 2) for part in (q, k, v))
+        mask_BS = torch.arange(x_BSD.shape[1], device=places_B.device) <= places_B[:, None]
+        out = functional.scaled_dot_product_attention(q, k, v, attn_mask=mask_BS[:, None, None])
+        return self.project_out(out.flatten(1)), KeysValues(k, v)
 
     def continued(self, x_BSD: Tensor, past: KeysValues, mask_BSP: Tensor) -> Tensor:
         """Positions that go on after a past: `mask_BSP` says what each may see of past and present.
@@ -193,6 +205,12 @@ class Block(nn.Module):
         """A pass over whole sequences in which every position sees all (see Attention.biased)."""
         return self._finish(x_BSD, self.attention.biased(self.attention_norm(x_BSD), bias_BHSS))
 
+    def at(self, x_BSD: Tensor, places_B: Tensor) -> tuple[Tensor, KeysValues]:
+        """A causal pass of which only one place of each sequence is wanted, [B, D]."""
+        rows_B = torch.arange(len(places_B), device=places_B.device)
+        attended_BD, past = self.attention.at(self.attention_norm(x_BSD), places_B)
+        return self._finish(x_BSD[rows_B, places_B], attended_BD), past
+
     def continued(self, x_BSD: Tensor, past: KeysValues, mask_BSP: Tensor) -> Tensor:
         """A pass over positions that go on after `past`."""
         return self._finish(x_BSD, self.attention.continued(self.attention_norm(x_BSD), past, mask_BSP))
@@ -231,6 +249,19 @@ class Transformer(nn.Module):
             x_BSD, keys_values = block.causal(x_BSD)
             past.append(keys_values)
         return self.norm(x_BSD), tuple(past)
+
+    def at(self, x_BSD: Tensor, places_B: Tensor) -> tuple[Tensor, tuple[KeysValues, ...]]:
+        """The state [B, D] at one place of each sequence, without dropout; the last block works for it alone.
+
+        With it come each block's keys and values, of which those after the place mean nothing.
+        """
+        *blocks, last = cast(list[Block], self.blocks)
+        past = []
+        for block in blocks:
+            x_BSD, keys_values = block.causal(x_BSD)
+            past.append(keys_values)
+        state_BD, keys_values = last.at(x_BSD, places_B)
+        return self.norm(state_BD), (*past, keys_values)
 
     def continued(self, x_BSD: Tensor, past: tuple[KeysValues, ...], mask_BSP: Tensor) -> Tensor:
         """Positions that go on after `past` (see Attention.continued)."""

@@ -22,12 +22,14 @@ class Depth:
     `leaf_start` int64 [n_d + 1]: the items below node i are the leaves `leaf_start[i]:leaf_start[i + 1]`.
     `first_child` int64 [n_d + 1]: its children are nodes `first_child[i]:first_child[i + 1]` of depth d + 1.
     `code` int64 [n_d]: the last code of the node's prefix (unused at the root).
+    `n_items` int64 [n_d]: how many items are below the node.
     `first_item` int64 [n_d]: the smallest item index below the node, by which ties are broken.
     """
 
     leaf_start: Tensor
     first_child: Tensor
     code: Tensor
+    n_items: Tensor
     first_item: Tensor
     max_children: int
 
@@ -88,6 +90,7 @@ class Trie:
                     leaf_start=torch.from_numpy(np.append(start, n_items)).to(device),
                     first_child=torch.from_numpy(first_child.astype(np.int64)).to(device),
                     code=torch.from_numpy(code).to(device),
+                    n_items=torch.from_numpy(np.diff(np.append(start, n_items))).to(device),
                     first_item=torch.from_numpy(np.minimum.reduceat(order_N, start)).to(device),
                     max_children=int(np.diff(first_child).max(initial=0)),
                 )
@@ -106,7 +109,7 @@ class Trie:
         `allowed_N` bool, by item index; None allows every item. One prefix sum over the leaves.
         """
         if allowed_N is None:
-            return tuple(depth.leaf_start.diff() for depth in self.depths)
+            return tuple(depth.n_items for depth in self.depths)
         sums = functional.pad(allowed_N[self.item_of_leaf].long().cumsum(0), (1, 0))
         return tuple(sums[depth.leaf_start].diff() for depth in self.depths)
 
