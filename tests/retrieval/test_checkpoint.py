@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 import pytest
+import torch
 
 from rqrec.artifact import create
 from rqrec.data.catalog import Catalog
@@ -40,6 +41,17 @@ def test_it_is_read_as_it_was_written_and_recommends_the_same(name: str, tmp_pat
     one, other = (Retriever(c.model, c.table).recommend(histories, 5) for c in (before, after))
     assert one.items.tolist() == other.items.tolist()
     assert one.scores.tolist() == other.scores.tolist()
+
+
+def test_scores_of_all_items_are_those_of_the_search_and_sum_over_codes() -> None:
+    model, table, _ = fresh_checkpoint("hierarchical")
+    retriever, histories = Retriever(model, table), np.array([[1, 2, 3], [4, -1, -1]])
+    scores = retriever.score_items(histories)
+    assert scores.shape == (2, 30)
+    found = retriever.recommend(histories, 30, exclude_seen=False)
+    torch.testing.assert_close(found.scores, scores.gather(1, found.items), atol=1e-5, rtol=0)
+    by_code = retriever.code_log_probs(histories, np.array([7, 8]))
+    torch.testing.assert_close(by_code.sum(1), scores[[0, 1], [7, 8]], atol=1e-5, rtol=0)
 
 
 @pytest.mark.parametrize(

@@ -52,6 +52,15 @@ def test_nodes_are_emptied_by_their_last_allowed_item_whatever_padding_and_repea
     assert [set(row) - {2} for row in emptied.tolist()] == [{0}, set(), {0}]
 
 
+def test_items_beside_an_item_share_its_first_codes() -> None:
+    trie = Trie.build(np.array([[1, 0], [0, 0], [0, 1], [0, 2]]))
+    assert [sorted(trie.items_beside(2, depth).tolist()) for depth in range(3)] == [
+        [0, 1, 2, 3],
+        [1, 2, 3],
+        [2],
+    ]
+
+
 def test_repeated_tuples_are_refused_by_name() -> None:
     with pytest.raises(ValueError, match=r"Items 0 and 2 have the same semantic ID \(1, 1\)"):
         Trie.build(np.array([[1, 1], [0, 1], [1, 1]]))

@@ -103,6 +103,12 @@ class Trie:
             leaf_of_item=torch.from_numpy(leaf_of_item).to(device),
         )
 
+    def items_beside(self, item: int, depth: int) -> Tensor:
+        """Item indices int64 of all items with the first `depth` codes of an item, it included."""
+        leaf_start = self.depths[depth].leaf_start
+        node = torch.searchsorted(leaf_start, self.leaf_of_item[item], right=True) - 1
+        return self.item_of_leaf[leaf_start[node] : leaf_start[node + 1]]
+
     def allowed_below(self, allowed_N: Tensor | None) -> tuple[Tensor, ...]:
         """How many allowed items are below each node, int64 [n_d] for each depth d.
 
