@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rqrec.data.ids import PADDING
+from rqrec.retrieval.architectures import ARCHITECTURES, AnyModel, architecture, build_model
 from rqrec.retrieval.beam_search import beam_search, order_keys, rank_scores, score_items
-from rqrec.retrieval.decoder_only import DecoderOnly, DecoderOnlyConfig
 from rqrec.retrieval.model import Batch, CodeLookup
 from rqrec.tokenizer.trie import Trie
 
@@ -24,10 +24,12 @@ def random_codes(seed: int, n_items: int, level_sizes: tuple[int, ...]) -> np.nd
     return every[chosen]
 
 
-def random_model(seed: int, level_sizes: tuple[int, ...], max_items: int = 6) -> DecoderOnly:
+architectures = pytest.mark.parametrize("name", ARCHITECTURES)
+
+
+def random_model(seed: int, level_sizes: tuple[int, ...], name: str = "decoder_only") -> AnyModel:
     torch.manual_seed(seed)
-    config = DecoderOnlyConfig(level_sizes, max_items, 12, 16, attn_heads=2, attn_layers=2, attn_dropout=0.1)
-    model = DecoderOnly(config).eval()
+    model = build_model(architecture(name).config(level_sizes, 6, 12, 16, 2, 2, 0.1)).eval()
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.mul_(3.0)  # far from uniform, so that an error in a score shows
@@ -43,6 +45,7 @@ def random_histories(seed: int, n_items: int, n_users: int, longest: int) -> np.
     return histories
 
 
+@architectures
 @settings(max_examples=25, deadline=None)
 @given(
     seed=st.integers(0, 10**6),
@@ -51,10 +54,10 @@ def random_histories(seed: int, n_items: int, n_users: int, longest: int) -> np.
     exclude=st.booleans(),
 )
 def test_a_beam_as_wide_as_the_catalogue_equals_exhaustive_scoring(
-    seed: int, n_items: int, level_sizes: tuple[int, ...], exclude: bool
+    name: str, seed: int, n_items: int, level_sizes: tuple[int, ...], exclude: bool
 ) -> None:
     codes = random_codes(seed, n_items, level_sizes)
-    model, trie, lookup = random_model(seed, level_sizes), Trie.build(codes), CodeLookup.of(codes)
+    model, trie, lookup = random_model(seed, level_sizes, name), Trie.build(codes), CodeLookup.of(codes)
     items = random_histories(seed, len(codes), 4, 8)
     batch = lookup.batch(items, model.max_items)
     excluded = torch.from_numpy(items) if exclude else None
@@ -73,6 +76,69 @@ def test_a_beam_as_wide_as_the_catalogue_equals_exhaustive_scoring(
     if exclude:
         for row, history in enumerate(items):
             assert not set(found.items[row].tolist()) & set(history.tolist()) - {PADDING}
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    seed=st.integers(0, 10**6),
+    n_items=st.integers(1, 60),
+    level_sizes=st.sampled_from([(3, 4, 5), (8, 1, 4), (2, 2, 2, 9), (40,)]),
+    share=st.floats(0, 1),
+    max_per_code=st.sampled_from([None, 1, 3]),
+)
+def test_filters_and_spread_equal_exhaustive_scoring_too(
+    seed: int, n_items: int, level_sizes: tuple[int, ...], share: float, max_per_code: int | None
+) -> None:
+    """Allowed items, seen ones and at most so many of a first code: as if the ranked catalogue were read."""
+    codes = random_codes(seed, n_items, level_sizes)
+    model, trie, lookup = (
+        random_model(seed, level_sizes, "hierarchical"),
+        Trie.build(codes),
+        CodeLookup.of(codes),
+    )
+    items = random_histories(seed, len(codes), 4, 8)
+    batch, excluded = lookup.batch(items, 6), torch.from_numpy(items)
+    allowed = torch.from_numpy(np.random.default_rng(seed).random(len(codes)) < share)
+    n = len(codes)
+    scores = score_items(model, batch, lookup.codes_NL).masked_fill(~allowed, -torch.inf)
+    ranked = rank_scores(scores, n, excluded_BX=excluded)
+
+    def found(k: int, beam_width: int) -> torch.Tensor:
+        return beam_search(
+            model,
+            batch,
+            trie,
+            k,
+            beam_width=beam_width,
+            excluded_BX=excluded,
+            allowed_N=allowed,
+            max_per_code=max_per_code,
+        ).items
+
+    wide, narrow = found(n, n), found(min(n, 5), min(n, 5))
+    for row in range(4):
+        taken: dict[int, int] = {}
+        expected = []
+        for item in ranked.items[row].tolist():
+            first = int(codes[item, 0])
+            if item != PADDING and taken.get(first, 0) < (max_per_code or n):
+                taken[first] = taken.get(first, 0) + 1
+                expected.append(item)
+        got = wide[row][wide[row] != PADDING]
+        torch.testing.assert_close(scores[row, got], scores[row, expected], atol=1e-4, rtol=0)
+        # A narrow beam may miss the best, but never comes back with less than there is, or with more.
+        few = narrow[row][narrow[row] != PADDING].tolist()
+        assert len(set(few)) == len(few) == min(len(expected), narrow.shape[1])
+        assert set(few) <= set(ranked.items[row].tolist())
+        if max_per_code is not None and few:
+            assert np.bincount(codes[few, 0]).max() <= max_per_code
+
+
+def test_no_item_of_a_code_is_refused() -> None:
+    codes = random_codes(0, 5, (3, 3))
+    batch = CodeLookup.of(codes).batch(np.full((1, 0), PADDING), 6)
+    with pytest.raises(ValueError, match="max_per_code is 0"):
+        beam_search(random_model(0, (3, 3)), batch, Trie.build(codes), 2, beam_width=5, max_per_code=0)
 
 
 def test_probabilities_of_all_items_and_all_illegal_tuples_sum_to_one() -> None:
@@ -100,10 +166,11 @@ def test_a_forced_continuation_still_costs_its_log_probability() -> None:
     assert score_of_item_0 < first_level[0, 0, 0].item() - 1e-3
 
 
-@pytest.mark.parametrize("seed", range(5))
-def test_beam_of_one_is_greedy(seed: int) -> None:
+@architectures
+@pytest.mark.parametrize("seed", range(3))
+def test_beam_of_one_is_greedy(seed: int, name: str) -> None:
     codes = random_codes(seed, 40, (6, 6, 6))
-    model = random_model(seed, (6, 6, 6))
+    model = random_model(seed, (6, 6, 6), name)
     batch = CodeLookup.of(codes).batch(random_histories(seed, 40, 3, 5), model.max_items)
     found = beam_search(model, batch, Trie.build(codes), 1, beam_width=1)
     context = model.encode(batch)
@@ -118,9 +185,10 @@ def test_beam_of_one_is_greedy(seed: int) -> None:
         assert codes[found.items[row, 0]].tolist() == prefix
 
 
-def test_a_batch_gives_each_user_what_the_user_gets_alone() -> None:
+@architectures
+def test_a_batch_gives_each_user_what_the_user_gets_alone(name: str) -> None:
     codes = random_codes(3, 50, (5, 5, 5))
-    model, trie, lookup = random_model(3, (5, 5, 5)), Trie.build(codes), CodeLookup.of(codes)
+    model, trie, lookup = random_model(3, (5, 5, 5), name), Trie.build(codes), CodeLookup.of(codes)
     items = random_histories(3, 50, 7, 9)
     together = beam_search(model, lookup.batch(items, 6), trie, 5, beam_width=8)
     for row, history in enumerate(items):
@@ -155,9 +223,10 @@ def test_exclusion_never_starves_a_narrow_beam() -> None:
     assert sorted(found.items[0].tolist()) == [8, 9]
 
 
-def test_ties_go_to_the_lower_item_index() -> None:
+@architectures
+def test_ties_go_to_the_lower_item_index(name: str) -> None:
     codes = random_codes(6, 30, (4, 4, 4))
-    model = random_model(6, (4, 4, 4))
+    model = random_model(6, (4, 4, 4), name)
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.zero_()  # every item has the same probability
@@ -183,9 +252,30 @@ def test_a_beam_narrower_than_k_is_refused() -> None:
         beam_search(model, batch, Trie.build(codes), 10, beam_width=5)
 
 
-def test_one_item_and_items_that_share_all_but_the_last_code() -> None:
+@architectures
+def test_one_item_and_items_that_share_all_but_the_last_code(name: str) -> None:
     for codes in (np.array([[2, 1, 0]]), np.array([[1, 1, i] for i in range(9)])):
-        model = random_model(7, (3, 3, 9))
+        model = random_model(7, (3, 3, 9), name)
         batch = CodeLookup.of(codes).batch(np.full((2, 0), PADDING), 6)
         found = beam_search(model, batch, Trie.build(codes), len(codes), beam_width=len(codes))
         assert sorted(found.items[0].tolist()) == list(range(len(codes)))
+
+
+@pytest.mark.slow
+@architectures
+def test_a_catalogue_of_100_000_items(name: str) -> None:
+    """Uneven codes, seen items among the likeliest: the search finds what scoring its own finds says."""
+    rng = np.random.default_rng(8)
+    codes = np.unique((64 * rng.random((130_000, 4)) ** 2).astype(int), axis=0)[:100_000]
+    rng.shuffle(codes)
+    assert len(codes) == 100_000
+    model, trie, lookup = random_model(8, (64,) * 4, name), Trie.build(codes), CodeLookup.of(codes)
+    first = beam_search(model, lookup.batch(np.array([[1, 2, 3]]), 6), trie, 50, beam_width=100)
+    seen = np.concatenate([[[1, 2, 3]], first.items[:, :20].numpy()], axis=1)
+    batch = lookup.batch(np.array([[1, 2, 3]]), 6)
+    found = beam_search(model, batch, trie, 50, beam_width=100, excluded_BX=torch.from_numpy(seen))
+    assert not set(found.items[0].tolist()) & set(seen[0].tolist())
+    assert found.items[0].unique().numel() == 50
+    assert (found.scores.diff() <= 0).all()
+    exact = score_items(model, batch, torch.from_numpy(codes[found.items[0]]))
+    torch.testing.assert_close(found.scores, exact, atol=1e-4, rtol=0)

@@ -1,4 +1,4 @@
-"""What every architecture must do; a new one joins by one line in ARCHITECTURES."""
+"""What every architecture must do; a new one joins by its line in ARCHITECTURES."""
 
 from collections.abc import Callable
 
@@ -6,21 +6,25 @@ import numpy as np
 import pytest
 import torch
 
+from rqrec.retrieval.architectures import ARCHITECTURES, AnyModel, architecture, build_model
 from rqrec.retrieval.beam_search import beam_search, score_items
-from rqrec.retrieval.decoder_only import DecoderOnly, DecoderOnlyConfig
-from rqrec.retrieval.model import Batch, CodeLookup
+from rqrec.retrieval.model import Batch, CodeLookup, ModelConfig
 from rqrec.tokenizer.trie import Trie
 
 SIZES = (4, 3, 5)
 
 
-def decoder_only(dropout: float = 0.0) -> DecoderOnly:
-    torch.manual_seed(0)
-    return DecoderOnly(DecoderOnlyConfig(SIZES, 6, 12, 16, 2, 2, dropout))
+def maker(name: str) -> Callable:
+    def make(dropout: float = 0.0) -> AnyModel:
+        torch.manual_seed(0)
+        return build_model(architecture(name).config(SIZES, 6, 12, 16, 2, 2, dropout))
+
+    return make
 
 
-ARCHITECTURES = [pytest.param(decoder_only, id="decoder_only")]
-architectures = pytest.mark.parametrize("make", ARCHITECTURES)
+CAUSAL = ["decoder_only", "hierarchical"]  # every item of a sequence is a target at once
+architectures = pytest.mark.parametrize("make", [*map(maker, ARCHITECTURES)], ids=ARCHITECTURES)
+causal_ones = pytest.mark.parametrize("make", [*map(maker, CAUSAL)], ids=CAUSAL)
 
 
 def random_batch(n_batch: int = 5, n_items: int = 6, seed: int = 0) -> Batch:
@@ -69,7 +73,7 @@ def test_what_stands_in_the_padding_is_never_looked_at(make: Callable) -> None:
     assert model(batch).total == model(Batch(other, batch.lengths_B)).total
 
 
-@architectures
+@causal_ones
 def test_the_loss_is_the_mean_of_what_decoding_says(make: Callable) -> None:
     """Teacher forcing and generation are the same model: every item is a target, given those before it."""
     model, batch = make().eval(), random_batch()
@@ -86,6 +90,25 @@ def test_the_loss_is_the_mean_of_what_decoding_says(make: Callable) -> None:
     expected = [np.mean(losses) for losses in by_level]
     np.testing.assert_allclose(loss.by_level_L.numpy(), expected, atol=1e-5)
     assert loss.total.item() == pytest.approx(np.mean(expected), abs=1e-5)
+
+
+def test_the_encoder_decoder_learns_from_every_cut_and_is_judged_on_the_last() -> None:
+    model, batch = maker("encoder_decoder")(), random_batch()
+    by_item = []
+    for row, length in enumerate(batch.lengths_B.tolist()):
+        for item in range(length):
+            short = Batch(batch.codes_BTL[row : row + 1, : item + 1], torch.tensor([item + 1]))
+            scores = score_items(model.eval(), short._replace(lengths_B=torch.tensor([item])), all_codes())
+            place = (all_codes() == batch.codes_BTL[row, item]).all(1).nonzero().item()
+            assert model(short).total.item() == pytest.approx(-scores[0, place].item() / 3, abs=1e-5)
+            by_item.append((row, -scores[0, place].item() / 3))
+    last = [next(loss for r, loss in reversed(by_item) if r == row) for row in range(5)]
+    assert model(batch).total.item() == pytest.approx(np.mean(last), abs=1e-5)
+    # Training draws an item of each sequence uniformly.
+    expected = np.mean([np.mean([loss for r, loss in by_item if r == row]) for row in range(5)])
+    drawn = [model.train()(batch).total.item() for _ in range(400)]
+    assert np.mean(drawn) == pytest.approx(expected, abs=4 * np.std(drawn) / 20)
+    assert np.std(drawn) > 0
 
 
 @architectures
@@ -105,10 +128,17 @@ def test_the_future_does_not_leak_into_the_past(make: Callable) -> None:
 @architectures
 def test_every_parameter_gets_a_gradient(make: Callable) -> None:
     model = make().train()
-    model(random_batch()).total.backward()
+    model(random_batch(n_items=model.max_items + 1)).total.backward()
     without = [name for name, p in model.named_parameters() if p.grad is None or not p.grad.any()]
-    # The row after a full history is a place for generation alone, within a parameter that is trained.
     assert without == []
+
+
+@causal_ones
+def test_every_place_is_trained(make: Callable) -> None:
+    """An item after a full history is a target, as it is when recommending."""
+    model = make().train()
+    model(random_batch(n_items=model.max_items + 1)).total.backward()
+    assert model.item_position.weight.grad.any(dim=1).all()
 
 
 @architectures
@@ -116,8 +146,9 @@ def test_it_overfits_one_batch(make: Callable) -> None:
     model = make().train()
     codes = random_batch().codes_BTL.clone()
     codes[:, 0] = all_codes()[torch.arange(5) * 12]  # five different first items tell the histories apart
-    batch = Batch(codes, torch.full((5,), 6))
-    optimizer = torch.optim.Adam(model.parameters(), lr=1e-2)
+    # Copies, since the encoder-decoder draws one target of each sequence at a step.
+    batch = Batch(codes.repeat(8, 1, 1), torch.full((40,), 6))
+    optimizer = torch.optim.Adam(model.parameters(), lr=3e-3)
     for _ in range(300):
         loss = model(batch)
         optimizer.zero_grad()
@@ -168,4 +199,4 @@ def test_the_most_recent_items_are_read_of_a_long_history() -> None:
 )
 def test_sizes_that_cannot_be_are_refused(change: dict, message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        DecoderOnly(DecoderOnlyConfig(**{"level_sizes": SIZES, **change}))
+        ModelConfig(**{"level_sizes": SIZES, **change})

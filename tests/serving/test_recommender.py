@@ -1,6 +1,7 @@
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from rqrec import Recommender
@@ -48,6 +49,67 @@ def test_one_user_gets_the_same_alone_and_in_a_batch(recommender: Recommender) -
     for history, expected in zip(histories, together, strict=True):
         (alone,) = recommender.recommend([history], k=5)
         assert [item.item_id for item in alone] == [item.item_id for item in expected]
+
+
+def test_only_allowed_items_come_back_and_no_blocked_ones(recommender: Recommender) -> None:
+    history = items(0, 1, 2)
+    everything = recommender.recommend([history], k=48)[0]
+    assert (len(everything), everything.n_allowed) == (45, 45)
+    for allow, block in ((items(2, 3, 30, 40), None), (None, items(3, 4)), (items(3, 4, 5), items(3))):
+        (found,) = recommender.recommend([history], k=48, allow=allow, block=block)
+        kept = [
+            item
+            for item in everything
+            if (allow is None or item.item_id in allow) and item.item_id not in (block or ())
+        ]
+        assert [item.item_id for item in found] == [item.item_id for item in kept]
+        assert found[0].score == pytest.approx(kept[0].score, abs=1e-5)
+        assert found.n_allowed == len(kept)
+    (seen,) = recommender.recommend([history], k=48, allow=items(2, 3), exclude_seen=False)
+    assert (len(seen), seen.n_allowed) == (2, 2)
+
+
+def test_fewer_than_k_are_allowed_and_it_says_so(recommender: Recommender) -> None:
+    (found,) = recommender.recommend([items(1, 1, 2)], k=10, allow=items(1, 5, 9))
+    assert [len(found), found.n_allowed] == [2, 2]
+    (nothing,) = recommender.recommend([[]], k=10, allow=[])
+    assert [len(nothing), nothing.n_allowed] == [0, 0]
+
+
+def test_variety_spreads_over_first_codes(recommender: Recommender) -> None:
+    (found,) = recommender.recommend([items(8, 9)], k=4, max_per_code=1)
+    assert len({item.semantic_id[0] for item in found}) == len(found) == 4
+    assert found[0] == recommender.recommend([items(8, 9)], k=1)[0][0]
+
+
+def test_unknown_ids_are_skipped_when_asked_and_listed(recommender: Recommender) -> None:
+    history = ["gone", *items(3, 4), "lost"]
+    (found,) = recommender.recommend([history], k=5, block=["never"], unknown="skip")
+    assert found.skipped == ("gone", "lost", "never")
+    assert found.items == recommender.recommend([items(3, 4)], k=5)[0].items
+    with pytest.raises(UnknownIdError, match="'never'"):
+        recommender.recommend([items(3)], block=["never"])
+    with pytest.raises(ValueError, match="unknown is 'ignore': use 'raise' or 'skip'"):
+        recommender.recommend([items(3)], unknown="ignore")  # type: ignore[arg-type]
+
+
+def test_an_explanation_is_the_path_of_codes_to_an_item(recommender: Recommender) -> None:
+    history = items(8, 9, 10)
+    (best, *_) = recommender.recommend([history], k=3)[0]
+    explained = recommender.explain(history, best.item_id)
+    assert explained.recommendation.item_id == best.item_id
+    assert explained.recommendation.score == pytest.approx(best.score, abs=1e-5)
+    assert np.log([step.probability for step in explained.path]).sum() == pytest.approx(best.score, abs=1e-4)
+    assert tuple(step.code for step in explained.path) == best.semantic_id
+    codes = recommender.table.codes_NL
+    for level, step in enumerate(explained.path, start=1):
+        beside = [
+            f"item {i}" for i, row in enumerate(codes) if tuple(row[:level]) == best.semantic_id[:level]
+        ]
+        assert step.n_items == len(beside)
+        assert len(step.others) == min(3, len(beside) - 1)
+        assert set(step.others) < set(beside)
+        assert best.item_id not in step.others
 
 
 def test_unknown_ids_and_k_below_one_are_sentences(recommender: Recommender) -> None:

@@ -33,12 +33,32 @@ def test_children_and_ranges_equal_a_search_by_hand(seed: int, n_items: int, n_l
     assert trie.item_of_leaf[trie.leaf_of_item].tolist() == list(range(len(codes)))
 
 
-def test_counts_of_allowed_items_ignore_padding_and_repeats() -> None:
-    codes = np.array([[1, 0], [0, 0], [0, 1], [0, 2]])
-    trie = Trie.build(codes)
-    excluded = trie.excluded_leaves(torch.tensor([[1, 1, 3, -1], [-1, -1, -1, -1]]))
-    counts = trie.n_allowed(1, torch.tensor([[0, 1], [0, 1]]), excluded)
-    assert counts.tolist() == [[1, 1], [3, 1]]
+def test_counts_of_allowed_items_are_those_of_the_leaves_below() -> None:
+    trie = Trie.build(np.array([[1, 0], [0, 0], [0, 1], [0, 2]]))
+    assert [counts.tolist() for counts in trie.allowed_below(None)] == [[4], [3, 1], [1, 1, 1, 1]]
+    allowed = torch.tensor([True, False, True, False])
+    assert [counts.tolist() for counts in trie.allowed_below(allowed)] == [[2], [1, 1], [0, 1, 0, 1]]
+
+
+def test_nodes_are_emptied_by_their_last_allowed_item_whatever_padding_and_repeats() -> None:
+    trie = Trie.build(np.array([[1, 0], [0, 0], [0, 1], [0, 2]]))
+    items = torch.tensor([[1, 1, 3, -1], [-1, -1, -1, -1], [3, 2, 1, 2]])
+    for allowed, expected in ((None, [set(), set(), {0}]), ([True, False, True, True], [set(), set(), {0}])):
+        allowed = None if allowed is None else torch.tensor(allowed)
+        emptied = trie.emptied(1, trie.excluded_leaves(items, allowed), trie.allowed_below(allowed)[1])
+        assert [set(row) - {2} for row in emptied.tolist()] == expected
+    allowed = torch.tensor([True, True, False, True])
+    emptied = trie.emptied(1, trie.excluded_leaves(items, allowed), trie.allowed_below(allowed)[1])
+    assert [set(row) - {2} for row in emptied.tolist()] == [{0}, set(), {0}]
+
+
+def test_items_beside_an_item_share_its_first_codes() -> None:
+    trie = Trie.build(np.array([[1, 0], [0, 0], [0, 1], [0, 2]]))
+    assert [sorted(trie.items_beside(2, depth).tolist()) for depth in range(3)] == [
+        [0, 1, 2, 3],
+        [1, 2, 3],
+        [2],
+    ]
 
 
 def test_repeated_tuples_are_refused_by_name() -> None:

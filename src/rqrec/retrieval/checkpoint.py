@@ -9,7 +9,7 @@ from safetensors import SafetensorError
 
 from rqrec.artifact import atomic_write, find, read_json, read_manifest, write_json
 from rqrec.data.catalog import Catalog
-from rqrec.retrieval.decoder_only import DecoderOnly, DecoderOnlyConfig
+from rqrec.retrieval.architectures import AnyModel, architecture, build_model, name_of
 from rqrec.tokenizer.semantic_ids import SemanticIdTable
 
 CONFIG_FILE = "config.json"
@@ -19,15 +19,15 @@ WEIGHTS_FILE = "model.safetensors"
 class Checkpoint(NamedTuple):
     """A model with the semantic IDs that it generates and the items that they stand for."""
 
-    model: DecoderOnly
+    model: AnyModel
     table: SemanticIdTable
     catalog: Catalog
 
 
 def write_checkpoint(folder: Path, checkpoint: Checkpoint) -> None:
     """Write configuration, weights, semantic-ID table and catalogue into `folder`."""
-    config = {"architecture": "decoder_only", **asdict(checkpoint.model.config)}
-    write_json(folder / CONFIG_FILE, config)
+    config = checkpoint.model.config
+    write_json(folder / CONFIG_FILE, {"architecture": name_of(config), **asdict(config)})
     weights = {name: tensor.contiguous() for name, tensor in checkpoint.model.state_dict().items()}
     with atomic_write(folder / WEIGHTS_FILE) as file:
         file.write(safetensors.torch.save(weights))
@@ -43,11 +43,10 @@ def read_checkpoint(folder: Path) -> Checkpoint:
     folder = find(folder, "retrieval")
     read_manifest(folder, "retrieval", verify=True)
     config: dict[str, Any] = read_json(folder / CONFIG_FILE)
-    if (architecture := config.pop("architecture", None)) != "decoder_only":
-        raise ValueError(
-            f"{folder} has the architecture {architecture!r}; this version reads 'decoder_only'."
-        )
-    model = DecoderOnly(DecoderOnlyConfig(**config))
+    try:
+        model = build_model(architecture(config.pop("architecture", "")).config(**config))
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{folder / CONFIG_FILE} is of another version of rqrec: {error}") from error
     try:
         model.load_state_dict(safetensors.torch.load_file(folder / WEIGHTS_FILE))
     except (SafetensorError, RuntimeError) as error:

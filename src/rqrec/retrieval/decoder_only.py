@@ -11,37 +11,12 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from rqrec.retrieval.layers import CodeEmbedding, KeysValues, Transformer
-from rqrec.retrieval.model import Batch, TrainingLoss
+from rqrec.retrieval.model import Batch, ModelConfig, TrainingLoss
 
 
 @dataclass(frozen=True)
-class DecoderOnlyConfig:
-    """Sizes of a decoder-only model.
-
-    level_sizes: codes at each level, the deduplication level included (codes)
-    max_items: items of history that are read, the most recent (items)
-    decoder_embed_dim: width of a code's embedding
-    attn_embed_dim, attn_heads, attn_layers: width, heads and depth of the transformer
-    attn_dropout: dropout on attention, feed-forward, residual and embedding (probability)
-    """
-
-    level_sizes: tuple[int, ...]
-    max_items: int = 50
-    decoder_embed_dim: int = 128
-    attn_embed_dim: int = 128
-    attn_heads: int = 4
-    attn_layers: int = 2
-    attn_dropout: float = 0.1
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "level_sizes", tuple(self.level_sizes))
-        for name in ("max_items", "decoder_embed_dim", "attn_embed_dim", "attn_heads", "attn_layers"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} is {getattr(self, name)}, but must be at least 1.")
-        if not 0 <= self.attn_dropout < 1:
-            raise ValueError(f"attn_dropout is {self.attn_dropout}, but must be in [0, 1).")
-        if not self.level_sizes or min(self.level_sizes) < 1:
-            raise ValueError(f"level_sizes is {self.level_sizes}, but every level needs at least 1 code.")
+class DecoderOnlyConfig(ModelConfig):
+    """Sizes of a decoder-only model."""
 
 
 class Context(NamedTuple):
@@ -83,15 +58,14 @@ class DecoderOnly(nn.Module):
         placed = self.widen(vectors_BSE) + self.item_position(items) + self.level_position(levels)
         return self.dropout(placed)
 
-    def _read(self, codes_BTL: Tensor, positions: int) -> tuple[Tensor, tuple[KeysValues, ...]]:
-        """States [B, positions, D] over [BEGIN, codes...], cut off after `positions`."""
+    def _sequence(self, codes_BTL: Tensor, positions: int) -> Tensor:
+        """Inputs [B, positions, D]: BEGIN, codes, cut off after `positions`."""
         vectors_BSE = self.codes(codes_BTL).flatten(1, 2)
         begin_B1E = self.begin.expand(len(codes_BTL), 1, -1)
         vectors_BSE = torch.cat([begin_B1E, vectors_BSE], dim=1)[:, :positions]
         steps_S = torch.arange(positions, device=codes_BTL.device)
         n_levels = len(self.level_sizes)
-        x_BSD = self._place(vectors_BSE, steps_S // n_levels, steps_S % n_levels)
-        return self.transformer.causal(x_BSD)
+        return self._place(vectors_BSE, steps_S // n_levels, steps_S % n_levels)
 
     def _logits(self, state: Tensor, level: int) -> Tensor:
         """Logits [..., V] of one level; input and output share the code embeddings."""
@@ -102,29 +76,20 @@ class DecoderOnly(nn.Module):
     def forward(self, batch: Batch) -> TrainingLoss:
         """Cross-entropy of every code of every real item, given all codes before it; mean over codes."""
         n_items, n_levels = batch.codes_BTL.shape[1:]
-        states_BSD, _ = self._read(batch.codes_BTL, n_items * n_levels)
+        states_BSD, _ = self.transformer.causal(self._sequence(batch.codes_BTL, n_items * n_levels))
         real_BT = torch.arange(n_items, device=batch.lengths_B.device) < batch.lengths_B[:, None]
         states_MLD = states_BSD.unflatten(1, (n_items, n_levels))[real_BT]
-        targets_ML = batch.codes_BTL[real_BT]
-        losses_L = torch.stack(
-            [
-                functional.cross_entropy(
-                    self._logits(states_MLD[:, level], level).float(), targets_ML[:, level]
-                )
-                for level in range(n_levels)
-            ]
-        )
-        return TrainingLoss(losses_L.mean(), losses_L.detach())
+        logits_LMV = [self._logits(states_MLD[:, level], level) for level in range(n_levels)]
+        return TrainingLoss.of(logits_LMV, batch.codes_BTL[real_BT])
 
     def encode(self, batch: Batch) -> Context:
         """Read each history once, an empty one included: BEGIN alone predicts a first item."""
         n_items, n_levels = batch.codes_BTL.shape[1:]
         positions = n_items * n_levels + 1
-        states_BSD, past = self._read(batch.codes_BTL, positions)
         last_B = batch.lengths_B * n_levels
-        rows_B = torch.arange(len(last_B), device=last_B.device)
+        state_BD, past = self.transformer.at(self._sequence(batch.codes_BTL, positions), last_B)
         past_mask_BS = torch.arange(positions, device=last_B.device) <= last_B[:, None]
-        return Context(states_BSD[rows_B, last_B], past, past_mask_BS, batch.lengths_B)
+        return Context(state_BD, past, past_mask_BS, batch.lengths_B)
 
     def next_level(self, context: Context, prefix_BKl: Tensor) -> Tensor:
         """Log-probabilities float32 [B, K, V] of the level after the prefix (see RetrievalModel)."""

@@ -1,8 +1,11 @@
 """The parts that the retrieval models share.
 
-Shapes: B batch, S positions, D width, H heads, d width of a head, L levels, V codes of a level.
+Shapes: B batch, S positions, P other positions, D width, H heads, d width of a head, L levels, V codes of a
+level.
 """
 
+import math
+from collections.abc import Sequence
 from typing import NamedTuple, cast
 
 import torch
@@ -48,8 +51,6 @@ class Attention(nn.Module):
 
     def __init__(self, width: int, heads: int, dropout: float) -> None:
         super().__init__()
-        if width % heads:
-            raise ValueError(f"attn_embed_dim {width} is not a multiple of attn_heads {heads}.")
         self.heads, self.dropout = heads, dropout
         self.project_in = nn.Linear(width, 3 * width, bias=False)
         self.project_out = nn.Linear(width, width, bias=False)
@@ -59,12 +60,42 @@ class Attention(nn.Module):
         q, k, v = (part.unflatten(-1, (self.heads, -1)).transpose(1, 2) for part in (q, k, v))
         return q, k, v
 
+    def project(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Queries, keys and values [..., D] of any inputs [..., D], the heads side by side."""
+        q, k, v = (part.contiguous() for part in self.project_in(x).chunk(3, dim=-1))
+        return q, k, v
+
+    def one(self, query: Tensor, seen: Sequence[KeysValues]) -> Tensor:
+        """One position's query [..., H, d] over a few positions, each with keys and values of that shape.
+
+        For short sequences in great number (a beam's codes), where calling a kernel for each would cost
+        more than the sums.
+        """
+        scores = torch.stack([(query * keys).sum(-1) for keys, _ in seen]) / query.shape[-1] ** 0.5
+        weights = scores.softmax(0).unsqueeze(-1)
+        out = weights[0] * seen[0].values
+        for weight, (_, values) in zip(weights[1:], seen[1:], strict=True):
+            out = torch.addcmul(out, weight, values)
+        return self.project_out(out.flatten(-2))
+
     def causal(self, x_BSD: Tensor) -> tuple[Tensor, KeysValues]:
         """Each position attends to itself and those before it."""
         q, k, v = self._split(x_BSD)
         dropout = self.dropout if self.training else 0.0
         out = functional.scaled_dot_product_attention(q, k, v, is_causal=True, dropout_p=dropout)
         return self.project_out(out.transpose(1, 2).flatten(2)), KeysValues(k, v)
+
+    def at(self, x_BSD: Tensor, places_B: Tensor) -> tuple[Tensor, KeysValues]:
+        """What `causal` gives at one place of each sequence [B, D], for the cost of one query."""
+        width = x_BSD.shape[2]
+        weight_q, weight_kv = self.project_in.weight.split([width, 2 * width])
+        rows_B = torch.arange(len(places_B), device=places_B.device)
+        q = functional.linear(x_BSD[rows_B, places_B][:, None], weight_q)
+        k, v = functional.linear(x_BSD, weight_kv).chunk(2, dim=-1)
+        q, k, v = (part.unflatten(-1, (self.heads, -1)).transpose(1, 2) for part in (q, k, v))
+        mask_BS = torch.arange(x_BSD.shape[1], device=places_B.device) <= places_B[:, None]
+        out = functional.scaled_dot_product_attention(q, k, v, attn_mask=mask_BS[:, None, None])
+        return self.project_out(out.flatten(1)), KeysValues(k, v)
 
     def continued(self, x_BSD: Tensor, past: KeysValues, mask_BSP: Tensor) -> Tensor:
         """Positions that go on after a past: `mask_BSP` says what each may see of past and present.
@@ -76,6 +107,68 @@ class Attention(nn.Module):
         values = torch.cat([past.values, v], dim=2)
         out = functional.scaled_dot_product_attention(q, keys, values, attn_mask=mask_BSP[:, None])
         return self.project_out(out.transpose(1, 2).flatten(2))
+
+    def biased(self, x_BSD: Tensor, bias_BHSS: Tensor) -> Tensor:
+        """Every position attends to all, with a bias on the logits: minus infinity hides a position."""
+        q, k, v = self._split(x_BSD)
+        dropout = self.dropout if self.training else 0.0
+        out = functional.scaled_dot_product_attention(q, k, v, attn_mask=bias_BHSS, dropout_p=dropout)
+        return self.project_out(out.transpose(1, 2).flatten(2))
+
+
+class CrossAttention(nn.Module):
+    """Multi-head attention of one sequence to another, the memory (arXiv 1706.03762, section 3.2.3)."""
+
+    def __init__(self, width: int, heads: int, dropout: float) -> None:
+        super().__init__()
+        self.heads, self.dropout = heads, dropout
+        self.query = nn.Linear(width, width, bias=False)
+        self.keys_values = nn.Linear(width, 2 * width, bias=False)
+        self.project_out = nn.Linear(width, width, bias=False)
+
+    def memory(self, memory_BSD: Tensor) -> KeysValues:
+        """The memory's keys and values, worked out once for all that attends to it."""
+        parts = self.keys_values(memory_BSD).chunk(2, dim=-1)
+        return KeysValues(*(part.unflatten(-1, (self.heads, -1)).transpose(1, 2) for part in parts))
+
+    def forward(self, x_BPD: Tensor, memory: KeysValues, mask_BS: Tensor) -> Tensor:
+        """P positions attend to those of the memory for which the mask is True."""
+        q = self.query(x_BPD).unflatten(-1, (self.heads, -1)).transpose(1, 2)
+        out = functional.scaled_dot_product_attention(
+            q, *memory, attn_mask=mask_BS[:, None, None], dropout_p=self.dropout if self.training else 0.0
+        )
+        return self.project_out(out.transpose(1, 2).flatten(2))
+
+
+class RelativeBias(nn.Module):
+    """A learned bias on attention logits by how far apart two positions are (T5, arXiv 1910.10683, 2.1).
+
+    Half of the buckets are for positions after the query. Of each half, half again hold one distance each,
+    the rest widen logarithmically up to `MAX_DISTANCE`, beyond which all share the last.
+    """
+
+    BUCKETS = 32
+    MAX_DISTANCE = 128
+
+    def __init__(self, heads: int) -> None:
+        super().__init__()
+        self.table = nn.Embedding(self.BUCKETS, heads)
+        nn.init.normal_(self.table.weight, std=0.02)
+
+    def forward(self, positions: int) -> Tensor:
+        """Biases [H, S, S] of a sequence: row the query's position, column the key's."""
+        places_S = torch.arange(positions, device=self.table.weight.device)
+        buckets_SS = self.bucket(places_S[None] - places_S[:, None])
+        return self.table(buckets_SS).permute(2, 0, 1)
+
+    @classmethod
+    def bucket(cls, offset: Tensor) -> Tensor:
+        """Buckets of offsets (key's position minus query's), int64 of the same shape."""
+        half, exact = cls.BUCKETS // 2, cls.BUCKETS // 4
+        distance = offset.abs()
+        share = (distance.clamp(min=1) / exact).log() / math.log(cls.MAX_DISTANCE / exact)
+        wide = (exact + share * (half - exact)).long().clamp(max=half - 1)
+        return torch.where(distance < exact, distance, wide) + half * (offset > 0)
 
 
 class Block(nn.Module):
@@ -100,26 +193,54 @@ class Block(nn.Module):
         attended, past = self.attention.causal(self.attention_norm(x_BSD))
         return self._finish(x_BSD, attended), past
 
+    def project(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Queries, keys and values of inputs [..., D] (see Attention.project)."""
+        return self.attention.project(self.attention_norm(x))
+
+    def one(self, x: Tensor, query: Tensor, seen: Sequence[KeysValues]) -> Tensor:
+        """One position [..., D] that sees a few others, itself included (see Attention.one)."""
+        return self._finish(x, self.attention.one(query, seen))
+
+    def biased(self, x_BSD: Tensor, bias_BHSS: Tensor) -> Tensor:
+        """A pass over whole sequences in which every position sees all (see Attention.biased)."""
+        return self._finish(x_BSD, self.attention.biased(self.attention_norm(x_BSD), bias_BHSS))
+
+    def at(self, x_BSD: Tensor, places_B: Tensor) -> tuple[Tensor, KeysValues]:
+        """A causal pass of which only one place of each sequence is wanted, [B, D]."""
+        rows_B = torch.arange(len(places_B), device=places_B.device)
+        attended_BD, past = self.attention.at(self.attention_norm(x_BSD), places_B)
+        return self._finish(x_BSD[rows_B, places_B], attended_BD), past
+
     def continued(self, x_BSD: Tensor, past: KeysValues, mask_BSP: Tensor) -> Tensor:
         """A pass over positions that go on after `past`."""
         return self._finish(x_BSD, self.attention.continued(self.attention_norm(x_BSD), past, mask_BSP))
 
 
-class Transformer(nn.Module):
-    """A stack of blocks and a final norm.
+def initialize(stack: nn.Module, layers: int) -> None:
+    """Start the matrices of a stack of blocks: normal with deviation 0.02.
 
-    Weights start normal with deviation 0.02, those that write into the residual stream scaled down by depth
-    (as in GPT-2), since without it the stream's variance grows with the number of layers.
+    Those that write into the residual stream are scaled down by depth (as in GPT-2), since without it the
+    stream's variance grows with the number of layers.
     """
+    for name, parameter in stack.named_parameters():
+        if parameter.dim() == 2:
+            residual = name.endswith(("project_out.weight", "feed_forward.3.weight"))
+            nn.init.normal_(parameter, std=0.02 / (2 * layers) ** 0.5 if residual else 0.02)
+
+
+class Transformer(nn.Module):
+    """A stack of blocks and a final norm."""
 
     def __init__(self, width: int, heads: int, layers: int, dropout: float) -> None:
         super().__init__()
         self.blocks = nn.ModuleList(Block(width, heads, 4 * width, dropout) for _ in range(layers))
         self.norm = nn.LayerNorm(width)
-        for name, parameter in self.named_parameters():
-            if parameter.dim() == 2:
-                residual = name.endswith(("project_out.weight", "feed_forward.3.weight"))
-                nn.init.normal_(parameter, std=0.02 / (2 * layers) ** 0.5 if residual else 0.02)
+        initialize(self, layers)
+
+    @property
+    def first_block(self) -> Block:
+        """The first block, whose keys and values follow from the inputs alone."""
+        return cast(Block, self.blocks[0])
 
     def causal(self, x_BSD: Tensor) -> tuple[Tensor, tuple[KeysValues, ...]]:
         """Whole sequences; with the states come each block's keys and values."""
@@ -128,6 +249,19 @@ class Transformer(nn.Module):
             x_BSD, keys_values = block.causal(x_BSD)
             past.append(keys_values)
         return self.norm(x_BSD), tuple(past)
+
+    def at(self, x_BSD: Tensor, places_B: Tensor) -> tuple[Tensor, tuple[KeysValues, ...]]:
+        """The state [B, D] at one place of each sequence, without dropout; the last block works for it alone.
+
+        With it come each block's keys and values, of which those after the place mean nothing.
+        """
+        *blocks, last = cast(list[Block], self.blocks)
+        past = []
+        for block in blocks:
+            x_BSD, keys_values = block.causal(x_BSD)
+            past.append(keys_values)
+        state_BD, keys_values = last.at(x_BSD, places_B)
+        return self.norm(state_BD), (*past, keys_values)
 
     def continued(self, x_BSD: Tensor, past: tuple[KeysValues, ...], mask_BSP: Tensor) -> Tensor:
         """Positions that go on after `past` (see Attention.continued)."""

@@ -2,9 +2,11 @@
 
 Beam search, exhaustive scoring and evaluation stand on this interface alone.
 
-Shapes: B batch, T items in a history, L levels, K beams, l codes of a prefix, V codes of the next level.
+Shapes: B batch, T items in a history, L levels, K beams, l codes of a prefix, V codes of the next level,
+M items that are targets.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol, TypeVar
 
@@ -12,6 +14,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+from torch.nn import functional
 
 from rqrec.data.ids import PADDING
 
@@ -31,11 +34,57 @@ class Batch(NamedTuple):
         return Batch(self.codes_BTL.to(device), self.lengths_B.to(device))
 
 
+@dataclass(frozen=True)
+class ModelConfig:
+    """Sizes that every architecture has; each gives them defaults of its own.
+
+    level_sizes: codes at each level, the deduplication level included (codes)
+    max_items: items of history that are read, the most recent (items)
+    decoder_embed_dim: width of a code's embedding
+    attn_embed_dim, attn_heads, attn_layers: width, heads and depth of the transformer
+    attn_dropout: dropout on attention, feed-forward, residual and embedding (probability)
+
+    Raises ValueError on sizes that no model can have.
+    """
+
+    level_sizes: tuple[int, ...]
+    max_items: int = 20
+    decoder_embed_dim: int = 128
+    attn_embed_dim: int = 128
+    attn_heads: int = 4
+    attn_layers: int = 2
+    attn_dropout: float = 0.1
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "level_sizes", tuple(self.level_sizes))
+        for name in ("max_items", "decoder_embed_dim", "attn_embed_dim", "attn_heads", "attn_layers"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} is {getattr(self, name)}, but must be at least 1.")
+        if self.attn_embed_dim % self.attn_heads:
+            raise ValueError(
+                f"attn_embed_dim {self.attn_embed_dim} is not a multiple of attn_heads {self.attn_heads}."
+            )
+        if not 0 <= self.attn_dropout < 1:
+            raise ValueError(f"attn_dropout is {self.attn_dropout}, but must be in [0, 1).")
+        if not self.level_sizes or min(self.level_sizes) < 1:
+            raise ValueError(f"level_sizes is {self.level_sizes}, but every level needs at least 1 code.")
+
+
 class TrainingLoss(NamedTuple):
     """`total` is minimised; `by_level_L` is each level's mean cross-entropy in nats, detached."""
 
     total: Tensor
     by_level_L: Tensor
+
+    @classmethod
+    def of(cls, logits_LMV: Sequence[Tensor], targets_ML: Tensor) -> "TrainingLoss":
+        """Cross-entropy of M items' codes from each level's logits [M, V]; mean over codes."""
+        losses = [
+            functional.cross_entropy(logits_MV.float(), targets_M)
+            for logits_MV, targets_M in zip(logits_LMV, targets_ML.unbind(1), strict=True)
+        ]
+        losses_L = torch.stack(losses)
+        return cls(losses_L.mean(), losses_L.detach())
 
 
 ContextT = TypeVar("ContextT")

@@ -1,4 +1,7 @@
-"""A retrieval model with its semantic-ID table: histories of item indices in, ranked items out."""
+"""A retrieval model with its semantic-ID table: histories of item indices in, ranked items out.
+
+Shapes: B histories, T items of a history, N items of the catalogue, L levels, X excluded items.
+"""
 
 from dataclasses import dataclass, field
 from typing import Any
@@ -8,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from rqrec.retrieval.beam_search import Ranked, beam_search
+from rqrec.retrieval.beam_search import Ranked, beam_search, score_items
 from rqrec.retrieval.model import CodeLookup, RetrievalModel
 from rqrec.tokenizer.semantic_ids import SemanticIdTable
 from rqrec.tokenizer.trie import Trie
@@ -38,14 +41,48 @@ class Retriever:
         self.lookup = CodeLookup.of(self.table.codes_NL, self.device)
         self.trie = Trie.build(self.table.codes_NL, self.device)
 
-    def recommend(self, items_BT: NDArray[np.int64], k: int, *, exclude_seen: bool = True) -> Ranked:
+    def recommend(
+        self,
+        items_BT: NDArray[np.int64],
+        k: int,
+        *,
+        exclude_seen: bool = True,
+        allowed_N: NDArray[np.bool_] | None = None,
+        max_per_code: int | None = None,
+    ) -> Ranked:
         """The k most likely next items of each history (item indices, padded on the right).
 
         The beam is widened to k where it is narrower. With `exclude_seen` no item of a history comes back.
+        `allowed_N`, by item index, says which items may come back at all; `max_per_code` how many under one
+        code of the first level (see `beam_search`).
         """
         excluded_BX: Tensor | None = None
         if exclude_seen:
             excluded_BX = torch.from_numpy(items_BT).to(self.device)
-        batch = self.lookup.batch(items_BT, self.model.max_items)
-        width = max(k, self.beam_width)
-        return beam_search(self.model, batch, self.trie, k, beam_width=width, excluded_BX=excluded_BX)
+        return beam_search(
+            self.model,
+            self.lookup.batch(items_BT, self.model.max_items),
+            self.trie,
+            k,
+            beam_width=max(k, self.beam_width),
+            excluded_BX=excluded_BX,
+            allowed_N=None if allowed_N is None else torch.from_numpy(allowed_N).to(self.device),
+            max_per_code=max_per_code,
+        )
+
+    def score_items(self, items_BT: NDArray[np.int64]) -> Tensor:
+        """The exact log-probability of every item for each history, float32 [B, N]; slow, with no search."""
+        return score_items(
+            self.model, self.lookup.batch(items_BT, self.model.max_items), self.lookup.codes_NL
+        )
+
+    @torch.inference_mode()
+    def code_log_probs(self, items_BT: NDArray[np.int64], items_B: NDArray[np.int64]) -> Tensor:
+        """log p(code | history, codes before it) of each code of one item a history, float32 [B, L]."""
+        context = self.model.encode(self.lookup.batch(items_BT, self.model.max_items))
+        codes_B1L = self.lookup.codes_NL[torch.from_numpy(items_B).to(self.device)][:, None]
+        levels = [
+            self.model.next_level(context, codes_B1L[:, :, :level]).gather(2, codes_B1L[:, :, level, None])
+            for level in range(self.trie.n_levels)
+        ]
+        return torch.cat(levels, dim=2)[:, 0]

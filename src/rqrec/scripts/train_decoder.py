@@ -1,6 +1,7 @@
 """`python train_decoder.py configs/decoder_amazon.gin`: the retrieval model."""
 
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -8,7 +9,7 @@ from rqrec.artifact import create, read_manifest
 from rqrec.data.embeddings import embeddings_hash, read_embeddings
 from rqrec.data.text import DEFAULT_MODEL
 from rqrec.progress import say
-from rqrec.retrieval.decoder_only import DecoderOnlyConfig
+from rqrec.retrieval.architectures import architecture as architecture_named
 from rqrec.scripts.inputs import Inputs, inputs_of
 from rqrec.tokenizer.rqvae import RqVae, RqVaeConfig
 from rqrec.tokenizer.semantic_ids import SemanticIdTable
@@ -35,23 +36,30 @@ def train(
     pretrained_rqvae_path: str | None = None,
     save_dir_root: str = "out/decoder",
     full_eval_every: int = 1000,
-    max_items: int = 20,
-    attn_dropout: float = 0.1,
-    attn_heads: int = 4,
-    attn_embed_dim: int = 128,
-    attn_layers: int = 2,
-    decoder_embed_dim: int = 128,
+    architecture: str = "decoder_only",
+    model_type: str | None = None,
+    max_items: int | None = None,
+    attn_dropout: float | None = None,
+    attn_heads: int | None = None,
+    attn_embed_dim: int | None = None,
+    attn_layers: int | None = None,
+    decoder_embed_dim: int | None = None,
     vae_embed_dim: int = 32,
     vae_codebook_size: int = 256,
     vae_n_layers: int = 3,
     seed: int = 0,
 ) -> Path:
-    """Train a decoder-only model on semantic IDs of a frozen RQ-VAE; returns the folder of the artefact.
+    """Train a retrieval model on semantic IDs of a frozen RQ-VAE; returns the folder of the artefact.
+
+    `architecture` is "decoder_only", "encoder_decoder" or "hierarchical"; `model_type` is the name that
+    older configurations have for it. Its sizes that are not given (`max_items`, `attn_` and
+    `decoder_embed_dim`) are the architecture's own defaults.
 
     The artefact is `save_dir_root/retrieval`, its semantic IDs `save_dir_root/semantic_ids`, the log for
     TensorBoard `save_dir_root/logs`. Without `pretrained_rqvae_path` the RQ-VAE is initialised at random and
     only the `vae_` sizes shape it; with it, the checkpoint knows them.
     """
+    config_class = architecture_named(architecture if model_type is None else model_type).config
     inputs = inputs_of(
         dataset, Path(dataset_folder), dataset_split, text_encoder, force=force_dataset_process
     )
@@ -83,14 +91,17 @@ def train(
         mixed_precision=mixed_precision_type if amp else "no",
         seed=seed,
     )
-    config_of_decoder = DecoderOnlyConfig(
+    sizes: dict[str, Any] = {
+        "max_items": max_items,
+        "decoder_embed_dim": decoder_embed_dim,
+        "attn_embed_dim": attn_embed_dim,
+        "attn_heads": attn_heads,
+        "attn_layers": attn_layers,
+        "attn_dropout": attn_dropout,
+    }
+    config_of_decoder = config_class(
         level_sizes=SemanticIdTable.read(root / "semantic_ids").level_sizes,
-        max_items=max_items,
-        decoder_embed_dim=decoder_embed_dim,
-        attn_embed_dim=attn_embed_dim,
-        attn_heads=attn_heads,
-        attn_layers=attn_layers,
-        attn_dropout=attn_dropout,
+        **{name: size for name, size in sizes.items() if size is not None},
     )
     train_decoder(
         inputs.dataset,

@@ -1,8 +1,12 @@
 """Recommendations by outside ids: what an application calls."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal, overload
+
+import numpy as np
+from numpy.typing import NDArray
 
 from rqrec.data.sequences import pad_histories
 from rqrec.retrieval.checkpoint import Checkpoint, read_checkpoint
@@ -17,6 +21,51 @@ class Recommendation:
     title: str
     score: float
     semantic_id: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Recommendations(Sequence[Recommendation]):
+    """What one history gets, the likeliest first: a sequence of `Recommendation`.
+
+    `n_allowed` items could have been recommended: fewer than k come back where it is below k (or where
+    `max_per_code` holds some back). `skipped` are the request's unknown ids that were passed over.
+    """
+
+    items: tuple[Recommendation, ...]
+    n_allowed: int
+    skipped: tuple[str, ...] = ()
+
+    @overload
+    def __getitem__(self, place: int) -> Recommendation: ...
+    @overload
+    def __getitem__(self, place: slice) -> tuple[Recommendation, ...]: ...
+    def __getitem__(self, place: int | slice) -> Recommendation | tuple[Recommendation, ...]:
+        return self.items[place]
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+
+@dataclass(frozen=True)
+class Step:
+    """One code of a recommended item's semantic ID.
+
+    `probability`: of the code, given the history and the codes before it. `n_items` of the catalogue have
+    the codes up to this one; `others` are ids of some of them, without the item itself.
+    """
+
+    code: int
+    probability: float
+    n_items: int
+    others: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """How the model came to an item: the path of its codes, whose probabilities multiply to e^score."""
+
+    recommendation: Recommendation
+    path: tuple[Step, ...]
 
 
 class Recommender:
@@ -38,21 +87,102 @@ class Recommender:
         return cls(read_checkpoint(Path(folder)), beam_width=beam_width)
 
     def recommend(
-        self, histories: Sequence[Sequence[str]], k: int = 10, *, exclude_seen: bool = True
-    ) -> list[list[Recommendation]]:
+        self,
+        histories: Sequence[Sequence[str]],
+        k: int = 10,
+        *,
+        exclude_seen: bool = True,
+        allow: Collection[str] | None = None,
+        block: Collection[str] | None = None,
+        max_per_code: int | None = None,
+        unknown: Literal["raise", "skip"] = "raise",
+    ) -> list[Recommendations]:
         """The k best items for each history of item ids (oldest first), the likeliest first.
 
-        Fewer come back where fewer are allowed. An empty history gets what is likely as a first item.
-        Raises UnknownIdError on an id that the catalogue does not have, ValueError on k below 1.
+        Fewer come back where fewer are allowed; `Recommendations.n_allowed` says how many are. An empty
+        history gets what is likely as a first item.
+
+        allow: only these items may come back (None: any); block: these may not. Both hold within the
+        search, which finds the best k of what is left, and for all histories of the call.
+        max_per_code: at most so many items that share the first code of their semantic IDs (variety).
+        unknown: what to do about an id that the catalogue does not have, in a history or a filter: "raise"
+        an UnknownIdError, or "skip" it and list it in `Recommendations.skipped`.
+
+        Raises UnknownIdError (see above), ValueError on k or max_per_code below 1.
         """
         if k < 1:
             raise ValueError(f"k is {k}, but at least 1 recommendation must be asked for.")
-        items_BT = pad_histories([self.catalog.id_map.indices(history) for history in histories])
-        ranked = self._retriever.recommend(items_BT, min(k, len(self.catalog)), exclude_seen=exclude_seen)
-        return [
-            [self._describe(item, score) for item, score in zip(items, scores, strict=True) if item >= 0]
-            for items, scores in zip(ranked.items.tolist(), ranked.scores.tolist(), strict=True)
-        ]
+        read = [self._indices(history, unknown) for history in histories]
+        allowed_N, skipped = self._filter(allow, block, unknown)
+        items_BT = pad_histories([indices for indices, _ in read])
+        ranked = self._retriever.recommend(
+            items_BT,
+            min(k, len(self.catalog)),
+            exclude_seen=exclude_seen,
+            allowed_N=allowed_N,
+            max_per_code=max_per_code,
+        )
+        found = []
+        for (history, missing), items, scores in zip(
+            read, ranked.items.tolist(), ranked.scores.tolist(), strict=True
+        ):
+            n_allowed = len(self.catalog) if allowed_N is None else int(allowed_N.sum())
+            if exclude_seen:
+                seen = np.unique(history)
+                n_allowed -= len(seen) if allowed_N is None else int(allowed_N[seen].sum())
+            described = tuple(self._describe(i, s) for i, s in zip(items, scores, strict=True) if i >= 0)
+            found.append(Recommendations(described, n_allowed, (*missing, *skipped)))
+        return found
+
+    def explain(self, history: Sequence[str], item_id: str, *, examples: int = 3) -> Explanation:
+        """How likely each code of an item is after a history, and up to `examples` other items beside it.
+
+        Raises UnknownIdError on an id that the catalogue does not have.
+        """
+        items_BT = pad_histories([self.catalog.id_map.indices(history)])
+        (item,) = self.catalog.id_map.indices([item_id]).tolist()
+        log_probs = self._retriever.code_log_probs(items_BT, np.array([item]))[0].tolist()
+        path = []
+        for level, log_prob in enumerate(log_probs):
+            beside = self._retriever.trie.items_beside(item, level + 1).tolist()
+            others = [other for other in beside[: examples + 1] if other != item][:examples]
+            path.append(
+                Step(
+                    code=int(self.table.codes_NL[item, level]),
+                    probability=float(np.exp(log_prob)),
+                    n_items=len(beside),
+                    others=tuple(self.catalog.id_map.ids(others)),
+                )
+            )
+        return Explanation(self._describe(item, float(sum(log_probs))), tuple(path))
+
+    def _indices(
+        self, ids: Iterable[str], unknown: Literal["raise", "skip"]
+    ) -> tuple[NDArray[np.int64], list[str]]:
+        """Item indices of ids, and the ids that were skipped."""
+        if unknown not in ("raise", "skip"):
+            raise ValueError(f"unknown is {unknown!r}: use 'raise' or 'skip'.")
+        ids, missing = list(ids), []
+        if unknown == "skip":
+            missing = [item_id for item_id in ids if item_id not in self.catalog.id_map]
+            ids = [item_id for item_id in ids if item_id in self.catalog.id_map]
+        return self.catalog.id_map.indices(ids), missing
+
+    def _filter(
+        self,
+        allow: Collection[str] | None,
+        block: Collection[str] | None,
+        unknown: Literal["raise", "skip"],
+    ) -> tuple[NDArray[np.bool_] | None, list[str]]:
+        """Which items may come back, bool by item index (None: all), and the ids that were skipped."""
+        if allow is None and not block:
+            return None, []
+        allowed_N = np.full(len(self.catalog), allow is None)
+        allow_indices, missing = self._indices(allow or (), unknown)
+        allowed_N[allow_indices] = True
+        block_indices, more = self._indices(block or (), unknown)
+        allowed_N[block_indices] = False
+        return allowed_N, missing + more
 
     def _describe(self, item: int, score: float) -> Recommendation:
         (item_id,) = self.catalog.id_map.ids([item])

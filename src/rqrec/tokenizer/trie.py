@@ -1,7 +1,7 @@
 """The legal tuples of codes as a trie in flat arrays, on the model's device.
 
 Leaves are the items, sorted by their codes, so that the items below any node are one contiguous range of
-leaves. That makes "how many allowed items are below this node" a subtraction.
+leaves. That makes "how many allowed items are below this node" a subtraction of two prefix sums.
 
 Shapes: N items, L levels, B batch, K beams, C children, X excluded items.
 """
@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+from torch.nn import functional
 
 
 @dataclass(frozen=True)
@@ -21,12 +22,14 @@ class Depth:
     `leaf_start` int64 [n_d + 1]: the items below node i are the leaves `leaf_start[i]:leaf_start[i + 1]`.
     `first_child` int64 [n_d + 1]: its children are nodes `first_child[i]:first_child[i + 1]` of depth d + 1.
     `code` int64 [n_d]: the last code of the node's prefix (unused at the root).
+    `n_items` int64 [n_d]: how many items are below the node.
     `first_item` int64 [n_d]: the smallest item index below the node, by which ties are broken.
     """
 
     leaf_start: Tensor
     first_child: Tensor
     code: Tensor
+    n_items: Tensor
     first_item: Tensor
     max_children: int
 
@@ -87,6 +90,7 @@ class Trie:
                     leaf_start=torch.from_numpy(np.append(start, n_items)).to(device),
                     first_child=torch.from_numpy(first_child.astype(np.int64)).to(device),
                     code=torch.from_numpy(code).to(device),
+                    n_items=torch.from_numpy(np.diff(np.append(start, n_items))).to(device),
                     first_item=torch.from_numpy(np.minimum.reduceat(order_N, start)).to(device),
                     max_children=int(np.diff(first_child).max(initial=0)),
                 )
@@ -99,20 +103,47 @@ class Trie:
             leaf_of_item=torch.from_numpy(leaf_of_item).to(device),
         )
 
-    def excluded_leaves(self, items_BX: Tensor) -> Tensor:
-        """The leaves of `items_BX` (item indices, PADDING ignored), each once, ascending.
+    def items_beside(self, item: int, depth: int) -> Tensor:
+        """Item indices int64 of all items with the first `depth` codes of an item, it included."""
+        leaf_start = self.depths[depth].leaf_start
+        node = torch.searchsorted(leaf_start, self.leaf_of_item[item], right=True) - 1
+        return self.item_of_leaf[leaf_start[node] : leaf_start[node + 1]]
+
+    def allowed_below(self, allowed_N: Tensor | None) -> tuple[Tensor, ...]:
+        """How many allowed items are below each node, int64 [n_d] for each depth d.
+
+        `allowed_N` bool, by item index; None allows every item. One prefix sum over the leaves.
+        """
+        if allowed_N is None:
+            return tuple(depth.n_items for depth in self.depths)
+        sums = functional.pad(allowed_N[self.item_of_leaf].long().cumsum(0), (1, 0))
+        return tuple(sums[depth.leaf_start].diff() for depth in self.depths)
+
+    def excluded_leaves(self, items_BX: Tensor, allowed_N: Tensor | None = None) -> Tensor:
+        """The leaves of `items_BX` (item indices, PADDING ignored) that are allowed, each once, ascending.
 
         Returns int64 [B, X] padded with `n_items`, which lies beyond every leaf.
         """
-        leaves_BX = torch.where(items_BX >= 0, self.leaf_of_item[items_BX.clamp(min=0)], self.n_items)
+        kept_BX = items_BX >= 0
+        if allowed_N is not None:
+            kept_BX = kept_BX & allowed_N[items_BX.clamp(min=0)]
+        leaves_BX = torch.where(kept_BX, self.leaf_of_item[items_BX.clamp(min=0)], self.n_items)
         leaves_BX = leaves_BX.sort(dim=1).values
         repeated_BX = torch.zeros_like(leaves_BX, dtype=torch.bool)
         repeated_BX[:, 1:] = leaves_BX[:, 1:] == leaves_BX[:, :-1]
         return leaves_BX.masked_fill(repeated_BX, self.n_items).sort(dim=1).values
 
-    def n_allowed(self, depth: int, nodes_BC: Tensor, excluded_BX: Tensor) -> Tensor:
-        """How many items below each node are not excluded, int64 [B, C]."""
+    def emptied(self, depth: int, excluded_BX: Tensor, allowed: Tensor) -> Tensor:
+        """The nodes of a depth whose allowed items are all excluded, int64 [B, X], each once or more.
+
+        `excluded_BX` is what `excluded_leaves` returns, `allowed` the depth's counts of `allowed_below`.
+        Padded with the number of nodes.
+        """
+        n_nodes = len(allowed)
         leaf_start = self.depths[depth].leaf_start
-        start_BC, end_BC = leaf_start[nodes_BC], leaf_start[nodes_BC + 1]
-        n_excluded_BC = torch.searchsorted(excluded_BX, end_BC) - torch.searchsorted(excluded_BX, start_BC)
-        return end_BC - start_BC - n_excluded_BC
+        nodes_BX = torch.searchsorted(leaf_start, excluded_BX, right=True) - 1
+        # The padding lies in the open range after the last node; nodes ascend as their leaves do.
+        n_excluded_BX = torch.searchsorted(nodes_BX, nodes_BX, right=True)
+        n_excluded_BX -= torch.searchsorted(nodes_BX, nodes_BX)
+        emptied_BX = n_excluded_BX == allowed[nodes_BX.clamp(max=n_nodes - 1)]
+        return torch.where(emptied_BX, nodes_BX, n_nodes)

@@ -12,9 +12,9 @@ from rqrec.artifact import create, find, read_manifest
 from rqrec.data.dataset import Dataset
 from rqrec.data.splits import Split, leave_one_out
 from rqrec.evaluation.evaluate import evaluate
+from rqrec.retrieval.architectures import AnyModel, build_model, name_of
 from rqrec.retrieval.checkpoint import Checkpoint, write_checkpoint
-from rqrec.retrieval.decoder_only import DecoderOnly, DecoderOnlyConfig
-from rqrec.retrieval.model import Batch, parameter_count
+from rqrec.retrieval.model import Batch, ModelConfig, parameter_count
 from rqrec.retrieval.retriever import Retriever
 from rqrec.tokenizer.semantic_ids import SemanticIdTable
 from rqrec.training.loop import LoopSettings, fit
@@ -25,7 +25,7 @@ from rqrec.training.windows import Windows
 class DecoderTask:
     """Learns to generate the next item's semantic ID; selected on validation ndcg@10, item-level."""
 
-    model: DecoderOnly
+    model: AnyModel
     table: SemanticIdTable
     split: Split
     batch_size: int
@@ -59,7 +59,7 @@ def train_decoder(
     dataset_folder: Path,
     table_folder: Path,
     folder: Path,
-    config: DecoderOnlyConfig,
+    config: ModelConfig,
     settings: LoopSettings,
     *,
     batch_size: int,
@@ -77,10 +77,14 @@ def train_decoder(
             f"({len(table)} and {len(dataset.catalog)}). Make them again with `rqrec tokenize`."
         )
     torch.manual_seed(settings.seed)
-    model = DecoderOnly(config)
+    model = build_model(config)
     task = DecoderTask(model, table, leave_one_out(dataset.sequences), batch_size, settings.seed)
     history = fit(task, settings, "Training the retrieval model", log_folder)
-    made_with = {"model": asdict(config), "training": asdict(settings), "batch_size": batch_size}
+    made_with = {
+        "model": {"architecture": name_of(config), **asdict(config)},
+        "training": asdict(settings),
+        "batch_size": batch_size,
+    }
     made_from = {
         "dataset": read_manifest(dataset_folder, "dataset").hash,
         "semantic_ids": read_manifest(table_folder, "semantic_ids").hash,

@@ -1,0 +1,130 @@
+"""The encoder-decoder of TIGER (arXiv 2305.05065, section 3.2): a history is encoded, the next item decoded.
+
+Shapes: B batch, T items, L levels, S = T x L + 1 positions of a history, D width, H heads, K beams, l codes of
+a prefix, V codes of a level.
+"""
+
+from dataclasses import dataclass
+from typing import NamedTuple, cast
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from rqrec.retrieval.layers import Block, CodeEmbedding, CrossAttention, KeysValues, RelativeBias, initialize
+from rqrec.retrieval.model import Batch, ModelConfig, TrainingLoss
+
+
+@dataclass(frozen=True)
+class EncoderDecoderConfig(ModelConfig):
+    """Sizes of an encoder-decoder; `attn_layers` is the depth of the encoder, and that of the decoder."""
+
+    attn_layers: int = 4
+
+
+class Context(NamedTuple):
+    """The encoded histories as each decoder block's keys and values, and which positions are real."""
+
+    memory: tuple[KeysValues, ...]
+    mask_BS: Tensor
+
+
+class DecoderBlock(Block):
+    """A pre-norm block of the decoder: attention to its own codes, to the memory, then feed-forward."""
+
+    def __init__(self, width: int, heads: int, feed_forward: int, dropout: float) -> None:
+        super().__init__(width, heads, feed_forward, dropout)
+        self.cross_norm = nn.LayerNorm(width)
+        self.cross = CrossAttention(width, heads, dropout)
+
+    def decode(self, x_BKlD: Tensor, memory: KeysValues, mask_BS: Tensor) -> Tensor:
+        """K sequences for each of B memories; each is causal, and all read one copy of the memory."""
+        attended, _ = self.attention.causal(self.attention_norm(x_BKlD).flatten(0, 1))
+        x_BKlD = x_BKlD + self.dropout(attended.view_as(x_BKlD))
+        crossed = self.cross(self.cross_norm(x_BKlD).flatten(1, 2), memory, mask_BS)
+        return self._finish(x_BKlD, crossed.view_as(x_BKlD))
+
+
+class EncoderDecoder(nn.Module):
+    """A bidirectional encoder over [BEGIN, codes of item 1, ...] and a causal decoder over one item's codes.
+
+    The encoder knows places by relative position alone (T5's bias), the decoder by level. BEGIN stands where
+    TIGER has the user's token, so that an empty history has something to attend to.
+
+    Training: one item of each sequence is the target, and the items before it are the history. Which one is
+    drawn anew at every step, uniformly from the first to the last, so that over the epochs every position is
+    a target (as it is in every step of the causal models). In evaluation mode it is the last.
+    """
+
+    def __init__(self, config: EncoderDecoderConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.level_sizes, self.max_items = config.level_sizes, config.max_items
+        embed, width, heads = config.decoder_embed_dim, config.attn_embed_dim, config.attn_heads
+        sizes = (width, heads, 4 * width, config.attn_dropout)
+        self.codes = CodeEmbedding(self.level_sizes, embed)
+        self.widen = nn.Linear(embed, width, bias=False) if embed != width else nn.Identity()
+        self.begin = nn.Parameter(torch.zeros(width))
+        self.dropout = nn.Dropout(config.attn_dropout)
+        self.relative_bias = RelativeBias(heads)  # one for all blocks, as in T5
+        self.encoder = nn.ModuleList(Block(*sizes) for _ in range(config.attn_layers))
+        self.encoder_norm = nn.LayerNorm(width)
+        self.level_position = nn.Embedding(len(self.level_sizes), width)
+        self.decoder = nn.ModuleList(DecoderBlock(*sizes) for _ in range(config.attn_layers))
+        self.decoder_norm = nn.LayerNorm(width)
+        self.heads = nn.ModuleList(nn.Linear(width, size) for size in self.level_sizes)
+        initialize(self.encoder, config.attn_layers)
+        initialize(self.decoder, config.attn_layers)
+        nn.init.normal_(self.begin, std=0.02)
+        nn.init.normal_(self.level_position.weight, std=0.02)
+
+    def _encode(self, codes_BTL: Tensor, lengths_B: Tensor) -> Context:
+        """Read the first `lengths_B` items of each row."""
+        vectors_BSD = self.widen(self.codes(codes_BTL).flatten(1, 2))
+        x_BSD = torch.cat([self.begin.expand(len(codes_BTL), 1, -1), vectors_BSD], dim=1)
+        x_BSD = self.dropout(x_BSD)
+        positions = x_BSD.shape[1]
+        last_B1 = (lengths_B * len(self.level_sizes))[:, None]
+        mask_BS = torch.arange(positions, device=lengths_B.device) <= last_B1
+        bias_BHSS = self.relative_bias(positions).masked_fill(~mask_BS[:, None, None], -torch.inf)
+        for block in cast(list[Block], self.encoder):
+            x_BSD = block.biased(x_BSD, bias_BHSS)
+        memory_BSD = self.encoder_norm(x_BSD)
+        blocks = cast(list[DecoderBlock], self.decoder)
+        return Context(tuple(block.cross.memory(memory_BSD) for block in blocks), mask_BS)
+
+    def _decode(self, context: Context, prefix_BKl: Tensor) -> Tensor:
+        """States [B, K, l + 1, D] after nothing, after code 0, ... of each prefix."""
+        level = prefix_BKl.shape[2]
+        # The input at place l is code l - 1, and at place 0 nothing but the place.
+        codes_BKlD = functional.pad(self.widen(self.codes(prefix_BKl)), (0, 0, 1, 0))
+        x_BKlD = self.dropout(codes_BKlD + self.level_position.weight[: level + 1])
+        for block, memory in zip(cast(list[DecoderBlock], self.decoder), context.memory, strict=True):
+            x_BKlD = block.decode(x_BKlD, memory, context.mask_BS)
+        return self.decoder_norm(x_BKlD)
+
+    def forward(self, batch: Batch) -> TrainingLoss:
+        """Cross-entropy of the codes of one item of each sequence, given the items before it."""
+        targets_B = batch.lengths_B - 1
+        if self.training:
+            targets_B = (torch.rand(len(targets_B), device=targets_B.device) * batch.lengths_B).long()
+        context = self._encode(batch.codes_BTL[:, :-1], targets_B)
+        rows_B = torch.arange(len(targets_B), device=targets_B.device)
+        codes_BL = batch.codes_BTL[rows_B, targets_B]
+        states_BLD = self._decode(context, codes_BL[:, None, :-1])[:, 0]
+        return TrainingLoss.of(
+            [head(states_BLD[:, level]) for level, head in enumerate(self.heads)], codes_BL
+        )
+
+    def encode(self, batch: Batch) -> Context:
+        """Read each history once, an empty one included: BEGIN alone predicts a first item."""
+        return self._encode(batch.codes_BTL, batch.lengths_B)
+
+    def next_level(self, context: Context, prefix_BKl: Tensor) -> Tensor:
+        """Log-probabilities float32 [B, K, V] of the level after the prefix (see RetrievalModel)."""
+        n_beams, level = prefix_BKl.shape[1:]
+        if level == 0:
+            prefix_BKl = prefix_BKl[:, :1]
+        states_BKD = self._decode(context, prefix_BKl)[:, :, -1]
+        log_probs = self.heads[level](states_BKD).float().log_softmax(-1)
+        return log_probs.expand(-1, n_beams, -1)

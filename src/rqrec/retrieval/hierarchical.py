@@ -1,0 +1,124 @@
+"""The hierarchical model: a causal transformer over items, and a small causal decoder over an item's codes.
+
+The RQ-Transformer (arXiv 2203.01941, section 3.2) brought to recommendation: its spatial transformer reads
+items instead of places of an image, its depth transformer generates the codes of the next one.
+
+Shapes: B batch, T items, M items that are targets, L levels, D width, K beams, l codes of a prefix, V codes,
+H heads, d width of a head.
+"""
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from rqrec.retrieval.layers import CodeEmbedding, KeysValues, Transformer
+from rqrec.retrieval.model import Batch, ModelConfig, TrainingLoss
+
+
+@dataclass(frozen=True)
+class HierarchicalConfig(ModelConfig):
+    """Sizes of a hierarchical model; the decoder over codes is one block of the same width and heads."""
+
+    decoder_embed_dim: int = 192
+    attn_embed_dim: int = 192
+    attn_heads: int = 6
+    attn_layers: int = 2
+    attn_dropout: float = 0.2
+
+
+class Context(NamedTuple):
+    """What is kept of a history: the code decoder's output after it, and its keys and values [B, H, 1, d]."""
+
+    state_BD: Tensor
+    past: KeysValues
+
+
+class Hierarchical(nn.Module):
+    """Two causal transformers, one within the other.
+
+    An item is a linear map of its codes' embeddings side by side, plus its position. State t of the
+    transformer over [BEGIN, item 1, item 2, ...] is what item t + 1 follows from: the decoder over codes
+    reads [state, code 0, code 1, ...], and its output at place l gives code l, by a linear map of level l.
+    A history of T items costs T + 1 positions, and a beam no more than one place of the small decoder.
+    """
+
+    def __init__(self, config: HierarchicalConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.level_sizes, self.max_items = config.level_sizes, config.max_items
+        embed, width = config.decoder_embed_dim, config.attn_embed_dim
+        n_levels = len(self.level_sizes)
+        self.codes = CodeEmbedding(self.level_sizes, embed)
+        self.item = nn.Linear(n_levels * embed, width)
+        self.begin = nn.Parameter(torch.zeros(width))
+        self.item_position = nn.Embedding(config.max_items + 1, width)  # BEGIN, and a full history
+        self.dropout = nn.Dropout(config.attn_dropout)
+        self.transformer = Transformer(width, config.attn_heads, config.attn_layers, config.attn_dropout)
+        self.widen = nn.Linear(embed, width, bias=False) if embed != width else nn.Identity()
+        self.level_position = nn.Embedding(n_levels, width)
+        self.code_decoder = Transformer(width, config.attn_heads, 1, config.attn_dropout)
+        self.heads = nn.ModuleList(nn.Linear(width, size) for size in self.level_sizes)
+        for table in (self.item_position, self.level_position):
+            nn.init.normal_(table.weight, std=0.02)
+
+    def _sequence(self, codes_BTL: Tensor) -> Tensor:
+        """Inputs [B, T + 1, D] of the transformer over items: BEGIN, items."""
+        items_BTD = self.item(self.codes(codes_BTL).flatten(2))
+        begin_B1D = self.begin.expand(len(codes_BTL), 1, -1)
+        x_BTD = torch.cat([begin_B1D, items_BTD], dim=1)
+        return self.dropout(x_BTD + self.item_position.weight[: x_BTD.shape[1]])
+
+    def forward(self, batch: Batch) -> TrainingLoss:
+        """Cross-entropy of every code of every real item, given all codes before it; mean over codes."""
+        n_items = batch.codes_BTL.shape[1]
+        states_BTD, _ = self.transformer.causal(self._sequence(batch.codes_BTL[:, :-1]))
+        real_BT = torch.arange(n_items, device=batch.lengths_B.device) < batch.lengths_B[:, None]
+        targets_ML = batch.codes_BTL[real_BT]
+        codes_MLD = self.widen(self.codes(targets_ML[:, :-1]))
+        x_MLD = torch.cat([states_BTD[real_BT][:, None], codes_MLD], dim=1) + self.level_position.weight
+        out_MLD, _ = self.code_decoder.causal(self.dropout(x_MLD))
+        return TrainingLoss.of([head(out_MLD[:, level]) for level, head in enumerate(self.heads)], targets_ML)
+
+    def encode(self, batch: Batch) -> Context:
+        """Read each history once, an empty one included: BEGIN alone predicts a first item."""
+        state_BD, _ = self.transformer.at(self._sequence(batch.codes_BTL), batch.lengths_B)
+        x_B1D = self.dropout(state_BD + self.level_position.weight[0])[:, None]
+        out_B1D, (past,) = self.code_decoder.causal(x_B1D)
+        return Context(out_B1D[:, 0], past)
+
+    def next_level(self, context: Context, prefix_BKl: Tensor) -> Tensor:
+        """Log-probabilities float32 [B, K, V] of the level after the prefix (see RetrievalModel).
+
+        Only the last code of a prefix goes through the block; of those before it the keys and values are
+        all that matters, since in the first block they follow from the code alone.
+        """
+        n_beams, level = prefix_BKl.shape[1:]
+        if level == 0:
+            log_probs_B1V = self.heads[0](context.state_BD).float().log_softmax(-1)[:, None]
+            return log_probs_B1V.expand(-1, n_beams, -1)
+        seen = [KeysValues(*(part.transpose(1, 2) for part in context.past))]
+        for place in range(level):
+            rows_BK, tables = self._inputs(place, prefix_BKl[:, :, place])
+            x, query, keys, values = (functional.embedding(rows_BK, table_RD) for table_RD in tables)
+            seen.append(KeysValues(*map(self._heads, (keys, values))))
+        out_BKD = self.code_decoder.first_block.one(x, self._heads(query), seen)
+        return self.heads[level](self.code_decoder.norm(out_BKD)).float().log_softmax(-1)
+
+    def _heads(self, x_BKD: Tensor) -> Tensor:
+        return x_BKD.unflatten(-1, (self.config.attn_heads, -1))
+
+    def _inputs(self, place: int, codes_BK: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
+        """The code decoder's inputs [R, D] with their queries, keys and values [R, D], and rows int64 [B, K].
+
+        They follow from the code alone, so that no more than the level has codes are worked out: R is the
+        number of codes asked for or of all codes, whichever is less. The rows say which is whose.
+        """
+        rows_VE = self.codes.rows(place)
+        if codes_BK.numel() < len(rows_VE):
+            rows_VE = rows_VE[codes_BK.flatten()]
+            codes_BK = torch.arange(len(rows_VE), device=codes_BK.device).view_as(codes_BK)
+        x_RD = self.widen(rows_VE) + self.level_position.weight[place + 1]
+        return codes_BK, (x_RD, *self.code_decoder.first_block.project(x_RD))

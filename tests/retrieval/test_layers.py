@@ -1,0 +1,40 @@
+"""Parts of the models by themselves."""
+
+import torch
+
+from rqrec.retrieval.layers import Attention, KeysValues, RelativeBias, Transformer
+
+
+def test_relative_buckets_tell_near_places_apart_and_far_ones_by_their_order_of_magnitude() -> None:
+    near = RelativeBias.bucket(torch.arange(-7, 8))
+    assert near.tolist() == [7, 6, 5, 4, 3, 2, 1, 0, 17, 18, 19, 20, 21, 22, 23]
+    far = RelativeBias.bucket(-torch.arange(8, 1000))
+    assert (far.diff() >= 0).all()
+    assert far.unique().tolist() == list(range(8, 16))
+    assert far[128 - 8 :].unique().tolist() == [15]
+
+
+def test_a_bias_depends_on_the_distance_alone() -> None:
+    bias_HSS = RelativeBias(heads=3)(20)
+    assert bias_HSS.shape == (3, 20, 20)
+    assert torch.equal(bias_HSS[:, 2:12, 4:14], bias_HSS[:, 8:18, 10:20])
+    assert not torch.equal(bias_HSS[:, 0, 3], bias_HSS[:, 3, 0])
+
+
+def test_one_position_over_a_few_is_the_last_of_a_causal_pass() -> None:
+    torch.manual_seed(0)
+    attention, x_BSD = Attention(12, 3, dropout=0.0), torch.randn(4, 5, 12)
+    whole, _ = attention.causal(x_BSD)
+    queries, keys, values = (part.unflatten(-1, (3, 4)) for part in attention.project(x_BSD))
+    seen = [KeysValues(keys[:, place], values[:, place]) for place in range(5)]
+    torch.testing.assert_close(attention.one(queries[:, -1], seen), whole[:, -1])
+
+
+def test_one_place_of_a_causal_pass_is_that_place_of_the_whole() -> None:
+    torch.manual_seed(0)
+    transformer, x_BSD = Transformer(12, 3, layers=2, dropout=0.0), torch.randn(4, 5, 12)
+    places = torch.tensor([4, 0, 2, 3])
+    states, past = transformer.causal(x_BSD)
+    state, past_of_one = transformer.at(x_BSD, places)
+    torch.testing.assert_close(state, states[torch.arange(4), places])
+    torch.testing.assert_close(past_of_one, past)
