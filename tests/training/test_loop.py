@@ -8,7 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from rqrec.artifact import read_manifest
-from rqrec.training.loop import DivergedError, History, LoopSettings, fit
+from rqrec.training.loop import DivergedError, LoopSettings, fit
+from rqrec.training.tracking import History
 from tests.tiny import train_tiny
 
 
@@ -25,13 +26,22 @@ class Line:
         self.steps.append(step)
         return torch.randn(8, 1, generator=torch.Generator().manual_seed(step))
 
-    def loss(self, model: nn.Module, batch: Tensor) -> tuple[Tensor, Mapping[str, float]]:
+    def loss(self, model: nn.Module, batch: Tensor, step: int) -> tuple[Tensor, Mapping[str, float]]:
         return (model(batch) - 3 * batch).square().mean(), {"batch_mean": batch.mean().item()}
 
     def after_step(self, step: int) -> Mapping[str, float]:
         return {}
 
-    def validate(self, step: int) -> Mapping[str, float]:
+    def weight(self, batch: Tensor) -> float:
+        return len(batch)
+
+    def glance(self) -> Mapping[str, float]:
+        return {}
+
+    def concerns(self, measured: Mapping[str, float]) -> list[str]:
+        return []
+
+    def validate(self) -> Mapping[str, float]:
         assert not self.model.training
         self.weights.append(self.model.weight.item())
         return {"score": self.scores.pop(0)} if self.scores else {}
@@ -63,7 +73,7 @@ def test_accumulated_batches_are_different_batches() -> None:
 
 def test_a_loss_that_is_no_number_stops_with_a_sentence() -> None:
     class Broken(Line):
-        def loss(self, model: nn.Module, batch: Tensor) -> tuple[Tensor, Mapping[str, float]]:
+        def loss(self, model: nn.Module, batch: Tensor, step: int) -> tuple[Tensor, Mapping[str, float]]:
             return model(batch).sum() * math.nan, {}
 
     with pytest.raises(DivergedError, match=r"loss is nan at step 1.*learning_rate \(0.01\)"):

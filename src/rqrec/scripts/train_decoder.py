@@ -13,6 +13,7 @@ from rqrec.scripts.inputs import Inputs, inputs_of
 from rqrec.tokenizer.rqvae import RqVae, RqVaeConfig
 from rqrec.tokenizer.semantic_ids import SemanticIdTable
 from rqrec.tokenizer.tokenize import tokenize
+from rqrec.training.checkpoint import Keeping
 from rqrec.training.decoder import train_decoder
 from rqrec.training.loop import LoopSettings
 
@@ -34,6 +35,9 @@ def train(
     force_dataset_process: bool = False,
     pretrained_rqvae_path: str | None = None,
     save_dir_root: str = "out/decoder",
+    save_model_every: int = 1000,
+    keep_last: int = 2,
+    resume: str = "auto",
     full_eval_every: int = 1000,
     max_items: int = 20,
     attn_dropout: float = 0.1,
@@ -99,7 +103,7 @@ def train(
         config_of_decoder,
         settings,
         batch_size=batch_size,
-        log_folder=root / "logs",
+        keeping=Keeping(root, save_every=save_model_every, keep_last=keep_last, resume=resume),
     )
     best = read_manifest(root / "retrieval", "retrieval").facts["validation"]
     say(f"The retrieval model is in {root / 'retrieval'}: validation ndcg@10 {best['ndcg@10']:.4f}.")

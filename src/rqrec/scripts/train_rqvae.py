@@ -8,6 +8,7 @@ from rqrec.data.text import DEFAULT_MODEL
 from rqrec.progress import say
 from rqrec.scripts.inputs import inputs_of
 from rqrec.tokenizer.rqvae import RqVaeConfig
+from rqrec.training.checkpoint import Keeping
 from rqrec.training.loop import LoopSettings
 from rqrec.training.rqvae import train_rqvae
 
@@ -28,6 +29,9 @@ def train(
     text_encoder: str = DEFAULT_MODEL,
     force_dataset_process: bool = False,
     save_dir_root: str = "out/rqvae",
+    save_model_every: int = 1000,
+    keep_last: int = 2,
+    resume: str = "auto",
     use_kmeans_init: bool = True,
     reset_dead_codes_every: int = 50,
     do_eval: bool = True,
@@ -88,7 +92,7 @@ def train(
         reset_every=reset_dead_codes_every,
         use_kmeans_init=use_kmeans_init,
         do_eval=do_eval and plain,
-        log_folder=root / "logs",
+        keeping=Keeping(root, save_every=save_model_every, keep_last=keep_last, resume=resume),
     )
     say(f"The tokenizer is in {root / 'model'}.")
     return root / "model"
