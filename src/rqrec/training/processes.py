@@ -1,9 +1,9 @@
 """One process or several that train one model: `accelerate launch --num_processes 2 train_decoder.py ...`."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from accelerate import PartialState
@@ -11,6 +11,7 @@ from accelerate.utils import slice_tensors
 
 from rqrec.progress import console
 
+T = TypeVar("T")
 LONGEST_WAIT = timedelta(hours=24)  # while the first process prepares the data
 
 
@@ -34,6 +35,14 @@ class Processes:
     def is_first(self) -> bool:
         """Whether this process is the one that writes."""
         return self.rank == 0
+
+    def from_first(self, make: Callable[[], T]) -> T:
+        """What `make` returns in the first process, which alone calls it (it may write files), for all."""
+        if self.count == 1:
+            return make()
+        made: list[Any] = [make() if self.is_first else None]
+        torch.distributed.broadcast_object_list(made)
+        return made[0]
 
     def wait(self) -> None:
         """Go on when every process has come here."""

@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from rqrec.artifact import create
+from rqrec.artifact import create, read_manifest
 from rqrec.data.embeddings import embeddings_hash, read_embeddings
 from rqrec.tokenizer.quantize import annealed_temperature
 from rqrec.tokenizer.rqvae import RqVae, RqVaeConfig
@@ -127,12 +127,14 @@ def train_rqvae(
     reset_every: int = 0,
     use_kmeans_init: bool = True,
     do_eval: bool = False,
+    start_from: Path | None = None,
     keeping: Keeping | None = None,
 ) -> RqVae:
     """Train an RQ-VAE on an embeddings folder and write the artefact of kind "rqvae".
 
     With `do_eval` the folder's `is_train.npy` says which items train; the others only judge. `batch_size`
-    counts the rows of all processes. `keeping` says where the run is kept until it is finished; its settings
+    counts the rows of all processes. `start_from` is an "rqvae" artefact whose weights, input standardisation
+    included, are the first ones. `keeping` says where the run is kept until it is finished; its settings
     and inputs are filled in here.
     """
     embeddings = read_embeddings(embeddings_folder, do_eval=do_eval)
@@ -147,10 +149,14 @@ def train_rqvae(
     torch.manual_seed(settings.seed)
     model = RqVae(config)
     task = RqVaeTask(model, train_ND, settings.iterations, batch_size, settings.seed, reset_every, judged_ND)
-    task.start(use_kmeans_init=use_kmeans_init)
     made_with = {"model": asdict(config), "training": asdict(settings), "batch_size": batch_size}
     made_with |= {"reset_every": reset_every, "use_kmeans_init": use_kmeans_init, "do_eval": do_eval}
     made_from = {"embeddings": embeddings_hash(embeddings_folder)}
+    if start_from:
+        _load_weights(model, start_from)
+        made_from["start"] = read_manifest(start_from, "rqvae").hash
+    else:
+        task.start(use_kmeans_init=use_kmeans_init)
     if keeping:
         keeping = replace(keeping, settings=made_with, made_from=made_from)
     history = fit(task, settings, "Training the RQ-VAE", keeping)
@@ -163,3 +169,19 @@ def train_rqvae(
             keeping.clear()
     Processes.join().wait()
     return model
+
+
+def _load_weights(model: RqVae, folder: Path) -> None:
+    """The tensors of another RQ-VAE; how gradients pass and what the losses weigh may differ."""
+    other = RqVae.from_pretrained(folder)
+    free = ("mode", "commitment_weight")
+    wanted, found = asdict(model.config), asdict(other.config)
+    differing = [
+        f"{k} is {v} and was {found[k]}" for k, v in wanted.items() if v != found[k] and k not in free
+    ]
+    if differing:
+        raise ValueError(
+            f"train.pretrained_rqvae_path: {folder} is of another model: {'; '.join(differing)}. Give it the "
+            f"same settings, or leave the path out."
+        )
+    model.load_state_dict(other.state_dict())
