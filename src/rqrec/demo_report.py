@@ -10,7 +10,7 @@ from rqrec.data.dataset import Dataset
 from rqrec.evaluation.figures import draw_bars, draw_code_counts, draw_curves
 from rqrec.evaluation.report import Figure, Heading, Paragraph, Report, Table
 from rqrec.tokenizer.semantic_ids import SemanticIdTable
-from rqrec.training.loop import History
+from rqrec.training.tracking import History
 
 RECENT = 8  # items of the sample user's history that are shown
 

@@ -1,5 +1,6 @@
 import json
 import math
+import time
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -8,7 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from rqrec.artifact import read_manifest
-from rqrec.training.loop import DivergedError, History, LoopSettings, fit
+from rqrec.training.loop import DivergedError, LoopSettings, fit, seed_of
+from rqrec.training.tracking import History
 from tests.tiny import train_tiny
 
 
@@ -25,13 +27,22 @@ class Line:
         self.steps.append(step)
         return torch.randn(8, 1, generator=torch.Generator().manual_seed(step))
 
-    def loss(self, model: nn.Module, batch: Tensor) -> tuple[Tensor, Mapping[str, float]]:
+    def loss(self, model: nn.Module, batch: Tensor, step: int) -> tuple[Tensor, Mapping[str, float]]:
         return (model(batch) - 3 * batch).square().mean(), {"batch_mean": batch.mean().item()}
 
     def after_step(self, step: int) -> Mapping[str, float]:
         return {}
 
-    def validate(self, step: int) -> Mapping[str, float]:
+    def weight(self, batch: Tensor) -> float:
+        return len(batch)
+
+    def glance(self) -> Mapping[str, float]:
+        return {}
+
+    def concerns(self, measured: Mapping[str, float]) -> list[str]:
+        return []
+
+    def validate(self) -> Mapping[str, float]:
         assert not self.model.training
         self.weights.append(self.model.weight.item())
         return {"score": self.scores.pop(0)} if self.scores else {}
@@ -63,7 +74,7 @@ def test_accumulated_batches_are_different_batches() -> None:
 
 def test_a_loss_that_is_no_number_stops_with_a_sentence() -> None:
     class Broken(Line):
-        def loss(self, model: nn.Module, batch: Tensor) -> tuple[Tensor, Mapping[str, float]]:
+        def loss(self, model: nn.Module, batch: Tensor, step: int) -> tuple[Tensor, Mapping[str, float]]:
             return model(batch).sum() * math.nan, {}
 
     with pytest.raises(DivergedError, match=r"loss is nan at step 1.*learning_rate \(0.01\)"):
@@ -93,3 +104,64 @@ def test_one_seed_gives_the_same_artefacts_twice_and_another_seed_others(tmp_pat
     assert hashes[0][0] == hashes[2][0]
     assert hashes[0][1] != hashes[2][1]
     assert hashes[0][3] != hashes[2][3]
+
+
+def test_early_stopping_waits_for_patience_validations_and_keeps_the_best() -> None:
+    task = Line([0.1, 0.5, 0.4, 0.3, 0.9])
+    history = fit(task, LoopSettings(iterations=50, eval_every=10, patience=2), "line")
+    assert [record["step"] for record in history.validation] == [10, 20, 30, 40]
+    assert "had not risen above 0.5000 in 2 validations" in str(history.stopped)
+    assert task.model.weight.item() == task.weights[1]
+    with pytest.raises(ValueError, match="patience"):
+        fit(Line(), LoopSettings(iterations=5, patience=1), "line")
+
+
+def test_a_time_budget_ends_training_with_the_schedule_at_its_end() -> None:
+    class Slow(Line):
+        def after_step(self, step: int) -> Mapping[str, float]:
+            time.sleep(0.02)
+            return {}
+
+    task = Slow([0.5])
+    history = fit(task, LoopSettings(iterations=100_000, max_minutes=0.3 / 60), "line")
+    assert 2 < history.validation[-1]["step"] < 100
+    assert "max_minutes" in str(history.stopped)
+
+
+def test_averaged_weights_are_judged_and_kept() -> None:
+    plain, averaged = Line(), Line()
+    averaged.model.load_state_dict(plain.model.state_dict())
+    settings = {"iterations": 20, "learning_rate": 0.05}
+    fit(plain, LoopSettings(**settings), "line")
+    fit(averaged, LoopSettings(**settings, ema_decay=0.9), "line")
+    assert averaged.weights == [averaged.model.weight.item()]
+    assert averaged.model.weight.item() < plain.model.weight.item()  # it lags behind on the way to 3
+
+
+def test_accumulation_equals_one_large_batch_also_of_unequal_parts() -> None:
+    class Parts(Line):
+        """Batches of 2 and 6 rows, or their 8 rows at once."""
+
+        def __init__(self, sizes: list[int]) -> None:
+            torch.manual_seed(0)
+            super().__init__()
+            self.sizes = sizes
+
+        def batch(self, step: int) -> Tensor:
+            rows = torch.arange(8.0)[:, None].split(self.sizes)
+            return rows[step % len(rows)]
+
+    one, two = Parts([8]), Parts([2, 6])
+    settings = {"iterations": 5, "log_every": 1}
+    whole = fit(one, LoopSettings(**settings), "line")
+    parts = fit(two, LoopSettings(**settings, gradient_accumulate_every=2), "line")
+    for a, b in zip(whole.training, parts.training, strict=True):
+        assert a == pytest.approx(b, rel=1e-5)
+    assert one.model.weight.item() == pytest.approx(two.model.weight.item(), rel=1e-5)
+
+
+def test_random_choices_of_a_step_depend_on_the_seed_and_the_step_alone() -> None:
+    assert seed_of(0, 5, 0) == seed_of(0, 5, 0)
+    assert (
+        len({seed_of(seed, step, rank) for seed in range(5) for step in range(50) for rank in (0, 1)}) == 500
+    )

@@ -57,8 +57,9 @@ def _words(error: ValueError | OSError) -> str:
 
 
 def emit(facts: dict[str, Any], as_json: bool, text: str) -> None:
-    """The result on standard output: the facts as JSON, or the text for people."""
-    print(json.dumps(facts) if as_json else text)
+    """The result on standard output: the facts as JSON, or the text for people. Of several processes, once."""
+    if os.environ.get("RANK", "0") == "0":
+        print(json.dumps(facts) if as_json else text)
 
 
 def table(rows: list[dict[str, Any]]) -> str:

@@ -58,3 +58,8 @@ def inputs_of(dataset: str, folder: Path, split: str, encoder: str, *, force: bo
     own = folder / EMBEDDINGS_FILE if dataset == "custom" and (folder / EMBEDDINGS_FILE).is_file() else None
     embed_catalog(processed / "dataset", processed / "embeddings", encoder, vectors=own, force=force)
     return Inputs(processed / "embeddings", processed / "dataset")
+
+
+def describe(dataset: str, split: str) -> str:
+    """What a tokenizer learned from, in a sentence for its model card."""
+    return f"Embeddings of the items of {dataset}{f' ({split})' if dataset == 'amazon' else ''}."

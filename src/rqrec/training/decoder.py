@@ -1,24 +1,31 @@
 """Training of a retrieval model on semantic IDs."""
 
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from accelerate.utils import gather_object
 from torch import Tensor, nn
 
 from rqrec.artifact import create, find, read_manifest
 from rqrec.data.dataset import Dataset
-from rqrec.data.splits import Split, leave_one_out
+from rqrec.data.splits import Cases, Split, leave_one_out
 from rqrec.evaluation.evaluate import evaluate
+from rqrec.evaluation.metrics import ranking_metrics
 from rqrec.retrieval.architectures import AnyModel, build_model, name_of
-from rqrec.retrieval.checkpoint import Checkpoint, write_checkpoint
-from rqrec.retrieval.model import Batch, ModelConfig, parameter_count
+from rqrec.retrieval.checkpoint import Checkpoint, read_checkpoint, write_checkpoint
+from rqrec.retrieval.model import Batch, CodeLookup, ModelConfig, RetrievalModel, parameter_count
 from rqrec.retrieval.retriever import Retriever
 from rqrec.tokenizer.semantic_ids import SemanticIdTable
+from rqrec.training.checkpoint import Keeping
 from rqrec.training.loop import LoopSettings, fit
+from rqrec.training.processes import Processes
 from rqrec.training.windows import Windows
+
+GLANCE_SAMPLE, GLANCE_BATCH = 2048, 256  # cases of a quick look at the validation split
 
 
 @dataclass
@@ -30,18 +37,26 @@ class DecoderTask:
     split: Split
     batch_size: int
     seed: int
+    moving_windows: bool = True
     beam_width: int = 10
     selects_on: str | None = field(default="ndcg@10", init=False)
 
     def __post_init__(self) -> None:
-        self._windows = Windows(self.split.train, self.model.max_items + 1, self.batch_size, self.seed)
-        self._retriever = Retriever(self.model, self.table, self.beam_width)
+        longest = self.model.max_items + 1  # a full history and the item after it
+        self._windows = Windows(
+            self.split.train, longest, self.batch_size, self.seed, moving=self.moving_windows
+        )
+        self._lookup = CodeLookup.of(self.table.codes_NL)
 
-    def batch(self, step: int) -> Batch:
-        """Windows of training sequences as codes: a full history and the item after it."""
-        return self._retriever.lookup.batch(self._windows.batch(step), self.model.max_items + 1)
+    def batch(self, number: int) -> Batch:
+        """Windows of training sequences as codes."""
+        return self._lookup.batch(self._windows.batch(number), self.model.max_items + 1)
 
-    def loss(self, model: nn.Module, batch: Any) -> tuple[Tensor, Mapping[str, Tensor | float]]:
+    def weight(self, batch: Any) -> float:
+        """Its items: each has one code a level."""
+        return float(batch.lengths_B.sum())
+
+    def loss(self, model: nn.Module, batch: Any, step: int) -> tuple[Tensor, Mapping[str, Tensor | float]]:
         """Mean cross-entropy, and that of each level."""
         total, by_level_L = model(batch)
         return total, {f"loss_level_{level}": loss for level, loss in enumerate(by_level_L)}
@@ -50,9 +65,46 @@ class DecoderTask:
         """Nothing to keep up."""
         return {}
 
-    def validate(self, step: int) -> Mapping[str, float]:
-        """Item-level metrics on the validation item of each user."""
-        return evaluate(self._retriever, self.split.validation).metrics
+    @torch.no_grad()
+    def glance(self) -> Mapping[str, float]:
+        """Cross-entropy of the codes of (a sample of) the validation items, in nats: far cheaper than ranking."""
+        model: RetrievalModel[Any] = self.model
+        cases = _every(self.split.validation, -(-len(self.split.validation) // GLANCE_SAMPLE), 0)
+        total_L = torch.zeros(len(self.model.level_sizes), dtype=torch.float64)
+        for part in cases.batches(GLANCE_BATCH):
+            batch = self._lookup.batch(cases.histories(part), self.model.max_items).to(self._device)
+            context = model.encode(batch)
+            codes_BL = self._lookup.codes_NL[torch.from_numpy(cases.targets[part])].to(self._device)
+            for level in range(codes_BL.shape[1]):
+                log_probs_BV = model.next_level(context, codes_BL[:, None, :level])[:, 0]
+                total_L[level] -= float(log_probs_BV.gather(1, codes_BL[:, level : level + 1]).sum())
+        by_level = (total_L / len(cases)).tolist()
+        return {
+            "loss": sum(by_level) / len(by_level),
+            **{f"loss_level_{level}": loss for level, loss in enumerate(by_level)},
+        }
+
+    def validate(self) -> Mapping[str, float]:
+        """Item-level metrics on the validation item of each user; every process ranks for some of the users."""
+        processes = Processes.join()
+        retriever = Retriever(self.model, self.table, self.beam_width, self._device)
+        mine = _every(self.split.validation, processes.count, processes.rank)
+        ranks = evaluate(retriever, mine).ranks_C if len(mine) else np.zeros(0, dtype=np.int64)
+        return ranking_metrics(np.concatenate(gather_object([ranks])))
+
+    def concerns(self, measured: Mapping[str, float]) -> Sequence[str]:
+        """None: the metrics speak."""
+        return []
+
+    @property
+    def _device(self) -> torch.device:
+        return next(self.model.parameters()).device
+
+
+def _every(cases: Cases, stride: int, first: int) -> Cases:
+    """Cases first, first + stride, ..."""
+    chosen = slice(first, None, stride)
+    return Cases(cases.items, cases.starts[chosen], cases.ends[chosen], cases.users[chosen])
 
 
 def train_decoder(
@@ -63,11 +115,18 @@ def train_decoder(
     settings: LoopSettings,
     *,
     batch_size: int,
-    log_folder: Path | None = None,
+    moving_windows: bool = True,
+    start_from: Path | None = None,
+    keeping: Keeping | None = None,
 ) -> Checkpoint:
     """Train a retrieval model on a dataset's training split and write the artefact of kind "retrieval".
 
-    Raises ValueError where the semantic-ID table was made for another catalogue.
+    `batch_size` counts the sequences of all processes. `start_from` is a "retrieval" artefact whose weights
+    are the first ones. `keeping` says where the run is kept until it is finished; its settings and inputs are
+    filled in here.
+
+    Raises ValueError where the semantic-ID table was made for another catalogue, or `start_from` is of
+    another model.
     """
     dataset_folder, table_folder = find(dataset_folder, "dataset"), find(table_folder, "semantic_ids")
     dataset, table = Dataset.read(dataset_folder), SemanticIdTable.read(table_folder)
@@ -78,24 +137,45 @@ def train_decoder(
         )
     torch.manual_seed(settings.seed)
     model = build_model(config)
-    task = DecoderTask(model, table, leave_one_out(dataset.sequences), batch_size, settings.seed)
-    history = fit(task, settings, "Training the retrieval model", log_folder)
+    task = DecoderTask(
+        model, table, leave_one_out(dataset.sequences), batch_size, settings.seed, moving_windows
+    )
     made_with = {
         "model": {"architecture": name_of(config), **asdict(config)},
         "training": asdict(settings),
         "batch_size": batch_size,
+        "moving_windows": moving_windows,
     }
     made_from = {
         "dataset": read_manifest(dataset_folder, "dataset").hash,
         "semantic_ids": read_manifest(table_folder, "semantic_ids").hash,
     }
+    if start_from:
+        start_from = find(start_from, "retrieval")
+        _load_weights(model, start_from)
+        made_from["start"] = read_manifest(start_from, "retrieval").hash
+    if keeping:
+        keeping = replace(keeping, settings=made_with, made_from=made_from)
+    history = fit(task, settings, "Training the retrieval model", keeping)
     best = max(history.validation, key=lambda record: record["ndcg@10"])
-    facts = {
-        "parameters": parameter_count(model),
-        "validation": best,
-    }
+    facts = {"parameters": parameter_count(model), "validation": best, "stopped": history.stopped}
     checkpoint = Checkpoint(model, table, dataset.catalog)
-    with create(folder, "retrieval", settings=made_with, made_from=made_from, facts=facts) as target:
-        write_checkpoint(target, checkpoint)
-        history.write(target)
+    if Processes.join().is_first:
+        with create(folder, "retrieval", settings=made_with, made_from=made_from, facts=facts) as target:
+            write_checkpoint(target, checkpoint)
+            history.write(target)
+        if keeping:
+            keeping.clear()
+    Processes.join().wait()
     return checkpoint
+
+
+def _load_weights(model: AnyModel, folder: Path) -> None:
+    other = read_checkpoint(folder).model
+    wanted, found = asdict(model.config), asdict(other.config)
+    if differing := [f"{k} is {wanted[k]} and was {found[k]}" for k in wanted if wanted[k] != found.get(k)]:
+        raise ValueError(
+            f"train.pretrained_decoder_path: {folder} is of another model: {'; '.join(differing)}. Give it the "
+            f"same sizes and the tokenizer that it was trained with, or leave the path out."
+        )
+    model.load_state_dict(other.state_dict())

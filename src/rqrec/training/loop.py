@@ -1,21 +1,33 @@
-"""One training loop, for the tokenizer and the retrieval model alike."""
+"""One training loop, for the tokenizer and the retrieval model alike.
 
-import json
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+Every random choice of a step is drawn from the seed and the step, so a run that goes on from a checkpoint makes
+the same choices as one that was never interrupted.
+"""
+
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
 from pathlib import Path
+from types import FrameType
 from typing import Any, Protocol
 
+import numpy as np
 import torch
 from accelerate import Accelerator
-from accelerate.utils import set_seed
+from accelerate.utils import send_to_device, slice_tensors
 from torch import Tensor, nn
-from torch.utils.tensorboard import SummaryWriter
 
-from rqrec.progress import meter
-from rqrec.training.optim import adamw, cosine_with_warmup
+from rqrec.progress import meter, say
+from rqrec.training.checkpoint import Keeping, State
+from rqrec.training.optim import SCHEDULES, AveragedWeights, adamw, rate
+from rqrec.training.processes import Processes
+from rqrec.training.speed import PRECISIONS, autocast, choose_precision, compiled
+from rqrec.training.tracking import History, Tracker
 
-METRICS_FILE = "metrics.jsonl"
+DIVERGING = 3.0  # times the first loss
 
 
 class Task(Protocol):
@@ -29,17 +41,26 @@ class Task(Protocol):
     def selects_on(self) -> str | None:
         """The validation metric whose highest value marks the best weights; None keeps the last."""
 
-    def batch(self, step: int) -> Any:
-        """The batch of a step: a function of the step alone, so that a run can go on from any."""
+    def batch(self, number: int) -> Any:
+        """A batch, a tensor or a tuple of them with one row an example: a function of its number alone."""
 
-    def loss(self, model: nn.Module, batch: Any) -> tuple[Tensor, Mapping[str, Tensor | float]]:
-        """The loss to minimise, and its parts to log."""
+    def weight(self, batch: Any) -> float:
+        """How many terms the loss of a batch is the mean of."""
+
+    def loss(self, model: nn.Module, batch: Any, step: int) -> tuple[Tensor, Mapping[str, Tensor | float]]:
+        """The loss to minimise, a mean, and its parts to log."""
 
     def after_step(self, step: int) -> Mapping[str, float]:
-        """Upkeep after an optimizer step (annealing, dead codes); what it returns is logged."""
+        """Upkeep after an optimizer step (dead codes), a function of the step; what it returns is logged."""
 
-    def validate(self, step: int) -> Mapping[str, float]:
+    def glance(self) -> Mapping[str, float]:
+        """A quick look at the validation split; the model is in evaluation mode."""
+
+    def validate(self) -> Mapping[str, float]:
         """Metrics on the validation split; the model is in evaluation mode."""
+
+    def concerns(self, measured: Mapping[str, float]) -> Sequence[str]:
+        """What a person should know of these validation metrics, in sentences."""
 
 
 @dataclass(frozen=True)
@@ -49,11 +70,17 @@ class LoopSettings:
     iterations: optimizer steps
     learning_rate, weight_decay: AdamW's, the rate at its peak
     warmup: steps of linear warm-up
+    schedule: "cosine", "inverse_sqrt" or "constant" after it
     max_grad_norm: gradients are clipped to this norm; None does not clip
     gradient_accumulate_every: batches per optimizer step
     eval_every: steps between validations; 0 validates only at the end
+    partial_eval_every: steps between quick looks at the validation split; 0 takes none
+    patience: validations without a better one before training stops; 0 never stops early
+    max_minutes: training ends after this time, and the schedule fits it; None takes all iterations
+    ema_decay: weights are judged and kept as their moving average with this decay; None: as they are
     log_every: steps between lines of metrics.jsonl
-    mixed_precision: "no", "bf16" or "fp16"
+    mixed_precision: "no", "bf16", "fp16", or "auto": bf16 where a measurement shows that it is faster
+    compile: try torch.compile
     seed: of initialisation, dropout and the order of batches
     """
 
@@ -61,131 +88,335 @@ class LoopSettings:
     learning_rate: float = 1e-3
     weight_decay: float = 0.01
     warmup: int = 0
+    schedule: str = "cosine"
     max_grad_norm: float | None = 1.0
     gradient_accumulate_every: int = 1
     eval_every: int = 0
+    partial_eval_every: int = 0
+    patience: int = 0
+    max_minutes: float | None = None
+    ema_decay: float | None = None
     log_every: int = 20
     mixed_precision: str = "no"
+    compile: bool = False
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if self.iterations < 1:
-            raise ValueError(f"iterations is {self.iterations}, but at least 1 step is needed.")
-        if self.learning_rate <= 0:
-            raise ValueError(f"learning_rate is {self.learning_rate}, but must be above 0.")
-        if self.mixed_precision not in ("no", "bf16", "fp16"):
-            raise ValueError(f"mixed_precision_type is {self.mixed_precision!r}: use 'no', 'bf16' or 'fp16'.")
-
-
-@dataclass
-class History:
-    """What was logged: one record a logged step, and one a validation."""
-
-    training: list[dict[str, float]] = field(default_factory=list)
-    validation: list[dict[str, float]] = field(default_factory=list)
-
-    @classmethod
-    def read(cls, folder: Path) -> "History":
-        """Read a run's `metrics.jsonl`."""
-        history = cls()
-        for line in (folder / METRICS_FILE).read_text(encoding="utf-8").splitlines():
-            record = json.loads(line)
-            getattr(history, record.pop("split")).append(record)
-        return history
-
-    def write(self, folder: Path) -> None:
-        """Write `metrics.jsonl`: a JSON object a line, with its step and split."""
-        with (folder / METRICS_FILE).open("w", encoding="utf-8") as file:
-            for split in ("training", "validation"):
-                for record in getattr(self, split):
-                    file.write(json.dumps({"split": split, **record}) + "\n")
+        for name in ("iterations", "gradient_accumulate_every", "log_every"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} is {getattr(self, name)}, but must be at least 1.")
+        for name in ("warmup", "eval_every", "partial_eval_every", "patience", "weight_decay"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"{name} is {getattr(self, name)}, but must not be negative.")
+        for name in ("learning_rate", "max_grad_norm", "max_minutes"):
+            if getattr(self, name) is not None and getattr(self, name) <= 0:
+                raise ValueError(f"{name} is {getattr(self, name)}, but must be above 0.")
+        if self.ema_decay is not None and not 0 < self.ema_decay < 1:
+            raise ValueError(f"ema_decay is {self.ema_decay}, but must be between 0 and 1.")
+        if self.schedule not in SCHEDULES:
+            raise ValueError(f"schedule is {self.schedule!r}; allowed are {', '.join(SCHEDULES)}.")
+        if self.mixed_precision not in PRECISIONS:
+            raise ValueError(
+                f"mixed_precision_type is {self.mixed_precision!r}: use 'no', 'bf16', 'fp16' or 'auto'."
+            )
 
 
 class DivergedError(ValueError):
-    """The loss is no longer a number."""
+    """The loss is no longer a number, and there are no good weights to keep."""
 
 
-def fit(task: Task, settings: LoopSettings, description: str, log_folder: Path | None = None) -> History:
+def fit(task: Task, settings: LoopSettings, description: str, keeping: Keeping | None = None) -> History:
     """Train `task.model` in place; it ends with the best validated weights (see Task.selects_on).
 
-    With `log_folder`, TensorBoard events are written there. Raises DivergedError where the loss is NaN or
-    infinite.
+    With `keeping`, checkpoints and logs are written as it says, and an unfinished run goes on. Where the loss
+    is no number any more, training stops with the best validated weights and `History.stopped` says so.
+
+    Raises DivergedError where it is none and nothing was validated, KeyboardInterrupt on Ctrl-C, after the
+    step is finished and a checkpoint saved, ValueError on a checkpoint of another run.
     """
-    accelerator = Accelerator(
-        mixed_precision=settings.mixed_precision,
-        gradient_accumulation_steps=settings.gradient_accumulate_every,
-    )
-    set_seed(settings.seed)
-    optimizer = adamw(task.model, settings.learning_rate, settings.weight_decay)
-    schedule = cosine_with_warmup(optimizer, settings.iterations, settings.warmup)
-    model, optimizer = accelerator.prepare(task.model, optimizer)
-    history, best = History(), _Best(task)
-    events = SummaryWriter(str(log_folder)) if log_folder else None
-    model.train()
-    with meter(description, settings.iterations) as progress:
-        for step in range(settings.iterations):
-            for part in range(settings.gradient_accumulate_every):
-                with accelerator.accumulate(model), accelerator.autocast():
-                    batch = task.batch(step * settings.gradient_accumulate_every + part)
-                    loss, parts = task.loss(model, batch)
-                    accelerator.backward(loss)
-                    if accelerator.sync_gradients and settings.max_grad_norm is not None:
-                        accelerator.clip_grad_norm_(model.parameters(), settings.max_grad_norm)
-                    optimizer.step()
-                    optimizer.zero_grad()
-            schedule.step()
-            extra = task.after_step(step)
-            last = step + 1 == settings.iterations
-            if step % settings.log_every == 0 or last:
-                record = {"step": step + 1, "loss": loss.item(), **_floats(parts), **_floats(extra)}
-                if not torch.isfinite(loss):
-                    raise DivergedError(
-                        f"{description} diverged: the loss is {loss.item()} at step {step + 1}. "
-                        f"Lower learning_rate ({settings.learning_rate}) or max_grad_norm."
-                    )
-                history.training.append(record)
-                _log(events, "training", record)
-                progress.advance(0, f"loss {record['loss']:.3f}")
-            if last or (settings.eval_every and (step + 1) % settings.eval_every == 0):
-                model.eval()
-                measured = {"step": step + 1, **_floats(task.validate(step))}
-                model.train()
-                if len(measured) > 1:
-                    history.validation.append(measured)
-                    _log(events, "validation", measured)
-                best.offer(measured)
-            progress.advance()
-    best.restore()
-    task.model.eval()
-    if events:
-        events.close()
-    return history
+    return _Fit(task, settings, description, keeping).run()
 
 
-class _Best:
-    """The weights with the highest validated metric."""
+class _Fit:
+    """A run: what changes from step to step, and the step itself."""
 
-    def __init__(self, task: Task) -> None:
-        self._task, self._score = task, float("-inf")
-        self._weights: dict[str, Tensor] | None = None
+    def __init__(self, task: Task, settings: LoopSettings, description: str, keeping: Keeping | None) -> None:
+        if settings.patience and task.selects_on is None:
+            raise ValueError(
+                "patience waits for a better validation, but nothing is validated here: set it to 0."
+            )
+        self.task, self.settings, self.description, self.keeping = task, settings, description, keeping
+        self.processes = Processes.join()
+        # Precision is this loop's own: accelerate allows one of them a process.
+        self.accelerator = Accelerator(mixed_precision="no")
+        self.device = self.accelerator.device
+        self.done, self.elapsed, self.interrupted = 0, 0.0, False
+        self.best_score, self.best = float("-inf"), dict[str, Tensor]()
+        state = keeping.load() if keeping else None
+        if state:
+            task.model.load_state_dict(_under("model.", state.tensors))
+        task.model.to(self.device).train()
+        self.optimizer = adamw(task.model, settings.learning_rate, settings.weight_decay)
+        self.average = AveragedWeights(task.model, settings.ema_decay) if settings.ema_decay else None
+        self.precision = state.values["precision"] if state else self._precision()
+        self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.precision == "fp16")
+        if state:
+            self._restore(state)
+        model = task.model
+        if settings.compile:
+            first = send_to_device(task.batch(0), self.device)
+            model = compiled(model, self._first_loss, first, self.precision, self.device)
+        self.model = self.accelerator.prepare(model)
+        self.start = time.monotonic() - self.elapsed
+        writes = keeping is not None and self.processes.is_first
+        self.tracker = Tracker(
+            keeping.logs if keeping and writes else None,
+            state.history if state else History(),
+            wandb=keeping.wandb if keeping else False,
+            settings=keeping.settings if keeping else {},
+        )
+        self.history = self.tracker.history
 
-    def offer(self, measured: Mapping[str, float]) -> None:
-        name = self._task.selects_on
-        if name is not None and measured[name] > self._score:
-            self._score = measured[name]
-            self._weights = {k: v.detach().clone() for k, v in self._task.model.state_dict().items()}
+    def run(self) -> History:
+        left = self.settings.iterations - self.done
+        title = f"{self.description}, from step {self.done}" if self.done else self.description
+        try:
+            with meter(title, left) as progress, _interrupts_wait(self):
+                while self.done < self.settings.iterations and self.history.stopped is None:
+                    progress.advance(1, self._step())
+        finally:
+            self.tracker.close()
+        if self.best:
+            self.task.model.load_state_dict(self.best)
+        elif self.average:
+            self.average.apply()
+        self.task.model.eval()
+        return self.history
 
-    def restore(self) -> None:
-        if self._weights is not None:
-            self._task.model.load_state_dict(self._weights)
+    def _step(self) -> str:
+        """One optimizer step, and what falls due after it. Returns a note for the progress."""
+        settings = self.settings
+        shares = [self._share(number) for number in self._numbers()]
+        now = time.monotonic() - self.start if self.processes.is_first else 0.0
+        total, self.elapsed, stops = self.processes.sums(
+            [sum(weight for _, weight in shares), now, float(self.interrupted)]
+        )
+        if stops:
+            self._leave()
+        spent = self.elapsed / (60 * settings.max_minutes) if settings.max_minutes else 0.0
+        losses = self._learn([(batch, weight / total) for batch, weight in shares], spent)
+        extra = self.task.after_step(self.done)
+        if self.average:
+            self.average.update(self.done)
+        self.done += 1
+        last = self.done == settings.iterations or spent >= 1
+        logs = (self.done - 1) % settings.log_every == 0 or last
+        validates = last or _falls_due(self.done, settings.eval_every)
+        saves = self.keeping is not None and _falls_due(self.done, self.keeping.save_every) and not last
+        note = ""
+        if logs or validates or saves:
+            record = {"step": self.done, **self._mean(losses), **_floats(extra)}
+            note = f"loss {record['loss']:.3f}"
+            if not np.isfinite(record["loss"]):
+                self._diverged(record["loss"])
+                return note
+            if logs:
+                self._warn_of_divergence(record)
+                self.tracker.record("training", record)
+        if _falls_due(self.done, settings.partial_eval_every):
+            self._judge("partial", self.task.glance)
+        if validates:
+            self._validate()
+        if last and self.done < settings.iterations:
+            self.history.stopped = (
+                f"The {settings.max_minutes} minutes of max_minutes were over at step {self.done}."
+            )
+        if saves and self.history.stopped is None:
+            self._save()
+        return note
+
+    def _numbers(self) -> range:
+        every = self.settings.gradient_accumulate_every
+        return range(self.done * every, (self.done + 1) * every)
+
+    def _share(self, number: int) -> tuple[Any, float]:
+        """This process's rows of a batch, and the weight of their mean loss.
+
+        A process without a row computes the first one with weight 0: all of them must take the step together.
+        """
+        batch = self.task.batch(number)
+        rows = self.processes.share(batch)
+        weight = 0.0 if rows is None else self.task.weight(rows)
+        return send_to_device(slice_tensors(batch, slice(1)) if rows is None else rows, self.device), weight
+
+    def _learn(
+        self, shares: Sequence[tuple[Any, float]], spent: float
+    ) -> list[tuple[float, Mapping[str, Tensor | float]]]:
+        """Gradients of all batches, and a step. Returns the weighted losses of this process."""
+        settings, step = self.settings, self.done
+        torch.manual_seed(seed_of(settings.seed, step, self.processes.rank))
+        factor = rate(settings.schedule, step, settings.iterations, settings.warmup, spent)
+        for group in self.optimizer.param_groups:
+            group["lr"] = settings.learning_rate * factor
+        losses: list[tuple[float, Mapping[str, Tensor | float]]] = []
+        for place, (batch, weight) in enumerate(shares, start=1):
+            # Processes exchange gradients once a step, with the last batch.
+            waits = nullcontext() if place == len(shares) else self.accelerator.no_sync(self.model)
+            with waits:
+                with autocast(self.precision, self.device):
+                    loss, parts = self.task.loss(self.model, batch, step)
+                # Gradients are averaged over processes, so the sum of the weights is brought to their number.
+                self.scaler.scale(loss * (weight * self.processes.count)).backward()
+            losses.append((weight, {"loss": loss.detach(), **parts}))
+        self.scaler.unscale_(self.optimizer)
+        if settings.max_grad_norm is not None:
+            self.accelerator.clip_grad_norm_(self.model.parameters(), settings.max_grad_norm)
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+        self.optimizer.zero_grad()
+        return losses
+
+    def _mean(self, losses: Sequence[tuple[float, Mapping[str, Tensor | float]]]) -> dict[str, float]:
+        """The loss and its parts over the batches of a step and all processes."""
+        names = list(losses[0][1])
+        weighted = [[weight * value for value in _floats(parts).values()] for weight, parts in losses]
+        sums = self.processes.sums([sum(values) for values in zip(*weighted, strict=True)])
+        return dict(zip(names, sums, strict=True))
+
+    def _judge(self, split: str, measure: Callable[[], Mapping[str, float]]) -> dict[str, float]:
+        """Measure in evaluation mode, with the averaged weights where there are some, and log it."""
+        self.task.model.eval()
+        with self.average.in_place() if self.average else nullcontext():
+            measured = _floats(measure())
+            if split == "validation":
+                self._offer(measured)
+        self.task.model.train()
+        if measured:
+            self.tracker.record(split, {"step": self.done, **measured})
+        return measured
+
+    def _validate(self) -> None:
+        measured = self._judge("validation", self.task.validate)
+        for concern in self.task.concerns(measured):
+            say(f"Step {self.done}: {concern}")
+        name, patience = self.task.selects_on, self.settings.patience
+        if name and patience:
+            scores = [record[name] for record in self.history.validation]
+            if len(scores) - 1 - scores.index(max(scores)) >= patience:
+                best = f"{name} had not risen above {max(scores):.4f}"
+                self.history.stopped = f"At step {self.done}, {best} in {patience} validations."
+
+    def _offer(self, measured: Mapping[str, float]) -> None:
+        name = self.task.selects_on
+        if name is not None and measured[name] > self.best_score:
+            self.best_score = measured[name]
+            self.best = {k: v.detach().clone() for k, v in self.task.model.state_dict().items()}
+
+    def _warn_of_divergence(self, record: Mapping[str, float]) -> None:
+        """Say so once each time that the loss rises far above that of the untrained model."""
+        losses = [logged["loss"] for logged in self.history.training] or [record["loss"]]
+        first, bound = losses[0], DIVERGING * abs(losses[0])
+        if record["loss"] > bound >= losses[-1]:
+            say(
+                f"Step {self.done}: the loss is {record['loss']:.3f}, and was {first:.3f} at the start: training "
+                f"diverges. Lower learning_rate ({self.settings.learning_rate}) or max_grad_norm."
+            )
+
+    def _diverged(self, loss: float) -> None:
+        reason = f"{self.description} diverged: the loss is {loss} at step {self.done}."
+        advice = f"Lower learning_rate ({self.settings.learning_rate}) or max_grad_norm."
+        if not self.best:
+            raise DivergedError(f"{reason} {advice}")
+        self.history.stopped = f"{reason} The best validated weights are kept. {advice}"
+        say(self.history.stopped)
+
+    def _leave(self) -> None:
+        """End after Ctrl-C, with a checkpoint where one can be kept."""
+        if self.keeping:
+            folder = self._save()
+            say(f"Interrupted: step {self.done} is saved in {folder}. The same command goes on from there.")
+        raise KeyboardInterrupt
+
+    def _save(self) -> Path | None:
+        if self.keeping is None or not self.processes.is_first:
+            return None
+        tensors = _named("model.", self.task.model.state_dict()) | _named("best.", self.best)
+        for index, state in self.optimizer.state_dict()["state"].items():
+            tensors |= _named(f"optimizer.{index}.", state)
+        if self.average:
+            tensors |= {f"average.{index}": value for index, value in enumerate(self.average.shadow)}
+        values = {
+            "best_score": self.best_score if self.best else None,
+            "elapsed": time.monotonic() - self.start,
+            "precision": self.precision,
+            "scaler": self.scaler.state_dict(),
+        }
+        return self.keeping.save(State(self.done, tensors, values, self.history))
+
+    def _restore(self, state: State) -> None:
+        """All but the model's own tensors, which came first."""
+        self.done, self.elapsed = state.step, state.values["elapsed"]
+        self.best = {k: v.to(self.device) for k, v in _under("best.", state.tensors).items()}
+        if self.best:
+            self.best_score = state.values["best_score"]
+        values = self.optimizer.state_dict()
+        for name, tensor in _under("optimizer.", state.tensors).items():
+            index, part = name.split(".")
+            values["state"].setdefault(int(index), {})[part] = tensor
+        self.optimizer.load_state_dict(values)
+        if self.average:
+            averaged = _under("average.", state.tensors)
+            self.average.shadow = [averaged[str(index)].to(self.device) for index in range(len(averaged))]
+        self.scaler.load_state_dict(state.values["scaler"])
+
+    def _precision(self) -> str:
+        """What "auto" means here, the same for all processes."""
+        if self.settings.mixed_precision != "auto":
+            return self.settings.mixed_precision
+        first = send_to_device(self.task.batch(0), self.device)
+        chosen = choose_precision(self.task.model, self._first_loss, first, self.device)
+        (votes,) = self.processes.sums([float(self.processes.is_first and chosen == "bf16")])
+        return "bf16" if votes else "no"
+
+    def _first_loss(self, model: nn.Module, batch: Any) -> Tensor:
+        return self.task.loss(model, batch, 0)[0]
+
+
+@contextmanager
+def _interrupts_wait(run: _Fit) -> Iterator[None]:
+    """The first Ctrl-C waits for the end of the step; a second one leaves at once."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def note(number: int, frame: FrameType | None) -> None:
+        run.interrupted = True
+        signal.signal(signal.SIGINT, before)
+        say("Interrupted: this step ends first. Once more leaves at once, without saving it.")
+
+    before = signal.signal(signal.SIGINT, note)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def seed_of(*numbers: int) -> int:
+    """A seed of 63 bits from whole numbers (a seed, a step, ...): other numbers, an unrelated seed."""
+    return int(np.random.SeedSequence(numbers).generate_state(1, np.uint64)[0] >> np.uint64(1))
+
+
+def _falls_due(step: int, every: int) -> bool:
+    return every > 0 and step % every == 0
+
+
+def _named(prefix: str, values: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {prefix + name: value for name, value in values.items()}
+
+
+def _under(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
 
 
 def _floats(values: Mapping[str, Tensor | float]) -> dict[str, float]:
     return {k: float(v.detach() if isinstance(v, Tensor) else v) for k, v in values.items()}
-
-
-def _log(events: SummaryWriter | None, split: str, record: Mapping[str, float]) -> None:
-    if events:
-        for name, value in record.items():
-            if name != "step":
-                events.add_scalar(f"{split}/{name}", value, int(record["step"]))

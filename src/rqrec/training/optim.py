@@ -1,11 +1,14 @@
-"""Optimizer and schedule, the same for both stages."""
+"""Optimizer, learning rate and averaged weights, the same for both stages."""
 
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.optim import AdamW
-from torch.optim.lr_scheduler import LambdaLR
+
+SCHEDULES = ("cosine", "inverse_sqrt", "constant")
 
 
 def adamw(model: nn.Module, learning_rate: float, weight_decay: float) -> AdamW:
@@ -21,13 +24,57 @@ def adamw(model: nn.Module, learning_rate: float, weight_decay: float) -> AdamW:
     )
 
 
-def cosine_with_warmup(optimizer: torch.optim.Optimizer, iterations: int, warmup: int) -> LambdaLR:
-    """Linear from 0 over `warmup` steps, then half a cosine down to a tenth at the last step."""
+def rate(schedule: str, step: int, iterations: int, warmup: int, spent: float = 0.0) -> float:
+    """The share of the peak learning rate at a step, 0-based; linear over the `warmup` steps before.
 
-    def factor(step: int) -> float:
-        if step < warmup:
-            return (step + 1) / warmup
-        done = (step - warmup) / max(1, iterations - warmup)
-        return 0.1 + 0.45 * (1 + math.cos(math.pi * min(1.0, done)))
+    cosine: half a cosine down to a tenth at the last step; inverse_sqrt: as sqrt(warmup / step), Noam's
+    (arXiv 1706.03762, section 5.3); constant: 1. `spent` is the share of a time budget that is used up: where
+    it is ahead of the steps, the decay follows it.
+    """
+    if step < warmup:
+        return (step + 1) / warmup
+    at = max(float(step), min(1.0, spent) * iterations)
+    if schedule == "constant":
+        return 1.0
+    if schedule == "inverse_sqrt":
+        return math.sqrt(max(1, warmup) / max(1.0, at))
+    done = (at - warmup) / max(1, iterations - warmup)
+    return 0.1 + 0.45 * (1 + math.cos(math.pi * min(1.0, max(0.0, done))))
 
-    return LambdaLR(optimizer, factor)
+
+class AveragedWeights:
+    """The moving average of a model's parameters; buffers are taken as they are.
+
+    The decay is at most `decay`, and less at the start, (1 + t) / (10 + t), so that the untrained weights are
+    soon forgotten.
+    """
+
+    def __init__(self, model: nn.Module, decay: float) -> None:
+        self._model, self._decay = model, decay
+        self.shadow = [parameter.detach().clone() for parameter in model.parameters()]
+
+    @torch.no_grad()
+    def update(self, step: int) -> None:
+        """Move towards the parameters after a step."""
+        decay = min(self._decay, (1 + step) / (10 + step))
+        torch._foreach_lerp_(self.shadow, list(self._model.parameters()), 1 - decay)
+
+    def apply(self) -> None:
+        """Give the model the averaged weights for good."""
+        _copy(self._model, self.shadow)
+
+    @contextmanager
+    def in_place(self) -> Iterator[None]:
+        """The model has the averaged weights while the block runs."""
+        trained = [parameter.detach().clone() for parameter in self._model.parameters()]
+        _copy(self._model, self.shadow)
+        try:
+            yield
+        finally:
+            _copy(self._model, trained)
+
+
+@torch.no_grad()
+def _copy(model: nn.Module, values: list[Tensor]) -> None:
+    for parameter, value in zip(model.parameters(), values, strict=True):
+        parameter.copy_(value)

@@ -17,14 +17,15 @@ from rqrec.data.sequences import Sequences, gather_right_padded
 class Windows:
     """Each epoch every training item is in exactly one window of at most `max_items` items.
 
-    Where a sequence is longer than a window, the cuts move at random from epoch to epoch. A batch is a
-    function of the step and the seed.
+    Where a sequence is longer than a window, the cuts move at random from epoch to epoch; with `moving` False
+    they stay, counted back from the sequence's end. A batch is a function of the step and the seed.
     """
 
     train: Sequences
     max_items: int
     batch_size: int
     seed: int
+    moving: bool = True
     _first_steps: list[int] = field(default_factory=lambda: [0], init=False)  # of the epochs that were dealt
     _epoch: int = field(default=-1, init=False)
     _batches: list[tuple[NDArray[np.int64], NDArray[np.int64]]] = field(default_factory=list, init=False)
@@ -48,7 +49,7 @@ class Windows:
         """Starts and lengths of this epoch's windows, each [W]."""
         n_windows_U, lengths_U = self._n_windows_U, self.train.lengths
         slack_U = n_windows_U * self.max_items - lengths_U
-        shift_U = rng.integers(0, slack_U + 1)
+        shift_U = rng.integers(0, slack_U + 1) if self.moving else slack_U
         users_W = np.repeat(np.arange(len(lengths_U)), n_windows_U)
         first_W = np.repeat(np.cumsum(n_windows_U) - n_windows_U, n_windows_U)
         places_W = (np.arange(len(users_W)) - first_W) * self.max_items - shift_U[users_W]

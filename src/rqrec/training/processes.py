@@ -1,0 +1,68 @@
+"""One process or several that train one model: `accelerate launch --num_processes 2 train_decoder.py ...`."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any, TypeVar
+
+import torch
+from accelerate import PartialState
+from accelerate.utils import slice_tensors
+
+from rqrec.progress import console
+
+T = TypeVar("T")
+LONGEST_WAIT = timedelta(hours=24)  # while the first process prepares the data
+
+
+@dataclass(frozen=True)
+class Processes:
+    """This process, number `rank` of `count`, on `device`. Only the first one writes and shows progress."""
+
+    rank: int
+    count: int
+    device: torch.device
+
+    @classmethod
+    def join(cls) -> "Processes":
+        """Meet the other processes that the launcher started; alone where it did not."""
+        state = PartialState(timeout=LONGEST_WAIT)
+        joined = cls(state.process_index, state.num_processes, state.device)
+        console.quiet = not joined.is_first
+        return joined
+
+    @property
+    def is_first(self) -> bool:
+        """Whether this process is the one that writes."""
+        return self.rank == 0
+
+    def from_first(self, make: Callable[[], T]) -> T:
+        """What `make` returns in the first process, which alone calls it (it may write files), for all."""
+        if self.count == 1:
+            return make()
+        made: list[Any] = [make() if self.is_first else None]
+        torch.distributed.broadcast_object_list(made)
+        return made[0]
+
+    def wait(self) -> None:
+        """Go on when every process has come here."""
+        PartialState().wait_for_everyone()
+
+    def global_batch_size(self, batch_size: int, *, split_batches: bool) -> int:
+        """Rows of an optimizer step over all processes: `batch_size` is that, or that of each process."""
+        return batch_size if split_batches else batch_size * self.count
+
+    def share(self, batch: Any) -> Any | None:
+        """Rows rank, rank + count, ... of a batch (a tensor or a tuple of them); None where that is no row."""
+        if self.count == 1:
+            return batch
+        rows = len(batch[0]) if isinstance(batch, tuple) else len(batch)
+        return slice_tensors(batch, slice(self.rank, None, self.count)) if self.rank < rows else None
+
+    def sums(self, values: Sequence[float]) -> list[float]:
+        """Each value summed over all processes."""
+        if self.count == 1:
+            return list(values)
+        summed = torch.tensor(values, dtype=torch.float64, device=self.device)
+        torch.distributed.all_reduce(summed)
+        return summed.tolist()

@@ -1,0 +1,126 @@
+"""What a run tells while it goes on: `metrics.jsonl` always, TensorBoard, and Weights & Biases where asked."""
+
+import importlib.util
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from rqrec.artifact import atomic_write
+
+METRICS_FILE = "metrics.jsonl"
+SPLITS = ("training", "partial", "validation")
+
+
+@dataclass
+class History:
+    """What was logged, a record each with its step: of training, of partial and of full validations.
+
+    `stopped` says in a sentence why training ended before its last step, None where it did not.
+    """
+
+    training: list[dict[str, float]] = field(default_factory=list)
+    partial: list[dict[str, float]] = field(default_factory=list)
+    validation: list[dict[str, float]] = field(default_factory=list)
+    stopped: str | None = field(default=None, compare=False)
+
+    @classmethod
+    def read(cls, folder: Path) -> "History":
+        """Read a run's `metrics.jsonl`."""
+        history = cls()
+        for line in (folder / METRICS_FILE).read_text(encoding="utf-8").splitlines():
+            record = json.loads(line)
+            getattr(history, record.pop("split")).append(record)
+        return history
+
+    def write(self, folder: Path) -> None:
+        """Write `metrics.jsonl`: a JSON object a line, with its step and split, in the order of the steps."""
+        with atomic_write(folder / METRICS_FILE) as file:
+            for line in self._lines():
+                file.write(line.encode())
+
+    def _lines(self) -> list[str]:
+        # Stable: of one step, the training record comes first, as when it was logged.
+        rows = [(record["step"], _line(split, record)) for split in SPLITS for record in getattr(self, split)]
+        return [line for _, line in sorted(rows, key=lambda row: row[0])]
+
+
+class Tracker:
+    """Appends each record to the history and to every log in `folder`; None keeps the history alone.
+
+    A run that goes on from a checkpoint gives that checkpoint's history: what a killed run logged after it
+    is dropped from the files, and logged again.
+    """
+
+    def __init__(
+        self, folder: Path | None, history: History, *, wandb: bool = False, settings: Mapping[str, Any]
+    ) -> None:
+        self.history = history
+        self._file = self._events = self._wandb = None
+        if folder is None:
+            return
+        from torch.utils.tensorboard import SummaryWriter
+
+        history.write(folder)
+        self._file = (folder / METRICS_FILE).open("a", encoding="utf-8", buffering=1)  # a line at a time
+        last = max((r["step"] for split in SPLITS for r in getattr(history, split)), default=0)
+        self._events = SummaryWriter(str(folder), purge_step=int(last) + 1)
+        if wandb:
+            import wandb as package
+
+            # One id a folder: a run that goes on is one run there too.
+            self._wandb = package.init(
+                dir=str(folder), id=_run_id(folder), resume="allow", config=dict(settings)
+            )
+
+    def record(self, split: str, record: dict[str, float]) -> None:
+        """Log a record, which holds its "step", under one of SPLITS."""
+        getattr(self.history, split).append(record)
+        values = {f"{split}/{name}": value for name, value in record.items() if name != "step"}
+        if self._file is not None:
+            self._file.write(_line(split, record))
+        if self._events is not None:
+            for name, value in values.items():
+                self._events.add_scalar(name, value, int(record["step"]))
+        if self._wandb is not None:
+            self._wandb.log(values, step=int(record["step"]))
+
+    def close(self) -> None:
+        """Write out what is still on its way."""
+        if self._file is not None:
+            self._file.close()
+        if self._events is not None:
+            self._events.close()
+        if self._wandb is not None:
+            self._wandb.finish()
+
+
+def check_wandb() -> None:
+    """Raise ValueError, in a sentence, where Weights & Biases cannot log: no package, or no login."""
+    if importlib.util.find_spec("wandb") is None:
+        raise ValueError(
+            'train.wandb_logging=True needs the package wandb: install it with `pip install "rqrec[wandb]"`, '
+            "or set train.wandb_logging=False (TensorBoard and metrics.jsonl are always written)."
+        )
+    import wandb
+
+    if os.environ.get("WANDB_MODE") not in ("offline", "disabled") and not wandb.Api().api_key:
+        raise ValueError(
+            "train.wandb_logging=True, but nobody is logged in to wandb here: run `wandb login`, set "
+            "WANDB_API_KEY, or WANDB_MODE=offline to log without a network."
+        )
+
+
+def _run_id(folder: Path) -> str:
+    """The id of this folder's run: drawn once, then read."""
+    path = folder / "wandb_id.txt"
+    if not path.is_file():
+        with atomic_write(path) as file:
+            file.write(os.urandom(8).hex().encode())
+    return path.read_text(encoding="utf-8")
+
+
+def _line(split: str, record: Mapping[str, float]) -> str:
+    return json.dumps({"split": split, **record}) + "\n"

@@ -1,0 +1,96 @@
+"""Trains on the small world, is killed at random moments and started again, until it is finished.
+
+    python -m tests.training.killed RUN KILLS SEED
+
+RUN holds the artefacts of `write_inputs`. A process that has loaded the packages forks one that trains, so that
+a start takes no time, and kills it by SIGKILL.
+"""
+
+import os
+import random
+import signal
+import sys
+import time
+from pathlib import Path
+
+from rqrec.retrieval.decoder_only import DecoderOnlyConfig
+from rqrec.tokenizer.rqvae import RqVaeConfig
+from rqrec.tokenizer.semantic_ids import SemanticIdTable
+from rqrec.training.checkpoint import Keeping
+from rqrec.training.decoder import train_decoder
+from rqrec.training.loop import LoopSettings
+from rqrec.training.rqvae import train_rqvae
+from tests.tiny import DIM
+
+
+def tokenizer(run: Path) -> None:
+    """With dead codes moved and a random choice of codes."""
+    config = RqVaeConfig(DIM, 8, (16,), 8, 2, mode="GUMBEL_SOFTMAX")  # type: ignore[arg-type]
+    settings = LoopSettings(iterations=120, warmup=5, log_every=3, eval_every=40, seed=1)
+    keeping = Keeping(run / "tokenizer", save_every=5)
+    train_rqvae(
+        run / "embeddings", run / "rqvae2", config, settings, batch_size=16, reset_every=8, keeping=keeping
+    )
+
+
+def retrieval(run: Path) -> None:
+    """With dropout, averaged weights and a best validation before the last."""
+    settings = LoopSettings(
+        iterations=90,
+        learning_rate=5e-3,
+        warmup=10,
+        log_every=3,
+        eval_every=30,
+        partial_eval_every=15,
+        ema_decay=0.9,
+        seed=1,
+    )
+    table = SemanticIdTable.read(run / "semantic_ids")
+    config = DecoderOnlyConfig(table.level_sizes, 5, 16, 16, 2, 1, attn_dropout=0.2)
+    keeping = Keeping(run / "decoder", save_every=4)
+    train_decoder(
+        run / "dataset",
+        run / "semantic_ids",
+        run / "retrieval2",
+        config,
+        settings,
+        batch_size=16,
+        keeping=keeping,
+    )
+
+
+def train(run: Path) -> None:
+    """Both stages, each at once done with where its artefact is there."""
+    if not (run / "rqvae2" / "manifest.json").exists():
+        tokenizer(run)
+    retrieval(run)
+
+
+def until_finished(run: Path, kills: int, rng: random.Random, longest: float) -> int:
+    """Train, and kill up to `kills` times. Returns how many starts were killed."""
+    killed = 0
+    while True:
+        child = os.fork()
+        if not child:
+            train(run)
+            os._exit(0)
+        if killed < kills:
+            time.sleep(rng.uniform(0, longest))
+            os.kill(child, signal.SIGKILL)
+        _, status = os.waitpid(child, 0)
+        if os.WIFSIGNALED(status):
+            killed += 1
+        elif status:
+            sys.exit(f"training failed with status {status}")
+        else:
+            return killed
+
+
+if __name__ == "__main__":
+    folder, n_kills, seed = Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])
+    begin = time.monotonic()
+    if n_kills:
+        print(until_finished(folder, n_kills, random.Random(seed), float(sys.argv[4])))
+    else:
+        train(folder)
+        print(time.monotonic() - begin)

@@ -1,0 +1,180 @@
+"""A run that is killed and started again ends as one that was never interrupted."""
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from rqrec.artifact import read_manifest
+from rqrec.training.checkpoint import Keeping, State
+from rqrec.training.loop import LoopSettings, fit
+from rqrec.training.tracking import History
+from tests.training.test_loop import Line
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def killed(*arguments: object) -> str:
+    command = [sys.executable, "-m", "tests.training.killed", *map(str, arguments)]
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, env=environment, timeout=280)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(tiny_run: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, float]:
+    """A run without a kill, and the seconds that it took."""
+    run = tmp_path_factory.mktemp("whole") / "run"
+    shutil.copytree(tiny_run, run)
+    return run, float(killed(run, 0, 0))
+
+
+@pytest.mark.parametrize(
+    ("kills", "seed"), [(3, 0), pytest.param(20, 1, marks=[pytest.mark.slow, pytest.mark.timeout(600)])]
+)
+def test_killed_at_random_moments_it_ends_the_same_to_the_bit(
+    kills: int, seed: int, uninterrupted: tuple[Path, float], tiny_run: Path, tmp_path: Path
+) -> None:
+    whole, seconds = uninterrupted
+    shutil.copytree(tiny_run, tmp_path / "run")
+    assert int(killed(tmp_path / "run", kills, seed, seconds / 4)) >= 2
+    for kind, log in (("rqvae2", "tokenizer"), ("retrieval2", "decoder")):
+        one, other = read_manifest(whole / kind), read_manifest(tmp_path / "run" / kind)
+        assert one.files == other.files  # weights and metrics.jsonl among them
+        name = f"{log}/logs/metrics.jsonl"
+        assert (whole / name).read_bytes() == (tmp_path / "run" / name).read_bytes()
+
+
+SETTINGS = LoopSettings(iterations=12, learning_rate=0.1, log_every=1)
+
+
+class Stopping(Line):
+    """Ends with an error, or a Ctrl-C, in a step."""
+
+    def __init__(self, at: int | None, how: type[BaseException] | None = None) -> None:
+        torch.manual_seed(0)
+        super().__init__()
+        self.at, self.how = at, how
+
+    def loss(self, model: nn.Module, batch: Tensor, step: int) -> tuple[Tensor, Mapping[str, float]]:
+        if step == self.at and self.how:
+            raise self.how("the machine stops")
+        if step == self.at:
+            os.kill(os.getpid(), signal.SIGINT)
+        return super().loss(model, batch, step)
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+def test_checkpoints_rotate_and_the_newest_goes_on(tmp_path: Path) -> None:
+    keeping = Keeping(tmp_path, save_every=2, keep_last=2)
+    with pytest.raises(RuntimeError):
+        fit(Stopping(9, RuntimeError), SETTINGS, "line", keeping)
+    assert names(keeping.checkpoints) == ["step-000000006", "step-000000008"]
+    again = Stopping(None)
+    history = fit(again, SETTINGS, "line", keeping)
+    assert again.steps == [8, 9, 10, 11]
+    assert [record["step"] for record in history.training] == list(range(1, 13))
+    assert History.read(keeping.logs) == history
+    whole = Stopping(None)
+    assert fit(whole, SETTINGS, "line") == history
+    assert torch.equal(whole.model.weight, again.model.weight)
+
+
+def test_never_starts_anew(tmp_path: Path) -> None:
+    with pytest.raises(RuntimeError):
+        fit(Stopping(9, RuntimeError), SETTINGS, "line", Keeping(tmp_path, save_every=2))
+    task = Stopping(None)
+    fit(task, SETTINGS, "line", Keeping(tmp_path, save_every=0, resume="never"))
+    assert task.steps == list(range(12))
+    assert not (tmp_path / "checkpoints").exists()
+
+
+def test_other_settings_or_inputs_are_refused_by_name(tmp_path: Path) -> None:
+    def keeping(rate: float, dataset: str) -> Keeping:
+        settings = {"training": {"learning_rate": rate}, "sizes": (1, 2)}
+        return Keeping(tmp_path, save_every=2, settings=settings, made_from={"dataset": dataset})
+
+    with pytest.raises(RuntimeError):
+        fit(Stopping(3, RuntimeError), SETTINGS, "line", keeping(0.1, "a"))
+    with pytest.raises(
+        ValueError,
+        match=r"dataset was 'a' and is 'b'; training.learning_rate was 0.1 and is 0.2.*train.resume='never'",
+    ):
+        fit(Stopping(None), SETTINGS, "line", keeping(0.2, "b"))
+    fit(Stopping(None), SETTINGS, "line", keeping(0.1, "a"))
+
+
+def test_ctrl_c_ends_the_step_saves_and_says_where(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    keeping = Keeping(tmp_path, save_every=0)
+    before = signal.getsignal(signal.SIGINT)
+    with pytest.raises(KeyboardInterrupt):
+        fit(Stopping(4), SETTINGS, "line", keeping)
+    assert signal.getsignal(signal.SIGINT) is before
+    assert names(keeping.checkpoints) == ["step-000000005"]
+    said = " ".join(capsys.readouterr().err.split())
+    assert "step 5 is saved" in said
+    assert "goes on from there" in said
+    again = Stopping(None)
+    fit(again, SETTINGS, "line", keeping)
+    assert again.steps[0] == 5
+
+
+def test_a_damaged_checkpoint_is_told_and_the_one_before_it_used(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    keeping = Keeping(tmp_path, save_every=2)
+    with pytest.raises(RuntimeError):
+        fit(Stopping(9, RuntimeError), SETTINGS, "line", keeping)
+    (keeping.checkpoints / "step-000000008" / "state.json").write_text("{}")
+    (keeping.checkpoints / ".step-000000010.7.tmp").mkdir()  # of a run that was killed while it wrote
+    task = Stopping(None)
+    fit(task, SETTINGS, "line", keeping)
+    assert task.steps[0] == 6
+    assert "step-000000008" in capsys.readouterr().err
+    assert ".step-000000010.7.tmp" not in names(keeping.checkpoints)
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of 200 KiB."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    command = ["mount", "-t", "tmpfs", "-o", "size=200k", "tmpfs", str(folder)]
+    if os.name != "posix" or subprocess.run(command, capture_output=True, check=False).returncode:
+        pytest.skip("This user may not mount a small file system.")
+    yield folder
+    subprocess.run(["umount", "-l", str(folder)], check=True)
+
+
+def test_a_full_disk_names_the_path_and_leaves_the_last_checkpoint_whole(small_disk: Path) -> None:
+    keeping = Keeping(small_disk)
+    keeping.save(State(1, {"model.w": torch.zeros(20_000)}, {"elapsed": 1.0}, History()))
+    with pytest.raises(OSError, match="No space left") as caught:
+        keeping.save(State(2, {"model.w": torch.zeros(40_000)}, {}, History()))
+    assert caught.value.filename == str(keeping.checkpoints / "step-000000002")
+    state = keeping.load()
+    assert state
+    assert (state.step, state.values) == (1, {"elapsed": 1.0})
+    assert names(keeping.checkpoints) == ["step-000000001"]
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [({"resume": "yes"}, "'yes'.*'auto'"), ({"keep_last": 0}, "keep_last is 0"), ({"save_every": -1}, "-1")],
+)
+def test_keeping_that_makes_no_sense_is_refused(values: dict, message: str, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=message):
+        Keeping(tmp_path, **values)

@@ -1,0 +1,144 @@
+"""What a run tells: files as it goes, and warnings in words."""
+
+import json
+import sys
+import types
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from torch import Tensor, nn
+
+from rqrec.tokenizer.rqvae import RqVae, RqVaeConfig
+from rqrec.training.checkpoint import Keeping
+from rqrec.training.loop import DivergedError, LoopSettings, fit
+from rqrec.training.rqvae import RqVaeTask
+from rqrec.training.tracking import History, check_wandb
+from tests.training.test_loop import Line
+
+
+class Script(Line):
+    """Multiplies its loss by a factor of the step, and reads what is on disk meanwhile."""
+
+    def __init__(self, factors: Mapping[int, float], scores: list[float] | None = None) -> None:
+        torch.manual_seed(0)
+        super().__init__(scores)
+        self.factors = factors
+
+    def loss(self, model: nn.Module, batch: Tensor, step: int) -> tuple[Tensor, Mapping[str, float]]:
+        loss, parts = super().loss(model, batch, step)
+        return loss * self.factors.get(step, 1.0), parts
+
+
+def test_metrics_are_on_disk_while_training_goes_on(tmp_path: Path) -> None:
+    class Reading(Line):
+        lines = 0
+
+        def after_step(self, step: int) -> Mapping[str, float]:
+            self.lines = len((tmp_path / "logs" / "metrics.jsonl").read_text().splitlines())
+            return {}
+
+    task = Reading()
+    fit(task, LoopSettings(iterations=6, log_every=1), "line", Keeping(tmp_path))
+    assert task.lines == 5
+
+
+def test_tensorboard_and_metrics_hold_the_same_and_nothing_twice_after_a_failure(tmp_path: Path) -> None:
+    class Failing(Line):
+        def after_step(self, step: int) -> Mapping[str, float]:
+            if step == 5:
+                raise RuntimeError
+            return {}
+
+    settings, keeping = LoopSettings(iterations=8, log_every=1), Keeping(tmp_path, save_every=3)
+    with pytest.raises(RuntimeError):
+        fit(Failing(), settings, "line", keeping)
+    history = fit(Line(), settings, "line", keeping)
+    rows = [json.loads(line) for line in (keeping.logs / "metrics.jsonl").read_text().splitlines()]
+    assert [row["step"] for row in rows if row["split"] == "training"] == list(range(1, 9))
+    events = EventAccumulator(str(keeping.logs)).Reload().Scalars("training/loss")
+    assert [event.step for event in events] == list(range(1, 9))
+    assert [event.value for event in events] == pytest.approx([r["loss"] for r in history.training])
+
+
+def test_wandb_that_is_absent_or_logged_out_is_a_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "wandb", None)
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(ValueError, match=r'pip install "rqrec\[wandb\]"'):
+        check_wandb()
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: object())
+    fake = types.SimpleNamespace(Api=lambda: types.SimpleNamespace(api_key=None))
+    monkeypatch.setitem(sys.modules, "wandb", fake)
+    monkeypatch.delenv("WANDB_MODE", raising=False)
+    with pytest.raises(ValueError, match="wandb login"):
+        check_wandb()
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    check_wandb()
+
+
+def test_wandb_gets_every_record_under_one_id(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    logged, ids = [], []
+
+    class Run:
+        def log(self, values: dict, step: int) -> None:
+            logged.append((step, values["training/loss"]))
+
+        def finish(self) -> None:
+            logged.append("finished")
+
+    def init(**arguments: object) -> Run:
+        ids.append(arguments["id"])
+        return Run()
+
+    monkeypatch.setitem(sys.modules, "wandb", types.SimpleNamespace(init=init))
+    keeping = Keeping(tmp_path, wandb=True)
+    history = fit(Line(), LoopSettings(iterations=2, log_every=1), "line", keeping)
+    assert logged == [*((r["step"], r["loss"]) for r in history.training), "finished"]
+    fit(Line(), LoopSettings(iterations=2), "line", keeping)
+    assert ids[0] == ids[1]
+
+
+def test_a_loss_that_is_no_number_stops_with_the_best_validated_weights(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    task = Script({25: float("nan")}, [0.1, 0.9])
+    history = fit(task, LoopSettings(iterations=100, eval_every=10, log_every=1), "line")
+    assert task.model.weight.item() == task.weights[1]
+    assert "the loss is nan at step 26" in str(history.stopped)
+    assert "best validated weights are kept" in " ".join(capsys.readouterr().err.split())
+
+
+def test_no_checkpoint_is_saved_of_a_loss_that_is_no_number(tmp_path: Path) -> None:
+    keeping = Keeping(tmp_path, save_every=5)
+    with pytest.raises(DivergedError, match="step 10"):
+        fit(Script({7: float("inf")}), LoopSettings(iterations=100, log_every=50), "line", keeping)
+    assert [path.name for path in keeping.checkpoints.iterdir()] == ["step-000000005"]
+
+
+def test_a_loss_far_above_the_first_is_told_once(capsys: pytest.CaptureFixture[str]) -> None:
+    fit(Script({4: 1e3, 5: 1e3}), LoopSettings(iterations=8, log_every=1), "line")
+    said = " ".join(capsys.readouterr().err.split())
+    assert said.count("training diverges") == 1
+    assert "Step 5" in said
+
+
+def test_a_collapsed_codebook_is_told_with_its_figures() -> None:
+    vectors = np.random.default_rng(0).normal(size=(200, 6)).astype(np.float32)
+    model = RqVae(RqVaeConfig(6, 4, (8,), 64, 2))
+    task = RqVaeTask(model.eval(), vectors, 10, 20, 0)
+    task.start()
+    assert not task.concerns(task.validate())
+    with torch.no_grad():
+        model.quantizer.codebooks()[1].weight[2:] = 1e6  # no item is near those
+    (told,) = task.concerns(task.validate())
+    for words in ("level 1 collapses", "3.1% of its 64 codes", "perplexity", "collision rate"):
+        assert words in told
+
+
+def test_metrics_are_read_as_they_were_written(tmp_path: Path) -> None:
+    history = History([{"step": 1, "loss": 0.5}], [{"step": 2, "loss": 1.0}], [{"step": 2, "ndcg@10": 0.25}])
+    history.write(tmp_path)
+    assert History.read(tmp_path) == history
