@@ -90,7 +90,7 @@ class Demo:
         embed_catalog(self.output / "dataset", folder, ENCODER)
 
     def _rqvae_settings(self) -> LoopSettings:
-        return LoopSettings(iterations=1500, learning_rate=1e-3, weight_decay=1e-4, warmup=50, seed=self.seed)
+        return LoopSettings(iterations=1500, weight_decay=0.0, warmup=100, max_grad_norm=10.0, seed=self.seed)
 
     def _rqvae(self, folder: Path) -> None:
         facts = read_manifest(self.output / "embeddings", "embeddings").facts
