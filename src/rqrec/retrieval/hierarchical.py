@@ -80,7 +80,11 @@ class Hierarchical(nn.Module):
         codes_MLD = self.widen(self.codes(targets_ML[:, :-1]))
         x_MLD = torch.cat([states_BTD[real_BT][:, None], codes_MLD], dim=1) + self.level_position.weight
         out_MLD, _ = self.code_decoder.causal(self.dropout(x_MLD))
-        return TrainingLoss.of([head(out_MLD[:, level]) for level, head in enumerate(self.heads)], targets_ML)
+        return TrainingLoss.of(
+            [head(out_MLD[:, level]) for level, head in enumerate(self.heads)],
+            targets_ML,
+            self.config.label_smoothing if self.training else 0.0,
+        )
 
     def encode(self, batch: Batch) -> Context:
         """Read each history once, an empty one included: BEGIN alone predicts a first item."""
