@@ -9,7 +9,19 @@ ROOT = Path(__file__).resolve().parents[1]
 
 
 def test_decoding_measures_each_architecture() -> None:
-    small = "--items 300 --beams 4 --threads 1 --batch 2 --seconds 0.01 --json".split()
+    small = [
+        "--items",
+        "300",
+        "--beams",
+        "4",
+        "--threads",
+        "1",
+        "--batch",
+        "2",
+        "--seconds",
+        "0.01",
+        "--json",
+    ]
     command = [sys.executable, str(ROOT / "benchmarks" / "decoding.py"), *small]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     rows = json.loads(done.stdout)["rows"]
