@@ -41,6 +41,7 @@ def interrupted(tmp_path_factory: pytest.TempPathFactory) -> Path:
     _, words = process.communicate(timeout=60)
     assert process.returncode == 130, words
     assert "interrupted" in words
+    assert "is saved in" in words
     assert "Traceback" not in words
     return folder
 
@@ -60,6 +61,7 @@ def test_the_demo_goes_on_and_beats_popularity(finished: tuple[Path, dict, str])
     _, facts, words = finished
     for stage in ("embeddings", "rqvae", "semantic_ids"):
         assert f"{stage}: found" in words
+    assert "Training the retrieval model, from step" in words
     assert facts["ndcg@10"] >= 1.5 * facts["popularity"]["ndcg@10"] > 0
     assert facts["recall@10"] > facts["popularity"]["recall@10"]
     assert 0 <= facts["collision_rate"] < 0.2

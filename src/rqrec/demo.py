@@ -1,7 +1,7 @@
 """The demo: from raw ratings to recommendations on MovieLens 100K, one folder, each stage once.
 
 A stage that finds its artefact, made with the same settings from the same inputs, goes on with it; so an
-interrupted demo goes on where it stopped.
+interrupted demo goes on where it stopped, within the training of a model at its last checkpoint.
 """
 
 import time
@@ -26,6 +26,7 @@ from rqrec.serving.recommender import Recommender
 from rqrec.tokenizer.rqvae import RqVaeConfig
 from rqrec.tokenizer.semantic_ids import SemanticIdTable
 from rqrec.tokenizer.tokenize import tokenize
+from rqrec.training.checkpoint import Keeping
 from rqrec.training.decoder import train_decoder
 from rqrec.training.loop import LoopSettings
 from rqrec.training.rqvae import train_rqvae
@@ -101,7 +102,11 @@ class Demo:
             self._rqvae_settings(),
             batch_size=RQVAE_BATCH,
             reset_every=50,
+            keeping=self._keeping("rqvae"),
         )
+
+    def _keeping(self, kind: str) -> Keeping:
+        return Keeping(self.output / "training" / kind, save_every=200)
 
     def _tokenize(self, folder: Path) -> None:
         catalog = Dataset.read(self.output / "dataset").catalog
@@ -121,6 +126,7 @@ class Demo:
             DecoderOnlyConfig(table.level_sizes, max_items=50, attn_dropout=0.2),
             self._decoder_settings(),
             batch_size=DECODER_BATCH,
+            keeping=self._keeping("retrieval"),
         )
 
     def _evaluate(self, folder: Path) -> None:

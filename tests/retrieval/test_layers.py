@@ -21,13 +21,15 @@ def test_a_bias_depends_on_the_distance_alone() -> None:
     assert not torch.equal(bias_HSS[:, 0, 3], bias_HSS[:, 3, 0])
 
 
-def test_one_position_over_a_few_is_the_last_of_a_causal_pass() -> None:
+def test_the_last_place_of_short_sequences_is_that_of_a_causal_pass() -> None:
     torch.manual_seed(0)
-    attention, x_BSD = Attention(12, 3, dropout=0.0), torch.randn(4, 5, 12)
-    whole, _ = attention.causal(x_BSD)
-    queries, keys, values = (part.unflatten(-1, (3, 4)) for part in attention.project(x_BSD))
-    seen = [KeysValues(keys[:, place], values[:, place]) for place in range(5)]
-    torch.testing.assert_close(attention.one(queries[:, -1], seen), whole[:, -1])
+    attention, first_B1D, x_BKlD = Attention(12, 3, 0.0), torch.randn(4, 1, 12), torch.randn(4, 6, 3, 12)
+    _, first = attention.causal(first_B1D)
+    queries, keys, values = attention.project(x_BKlD)
+    found = attention.one(queries[:, :, -1], first, KeysValues(keys, values))
+    for beam in range(6):
+        whole, _ = attention.causal(torch.cat([first_B1D, x_BKlD[:, beam]], dim=1))
+        torch.testing.assert_close(found[:, beam], whole[:, -1])
 
 
 def test_one_place_of_a_causal_pass_is_that_place_of_the_whole() -> None:

@@ -5,19 +5,20 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 import torch
+from torch.nn import functional
 
 from rqrec.retrieval.architectures import ARCHITECTURES, AnyModel, architecture, build_model
 from rqrec.retrieval.beam_search import beam_search, score_items
-from rqrec.retrieval.model import Batch, CodeLookup, ModelConfig
+from rqrec.retrieval.model import Batch, CodeLookup, ModelConfig, TrainingLoss
 from rqrec.tokenizer.trie import Trie
 
 SIZES = (4, 3, 5)
 
 
 def maker(name: str) -> Callable:
-    def make(dropout: float = 0.0) -> AnyModel:
+    def make(dropout: float = 0.0, label_smoothing: float = 0.0) -> AnyModel:
         torch.manual_seed(0)
-        return build_model(architecture(name).config(SIZES, 6, 12, 16, 2, 2, dropout))
+        return build_model(architecture(name).config(SIZES, 6, 12, 16, 2, 2, dropout, label_smoothing))
 
     return make
 
@@ -169,6 +170,26 @@ def test_dropout_is_for_training_only(make: Callable) -> None:
     assert torch.equal(score_items(model, batch, all_codes()), score_items(model, batch, all_codes()))
 
 
+def test_label_smoothing_spreads_a_share_of_each_target_evenly() -> None:
+    logits, targets = [torch.randn(7, size) for size in SIZES], all_codes()[:7]
+    loss = TrainingLoss.of(logits, targets, smoothing=0.2)
+    expected = [
+        functional.cross_entropy(part, targets[:, level], label_smoothing=0.2)
+        for level, part in enumerate(logits)
+    ]
+    assert loss.total.item() == pytest.approx(np.mean(expected), abs=1e-6)
+    assert torch.equal(loss.by_level_L, TrainingLoss.of(logits, targets).by_level_L)
+
+
+@architectures
+def test_label_smoothing_is_for_training_only(make: Callable) -> None:
+    plain, smooth, batch = make(), make(label_smoothing=0.3), random_batch()
+    assert smooth.eval()(batch).total == plain.eval()(batch).total
+    torch.manual_seed(1)
+    loss = smooth.train()(batch)
+    assert loss.total != loss.by_level_L.mean()
+
+
 @architectures
 def test_an_empty_history_gets_recommendations(make: Callable) -> None:
     codes = all_codes().numpy()
@@ -195,6 +216,7 @@ def test_the_most_recent_items_are_read_of_a_long_history() -> None:
         ({"attn_heads": 3}, "not a multiple of attn_heads 3"),
         ({"max_items": 0}, "max_items is 0"),
         ({"attn_dropout": 1.0}, "attn_dropout is 1.0"),
+        ({"label_smoothing": -0.1}, "label_smoothing is -0.1"),
     ],
 )
 def test_sizes_that_cannot_be_are_refused(change: dict, message: str) -> None:

@@ -42,9 +42,7 @@ def sentence(command: Callable[P, None]) -> Callable[P, None]:
             print(f"rqrec: {_words(error)}", file=sys.stderr)
             raise typer.Exit(1) from error
         except KeyboardInterrupt as error:
-            print(
-                "rqrec: interrupted. The same command goes on after the last finished stage.", file=sys.stderr
-            )
+            print("rqrec: interrupted. The same command goes on from what was saved.", file=sys.stderr)
             raise typer.Exit(130) from error
 
     return told

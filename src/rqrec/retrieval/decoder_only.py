@@ -80,7 +80,9 @@ class DecoderOnly(nn.Module):
         real_BT = torch.arange(n_items, device=batch.lengths_B.device) < batch.lengths_B[:, None]
         states_MLD = states_BSD.unflatten(1, (n_items, n_levels))[real_BT]
         logits_LMV = [self._logits(states_MLD[:, level], level) for level in range(n_levels)]
-        return TrainingLoss.of(logits_LMV, batch.codes_BTL[real_BT])
+        return TrainingLoss.of(
+            logits_LMV, batch.codes_BTL[real_BT], self.config.label_smoothing if self.training else 0.0
+        )
 
     def encode(self, batch: Batch) -> Context:
         """Read each history once, an empty one included: BEGIN alone predicts a first item."""

@@ -113,7 +113,9 @@ class EncoderDecoder(nn.Module):
         codes_BL = batch.codes_BTL[rows_B, targets_B]
         states_BLD = self._decode(context, codes_BL[:, None, :-1])[:, 0]
         return TrainingLoss.of(
-            [head(states_BLD[:, level]) for level, head in enumerate(self.heads)], codes_BL
+            [head(states_BLD[:, level]) for level, head in enumerate(self.heads)],
+            codes_BL,
+            self.config.label_smoothing if self.training else 0.0,
         )
 
     def encode(self, batch: Batch) -> Context:

@@ -80,7 +80,11 @@ class Hierarchical(nn.Module):
         codes_MLD = self.widen(self.codes(targets_ML[:, :-1]))
         x_MLD = torch.cat([states_BTD[real_BT][:, None], codes_MLD], dim=1) + self.level_position.weight
         out_MLD, _ = self.code_decoder.causal(self.dropout(x_MLD))
-        return TrainingLoss.of([head(out_MLD[:, level]) for level, head in enumerate(self.heads)], targets_ML)
+        return TrainingLoss.of(
+            [head(out_MLD[:, level]) for level, head in enumerate(self.heads)],
+            targets_ML,
+            self.config.label_smoothing if self.training else 0.0,
+        )
 
     def encode(self, batch: Batch) -> Context:
         """Read each history once, an empty one included: BEGIN alone predicts a first item."""
@@ -99,26 +103,27 @@ class Hierarchical(nn.Module):
         if level == 0:
             log_probs_B1V = self.heads[0](context.state_BD).float().log_softmax(-1)[:, None]
             return log_probs_B1V.expand(-1, n_beams, -1)
-        seen = [KeysValues(*(part.transpose(1, 2) for part in context.past))]
-        for place in range(level):
-            rows_BK, tables = self._inputs(place, prefix_BKl[:, :, place])
-            x, query, keys, values = (functional.embedding(rows_BK, table_RD) for table_RD in tables)
-            seen.append(KeysValues(*map(self._heads, (keys, values))))
-        out_BKD = self.code_decoder.first_block.one(x, self._heads(query), seen)
+        x, query, own = self._inputs(prefix_BKl)
+        out_BKD = self.code_decoder.first_block.one(x, query, context.past, own)
         return self.heads[level](self.code_decoder.norm(out_BKD)).float().log_softmax(-1)
 
-    def _heads(self, x_BKD: Tensor) -> Tensor:
-        return x_BKD.unflatten(-1, (self.config.attn_heads, -1))
+    def _inputs(self, prefix_BKl: Tensor) -> tuple[Tensor, Tensor, KeysValues]:
+        """The last code as input of the code decoder and its query [B, K, D]; keys, values [B, K, l, D] of all.
 
-    def _inputs(self, place: int, codes_BK: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
-        """The code decoder's inputs [R, D] with their queries, keys and values [R, D], and rows int64 [B, K].
-
-        They follow from the code alone, so that no more than the level has codes are worked out: R is the
-        number of codes asked for or of all codes, whichever is less. The rows say which is whose.
+        They follow from the codes alone, so that they are worked out for each code asked for or once for
+        each code there is, whichever is less.
         """
-        rows_VE = self.codes.rows(place)
-        if codes_BK.numel() < len(rows_VE):
-            rows_VE = rows_VE[codes_BK.flatten()]
-            codes_BK = torch.arange(len(rows_VE), device=codes_BK.device).view_as(codes_BK)
-        x_RD = self.widen(rows_VE) + self.level_position.weight[place + 1]
-        return codes_BK, (x_RD, *self.code_decoder.first_block.project(x_RD))
+        level = prefix_BKl.shape[2]
+        block, position = self.code_decoder.first_block, self.level_position.weight[1 : level + 1]
+        n_rows = sum(self.level_sizes[:level])
+        if prefix_BKl.numel() < n_rows:
+            x = self.widen(self.codes(prefix_BKl)) + position
+            query, keys, values = block.project(x)
+            return x[:, :, -1], query[:, :, -1], KeysValues(keys, values)
+        sizes = torch.tensor(self.level_sizes[:level], device=prefix_BKl.device)
+        x_RD = self.widen(self.codes.table.weight[:n_rows]) + position.repeat_interleave(sizes, dim=0)
+        query_RD, keys_RD, values_RD = block.project(x_RD)
+        rows_BKl = prefix_BKl + self.codes.offsets[:level]
+        x, query = (functional.embedding(rows_BKl[:, :, -1], table) for table in (x_RD, query_RD))
+        keys, values = (functional.embedding(rows_BKl, table) for table in (keys_RD, values_RD))
+        return x, query, KeysValues(keys, values)

@@ -5,7 +5,6 @@ level.
 """
 
 import math
-from collections.abc import Sequence
 from typing import NamedTuple, cast
 
 import torch
@@ -65,18 +64,21 @@ class Attention(nn.Module):
         q, k, v = (part.contiguous() for part in self.project_in(x).chunk(3, dim=-1))
         return q, k, v
 
-    def one(self, query: Tensor, seen: Sequence[KeysValues]) -> Tensor:
-        """One position's query [..., H, d] over a few positions, each with keys and values of that shape.
+    def one(self, query_BKD: Tensor, first: KeysValues, own: KeysValues) -> Tensor:
+        """The last place's query of each of K short sequences [B, K, D], over that sequence.
 
-        For short sequences in great number (a beam's codes), where calling a kernel for each would cost
+        Its first place is common to a row's K, with keys and values [B, H, 1, d]; those of the places after
+        it are [B, K, l, D]. For sequences in great number, where a call of the kernel for each would cost
         more than the sums.
         """
-        scores = torch.stack([(query * keys).sum(-1) for keys, _ in seen]) / query.shape[-1] ** 0.5
-        weights = scores.softmax(0).unsqueeze(-1)
-        out = weights[0] * seen[0].values
-        for weight, (_, values) in zip(weights[1:], seen[1:], strict=True):
-            out = torch.addcmul(out, weight, values)
-        return self.project_out(out.flatten(-2))
+        query = query_BKD.unflatten(-1, (self.heads, -1))  # [B, K, H, d]
+        keys, values = (part.unflatten(-1, (self.heads, -1)) for part in own)  # [B, K, l, H, d]
+        first_key, first_value = (part.transpose(1, 2) for part in first)  # [B, 1, H, d]
+        logits_first = (query * first_key).sum(-1)[:, :, None]
+        logits = torch.cat([logits_first, (query[:, :, None] * keys).sum(-1)], dim=2)
+        weights = (logits / query.shape[-1] ** 0.5).softmax(2).unsqueeze(-1)  # [B, K, 1 + l, H, 1]
+        out = torch.addcmul((weights[:, :, 1:] * values).sum(2), weights[:, :, 0], first_value)
+        return self.project_out(out.flatten(2))
 
     def causal(self, x_BSD: Tensor) -> tuple[Tensor, KeysValues]:
         """Each position attends to itself and those before it."""
@@ -197,9 +199,9 @@ class Block(nn.Module):
         """Queries, keys and values of inputs [..., D] (see Attention.project)."""
         return self.attention.project(self.attention_norm(x))
 
-    def one(self, x: Tensor, query: Tensor, seen: Sequence[KeysValues]) -> Tensor:
-        """One position [..., D] that sees a few others, itself included (see Attention.one)."""
-        return self._finish(x, self.attention.one(query, seen))
+    def one(self, x_BKD: Tensor, query_BKD: Tensor, first: KeysValues, own: KeysValues) -> Tensor:
+        """The last place of each of K short sequences (see Attention.one)."""
+        return self._finish(x_BKD, self.attention.one(query_BKD, first, own))
 
     def biased(self, x_BSD: Tensor, bias_BHSS: Tensor) -> Tensor:
         """A pass over whole sequences in which every position sees all (see Attention.biased)."""

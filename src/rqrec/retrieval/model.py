@@ -43,6 +43,7 @@ class ModelConfig:
     decoder_embed_dim: width of a code's embedding
     attn_embed_dim, attn_heads, attn_layers: width, heads and depth of the transformer
     attn_dropout: dropout on attention, feed-forward, residual and embedding (probability)
+    label_smoothing: share of each target that training spreads evenly over all codes of its level
 
     Raises ValueError on sizes that no model can have.
     """
@@ -54,6 +55,7 @@ class ModelConfig:
     attn_heads: int = 4
     attn_layers: int = 2
     attn_dropout: float = 0.1
+    label_smoothing: float = 0.0
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "level_sizes", tuple(self.level_sizes))
@@ -64,8 +66,9 @@ class ModelConfig:
             raise ValueError(
                 f"attn_embed_dim {self.attn_embed_dim} is not a multiple of attn_heads {self.attn_heads}."
             )
-        if not 0 <= self.attn_dropout < 1:
-            raise ValueError(f"attn_dropout is {self.attn_dropout}, but must be in [0, 1).")
+        for name in ("attn_dropout", "label_smoothing"):
+            if not 0 <= getattr(self, name) < 1:
+                raise ValueError(f"{name} is {getattr(self, name)}, but must be in [0, 1).")
         if not self.level_sizes or min(self.level_sizes) < 1:
             raise ValueError(f"level_sizes is {self.level_sizes}, but every level needs at least 1 code.")
 
@@ -77,14 +80,20 @@ class TrainingLoss(NamedTuple):
     by_level_L: Tensor
 
     @classmethod
-    def of(cls, logits_LMV: Sequence[Tensor], targets_ML: Tensor) -> "TrainingLoss":
-        """Cross-entropy of M items' codes from each level's logits [M, V]; mean over codes."""
-        losses = [
-            functional.cross_entropy(logits_MV.float(), targets_M)
-            for logits_MV, targets_M in zip(logits_LMV, targets_ML.unbind(1), strict=True)
-        ]
-        losses_L = torch.stack(losses)
-        return cls(losses_L.mean(), losses_L.detach())
+    def of(cls, logits_LMV: Sequence[Tensor], targets_ML: Tensor, smoothing: float = 0.0) -> "TrainingLoss":
+        """Cross-entropy of M items' codes from each level's logits [M, V]; mean over codes.
+
+        With label smoothing (arXiv 1512.00567, section 7) the total is (1 - smoothing) x the cross-entropy +
+        smoothing x that against all codes evenly; `by_level_L` has none of it.
+        """
+        totals, losses = [], []
+        for logits_MV, targets_M in zip(logits_LMV, targets_ML.unbind(1), strict=True):
+            log_probs_MV = logits_MV.float().log_softmax(-1)
+            losses.append(functional.nll_loss(log_probs_MV, targets_M))
+            totals.append(losses[-1] * (1 - smoothing))
+            if smoothing:
+                totals[-1] = totals[-1] - smoothing * log_probs_MV.mean()
+        return cls(torch.stack(totals).mean(), torch.stack(losses).detach())
 
 
 ContextT = TypeVar("ContextT")

@@ -66,6 +66,7 @@ def train(
     attn_embed_dim: int | None = None,
     attn_layers: int | None = None,
     decoder_embed_dim: int | None = None,
+    label_smoothing: float | None = None,
     vae_input_dim: int | None = None,
     vae_n_cat_feats: int | None = None,
     vae_embed_dim: int | None = None,
@@ -79,8 +80,8 @@ def train(
     """Train a retrieval model on semantic IDs of a frozen RQ-VAE; returns the folder of the artefact.
 
     `architecture` is "decoder_only", "encoder_decoder" or "hierarchical"; `model_type` is the name that
-    older configurations have for it. Its sizes that are not given (`max_items`, `attn_` and
-    `decoder_embed_dim`) are the architecture's own defaults.
+    older configurations have for it. Its sizes that are not given (`max_items`, `attn_`,
+    `decoder_embed_dim`, `label_smoothing`) are the architecture's own defaults.
 
     The artefact is `save_dir_root/retrieval`, its semantic IDs `save_dir_root/semantic_ids`; the logs are in
     `save_dir_root/logs`, and the checkpoints of an unfinished run, which `resume="auto"` goes on with, in
@@ -149,6 +150,7 @@ def train(
         "attn_heads": attn_heads,
         "attn_layers": attn_layers,
         "attn_dropout": attn_dropout,
+        "label_smoothing": label_smoothing,
     }
     config_of_decoder = config_class(
         level_sizes=SemanticIdTable.read(root / "semantic_ids").level_sizes,
