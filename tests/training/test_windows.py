@@ -53,3 +53,13 @@ def test_little_of_a_batch_is_padding() -> None:
     batches = [windows.batch(step) for step in range(300)]
     padding = sum((batch < 0).sum() for batch in batches) / sum(batch.size for batch in batches)
     assert padding < 0.1
+
+
+def test_windows_that_do_not_move_are_counted_back_from_the_end_in_every_epoch() -> None:
+    windows = Windows(sequences_with([7]), 3, 8, 0, moving=False)
+    for epoch in range(3):
+        seen = []
+        for step in range(20):
+            if windows.epoch_of(step)[0] == epoch:
+                seen += [row[row >= 0].tolist() for row in windows.batch(step)]
+        assert sorted(seen) == [[0], [1, 2, 3], [4, 5, 6]]

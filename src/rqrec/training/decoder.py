@@ -135,6 +135,7 @@ def train_decoder(
             f"{table_folder} has the semantic IDs of other items than {dataset_folder} has "
             f"({len(table)} and {len(dataset.catalog)}). Make them again with `rqrec tokenize`."
         )
+    processes = Processes.join()
     torch.manual_seed(settings.seed)
     model = build_model(config)
     task = DecoderTask(
@@ -158,15 +159,20 @@ def train_decoder(
         keeping = replace(keeping, settings=made_with, made_from=made_from)
     history = fit(task, settings, "Training the retrieval model", keeping)
     best = max(history.validation, key=lambda record: record["ndcg@10"])
-    facts = {"parameters": parameter_count(model), "validation": best, "stopped": history.stopped}
+    facts = {
+        "parameters": parameter_count(model),
+        "validation": best,
+        "stopped": history.stopped,
+        "processes": processes.count,
+    }
     checkpoint = Checkpoint(model, table, dataset.catalog)
-    if Processes.join().is_first:
+    if processes.is_first:
         with create(folder, "retrieval", settings=made_with, made_from=made_from, facts=facts) as target:
             write_checkpoint(target, checkpoint)
             history.write(target)
         if keeping:
             keeping.clear()
-    Processes.join().wait()
+    processes.wait()
     return checkpoint
 
 

@@ -1,15 +1,18 @@
 """One process or several that train one model: `accelerate launch --num_processes 2 train_decoder.py ...`."""
 
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
+from itertools import pairwise
 from typing import Any, TypeVar
 
+import psutil
 import torch
 from accelerate import PartialState
 from accelerate.utils import slice_tensors
 
-from rqrec.progress import console
+from rqrec.progress import console, say
 
 T = TypeVar("T")
 LONGEST_WAIT = timedelta(hours=24)  # while the first process prepares the data
@@ -26,7 +29,13 @@ class Processes:
     @classmethod
     def join(cls) -> "Processes":
         """Meet the other processes that the launcher started; alone where it did not."""
-        state = PartialState(timeout=LONGEST_WAIT)
+        _tell_of_a_launch_that_starts_one()
+        # Processes of a machine without accelerators talk through gloo: accelerate wants to be told so.
+        several = int(os.environ.get("WORLD_SIZE", "1")) > 1
+        cpu = several and not torch.cuda.is_available() and not torch.xpu.is_available()
+        if cpu:
+            os.environ["ACCELERATE_USE_CPU"] = "true"
+        state = PartialState(cpu=cpu, timeout=LONGEST_WAIT)
         joined = cls(state.process_index, state.num_processes, state.device)
         console.quiet = not joined.is_first
         return joined
@@ -66,3 +75,17 @@ class Processes:
         summed = torch.tensor(values, dtype=torch.float64, device=self.device)
         torch.distributed.all_reduce(summed)
         return summed.tolist()
+
+
+def _tell_of_a_launch_that_starts_one() -> None:
+    """`accelerate launch --num_processes 2` starts one process where it finds no two GPUs, and says nothing."""
+    if "ACCELERATE_MIXED_PRECISION" not in os.environ or "WORLD_SIZE" in os.environ:
+        return
+    parent = psutil.Process().parent()
+    command = [] if parent is None else parent.cmdline()
+    asked = [right for left, right in pairwise(command) if left == "--num_processes"]
+    if asked and asked[0] not in ("0", "1"):
+        say(
+            f"accelerate launch was asked for {asked[0]} processes and started one, as it does without as many "
+            f"GPUs. Add --multi_gpu, which also works on CPUs, or use torchrun --nproc_per_node {asked[0]}."
+        )

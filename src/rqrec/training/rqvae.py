@@ -146,6 +146,7 @@ def train_rqvae(
             f"vae_input_dim is {config.input_dim}, but the embeddings in {embeddings_folder} have "
             f"{train_ND.shape[1]} dimensions. Leave vae_input_dim out, or make it equal."
         )
+    processes = Processes.join()
     torch.manual_seed(settings.seed)
     model = RqVae(config)
     task = RqVaeTask(model, train_ND, settings.iterations, batch_size, settings.seed, reset_every, judged_ND)
@@ -160,14 +161,19 @@ def train_rqvae(
     if keeping:
         keeping = replace(keeping, settings=made_with, made_from=made_from)
     history = fit(task, settings, "Training the RQ-VAE", keeping)
-    facts = {"items": len(train_ND), **history.validation[-1], "stopped": history.stopped}
-    if Processes.join().is_first:
+    facts = {
+        "items": len(train_ND),
+        **history.validation[-1],
+        "stopped": history.stopped,
+        "processes": processes.count,
+    }
+    if processes.is_first:
         with create(folder, "rqvae", settings=made_with, made_from=made_from, facts=facts) as target:
             model.save_pretrained(target)
             history.write(target)
         if keeping:
             keeping.clear()
-    Processes.join().wait()
+    processes.wait()
     return model
 
 

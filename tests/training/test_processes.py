@@ -1,0 +1,107 @@
+"""Several processes train the model that one trains."""
+
+import json
+import os
+import shutil
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from rqrec.training.processes import Processes
+from rqrec.training.tracking import History
+from tests.scripts.world import bindings, decoder_settings, rqvae_settings, run, write_world
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def test_rows_are_dealt_out_in_turn_and_none_is_lost() -> None:
+    batch = (torch.arange(5), torch.arange(10).view(5, 2))
+    first, second = (Processes(rank, 2, torch.device("cpu")).share(batch) for rank in (0, 1))
+    assert first[0].tolist() == [0, 2, 4]
+    assert second[1].tolist() == [[2, 3], [6, 7]]
+    assert Processes(1, 2, torch.device("cpu")).share(torch.ones(1, 3)) is None
+    assert Processes(0, 1, torch.device("cpu")).share(batch) is batch
+
+
+def test_split_batches_says_whose_the_batch_size_is() -> None:
+    four = Processes(0, 4, torch.device("cpu"))
+    assert four.global_batch_size(64, split_batches=True) == 64
+    assert four.global_batch_size(64, split_batches=False) == 256
+
+
+def launch(script: str, settings: dict, *flags: str) -> subprocess.CompletedProcess[str]:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    launcher = [sys.executable, "-m", "accelerate.commands.launch", "--num_processes", "2", *flags]
+    launcher += ["--num_machines", "1", "--main_process_port", str(port)]
+    options = [part for binding in bindings(settings) for part in ("--gin", binding)]
+    (config := Path(settings["save_dir_root"]).parent / "empty.gin").write_text("")
+    return subprocess.run(
+        [*launcher, str(ROOT / script), str(config), *options, "--json"],
+        capture_output=True,
+        text=True,
+        timeout=280,
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+    )
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("stage", ["rqvae", "decoder"])
+@pytest.mark.parametrize("split_batches", [True, False])
+def test_two_processes_train_the_same_model_as_one(stage: str, split_batches: bool, tmp_path: Path) -> None:
+    world = write_world(tmp_path / "world")
+    make = rqvae_settings if stage == "rqvae" else decoder_settings
+    more = {"iterations": 50, "gradient_accumulate_every": 1 if split_batches else 2, "learning_rate": 5e-3}
+    name = "model" if stage == "rqvae" else "retrieval"
+    alone = run(stage, make(world, tmp_path / "one", batch_size=16, **more))
+    each = 16 if split_batches else 8
+    settings = make(world, tmp_path / "two", batch_size=each, split_batches=split_batches, **more)
+    done = launch(f"train_{stage}.py", settings, "--multi_gpu")
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["processes"] == 2  # told once
+    one, two = History.read(alone), History.read(tmp_path / "two" / name)
+    assert [record["step"] for record in two.training] == [1, 21, 41, 50]
+    for a, b in zip(one.training + one.validation, two.training + two.validation, strict=True):
+        assert b == pytest.approx(a, rel=1e-4, abs=1e-4)
+    for tensor, other in zip(
+        load_file(alone / "model.safetensors").values(),
+        load_file(tmp_path / "two" / name / "model.safetensors").values(),
+        strict=True,
+    ):
+        assert torch.allclose(tensor.float(), other.float(), atol=2e-3)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_two_processes_save_once_and_one_goes_on_from_it(tmp_path: Path) -> None:
+    """Also with a batch of 3 windows or fewer, of which a process may have none."""
+    world = write_world(tmp_path / "world")
+    more = {"iterations": 30, "batch_size": 3, "full_eval_every": 10}
+    settings = decoder_settings(world, tmp_path / "two", save_model_every=10, keep_last=1, **more)
+    (blocked := tmp_path / "two" / "retrieval").mkdir(parents=True)
+    (blocked / "somebody's").write_text("work")  # so that the artefact cannot be written at the end
+    done = launch("train_decoder.py", settings, "--multi_gpu")
+    assert done.returncode != 0
+    assert "is left alone" in done.stderr
+    assert [path.name for path in (tmp_path / "two" / "checkpoints").iterdir()] == ["step-000000020"]
+    shutil.rmtree(blocked)
+    two = History.read(run("decoder", settings))
+    one = History.read(run("decoder", decoder_settings(world, tmp_path / "one", **more)))
+    assert [record["step"] for record in two.validation] == [10, 20, 30]
+    for a, b in zip(one.training + one.validation, two.training + two.validation, strict=True):
+        assert b == pytest.approx(a, rel=1e-4, abs=1e-4)
+
+
+@pytest.mark.slow
+def test_a_launch_that_starts_one_process_says_so(tmp_path: Path) -> None:
+    settings = rqvae_settings(write_world(tmp_path / "world"), tmp_path / "one", iterations=1)
+    done = launch("train_rqvae.py", settings)
+    if json.loads(done.stdout)["processes"] == 1:
+        assert "asked for 2 processes and started one" in done.stderr
