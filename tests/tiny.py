@@ -9,7 +9,7 @@ from rqrec.artifact import create, read_manifest
 from rqrec.data.catalog import Catalog
 from rqrec.data.dataset import Dataset
 from rqrec.data.interactions import Interactions
-from rqrec.retrieval.decoder_only import DecoderOnlyConfig
+from rqrec.retrieval.architectures import architecture
 from rqrec.tokenizer.rqvae import RqVaeConfig
 from rqrec.tokenizer.semantic_ids import SemanticIdTable
 from rqrec.tokenizer.tokenize import tokenize
@@ -52,7 +52,7 @@ def write_inputs(run: Path) -> None:
         np.save(target / "item_embeddings.npy", tiny_vectors())
 
 
-def train_tiny(run: Path, *, seed: int = 0, iterations: int = 400) -> None:
+def train_tiny(run: Path, *, seed: int = 0, iterations: int = 400, name: str = "decoder_only") -> None:
     """All stages up to "retrieval", in seconds."""
     write_inputs(run)
     config = RqVaeConfig(input_dim=DIM, embed_dim=8, hidden_dims=(16,), codebook_size=8, n_layers=2)
@@ -64,7 +64,7 @@ def train_tiny(run: Path, *, seed: int = 0, iterations: int = 400) -> None:
         run / "dataset",
         run / "semantic_ids",
         run / "retrieval",
-        DecoderOnlyConfig(
+        architecture(name).config(
             SemanticIdTable.read(run / "semantic_ids").level_sizes, 8, 32, 32, 2, 2, attn_dropout=0.0
         ),
         LoopSettings(iterations=iterations, learning_rate=5e-3, warmup=10, eval_every=50, seed=seed),

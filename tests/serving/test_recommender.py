@@ -7,7 +7,7 @@ import pytest
 from rqrec import Recommender
 from rqrec.artifact import read_json, write_json
 from rqrec.data.ids import UnknownIdError
-from tests.tiny import SIZE
+from tests.tiny import SIZE, train_tiny
 
 
 @pytest.fixture(scope="module")
@@ -19,12 +19,23 @@ def items(*numbers: int) -> list[str]:
     return [f"item {number}" for number in numbers]
 
 
-def test_it_has_learned_which_item_comes_next(recommender: Recommender) -> None:
+def knows_which_item_comes_next(recommender: Recommender) -> None:
     for family in range(6):
         first = family * SIZE
         (found,) = recommender.recommend([items(first, first + 1, first + 2)], k=3)
         assert found[0].item_id == f"item {first + 3}"
         assert found[0].title == f"Title {first + 3}"
+
+
+def test_it_has_learned_which_item_comes_next(recommender: Recommender) -> None:
+    knows_which_item_comes_next(recommender)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["encoder_decoder", "hierarchical"])
+def test_so_have_the_other_architectures(name: str, tmp_path: Path) -> None:
+    train_tiny(tmp_path / "run", name=name, iterations=800)
+    knows_which_item_comes_next(Recommender.load(tmp_path / "run"))
 
 
 def test_seen_items_come_back_only_when_asked_for(recommender: Recommender) -> None:
