@@ -114,7 +114,7 @@ class Demo:
 
     def _decoder_settings(self) -> LoopSettings:
         return LoopSettings(
-            iterations=1000, learning_rate=2e-3, weight_decay=0.05, warmup=50, eval_every=200, seed=self.seed
+            iterations=1200, learning_rate=2e-3, weight_decay=0.05, warmup=50, eval_every=200, seed=self.seed
         )
 
     def _decoder(self, folder: Path) -> None:
@@ -123,7 +123,7 @@ class Demo:
             self.output / "dataset",
             self.output / "semantic_ids",
             folder,
-            DecoderOnlyConfig(table.level_sizes, max_items=50, attn_dropout=0.2),
+            DecoderOnlyConfig(table.level_sizes, max_items=50, attn_dropout=0.25),
             self._decoder_settings(),
             batch_size=DECODER_BATCH,
             keeping=self._keeping("retrieval"),

@@ -74,3 +74,11 @@ def test_a_truncated_file_is_named(tmp_path: Path) -> None:
 def test_a_mark_of_no_use_is_refused(tmp_path: Path, is_train: NDArray, problem: str) -> None:
     with pytest.raises(ValueError, match=problem):
         read_embeddings(write(tmp_path, np.ones((4, 3)), is_train))
+
+
+def test_rows_of_zeros_are_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    vectors = np.ones((5, 3), dtype=np.float32)
+    vectors[[1, 4]] = 0
+    np.save(tmp_path / "item_embeddings.npy", vectors)
+    assert len(read_embeddings(tmp_path).vectors) == 5
+    assert "2 rows of zeros (the first is row 1)" in caplog.text

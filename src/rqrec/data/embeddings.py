@@ -3,6 +3,7 @@
 Shapes: N items, D width.
 """
 
+import logging
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -10,6 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rqrec.artifact import MANIFEST, file_hash, find, read_manifest
+
+log = logging.getLogger(__name__)
 
 EMBEDDINGS_FILE = "item_embeddings.npy"
 IS_TRAIN_FILE = "is_train.npy"
@@ -84,12 +87,19 @@ def read_vectors(path: Path) -> NDArray[np.floating]:
             f"Convert it with .astype('float32')."
         )
     bad: list[int] = []
+    empty: list[int] = []
     for start in range(0, len(vectors), ROWS_PER_CHECK):
-        finite = np.isfinite(vectors[start : start + ROWS_PER_CHECK]).all(axis=1)
-        bad += (np.flatnonzero(~finite) + start).tolist()
+        part = vectors[start : start + ROWS_PER_CHECK]
+        bad += (np.flatnonzero(~np.isfinite(part).all(axis=1)) + start).tolist()
+        empty += (np.flatnonzero(~part.any(axis=1)) + start).tolist()
     if bad:
         shown = ", ".join(map(str, bad[:5])) + (f" and {len(bad) - 5} more" if len(bad) > 5 else "")
         raise ValueError(f"{path} has NaN or infinite values in row {shown}. Every value must be finite.")
+    if empty:
+        log.warning(
+            "%s has %d rows of zeros (the first is row %d): items without content, which share their codes.",
+            path, len(empty), empty[0],
+        )  # fmt: skip
     return vectors
 
 

@@ -1,6 +1,6 @@
 """Which interactions train, which select a model, which judge it."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -133,3 +133,13 @@ def _first_cases(sequences: Sequences, begin: NDArray[np.int64], end: NDArray[np
     users = np.flatnonzero((begin > 0) & (begin < end))
     starts = sequences.offsets[users]
     return Cases(sequences.items, starts, starts + begin[users], users)
+
+
+SPLITS: dict[str, Callable[[Sequences], Split]] = {"leave_one_out": leave_one_out, "temporal": temporal}
+
+
+def split_named(name: str) -> Callable[[Sequences], Split]:
+    """The split of that name. Raises ValueError with the names that exist."""
+    if name not in SPLITS:
+        raise ValueError(f"There is no split {name!r}; allowed are {', '.join(SPLITS)}.")
+    return SPLITS[name]

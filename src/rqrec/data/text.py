@@ -13,12 +13,11 @@ from rqrec.data.collaborative import append_collaborative, collaborative_vectors
 from rqrec.data.dataset import Dataset
 from rqrec.data.embeddings import EMBEDDINGS_FILE, ItemEmbeddings, read_embeddings, read_vectors
 from rqrec.data.encoders import DEFAULT_MODEL, encode_texts
-from rqrec.data.splits import leave_one_out, temporal
+from rqrec.data.splits import split_named
 
 log = logging.getLogger(__name__)
 
 CACHE = ".embeddings"  # beside the artefact
-SPLITS = {"leave_one_out": leave_one_out, "temporal": temporal}
 
 
 @dataclass(frozen=True)
@@ -38,8 +37,7 @@ class Collaborative:
     split: str = "leave_one_out"
 
     def __post_init__(self) -> None:
-        if self.split not in SPLITS:
-            raise ValueError(f"There is no split {self.split!r}; allowed are {', '.join(SPLITS)}.")
+        split_named(self.split)  # refuses a name that there is not
 
 
 def embed_catalog(
@@ -89,7 +87,7 @@ def embed_catalog(
             cache=cache,
         )
     if collaborative:
-        train = SPLITS[collaborative.split](dataset.sequences).train
+        train = split_named(collaborative.split)(dataset.sequences).train
         taken = collaborative_vectors(train, len(content), collaborative.width, collaborative.window)
         content = append_collaborative(content, taken, collaborative.weight)
     facts = {"items": len(content), "dim": content.shape[1]}

@@ -35,7 +35,7 @@ class DecoderBlock(Block):
     def __init__(self, width: int, heads: int, feed_forward: int, dropout: float) -> None:
         super().__init__(width, heads, feed_forward, dropout)
         self.cross_norm = nn.LayerNorm(width)
-        self.cross = CrossAttention(width, heads, dropout)
+        self.cross = CrossAttention(width, heads)
 
     def decode(self, x_BKlD: Tensor, memory: KeysValues, mask_BS: Tensor) -> Tensor:
         """K sequences for each of B memories; each is causal, and all read one copy of the memory."""

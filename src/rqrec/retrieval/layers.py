@@ -48,9 +48,9 @@ class KeysValues(NamedTuple):
 class Attention(nn.Module):
     """Multi-head self-attention (arXiv 1706.03762, section 3.2.2)."""
 
-    def __init__(self, width: int, heads: int, dropout: float) -> None:
+    def __init__(self, width: int, heads: int) -> None:
         super().__init__()
-        self.heads, self.dropout = heads, dropout
+        self.heads = heads
         self.project_in = nn.Linear(width, 3 * width, bias=False)
         self.project_out = nn.Linear(width, width, bias=False)
 
@@ -83,8 +83,7 @@ class Attention(nn.Module):
     def causal(self, x_BSD: Tensor) -> tuple[Tensor, KeysValues]:
         """Each position attends to itself and those before it."""
         q, k, v = self._split(x_BSD)
-        dropout = self.dropout if self.training else 0.0
-        out = functional.scaled_dot_product_attention(q, k, v, is_causal=True, dropout_p=dropout)
+        out = functional.scaled_dot_product_attention(q, k, v, is_causal=True)
         return self.project_out(out.transpose(1, 2).flatten(2)), KeysValues(k, v)
 
     def at(self, x_BSD: Tensor, places_B: Tensor) -> tuple[Tensor, KeysValues]:
@@ -113,17 +112,16 @@ class Attention(nn.Module):
     def biased(self, x_BSD: Tensor, bias_BHSS: Tensor) -> Tensor:
         """Every position attends to all, with a bias on the logits: minus infinity hides a position."""
         q, k, v = self._split(x_BSD)
-        dropout = self.dropout if self.training else 0.0
-        out = functional.scaled_dot_product_attention(q, k, v, attn_mask=bias_BHSS, dropout_p=dropout)
+        out = functional.scaled_dot_product_attention(q, k, v, attn_mask=bias_BHSS)
         return self.project_out(out.transpose(1, 2).flatten(2))
 
 
 class CrossAttention(nn.Module):
     """Multi-head attention of one sequence to another, the memory (arXiv 1706.03762, section 3.2.3)."""
 
-    def __init__(self, width: int, heads: int, dropout: float) -> None:
+    def __init__(self, width: int, heads: int) -> None:
         super().__init__()
-        self.heads, self.dropout = heads, dropout
+        self.heads = heads
         self.query = nn.Linear(width, width, bias=False)
         self.keys_values = nn.Linear(width, 2 * width, bias=False)
         self.project_out = nn.Linear(width, width, bias=False)
@@ -136,9 +134,7 @@ class CrossAttention(nn.Module):
     def forward(self, x_BPD: Tensor, memory: KeysValues, mask_BS: Tensor) -> Tensor:
         """P positions attend to those of the memory for which the mask is True."""
         q = self.query(x_BPD).unflatten(-1, (self.heads, -1)).transpose(1, 2)
-        out = functional.scaled_dot_product_attention(
-            q, *memory, attn_mask=mask_BS[:, None, None], dropout_p=self.dropout if self.training else 0.0
-        )
+        out = functional.scaled_dot_product_attention(q, *memory, attn_mask=mask_BS[:, None, None])
         return self.project_out(out.transpose(1, 2).flatten(2))
 
 
@@ -179,10 +175,10 @@ class Block(nn.Module):
     def __init__(self, width: int, heads: int, feed_forward: int, dropout: float) -> None:
         super().__init__()
         self.attention_norm = nn.LayerNorm(width)
-        self.attention = Attention(width, heads, dropout)
+        self.attention = Attention(width, heads)
         self.feed_forward_norm = nn.LayerNorm(width)
         self.feed_forward = nn.Sequential(
-            nn.Linear(width, feed_forward), nn.GELU(), nn.Dropout(dropout), nn.Linear(feed_forward, width)
+            nn.Linear(width, feed_forward), nn.GELU(), nn.Linear(feed_forward, width)
         )
         self.dropout = nn.Dropout(dropout)
 
@@ -226,7 +222,7 @@ def initialize(stack: nn.Module, layers: int) -> None:
     """
     for name, parameter in stack.named_parameters():
         if parameter.dim() == 2:
-            residual = name.endswith(("project_out.weight", "feed_forward.3.weight"))
+            residual = name.endswith(("project_out.weight", "feed_forward.2.weight"))
             nn.init.normal_(parameter, std=0.02 / (2 * layers) ** 0.5 if residual else 0.02)
 
 

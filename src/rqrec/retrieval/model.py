@@ -42,7 +42,7 @@ class ModelConfig:
     max_items: items of history that are read, the most recent (items)
     decoder_embed_dim: width of a code's embedding
     attn_embed_dim, attn_heads, attn_layers: width, heads and depth of the transformer
-    attn_dropout: dropout on attention, feed-forward, residual and embedding (probability)
+    attn_dropout: dropout on the embedding and on what each attention and feed-forward adds (probability)
     label_smoothing: share of each target that training spreads evenly over all codes of its level
 
     Raises ValueError on sizes that no model can have.

@@ -47,6 +47,7 @@ def train(
     text_encoder: str = DEFAULT_MODEL,
     force_dataset_process: bool = False,
     train_data_subsample: bool = True,
+    split: str = "leave_one_out",
     pretrained_rqvae_path: str | None = None,
     pretrained_decoder_path: str | None = None,
     save_dir_root: str = "out/decoder",
@@ -89,6 +90,7 @@ def train(
     the RQ-VAE is initialised at random and the `vae_` sizes shape it; with it, the checkpoint knows them, and
     a size that contradicts it is refused. `pretrained_decoder_path` gives the weights to start from.
 
+    `split` is "leave_one_out", or "temporal": one moment for all users parts training from what comes later.
     `partial_eval_every` looks at the validation loss, `full_eval_every` ranks the catalogue for each user.
     `train_data_subsample=False` cuts long sequences at the same places in every epoch. `amp` switches on mixed
     precision of `mixed_precision_type`: "bf16", "fp16" or "auto". Of several processes, `batch_size` is that
@@ -164,6 +166,7 @@ def train(
         settings,
         batch_size=processes.global_batch_size(batch_size, split_batches=split_batches),
         moving_windows=train_data_subsample,
+        split=split,
         start_from=Path(pretrained_decoder_path) if pretrained_decoder_path else None,
         keeping=Keeping(
             root, save_every=save_model_every, keep_last=keep_last, resume=resume, wandb=wandb_logging

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from rqrec.artifact import create, find, read_manifest
 from rqrec.data.dataset import Dataset
-from rqrec.data.splits import Cases, Split, leave_one_out
+from rqrec.data.splits import Cases, Split, split_named
 from rqrec.evaluation.evaluate import evaluate
 from rqrec.evaluation.metrics import ranking_metrics
 from rqrec.retrieval.architectures import AnyModel, build_model, name_of
@@ -116,6 +116,7 @@ def train_decoder(
     *,
     batch_size: int,
     moving_windows: bool = True,
+    split: str = "leave_one_out",
     start_from: Path | None = None,
     keeping: Keeping | None = None,
 ) -> Checkpoint:
@@ -139,13 +140,14 @@ def train_decoder(
     torch.manual_seed(settings.seed)
     model = build_model(config)
     task = DecoderTask(
-        model, table, leave_one_out(dataset.sequences), batch_size, settings.seed, moving_windows
+        model, table, split_named(split)(dataset.sequences), batch_size, settings.seed, moving_windows
     )
     made_with = {
         "model": {"architecture": name_of(config), **asdict(config)},
         "training": asdict(settings),
         "batch_size": batch_size,
         "moving_windows": moving_windows,
+        "split": split,
     }
     made_from = {
         "dataset": read_manifest(dataset_folder, "dataset").hash,

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from rqrec.artifact import create, read_manifest
 from rqrec.data.embeddings import embeddings_hash, read_embeddings
+from rqrec.progress import say
 from rqrec.tokenizer.quantize import annealed_temperature
 from rqrec.tokenizer.rqvae import RqVae, RqVaeConfig
 from rqrec.tokenizer.semantic_ids import collision_rate, level_usage
@@ -147,6 +148,11 @@ def train_rqvae(
             f"{train_ND.shape[1]} dimensions. Leave vae_input_dim out, or make it equal."
         )
     processes = Processes.join()
+    if max(config.codebook_sizes) > len(train_ND):
+        say(
+            f"A level has {max(config.codebook_sizes)} codes for {len(train_ND)} items: some codes will stay empty. "
+            f"A smaller vae_codebook_size would do."
+        )
     torch.manual_seed(settings.seed)
     model = RqVae(config)
     task = RqVaeTask(model, train_ND, settings.iterations, batch_size, settings.seed, reset_every, judged_ND)

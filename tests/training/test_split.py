@@ -1,0 +1,37 @@
+from pathlib import Path
+
+import pytest
+
+from rqrec.artifact import read_manifest
+from rqrec.data.dataset import Dataset
+from rqrec.data.splits import split_named
+from rqrec.retrieval.decoder_only import DecoderOnlyConfig
+from rqrec.tokenizer.semantic_ids import SemanticIdTable
+from rqrec.training.decoder import train_decoder
+from rqrec.training.loop import LoopSettings
+
+
+def train(run: Path, folder: Path, split: str) -> None:
+    sizes = SemanticIdTable.read(run / "semantic_ids").level_sizes
+    train_decoder(
+        run / "dataset",
+        run / "semantic_ids",
+        folder,
+        DecoderOnlyConfig(sizes, 8, 8, 8, 2, 1),
+        LoopSettings(iterations=2),
+        batch_size=8,
+        split=split,
+    )
+
+
+def test_a_model_is_trained_and_selected_by_the_split_that_is_named(tiny_run: Path, tmp_path: Path) -> None:
+    train(tiny_run, tmp_path / "model", "temporal")
+    assert read_manifest(tmp_path / "model", "retrieval").settings["split"] == "temporal"
+    sequences = Dataset.read(tiny_run).sequences
+    one, other = (split_named(name)(sequences).train for name in ("leave_one_out", "temporal"))
+    assert len(one.items) != len(other.items)
+
+
+def test_an_unknown_split_is_refused(tiny_run: Path, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="'random'; allowed are leave_one_out, temporal"):
+        train(tiny_run, tmp_path / "model", "random")
