@@ -23,7 +23,7 @@ def test_a_bias_depends_on_the_distance_alone() -> None:
 
 def test_the_last_place_of_short_sequences_is_that_of_a_causal_pass() -> None:
     torch.manual_seed(0)
-    attention, first_B1D, x_BKlD = Attention(12, 3, 0.0), torch.randn(4, 1, 12), torch.randn(4, 6, 3, 12)
+    attention, first_B1D, x_BKlD = Attention(12, 3), torch.randn(4, 1, 12), torch.randn(4, 6, 3, 12)
     _, first = attention.causal(first_B1D)
     queries, keys, values = attention.project(x_BKlD)
     found = attention.one(queries[:, :, -1], first, KeysValues(keys, values))
