@@ -29,7 +29,7 @@ def tiny_dataset(n_users: int = 480) -> Dataset:
         family, start = user % FAMILIES, int(rng.integers(SIZE))
         for step in range(int(rng.integers(4, SIZE))):
             item = family * SIZE + (start + step) % SIZE
-            rows.append((f"user {user}", f"item {item}", step))
+            rows.append((f"user {user}", f"item {item}", user + 1000 * step))
     ids = [f"item {item}" for item in range(N_ITEMS)]
     titles = [f"Title {item}" for item in range(N_ITEMS)]
     catalog = Catalog(pl.DataFrame({"item_id": ids, "title": titles, "text": titles}))
