@@ -251,3 +251,22 @@ def test_a_collapse_is_told_in_words(custom: Path) -> None:
     done = rqrec("inspect-ids", ids)
     assert "Warning: Level 0 has collapsed" in done.stdout
     assert "100.0% of the items share" in done.stdout
+
+
+def test_own_files_are_prepared_and_embedded_with_own_vectors(tmp_path: Path) -> None:
+    rows = ["user_id,item_id,timestamp", *(f"u{n % 9},i{n % 7},{n}" for n in range(60))]
+    (tmp_path / "log.csv").write_text("\n".join(rows) + "\n")
+    items = ["item_id,title", *(f"i{n},Thing {n}" for n in range(7))]
+    (tmp_path / "items.csv").write_text("\n".join(items) + "\n")
+    np.save(tmp_path / "vectors.npy", tiny_vectors()[:7])
+    files = ("--interactions", tmp_path / "log.csv", "--items", tmp_path / "items.csv")
+    options = (*files, "--embeddings", tmp_path / "vectors.npy", "--template", "{title}")
+    out = tmp_path / "run" / "dataset"
+    made = facts_of(rqrec("prepare", "custom", *options, "--out", out, "--json"))
+    assert (made["users"], made["items"], made["interactions"]) == (9, 7, 60)
+    assert made["seconds"] > 0
+    assert made["peak_memory_mb"] > 0
+    vectors = ("--embeddings", tmp_path / "vectors.npy", "--collaborative", 3)
+    embedded = facts_of(rqrec("embed", tmp_path / "run", *vectors, "--out", tmp_path / "run" / "e", "--json"))
+    assert (embedded["items"], embedded["dim"]) == (7, 16 + 3)
+    fails(rqrec("prepare", "netflix", "--out", tmp_path / "x"), "netflix", "amazon, movielens, custom")

@@ -71,6 +71,9 @@ def embed(
     collaborative: Annotated[
         int, typer.Option(min=0, help="Width of vectors of who took what together, to append; 0: none.")
     ] = 0,
+    devices: Annotated[
+        list[str], typer.Option("--device", help="Encode on these at once: cpu, cuda:0; again for more.")
+    ] = [],  # noqa: B006
     force: Annotated[bool, typer.Option("--force", help="Make it again.")] = False,
     as_json: AsJson = False,
 ) -> None:
@@ -79,7 +82,13 @@ def embed(
 
     joined = Collaborative(collaborative) if collaborative else None
     vectors = embed_catalog(
-        dataset, out, encoder or DEFAULT_MODEL, collaborative=joined, vectors=embeddings, force=force
+        dataset,
+        out,
+        encoder or DEFAULT_MODEL,
+        collaborative=joined,
+        vectors=embeddings,
+        devices=devices,
+        force=force,
     ).vectors
     items, dim = vectors.shape
     facts = {"artifact": str(out), "items": items, "dim": dim}
