@@ -15,7 +15,7 @@ from rqrec.baselines.popularity import Popularity
 from rqrec.data.dataset import Dataset
 from rqrec.data.prepare import Settings, prepare
 from rqrec.data.splits import Split, leave_one_out
-from rqrec.data.text import embed_catalog
+from rqrec.data.text import Collaborative, embed_catalog
 from rqrec.demo_report import write_report
 from rqrec.evaluation.evaluate import ItemRecommender, evaluate
 from rqrec.progress import say
@@ -32,6 +32,8 @@ from rqrec.training.loop import LoopSettings
 from rqrec.training.rqvae import train_rqvae
 
 ENCODER = "all-MiniLM-L6-v2"
+# Titles say little of who likes a film; training interactions say the rest.
+COLLABORATIVE = Collaborative(width=64)
 RQVAE_BATCH, DECODER_BATCH = 256, 32
 SECONDS_FILE = "seconds.json"
 EVALUATION_FILE = "evaluation.json"
@@ -49,7 +51,8 @@ class Demo:
         if (self.output / SECONDS_FILE).is_file():
             self.seconds = read_json(self.output / SECONDS_FILE)
         self._stage("dataset", {"source": "movielens", "variant": "100k"}, None, self._prepare)
-        self._stage("embeddings", {"model": ENCODER}, ("dataset",), self._embed)
+        embedded = {"model": ENCODER, "collaborative": asdict(COLLABORATIVE)}
+        self._stage("embeddings", embedded, ("dataset",), self._embed)
         self._stage("rqvae", {"training": asdict(self._rqvae_settings())}, ("embeddings",), self._rqvae)
         self._stage("semantic_ids", {}, ("rqvae", "embeddings"), self._tokenize)
         self._stage(
@@ -88,7 +91,7 @@ class Demo:
         prepare(Settings("movielens", "100k"), self.data_dir / "ml-100k", folder)
 
     def _embed(self, folder: Path) -> None:
-        embed_catalog(self.output / "dataset", folder, ENCODER)
+        embed_catalog(self.output / "dataset", folder, ENCODER, collaborative=COLLABORATIVE)
 
     def _rqvae_settings(self) -> LoopSettings:
         return LoopSettings(iterations=1500, weight_decay=0.0, warmup=100, max_grad_norm=10.0, seed=self.seed)
