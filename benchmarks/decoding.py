@@ -19,6 +19,7 @@ import numpy as np
 import torch
 
 from rqrec.data.ids import IdMap
+from rqrec.data.sequences import Histories
 from rqrec.retrieval.architectures import ARCHITECTURES, build_model
 from rqrec.retrieval.model import parameter_count
 from rqrec.retrieval.retriever import Retriever
@@ -61,9 +62,10 @@ def measure(name: str, table: SemanticIdTable, beam: int, batch: int, budget: fl
     torch.manual_seed(0)
     model = build_model(ARCHITECTURES[name].config(LEVEL_SIZES)).eval()
     retriever = Retriever(model, table, beam)
-    histories = np.random.default_rng(1).integers(0, len(table), (batch, HISTORY))
-    many = times_of(lambda: retriever.recommend(histories, min(10, beam)), budget)
-    single = times_of(lambda: retriever.recommend(histories[:1], min(10, beam)), budget)
+    items_BT = np.random.default_rng(1).integers(0, len(table), (batch, HISTORY))
+    everyone, one = Histories(items_BT), Histories(items_BT[:1])
+    many = times_of(lambda: retriever.recommend(everyone, min(10, beam)), budget)
+    single = times_of(lambda: retriever.recommend(one, min(10, beam)), budget)
     return {
         "architecture": name,
         "parameters": parameter_count(model),

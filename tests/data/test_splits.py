@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from rqrec.data.sequences import Sequences, gather_right_padded, pad_histories
+from rqrec.data.sequences import Histories, Sequences, gather_right_padded
 from rqrec.data.splits import leave_one_out
 
 
@@ -16,8 +16,8 @@ def test_train_validation_and_test_are_the_positions_that_the_protocol_says() ->
     assert [split.train.of_user(u).tolist() for u in range(3)] == [[10, 11, 12], [20, 21], [30]]
     assert split.validation.targets.tolist() == [13, 31]
     assert split.test.targets.tolist() == [14, 32]
-    assert split.validation.histories(slice(0, 2)).tolist() == [[10, 11, 12], [30, -1, -1]]
-    assert split.test.histories(slice(0, 2)).tolist() == [[10, 11, 12, 13], [30, 31, -1, -1]]
+    assert split.validation.histories(slice(0, 2)).items_BT.tolist() == [[10, 11, 12], [30, -1, -1]]
+    assert split.test.histories(slice(0, 2)).items_BT.tolist() == [[10, 11, 12, 13], [30, 31, -1, -1]]
     assert split.test.users.tolist() == [0, 2]
 
 
@@ -35,8 +35,8 @@ def test_a_log_too_short_to_hold_anything_out_is_refused() -> None:
 
 
 def test_padding_is_on_the_right_and_only_there() -> None:
-    padded = pad_histories([[4, 5], [], [6]])
+    padded = Histories.of([[4, 5], [], [6]]).items_BT
     assert padded.tolist() == [[4, 5], [-1, -1], [6, -1]]
-    assert pad_histories([[]]).shape == (1, 0)
+    assert Histories.of([[]]).items_BT.shape == (1, 0)
     sliced = gather_right_padded(np.arange(10), np.array([3, 9]), np.array([3, 1]))
     assert sliced.tolist() == [[3, 4, 5], [9, -1, -1]]

@@ -23,9 +23,9 @@ def test_a_split_worked_by_hand() -> None:
     assert [split.train.of_user(user).tolist() for user in range(3)] == [[0, 1], [4, 5], [8, 9]]
     assert split.validation.users.tolist() == [0, 1]
     assert split.validation.targets.tolist() == [2, 6]
-    assert split.validation.histories(slice(0, 2)).tolist() == [[0, 1], [4, 5]]
+    assert split.validation.histories(slice(0, 2)).items_BT.tolist() == [[0, 1], [4, 5]]
     assert split.test.targets.tolist() == [3, 7]
-    assert split.test.histories(slice(0, 2)).tolist() == [[0, 1, 2], [4, 5, 6]]
+    assert split.test.histories(slice(0, 2)).items_BT.tolist() == [[0, 1, 2], [4, 5, 6]]
 
 
 @settings(max_examples=100, deadline=None)

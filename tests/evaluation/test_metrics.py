@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rqrec.baselines.popularity import Popularity
-from rqrec.data.sequences import Sequences
+from rqrec.data.sequences import Histories, Sequences
 from rqrec.data.splits import leave_one_out
 from rqrec.evaluation.evaluate import evaluate
 from rqrec.evaluation.metrics import MISSED, ranking_metrics, target_ranks
@@ -56,9 +56,9 @@ class RandomScores:
     def __init__(self, scores: np.ndarray) -> None:
         self.scores = scores
 
-    def recommend(self, items_BT: np.ndarray, k: int, *, exclude_seen: bool = True) -> Ranked:
+    def recommend(self, histories: Histories, k: int, *, exclude_seen: bool = True) -> Ranked:
         rows = []
-        for history in items_BT:
+        for history in histories.items_BT:
             seen = set(history.tolist()) if exclude_seen else set()
             order = [item for item in np.argsort(-self.scores, kind="stable") if item not in seen]
             rows.append((order + [-1] * k)[:k])
@@ -109,7 +109,7 @@ def test_popularity_counts_training_items_only_and_breaks_ties_by_index() -> Non
         user_ids=("a", "b"),
     )
     train = leave_one_out(sequences).train  # user a: 2 2 1, user b: 3
-    ranked = Popularity(train, 4).recommend(np.array([[-1], [2]]), 4)
+    ranked = Popularity(train, 4).recommend(Histories.of([[], [2]]), 4)
     assert ranked.items.tolist() == [[2, 1, 3, 0], [1, 3, 0, -1]]
-    seen_too = Popularity(train, 4).recommend(np.array([[2]]), 2, exclude_seen=False)
+    seen_too = Popularity(train, 4).recommend(Histories.of([[2]]), 2, exclude_seen=False)
     assert seen_too.items.tolist() == [[2, 1]]

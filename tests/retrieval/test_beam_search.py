@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rqrec.data.ids import PADDING
+from rqrec.data.sequences import Histories
 from rqrec.retrieval.architectures import ARCHITECTURES, AnyModel, architecture, build_model
 from rqrec.retrieval.beam_search import beam_search, order_keys, rank_scores, score_items
 from rqrec.retrieval.model import Batch, CodeLookup
@@ -59,7 +60,7 @@ def test_a_beam_as_wide_as_the_catalogue_equals_exhaustive_scoring(
     codes = random_codes(seed, n_items, level_sizes)
     model, trie, lookup = random_model(seed, level_sizes, name), Trie.build(codes), CodeLookup.of(codes)
     items = random_histories(seed, len(codes), 4, 8)
-    batch = lookup.batch(items, model.max_items)
+    batch = lookup.batch(Histories(items), model.max_items)
     excluded = torch.from_numpy(items) if exclude else None
     n = len(codes)
 
@@ -97,7 +98,7 @@ def test_filters_and_spread_equal_exhaustive_scoring_too(
         CodeLookup.of(codes),
     )
     items = random_histories(seed, len(codes), 4, 8)
-    batch, excluded = lookup.batch(items, 6), torch.from_numpy(items)
+    batch, excluded = lookup.batch(Histories(items), 6), torch.from_numpy(items)
     allowed = torch.from_numpy(np.random.default_rng(seed).random(len(codes)) < share)
     n = len(codes)
     scores = score_items(model, batch, lookup.codes_NL).masked_fill(~allowed, -torch.inf)
@@ -136,7 +137,7 @@ def test_filters_and_spread_equal_exhaustive_scoring_too(
 
 def test_no_item_of_a_code_is_refused() -> None:
     codes = random_codes(0, 5, (3, 3))
-    batch = CodeLookup.of(codes).batch(np.full((1, 0), PADDING), 6)
+    batch = CodeLookup.of(codes).batch(Histories.of([[]]), 6)
     with pytest.raises(ValueError, match="max_per_code is 0"):
         beam_search(random_model(0, (3, 3)), batch, Trie.build(codes), 2, beam_width=5, max_per_code=0)
 
@@ -146,7 +147,7 @@ def test_probabilities_of_all_items_and_all_illegal_tuples_sum_to_one() -> None:
     level_sizes = (3, 4, 2)
     model = random_model(1, level_sizes)
     every = np.array(list(itertools.product(*map(range, level_sizes))))
-    batch = CodeLookup.of(every).batch(np.array([[0, 5, 7]]), model.max_items)
+    batch = CodeLookup.of(every).batch(Histories.of([[0, 5, 7]]), model.max_items)
     everything = score_items(model, batch, torch.from_numpy(every)).exp().sum()
     half = score_items(model, batch, torch.from_numpy(every[::2])).exp().sum()
     assert everything == pytest.approx(1.0, abs=1e-5)
@@ -159,7 +160,7 @@ def test_probabilities_of_all_items_and_all_illegal_tuples_sum_to_one() -> None:
 def test_a_forced_continuation_still_costs_its_log_probability() -> None:
     codes = np.array([[0, 3, 1], [1, 0, 0], [1, 2, 1]])  # item 0 is alone under code 0
     model = random_model(2, (2, 4, 2))
-    batch = CodeLookup.of(codes).batch(np.array([[1]]), model.max_items)
+    batch = CodeLookup.of(codes).batch(Histories.of([[1]]), model.max_items)
     found = beam_search(model, batch, Trie.build(codes), 3, beam_width=3)
     first_level = model.next_level(model.encode(batch), torch.zeros(1, 1, 0, dtype=torch.long))
     score_of_item_0 = found.scores[found.items == 0].item()
@@ -171,7 +172,7 @@ def test_a_forced_continuation_still_costs_its_log_probability() -> None:
 def test_beam_of_one_is_greedy(seed: int, name: str) -> None:
     codes = random_codes(seed, 40, (6, 6, 6))
     model = random_model(seed, (6, 6, 6), name)
-    batch = CodeLookup.of(codes).batch(random_histories(seed, 40, 3, 5), model.max_items)
+    batch = CodeLookup.of(codes).batch(Histories(random_histories(seed, 40, 3, 5)), model.max_items)
     found = beam_search(model, batch, Trie.build(codes), 1, beam_width=1)
     context = model.encode(batch)
     for row in range(3):
@@ -190,9 +191,9 @@ def test_a_batch_gives_each_user_what_the_user_gets_alone(name: str) -> None:
     codes = random_codes(3, 50, (5, 5, 5))
     model, trie, lookup = random_model(3, (5, 5, 5), name), Trie.build(codes), CodeLookup.of(codes)
     items = random_histories(3, 50, 7, 9)
-    together = beam_search(model, lookup.batch(items, 6), trie, 5, beam_width=8)
+    together = beam_search(model, lookup.batch(Histories(items), 6), trie, 5, beam_width=8)
     for row, history in enumerate(items):
-        alone = lookup.batch(history[None, : (history != PADDING).sum()], 6)
+        alone = lookup.batch(Histories.of([history[history != PADDING]]), 6)
         single = beam_search(model, alone, trie, 5, beam_width=8)
         assert single.items[0].tolist() == together.items[row].tolist()
         torch.testing.assert_close(single.scores[0], together.scores[row], atol=1e-5, rtol=0)
@@ -203,7 +204,7 @@ def test_fewer_allowed_items_than_k_are_padded_not_repeated() -> None:
     model, trie, lookup = random_model(4, (3, 3)), Trie.build(codes), CodeLookup.of(codes)
     items = np.array([[0, 1, 2, 2, 1]])
     found = beam_search(
-        model, lookup.batch(items, 6), trie, 8, beam_width=8, excluded_BX=torch.from_numpy(items)
+        model, lookup.batch(Histories(items), 6), trie, 8, beam_width=8, excluded_BX=torch.from_numpy(items)
     )
     assert sorted(found.items[0, :2].tolist()) == [3, 4]
     assert found.items[0, 2:].tolist() == [PADDING] * 6
@@ -218,7 +219,7 @@ def test_exclusion_never_starves_a_narrow_beam() -> None:
         model.bias[0] += 50.0  # nearly all mass on first code 0
     seen = np.arange(8)[None]
     found = beam_search(
-        model, lookup.batch(seen, 6), trie, 2, beam_width=2, excluded_BX=torch.from_numpy(seen)
+        model, lookup.batch(Histories(seen), 6), trie, 2, beam_width=2, excluded_BX=torch.from_numpy(seen)
     )
     assert sorted(found.items[0].tolist()) == [8, 9]
 
@@ -230,7 +231,7 @@ def test_ties_go_to_the_lower_item_index(name: str) -> None:
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.zero_()  # every item has the same probability
-    batch = CodeLookup.of(codes).batch(np.array([[3, 4]]), 6)
+    batch = CodeLookup.of(codes).batch(Histories.of([[3, 4]]), 6)
     for width in (1, 5, 30):
         found = beam_search(model, batch, Trie.build(codes), min(5, width), beam_width=width)
         assert found.items[0, 0] == 0
@@ -256,7 +257,7 @@ def test_a_beam_narrower_than_k_is_refused() -> None:
 def test_one_item_and_items_that_share_all_but_the_last_code(name: str) -> None:
     for codes in (np.array([[2, 1, 0]]), np.array([[1, 1, i] for i in range(9)])):
         model = random_model(7, (3, 3, 9), name)
-        batch = CodeLookup.of(codes).batch(np.full((2, 0), PADDING), 6)
+        batch = CodeLookup.of(codes).batch(Histories.of([[], []]), 6)
         found = beam_search(model, batch, Trie.build(codes), len(codes), beam_width=len(codes))
         assert sorted(found.items[0].tolist()) == list(range(len(codes)))
 
@@ -270,9 +271,9 @@ def test_a_catalogue_of_100_000_items(name: str) -> None:
     rng.shuffle(codes)
     assert len(codes) == 100_000
     model, trie, lookup = random_model(8, (64,) * 4, name), Trie.build(codes), CodeLookup.of(codes)
-    first = beam_search(model, lookup.batch(np.array([[1, 2, 3]]), 6), trie, 50, beam_width=100)
+    first = beam_search(model, lookup.batch(Histories.of([[1, 2, 3]]), 6), trie, 50, beam_width=100)
     seen = np.concatenate([[[1, 2, 3]], first.items[:, :20].numpy()], axis=1)
-    batch = lookup.batch(np.array([[1, 2, 3]]), 6)
+    batch = lookup.batch(Histories.of([[1, 2, 3]]), 6)
     found = beam_search(model, batch, trie, 50, beam_width=100, excluded_BX=torch.from_numpy(seen))
     assert not set(found.items[0].tolist()) & set(seen[0].tolist())
     assert found.items[0].unique().numel() == 50

@@ -11,6 +11,7 @@ import torch
 from rqrec.artifact import create
 from rqrec.data.catalog import Catalog
 from rqrec.data.ids import IdMap
+from rqrec.data.sequences import Histories
 from rqrec.retrieval.architectures import ARCHITECTURES, architecture, build_model
 from rqrec.retrieval.checkpoint import CONFIG_FILE, Checkpoint, read_checkpoint, write_checkpoint
 from rqrec.retrieval.retriever import Retriever
@@ -37,7 +38,7 @@ def test_it_is_read_as_it_was_written_and_recommends_the_same(name: str, tmp_pat
     write(tmp_path / "model", before)
     after = read_checkpoint(tmp_path / "model")
     assert after.model.config == before.model.config
-    histories = np.array([[1, 2, 3], [4, -1, -1]])
+    histories = Histories.of([[1, 2, 3], [4]])
     one, other = (Retriever(c.model, c.table).recommend(histories, 5) for c in (before, after))
     assert one.items.tolist() == other.items.tolist()
     assert one.scores.tolist() == other.scores.tolist()
@@ -45,7 +46,7 @@ def test_it_is_read_as_it_was_written_and_recommends_the_same(name: str, tmp_pat
 
 def test_scores_of_all_items_are_those_of_the_search_and_sum_over_codes() -> None:
     model, table, _ = fresh_checkpoint("hierarchical")
-    retriever, histories = Retriever(model, table), np.array([[1, 2, 3], [4, -1, -1]])
+    retriever, histories = Retriever(model, table), Histories.of([[1, 2, 3], [4]])
     scores = retriever.score_items(histories)
     assert scores.shape == (2, 30)
     found = retriever.recommend(histories, 30, exclude_seen=False)

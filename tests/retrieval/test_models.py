@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch.nn import functional
 
+from rqrec.data.sequences import Histories
 from rqrec.retrieval.architectures import ARCHITECTURES, AnyModel, architecture, build_model
 from rqrec.retrieval.beam_search import beam_search, score_items
 from rqrec.retrieval.model import Batch, CodeLookup, ModelConfig, TrainingLoss
@@ -193,7 +194,7 @@ def test_label_smoothing_is_for_training_only(make: Callable) -> None:
 @architectures
 def test_an_empty_history_gets_recommendations(make: Callable) -> None:
     codes = all_codes().numpy()
-    batch = CodeLookup.of(codes).batch(np.full((2, 0), -1), 6)
+    batch = CodeLookup.of(codes).batch(Histories.of([[], []]), 6)
     found = beam_search(make().eval(), batch, Trie.build(codes), 5, beam_width=5)
     assert (found.items >= 0).all()
     assert found.items[0].tolist() == found.items[1].tolist()
@@ -201,8 +202,7 @@ def test_an_empty_history_gets_recommendations(make: Callable) -> None:
 
 def test_the_most_recent_items_are_read_of_a_long_history() -> None:
     codes = all_codes().numpy()
-    items = np.array([[1, 2, 3, 4, 5, -1, -1], [7, -1, -1, -1, -1, -1, -1]])
-    batch = CodeLookup.of(codes).batch(items, 3)
+    batch = CodeLookup.of(codes).batch(Histories.of([[1, 2, 3, 4, 5], [7]]), 3)
     assert batch.codes_BTL[0].tolist() == codes[[3, 4, 5]].tolist()
     assert batch.codes_BTL[1].tolist() == [codes[7].tolist(), [0, 0, 0], [0, 0, 0]]
     assert batch.lengths_B.tolist() == [3, 1]

@@ -3,6 +3,7 @@
 Shapes: U users, M interactions, B batch, T items in a history (padded on the right with PADDING).
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -77,6 +78,28 @@ class Sequences:
             return cls(arrays["items"], arrays["offsets"], arrays["timestamps"], tuple(users))
 
 
+@dataclass(frozen=True)
+class Histories:
+    """What is known of B users before a moment: what every recommender reads.
+
+    `items_BT` int64: item indices, oldest first, padded on the right with PADDING.
+    """
+
+    items_BT: NDArray[np.int64]
+
+    def __len__(self) -> int:
+        return len(self.items_BT)
+
+    @classmethod
+    def of(cls, histories: Sequence[Sequence[int] | NDArray[Any]]) -> "Histories":
+        """From each user's item indices."""
+        lengths = np.array([len(history) for history in histories], dtype=np.int64)
+        flat = np.concatenate(
+            [np.asarray(history, dtype=np.int64) for history in histories] or [np.zeros(0, int)]
+        )
+        return cls(gather_right_padded(flat, np.cumsum(lengths) - lengths, lengths))
+
+
 def gather_right_padded(
     items: NDArray[Any], starts_B: NDArray[np.int64], lengths_B: NDArray[np.int64]
 ) -> NDArray[np.int64]:
@@ -88,12 +111,3 @@ def gather_right_padded(
     if not len(items):
         return np.full(inside_BT.shape, PADDING, dtype=np.int64)
     return np.where(inside_BT, items[positions_BT], PADDING).astype(np.int64)
-
-
-def pad_histories(histories: list[list[int]] | list[NDArray[Any]]) -> NDArray[np.int64]:
-    """Histories of item indices as one matrix int64 [B, T], padded on the right with PADDING."""
-    lengths = np.array([len(history) for history in histories], dtype=np.int64)
-    flat = np.concatenate(
-        [np.asarray(history, dtype=np.int64) for history in histories] or [np.zeros(0, int)]
-    )
-    return gather_right_padded(flat, np.cumsum(lengths) - lengths, lengths)

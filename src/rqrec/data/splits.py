@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from rqrec.data.sequences import Sequences, gather_right_padded
+from rqrec.data.sequences import Histories, Sequences, gather_right_padded
 
 
 @dataclass(frozen=True)
@@ -30,10 +30,10 @@ class Cases:
         """The held-out item of each case, [C]."""
         return self.items[self.ends].astype(np.int64)
 
-    def histories(self, cases: slice) -> NDArray[np.int64]:
-        """Whole histories of some cases, item indices [B, T] padded on the right."""
+    def histories(self, cases: slice) -> Histories:
+        """Whole histories of some cases."""
         starts, ends = self.starts[cases], self.ends[cases]
-        return gather_right_padded(self.items, starts, ends - starts)
+        return Histories(gather_right_padded(self.items, starts, ends - starts))
 
     def batches(self, size: int) -> Iterator[slice]:
         """Slices that cover all cases in order, `size` at a time."""

@@ -6,6 +6,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from rqrec.data.sequences import Histories
 from rqrec.data.splits import Cases
 from rqrec.evaluation.metrics import ranking_metrics, target_ranks
 from rqrec.progress import track
@@ -15,9 +16,9 @@ CUTOFF = 10  # the largest k of the metrics
 
 
 class ItemRecommender(Protocol):
-    """Anything that ranks items for histories of item indices."""
+    """Anything that ranks items for histories."""
 
-    def recommend(self, items_BT: NDArray[np.int64], k: int, *, exclude_seen: bool = True) -> Ranked:
+    def recommend(self, histories: Histories, k: int, *, exclude_seen: bool = True) -> Ranked:
         """The k best items of each history, item indices padded with PADDING."""
 
 

@@ -17,6 +17,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from rqrec.data.ids import PADDING
+from rqrec.data.sequences import Histories
 
 
 class Batch(NamedTuple):
@@ -133,8 +134,9 @@ class CodeLookup:
         """From the codes of a semantic-ID table."""
         return cls(torch.from_numpy(np.asarray(codes_NL, dtype=np.int64)).to(device))
 
-    def batch(self, items_BT: NDArray[np.int64], max_items: int) -> Batch:
+    def batch(self, histories: Histories, max_items: int) -> Batch:
         """The most recent `max_items` items of each history, as codes."""
+        items_BT = histories.items_BT
         lengths_B = (items_BT != PADDING).sum(axis=1)
         kept_B = np.minimum(lengths_B, max_items)
         width = int(kept_B.max(initial=0))

@@ -11,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from rqrec.data.sequences import Histories
 from rqrec.retrieval.beam_search import Ranked, beam_search, score_items
 from rqrec.retrieval.model import CodeLookup, RetrievalModel
 from rqrec.tokenizer.semantic_ids import SemanticIdTable
@@ -43,14 +44,14 @@ class Retriever:
 
     def recommend(
         self,
-        items_BT: NDArray[np.int64],
+        histories: Histories,
         k: int,
         *,
         exclude_seen: bool = True,
         allowed_N: NDArray[np.bool_] | None = None,
         max_per_code: int | None = None,
     ) -> Ranked:
-        """The k most likely next items of each history (item indices, padded on the right).
+        """The k most likely next items of each history.
 
         The beam is widened to k where it is narrower. With `exclude_seen` no item of a history comes back.
         `allowed_N`, by item index, says which items may come back at all; `max_per_code` how many under one
@@ -58,10 +59,10 @@ class Retriever:
         """
         excluded_BX: Tensor | None = None
         if exclude_seen:
-            excluded_BX = torch.from_numpy(items_BT).to(self.device)
+            excluded_BX = torch.from_numpy(histories.items_BT).to(self.device)
         return beam_search(
             self.model,
-            self.lookup.batch(items_BT, self.model.max_items),
+            self.lookup.batch(histories, self.model.max_items),
             self.trie,
             k,
             beam_width=max(k, self.beam_width),
@@ -70,16 +71,16 @@ class Retriever:
             max_per_code=max_per_code,
         )
 
-    def score_items(self, items_BT: NDArray[np.int64]) -> Tensor:
+    def score_items(self, histories: Histories) -> Tensor:
         """The exact log-probability of every item for each history, float32 [B, N]; slow, with no search."""
         return score_items(
-            self.model, self.lookup.batch(items_BT, self.model.max_items), self.lookup.codes_NL
+            self.model, self.lookup.batch(histories, self.model.max_items), self.lookup.codes_NL
         )
 
     @torch.inference_mode()
-    def code_log_probs(self, items_BT: NDArray[np.int64], items_B: NDArray[np.int64]) -> Tensor:
+    def code_log_probs(self, histories: Histories, items_B: NDArray[np.int64]) -> Tensor:
         """log p(code | history, codes before it) of each code of one item a history, float32 [B, L]."""
-        context = self.model.encode(self.lookup.batch(items_BT, self.model.max_items))
+        context = self.model.encode(self.lookup.batch(histories, self.model.max_items))
         codes_B1L = self.lookup.codes_NL[torch.from_numpy(items_B).to(self.device)][:, None]
         levels = [
             self.model.next_level(context, codes_B1L[:, :, :level]).gather(2, codes_B1L[:, :, level, None])

@@ -8,7 +8,7 @@ from typing import Literal, overload
 import numpy as np
 from numpy.typing import NDArray
 
-from rqrec.data.sequences import pad_histories
+from rqrec.data.sequences import Histories
 from rqrec.retrieval.checkpoint import Checkpoint, read_checkpoint
 from rqrec.retrieval.retriever import Retriever
 
@@ -114,9 +114,9 @@ class Recommender:
             raise ValueError(f"k is {k}, but at least 1 recommendation must be asked for.")
         read = [self._indices(history, unknown) for history in histories]
         allowed_N, skipped = self._filter(allow, block, unknown)
-        items_BT = pad_histories([indices for indices, _ in read])
+        known = Histories.of([indices for indices, _ in read])
         ranked = self._retriever.recommend(
-            items_BT,
+            known,
             min(k, len(self.catalog)),
             exclude_seen=exclude_seen,
             allowed_N=allowed_N,
@@ -139,9 +139,9 @@ class Recommender:
 
         Raises UnknownIdError on an id that the catalogue does not have.
         """
-        items_BT = pad_histories([self.catalog.id_map.indices(history)])
+        known = Histories.of([self.catalog.id_map.indices(history)])
         (item,) = self.catalog.id_map.indices([item_id]).tolist()
-        log_probs = self._retriever.code_log_probs(items_BT, np.array([item]))[0].tolist()
+        log_probs = self._retriever.code_log_probs(known, np.array([item]))[0].tolist()
         path = []
         for level, log_prob in enumerate(log_probs):
             beside = self._retriever.trie.items_beside(item, level + 1).tolist()

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from rqrec.artifact import create, find, read_manifest
 from rqrec.data.dataset import Dataset
+from rqrec.data.sequences import Histories
 from rqrec.data.splits import Cases, Split, split_named
 from rqrec.evaluation.evaluate import evaluate
 from rqrec.evaluation.metrics import ranking_metrics
@@ -50,7 +51,7 @@ class DecoderTask:
 
     def batch(self, number: int) -> Batch:
         """Windows of training sequences as codes."""
-        return self._lookup.batch(self._windows.batch(number), self.model.max_items + 1)
+        return self._lookup.batch(Histories(self._windows.batch(number)), self.model.max_items + 1)
 
     def weight(self, batch: Any) -> float:
         """Its items: each has one code a level."""
