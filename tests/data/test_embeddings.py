@@ -82,3 +82,17 @@ def test_rows_of_zeros_are_told(tmp_path: Path, caplog: pytest.LogCaptureFixture
     np.save(tmp_path / "item_embeddings.npy", vectors)
     assert len(read_embeddings(tmp_path).vectors) == 5
     assert "2 rows of zeros (the first is row 1)" in caplog.text
+
+
+def test_training_and_judging_rows_are_read_only_when_asked_for(tmp_path: Path) -> None:
+    vectors = np.arange(12, dtype="float16").reshape(4, 3)
+    train, judged = read_embeddings(write(tmp_path, vectors, np.array([True, False, True, False]))).parts()
+    assert isinstance(train.vectors_ND, np.memmap)
+    assert (train.shape, train.ndim, train.dtype) == ((2, 3), 2, np.float16)
+    np.testing.assert_array_equal(train[:], vectors[[0, 2]])
+    np.testing.assert_array_equal(judged[np.array([1])], vectors[[3]])
+
+
+def test_without_is_train_every_row_trains(tmp_path: Path) -> None:
+    train, judged = read_embeddings(write(tmp_path, np.ones((4, 3), dtype="float32"))).parts()
+    assert (len(train), len(judged)) == (4, 0)

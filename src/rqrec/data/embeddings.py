@@ -4,6 +4,7 @@ Shapes: N items, D width.
 """
 
 import logging
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -19,6 +20,38 @@ IS_TRAIN_FILE = "is_train.npy"
 ROWS_PER_CHECK = 65_536
 
 
+@dataclass(frozen=True)
+class Rows:
+    """Some rows of a memory-mapped matrix, as a matrix [M, D] whose rows are read only when they are asked for.
+
+    `rows` int64 [M], ascending. Indexed with a slice or an array of places in `rows`.
+    """
+
+    vectors_ND: NDArray[np.floating]
+    rows: NDArray[np.int64]
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, places: slice | NDArray[np.int64]) -> NDArray[np.floating]:
+        return self.vectors_ND[self.rows[places]]
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """[M, D]."""
+        return len(self.rows), self.vectors_ND.shape[1]
+
+    @property
+    def ndim(self) -> int:
+        """2."""
+        return 2
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """That of the matrix."""
+        return self.vectors_ND.dtype
+
+
 class ItemEmbeddings(NamedTuple):
     """What the tokenizer learns from.
 
@@ -28,6 +61,12 @@ class ItemEmbeddings(NamedTuple):
 
     vectors: NDArray[np.floating]
     is_train: NDArray[np.bool_] | None
+
+    def parts(self) -> tuple[Rows, Rows]:
+        """The items to learn from, and those to judge on (none where all train)."""
+        rows = np.arange(len(self.vectors))
+        train = np.ones(len(rows), dtype=bool) if self.is_train is None else self.is_train
+        return Rows(self.vectors, rows[train]), Rows(self.vectors, rows[~train])
 
 
 def read_embeddings(folder: Path, *, do_eval: bool = False) -> ItemEmbeddings:

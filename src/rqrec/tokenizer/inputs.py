@@ -10,7 +10,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-Embeddings = Tensor | NDArray[np.floating]
+from rqrec.data.embeddings import Rows
+
+Embeddings = Tensor | NDArray[np.floating] | Rows
 
 
 def check_shape(x_ND: Embeddings, dim: int | None = None) -> None:

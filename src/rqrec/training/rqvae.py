@@ -7,12 +7,12 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from rqrec.artifact import create, read_manifest
 from rqrec.data.embeddings import embeddings_hash, read_embeddings
 from rqrec.progress import say
+from rqrec.tokenizer.inputs import Embeddings
 from rqrec.tokenizer.quantize import annealed_temperature
 from rqrec.tokenizer.rqvae import RqVae, RqVaeConfig
 from rqrec.tokenizer.semantic_ids import collision_rate, level_usage
@@ -33,12 +33,12 @@ class RqVaeTask:
     """
 
     model: RqVae
-    train_ND: NDArray[np.floating]
+    train_ND: Embeddings
     iterations: int
     batch_size: int
     seed: int
     reset_every: int = 0
-    judged_ND: NDArray[np.floating] | None = None
+    judged_ND: Embeddings | None = None
     selects_on: str | None = field(default=None, init=False)
 
     def __post_init__(self) -> None:
@@ -96,7 +96,7 @@ class RqVaeTask:
         metrics = {f"usage_level_{level}": measured.usage for level, measured in enumerate(levels)}
         metrics |= {f"perplexity_level_{level}": measured.perplexity for level, measured in enumerate(levels)}
         metrics["collision_rate"] = collision_rate(codes_NL)
-        if self.judged_ND is not None:
+        if self.judged_ND is not None and len(self.judged_ND):
             judged_ND = torch.from_numpy(np.asarray(self.judged_ND[:HEALTH_SAMPLE], dtype=np.float32))
             error_ND = self.model.reconstruct(judged_ND) - judged_ND
             metrics["held_out_mse"] = float(error_ND.square().mean())
@@ -139,9 +139,7 @@ def train_rqvae(
     and inputs are filled in here.
     """
     embeddings = read_embeddings(embeddings_folder, do_eval=do_eval)
-    train_ND, judged_ND = embeddings.vectors, None
-    if do_eval and embeddings.is_train is not None:
-        train_ND, judged_ND = train_ND[embeddings.is_train], train_ND[~embeddings.is_train]
+    train_ND, judged_ND = embeddings.parts() if do_eval else (embeddings.vectors, None)
     if train_ND.shape[1] != config.input_dim:
         raise ValueError(
             f"vae_input_dim is {config.input_dim}, but the embeddings in {embeddings_folder} have "
