@@ -56,6 +56,14 @@ def test_vectors_are_cached_by_content(fake: FakeEncoder, tmp_path: Path) -> Non
     assert fake.read == texts
 
 
+def test_a_text_of_several_items_is_read_once(fake: FakeEncoder, tmp_path: Path) -> None:
+    texts = ["bb", "a", "bb", "a", "ccc"]
+    for cache in (tmp_path, None):
+        fake.read.clear()
+        assert encode_texts(texts, "m", cache=cache)[:, 0].tolist() == [2, 1, 2, 1, 3]
+        assert fake.read == ["bb", "a", "ccc"]
+
+
 def test_an_interrupted_run_goes_on(fake: FakeEncoder, tmp_path: Path) -> None:
     fake.fail_at = "ccc"
     with pytest.raises(KeyboardInterrupt):

@@ -111,7 +111,7 @@ def _load(path: Path, what: str) -> NDArray[Any]:
         return np.load(path, mmap_mode="r", allow_pickle=False)
     except (ValueError, EOFError) as error:
         raise ValueError(
-            f"{path} is not {what} ({error}). Write it with numpy.save, without Python objects."
+            f"{path} is not {what}, or only a part of one. Write it with numpy.save, without Python objects."
         ) from error
 
 

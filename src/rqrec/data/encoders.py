@@ -105,16 +105,19 @@ def encode_texts(
 ) -> NDArray[np.float32]:
     """The vectors of `texts`, float32 [N, D], in their order. Progress goes to standard error.
 
+    A text that several items have is read once: of Amazon Beauty's 12,101 items three in four share theirs.
     With a `cache` folder, each chunk of texts is kept there as float16 under the hash of its model and its
     texts: a second run reads it, an interrupted one goes on, and a changed text costs one chunk. The vectors
     are rounded to float16 then, whether read or fresh.
     """
-    chunks = [texts[start : start + CHUNK] for start in range(0, len(texts), CHUNK)]
-    if not chunks:
+    if not texts:
         raise ValueError("There are no texts to encode: the catalogue is empty.")
+    places = {text: place for place, text in enumerate(dict.fromkeys(texts))}
+    distinct, rows_N = list(places), np.array([places[text] for text in texts])
+    chunks = [distinct[start : start + CHUNK] for start in range(0, len(distinct), CHUNK)]
     if cache is None:
         with open_encoder(model, batch_size=batch_size, devices=devices) as encode:
-            return np.concatenate([encode(chunk) for chunk in _with_progress(chunks)])
+            return np.concatenate([encode(chunk) for chunk in _with_progress(chunks)])[rows_N]
     paths = [cache / f"{_chunk_hash(model, chunk)}.npy" for chunk in chunks]
     todo = [(chunk, path) for chunk, path in zip(chunks, paths, strict=True) if not path.is_file()]
     if todo:
@@ -123,7 +126,8 @@ def encode_texts(
                 vectors = encode(chunk).astype(np.float16)
                 with atomic_write(path) as file:
                     np.save(file, vectors)
-    return np.concatenate([np.load(path, allow_pickle=False) for path in paths]).astype(np.float32)
+    vectors = np.concatenate([np.load(path, allow_pickle=False) for path in paths])
+    return vectors[rows_N].astype(np.float32)
 
 
 def _with_progress(work: Sequence[Work]) -> Iterable[Work]:
