@@ -111,7 +111,7 @@ def _read_items(path: Path, template: str | None, *, text_needed: bool) -> pl.Da
         raise ValueError(f"{path} is empty: at least one item is needed.")
     ids = _as_ids(path, table, "item_id")
     try:
-        IdMap(ids.to_list())
+        IdMap(ids)
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
     template = template or "{text}"
@@ -137,7 +137,7 @@ def _read_log(path: Path, id_map: IdMap) -> Interactions:
         item_id=_as_ids(path, log, "item_id"),
         timestamp=_as_timestamps(path, log["timestamp"]),
     )
-    known = pl.Series(id_map.all, dtype=pl.String).implode()
+    known = id_map.all.implode()
     unknown = log.select(pl.col("item_id").unique(maintain_order=True)).filter(
         ~pl.col("item_id").is_in(known)
     )
