@@ -135,7 +135,7 @@ def _read_log(path: Path, id_map: IdMap) -> Interactions:
     log = log.with_columns(
         user_id=_as_ids(path, log, "user_id"),
         item_id=_as_ids(path, log, "item_id"),
-        timestamp=_as_timestamps(path, log["timestamp"]),
+        timestamp=as_timestamps(path, log["timestamp"]),
     )
     known = id_map.all.implode()
     unknown = log.select(pl.col("item_id").unique(maintain_order=True)).filter(
@@ -152,7 +152,7 @@ def _read_log(path: Path, id_map: IdMap) -> Interactions:
         raise ValueError(f"{path}: {error}") from error
 
 
-def _as_timestamps(path: Path, times: pl.Series) -> pl.Series:
+def as_timestamps(path: Path, times: pl.Series) -> pl.Series:
     """Whole numbers as they are, dates and times as microseconds since 1970."""
     if times.dtype.is_integer():
         return times.cast(pl.Int64)
