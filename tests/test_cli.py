@@ -12,7 +12,7 @@ import pytest
 from click.testing import Result
 from typer.testing import CliRunner
 
-from rqrec.artifact import read_json, write_json
+from rqrec.artifact import read_json, read_manifest, write_json
 from rqrec.cli import app
 from rqrec.tokenizer.semantic_ids import SemanticIdTable
 from tests.tiny import tiny_vectors
@@ -270,3 +270,12 @@ def test_own_files_are_prepared_and_embedded_with_own_vectors(tmp_path: Path) ->
     embedded = facts_of(rqrec("embed", tmp_path / "run", *vectors, "--out", tmp_path / "run" / "e", "--json"))
     assert (embedded["items"], embedded["dim"]) == (7, 16 + 3)
     fails(rqrec("prepare", "netflix", "--out", tmp_path / "x"), "netflix", "amazon, movielens, custom")
+
+
+def test_tokenizing_in_blocks_makes_the_same_table(tiny_run: Path, tmp_path: Path) -> None:
+    inputs = (tiny_run / "rqvae", tiny_run / "embeddings", "--dataset", tiny_run / "dataset")
+    done = rqrec("tokenize", *inputs, "--out", tmp_path / "ids", "--processes", 1)
+    assert done.exit_code == 0, done.stderr
+    expected = read_manifest(tiny_run / "semantic_ids").hash
+    assert read_manifest(tmp_path / "ids", "semantic_ids").hash == expected
+    fails(rqrec("tokenize", *inputs, "--out", tmp_path / "x", "--engine", "slurm"), "allowed are local, ray")
