@@ -12,7 +12,7 @@ import pytest
 from click.testing import Result
 from typer.testing import CliRunner
 
-from rqrec.artifact import read_json, write_json
+from rqrec.artifact import read_json, read_manifest, write_json
 from rqrec.cli import app
 from rqrec.tokenizer.semantic_ids import SemanticIdTable
 from tests.tiny import tiny_vectors
@@ -83,7 +83,7 @@ def test_wrong_usage_is_status_2(tiny_run: Path) -> None:
 
 COMMANDS = (
     *("demo", "prepare", "embed", "train-rqvae", "run-rqvae", "fit-rqkmeans", "tokenize", "inspect-ids"),
-    *("train-decoder", "recommend"),
+    *("train-decoder", "recommend", "batch-recommend", "push", "pull"),
 )
 
 
@@ -215,7 +215,7 @@ def test_own_vectors_become_ids_by_k_means_and_new_items_join_them(custom: Path)
     assert (added["items"], added["new_items"]) == (51, 3)
     after = SemanticIdTable.read(custom / "more")
     assert (after.codes_NL[:48] == before.codes_NL).all()
-    assert after.item_ids.all[48:] == ("x", "y", "z")
+    assert after.item_ids.all[48:].to_list() == ["x", "y", "z"]
     assert (after.codes_NL[48:, :2] == before.codes_NL[:3, :2]).all()
     assert len(np.unique(after.codes_NL, axis=0)) == 51
 
@@ -270,3 +270,12 @@ def test_own_files_are_prepared_and_embedded_with_own_vectors(tmp_path: Path) ->
     embedded = facts_of(rqrec("embed", tmp_path / "run", *vectors, "--out", tmp_path / "run" / "e", "--json"))
     assert (embedded["items"], embedded["dim"]) == (7, 16 + 3)
     fails(rqrec("prepare", "netflix", "--out", tmp_path / "x"), "netflix", "amazon, movielens, custom")
+
+
+def test_tokenizing_in_blocks_makes_the_same_table(tiny_run: Path, tmp_path: Path) -> None:
+    inputs = (tiny_run / "rqvae", tiny_run / "embeddings", "--dataset", tiny_run / "dataset")
+    done = rqrec("tokenize", *inputs, "--out", tmp_path / "ids", "--processes", 1)
+    assert done.exit_code == 0, done.stderr
+    expected = read_manifest(tiny_run / "semantic_ids").hash
+    assert read_manifest(tmp_path / "ids", "semantic_ids").hash == expected
+    fails(rqrec("tokenize", *inputs, "--out", tmp_path / "x", "--engine", "slurm"), "allowed are local, ray")

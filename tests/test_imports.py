@@ -11,7 +11,7 @@ SOURCE = Path(__file__).resolve().parents[1] / "src" / "rqrec"
 
 # A module may import from its own layer and from those before it.
 LAYERS = [
-    {"artifact", "config", "progress"},
+    {"artifact", "config", "progress", "workers", "hub"},
     {"data"},
     {"tokenizer"},
     {"retrieval"},

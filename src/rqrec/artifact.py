@@ -30,6 +30,7 @@ COMMANDS = {
     "semantic_ids": "rqrec tokenize",
     "retrieval": "rqrec train-decoder",
     "evaluation": "rqrec evaluate",
+    "recommendations": "rqrec batch-recommend",
 }
 
 

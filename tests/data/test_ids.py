@@ -1,6 +1,12 @@
+import os
+import pickle
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 
+from rqrec.data import ids as module
 from rqrec.data.ids import PADDING, IdMap, UnknownIdError
 
 
@@ -17,6 +23,28 @@ def test_unknown_ids_are_named() -> None:
         IdMap(["a", "b"]).indices(["a", "x", "y"])
     with pytest.raises(UnknownIdError, match="and 2 more"):
         IdMap(["a"]).indices(list("tuvwxyz"))
+
+
+def test_ids_whose_hashes_meet_are_told_apart(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "_hashes", lambda ids: np.array([len(item_id) for item_id in ids]))
+    ids = ["a", "b", "cc", "c", "dd"]
+    id_map = IdMap(ids)
+    assert id_map.indices(ids[::-1]).tolist() == [4, 3, 2, 1, 0]
+    assert id_map.find(["e", "ee", "a", "eee", ""]).tolist() == [PADDING, PADDING, 0, PADDING, PADDING]
+    with pytest.raises(ValueError, match="'b' occurs more"):
+        IdMap(["a", "b", "cc", "b"])
+
+
+def test_a_map_goes_to_a_process_with_other_hashes() -> None:
+    code = "import pickle, sys; id_map = pickle.load(sys.stdin.buffer); print(id_map.indices(['b', 'a']).tolist())"
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        input=pickle.dumps(IdMap(["a", "b"])),
+        capture_output=True,
+        env=os.environ | {"PYTHONHASHSEED": "7"},
+        check=True,
+    )
+    assert done.stdout.strip() == b"[1, 0]"
 
 
 def test_padding_is_no_item() -> None:

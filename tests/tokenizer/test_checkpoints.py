@@ -1,8 +1,6 @@
-import json
 import pickle
 
 import pytest
-import safetensors.torch
 import torch
 
 from rqrec.tokenizer.checkpoints import (
@@ -10,7 +8,6 @@ from rqrec.tokenizer.checkpoints import (
     check_settings,
     check_tensors,
     read_checkpoint,
-    upload,
     write_checkpoint,
 )
 
@@ -97,37 +94,3 @@ def test_without_a_network_the_hub_is_refused_in_a_sentence(monkeypatch):
     monkeypatch.setattr("huggingface_hub.snapshot_download", fail)
     with pytest.raises(ConnectionError, match=r"no folder 'owner/name' here.*\(no route to host\)"):
         read_checkpoint("owner/name")
-
-
-def test_upload_sends_the_model_and_its_card(monkeypatch):
-    sent = {}
-
-    class Api:
-        def create_repo(self, repo_id, **options):
-            sent["create"] = (repo_id, options)
-            return f"https://hub/{repo_id}"
-
-        def upload_folder(self, repo_id, folder_path):
-            from pathlib import Path
-
-            sent["files"] = {p.name: p.read_bytes() for p in Path(folder_path).iterdir()}
-
-    monkeypatch.setattr("huggingface_hub.HfApi", Api)
-    url = upload("me/x", lambda f: write_checkpoint(f, {"input_dim": 3}, TENSORS), "# card", private=True)
-    assert url == "https://hub/me/x"
-    assert sent["create"] == ("me/x", {"private": True, "exist_ok": True})
-    assert json.loads(sent["files"]["config.json"]) == {"input_dim": 3}
-    assert safetensors.torch.load(sent["files"]["model.safetensors"]).keys() == TENSORS.keys()
-    assert sent["files"]["README.md"] == b"# card"
-
-
-def test_upload_without_a_network_says_so(monkeypatch):
-    class Api:
-        def create_repo(self, *args, **options):
-            raise OSError("offline")
-
-    monkeypatch.setattr("huggingface_hub.HfApi", Api)
-    with pytest.raises(ConnectionError, match=r"Could not push to me/x .*\(offline\)"):
-        upload("me/x", lambda folder: None, "", private=False)
-    with pytest.raises(ValueError, match="no repository id"):
-        upload("just-a-name", lambda folder: None, "", private=False)

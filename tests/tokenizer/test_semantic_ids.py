@@ -136,7 +136,7 @@ def test_new_items_join_without_moving_old_ones():
     assert np.array_equal(grown.codes_NL[:3], old.codes_NL)
     assert grown.codes_NL[3:].tolist() == [[1, 0, 2], [0, 2, 1], [0, 0, 0]]
     assert grown.level_sizes == (2, 3, 3)
-    assert grown.item_ids.all == ("i0", "i1", "i2", "x", "y", "z")
+    assert grown.item_ids.all.to_list() == ["i0", "i1", "i2", "x", "y", "z"]
 
 
 def test_new_items_fill_gaps_first():

@@ -10,6 +10,7 @@ from rqrec.tokenizer.rqkmeans import RqKMeans, RqKMeansConfig
 from rqrec.tokenizer.rqvae import RqVae, RqVaeConfig
 from rqrec.tokenizer.semantic_ids import SemanticIdTable
 from rqrec.tokenizer.tokenize import open_tokenizer, tokenize
+from rqrec.workers import LocalProcesses, RayCluster
 
 ITEMS, DIM = 60, 6
 
@@ -92,3 +93,31 @@ def test_a_checkpoint_of_the_reference_implementation_tokenizes(shared_data: Pat
         tokenize(source, tmp_path, IdMap([str(n) for n in range(len(x))]), tmp_path / "ids")
         table = SemanticIdTable.read(tmp_path / "ids")
         assert (table.codes_NL[:, :3] == expected).all()
+
+
+def test_blocks_of_several_processes_give_the_same_ids(
+    vectors: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("rqrec.tokenizer.tokenize.BLOCK_ROWS", 16)
+    rqkmeans(vectors).save_pretrained(vectors / "model")
+    for collisions in ("extra_code", "reassign"):
+        for name, workers in (("one", None), ("here", LocalProcesses(1)), ("two", LocalProcesses(2))):
+            tokenize(
+                vectors / "model", vectors, ids(), vectors / name, collisions=collisions, workers=workers
+            )
+        expected = read_manifest(vectors / "one").hash
+        assert read_manifest(vectors / "here").hash == read_manifest(vectors / "two").hash == expected
+
+
+@pytest.mark.slow
+def test_blocks_on_a_ray_cluster_give_the_same_ids(vectors: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    ray = pytest.importorskip("ray", reason='Ray is not installed: pip install "rqrec[ray]"')
+    monkeypatch.setattr("rqrec.tokenizer.tokenize.BLOCK_ROWS", 16)
+    rqkmeans(vectors).save_pretrained(vectors / "model")
+    tokenize(vectors / "model", vectors, ids(), vectors / "one")
+    ray.init(num_cpus=2, log_to_driver=False)
+    try:
+        tokenize(vectors / "model", vectors, ids(), vectors / "ray", workers=RayCluster())
+    finally:
+        ray.shutdown()
+    assert read_manifest(vectors / "ray").hash == read_manifest(vectors / "one").hash

@@ -28,6 +28,8 @@ app = typer.Typer(
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object on standard output.")]
 DataDir = Annotated[Path, typer.Option(help="Where raw data is kept, and downloaded to where it is missing.")]
 Configs = Annotated[list[Path], typer.Argument(help="gin files; later ones win.")]
+Engine = Annotated[str, typer.Option(help="local: processes of this machine; ray: a Ray cluster.")]
+Processes = Annotated[int | None, typer.Option(min=1, help="With local: how many.")]
 Bindings = Annotated[list[str], typer.Option("--gin", help='One more setting, such as "train.seed=1".')]
 
 

@@ -9,6 +9,8 @@ from rqrec.cli.app import (
     AsJson,
     Bindings,
     Configs,
+    Engine,
+    Processes,
     app,
     configured_function,
     emit,
@@ -80,12 +82,15 @@ def tokenize(
     ] = None,
     table: Annotated[Path | None, typer.Option(help="With --new: the semantic IDs, which stay.")] = None,
     new_ids: Annotated[Path | None, typer.Option(help="With --new: their item ids, one a line.")] = None,
+    processes: Processes = None,
+    engine: Engine = "local",
     as_json: AsJson = False,
 ) -> None:
     """A semantic ID for every item; with --new, for items that came later."""
     from rqrec.scripts.inputs import Inputs
     from rqrec.tokenizer.tokenize import tokenize as make
     from rqrec.tokenizer.tokenize import tokenize_new
+    from rqrec.workers import workers
 
     if new is not None:
         if table is None:
@@ -96,7 +101,8 @@ def tokenize(
         raise typer.BadParameter("Give the folder of the embeddings, or --new and --table.")
     else:
         item_ids = Inputs(embeddings, dataset).item_ids()
-        facts = make(tokenizer, embeddings, item_ids, out, collisions=collisions)
+        several = None if engine == "local" and processes is None else workers(engine, processes)
+        facts = make(tokenizer, embeddings, item_ids, out, collisions=collisions, workers=several)
         words = f"{facts['items']} semantic IDs; {facts['collision_rate']:.1%} of the items shared their codes: {out}"
     emit({"artifact": str(out), **facts}, as_json, words)
 

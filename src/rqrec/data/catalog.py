@@ -36,7 +36,7 @@ class Catalog:
     @cached_property
     def id_map(self) -> IdMap:
         """The map between item ids and item indices."""
-        return IdMap(self.items["item_id"].to_list())
+        return IdMap(self.items["item_id"])
 
     def titles(self) -> list[str]:
         """The title of each item, or its id where it has none."""

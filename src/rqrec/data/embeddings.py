@@ -78,15 +78,7 @@ def read_embeddings(folder: Path, *, do_eval: bool = False) -> ItemEmbeddings:
     Raises FileNotFoundError where a file lacks, ValueError where one has the wrong shape or type or holds
     values that are not finite; both say what is expected.
     """
-    folder = Path(folder)
-    if not (folder / EMBEDDINGS_FILE).is_file():
-        try:
-            folder = find(folder, "embeddings")
-        except FileNotFoundError as error:
-            raise FileNotFoundError(
-                f"{folder} has no {EMBEDDINGS_FILE}: put an array [num_items, dim] of floats there, or make "
-                f"one from a dataset with `rqrec embed`."
-            ) from error
+    folder = _folder_of(folder)
     vectors = read_vectors(folder / EMBEDDINGS_FILE)
     path = folder / IS_TRAIN_FILE
     if not path.is_file():
@@ -97,6 +89,23 @@ def read_embeddings(folder: Path, *, do_eval: bool = False) -> ItemEmbeddings:
             )
         return ItemEmbeddings(vectors, None)
     return ItemEmbeddings(vectors, _read_is_train(path, len(vectors)))
+
+
+def open_vectors(folder: Path) -> NDArray[np.floating]:
+    """The array of a folder that `read_embeddings` has checked: memory-mapped, and not read through again."""
+    return _load(_folder_of(folder) / EMBEDDINGS_FILE, "an array of floats")
+
+
+def _folder_of(folder: Path) -> Path:
+    if (Path(folder) / EMBEDDINGS_FILE).is_file():
+        return Path(folder)
+    try:
+        return find(folder, "embeddings")
+    except FileNotFoundError as error:
+        raise FileNotFoundError(
+            f"{folder} has no {EMBEDDINGS_FILE}: put an array [num_items, dim] of floats there, or make "
+            f"one from a dataset with `rqrec embed`."
+        ) from error
 
 
 def embeddings_hash(folder: Path) -> str:

@@ -36,7 +36,7 @@ def order_keys(scores: Tensor, ties: Tensor) -> Tensor:
     """
     bits = (scores + 0.0).view(torch.int32)  # + 0.0 turns -0.0 into 0.0
     bits = torch.where(bits < 0, bits ^ 0x7FFFFFFF, bits).to(torch.int64)
-    return (bits << 32) + (0xFFFFFFFF - ties)
+    return (bits << 32) + (0xFFFFFFFF - ties.long())
 
 
 @torch.inference_mode()
@@ -87,7 +87,7 @@ def beam_search(
         nodes_BKC.clamp_(max=len(children.code) - 1)
         if allowed_N is not None:
             illegal_BKC |= _take(allowed_below[level + 1], nodes_BKC) == 0
-        codes_BKC = _take(children.code, nodes_BKC)
+        codes_BKC = _take(children.code, nodes_BKC).long()
         scores_BKC = log_probs_BKV.gather(2, codes_BKC).add_(scores_BK[:, :, None])
         scores_BKC.masked_fill_(illegal_BKC, -torch.inf)
         if excluded_BX.shape[1]:
@@ -110,7 +110,7 @@ def beam_search(
         parents_BKl = (best_BK // parents.max_children)[:, :, None].expand(-1, -1, level)
         codes_BK1 = codes_BM.gather(1, best_BK)[:, :, None]
         prefix_BKl = torch.cat([prefix_BKl.gather(1, parents_BKl), codes_BK1], dim=2)
-    return _ranked(trie.item_of_leaf[nodes_BK], scores_BK, k)
+    return _ranked(trie.item_of_leaf[nodes_BK].long(), scores_BK, k)
 
 
 def _take(table: Tensor, index: Tensor) -> Tensor:

@@ -1,6 +1,6 @@
 """A trained retrieval model on disk: one folder holds all that recommending needs."""
 
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -54,4 +54,5 @@ def read_checkpoint(folder: Path) -> Checkpoint:
     table, catalog = SemanticIdTable.read(folder), Catalog.read(folder)
     if table.item_ids != catalog.id_map:
         raise ValueError(f"{folder}: the semantic-ID table and the catalogue list different items.")
+    table = replace(table, item_ids=catalog.id_map)  # one map in memory, not two equal ones
     return Checkpoint(model.eval(), table, catalog)

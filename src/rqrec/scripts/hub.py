@@ -3,8 +3,8 @@
 from pathlib import Path
 
 from rqrec.artifact import create, find, read_manifest
+from rqrec.hub import REPO_ID
 from rqrec.progress import say
-from rqrec.tokenizer.checkpoints import REPO_ID
 from rqrec.tokenizer.rqvae import RqVae
 
 

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rqrec.data.sequences import Histories
+from rqrec.hub import REPO_ID, download_artifact
 from rqrec.retrieval.checkpoint import Checkpoint, read_checkpoint
 from rqrec.retrieval.retriever import Retriever
 
@@ -83,7 +84,12 @@ class Recommender:
 
     @classmethod
     def load(cls, folder: Path | str, *, beam_width: int = 50) -> "Recommender":
-        """From a "retrieval" artefact, or the folder of a run that has one inside."""
+        """From a "retrieval" artefact, the folder of a run that has one inside, or a Hugging Face repository.
+
+        A repository is named by its id, a string such as "owner/name", where no folder has that name.
+        """
+        if isinstance(folder, str) and REPO_ID.fullmatch(folder) and not Path(folder).exists():
+            folder = download_artifact(folder)
         return cls(read_checkpoint(Path(folder)), beam_width=beam_width)
 
     def recommend(

@@ -1,9 +1,7 @@
 """Where a tokenizer's settings and tensors are kept: a folder, a `.pt` file, or a Hugging Face repository."""
 
 import pickle
-import re
-import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -13,11 +11,10 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from rqrec.artifact import atomic_write, read_json, write_json
+from rqrec.hub import REPO_ID, download, first_line
 
 CONFIG_FILE = "config.json"
 WEIGHTS_FILE = "model.safetensors"
-CARD_FILE = "README.md"
-REPO_ID = re.compile(r"[\w.-]+/[\w.-]+")
 
 
 class Checkpoint(NamedTuple):
@@ -47,7 +44,7 @@ def read_checkpoint(source: Path | str) -> Checkpoint:
     if path.is_file():
         return _read_pt(path)
     if isinstance(source, str) and REPO_ID.fullmatch(source) and path.suffix != ".pt":
-        return _read_folder(_download(source), source)
+        return _read_folder(download(source, [CONFIG_FILE, WEIGHTS_FILE]), source)
     raise FileNotFoundError(
         f"There is no checkpoint {str(source)!r}: give a folder with {CONFIG_FILE} and {WEIGHTS_FILE}, a .pt "
         f"file, or the id of a Hugging Face repository (owner/name), or make one with `rqrec train-rqvae`."
@@ -81,31 +78,6 @@ def check_settings(known: set[str], required: set[str], checkpoint: Checkpoint) 
         raise ValueError(f"{checkpoint.source} does not say its {', '.join(missing)}.")
 
 
-def upload(repo_id: str, save: Callable[[Path], None], card: str, *, private: bool) -> str:
-    """Create the repository if need be and put what `save` writes and the model card there; gives its URL.
-
-    Raises ValueError for a name that is no repository id, ConnectionError where the hub cannot be reached
-    or refuses.
-    """
-    if not REPO_ID.fullmatch(repo_id):
-        raise ValueError(f"{repo_id!r} is no repository id: write it as owner/name.")
-    from huggingface_hub import HfApi
-    from huggingface_hub.errors import HfHubHTTPError
-
-    with tempfile.TemporaryDirectory() as folder:
-        save(Path(folder))
-        (Path(folder) / CARD_FILE).write_text(card, encoding="utf-8")
-        try:
-            url = HfApi().create_repo(repo_id, private=private, exist_ok=True)
-            HfApi().upload_folder(repo_id=repo_id, folder_path=folder)
-        except (OSError, HfHubHTTPError) as error:
-            raise ConnectionError(
-                f"Could not push to {repo_id} on Hugging Face ({_first_line(error)}). Check the network, and "
-                f"log in with `hf auth login` or HF_TOKEN."
-            ) from error
-    return str(url)
-
-
 def _read_folder(folder: Path, source: str) -> Checkpoint:
     for name in (CONFIG_FILE, WEIGHTS_FILE):
         if not (folder / name).is_file():
@@ -126,27 +98,10 @@ def _read_pt(path: Path) -> Checkpoint:
         values = torch.load(path, map_location="cpu", weights_only=True)
     except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
         raise ValueError(
-            f"{path} is no .pt file of tensors and plain values ({_first_line(error)}). Others can run code "
+            f"{path} is no .pt file of tensors and plain values ({first_line(error)}). Others can run code "
             f"when loaded and are refused: save the state_dict and a plain dict of settings."
         ) from error
     if not isinstance(values, dict) or not {"model", "model_config"} <= values.keys():
         found = sorted(map(str, values)) if isinstance(values, dict) else type(values).__name__
         raise ValueError(f"{path} must hold 'model' and 'model_config'; it holds {found}.")
     return Checkpoint(dict(values["model_config"]), dict(values["model"]), str(path))
-
-
-def _download(repo_id: str) -> Path:
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError
-
-    try:
-        return Path(snapshot_download(repo_id, allow_patterns=[CONFIG_FILE, WEIGHTS_FILE]))
-    except (OSError, HfHubHTTPError) as error:
-        raise ConnectionError(
-            f"There is no folder {repo_id!r} here, and Hugging Face gave no repository of that name "
-            f"({_first_line(error)}). Check the name and the network, or download it and give the folder."
-        ) from error
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]

@@ -11,12 +11,12 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from rqrec.hub import upload
 from rqrec.tokenizer.balance import balanced_kmeans
 from rqrec.tokenizer.checkpoints import (
     check_settings,
     check_tensors,
     read_checkpoint,
-    upload,
     write_checkpoint,
 )
 from rqrec.tokenizer.inputs import Embeddings, check_shape, chunks, sample_rows

@@ -13,11 +13,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from rqrec.hub import upload
 from rqrec.tokenizer.checkpoints import (
     check_settings,
     check_tensors,
     read_checkpoint,
-    upload,
     write_checkpoint,
 )
 from rqrec.tokenizer.inputs import Embeddings, check_shape, chunks, sample_rows

@@ -170,7 +170,7 @@ class SemanticIdTable:
         new_ML = np.concatenate([codes_ML, extra_M[:, None]], axis=1)
         size = max(self.level_sizes[-1], int(extra_M.max(initial=-1)) + 1)
         return SemanticIdTable(
-            IdMap([*self.item_ids.all, *new_ids]),
+            IdMap(self.item_ids.all.to_list() + list(new_ids)),
             np.concatenate([self.codes_NL, new_ML]),
             (*self.level_sizes[:-1], size),
             self.tokenizer_hash,
@@ -186,7 +186,7 @@ class SemanticIdTable:
 
     def write(self, folder: Path) -> None:
         """Write `semantic_ids.parquet` (item_id, code_0, ...) and `semantic_ids.json` into `folder`."""
-        columns = {"item_id": list(self.item_ids.all)} | {
+        columns = {"item_id": self.item_ids.all} | {
             f"code_{level}": self.codes_NL[:, level] for level in range(self.codes_NL.shape[1])
         }
         with atomic_write(folder / TABLE_FILE) as file:
@@ -217,7 +217,7 @@ class SemanticIdTable:
                 f"Make the table again with `rqrec tokenize`."
             )
         codes_NL = table.drop("item_id").to_numpy().astype(np.int64)
-        return cls(IdMap(table["item_id"].to_list()), codes_NL, sizes, facts["tokenizer_hash"])
+        return cls(IdMap(table["item_id"]), codes_NL, sizes, facts["tokenizer_hash"])
 
 
 def _checked(codes_NL: NDArray[np.int64]) -> NDArray[np.int64]:

@@ -4,6 +4,7 @@ Shapes: N items, L levels, I input dimensions.
 """
 
 import hashlib
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -11,15 +12,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rqrec.artifact import MANIFEST, create, file_hash, find, read_json, read_manifest
-from rqrec.data.embeddings import embeddings_hash, read_embeddings, read_vectors
+from rqrec.data.embeddings import embeddings_hash, open_vectors, read_embeddings, read_vectors
 from rqrec.data.ids import IdMap
+from rqrec.progress import meter
 from rqrec.tokenizer.collisions import reassign
 from rqrec.tokenizer.rqkmeans import RqKMeans
 from rqrec.tokenizer.rqvae import RqVae
 from rqrec.tokenizer.semantic_ids import SemanticIdTable, collision_rate, level_usage
+from rqrec.workers import Workers
 
 Tokenizer = RqVae | RqKMeans
 COLLISIONS = ("extra_code", "reassign")
+BLOCK_ROWS = 65_536  # of a task: a multiple of what a tokenizer takes at a time, so that no sum changes
 
 
 class OpenedTokenizer(NamedTuple):
@@ -73,23 +77,65 @@ def _weights_hash(model: Tokenizer) -> str:
     return digest.hexdigest()
 
 
+class Block(NamedTuple):
+    """Rows of the embeddings in a folder, from `first` to `end`, and the tokenizer for them."""
+
+    tokenizer: str
+    tokenizer_hash: str
+    embeddings: str
+    first: int
+    end: int
+
+
+@lru_cache(maxsize=1)
+def _opened(source: str, expected: str) -> OpenedTokenizer:
+    """A tokenizer, read once in each process. Raises ValueError where it is not the expected one."""
+    opened = open_tokenizer(source)
+    if opened.hash != expected:
+        raise ValueError(f"{source} is another tokenizer than the one that this run began with.")
+    return opened
+
+
+def block_codes(block: Block) -> tuple[int, NDArray[np.int32]]:
+    """The first row of a block, and the codes int32 [rows, L] of its items."""
+    x_BI = open_vectors(Path(block.embeddings))[block.first : block.end]
+    model = _opened(block.tokenizer, block.tokenizer_hash).model
+    return block.first, model.semantic_ids(x_BI).numpy().astype(np.int32)
+
+
+def codes_by_workers(
+    tokenizer: Path | str, expected: str, embeddings_folder: Path, n_items: int, workers: Workers
+) -> NDArray[np.int64]:
+    """The codes of all items, int64 [N, L], made in blocks wherever the workers are.
+
+    `expected` is the tokenizer's hash: a worker that finds another one under its name refuses it.
+    """
+    source = str(Path(tokenizer).resolve()) if Path(tokenizer).exists() else str(tokenizer)
+    folder = str(Path(embeddings_folder).resolve())
+    firsts = range(0, n_items, BLOCK_ROWS)
+    blocks = [Block(source, expected, folder, first, min(first + BLOCK_ROWS, n_items)) for first in firsts]
+    parts = {}
+    with meter("Tokenizing", n_items) as progress:
+        for first, codes_BL in workers.run(block_codes, blocks):
+            parts[first] = codes_BL
+            progress.advance(len(codes_BL))
+    return np.concatenate([parts[first] for first in firsts]).astype(np.int64)
+
+
 def table_of(
-    opened: OpenedTokenizer, x_NI: NDArray[np.floating], item_ids: IdMap, collisions: str = "extra_code"
+    opened: OpenedTokenizer,
+    x_NI: NDArray[np.floating],
+    codes_NL: NDArray[np.int64],
+    item_ids: IdMap,
+    collisions: str = "extra_code",
 ) -> tuple[SemanticIdTable, dict[str, Any]]:
-    """The table of these items, and facts on how well the codes are used.
+    """The table of these items with these codes, and facts on how well the codes are used.
 
     Items that share their codes are told apart by one more code ("extra_code", as in the paper), or moved to
     the nearest free code of the last level ("reassign"). Facts: `codebook_usage` (share of each level's codes
     with an item), `perplexity`, `collision_rate` (share of items that share the tokenizer's codes).
     """
-    if collisions not in COLLISIONS:
-        raise ValueError(f"collisions is {collisions!r}; allowed are {', '.join(COLLISIONS)}.")
-    if len(x_NI) != len(item_ids):
-        raise ValueError(
-            f"There are {len(item_ids)} items but {len(x_NI)} embeddings: they don't belong together."
-        )
     model, sizes = opened.model, opened.model.config.codebook_sizes
-    codes_NL = model.semantic_ids(x_NI).numpy()
     levels = level_usage(codes_NL, sizes)
     if collisions == "reassign":
         unique_NL = reassign(codes_NL, lambda rows: model.last_level_costs(x_NI[rows]).numpy(), sizes[-1])
@@ -156,13 +202,27 @@ def tokenize(
     folder: Path,
     *,
     collisions: str = "extra_code",
+    workers: Workers | None = None,
 ) -> dict[str, Any]:
     """Give every item its semantic ID, write the artefact of kind "semantic_ids", and return its facts.
 
+    With `workers` the codes are made in blocks, several at a time; the IDs are the same, because items that
+    share their codes are told apart here, in the order of all items.
+
     Raises ValueError where the number of items and of embeddings, or the tokenizer's width and theirs, differ.
     """
-    opened = open_tokenizer(tokenizer)
-    table, facts = table_of(opened, read_embeddings(embeddings_folder).vectors, item_ids, collisions)
+    if collisions not in COLLISIONS:
+        raise ValueError(f"collisions is {collisions!r}; allowed are {', '.join(COLLISIONS)}.")
+    opened, x_NI = open_tokenizer(tokenizer), read_embeddings(embeddings_folder).vectors
+    if len(x_NI) != len(item_ids):
+        raise ValueError(
+            f"There are {len(item_ids)} items but {len(x_NI)} embeddings: they don't belong together."
+        )
+    if workers is None:
+        codes_NL = opened.model.semantic_ids(x_NI).numpy()
+    else:
+        codes_NL = codes_by_workers(tokenizer, opened.hash, embeddings_folder, len(x_NI), workers)
+    table, facts = table_of(opened, x_NI, codes_NL, item_ids, collisions)
     made_from = {opened.kind: opened.hash, "embeddings": embeddings_hash(embeddings_folder)}
     settings = {"collisions": collisions}
     with create(folder, "semantic_ids", settings=settings, made_from=made_from, facts=facts) as target:

@@ -14,16 +14,21 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
+from rqrec.tokenizer.semantic_ids import tuple_ranks
+
+MOST_ITEMS = 2**31 - 1  # indices are int32: half the memory of int64, and of what a search reads
+
 
 @dataclass(frozen=True)
 class Depth:
     """The nodes of one depth d (prefixes of d codes), n_d of them, in the order of their codes.
 
-    `leaf_start` int64 [n_d + 1]: the items below node i are the leaves `leaf_start[i]:leaf_start[i + 1]`.
-    `first_child` int64 [n_d + 1]: its children are nodes `first_child[i]:first_child[i + 1]` of depth d + 1.
-    `code` int64 [n_d]: the last code of the node's prefix (unused at the root).
-    `n_items` int64 [n_d]: how many items are below the node.
-    `first_item` int64 [n_d]: the smallest item index below the node, by which ties are broken.
+    `leaf_start` int32 [n_d + 1]: the items below node i are the leaves `leaf_start[i]:leaf_start[i + 1]`.
+    `first_child` int32 [n_d + 1]: its children are nodes `first_child[i]:first_child[i + 1]` of depth d + 1;
+    empty for the leaves.
+    `code` int32 [n_d]: the last code of the node's prefix (unused at the root).
+    `n_items` int32 [n_d]: how many items are below the node.
+    `first_item` int32 [n_d]: the smallest item index below the node, by which ties are broken.
     """
 
     leaf_start: Tensor
@@ -39,7 +44,7 @@ class Trie:
     """All prefixes of the catalogue's semantic IDs.
 
     `depths[d]` for d = 0 (the root) to L; the nodes of depth L are the leaves. `item_of_leaf` and
-    `leaf_of_item` int64 [N] translate between the order of codes and item indices.
+    `leaf_of_item` int32 [N] translate between the order of codes and item indices.
     """
 
     depths: tuple[Depth, ...]
@@ -60,12 +65,17 @@ class Trie:
     def build(cls, codes_NL: NDArray[np.integer], device: torch.device | str = "cpu") -> "Trie":
         """Build from the codes of all items, one unique row each, in O(N log N).
 
-        Raises ValueError on repeated rows: items that share a tuple can't be told apart by a decoder.
+        Raises ValueError on repeated rows: items that share a tuple can't be told apart by a decoder; and on
+        more than 2^31 - 1 items.
         """
-        codes_NL = np.asarray(codes_NL, dtype=np.int64)
-        n_items, n_levels = codes_NL.shape
-        order_N = np.lexsort(codes_NL.T[::-1])
-        sorted_NL = codes_NL[order_N]
+        rows_NL: NDArray[np.int64] = np.asarray(codes_NL, dtype=np.int64)
+        n_items, n_levels = rows_NL.shape
+        if n_items > MOST_ITEMS:
+            raise ValueError(
+                f"There are {n_items} items; a trie holds at most {MOST_ITEMS}. Split the catalogue."
+            )
+        order_N = np.argsort(tuple_ranks(rows_NL), kind="stable")
+        sorted_NL = rows_NL[order_N].astype(np.int32)
         # fresh[i, l]: leaf i is the first one of its prefix of l + 1 codes.
         fresh_NL = np.ones((n_items, n_levels), dtype=bool)
         fresh_NL[1:] = np.logical_or.accumulate(sorted_NL[1:] != sorted_NL[:-1], axis=1)
@@ -76,41 +86,47 @@ class Trie:
                 f"{tuple(sorted_NL[leaf].tolist())}: make the rows unique with the deduplication code."
             )
 
+        def on_device(array: NDArray[np.integer]) -> Tensor:
+            return torch.from_numpy(array.astype(np.int32, copy=False)).to(device)
+
+        item_of_leaf = on_device(order_N)
         starts = [np.zeros(min(n_items, 1), dtype=np.int64)]
         starts += [np.flatnonzero(fresh_NL[:, level]) for level in range(n_levels)]
         depths = []
         for depth, start in enumerate(starts):
-            if depth < n_levels:
-                first_child = np.searchsorted(starts[depth + 1], np.append(start, n_items))
-            else:
-                first_child = np.zeros(len(start) + 1, dtype=np.int64)
-            code = sorted_NL[start, depth - 1] if depth else np.zeros(len(start), dtype=np.int64)
+            is_leaves = depth == n_levels
+            bounds = np.append(start, n_items)
+            first_child = bounds[:0] if is_leaves else np.searchsorted(starts[depth + 1], bounds)
+            code = sorted_NL[start, depth - 1] if depth else np.zeros(len(start), dtype=np.int32)
+            # A leaf is one item, so that nothing has to be kept to say so.
+            n_below = (
+                on_device(np.ones(1, dtype=np.int32)).expand(n_items)
+                if is_leaves
+                else on_device(np.diff(bounds))
+            )
+            first_item = item_of_leaf if is_leaves else on_device(np.minimum.reduceat(order_N, start))
             depths.append(
                 Depth(
-                    leaf_start=torch.from_numpy(np.append(start, n_items)).to(device),
-                    first_child=torch.from_numpy(first_child.astype(np.int64)).to(device),
-                    code=torch.from_numpy(code).to(device),
-                    n_items=torch.from_numpy(np.diff(np.append(start, n_items))).to(device),
-                    first_item=torch.from_numpy(np.minimum.reduceat(order_N, start)).to(device),
+                    leaf_start=on_device(bounds),
+                    first_child=on_device(first_child),
+                    code=on_device(code),
+                    n_items=n_below,
+                    first_item=first_item,
                     max_children=int(np.diff(first_child).max(initial=0)),
                 )
             )
-        leaf_of_item = np.empty(n_items, dtype=np.int64)
-        leaf_of_item[order_N] = np.arange(n_items)
-        return cls(
-            depths=tuple(depths),
-            item_of_leaf=torch.from_numpy(order_N.astype(np.int64)).to(device),
-            leaf_of_item=torch.from_numpy(leaf_of_item).to(device),
-        )
+        leaf_of_item = np.empty(n_items, dtype=np.int32)
+        leaf_of_item[order_N] = np.arange(n_items, dtype=np.int32)
+        return cls(depths=tuple(depths), item_of_leaf=item_of_leaf, leaf_of_item=on_device(leaf_of_item))
 
     def items_beside(self, item: int, depth: int) -> Tensor:
-        """Item indices int64 of all items with the first `depth` codes of an item, it included."""
+        """Item indices int32 of all items with the first `depth` codes of an item, it included."""
         leaf_start = self.depths[depth].leaf_start
         node = torch.searchsorted(leaf_start, self.leaf_of_item[item], right=True) - 1
         return self.item_of_leaf[leaf_start[node] : leaf_start[node + 1]]
 
     def allowed_below(self, allowed_N: Tensor | None) -> tuple[Tensor, ...]:
-        """How many allowed items are below each node, int64 [n_d] for each depth d.
+        """How many allowed items are below each node, integers [n_d] for each depth d.
 
         `allowed_N` bool, by item index; None allows every item. One prefix sum over the leaves.
         """
@@ -122,7 +138,7 @@ class Trie:
     def excluded_leaves(self, items_BX: Tensor, allowed_N: Tensor | None = None) -> Tensor:
         """The leaves of `items_BX` (item indices, PADDING ignored) that are allowed, each once, ascending.
 
-        Returns int64 [B, X] padded with `n_items`, which lies beyond every leaf.
+        Returns int32 [B, X] padded with `n_items`, which lies beyond every leaf.
         """
         kept_BX = items_BX >= 0
         if allowed_N is not None:

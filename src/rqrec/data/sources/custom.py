@@ -111,7 +111,7 @@ def _read_items(path: Path, template: str | None, *, text_needed: bool) -> pl.Da
         raise ValueError(f"{path} is empty: at least one item is needed.")
     ids = _as_ids(path, table, "item_id")
     try:
-        IdMap(ids.to_list())
+        IdMap(ids)
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
     template = template or "{text}"
@@ -135,9 +135,9 @@ def _read_log(path: Path, id_map: IdMap) -> Interactions:
     log = log.with_columns(
         user_id=_as_ids(path, log, "user_id"),
         item_id=_as_ids(path, log, "item_id"),
-        timestamp=_as_timestamps(path, log["timestamp"]),
+        timestamp=as_timestamps(path, log["timestamp"]),
     )
-    known = pl.Series(id_map.all, dtype=pl.String).implode()
+    known = id_map.all.implode()
     unknown = log.select(pl.col("item_id").unique(maintain_order=True)).filter(
         ~pl.col("item_id").is_in(known)
     )
@@ -152,7 +152,7 @@ def _read_log(path: Path, id_map: IdMap) -> Interactions:
         raise ValueError(f"{path}: {error}") from error
 
 
-def _as_timestamps(path: Path, times: pl.Series) -> pl.Series:
+def as_timestamps(path: Path, times: pl.Series) -> pl.Series:
     """Whole numbers as they are, dates and times as microseconds since 1970."""
     if times.dtype.is_integer():
         return times.cast(pl.Int64)
