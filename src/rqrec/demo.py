@@ -4,13 +4,11 @@ A stage that finds its artefact, made with the same settings from the same input
 interrupted demo goes on where it stopped, within the training of a model at its last checkpoint.
 """
 
-import time
-from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from rqrec.artifact import create, is_current, read_json, read_manifest, write_json
+from rqrec.artifact import create, read_json, read_manifest, write_json
 from rqrec.baselines.popularity import Popularity
 from rqrec.data.dataset import Dataset
 from rqrec.data.prepare import Settings, prepare
@@ -18,11 +16,11 @@ from rqrec.data.splits import Split, leave_one_out
 from rqrec.data.text import Collaborative, embed_catalog
 from rqrec.demo_report import write_report
 from rqrec.evaluation.evaluate import ItemRecommender, evaluate
-from rqrec.progress import say
 from rqrec.retrieval.checkpoint import read_checkpoint
 from rqrec.retrieval.decoder_only import DecoderOnlyConfig
 from rqrec.retrieval.retriever import Retriever
 from rqrec.serving.recommender import Recommender
+from rqrec.stages import Stages
 from rqrec.tokenizer.rqvae import RqVaeConfig
 from rqrec.tokenizer.semantic_ids import SemanticIdTable
 from rqrec.tokenizer.tokenize import tokenize
@@ -35,7 +33,6 @@ ENCODER = "all-MiniLM-L6-v2"
 # Titles say little of who likes a film; training interactions say the rest.
 COLLABORATIVE = Collaborative(width=64)
 RQVAE_BATCH, DECODER_BATCH = 256, 32
-SECONDS_FILE = "seconds.json"
 EVALUATION_FILE = "evaluation.json"
 
 
@@ -44,48 +41,27 @@ class Demo:
 
     def __init__(self, output: Path, data_dir: Path, seed: int) -> None:
         self.output, self.data_dir, self.seed = Path(output), Path(data_dir), seed
-        self.seconds: dict[str, float] = {}
+        self.stages = Stages(self.output)
 
     def run(self) -> dict[str, Any]:
         """Run or reuse every stage and write the report. Returns the facts that `--json` prints."""
-        if (self.output / SECONDS_FILE).is_file():
-            self.seconds = read_json(self.output / SECONDS_FILE)
-        self._stage("dataset", {"source": "movielens", "variant": "100k"}, None, self._prepare)
+        make = self.stages.make
+        make("dataset", "dataset", {"source": "movielens", "variant": "100k"}, None, self._prepare)
         embedded = {"model": ENCODER, "collaborative": asdict(COLLABORATIVE)}
-        self._stage("embeddings", embedded, ("dataset",), self._embed)
-        self._stage("rqvae", {"training": asdict(self._rqvae_settings())}, ("embeddings",), self._rqvae)
-        self._stage("semantic_ids", {}, ("rqvae", "embeddings"), self._tokenize)
-        self._stage(
-            "retrieval",
-            {"training": asdict(self._decoder_settings()), "batch_size": DECODER_BATCH},
-            ("dataset", "semantic_ids"),
-            self._decoder,
-        )
-        self._stage("evaluation", {"exclude_seen": True}, ("dataset", "retrieval"), self._evaluate)
+        make("embeddings", "embeddings", embedded, ("dataset",), self._embed)
+        tokenizer = {"model": asdict(self._rqvae_config()), "training": asdict(self._rqvae_settings())}
+        make("rqvae", "rqvae", tokenizer, ("embeddings",), self._rqvae)
+        make("semantic_ids", "semantic_ids", {}, ("rqvae", "embeddings"), self._tokenize)
+        decoder = {
+            "model": {"architecture": "decoder_only", **asdict(self._decoder_config())},
+            "training": asdict(self._decoder_settings()),
+            "batch_size": DECODER_BATCH,
+        }
+        make("retrieval", "retrieval", decoder, ("dataset", "semantic_ids"), self._decoder)
+        make("evaluation", "evaluation", {"exclude_seen": True}, ("dataset", "retrieval"), self._evaluate)
         facts = self._facts()
         write_report(self.output, facts)
         return facts
-
-    def _stage(
-        self,
-        kind: str,
-        settings: Mapping[str, Any],
-        inputs: tuple[str, ...] | None,
-        make: Callable[[Path], Any],
-    ) -> Path:
-        folder = self.output / kind
-        made_from = None if inputs is None else self._hashes(*inputs)
-        if is_current(folder, kind, settings, made_from):
-            say(f"{kind}: found in {folder}.")
-            return folder
-        start = time.monotonic()
-        make(folder)
-        self.seconds[kind] = round(time.monotonic() - start, 1)
-        write_json(self.output / SECONDS_FILE, self.seconds)
-        return folder
-
-    def _hashes(self, *kinds: str) -> dict[str, str]:
-        return {kind: read_manifest(self.output / kind, kind).hash for kind in kinds}
 
     def _prepare(self, folder: Path) -> None:
         prepare(Settings("movielens", "100k"), self.data_dir / "ml-100k", folder)
@@ -96,12 +72,15 @@ class Demo:
     def _rqvae_settings(self) -> LoopSettings:
         return LoopSettings(iterations=1500, weight_decay=0.0, warmup=100, max_grad_norm=10.0, seed=self.seed)
 
-    def _rqvae(self, folder: Path) -> None:
+    def _rqvae_config(self) -> RqVaeConfig:
         facts = read_manifest(self.output / "embeddings", "embeddings").facts
+        return RqVaeConfig(input_dim=facts["dim"])
+
+    def _rqvae(self, folder: Path) -> None:
         train_rqvae(
             self.output / "embeddings",
             folder,
-            RqVaeConfig(input_dim=facts["dim"]),
+            self._rqvae_config(),
             self._rqvae_settings(),
             batch_size=RQVAE_BATCH,
             reset_every=50,
@@ -120,13 +99,16 @@ class Demo:
             iterations=1200, learning_rate=2e-3, weight_decay=0.05, warmup=50, eval_every=200, seed=self.seed
         )
 
-    def _decoder(self, folder: Path) -> None:
+    def _decoder_config(self) -> DecoderOnlyConfig:
         table = SemanticIdTable.read(self.output / "semantic_ids")
+        return DecoderOnlyConfig(table.level_sizes, max_items=50, attn_dropout=0.25)
+
+    def _decoder(self, folder: Path) -> None:
         train_decoder(
             self.output / "dataset",
             self.output / "semantic_ids",
             folder,
-            DecoderOnlyConfig(table.level_sizes, max_items=50, attn_dropout=0.25),
+            self._decoder_config(),
             self._decoder_settings(),
             batch_size=DECODER_BATCH,
             keeping=self._keeping("retrieval"),
@@ -143,7 +125,7 @@ class Demo:
             name: evaluate(recommender, split.test, description=f"Evaluating {name}").metrics
             for name, recommender in recommenders.items()
         }
-        made_from = self._hashes("dataset", "retrieval")
+        made_from = self.stages.hashes("dataset", "retrieval")
         settings = {"exclude_seen": True, "split": "test", "protocol": "leave-one-out, full catalogue, items"}
         with create(folder, "evaluation", settings=settings, made_from=made_from) as target:
             write_json(target / EVALUATION_FILE, metrics)
@@ -165,7 +147,7 @@ class Demo:
             "model": metrics["model"],
             "collision_rate": codes["collision_rate"],
             "codebook_usage": codes["codebook_usage"],
-            "seconds": self.seconds,
+            "seconds": self.stages.seconds,
             "sample_user": sequences.user_ids[0],
             "recommendations": [
                 {"item_id": item.item_id, "title": item.title, "score": item.score}

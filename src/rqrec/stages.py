@@ -1,0 +1,48 @@
+"""A run of stages in one folder: each makes an artefact once, and finds it again after that."""
+
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from rqrec.artifact import is_current, read_json, read_manifest, write_json
+from rqrec.progress import say
+
+SECONDS_FILE = "seconds.json"
+
+
+class Stages:
+    """The folder `output` of a run; `seconds` is what each of its stages took, whenever it was made."""
+
+    def __init__(self, output: Path) -> None:
+        self.output = Path(output)
+        path = self.output / SECONDS_FILE
+        self.seconds: dict[str, float] = read_json(path) if path.is_file() else {}
+
+    def make(
+        self,
+        name: str,
+        kind: str,
+        settings: Mapping[str, Any],
+        inputs: tuple[str, ...] | None,
+        make: Callable[[Path], Any],
+    ) -> Path:
+        """The folder `name` with an artefact of `kind`: as it is, where these settings and inputs made it.
+
+        `inputs` are names of earlier stages (None: raw files, which the artefact itself looks after).
+        """
+        folder = self.output / name
+        made_from = None if inputs is None else self.hashes(*inputs)
+        if is_current(folder, kind, settings, made_from):
+            say(f"{name}: found in {folder}.")
+            return folder
+        start = time.monotonic()
+        make(folder)
+        self.seconds[name] = round(time.monotonic() - start, 1)
+        write_json(self.output / SECONDS_FILE, self.seconds)
+        return folder
+
+    def hashes(self, *names: str) -> dict[str, str]:
+        """The hash of each stage's artefact by its kind, as a `made_from` keeps them."""
+        manifests = [read_manifest(self.output / name) for name in names]
+        return {manifest.kind: manifest.hash for manifest in manifests}
