@@ -29,6 +29,7 @@ COMMANDS = {
     "rqkmeans": "rqrec fit-rqkmeans",
     "semantic_ids": "rqrec tokenize",
     "retrieval": "rqrec train-decoder",
+    "sasrec": "rqrec train-sasrec",
     "evaluation": "rqrec evaluate",
 }
 

@@ -1,0 +1,33 @@
+"""What reads most like what the user took last; it needs no interaction of an item, so cold ones come too.
+
+Shapes: N items, D width of an embedding, B histories, T items of a history.
+"""
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch.nn import functional
+
+from rqrec.baselines.recency import recency_weights
+from rqrec.data.sequences import Histories
+from rqrec.retrieval.beam_search import Ranked, rank_scores
+
+
+class ContentKnn:
+    """Ranks items by the cosine of their embedding to the history's: a mean of its items' directions.
+
+    An item of the history weighs `decay` times as much as the one after it. An empty history is like no item:
+    all score 0, and item index decides.
+    """
+
+    def __init__(self, vectors_ND: NDArray[np.floating], *, decay: float = 0.7) -> None:
+        vectors = torch.from_numpy(np.asarray(vectors_ND, dtype=np.float32))
+        self._decay, self._unit_ND = decay, functional.normalize(vectors, dim=1)
+
+    def recommend(self, histories: Histories, k: int, *, exclude_seen: bool = True) -> Ranked:
+        """The k likest items for each history; a score is a cosine."""
+        items_BT = torch.from_numpy(histories.items_BT)
+        weights_BT = torch.from_numpy(recency_weights(histories.items_BT, self._decay))
+        profiles_BD = (weights_BT[:, None] @ self._unit_ND[items_BT.clamp(min=0)])[:, 0]
+        scores_BN = functional.normalize(profiles_BD, dim=1) @ self._unit_ND.T
+        return rank_scores(scores_BN, k, excluded_BX=items_BT if exclude_seen else None)
