@@ -161,6 +161,7 @@ def train_decoder(
         "validation": best,
         "stopped": history.stopped,
         "processes": processes.count,
+        "collisions": read_manifest(table_folder, "semantic_ids").settings.get("collisions", "extra_code"),
     }
     checkpoint = Checkpoint(model, table, dataset.catalog)
     if processes.is_first:
