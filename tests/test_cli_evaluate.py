@@ -1,6 +1,8 @@
 """`rqrec evaluate` and the commands for cold items as a person meets them."""
 
 import json
+import re
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -95,6 +97,24 @@ def test_two_runs_are_compared_on_the_same_cases(tiny_run: Path, evaluated: Path
     assert "Against popularity" in (tmp_path / "e" / "report.md").read_text()
     seen = ("evaluate", "--artifact", tiny_run, "--allow-seen", *options)
     fails(rqrec(*seen), "other cases", "exclude_seen is True and not False")
+
+
+def test_the_snippets_of_the_docs_run(
+    tiny_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "out").mkdir()
+    shutil.copytree(tiny_run, tmp_path / "out" / "demo")
+    monkeypatch.chdir(tmp_path)
+    words = (CONFIGS.parent / "docs" / "evaluation.md").read_text()
+    snippets = re.findall(r"```python\n(.*?)```", words, flags=re.S)
+    assert len(snippets) == 2
+    exec("\n".join(snippets), {})
+    assert "Difference(mean=" in capsys.readouterr().out
+    commands = re.findall(r"^rqrec (evaluate --.*)$", words, flags=re.M)
+    assert len(commands) == 4
+    for command in commands:
+        done = rqrec(*command.split())
+        assert done.exit_code == 0, done.stderr
 
 
 @pytest.mark.parametrize("name", ["popularity", "item_knn", "content_knn"])
