@@ -31,6 +31,8 @@ COMMANDS = {
     "retrieval": "rqrec train-decoder",
     "sasrec": "rqrec train-sasrec",
     "evaluation": "rqrec evaluate",
+    "held_out": "rqrec hold-out-items",
+    "cold_evaluation": "rqrec evaluate-cold",
 }
 
 

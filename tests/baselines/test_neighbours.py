@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from rqrec.baselines.content_knn import ContentKnn
 from rqrec.baselines.item_knn import ItemKnn, likest_items
 from rqrec.baselines.named import BASELINES, baseline_named
-from rqrec.baselines.recency import recency_weights
+from rqrec.baselines.recency import weighted_histories
 from rqrec.data.sequences import Histories, Sequences
 
 
@@ -17,10 +17,11 @@ def sequences_of(*users: list[int]) -> Sequences:
 
 
 def test_the_last_item_weighs_one_and_padding_nothing() -> None:
-    weights = recency_weights(np.array([[4, 5, 6], [7, -1, -1]]), 0.5)
-    assert weights.tolist() == [[0.25, 0.5, 1.0], [1.0, 0.0, 0.0]]
+    weights = weighted_histories(Histories.of([[4, 5, 6], [7], [5, 4, 5]]), 0.5, 8).toarray()
+    assert weights[:, 4:].tolist() == [[0.25, 0.5, 1, 0], [0, 0, 0, 1], [0.5, 1.25, 0, 0]]
+    assert not weights[:, :4].any()
     with pytest.raises(ValueError, match="decay is 0"):
-        recency_weights(np.array([[1]]), 0)
+        weighted_histories(Histories.of([[1]]), 0, 8)
 
 
 @settings(max_examples=25, deadline=None)

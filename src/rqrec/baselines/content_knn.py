@@ -1,6 +1,6 @@
 """What reads most like what the user took last; it needs no interaction of an item, so cold ones come too.
 
-Shapes: N items, D width of an embedding, B histories, T items of a history.
+Shapes: N items, D width of an embedding, B histories.
 """
 
 import numpy as np
@@ -8,7 +8,7 @@ import torch
 from numpy.typing import NDArray
 from torch.nn import functional
 
-from rqrec.baselines.recency import recency_weights
+from rqrec.baselines.recency import weighted_histories
 from rqrec.data.sequences import Histories
 from rqrec.retrieval.beam_search import Ranked, rank_scores
 
@@ -26,8 +26,8 @@ class ContentKnn:
 
     def recommend(self, histories: Histories, k: int, *, exclude_seen: bool = True) -> Ranked:
         """The k likest items for each history; a score is a cosine."""
-        items_BT = torch.from_numpy(histories.items_BT)
-        weights_BT = torch.from_numpy(recency_weights(histories.items_BT, self._decay))
-        profiles_BD = (weights_BT[:, None] @ self._unit_ND[items_BT.clamp(min=0)])[:, 0]
+        weights_BN = weighted_histories(histories, self._decay, len(self._unit_ND))
+        profiles_BD = torch.from_numpy(weights_BN @ self._unit_ND.numpy())
         scores_BN = functional.normalize(profiles_BD, dim=1) @ self._unit_ND.T
-        return rank_scores(scores_BN, k, excluded_BX=items_BT if exclude_seen else None)
+        excluded_BX = torch.from_numpy(histories.items_BT) if exclude_seen else None
+        return rank_scores(scores_BN, k, excluded_BX=excluded_BX)

@@ -1,7 +1,7 @@
 """Item-based nearest neighbours: what goes with what the user took last.
 
 B. Sarwar et al., "Item-based collaborative filtering recommendation algorithms", 2001, with shrinkage.
-Shapes: U users, N items, R rows of a block, B histories, T items of a history, n neighbours.
+Shapes: U users, N items, R rows of a block, B histories.
 """
 
 import numpy as np
@@ -9,8 +9,7 @@ import torch
 from numpy.typing import NDArray
 from scipy.sparse import csr_array, vstack
 
-from rqrec.baselines.recency import recency_weights
-from rqrec.data.ids import PADDING
+from rqrec.baselines.recency import weighted_histories
 from rqrec.data.sequences import Histories, Sequences
 from rqrec.retrieval.beam_search import Ranked, rank_scores
 
@@ -49,15 +48,10 @@ class ItemKnn:
 
     def recommend(self, histories: Histories, k: int, *, exclude_seen: bool = True) -> Ranked:
         """The k best items for each history; a score is a sum of likenesses."""
-        items_BT = histories.items_BT
-        weights_BT = recency_weights(items_BT, self._decay)
-        rows, places = np.nonzero(items_BT != PADDING)
-        weights_BN = csr_array(
-            (weights_BT[rows, places], (rows, items_BT[rows, places])),
-            shape=(len(histories), self._likeness_NN.shape[0]),
-        )
+        weights_BN = weighted_histories(histories, self._decay, len(self._popularity_N))
         scores_BN = torch.from_numpy((weights_BN @ self._likeness_NN).toarray() + self._popularity_N)
-        return rank_scores(scores_BN, k, excluded_BX=torch.from_numpy(items_BT) if exclude_seen else None)
+        excluded_BX = torch.from_numpy(histories.items_BT) if exclude_seen else None
+        return rank_scores(scores_BN, k, excluded_BX=excluded_BX)
 
 
 def likest_items(train: Sequences, n_items: int, neighbours: int, shrinkage: float) -> csr_array:

@@ -14,6 +14,7 @@ from rqrec.data.embeddings import EMBEDDINGS_FILE, embeddings_hash, read_embeddi
 from rqrec.data.ids import PADDING, IdMap
 from rqrec.data.splits import leave_one_out
 from rqrec.evaluation.cold import Within, choose_items, cold_and_warm, without_items
+from rqrec.evaluation.evaluate import ItemRecommender
 from rqrec.evaluation.evaluation_report import with_interval
 from rqrec.evaluation.report import Paragraph, Report, Table
 from rqrec.retrieval.checkpoint import Checkpoint, read_checkpoint
@@ -92,22 +93,24 @@ def evaluate_cold(
     if checkpoint.catalog.id_map.all != tuple(np.array(ids.all, dtype=object)[~held_N]):
         raise ValueError(f"{model} was not trained on the items of {held_out / WARM}: train on that folder.")
     out = out or Path(run) / "evaluation_cold"
-    with create(out, "cold_evaluation", settings={"beam_width": beam_width, "seed": seed}) as target:
+    settings = {"beam_width": beam_width, "seed": seed}
+    made_from = {"held_out": read_manifest(held_out).hash, "retrieval": read_manifest(model).hash}
+    with create(out, "cold_evaluation", settings=settings, made_from=made_from) as target:
         table_folder = target / "semantic_ids"
         tokenize_new(
             tokenizer, held_out / NEW_VECTORS, find(run, "semantic_ids"), table_folder, held_out / NEW_IDS
         )
-        retriever = _with_new_items(checkpoint, SemanticIdTable.read(table_folder), ids, beam_width)
+        within = _with_new_items(checkpoint, SemanticIdTable.read(table_folder), ids, beam_width)
         split = leave_one_out(data.sequences)
         train = without_items(split.train, held_N)
-        recommenders = {
-            "model": retriever,
+        recommenders: dict[str, ItemRecommender] = {
+            "model": within,
             "popularity": Popularity(train, len(ids)),
             "content_knn": ContentKnn(read_embeddings(embeddings).vectors),
         }
         facts = {
             "held_out": len(new_ids),
-            "without_a_code": int((retriever.places_N == PADDING).sum()),
+            "without_a_code": int((within.places_N == PADDING).sum()),
             "recommenders": {
                 name: cold_and_warm(
                     recommender, split.test, train, held_N, seed=seed, description=f"Evaluating {name}"
@@ -139,15 +142,15 @@ def _with_new_items(checkpoint: Checkpoint, table: SemanticIdTable, ids: IdMap, 
     sizes = np.array(checkpoint.table.level_sizes)
     has_code = (table.codes_NL < sizes).all(axis=1)
     known = np.flatnonzero(has_code)
-    within = SemanticIdTable(
+    reachable = SemanticIdTable(
         IdMap(table.item_ids.ids(known)),
         table.codes_NL[known],
         checkpoint.table.level_sizes,
         table.tokenizer_hash,
     )
     places_N = np.full(len(ids), PADDING, dtype=np.int64)
-    places_N[ids.indices(within.item_ids.all)] = np.arange(len(within))
-    return Within(Retriever(checkpoint.model, within, beam_width), places_N)
+    places_N[ids.indices(reachable.item_ids.all)] = np.arange(len(reachable))
+    return Within(Retriever(checkpoint.model, reachable, beam_width), places_N)
 
 
 def _report(facts: dict[str, Any]) -> Report:

@@ -70,7 +70,8 @@ def evaluate_artifact(
         )
     judged = Protocol(split, trained_with, exclude_seen)
     subject = _subject_of(model, split, beam_width)
-    return _evaluate(subject, dataset, judged, compare, out or model.parent / f"evaluation_{split}", seed)
+    out = out or model.parent / f"evaluation_{split}"
+    return _evaluate(subject, Dataset.read(dataset), judged, compare, out, seed)
 
 
 def evaluate_baseline(
@@ -87,7 +88,8 @@ def evaluate_baseline(
 ) -> dict[str, Any]:
     """Fit a baseline (see `rqrec.baselines.named`) to the training split and evaluate it.
 
-    The result goes to `out`, by default `evaluation_<name>_<split>` beside the dataset. Returns its facts.
+    The result goes to `out`, by default `evaluation_<name>_<split>` beside the dataset (with the protocol
+    where it is not leave_one_out). Returns its facts.
     """
     dataset = find(dataset, "dataset")
     protocol = protocol or "leave_one_out"
@@ -99,9 +101,10 @@ def evaluate_baseline(
         made_from["embeddings"] = embeddings_hash(embeddings)
     baseline = baseline_named(name, split_named(protocol)(data.sequences).train, len(data.catalog), vectors)
     selected = "A baseline with its default settings."
-    out = out or dataset.parent / f"evaluation_{name}_{split}"
     judged = Protocol(split, protocol, exclude_seen)
-    return _evaluate(Subject(baseline, name, selected, made_from), dataset, judged, compare, out, seed)
+    ending = split if protocol == "leave_one_out" else f"{split}_{protocol}"
+    out = out or dataset.parent / f"evaluation_{name}_{ending}"
+    return _evaluate(Subject(baseline, name, selected, made_from), data, judged, compare, out, seed)
 
 
 def find_model(artifact: Path) -> Path:
@@ -152,9 +155,8 @@ def _subject_of(model: Path, split: str, beam_width: int | None) -> Subject:
 
 
 def _evaluate(
-    subject: Subject, dataset: Path, judged: Protocol, compare: Path | None, out: Path, seed: int
+    subject: Subject, data: Dataset, judged: Protocol, compare: Path | None, out: Path, seed: int
 ) -> dict[str, Any]:
-    data = Dataset.read(dataset)
     split = split_named(judged.protocol)(data.sequences)
     measured = measure(
         subject.recommender,
