@@ -21,7 +21,7 @@ class ContentKnn:
     """
 
     def __init__(self, vectors_ND: NDArray[np.floating], *, decay: float = 0.7) -> None:
-        vectors = torch.from_numpy(np.asarray(vectors_ND, dtype=np.float32))
+        vectors = torch.from_numpy(np.array(vectors_ND, dtype=np.float32))  # of a read-only file
         self._decay, self._unit_ND = decay, functional.normalize(vectors, dim=1)
 
     def recommend(self, histories: Histories, k: int, *, exclude_seen: bool = True) -> Ranked:
