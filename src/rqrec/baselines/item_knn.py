@@ -34,8 +34,8 @@ class ItemKnn:
         n_items: int,
         *,
         neighbours: int = 200,
-        shrinkage: float = 1.0,
-        decay: float = 0.7,
+        shrinkage: float = 20.0,
+        decay: float = 0.6,
     ) -> None:
         if neighbours < 1 or shrinkage < 0:
             raise ValueError(
