@@ -74,7 +74,10 @@ def configured_function(name: str, configs: list[Path], bindings: list[str]) -> 
     from rqrec.config import configured
     from rqrec.scripts import run_rqvae, train_decoder, train_rqvae, train_sasrec
 
-    trains = {"train_decoder": train_decoder.train, "train_sasrec": train_sasrec.train}
+    trains: dict[str, Callable[..., Path]] = {
+        "train_decoder": train_decoder.train,
+        "train_sasrec": train_sasrec.train,
+    }
     functions: dict[str, Callable[..., Path]] = {
         "train": trains.get(name, train_rqvae.train),
         "generate_semantic_ids": run_rqvae.generate_semantic_ids,
