@@ -29,8 +29,11 @@ COMMANDS = {
     "rqkmeans": "rqrec fit-rqkmeans",
     "semantic_ids": "rqrec tokenize",
     "retrieval": "rqrec train-decoder",
+    "sasrec": "rqrec train-sasrec",
     "evaluation": "rqrec evaluate",
     "recommendations": "rqrec batch-recommend",
+    "held_out": "rqrec hold-out-items",
+    "cold_evaluation": "rqrec evaluate-cold",
 }
 
 

@@ -1,6 +1,14 @@
 """The command line: every stage, and the demo that runs them all."""
 
-from rqrec.cli import batch, data, demo, hub, retrieval, tokenizer  # noqa: F401  # each registers its commands
+from rqrec.cli import (  # noqa: F401  # each registers its commands
+    batch,
+    data,
+    demo,
+    evaluation,
+    hub,
+    retrieval,
+    tokenizer,
+)
 from rqrec.cli.app import app
 
 

@@ -74,10 +74,14 @@ def table(rows: list[dict[str, Any]]) -> str:
 def configured_function(name: str, configs: list[Path], bindings: list[str]) -> Callable[[], Path]:
     """The function `name` bound by the configuration; both of a shared file's functions are known to gin."""
     from rqrec.config import configured
-    from rqrec.scripts import run_rqvae, train_decoder, train_rqvae
+    from rqrec.scripts import run_rqvae, train_decoder, train_rqvae, train_sasrec
 
+    trains: dict[str, Callable[..., Path]] = {
+        "train_decoder": train_decoder.train,
+        "train_sasrec": train_sasrec.train,
+    }
     functions: dict[str, Callable[..., Path]] = {
-        "train": train_decoder.train if name == "train_decoder" else train_rqvae.train,
+        "train": trains.get(name, train_rqvae.train),
         "generate_semantic_ids": run_rqvae.generate_semantic_ids,
     }
     bound = configured(functions, configs, bindings)

@@ -26,6 +26,14 @@ def train_decoder(configs: Configs, bindings: Bindings = [], as_json: AsJson = F
     emit({"artifact": str(folder), **facts_of(folder)}, as_json, str(folder))
 
 
+@app.command("train-sasrec", epilog="Example: rqrec train-sasrec configs/sasrec_amazon.gin")
+@sentence
+def train_sasrec(configs: Configs, bindings: Bindings = [], as_json: AsJson = False) -> None:  # noqa: B006
+    """Train the baseline that knows items by their index alone: SASRec with the full softmax."""
+    folder = configured_function("train_sasrec", configs, bindings)()
+    emit({"artifact": str(folder), **facts_of(folder)}, as_json, str(folder))
+
+
 @app.command(epilog="Example: rqrec recommend --artifact out/demo --history 50,181,172 --k 10")
 @sentence
 def recommend(

@@ -99,6 +99,13 @@ class Histories:
         )
         return cls(gather_right_padded(flat, np.cumsum(lengths) - lengths, lengths))
 
+    def last(self, count: int) -> "Histories":
+        """Each history's last `count` items."""
+        lengths = (self.items_BT != PADDING).sum(axis=1)
+        kept = np.minimum(lengths, count)
+        starts = np.arange(len(self)) * self.items_BT.shape[1] + lengths - kept
+        return Histories(gather_right_padded(self.items_BT.ravel(), starts, kept))
+
 
 def gather_right_padded(
     items: NDArray[Any], starts_B: NDArray[np.int64], lengths_B: NDArray[np.int64]

@@ -30,10 +30,20 @@ class Cases:
         """The held-out item of each case, [C]."""
         return self.items[self.ends].astype(np.int64)
 
-    def histories(self, cases: slice) -> Histories:
+    @property
+    def lengths(self) -> NDArray[np.int64]:
+        """Items of each case's history, [C]."""
+        return self.ends - self.starts
+
+    def histories(self, cases: slice | NDArray[np.int64]) -> Histories:
         """Whole histories of some cases."""
         starts, ends = self.starts[cases], self.ends[cases]
         return Histories(gather_right_padded(self.items, starts, ends - starts))
+
+    def every(self, stride: int, first: int = 0) -> "Cases":
+        """Cases first, first + stride, ..."""
+        chosen = slice(first, None, stride)
+        return Cases(self.items, self.starts[chosen], self.ends[chosen], self.users[chosen])
 
     def batches(self, size: int) -> Iterator[slice]:
         """Slices that cover all cases in order, `size` at a time."""

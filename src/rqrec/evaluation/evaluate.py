@@ -1,5 +1,9 @@
-"""One evaluator for every recommender: the full catalogue, items and not semantic IDs, all cases."""
+"""One evaluator for every recommender: the full catalogue, items and not semantic IDs, all cases.
 
+Shapes: C cases, B cases of a batch, K recommended items.
+"""
+
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -12,7 +16,7 @@ from rqrec.evaluation.metrics import ranking_metrics, target_ranks
 from rqrec.progress import track
 from rqrec.retrieval.beam_search import Ranked
 
-CUTOFF = 10  # the largest k of the metrics
+LENGTH = 10  # items of a list where nothing else is said; training validates on as many
 
 
 class ItemRecommender(Protocol):
@@ -42,14 +46,39 @@ def evaluate(
     batch_size: int = 128,
     description: str | None = None,
 ) -> Evaluation:
-    """Rank the catalogue for every case and look where the held-out item stands.
+    """Rank the catalogue for every case and look where the held-out item stands among the first ten.
 
-    With `description` the progress is shown.
+    With `description` the progress is shown. For more than ranks see `rqrec.evaluation.measure`.
     """
-    ranks = []
+    ranks_C, targets_C = np.empty(len(cases), dtype=np.int64), cases.targets
+    for rows, items_BK in ranked_lists(
+        recommender,
+        cases,
+        LENGTH,
+        exclude_seen=exclude_seen,
+        batch_size=batch_size,
+        description=description,
+    ):
+        ranks_C[rows] = target_ranks(items_BK, targets_C[rows])
+    return Evaluation(ranks_C, ranking_metrics(ranks_C), exclude_seen)
+
+
+def ranked_lists(
+    recommender: ItemRecommender,
+    cases: Cases,
+    k: int,
+    *,
+    exclude_seen: bool,
+    batch_size: int,
+    description: str | None = None,
+) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64]]]:
+    """Batch by batch, which cases [B] and their recommended items [B, K].
+
+    Cases come in the order of their histories' lengths: little of a batch is padding then.
+    """
+    order_C = np.argsort(cases.lengths, kind="stable")
     slices = list(cases.batches(batch_size))
     for part in track(slices, description) if description else slices:
-        ranked = recommender.recommend(cases.histories(part), CUTOFF, exclude_seen=exclude_seen)
-        ranks.append(target_ranks(ranked.items.cpu().numpy(), cases.targets[part]))
-    ranks_C = np.concatenate(ranks)
-    return Evaluation(ranks_C, ranking_metrics(ranks_C), exclude_seen)
+        rows = order_C[part]
+        ranked = recommender.recommend(cases.histories(rows), k, exclude_seen=exclude_seen)
+        yield rows, ranked.items.cpu().numpy()

@@ -69,3 +69,16 @@ def draw_bars(path: Path, groups: Sequence[str], series: Mapping[str, Sequence[f
             ax.bar_label(bars, fmt="%.3f", fontsize=8, padding=2)
         ax.set_xticks(np.arange(len(groups)), groups)
         ax.legend(frameon=False)
+
+
+def draw_intervals(path: Path, values: Mapping[str, tuple[float, float, float]]) -> None:
+    """A bar a metric, with its interval; a value is (mean, low, high)."""
+    with _drawing(path) as (ax,):
+        means, lows, highs = (np.array(part) for part in zip(*values.values(), strict=True))
+        places = np.arange(len(values))
+        bars = ax.bar(places, means, width=0.6, color=COLORS[0])
+        # A mean may lie at the edge of its own interval, and rounding beyond it.
+        errors = np.clip([means - lows, highs - means], 0, None)
+        ax.errorbar(places, means, errors, fmt="none", ecolor="black", lw=1.2, capsize=3)
+        ax.bar_label(bars, fmt="%.3f", fontsize=8, label_type="center", color="white")
+        ax.set_xticks(places, list(values))

@@ -1,8 +1,10 @@
-"""Ranking metrics for one held-out item per case, on items (never on semantic IDs).
+"""Ranking metrics for one held-out item per case, on items (never on semantic IDs, unless a name says so).
 
 With one relevant item, recall@k is the hit rate, and the ideal DCG is 1.
-Shapes: C cases, K recommended items.
+Shapes: C cases, K recommended items, N items of the catalogue.
 """
+
+from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +18,24 @@ def target_ranks(items_CK: NDArray[np.int64], targets_C: NDArray[np.int64]) -> N
     return np.where(hits_CK.any(axis=1), hits_CK.argmax(axis=1), MISSED).astype(np.int64)
 
 
+def target_id_ranks(
+    items_CK: NDArray[np.int64], targets_C: NDArray[np.int64], keys_N: NDArray[np.int64]
+) -> NDArray[np.int64]:
+    """The same where items of one key count as one place, and any of them as a hit.
+
+    `keys_N`, not negative, are equal for items that share their codes without the deduplication code: so
+    count implementations that rank semantic IDs. `items_CK` are padded with PADDING.
+    """
+    keys_CK = np.where(items_CK >= 0, keys_N[items_CK], -1)
+    alike_CKK = keys_CK[:, :, None] == keys_CK[:, None, :]
+    again_CK = np.tril(alike_CKK, -1).any(axis=2)
+    places_CK = np.cumsum(~again_CK, axis=1) - 1
+    ranks_C = target_ranks(keys_CK, keys_N[targets_C])
+    hit_C = ranks_C != MISSED
+    ranks_C[hit_C] = places_CK[hit_C, ranks_C[hit_C]]
+    return ranks_C
+
+
 def recall_at(k: int, ranks_C: NDArray[np.int64]) -> NDArray[np.float64]:
     """1 for each case whose target is among the first k, else 0."""
     return (ranks_C < k).astype(np.float64)
@@ -27,10 +47,25 @@ def ndcg_at(k: int, ranks_C: NDArray[np.int64]) -> NDArray[np.float64]:
     return np.where(ranks_C < k, 1.0 / np.log2(ranks_C + 2.0), 0.0)
 
 
-def ranking_metrics(ranks_C: NDArray[np.int64]) -> dict[str, float]:
-    """Recall@{1, 5, 10} and NDCG@{5, 10}, each the mean over all cases."""
+def mrr_at(k: int, ranks_C: NDArray[np.int64]) -> NDArray[np.float64]:
+    """1 / (rank + 1) for each case whose target is among the first k, else 0 (0-based rank)."""
+    return np.where(ranks_C < k, 1.0 / (ranks_C.astype(np.float64) + 1.0), 0.0)
+
+
+BY_CASE = {"recall": recall_at, "hit_rate": recall_at, "ndcg": ndcg_at, "mrr": mrr_at}
+CUTOFFS = (1, 5, 10, 20)
+ALL = tuple(f"{kind}@{k}" for kind in BY_CASE for k in CUTOFFS)
+BASIC = ("recall@1", "recall@5", "recall@10", "ndcg@5", "ndcg@10")  # of lists of 10
+
+
+def by_case(name: str, ranks_C: NDArray[np.int64]) -> NDArray[np.float64]:
+    """The metric of that name, such as "ndcg@10", of each case; lists must be as long as its cutoff."""
+    kind, cutoff = name.split("@")
+    return BY_CASE[kind](int(cutoff), ranks_C)
+
+
+def ranking_metrics(ranks_C: NDArray[np.int64], names: Sequence[str] = BASIC) -> dict[str, float]:
+    """Each metric's mean over all cases; by default recall@{1, 5, 10} and NDCG@{5, 10}."""
     if not len(ranks_C):
         raise ValueError("There are no cases to evaluate: a metric over none has no value.")
-    metrics = {f"recall@{k}": float(recall_at(k, ranks_C).mean()) for k in (1, 5, 10)}
-    metrics |= {f"ndcg@{k}": float(ndcg_at(k, ranks_C).mean()) for k in (5, 10)}
-    return metrics
+    return {name: float(by_case(name, ranks_C).mean()) for name in names}

@@ -36,16 +36,26 @@ def inputs_of(dataset: str, folder: Path, split: str, encoder: str, *, force: bo
     `folder` holds the raw files, or they are downloaded into it. A custom folder that holds
     `item_embeddings.npy` alone is used as it is. Raises ValueError on an unknown dataset.
     """
-    dataset = dataset.lower().replace("_", "-")
-    if dataset not in DATASETS:
-        raise ValueError(f"train.dataset is {dataset!r}; allowed are {', '.join(DATASETS)}.")
-    has_log = any(folder.glob("log.*"))
-    if dataset == "custom" and not has_log and (folder / EMBEDDINGS_FILE).is_file():
+    own = folder / EMBEDDINGS_FILE if _named(dataset) == "custom" else None
+    own = own if own is not None and own.is_file() else None
+    if own is not None and not any(folder.glob("log.*")):
         return Inputs(folder, None)
+    prepared = prepared_in(dataset, folder, split, force=force)
+    embeddings = prepared.parent / "embeddings"
+    embed_catalog(prepared, embeddings, encoder, vectors=own, force=force)
+    return Inputs(embeddings, prepared)
+
+
+def prepared_in(dataset: str, folder: Path, split: str, *, force: bool = False) -> Path:
+    """Prepare a dataset in `folder/processed`, or find it there; the folder of the artefact.
+
+    `folder` holds the raw files, or they are downloaded into it. Raises ValueError on an unknown dataset.
+    """
+    dataset = _named(dataset)
     if dataset == "amazon":
         settings = Settings("amazon", split)
     elif dataset == "custom":
-        if not has_log:
+        if not any(folder.glob("log.*")):
             raise FileNotFoundError(
                 f"{folder} holds neither {EMBEDDINGS_FILE} (floats [num_items, dim]) nor log.parquet or "
                 f"log.csv (user_id, item_id, timestamp). Put your data there, or set train.dataset_folder."
@@ -53,11 +63,16 @@ def inputs_of(dataset: str, folder: Path, split: str, encoder: str, *, force: bo
         settings = Settings("custom")
     else:
         settings = Settings("movielens", MOVIELENS[dataset])
-    processed = folder / "processed" / (settings.variant or "own")
-    prepare(settings, folder, processed / "dataset", force=force)
-    own = folder / EMBEDDINGS_FILE if dataset == "custom" and (folder / EMBEDDINGS_FILE).is_file() else None
-    embed_catalog(processed / "dataset", processed / "embeddings", encoder, vectors=own, force=force)
-    return Inputs(processed / "embeddings", processed / "dataset")
+    prepared = folder / "processed" / (settings.variant or "own") / "dataset"
+    prepare(settings, folder, prepared, force=force)
+    return prepared
+
+
+def _named(dataset: str) -> str:
+    name = dataset.lower().replace("_", "-")
+    if name not in DATASETS:
+        raise ValueError(f"train.dataset is {name!r}; allowed are {', '.join(DATASETS)}.")
+    return name
 
 
 def describe(dataset: str, split: str) -> str:

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from rqrec.artifact import create, find, read_manifest
 from rqrec.data.dataset import Dataset
 from rqrec.data.sequences import Histories
-from rqrec.data.splits import Cases, Split, split_named
+from rqrec.data.splits import Split, split_named
 from rqrec.evaluation.evaluate import evaluate
 from rqrec.evaluation.metrics import ranking_metrics
 from rqrec.retrieval.architectures import AnyModel, build_model, name_of
@@ -70,7 +70,7 @@ class DecoderTask:
     def glance(self) -> Mapping[str, float]:
         """Cross-entropy of the codes of (a sample of) the validation items, in nats: far cheaper than ranking."""
         model: RetrievalModel[Any] = self.model
-        cases = _every(self.split.validation, -(-len(self.split.validation) // GLANCE_SAMPLE), 0)
+        cases = self.split.validation.every(-(-len(self.split.validation) // GLANCE_SAMPLE))
         total_L = torch.zeros(len(self.model.level_sizes), dtype=torch.float64)
         for part in cases.batches(GLANCE_BATCH):
             batch = self._lookup.batch(cases.histories(part), self.model.max_items).to(self._device)
@@ -89,7 +89,7 @@ class DecoderTask:
         """Item-level metrics on the validation item of each user; every process ranks for some of the users."""
         processes = Processes.join()
         retriever = Retriever(self.model, self.table, self.beam_width, self._device)
-        mine = _every(self.split.validation, processes.count, processes.rank)
+        mine = self.split.validation.every(processes.count, processes.rank)
         ranks = evaluate(retriever, mine).ranks_C if len(mine) else np.zeros(0, dtype=np.int64)
         return ranking_metrics(np.concatenate(gather_object([ranks])))
 
@@ -100,12 +100,6 @@ class DecoderTask:
     @property
     def _device(self) -> torch.device:
         return next(self.model.parameters()).device
-
-
-def _every(cases: Cases, stride: int, first: int) -> Cases:
-    """Cases first, first + stride, ..."""
-    chosen = slice(first, None, stride)
-    return Cases(cases.items, cases.starts[chosen], cases.ends[chosen], cases.users[chosen])
 
 
 def train_decoder(
@@ -167,6 +161,7 @@ def train_decoder(
         "validation": best,
         "stopped": history.stopped,
         "processes": processes.count,
+        "collisions": read_manifest(table_folder, "semantic_ids").settings.get("collisions", "extra_code"),
     }
     checkpoint = Checkpoint(model, table, dataset.catalog)
     if processes.is_first:

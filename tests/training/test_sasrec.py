@@ -1,0 +1,107 @@
+"""SASRec learns the small world, whose next item is known, and survives an interruption."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from rqrec.artifact import read_manifest
+from rqrec.baselines.sasrec import SasRec, SasRecConfig, read_sasrec
+from rqrec.data.dataset import Dataset
+from rqrec.data.sequences import Histories
+from rqrec.data.splits import leave_one_out
+from rqrec.training.checkpoint import Keeping
+from rqrec.training.loop import LoopSettings
+from rqrec.training.sasrec import SasRecTask, train_sasrec
+from tests.tiny import N_ITEMS, SIZE, tiny_dataset
+
+SIZES = {"max_items": 5, "width": 32, "heads": 2, "layers": 1, "dropout": 0.1}
+
+
+@pytest.fixture(scope="module")
+def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("world") / "dataset"
+    tiny_dataset().write(folder, {"source": "tiny"}, {})
+    return folder
+
+
+def settings(iterations: int) -> LoopSettings:
+    return LoopSettings(iterations=iterations, learning_rate=1e-2, warmup=5, partial_eval_every=iterations)
+
+
+def test_it_learns_what_comes_next_and_comes_back_from_disk(dataset: Path, tmp_path: Path) -> None:
+    model, catalog = train_sasrec(dataset, tmp_path / "sasrec", settings(120), batch_size=64, **SIZES)
+    best = read_manifest(tmp_path / "sasrec", "sasrec").facts["validation"]
+    assert best["recall@1"] > 0.9
+    histories = Histories.of([[0, 1], [9, 10, 11, 12, 13, 14], []])
+    items, scores = model.recommend(histories, 3)
+    assert items[:2, 0].tolist() == [2, 15 % SIZE + SIZE]
+    again = read_sasrec(tmp_path)
+    assert again.catalog.id_map == catalog.id_map == Dataset.read(dataset).catalog.id_map
+    assert (again.model.recommend(histories, 3).scores == scores).all()
+
+
+def test_an_interrupted_run_ends_as_one_that_was_not(
+    dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def run(name: str) -> SasRec:
+        keeping = Keeping(tmp_path / name, save_every=4)
+        out = tmp_path / name / "sasrec"
+        return train_sasrec(dataset, out, settings(12), batch_size=64, keeping=keeping, **SIZES).model
+
+    whole = run("whole")
+
+    class PowerCutError(Exception):
+        pass
+
+    def after_step(self: SasRecTask, step: int) -> dict[str, float]:
+        if step == 6:
+            raise PowerCutError
+        return {}
+
+    with monkeypatch.context() as patch:
+        patch.setattr(SasRecTask, "after_step", after_step)
+        with pytest.raises(PowerCutError):
+            run("killed")
+    resumed = run("killed")
+    for name, value in whole.state_dict().items():
+        assert torch.equal(value, resumed.state_dict()[name]), name
+
+
+def test_every_item_is_a_target_given_only_what_was_before_it() -> None:
+    torch.manual_seed(0)
+    model = SasRec(SasRecConfig(10, max_items=4, width=8, heads=1, layers=2, dropout=0.0)).eval()
+    batch = torch.tensor([[3, 1, 4, 1, 5], [9, 2, -1, -1, -1]])
+    terms = []
+    for row in ([3, 1, 4, 1, 5], [9, 2]):
+        for place, item in enumerate(row):
+            scores = model.score_items(Histories.of([row[:place]]))
+            terms.append(-scores.log_softmax(1)[0, item])
+    torch.testing.assert_close(model(batch), torch.stack(terms).mean())
+
+
+def test_a_long_history_is_its_last_items() -> None:
+    torch.manual_seed(0)
+    model = SasRec(SasRecConfig(10, max_items=3, width=8, heads=1)).eval()
+    long, short = Histories.of([[1, 2, 3, 4, 5, 6]]), Histories.of([[4, 5, 6]])
+    assert torch.equal(model.score_items(long), model.score_items(short))
+
+
+def test_sizes_that_no_model_can_have_are_sentences() -> None:
+    with pytest.raises(ValueError, match="width 10 is not a multiple of heads 4"):
+        SasRecConfig(5, width=10, heads=4)
+    with pytest.raises(ValueError, match="dropout is 1"):
+        SasRecConfig(5, dropout=1.0)
+    with pytest.raises(ValueError, match="max_items is 0"):
+        SasRecConfig(5, max_items=0)
+
+
+def test_a_quick_look_is_the_loss_of_the_validation_items() -> None:
+    split = leave_one_out(tiny_dataset(30).sequences)
+    torch.manual_seed(0)
+    model = SasRec(SasRecConfig(N_ITEMS, **SIZES)).eval()
+    task = SasRecTask(model, split, 8, 0)
+    cases = split.validation
+    log_probs = model.score_items(cases.histories(slice(0, len(cases)))).log_softmax(1)
+    expected = -log_probs.gather(1, torch.from_numpy(cases.targets)[:, None]).mean()
+    assert task.glance()["loss"] == pytest.approx(float(expected), rel=1e-5)
