@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from rqrec.artifact import is_current, read_json, read_manifest, write_json
+from rqrec.artifact import MANIFEST, is_current, read_json, read_manifest, write_json
 from rqrec.progress import say
 
 SECONDS_FILE = "seconds.json"
@@ -36,11 +36,28 @@ class Stages:
         if is_current(folder, kind, settings, made_from):
             say(f"{name}: found in {folder}.")
             return folder
+        self._timed(name, make)
+        return folder
+
+    def update(self, name: str, make: Callable[[Path], Any]) -> Path:
+        """The folder `name` of a stage that knows by itself whether its artefact is up to date."""
+        before = self._hash(name)
+        known = dict(self.seconds)
+        self._timed(name, make)
+        if before == self._hash(name) and name in known:
+            self.seconds = known
+            write_json(self.output / SECONDS_FILE, self.seconds)
+        return self.output / name
+
+    def _timed(self, name: str, make: Callable[[Path], Any]) -> None:
         start = time.monotonic()
-        make(folder)
+        make(self.output / name)
         self.seconds[name] = round(time.monotonic() - start, 1)
         write_json(self.output / SECONDS_FILE, self.seconds)
-        return folder
+
+    def _hash(self, name: str) -> str | None:
+        there = (self.output / name / MANIFEST).is_file()
+        return read_manifest(self.output / name).hash if there else None
 
     def hashes(self, *names: str) -> dict[str, str]:
         """The hash of each stage's artefact by its kind, as a `made_from` keeps them."""

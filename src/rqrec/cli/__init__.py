@@ -6,6 +6,7 @@ from rqrec.cli import (  # noqa: F401  # each registers its commands
     demo,
     evaluation,
     hub,
+    reproduce,
     retrieval,
     tokenizer,
 )
