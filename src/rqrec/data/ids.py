@@ -1,11 +1,16 @@
 """Outside ids and inside indices, with one frozen map between them."""
 
 from collections.abc import Iterable, Sequence
+from reprlib import Repr
 
 import numpy as np
 from numpy.typing import NDArray
 
 PADDING = -1  # the one item index that means "no item", everywhere
+
+
+_IN_MESSAGES = Repr()  # an id may be as long as a request
+_IN_MESSAGES.maxstring = 100
 
 
 class UnknownIdError(ValueError):
@@ -53,7 +58,7 @@ class IdMap:
         ids = list(ids)
         unknown = [item_id for item_id in ids if item_id not in self._index]
         if unknown:
-            shown = ", ".join(repr(item_id) for item_id in unknown[:5])
+            shown = ", ".join(_IN_MESSAGES.repr(item_id) for item_id in unknown[:5])
             more = f" and {len(unknown) - 5} more" if len(unknown) > 5 else ""
             example = f", such as {self._ids[0]!r}" if self._ids else ""
             raise UnknownIdError(
