@@ -83,7 +83,7 @@ def test_wrong_usage_is_status_2(tiny_run: Path) -> None:
 
 COMMANDS = (
     *("demo", "prepare", "embed", "train-rqvae", "run-rqvae", "fit-rqkmeans", "tokenize", "inspect-ids"),
-    *("train-decoder", "recommend"),
+    *("train-decoder", "recommend", "serve"),
 )
 
 
