@@ -385,7 +385,8 @@ def test_a_failure_of_ours_is_a_sentence_and_its_traceback_is_in_the_log(
 
     monkeypatch.setattr(fleet.get().model.browser, "items", broken)
     monkeypatch.setattr(fleet.get().batcher, "_answer", broken)
-    for response in (client.get("/v1/items"), client.post(RECOMMEND, json={"history": []})):
+    for request in (("GET", "/v1/items"), ("POST", RECOMMEND)):
+        response = client.request(*request, json={"history": []})
         refused(response, 500, "internal")
         assert "secret" not in response.text
         record = next(record for record in caplog.records if record.exc_info)

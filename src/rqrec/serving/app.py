@@ -204,12 +204,14 @@ def item_index(model: Model, item_id: str) -> int:
 def add_operations(app: FastAPI, fleet: Fleet, settings: Settings, metrics: Metrics) -> None:
     """The routes for those who run the service."""
 
-    @app.api_route("/healthz", methods=["GET", "HEAD"], response_model=schemas.Status, tags=["operate"])
+    @app.head("/healthz", include_in_schema=False)
+    @app.get("/healthz", response_model=schemas.Status, tags=["operate"])
     async def healthz() -> Response:
         """Whether the process answers."""
         return Json({"status": "ok"})
 
-    @app.api_route("/readyz", methods=["GET", "HEAD"], response_model=schemas.Status, tags=["operate"])
+    @app.head("/readyz", include_in_schema=False)
+    @app.get("/readyz", response_model=schemas.Status, tags=["operate"])
     async def readyz() -> Response:
         """Whether it takes requests."""
         if not fleet.ready:

@@ -67,7 +67,9 @@ class WordIndex:
         found_M = np.arange(len(self.starts_N) - 1)
         for word in words:
             found_M = np.intersect1d(found_M, self._texts(word, word + LAST))
-        whole_M = sum(np.isin(found_M, self._texts(word, word + "\0")).astype(np.int64) for word in words)
+        whole_M = np.zeros(len(found_M), dtype=np.int64)
+        for word in words:
+            whole_M += np.isin(found_M, self._texts(word, word + "\0"))
         length_M = np.diff(self.starts_N)[found_M]
         return found_M[np.lexsort((found_M, length_M, -whole_M))]
 
