@@ -27,12 +27,9 @@ PageNumber = Annotated[int, Query(ge=1, le=1_000_000)]
 PageSize = Annotated[int, Query(ge=1, le=100)]
 ItemId = Annotated[str, Path(max_length=1000)]
 ERRORS: dict[int | str, dict[str, Any]] = {
-    status: {"model": schemas.ErrorBody, "description": description}
-    for status, description in {
-        "4XX": "The request cannot be answered as it is; the message says what to do.",
-        "5XX": "The service cannot answer now.",
-        422: "A value is not allowed.",
-    }.items()
+    "4XX": {"model": schemas.ErrorBody, "description": "It cannot be answered as it is: see the message."},
+    "5XX": {"model": schemas.ErrorBody, "description": "The service cannot answer now."},
+    422: {"model": schemas.ErrorBody, "description": "A value is not allowed: see the message."},
 }
 CODES = {404: "not_found", 405: "method_not_allowed", 400: "bad_json"}
 

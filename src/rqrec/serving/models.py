@@ -59,7 +59,7 @@ class Model:
             max_per_code=options.max_per_code,
             unknown="skip",
         )
-        answers = [
+        answers: list[dict[str, Any]] = [
             {
                 "items": [_item(item) for item in answer],
                 "n_allowed": answer.n_allowed,
@@ -154,7 +154,7 @@ class Fleet:
         self._reloading = asyncio.Lock()
         self._served = self._start(self._read())
         for name in self._sources:
-            metrics.watch_queue(name, lambda name=name: self._served[name].batcher.waiting)
+            metrics.watch_queue(name, partial(self._waiting, name))
 
     def get(self, name: str | None = None) -> Served:
         """A model by name, or the default one."""
@@ -202,6 +202,9 @@ class Fleet:
         """Finish what waits, and stop."""
         for served in self._served.values():
             served.batcher.close()
+
+    def _waiting(self, name: str) -> int:
+        return self._served[name].batcher.waiting
 
     def _read(self) -> list[Model]:
         models = []
