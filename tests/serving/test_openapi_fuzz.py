@@ -1,12 +1,14 @@
 """Requests made from the OpenAPI, good and bad: never a status of 500, always what it describes."""
 
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from hypothesis.errors import Unsatisfiable
 
 from rqrec.serving.app import create_app
 from rqrec.serving.metrics import Metrics
@@ -33,16 +35,21 @@ def test_what_schemathesis_sends_is_answered_as_described(app: Any) -> None:
         checks.content_type_conformance,
         checks.status_code_conformance,
     ]
+    answered_operations = []
     for result in schema.get_all_operations():
         operation = result.ok()
         for mode in schemathesis.GenerationMode:
 
-            @settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck), database=None)
+            @settings(max_examples=30, deadline=None, suppress_health_check=list(HealthCheck), database=None)
             @given(case=operation.as_strategy(generation_mode=mode))
             def answered(case: Any) -> None:
                 case.call_and_validate(checks=kept)
 
-            answered()
+            with suppress(Unsatisfiable):  # a route without parameters has no bad ones
+                answered()
+                answered_operations.append((operation.path, mode))
+    assert len({path for path, _ in answered_operations}) == 11
+    assert len(answered_operations) > 16
 
 
 JSON = st.recursive(

@@ -28,7 +28,7 @@ ADMIN = {"Authorization": "Bearer boss"}
 
 
 class Process:
-    """`rqrec serve` on a free port; its log is read until it listens, and then by a thread."""
+    """`rqrec serve` on a free port; a thread reads its log."""
 
     def __init__(self, run: Path, *options: str) -> None:
         command = [
@@ -45,18 +45,23 @@ class Process:
         environment = {**os.environ, "RQREC_ADMIN_TOKEN": "boss"}
         self.process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment)
         self.log: list[dict[str, Any]] = []
+        self.port = 0
+        self._listening = threading.Event()
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
+
+    def wait_until_it_listens(self) -> None:
+        assert self._listening.wait(240)
+        assert self.port, self.log
+
+    def _read(self) -> None:
         assert self.process.stderr is not None
         for line in self.process.stderr:
             self.log.append(json.loads(line))
             if self.log[-1]["message"] == "listening":
-                break
-        self.port = self.log[-1]["port"]
-        self._reader = threading.Thread(target=self._read, daemon=True)
-        self._reader.start()
-
-    def _read(self) -> None:
-        assert self.process.stderr is not None
-        self.log.extend(json.loads(line) for line in self.process.stderr)
+                self.port = self.log[-1]["port"]
+                self._listening.set()
+        self._listening.set()
 
     def connect(self) -> http.client.HTTPConnection:
         return http.client.HTTPConnection("127.0.0.1", self.port, timeout=120)
@@ -91,9 +96,11 @@ def run(tiny_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def served(run: Path) -> Iterator[Process]:
-    process = Process(run, "--max-queue", "1000")
-    yield process
-    if process.process.poll() is None:
+    process = Process(run, "--max-queue", "1000", "--timeout", "120")
+    try:
+        process.wait_until_it_listens()
+        yield process
+    finally:
         process.process.kill()
         process.process.wait()
 
