@@ -204,7 +204,7 @@ def test_the_curl_examples_of_the_documentation_reach_what_they_name(served: Pro
 
 
 def test_it_stops_with_all_that_had_begun_answered(served: Process) -> None:
-    request = {"histories": [["item 8"]] * 64, "k": 40, "explain": True}
+    request = {"histories": [["item 8"]] * 64, "k": 20, "explain": True}
     found: list[tuple[int, int]] = []
 
     def heavy(connection: http.client.HTTPConnection) -> None:
