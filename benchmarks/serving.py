@@ -19,7 +19,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -230,11 +230,8 @@ async def while_reloading(port: int, pid: int, body: Callable[[], bytes], second
 def measure(artifact: Path, connections: list[int], seconds: float) -> Iterator[dict[str, Any]]:
     """One row a load."""
 
-    def row(load: Awaitable[Outcome], **names: Any) -> dict[str, Any]:
-        async def run() -> Outcome:
-            return await load
-
-        return {**names, **asyncio.run(run()).facts()}
+    def row(outcome: Coroutine[Any, Any, Outcome], **names: Any) -> dict[str, Any]:
+        return {**names, **asyncio.run(outcome).facts()}
 
     best = 0.0
     for max_batch in (1, 32):
