@@ -5,6 +5,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).resolve().parents[1]
 
 
@@ -64,3 +66,16 @@ def test_scale_measures_and_plans(tmp_path: Path) -> None:
     assert plan["core_hours"]["training fast"] == 3 * 20 * 72e6 / 1000 / 3600
     assert plan["gigabytes"]["memory of a replica: trie, codes and ids"] == 3.6
     assert plan["gigabytes"]["histories"] == 7.2
+
+
+@pytest.mark.slow
+def test_serving_loses_nothing_at_any_load() -> None:
+    small = ["--items", "300", "--connections", "4", "--seconds", "2", "--json"]
+    command = [sys.executable, str(ROOT / "benchmarks" / "serving.py"), *small]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    rows = json.loads(done.stdout)["rows"]
+    assert [row["load"] for row in rows] == ["closed", "closed", "paced", "reloading", "overload"]
+    for row in rows:
+        assert row["requests_per_second"] > 0
+        assert 0 < row["p50_ms"] <= row["p99_ms"]
+        assert (row["lost"], row["429_without_retry_after"]) == (0, 0)

@@ -10,7 +10,7 @@ import torch
 
 from rqrec.artifact import create
 from rqrec.data.catalog import Catalog
-from rqrec.data.ids import IdMap
+from rqrec.data.ids import PADDING, IdMap
 from rqrec.data.sequences import Histories
 from rqrec.retrieval.architectures import ARCHITECTURES, architecture, build_model
 from rqrec.retrieval.checkpoint import CONFIG_FILE, Checkpoint, read_checkpoint, write_checkpoint
@@ -51,8 +51,11 @@ def test_scores_of_all_items_are_those_of_the_search_and_sum_over_codes() -> Non
     assert scores.shape == (2, 30)
     found = retriever.recommend(histories, 30, exclude_seen=False)
     torch.testing.assert_close(found.scores, scores.gather(1, found.items), atol=1e-5, rtol=0)
-    by_code = retriever.code_log_probs(histories, np.array([7, 8]))
-    torch.testing.assert_close(by_code.sum(1), scores[[0, 1], [7, 8]], atol=1e-5, rtol=0)
+    items = np.array([[7, 3, 29], [8, 7, PADDING]])
+    by_code = retriever.code_log_probs(histories, items)
+    expected = scores.gather(1, torch.from_numpy(items).clamp(min=0))
+    torch.testing.assert_close(by_code.sum(2)[:, :2], expected[:, :2], atol=1e-5, rtol=0)
+    torch.testing.assert_close(by_code.sum(2)[0, 2], expected[0, 2], atol=1e-5, rtol=0)
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,5 @@
 import shutil
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -121,6 +122,66 @@ def test_an_explanation_is_the_path_of_codes_to_an_item(recommender: Recommender
         assert len(step.others) == min(3, len(beside) - 1)
         assert set(step.others) < set(beside)
         assert best.item_id not in step.others
+
+
+def test_a_whole_answer_is_explained_as_its_items_are_one_by_one(recommender: Recommender) -> None:
+    histories = [items(8, 9, 10), ["gone", *items(30)], []]
+    answers = [items(11, 12), items(31), []]
+    together = recommender.explain_all(histories, answers, unknown="skip")
+    assert [len(explained) for explained in together] == [2, 1, 0]
+    for history, answer, explained in zip([items(8, 9, 10), items(30), []], answers, together, strict=True):
+        for item_id, one in zip(answer, explained, strict=True):
+            alone = recommender.explain(history, item_id)
+            assert one.recommendation.item_id == item_id
+            assert one.recommendation.score == pytest.approx(alone.recommendation.score, abs=1e-5)
+            for step, expected in zip(one.path, alone.path, strict=True):
+                assert step.probability == pytest.approx(expected.probability, abs=1e-5)
+                assert (step.code, step.n_items, step.others) == (
+                    expected.code,
+                    expected.n_items,
+                    expected.others,
+                )
+
+
+def test_similar_items_share_the_longest_prefix(recommender: Recommender) -> None:
+    codes = recommender.table.codes_NL
+    for item in (0, 17, 47):
+        shared = [
+            int(np.logical_and.accumulate(codes[item] == codes[other]).sum()) if other != item else -1
+            for other in range(48)
+        ]
+        for k in (1, 7, 47, 100):
+            found = recommender.similar_items(f"item {item}", k)
+            assert len({like.item_id for like in found} - {f"item {item}"}) == min(k, 47)
+            lengths = [shared[int(like.item_id.removeprefix("item "))] for like in found]
+            assert lengths == sorted(shared, reverse=True)[: len(found)]
+            scores = [like.score for like in found]
+            assert scores == sorted(scores, reverse=True)
+            for score, length in zip(scores, lengths, strict=True):
+                assert length <= score <= length + 1
+    with pytest.raises(UnknownIdError, match="'nope'"):
+        recommender.similar_items("nope")
+    with pytest.raises(ValueError, match="k is 0"):
+        recommender.similar_items("item 0", 0)
+
+
+def test_threads_share_a_recommender(recommender: Recommender) -> None:
+    histories = [items(first, first + 1) for first in range(46)]
+
+    def ask(history: list[str]) -> tuple:
+        (found,) = recommender.recommend([history], k=5)
+        explained = recommender.explain(history, found[0].item_id)
+        return found, explained, recommender.similar_items(history[0], 3)
+
+    one_by_one = [ask(history) for history in histories]
+    with ThreadPoolExecutor(8) as pool:
+        assert list(pool.map(ask, histories)) == one_by_one
+
+
+def test_a_long_unknown_id_makes_no_long_message(recommender: Recommender) -> None:
+    with pytest.raises(UnknownIdError) as told:
+        recommender.recommend([["x" * 1_000_000]])
+    assert len(str(told.value)) < 500
 
 
 def test_unknown_ids_and_k_below_one_are_sentences(recommender: Recommender) -> None:

@@ -23,6 +23,7 @@ def test_children_and_ranges_equal_a_search_by_hand(seed: int, n_items: int, n_l
             mine = [i for i, row in enumerate(codes) if tuple(row[:depth]) == prefix]
             leaves = range(here.leaf_start[node], here.leaf_start[node + 1])
             assert sorted(trie.item_of_leaf[list(leaves)].tolist()) == mine
+            assert trie.node(prefix) == node
             assert here.first_item[node] == min(mine)
             if depth < n_levels:
                 expected = sorted({int(codes[i, depth]) for i in mine})
@@ -31,6 +32,8 @@ def test_children_and_ranges_equal_a_search_by_hand(seed: int, n_items: int, n_l
                 below += [(*prefix, code) for code in expected]
         prefixes = below
     assert trie.item_of_leaf[trie.leaf_of_item].tolist() == list(range(len(codes)))
+    for absent in ((9,), (*codes[0], 0), (*codes[0][:-1], 10**30)):
+        assert trie.node([int(code) for code in absent]) is None
 
 
 def test_counts_of_allowed_items_are_those_of_the_leaves_below() -> None:

@@ -8,6 +8,7 @@ from rqrec.cli import (  # noqa: F401  # each registers its commands
     hub,
     reproduce,
     retrieval,
+    serving,
     tokenizer,
 )
 from rqrec.cli.app import app

@@ -1,6 +1,7 @@
 """Outside ids and inside indices, with one frozen map between them."""
 
 from collections.abc import Iterable, Sequence
+from reprlib import Repr
 from typing import Any
 
 import numpy as np
@@ -8,6 +9,10 @@ import polars as pl
 from numpy.typing import NDArray
 
 PADDING = -1  # the one item index that means "no item", everywhere
+
+
+_IN_MESSAGES = Repr()  # an id may be as long as a request
+_IN_MESSAGES.maxstring = 100
 
 
 class UnknownIdError(ValueError):
@@ -83,7 +88,7 @@ class IdMap:
         found = self.find(ids)
         if (found == PADDING).any():
             unknown = [ids[place] for place in np.flatnonzero(found == PADDING)]
-            shown = ", ".join(repr(item_id) for item_id in unknown[:5])
+            shown = ", ".join(_IN_MESSAGES.repr(item_id) for item_id in unknown[:5])
             more = f" and {len(unknown) - 5} more" if len(unknown) > 5 else ""
             example = f", such as {self._ids[0]!r}" if len(self) else ""
             raise UnknownIdError(

@@ -1,6 +1,7 @@
 """A retrieval model with its semantic-ID table: histories of item indices in, ranked items out.
 
-Shapes: B histories, T items of a history, N items of the catalogue, L levels, X excluded items.
+Shapes: B histories, T items of a history, K items asked about, N items of the catalogue, L levels,
+X excluded items.
 """
 
 from dataclasses import dataclass, field
@@ -78,12 +79,15 @@ class Retriever:
         )
 
     @torch.inference_mode()
-    def code_log_probs(self, histories: Histories, items_B: NDArray[np.int64]) -> Tensor:
-        """log p(code | history, codes before it) of each code of one item a history, float32 [B, L]."""
+    def code_log_probs(self, histories: Histories, items_BK: NDArray[np.int64]) -> Tensor:
+        """log p(code | history, codes before it) of each code of K items a history, float32 [B, K, L].
+
+        The history is read once for its K items. What stands where `items_BK` is PADDING means nothing.
+        """
         context = self.model.encode(self.lookup.batch(histories, self.model.max_items))
-        codes_B1L = self.lookup.codes_NL[torch.from_numpy(items_B).to(self.device)][:, None]
+        codes_BKL = self.lookup.codes_NL[torch.from_numpy(items_BK).to(self.device).clamp(min=0)]
         levels = [
-            self.model.next_level(context, codes_B1L[:, :, :level]).gather(2, codes_B1L[:, :, level, None])
+            self.model.next_level(context, codes_BKL[:, :, :level]).gather(2, codes_BKL[:, :, level, None])
             for level in range(self.trie.n_levels)
         ]
-        return torch.cat(levels, dim=2)[:, 0]
+        return torch.cat(levels, dim=2)

@@ -12,6 +12,8 @@ from rqrec.data.sequences import Histories
 from rqrec.hub import REPO_ID, download_artifact
 from rqrec.retrieval.checkpoint import Checkpoint, read_checkpoint
 from rqrec.retrieval.retriever import Retriever
+from rqrec.retrieval.similar import similar_items
+from rqrec.tokenizer.trie import Trie
 
 
 @dataclass(frozen=True)
@@ -69,8 +71,18 @@ class Explanation:
     path: tuple[Step, ...]
 
 
+@dataclass(frozen=True)
+class SimilarItem:
+    """An item like another; `score`: codes that they share from the first on, plus nearness from 0 to 1."""
+
+    item_id: str
+    title: str
+    score: float
+    semantic_id: tuple[int, ...]
+
+
 class Recommender:
-    """History in, items out.
+    """History in, items out. Threads may share one.
 
     >>> recommender = Recommender.load("out/demo")                          # doctest: +SKIP
     >>> recommender.recommend([["50", "181"]], k=10)[0][0].title            # doctest: +SKIP
@@ -79,7 +91,8 @@ class Recommender:
     def __init__(self, checkpoint: Checkpoint, *, beam_width: int = 50) -> None:
         self.catalog = checkpoint.catalog
         self.table = checkpoint.table
-        self._titles = checkpoint.catalog.titles()
+        self.titles = checkpoint.catalog.titles()
+        self.model = checkpoint.model
         self._retriever = Retriever(checkpoint.model, checkpoint.table, beam_width)
 
     @classmethod
@@ -145,13 +158,54 @@ class Recommender:
 
         Raises UnknownIdError on an id that the catalogue does not have.
         """
-        known = Histories.of([self.catalog.id_map.indices(history)])
+        return self.explain_all([history], [[item_id]], examples=examples)[0][0]
+
+    def explain_all(
+        self,
+        histories: Sequence[Sequence[str]],
+        item_ids: Sequence[Sequence[str]],
+        *,
+        examples: int = 3,
+        unknown: Literal["raise", "skip"] = "raise",
+    ) -> list[tuple[Explanation, ...]]:
+        """`explain` for several items of each history, such as a whole answer of `recommend`, in one pass.
+
+        `unknown` is about the ids of the histories (see `recommend`).
+        """
+        known = Histories.of([self._indices(history, unknown)[0] for history in histories])
+        items = [self.catalog.id_map.indices(ids) for ids in item_ids]
+        log_probs_BKL = self._retriever.code_log_probs(known, Histories.of(items).items_BT)
+        return [
+            tuple(
+                self._explanation(item, log_probs, examples)
+                for item, log_probs in zip(row.tolist(), log_probs_KL.tolist(), strict=False)
+            )
+            for row, log_probs_KL in zip(items, log_probs_BKL, strict=True)
+        ]
+
+    def similar_items(self, item_id: str, k: int = 10) -> list[SimilarItem]:
+        """The k items that share the most of an item's semantic ID, the nearest first among equals.
+
+        Raises UnknownIdError on an id that the catalogue does not have, ValueError on k below 1.
+        """
+        if k < 1:
+            raise ValueError(f"k is {k}, but at least 1 item must be asked for.")
         (item,) = self.catalog.id_map.indices([item_id]).tolist()
-        log_probs = self._retriever.code_log_probs(known, np.array([item]))[0].tolist()
+        codes_NL = self._retriever.lookup.codes_NL
+        found = similar_items(self.model.codes, codes_NL, self.trie, item, k)
+        described = (self._describe(i, s) for i, s in zip(*(x.tolist() for x in found), strict=True))
+        return [SimilarItem(d.item_id, d.title, d.score, d.semantic_id) for d in described]
+
+    @property
+    def trie(self) -> Trie:
+        """The semantic IDs of the catalogue as a tree."""
+        return self._retriever.trie
+
+    def _explanation(self, item: int, log_probs: Sequence[float], examples: int) -> Explanation:
         path = []
         for level, log_prob in enumerate(log_probs):
-            beside = self._retriever.trie.items_beside(item, level + 1).tolist()
-            others = [other for other in beside[: examples + 1] if other != item][:examples]
+            beside = self.trie.items_beside(item, level + 1)
+            others = [other for other in beside[: examples + 1].tolist() if other != item][:examples]
             path.append(
                 Step(
                     code=int(self.table.codes_NL[item, level]),
@@ -193,4 +247,4 @@ class Recommender:
     def _describe(self, item: int, score: float) -> Recommendation:
         (item_id,) = self.catalog.id_map.ids([item])
         codes = tuple(self.table.codes_NL[item].tolist())
-        return Recommendation(item_id, self._titles[item], score, codes)
+        return Recommendation(item_id, self.titles[item], score, codes)

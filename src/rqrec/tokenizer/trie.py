@@ -6,6 +6,7 @@ leaves. That makes "how many allowed items are below this node" a subtraction of
 Shapes: N items, L levels, B batch, K beams, C children, X excluded items.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -118,6 +119,19 @@ class Trie:
         leaf_of_item = np.empty(n_items, dtype=np.int32)
         leaf_of_item[order_N] = np.arange(n_items, dtype=np.int32)
         return cls(depths=tuple(depths), item_of_leaf=item_of_leaf, leaf_of_item=on_device(leaf_of_item))
+
+    def node(self, prefix: Sequence[int]) -> int | None:
+        """The node of depth len(prefix) that has these codes, or None where no item starts with them."""
+        if len(prefix) > self.n_levels:
+            return None
+        node = 0
+        for parents, children, code in zip(self.depths, self.depths[1:], prefix, strict=False):
+            first, end = parents.first_child[node : node + 2].tolist()
+            below = children.code[first:end].tolist()
+            if code not in below:
+                return None
+            node = first + below.index(code)
+        return node
 
     def items_beside(self, item: int, depth: int) -> Tensor:
         """Item indices int32 of all items with the first `depth` codes of an item, it included."""

@@ -1,0 +1,478 @@
+"""The service as a client meets it."""
+
+import json
+import logging
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from starlette.testclient import TestClient
+
+from rqrec import Recommender
+from rqrec.serving.app import create_app
+from rqrec.serving.logs import LOG, JsonFormatter
+from rqrec.serving.metrics import Metrics
+from rqrec.serving.models import Fleet, named
+from rqrec.serving.page import Page
+from rqrec.serving.settings import Settings
+from tests.tiny import N_ITEMS, SIZE
+
+RECOMMEND = "/v1/recommendations"
+
+
+def items(*numbers: int) -> list[str]:
+    return [f"item {number}" for number in numbers]
+
+
+@pytest.fixture(scope="module")
+def recommender(tiny_run: Path) -> Recommender:
+    return Recommender.load(tiny_run)
+
+
+@pytest.fixture(scope="module")
+def fleet(tiny_run: Path) -> Iterator[Fleet]:
+    sources = {"tiny": tiny_run, "bare": tiny_run / "retrieval"}
+    fleet = Fleet(sources, Settings(max_queue=4, max_wait=0.001), Metrics())
+    yield fleet
+    fleet.close()
+
+
+Service = Callable[..., TestClient]
+
+
+@pytest.fixture(scope="module")
+def service(fleet: Fleet) -> Service:
+    """A client of the service with some settings; what fails within comes back as a status."""
+
+    def of(page: Page | None = None, **settings: Any) -> TestClient:
+        app = create_app(fleet, Settings(**settings), Metrics(), page)
+        return TestClient(app, raise_server_exceptions=False)
+
+    return of
+
+
+@pytest.fixture(scope="module")
+def client(service: Service) -> TestClient:
+    return service()
+
+
+def refused(response: Any, status: int, code: str, *words: str) -> None:
+    """In the one shape of errors, with a sentence and no traceback."""
+    assert response.status_code == status, response.text
+    error = response.json()["error"]
+    assert error["code"] == code
+    assert error["request_id"] == response.headers["X-Request-ID"]
+    assert error["message"].endswith(".")
+    assert len(error["message"]) < 1000
+    assert "Traceback" not in response.text
+    for word in words:
+        assert word in error["message"]
+
+
+def test_one_history_gets_what_the_recommender_says(client: TestClient, recommender: Recommender) -> None:
+    answer = client.post(RECOMMEND, json={"history": items(8, 9), "k": 3})
+    assert answer.status_code == 200
+    body = answer.json()
+    assert body["model"] == "tiny"
+    (found,) = body["recommendations"]
+    (expected,) = recommender.recommend([items(8, 9)], k=3)
+    assert (found["n_allowed"], found["skipped"]) == (N_ITEMS - 2, [])
+    for item, other in zip(found["items"], expected, strict=True):
+        assert (item["item_id"], item["title"]) == (other.item_id, other.title)
+        assert item["semantic_id"] == list(other.semantic_id)
+        assert item["score"] == pytest.approx(other.score, abs=1e-5)
+        assert "path" not in item
+
+
+def test_several_histories_come_back_in_order_with_all_options(client: TestClient) -> None:
+    request = {
+        "histories": [["gone", *items(0, 1)], [], items(17)],
+        "k": 2,
+        "allow": items(*range(8)),
+        "block": ["lost", *items(2)],
+        "max_per_code": 2,
+        "exclude_seen": False,
+        "unknown": "skip",
+        "explain": True,
+        "model": "bare",
+    }
+    body = client.post(RECOMMEND, json=request).json()
+    assert body["model"] == "bare"
+    first, second, third = body["recommendations"]
+    assert first["skipped"] == ["gone", "lost"]
+    assert second["skipped"] == third["skipped"] == ["lost"]
+    for found in (first, second, third):
+        assert found["n_allowed"] == 7
+        assert len(found["items"]) == 2
+        for item in found["items"]:
+            assert item["item_id"] in set(items(*range(8))) - set(items(2))
+            assert [step["code"] for step in item["path"]] == item["semantic_id"]
+            product = 1.0
+            for step in item["path"]:
+                product *= step["probability"]
+                assert len(step["others"]) <= min(3, step["n_items"] - 1)
+                assert item["item_id"] not in [other["item_id"] for other in step["others"]]
+            assert product == pytest.approx(2.718281828 ** item["score"], rel=1e-3)
+
+
+def test_requests_with_differing_filters_at_once_get_their_own_answers(service: Service) -> None:
+    client = service()
+    found: dict[int, Any] = {}
+
+    def ask(family: int) -> None:
+        allow = items(*range(family * SIZE, family * SIZE + SIZE)) if family % 2 else None
+        request = {"history": items(family * SIZE), "k": 3, "allow": allow}
+        answer = client.post(RECOMMEND, json=request)
+        while answer.status_code == 429:
+            answer = client.post(RECOMMEND, json=request)
+        found[family] = answer.json()["recommendations"][0]
+
+    threads = [threading.Thread(target=ask, args=(family,)) for family in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    for family, answer in found.items():
+        assert answer["n_allowed"] == (SIZE - 1 if family % 2 else N_ITEMS - 1)
+        if family % 2:
+            assert {int(item["item_id"].removeprefix("item ")) // SIZE for item in answer["items"]} == {
+                family
+            }
+    assert len(found) == 6
+
+
+def test_models_and_users(client: TestClient) -> None:
+    tiny, bare = client.get("/v1/models").json()["models"]
+    assert (tiny["name"], tiny["default"], bare["name"], bare["default"]) == ("tiny", True, "bare", False)
+    assert tiny["architecture"] == "decoder_only"
+    assert tiny["n_items"] == N_ITEMS
+    assert tiny["level_sizes"][:2] == [8, 8]
+    assert tiny["parameters"] > 1000
+    users = client.get("/v1/users").json()["users"]
+    assert len(users) == 12
+    for user in users:
+        numbers = [int(item["item_id"].removeprefix("item ")) for item in user["history"]]
+        assert len({number // SIZE for number in numbers}) == 1
+        assert user["history"][0]["title"] == f"Title {numbers[0]}"
+        assert client.post(RECOMMEND, json={"history": items(*numbers)}).status_code == 200
+
+
+def test_items_in_pages_by_search_and_alone(client: TestClient, recommender: Recommender) -> None:
+    page = client.get("/v1/items?page=3&page_size=20").json()
+    assert [page["total"], page["page"], page["page_size"]] == [N_ITEMS, 3, 20]
+    assert [item["item_id"] for item in page["items"]] == items(*range(40, 48))
+    found = client.get("/v1/items", params={"query": "title 4"}).json()
+    assert found["items"][0]["item_id"] == "item 4"
+    assert found["total"] == 1 + 8
+    assert client.get("/v1/items", params={"query": "itle"}).json()["total"] == 0
+    item = client.get("/v1/items/item 7").json()
+    codes = recommender.table.codes_NL[7].tolist()
+    assert item == {"item_id": "item 7", "title": "Title 7", "text": "Title 7", "semantic_id": codes}
+    similar = client.get("/v1/items/item 7/similar?k=4").json()["items"]
+    assert [like["item_id"] for like in similar] == [
+        like.item_id for like in recommender.similar_items("item 7", 4)
+    ]
+
+
+def test_the_tree_of_semantic_ids_leads_to_every_item(client: TestClient) -> None:
+    def walk(prefix: list[int]) -> list[str]:
+        path = "/v1/semantic-ids" + ("/" + "-".join(map(str, prefix)) if prefix else "")
+        node = client.get(path, params={"page_size": 100}).json()
+        assert node["prefix"] == prefix
+        for item in node["items"]:
+            assert item["semantic_id"][: len(prefix)] == prefix
+        assert len(node["items"]) == node["n_items"]
+        sizes = [child["n_items"] for child in node["children"]]
+        assert sizes == sorted(sizes, reverse=True)
+        if not node["children"]:
+            return [item["item_id"] for item in node["items"]]
+        below = [item_id for child in node["children"] for item_id in walk([*prefix, child["code"]])]
+        assert len(below) == node["n_items"] == sum(sizes)
+        return below
+
+    assert sorted(walk([])) == sorted(items(*range(N_ITEMS)))
+
+
+BODIES = [
+    (b"", 422),
+    (b"{", 400),
+    (b"\xff\xfe", 400),
+    (b"[" * 100_000, 400),
+    (b'{"history":' * 50_000, 400),
+    (b'{"history": ' + b"[" * 500 + b"]" * 500 + b"}", 422),
+    (b"null", 422),
+    (b"[]", 422),
+    (b'"x"', 422),
+    (b"{}", 422),
+    (b'{"history": null}', 422),
+    (b'{"history": [], "histories": []}', 422),
+    (b'{"history": "item 1"}', 422),
+    (b'{"history": [1]}', 422),
+    (b'{"history": [NaN]}', 422),
+    (b'{"history": [], "k": NaN}', 422),
+    (b'{"history": [], "k": Infinity}', 422),
+    (b'{"history": [], "k": 1e400}', 422),
+    (b'{"history": [], "k": 0}', 422),
+    (b'{"history": [], "k": 101}', 422),
+    (b'{"history": [], "k": ' + b"9" * 4000 + b"}", 422),
+    (b'{"history": [], "k": ' + b"9" * 100_000 + b"}", 400),
+    (b'{"history": [], "k": "10"}', 422),
+    (b'{"history": [], "k": true}', 422),
+    (b'{"history": [], "max_per_code": 0}', 422),
+    (b'{"history": [], "unknown": "ignore"}', 422),
+    (b'{"history": [], "explain": 1}', 422),
+    (b'{"history": [], "colour": 1}', 422),
+    (b'{"history": [], "' + b"c" * 900_000 + b'": 1}', 422),
+    (b'{"history": ["\\ud800"]}', 422),
+    (b'{"history": ["\\u0000"]}', 422),
+    (b'{"history": ["' + b"x" * 1_000_000 + b'"]}', 422),
+    (b'{"history": ["../../etc/passwd"]}', 422),
+    (b'{"history": ["item 1", "item 99"]}', 422),
+    (b'{"history": [], "allow": ["item 99"]}', 422),
+    (b'{"history": [], "block": [[]]}', 422),
+    (b'{"history": [], "model": "\\ud800"}', 422),
+    (b'{"history": [], "model": "other"}', 404),
+]
+
+
+@pytest.mark.parametrize(("body", "status"), BODIES, ids=lambda value: str(value)[:40])
+def test_bad_bodies_are_refused_in_a_sentence(client: TestClient, body: bytes, status: int) -> None:
+    response = client.post(RECOMMEND, content=body, headers={"Content-Type": "application/json"})
+    assert response.status_code == status, response.text
+    refused(response, status, response.json()["error"]["code"])
+
+
+@pytest.mark.parametrize(
+    ("path", "status", "code"),
+    [
+        ("/v1/items/nope", 404, "unknown_item"),
+        ("/v1/items/nope/similar", 404, "unknown_item"),
+        ("/v1/items/" + "x" * 5000, 422, "invalid_request"),
+        ("/v1/items/..%2f..%2fetc%2fpasswd", 404, "unknown_item"),
+        ("/v1/items/%00%ff", 404, "unknown_item"),
+        ("/v1/items/item%201/similar?k=0", 422, "invalid_request"),
+        ("/v1/items/item%201/similar?k=101", 422, "invalid_request"),
+        ("/v1/items?page=0", 422, "invalid_request"),
+        ("/v1/items?page=nan", 422, "invalid_request"),
+        ("/v1/items?page_size=101", 422, "invalid_request"),
+        ("/v1/items?page=" + "9" * 5000, 422, "invalid_request"),
+        ("/v1/items?query=" + "x" * 201, 422, "invalid_request"),
+        ("/v1/items?model=other", 404, "unknown_model"),
+        ("/v1/semantic-ids/8", 404, "unknown_prefix"),
+        ("/v1/semantic-ids/999999999", 404, "unknown_prefix"),
+        ("/v1/semantic-ids/0-0-0-0-0-0", 404, "unknown_prefix"),
+        ("/v1/semantic-ids/-1", 422, "invalid_request"),
+        ("/v1/semantic-ids/1-", 422, "invalid_request"),
+        ("/v1/semantic-ids/1%0a", 422, "invalid_request"),
+        ("/v1/semantic-ids/..%2f..", 404, "not_found"),
+        ("/v1/semantic-ids/" + "9" * 5000, 422, "invalid_request"),
+        ("/v1/recommendations", 405, "method_not_allowed"),
+        ("/v1/nothing", 404, "not_found"),
+        ("/docs", 404, "not_found"),
+        ("/static/..%2fapp.py", 404, "not_found"),
+        ("/static/../../app.py", 404, "not_found"),
+    ],
+)
+def test_bad_paths_are_refused_in_a_sentence(client: TestClient, path: str, status: int, code: str) -> None:
+    refused(client.get(path), status, code)
+
+
+def test_too_much_is_refused(service: Service) -> None:
+    small = service(max_body=200, max_histories=2, max_history=3)
+    refused(small.post(RECOMMEND, content=b"x" * 201), 413, "too_large", "200 bytes")
+    refused(small.post(RECOMMEND, content=iter([b"x" * 150, b"x" * 150])), 413, "too_large")
+    refused(small.post(RECOMMEND, json={"histories": [[], [], []]}), 422, "too_many_histories", "2 are")
+    refused(small.post(RECOMMEND, json={"history": items(1, 1, 1, 1)}), 422, "long_history", "3 are")
+    assert small.post(RECOMMEND, json={"histories": [items(1, 1, 1), []]}).status_code == 200
+
+
+def test_every_answer_has_its_id_and_the_headers_of_safety(client: TestClient) -> None:
+    for response in (client.get("/healthz"), client.get("/nope"), client.post(RECOMMEND, content=b"{")):
+        assert "default-src 'self'" in response.headers["Content-Security-Policy"]
+        assert "frame-ancestors 'none'" in response.headers["Content-Security-Policy"]
+        assert response.headers["X-Content-Type-Options"] == "nosniff"
+        assert response.headers["Referrer-Policy"] == "no-referrer"
+        assert len(response.headers["X-Request-ID"]) == 16
+    assert client.get("/healthz", headers={"X-Request-ID": "mine-1"}).headers["X-Request-ID"] == "mine-1"
+    forged = client.get("/healthz", headers={"X-Request-ID": 'a" b'}).headers["X-Request-ID"]
+    assert len(forged) == 16
+
+
+def test_tokens_guard_what_is_asked_and_not_the_page_or_health(service: Service) -> None:
+    client = service(tokens=("one", "two"))
+    for path in ("/v1/models", "/metrics"):
+        for headers in ({}, {"Authorization": "Bearer three"}, {"Authorization": "Basic one"}):
+            response = client.get(path, headers=headers)
+            refused(response, 401, "unauthorized", "Bearer")
+            assert response.headers["WWW-Authenticate"] == "Bearer"
+        for token in ("one", "two"):
+            assert client.get(path, headers={"Authorization": f"Bearer {token}"}).status_code == 200
+    assert client.get("/v1/models", headers={"Authorization": b"Bearer \xff\xe4"}).status_code == 401
+    assert client.get("/healthz").status_code == client.get("/readyz").status_code == 200
+
+
+def test_a_key_that_asks_too_often_is_told_when_to_come_again(service: Service) -> None:
+    client = service(rate=0.01, burst=2, tokens=("one", "two"))
+    one, two = ({"Authorization": f"Bearer {token}"} for token in ("one", "two"))
+    statuses = [client.get("/v1/models", headers=one).status_code for _ in range(3)]
+    assert statuses == [200, 200, 429]
+    response = client.get("/v1/models", headers=one)
+    refused(response, 429, "rate_limited")
+    assert 1 <= int(response.headers["Retry-After"]) <= 100
+    assert client.get("/v1/models", headers=two).status_code == 200
+    assert [client.get("/v1/models").status_code for _ in range(3)] == [401, 401, 429]
+    assert client.get("/healthz").status_code == 200
+
+
+def test_other_origins_may_call_only_when_allowed(service: Service) -> None:
+    origin = {"Origin": "https://shop.example"}
+    preflight = origin | {"Access-Control-Request-Method": "POST"}
+    closed = service()
+    assert "Access-Control-Allow-Origin" not in closed.get("/v1/models", headers=origin).headers
+    refused(closed.options(RECOMMEND, headers=preflight), 405, "method_not_allowed")
+    opened = service(allow_origins=("https://shop.example",), tokens=("one",))
+    assert opened.options(RECOMMEND, headers=preflight).status_code == 200
+    allowed = opened.get("/v1/models", headers=origin | {"Authorization": "Bearer one"})
+    assert allowed.headers["Access-Control-Allow-Origin"] == "https://shop.example"
+    other = opened.get("/v1/models", headers={"Origin": "https://evil.example"})
+    assert "Access-Control-Allow-Origin" not in other.headers
+
+
+def test_a_slow_model_refuses_more_than_it_can_queue_and_answers_in_time_or_not_at_all(
+    service: Service, fleet: Fleet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client, hurried = service(), service(timeout=0.05)
+    batcher = fleet.get("bare").batcher
+    go, begun = threading.Event(), threading.Event()
+    answer = batcher._answer
+
+    def slow(*arguments: Any) -> Any:
+        begun.set()
+        assert go.wait(60)
+        return answer(*arguments)
+
+    monkeypatch.setattr(batcher, "_answer", slow)
+    request = {"history": [], "model": "bare"}
+    statuses: list[int] = []
+
+    def ask() -> None:
+        statuses.append(client.post(RECOMMEND, json=request).status_code)
+
+    threads = [threading.Thread(target=ask) for _ in range(5)]
+    threads[0].start()
+    assert begun.wait(60)
+    refused(hurried.post(RECOMMEND, json=request), 504, "timeout", "0.05 s")
+    for thread in threads[1:4]:
+        thread.start()
+    while batcher.waiting < 4:
+        assert not statuses
+    response = client.post(RECOMMEND, json=request)
+    refused(response, 429, "busy")
+    assert int(response.headers["Retry-After"]) >= 1
+    go.set()
+    for thread in threads[:4]:
+        thread.join()
+    assert statuses == [200] * 4
+
+
+def test_a_failure_of_ours_is_a_sentence_and_its_traceback_is_in_the_log(
+    client: TestClient, fleet: Fleet, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def broken(*_: Any) -> None:
+        raise KeyError("secret")
+
+    monkeypatch.setattr(fleet.get().model.browser, "items", broken)
+    monkeypatch.setattr(fleet.get().batcher, "_answer", broken)
+    for request in (("GET", "/v1/items"), ("POST", RECOMMEND)):
+        response = client.request(*request, json={"history": []})
+        refused(response, 500, "internal")
+        assert "secret" not in response.text
+        record = next(record for record in caplog.records if record.exc_info)
+        line = json.loads(JsonFormatter().format(record))
+        assert "KeyError" in line["traceback"]
+        assert line["request_id"] == response.headers["X-Request-ID"]
+        caplog.clear()
+
+
+def test_each_request_is_a_line_of_json_in_the_log(
+    client: TestClient, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.INFO, LOG.name):
+        response = client.post(RECOMMEND, json={"histories": [items(1), []]})
+    (line,) = [
+        json.loads(JsonFormatter().format(record)) for record in caplog.records if record.name == LOG.name
+    ]
+    assert line["message"] == "request"
+    assert line["request_id"] == response.headers["X-Request-ID"]
+    assert (line["method"], line["path"], line["status"]) == ("POST", RECOMMEND, 200)
+    assert (line["model"], line["histories"]) == ("tiny", 2)
+    assert line["ms"] > 0
+    assert "item 1" not in json.dumps(line)
+
+
+def test_metrics_count_by_route_and_not_by_path(service: Service) -> None:
+    client = service()
+    for path in ("/v1/items/item 1", "/v1/items/item 2", "/v1/items/nope", "/nope"):
+        client.get(path)
+    text = client.get("/metrics").text
+    route = 'rqrec_requests_total{method="GET",path="/v1/items/{item_id:path}",status="%d"}'
+    assert f"{route % 200} 2.0" in text
+    assert f"{route % 404} 1.0" in text
+    assert "/nope" not in text
+    assert "rqrec_request_seconds_bucket" in text
+
+
+def test_reloading_needs_the_admin_token(service: Service, fleet: Fleet) -> None:
+    refused(service().post("/admin/reload"), 403, "admin_off", "SIGHUP")
+    client = service(admin_token="boss", tokens=("one",))
+    refused(client.post("/admin/reload"), 401, "unauthorized")
+    refused(client.post("/admin/reload", headers={"Authorization": "Bearer one"}), 401, "unauthorized")
+    before = fleet.get().model
+    answer = client.post("/admin/reload", headers={"Authorization": "Bearer boss"})
+    assert [model["name"] for model in answer.json()["models"]] == ["tiny", "bare"]
+    assert fleet.get().model is not before
+
+
+def test_the_page_is_served_with_types_and_kept_while_it_is_the_same(
+    service: Service, tmp_path: Path
+) -> None:
+    (tmp_path / "fonts").mkdir()
+    contents = {"index.html": "<p>", "app.js": "1", "fonts/a.woff2": "f", "odd.xyz": "?"}
+    for name, text in contents.items():
+        (tmp_path / name).write_text(text)
+    client = service(Page(tmp_path))
+    types = (
+        "text/html; charset=utf-8",
+        "text/javascript; charset=utf-8",
+        "font/woff2",
+        "application/octet-stream",
+    )
+    for (name, text), media_type in zip(contents.items(), types, strict=True):
+        response = client.get("/" if name == "index.html" else f"/static/{name}")
+        assert (response.text, response.headers["Content-Type"]) == (text, media_type)
+        assert response.headers["Cache-Control"] == "no-cache"
+        again = client.get(f"/static/{name}", headers={"If-None-Match": response.headers["ETag"]})
+        assert (again.status_code, again.content) == (304, b"")
+    assert client.head("/").status_code == 200
+    bare = service(Page(tmp_path / "nowhere"))
+    refused(bare.get("/"), 404, "not_found")
+    assert bare.get("/v1/models").status_code == 200
+
+
+def test_the_openapi_has_examples_that_work(client: TestClient) -> None:
+    schema = client.get("/openapi.json").json()
+    assert set(schema["paths"]) >= {RECOMMEND, "/v1/items/{item_id}", "/v1/semantic-ids/{prefix}", "/readyz"}
+    examples = schema["components"]["schemas"]["RecommendationRequest"]["examples"]
+    for example in examples:
+        assert client.post(RECOMMEND, json=example | {"unknown": "skip"}).status_code == 200
+
+
+def test_models_are_named_by_their_folders_or_by_name(tmp_path: Path) -> None:
+    assert named(["out/a", "b=out/c"]) == {"a": Path("out/a"), "b": Path("out/c")}
+    odd = tmp_path / "x=y"
+    odd.mkdir()
+    assert named([str(odd)]) == {"x=y": odd}
+    with pytest.raises(ValueError, match=r"Two models are named 'a'.*other=there/a"):
+        named(["out/a", "there/a"])
