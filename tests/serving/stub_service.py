@@ -81,7 +81,7 @@ class Catalogue:
         level = len(prefix)
         below = [place for place, codes in enumerate(self.codes) if codes[:level] == prefix]
         if not below:
-            raise MissingError(f"No item's semantic ID starts with {'-'.join(map(str, prefix))}.")
+            raise MissingError("No semantic ID starts with these codes: try a shorter prefix.")
         groups: dict[int, list[int]] = {}
         if level < len(self.level_sizes):
             for place in below:
