@@ -1,0 +1,70 @@
+/** Cells as an SVG treemap that a mouse, a finger and a keyboard can use. */
+
+import { element, svg } from "./dom.js";
+import { neighbour, squarify } from "./treemap.js";
+
+const LINE = 17; // px
+const ZOOM_MS = 280;
+
+/**
+ * The map of `cells`: {size, label, detail, spoken, hue, marked, pick}. `out` goes one level up (Escape, Backspace).
+ * `pick` gets the rectangle of its cell, so that the next map can grow out of it.
+ */
+export function drawMap(cells, width, height, label, out) {
+  const rectangles = squarify(cells.map((cell) => cell.size), width, height);
+  const nodes = cells.map((cell, i) => drawCell(cell, rectangles[i], i));
+  nodes.forEach((node, i) => {
+    node.addEventListener("click", () => cells[i].pick(rectangles[i]));
+    node.addEventListener("keydown", (event) => {
+      if (event.altKey || event.ctrlKey || event.metaKey) return; // the browser's own
+      if (event.key.startsWith("Arrow")) focus(neighbour(rectangles, i, event.key));
+      else if (event.key === "Home") focus(0);
+      else if (event.key === "End") focus(nodes.length - 1);
+      else if (event.key === "Enter" || event.key === " ") cells[i].pick(rectangles[i]);
+      else if (event.key === "Escape" || event.key === "Backspace") out();
+      else return;
+      event.preventDefault();
+    });
+    node.addEventListener("focus", () => {
+      for (const other of nodes) other.setAttribute("tabindex", other === node ? "0" : "-1");
+    });
+  });
+  const focus = (i) => nodes[i].focus();
+  return svg(
+    "svg",
+    { class: "map", viewBox: `0 0 ${width} ${height}`, height, role: "group", "aria-label": label },
+    ...nodes,
+  );
+}
+
+/** Lets a fresh map grow out of the rectangle that was opened; people who asked for less motion see no motion. */
+export function growFrom(map, rectangle, width, height) {
+  if (!rectangle || matchMedia("(prefers-reduced-motion: reduce)").matches) return;
+  const { x, y, width: w, height: h } = rectangle;
+  const start = `translate(${x}px, ${y}px) scale(${w / width}, ${h / height})`;
+  map.animate(
+    [{ transform: start, opacity: 0.3 }, { transform: "none", opacity: 1 }],
+    { duration: ZOOM_MS, easing: "cubic-bezier(0.2, 0, 0, 1)" },
+  );
+}
+
+function drawCell(cell, { x, y, width, height }, place) {
+  const lines = Math.floor((height - 10) / LINE);
+  const roomy = width >= 34 && lines >= 1;
+  const texts = [element("strong", {}, cell.label)];
+  if (cell.marked) texts.push(element("span", { class: "mark", "aria-hidden": "true" }, "★"));
+  if (cell.detail && width >= 64 && lines >= 2) texts.push(element("span", { class: "detail" }, cell.detail));
+  const vars = { hue: cell.hue, lines: Math.max(1, lines - 1), all: Math.max(1, lines) };
+  const face = element("div", { class: "face", vars }, roomy ? texts : []);
+  return svg(
+    "g",
+    {
+      class: cell.detail ? "cell" : "cell leaf",
+      role: "button",
+      tabindex: place === 0 ? "0" : "-1",
+      "aria-label": cell.spoken,
+    },
+    svg("title", {}, cell.spoken),
+    svg("foreignObject", { x, y, width, height }, face),
+  );
+}

@@ -1,0 +1,208 @@
+/** The tree of semantic IDs, one prefix at a time: its codes as a map or a list, its typical words, its items. */
+
+import * as api from "./api.js";
+import { announce, button, byId, element, loading, notice } from "./dom.js";
+import { drawMap, growFrom } from "./map.js";
+import { learn } from "./titles.js";
+import { fitting } from "./treemap.js";
+import { count, hue } from "./words.js";
+
+const PAGE_SIZE = 24;
+const SMALLEST = 26 * 26; // px², of a code on the map: what a finger can hit
+const CODES = ".cell, .code-row";
+
+/** `openPrefix(codes)`, `setView("map" | "list")`, `open(id)` and `add(item)` are what people can do here. */
+export function createTree({ openPrefix, setView, open, add }) {
+  const section = byId("tree");
+  const place = byId("node");
+  const newest = api.newestOnly();
+  let asked = null;
+  let node = null; // the answer on display
+  let view = "map";
+  let model = null;
+  let recommended = [];
+  let opened = null; // the rectangle that the next map grows out of
+  byId("as-map").addEventListener("click", () => setView("map"));
+  byId("as-list").addEventListener("click", () => setView("list"));
+
+  async function ask(prefix) {
+    const hadFocus = section.contains(document.activeElement);
+    drawCrumbs(prefix);
+    section.setAttribute("aria-busy", "true");
+    if (!node) place.replaceChildren(loading(6));
+    try {
+      node = await newest((signal) => api.node(prefix, 1, PAGE_SIZE, model, signal));
+      learn(node.items);
+      draw();
+      if (hadFocus) place.querySelector(CODES)?.focus();
+      announce(`${prefix.length ? `Prefix ${prefix.join("-")}` : "All codes"}: ${count(node.n_items, "item")}`);
+    } catch (error) {
+      asked = node = opened = null;
+      place.replaceChildren(notice(error.message, button("Try again", () => ask(prefix))));
+    }
+    section.removeAttribute("aria-busy");
+  }
+
+  function drawCrumbs(prefix) {
+    const crumb = (depth) => {
+      const here = depth === prefix.length;
+      const label = depth ? String(prefix[depth - 1]) : "All items";
+      return element(
+        "li",
+        {},
+        here
+          ? element("span", { "aria-current": "location" }, label)
+          : button(label, () => openPrefix(prefix.slice(0, depth)), { class: "plain" }),
+      );
+    };
+    byId("crumbs").replaceChildren(...Array.from({ length: prefix.length + 1 }, (_, depth) => crumb(depth)));
+  }
+
+  function draw() {
+    byId("as-map").setAttribute("aria-pressed", String(view === "map"));
+    byId("as-list").setAttribute("aria-pressed", String(view === "list"));
+    if (!node) return;
+    const about = [count(node.n_items, "item"), node.words.join(", ")].filter(Boolean).join(" · ");
+    place.replaceChildren(
+      element("p", { class: "about" }, about),
+      element("div", { class: "codes-box", hidden: node.children.length === 0 }),
+      element("h3", {}, node.prefix.length ? `Items below ${node.prefix.join("-")}` : "Items of the catalogue"),
+      itemList(),
+    );
+    drawCodes();
+  }
+
+  function drawCodes() {
+    const box = place.querySelector(".codes-box");
+    if (!box || box.hidden) return;
+    const focused = [...box.querySelectorAll(CODES)].indexOf(document.activeElement);
+    if (view === "list") box.replaceChildren(codeList());
+    else drawMapIn(box);
+    if (focused >= 0) box.querySelectorAll(CODES)[focused]?.focus();
+  }
+
+  function drawMapIn(box) {
+    const width = Math.floor(box.clientWidth);
+    const height = Math.round(Math.min(60 + 36 * node.children.length, 520, Math.max(360, width / 2)));
+    const sizes = node.children.map((child) => child.n_items);
+    const kept = fitting(sizes, width * height, SMALLEST);
+    const cells = node.children.slice(0, kept).map(cellOf);
+    if (kept < sizes.length) cells.push(restCell(sizes.length - kept, sizes[kept - 1]));
+    const map = drawMap(cells, width, height, "Codes; arrow keys move, Enter opens, Escape goes up", up);
+    box.replaceChildren(map);
+    growFrom(map, opened, width, height);
+    opened = null;
+  }
+
+  function cellOf(child) {
+    const level = node.prefix.length;
+    const prefix = [...node.prefix, child.code];
+    const stars = recommended.filter((item) => prefix.every((code, i) => item.semantic_id[i] === code)).length;
+    const marks = stars ? `, ${count(stars, "recommendation")}` : "";
+    const shared = { size: child.n_items, hue: hue(child.code, level), marked: stars > 0 };
+    const only = child.n_items === 1 && node.items.find((item) => item.semantic_id[level] === child.code);
+    if (only) {
+      const title = only.title || only.item_id;
+      const spoken = `${title}, code ${child.code}${marks}`;
+      return { ...shared, label: title, spoken, pick: () => open(only.item_id) };
+    }
+    const words = child.words.join(", ");
+    const pick = (rectangle) => {
+      opened = rectangle;
+      openPrefix(prefix);
+    };
+    const spoken = `Code ${child.code}: ${[count(child.n_items, "item"), words].filter(Boolean).join(", ")}${marks}`;
+    return { ...shared, label: String(child.code), detail: words, spoken, pick };
+  }
+
+  function restCell(left, size) {
+    const label = `${left} more`;
+    const spoken = `${count(left, "more code")}, as a list`;
+    return { size, hue: 0, label, spoken, pick: () => setView("list") };
+  }
+
+  function codeList() {
+    const rows = node.children.map((child) => {
+      const { label, detail, hue: color, marked, pick } = cellOf(child);
+      return element(
+        "li",
+        {},
+        element(
+          "button",
+          { type: "button", class: "code-row", onclick: () => pick(null) },
+          element("span", { class: "code", vars: { hue: color } }, String(child.code)),
+          element("span", { class: "grow" }, detail === undefined ? label : detail || "no typical words"),
+          marked ? element("span", { class: "mark", title: "recommended" }, "★") : "",
+          element("span", { class: "faint" }, count(child.n_items, "item")),
+        ),
+      );
+    });
+    return element("ul", { class: "codes-list", "aria-label": "Codes" }, rows);
+  }
+
+  function itemList() {
+    const list = element("ul", { class: "items", "aria-label": "Items" }, node.items.map(itemRow));
+    const more = button("Show more items", () => nextPage(list, more), { class: "plain" });
+    more.hidden = node.items.length >= node.n_items;
+    return element("div", {}, list, more);
+  }
+
+  async function nextPage(list, more) {
+    more.disabled = true;
+    try {
+      const { prefix, page } = node;
+      const answer = await newest((signal) => api.node(prefix, page + 1, PAGE_SIZE, model, signal));
+      learn(answer.items);
+      node = { ...answer, items: [...node.items, ...answer.items] };
+      const rows = answer.items.map(itemRow);
+      list.append(...rows);
+      rows[0]?.querySelector("button").focus();
+      more.hidden = answer.items.length === 0 || node.items.length >= node.n_items;
+    } catch (error) {
+      list.after(notice(error.message));
+    }
+    more.disabled = false;
+  }
+
+  function itemRow(item) {
+    const title = item.title || item.item_id;
+    return element(
+      "li",
+      {},
+      button(title, () => open(item.item_id), { class: "plain" }),
+      button("+", () => add(item), { class: "add", "aria-label": `Add ${title} to the history` }),
+    );
+  }
+
+  function up() {
+    if (node.prefix.length) openPrefix(node.prefix.slice(0, -1));
+  }
+
+  let lastWidth = 0;
+  new ResizeObserver(() => {
+    if (view !== "map" || place.clientWidth === lastWidth) return;
+    lastWidth = place.clientWidth;
+    drawCodes();
+  }).observe(place);
+
+  return {
+    /** Shows a prefix of a model's tree. */
+    show(prefix, newView, newModel) {
+      const redraw = newView !== view;
+      view = newView;
+      model = newModel;
+      const question = JSON.stringify([prefix, model]);
+      if (question !== asked) {
+        asked = question;
+        ask(prefix);
+      }
+      if (redraw || !node) draw();
+    },
+
+    /** Marks the codes that lead to these items. */
+    mark(items) {
+      recommended = items;
+      if (node) drawCodes();
+    },
+  };
+}

@@ -1,0 +1,22 @@
+/** Numbers and names as people read them. */
+
+/** 0.0234 -> "2.3 %": two digits that count, whatever the size. */
+export function percent(probability) {
+  const value = 100 * probability;
+  if (value >= 99.95) return "100 %";
+  if (value < 1e-6) return "< 0.000001 %";
+  const decimals = Math.min(8, Math.max(0, 1 - Math.floor(Math.log10(value))));
+  return `${value.toFixed(decimals)} %`;
+}
+
+/** -3.7 -> "−3.70", with a minus sign and not a hyphen. */
+export const logProbability = (score) => score.toFixed(2).replace("-", "−");
+
+/** 1, "item" -> "1 item"; 1682, "item" -> "1,682 items". */
+export const count = (n, noun) => `${n.toLocaleString("en")} ${noun}${n === 1 ? "" : "s"}`;
+
+/** "decoder_only" -> "decoder-only". */
+export const architecture = (name) => name.replaceAll("_", "-");
+
+/** A hue in degrees for a code of a level, far from those of the codes beside it. */
+export const hue = (code, level) => ((code * 137.508 + level * 67) % 360).toFixed(0);

@@ -1,0 +1,568 @@
+"""What people do on the service's page, in a real browser."""
+
+import json
+import re
+from collections.abc import Iterator
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import pytest
+
+pytest.importorskip("playwright", reason="playwright is not installed: pip install -r requirements-dev.txt")
+
+from playwright.sync_api import Browser, Locator, Page, Request, Route, expect, sync_playwright
+
+from rqrec import Recommender
+from tests.serving.stub_service import serve_stub
+from tests.tiny import train_tiny
+
+CHROMIUM = Path("/usr/bin/chromium")
+PATIENCE_MS = 60_000
+LIGHT_AND_DARK = pytest.mark.parametrize("scheme", ["light", "dark"])
+HOSTILE = "<img src=x onerror=\"document.title='owned'\"><b>&amp;</b> "
+
+
+def serve(runs: dict[str, Path]) -> AbstractContextManager[str]:
+    """The address of a service over these runs, the first of them the default."""
+    return serve_stub(runs)
+
+
+@pytest.fixture(scope="module")
+def other_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    run = tmp_path_factory.mktemp("other") / "run"
+    train_tiny(run, seed=1, iterations=20, name="hierarchical")
+    return run
+
+
+@pytest.fixture(scope="module")
+def address(tiny_run: Path, other_run: Path) -> Iterator[str]:
+    with serve({"main": tiny_run, "other": other_run}) as address:
+        yield address
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    if not CHROMIUM.exists():
+        pytest.skip(f"There is no {CHROMIUM}: apt-get install chromium.")
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        yield browser
+        browser.close()
+
+
+class Visitor:
+    """Opens the page, and hears everything that goes wrong on it."""
+
+    def __init__(self, browser: Browser, address: str) -> None:
+        self._browser = browser
+        self._address = address
+        self.complaints: list[str] = []
+
+    def page(self, **context: Any) -> Page:
+        """A blank page in a context of its own."""
+        page = self._browser.new_context(reduced_motion="reduce", **context).new_page()
+        page.set_default_timeout(PATIENCE_MS)
+        page.on("console", lambda message: message.type == "error" and self.complaints.append(message.text))
+        page.on("pageerror", lambda error: self.complaints.append(str(error)))
+        page.on("request", self._hears_of)
+        return page
+
+    def open(self, query: str = "", **context: Any) -> Page:
+        page = self.page(**context)
+        self.go(page, query)
+        return page
+
+    def go(self, page: Page, query: str = "") -> None:
+        page.goto(f"{self._address}/{query}")
+
+    def _hears_of(self, request: Request) -> None:
+        if urlsplit(request.url).netloc != urlsplit(self._address).netloc:
+            self.complaints.append(f"A request to another host: {request.url}")
+
+
+@pytest.fixture
+def careless(browser: Browser, address: str) -> Iterator[Visitor]:
+    """For tests that make things go wrong."""
+    yield Visitor(browser, address)
+    for context in browser.contexts:
+        context.close()
+
+
+@pytest.fixture
+def visitor(careless: Visitor) -> Iterator[Visitor]:
+    """Nothing may go wrong: no errors on the console (a breach of the content policy is one), no other hosts."""
+    yield careless
+    assert careless.complaints == []
+
+
+expect.set_options(timeout=PATIENCE_MS)
+
+
+def recommended(page: Page) -> Locator:
+    return page.locator("#recommendations .card .title")
+
+
+def chips(page: Page) -> Locator:
+    return page.locator(".chip .plain")
+
+
+def cells(page: Page) -> Locator:
+    return page.locator("#node .cell")
+
+
+def options(page: Page) -> Locator:
+    return page.get_by_role("listbox", name="Items found").get_by_role("option")
+
+
+def crumb(page: Page) -> Locator:
+    return page.locator("#crumbs [aria-current]")
+
+
+def titles(run: Path, history: list[str], k: int = 10) -> list[str]:
+    return [item.title for item in Recommender.load(run).recommend([history], k=k)[0]]
+
+
+def search_for(page: Page, words: str) -> None:
+    page.get_by_role("combobox", name="Add an item").press_sequentially(words)
+    expect(options(page).first).to_be_visible()
+
+
+def settled(page: Page) -> None:
+    """Waits until nothing is on its way."""
+    expect(page.locator("[aria-busy=true], .loading")).to_have_count(0)
+
+
+def test_search_pick_and_be_recommended_by_keyboard_alone(visitor: Visitor, tiny_run: Path) -> None:
+    page = visitor.open()
+    search_for(page, "Title 1")
+    expect(options(page).first).to_have_attribute("aria-selected", "true")
+    second = options(page).nth(1).locator("span").first.inner_text()
+    page.keyboard.press("ArrowDown")
+    box = page.get_by_role("combobox", name="Add an item")
+    expect(box).to_have_attribute("aria-activedescendant", "found-1")
+    page.keyboard.press("Enter")
+    expect(chips(page)).to_have_text([second])
+    expect(options(page)).to_have_count(0)
+    expect(box).to_be_focused()
+    item_id = second.replace("Title", "item")
+    expect(recommended(page)).to_have_text(titles(tiny_run, [item_id]))
+    assert page.url.endswith(f"?history={item_id.replace(' ', '+')}")
+
+
+def test_escape_closes_the_search_and_then_empties_it(visitor: Visitor) -> None:
+    page = visitor.open()
+    search_for(page, "Title 2")
+    box = page.get_by_role("combobox", name="Add an item")
+    page.keyboard.press("Escape")
+    expect(box).to_have_attribute("aria-expanded", "false")
+    expect(box).to_have_value("Title 2")
+    page.keyboard.press("Escape")
+    expect(box).to_have_value("")
+    box.press_sequentially("zebra")
+    expect(page.get_by_text("No title has words that start with “zebra”.").first).to_be_visible()
+
+
+def test_typing_asks_once_and_not_for_every_letter(visitor: Visitor) -> None:
+    page = visitor.open()
+    asked = []
+    page.on("request", lambda request: "query=" in request.url and asked.append(request.url))
+    page.evaluate(
+        """() => {
+            const box = document.getElementById("search");
+            for (const text of ["T", "Ti", "Tit", "Title 3"]) {
+                box.value = text;
+                box.dispatchEvent(new Event("input"));
+            }
+        }"""
+    )
+    expect(options(page).first).to_be_visible()
+    assert [url.split("query=")[1].split("&")[0] for url in asked] == ["Title+3"]
+
+
+def test_scores_are_probabilities_and_log_probabilities(visitor: Visitor, tiny_run: Path) -> None:
+    page = visitor.open("?history=item+8&history=item+9")
+    best = Recommender.load(tiny_run).recommend([["item 8", "item 9"]], k=1)[0][0]
+    first = page.locator(".card").first
+    expect(first).to_contain_text(
+        f"log-probability {best.score:.2f}".replace("-", "−").replace("log−", "log-")
+    )
+    percent = float(first.locator("strong").inner_text().removesuffix(" %"))
+    assert percent == pytest.approx(100 * 2.718281828**best.score, rel=0.06)
+    expect(first.locator(".codes button")).to_have_text([str(code) for code in best.semantic_id])
+
+
+def test_why_shows_each_code_with_its_probability_and_neighbours(visitor: Visitor, tiny_run: Path) -> None:
+    page = visitor.open("?history=item+8&history=item+9")
+    recommender = Recommender.load(tiny_run)
+    best = recommender.recommend([["item 8", "item 9"]], k=1)[0][0]
+    steps = recommender.explain(["item 8", "item 9"], best.item_id).path
+    why = page.get_by_role("button", name=f"Why {best.title}")
+    why.click()
+    expect(why).to_have_attribute("aria-expanded", "true")
+    rows = page.locator(".path li")
+    expect(rows).to_have_count(len(steps))
+    for place, step in enumerate(steps):
+        row = rows.nth(place)
+        expect(row.locator(".code")).to_have_text(str(step.code))
+        share = row.locator(".bar").evaluate("bar => getComputedStyle(bar).getPropertyValue('--share')")
+        assert float(share) == pytest.approx(step.probability, abs=1e-4)
+        neighbours = [other.replace("item", "Title") for other in step.others]
+        expect(row.locator(".beside button")).to_have_text(neighbours)
+    rows.first.locator(".code").click()
+    expect(crumb(page)).to_have_text(str(best.semantic_id[0]))
+
+
+def test_a_sample_user_brings_a_history_which_can_be_changed(visitor: Visitor) -> None:
+    page = visitor.open()
+    user = page.get_by_role("group", name="Sample users").get_by_role("button").nth(2)
+    name = user.inner_text()
+    user.click()
+    expect(user).to_have_attribute("aria-pressed", "true")
+    expect(user).to_be_focused()
+    assert page.url.endswith("?user=" + name.replace(" ", "+"))
+    before = chips(page).all_inner_texts()
+    assert len(before) >= 4
+    page.get_by_role("button", name=f"Remove {before[0]}", exact=True).click()
+    expect(chips(page)).to_have_text(before[1:])
+    expect(user).to_have_attribute("aria-pressed", "false")
+    assert page.url.count("history=") == len(before) - 1
+    page.get_by_role("button", name="Clear").click()
+    expect(page.get_by_text("Nothing yet.")).to_be_visible()
+    expect(page.get_by_text("Without a history")).to_be_visible()
+    expect(recommended(page)).to_have_count(10)
+
+
+def test_recommendations_and_items_of_the_tree_join_the_history(visitor: Visitor) -> None:
+    page = visitor.open("?history=item+8")
+    best = recommended(page).first.inner_text()
+    page.get_by_role("button", name=f"Add {best} to the history", exact=True).first.click()
+    expect(chips(page)).to_have_text([best, "Title 8"])
+    page.locator("#tree").get_by_role("button", name="Add Title 0 to the history", exact=True).click()
+    expect(chips(page)).to_have_text(["Title 0", best, "Title 8"])
+
+
+def test_the_tree_zooms_by_mouse(visitor: Visitor) -> None:
+    page = visitor.open()
+    code = cells(page).first.locator("strong").inner_text()
+    below = page.evaluate(f"() => fetch('v1/semantic-ids/{code}').then(answer => answer.json())")
+    cells(page).first.click()
+    expect(crumb(page)).to_have_text(code)
+    expect(cells(page)).to_have_count(len(below["children"]))
+    expect(page.locator("#node .items li")).to_have_count(below["n_items"])
+    assert f"prefix={code}" in page.url
+    page.locator("#crumbs").get_by_role("button", name="All items").click()
+    expect(crumb(page)).to_have_text("All items")
+
+
+def test_the_tree_zooms_by_keyboard_down_to_an_item(visitor: Visitor) -> None:
+    page = visitor.open()
+    cells(page).first.focus()
+    page.keyboard.press("ArrowRight")
+    expect(cells(page).first).not_to_be_focused()
+    expect(page.locator("#node .cell:focus")).to_have_count(1)
+    page.keyboard.press("Home")
+    depth = 1
+    while "Code" in cells(page).first.get_attribute("aria-label"):
+        page.keyboard.press("Enter")
+        settled(page)
+        depth += 1
+        expect(page.locator("#crumbs li")).to_have_count(depth)
+        expect(cells(page).first).to_be_focused()
+    assert depth > 1
+    page.keyboard.press("Enter")
+    expect(page.get_by_role("dialog")).to_be_visible()
+    page.keyboard.press("Escape")
+    expect(page.get_by_role("dialog")).to_be_hidden()
+    expect(cells(page).first).to_be_focused()
+    page.keyboard.press("Escape")
+    expect(page.locator("#crumbs li")).to_have_count(depth - 1)
+    expect(cells(page).first).to_be_focused()
+
+
+def test_the_tree_is_a_list_too(visitor: Visitor) -> None:
+    page = visitor.open()
+    settled(page)
+    n_codes = cells(page).count()
+    page.get_by_role("button", name="List", exact=True).click()
+    rows = page.get_by_role("list", name="Codes").get_by_role("button")
+    expect(rows).to_have_count(n_codes)
+    assert "view=list" in page.url
+    rows.first.focus()
+    page.keyboard.press("Enter")
+    expect(page.locator("#crumbs li")).to_have_count(2)
+    expect(rows.first).to_be_focused()
+
+
+def test_all_items_of_a_prefix_can_be_paged_through(visitor: Visitor) -> None:
+    page = visitor.open()
+    listed = page.locator("#node .items li")
+    expect(listed).to_have_count(24)
+    page.get_by_role("button", name="Show more items").click()
+    expect(listed).to_have_count(48)
+    expect(page.get_by_role("button", name="Show more items")).to_be_hidden()
+    assert len(set(listed.all_inner_texts())) == 48
+
+
+def test_an_item_opens_with_its_text_codes_and_likes(visitor: Visitor) -> None:
+    page = visitor.open("?item=item+9")
+    dialog = page.get_by_role("dialog", name="Title 9")
+    expect(dialog.locator(".codes button").first).to_be_visible()
+    expect(dialog.locator(".items li")).to_have_count(6)
+    other = dialog.locator(".items button").first
+    title = other.inner_text()
+    other.click()
+    expect(page.get_by_role("dialog", name=title)).to_be_visible()
+    page.get_by_role("button", name="Add to the history").click()
+    expect(page.get_by_role("dialog")).to_be_hidden()
+    expect(chips(page)).to_have_text([title])
+
+
+def test_switching_the_model_and_k(visitor: Visitor, tiny_run: Path, other_run: Path) -> None:
+    page = visitor.open("?history=item+8&history=item+9")
+    expect(page.locator("#model-facts")).to_contain_text("decoder-only")
+    expect(recommended(page)).to_have_text(titles(tiny_run, ["item 8", "item 9"]))
+    page.get_by_label("Model").select_option("other")
+    expect(recommended(page)).to_have_text(titles(other_run, ["item 8", "item 9"]))
+    expect(page.locator("#model-facts")).to_contain_text("hierarchical")
+    page.get_by_label("Show", exact=True).select_option("20")
+    expect(recommended(page)).to_have_text(titles(other_run, ["item 8", "item 9"], k=20))
+    assert "k=20" in page.url
+    assert "model=other" in page.url
+
+
+def test_an_address_can_be_shared_and_the_back_button_works(visitor: Visitor) -> None:
+    page = visitor.open()
+    search_for(page, "Title 30")
+    page.keyboard.press("Enter")
+    expect(chips(page)).to_have_text(["Title 30"])
+    page.get_by_label("Show", exact=True).select_option("5")
+    expect(recommended(page)).to_have_count(5)
+    cells(page).first.click()
+    settled(page)
+    shown = [page.locator(part).inner_text() for part in ("#picked", "#recommendations", "#node")]
+
+    again = visitor.open(page.url.rpartition("/")[2])
+    expect(again.locator("#crumbs li")).to_have_count(2)
+    expect(recommended(again)).to_have_count(5)
+    expect(chips(again)).to_have_text(["Title 30"])
+    settled(again)
+    assert [again.locator(p).inner_text() for p in ("#picked", "#recommendations", "#node")] == shown
+
+    page.go_back()
+    expect(page.locator("#crumbs li")).to_have_count(1)
+    page.go_back()
+    expect(recommended(page)).to_have_count(10)
+    page.go_back()
+    expect(page.get_by_text("Nothing yet.")).to_be_visible()
+    page.go_forward()
+    expect(chips(page)).to_have_text(["Title 30"])
+
+
+def with_titles(prefix: str, page: Page) -> None:
+    """Puts a prefix before every title that the service sends."""
+
+    def change(route: Route) -> None:
+        answer = route.fetch()
+        route.fulfill(
+            response=answer, body=answer.text().replace('"Title ', json.dumps(prefix)[:-1] + "Title ")
+        )
+
+    page.route("**/v1/**", change)
+
+
+def test_titles_are_text_whatever_they_hold(visitor: Visitor) -> None:
+    page = visitor.page()
+    with_titles(HOSTILE, page)
+    visitor.go(page, "?history=item+8&item=item+9")
+    expect(page.get_by_role("dialog").locator(".items li").first).to_contain_text(HOSTILE)
+    page.keyboard.press("Escape")
+    expect(chips(page)).to_have_text([f"{HOSTILE}Title 8"])
+    page.locator(".card").first.get_by_role("button", name="Why").click()
+    expect(page.locator(".path li").first).to_be_visible()
+    search_for(page, "Title")
+    expect(options(page).first).to_contain_text(HOSTILE)
+    expect(page.locator("#node .items li").first).to_contain_text(HOSTILE)
+    assert page.locator("img").count() == 1  # the page's own
+    assert page.title() == "rqrec"
+
+
+@pytest.mark.parametrize("prefix", ["", "Unbreakable" * 30])
+def test_a_phone_never_scrolls_sideways(visitor: Visitor, prefix: str) -> None:
+    page = visitor.page(viewport={"width": 360, "height": 740}, has_touch=True)
+    with_titles(prefix, page)
+    visitor.go(page, "?history=item+8&history=item+9")
+    page.locator(".card").first.get_by_role("button", name="Why").tap()
+    expect(page.locator(".path li").first).to_be_visible()
+    expect(cells(page).first).to_be_visible()
+
+    def width() -> int:
+        return page.evaluate("document.documentElement.scrollWidth")
+
+    assert width() == 360
+    page.get_by_role("button", name="List", exact=True).tap()
+    expect(page.get_by_role("list", name="Codes")).to_be_visible()
+    search_for(page, "Title")
+    assert width() == 360
+    page.keyboard.press("Escape")
+    recommended(page).first.tap()
+    expect(page.get_by_role("dialog").locator(".items li").first).to_be_visible()
+    assert width() == 360
+    assert page.get_by_role("dialog").evaluate("dialog => dialog.scrollWidth <= dialog.clientWidth")
+
+
+CONTRASTS = """() => {
+    const canvas = new OffscreenCanvas(1, 1).getContext("2d", { willReadFrequently: true });
+    const rgba = (color) => {
+        canvas.clearRect(0, 0, 1, 1);
+        canvas.fillStyle = color;
+        canvas.fillRect(0, 0, 1, 1);
+        return canvas.getImageData(0, 0, 1, 1).data;
+    };
+    const linear = (c) => (c /= 255) <= 0.04045 ? c / 12.92 : ((c + 0.055) / 1.055) ** 2.4;
+    const luminance = ([r, g, b]) => 0.2126 * linear(r) + 0.7152 * linear(g) + 0.0722 * linear(b);
+    const behind = (node) => {
+        for (; node; node = node.parentElement) {
+            const color = rgba(getComputedStyle(node).backgroundColor);
+            if (color[3] === 255) return color;
+        }
+        throw new Error("nothing opaque behind");
+    };
+    const ratio = (color, node) => {
+        const [low, high] = [luminance(rgba(color)), luminance(behind(node))].sort((a, b) => a - b);
+        return (high + 0.05) / (low + 0.05);
+    };
+    const found = [];
+    for (const node of document.body.querySelectorAll("*")) {
+        const says = [...node.childNodes].some((child) => child.nodeType === 3 && child.data.trim());
+        const styles = getComputedStyle(node, node.placeholder ? "::placeholder" : null);
+        if (!node.placeholder && !(says && node.checkVisibility())) continue;
+        found.push([node.placeholder || node.textContent, ratio(styles.color, node)]);
+    }
+    return found;
+}"""
+
+
+@LIGHT_AND_DARK
+def test_every_text_stands_out_from_its_background(careless: Visitor, scheme: str) -> None:
+    page = careless.open("?history=item+8&history=gone", color_scheme=scheme)
+    page.locator(".card").first.get_by_role("button", name="Why").click()
+    expect(page.locator(".path li").first).to_be_visible()
+    expect(page.locator(".notice")).to_be_visible()
+    search_for(page, "Title")
+    settled(page)
+    contrasts = page.evaluate(CONTRASTS)
+    page.keyboard.press("Escape")
+    recommended(page).first.click()
+    expect(page.get_by_role("dialog").locator(".items li").first).to_be_visible()
+    contrasts += page.evaluate(CONTRASTS)
+    assert len(contrasts) > 150
+    assert [(text, ratio) for text, ratio in contrasts if ratio < 4.5] == []
+    page_is_dark = page.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(19, 22, 24)"
+    assert page_is_dark == (scheme == "dark")
+
+
+@pytest.mark.parametrize(("motion", "moves"), [("reduce", 0), ("no-preference", 1)])
+def test_the_map_grows_only_for_people_who_like_motion(visitor: Visitor, motion: str, moves: int) -> None:
+    page = visitor.page()
+    page.emulate_media(reduced_motion=motion)
+    page.add_init_script(
+        "Element.prototype.animate = () => { globalThis.moves = (globalThis.moves ?? 0) + 1; }"
+    )
+    visitor.go(page)
+    cells(page).first.click()
+    expect(page.locator("#crumbs li")).to_have_count(2)
+    settled(page)
+    assert page.evaluate("globalThis.moves ?? 0") == moves
+
+
+def test_ids_that_the_catalogue_lacks_are_named_and_can_be_removed(visitor: Visitor) -> None:
+    page = visitor.page()
+    page.route("**/v1/items/*", lambda route: route.fulfill(json={"item_id": "x", "title": "x"}))
+    visitor.go(page, "?history=gone&history=item+8")
+    expect(page.get_by_text("the catalogue does not have it: gone.")).to_be_visible()
+    expect(recommended(page)).to_have_count(10)
+    page.get_by_role("button", name="Remove from the history").click()
+    expect(page.locator(".notice")).to_have_count(0)
+    expect(page.locator(".chip")).to_have_count(1)
+    assert page.url.endswith("?history=item+8")
+
+
+def test_an_item_or_prefix_that_does_not_exist_is_told_in_words(careless: Visitor) -> None:
+    page = careless.open("?item=nowhere&prefix=7-7-7-7")
+    expect(page.get_by_role("dialog").get_by_role("alert")).to_contain_text("nowhere")
+    page.keyboard.press("Escape")
+    expect(page.get_by_role("dialog")).to_be_hidden()
+    expect(page.locator("#tree").get_by_role("alert")).to_contain_text("starts with")
+    page.locator("#crumbs").get_by_role("button", name="All items").click()
+    expect(cells(page).first).to_be_visible()
+
+
+def test_a_user_that_does_not_exist_is_told_in_words(visitor: Visitor) -> None:
+    page = visitor.open("?user=nobody")
+    expect(page.locator("#history").get_by_role("alert")).to_contain_text("no sample user “nobody”")
+
+
+FAILURES = {
+    "too many": ({"status": 429, "headers": {"Retry-After": "7"}, "body": ""}, "Try again in 7 seconds."),
+    "in its words": ({"status": 422, "json": {"error": {"code": "x", "message": "k is 0."}}}, "k is 0."),
+    "a proxy": ({"status": 502, "body": "<h1>Bad gateway</h1>"}, "The service failed (status 502)."),
+}
+
+
+@pytest.mark.parametrize("failure", FAILURES)
+def test_a_failure_is_told_and_can_be_tried_again(careless: Visitor, failure: str) -> None:
+    answer, words = FAILURES[failure]
+    page = careless.page()
+    page.route("**/v1/recommendations", lambda route: route.fulfill(**answer))
+    careless.go(page, "?history=item+8")
+    alert = page.locator("#recommendations").get_by_role("alert")
+    expect(alert).to_contain_text(words)
+    page.unroute("**/v1/recommendations")
+    alert.get_by_role("button", name="Try again").click()
+    expect(recommended(page)).to_have_count(10)
+    expect(alert).to_have_count(0)
+
+
+def test_being_offline_is_told_in_words(careless: Visitor) -> None:
+    page = careless.open()
+    expect(recommended(page)).to_have_count(10)
+    page.context.set_offline(True)
+    page.get_by_label("Show", exact=True).select_option("20")
+    expect(page.locator("#recommendations").get_by_role("alert")).to_contain_text("You are offline.")
+    page.context.set_offline(False)
+    page.get_by_role("button", name="Try again").click()
+    expect(recommended(page)).to_have_count(20)
+
+
+def test_a_service_that_does_not_answer_at_all(careless: Visitor) -> None:
+    page = careless.page()
+    page.route("**/v1/**", lambda route: route.abort())
+    careless.go(page)
+    expect(page.get_by_role("alert")).to_contain_text("The service does not answer.")
+
+
+def test_a_late_answer_never_replaces_a_newer_one(visitor: Visitor) -> None:
+    page = visitor.page()
+    held: list[Route] = []
+
+    def hold_the_first(route: Route) -> None:
+        if held:
+            route.continue_()
+        else:
+            held.append(route)
+
+    page.route("**/v1/recommendations", hold_the_first)
+    visitor.go(page, "?history=item+8")
+    expect(page.locator("#recommendations .loading")).to_be_visible()
+    page.get_by_label("Show", exact=True).select_option("5")
+    expect(recommended(page)).to_have_count(5)
+    assert [route.request.failure for route in held] == ["net::ERR_ABORTED"]
+
+
+def test_the_policy_forbids_other_hosts_and_inline_code(visitor: Visitor) -> None:
+    page = visitor.page()
+    answer = page.request.get(visitor._address)
+    assert "default-src 'self'" in answer.headers["content-security-policy"]
+    assert not re.search(r"\son\w+=|\sstyle=|<script(?![^>]*\ssrc=)|https?://", answer.text())
