@@ -10,7 +10,7 @@ from rqrec.data.catalog import Catalog
 from rqrec.data.embeddings import EMBEDDINGS_FILE, read_embeddings
 from rqrec.data.ids import IdMap
 from rqrec.data.prepare import Settings, prepare
-from rqrec.data.text import embed_catalog
+from rqrec.data.text import Collaborative, embed_catalog
 
 MOVIELENS = {"ml-100k": "100k", "ml-1m": "1m", "ml-32m": "32m", "ml-latest-small": "latest-small"}
 DATASETS = ("amazon", *MOVIELENS, "custom")
@@ -30,15 +30,18 @@ class Inputs(NamedTuple):
         return IdMap([str(index) for index in np.arange(n_items)])
 
 
-def inputs_of(dataset: str, folder: Path, split: str, encoder: str, *, force: bool = False) -> Inputs:
+def inputs_of(
+    dataset: str, folder: Path, split: str, encoder: str, *, collaborative: int = 0, force: bool = False
+) -> Inputs:
     """Prepare and embed a dataset in `folder/processed`, or find both there.
 
+    `collaborative` is the width of vectors of who took what together that are appended; 0 appends none.
     `folder` holds the raw files, or they are downloaded into it. A custom folder that holds
     `item_embeddings.npy` alone is used as it is. Raises ValueError on an unknown dataset.
     """
     dataset = dataset.lower().replace("_", "-")
     if dataset not in DATASETS:
-        raise ValueError(f"train.dataset is {dataset!r}; allowed are {', '.join(DATASETS)}.")
+        raise ValueError(f"dataset is {dataset!r}; allowed are {', '.join(DATASETS)}.")
     has_log = any(folder.glob("log.*"))
     if dataset == "custom" and not has_log and (folder / EMBEDDINGS_FILE).is_file():
         return Inputs(folder, None)
@@ -48,7 +51,7 @@ def inputs_of(dataset: str, folder: Path, split: str, encoder: str, *, force: bo
         if not has_log:
             raise FileNotFoundError(
                 f"{folder} holds neither {EMBEDDINGS_FILE} (floats [num_items, dim]) nor log.parquet or "
-                f"log.csv (user_id, item_id, timestamp). Put your data there, or set train.dataset_folder."
+                f"log.csv (user_id, item_id, timestamp). Put your data there, or set dataset_folder."
             )
         settings = Settings("custom")
     else:
@@ -56,8 +59,10 @@ def inputs_of(dataset: str, folder: Path, split: str, encoder: str, *, force: bo
     processed = folder / "processed" / (settings.variant or "own")
     prepare(settings, folder, processed / "dataset", force=force)
     own = folder / EMBEDDINGS_FILE if dataset == "custom" and (folder / EMBEDDINGS_FILE).is_file() else None
-    embed_catalog(processed / "dataset", processed / "embeddings", encoder, vectors=own, force=force)
-    return Inputs(processed / "embeddings", processed / "dataset")
+    joined = Collaborative(collaborative) if collaborative else None
+    embeddings = processed / (f"embeddings-collaborative-{collaborative}" if joined else "embeddings")
+    embed_catalog(processed / "dataset", embeddings, encoder, collaborative=joined, vectors=own, force=force)
+    return Inputs(embeddings, processed / "dataset")
 
 
 def describe(dataset: str, split: str) -> str:
