@@ -19,7 +19,7 @@ LAYERS = [
     {"evaluation"},
     {"training"},
     {"serving"},
-    {"scripts", "demo", "demo_report"},
+    {"scripts", "comparison", "demo", "demo_report"},
     {"cli"},
 ]
 

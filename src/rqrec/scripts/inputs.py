@@ -10,7 +10,7 @@ from rqrec.data.catalog import Catalog
 from rqrec.data.embeddings import EMBEDDINGS_FILE, read_embeddings
 from rqrec.data.ids import IdMap
 from rqrec.data.prepare import Settings, prepare
-from rqrec.data.text import embed_catalog
+from rqrec.data.text import Collaborative, embed_catalog
 
 MOVIELENS = {"ml-100k": "100k", "ml-1m": "1m", "ml-32m": "32m", "ml-latest-small": "latest-small"}
 DATASETS = ("amazon", *MOVIELENS, "custom")
@@ -30,9 +30,12 @@ class Inputs(NamedTuple):
         return IdMap([str(index) for index in np.arange(n_items)])
 
 
-def inputs_of(dataset: str, folder: Path, split: str, encoder: str, *, force: bool = False) -> Inputs:
+def inputs_of(
+    dataset: str, folder: Path, split: str, encoder: str, *, collaborative: int = 0, force: bool = False
+) -> Inputs:
     """Prepare and embed a dataset in `folder/processed`, or find both there.
 
+    `collaborative` is the width of vectors of who took what together that are appended; 0 appends none.
     `folder` holds the raw files, or they are downloaded into it. A custom folder that holds
     `item_embeddings.npy` alone is used as it is. Raises ValueError on an unknown dataset.
     """
@@ -41,8 +44,9 @@ def inputs_of(dataset: str, folder: Path, split: str, encoder: str, *, force: bo
     if own is not None and not any(folder.glob("log.*")):
         return Inputs(folder, None)
     prepared = prepared_in(dataset, folder, split, force=force)
-    embeddings = prepared.parent / "embeddings"
-    embed_catalog(prepared, embeddings, encoder, vectors=own, force=force)
+    joined = Collaborative(collaborative) if collaborative else None
+    embeddings = prepared.parent / (f"embeddings-collaborative-{collaborative}" if joined else "embeddings")
+    embed_catalog(prepared, embeddings, encoder, collaborative=joined, vectors=own, force=force)
     return Inputs(embeddings, prepared)
 
 
@@ -58,7 +62,7 @@ def prepared_in(dataset: str, folder: Path, split: str, *, force: bool = False) 
         if not any(folder.glob("log.*")):
             raise FileNotFoundError(
                 f"{folder} holds neither {EMBEDDINGS_FILE} (floats [num_items, dim]) nor log.parquet or "
-                f"log.csv (user_id, item_id, timestamp). Put your data there, or set train.dataset_folder."
+                f"log.csv (user_id, item_id, timestamp). Put your data there, or set dataset_folder."
             )
         settings = Settings("custom")
     else:
@@ -71,7 +75,7 @@ def prepared_in(dataset: str, folder: Path, split: str, *, force: bool = False) 
 def _named(dataset: str) -> str:
     name = dataset.lower().replace("_", "-")
     if name not in DATASETS:
-        raise ValueError(f"train.dataset is {name!r}; allowed are {', '.join(DATASETS)}.")
+        raise ValueError(f"dataset is {name!r}; allowed are {', '.join(DATASETS)}.")
     return name
 
 

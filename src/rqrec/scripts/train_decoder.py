@@ -4,22 +4,20 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
-
-from rqrec.artifact import create, read_manifest
-from rqrec.data.embeddings import embeddings_hash, read_embeddings
+from rqrec.artifact import read_manifest
+from rqrec.data.embeddings import embeddings_hash
 from rqrec.data.text import DEFAULT_MODEL
 from rqrec.progress import say
 from rqrec.retrieval.architectures import architecture as architecture_named
 from rqrec.scripts.hub import check_push, find_vae, push_vae
 from rqrec.scripts.inputs import Inputs, describe, inputs_of
-from rqrec.tokenizer.rqvae import RqVae, RqVaeConfig
 from rqrec.tokenizer.semantic_ids import SemanticIdTable
 from rqrec.tokenizer.tokenize import open_tokenizer, tokenize
 from rqrec.training.checkpoint import Keeping
 from rqrec.training.decoder import train_decoder
 from rqrec.training.loop import LoopSettings
 from rqrec.training.processes import Processes
+from rqrec.training.rqvae import write_untrained
 from rqrec.training.tracking import check_wandb
 
 VAE_NAMES = {"n_cat_features": "n_cat_feats"}  # where a configuration's word is another one than the model's
@@ -195,11 +193,5 @@ def _rqvae(source: str | None, inputs: Inputs, given: dict[str, Any], folder: Pa
                     f"{getattr(config, name, 'none')}. Leave it out: the checkpoint knows it."
                 )
         return find_vae(source, made_from, folder) if opened.kind == "rqvae" else Path(source)
-    torch.manual_seed(seed)
-    vectors = read_embeddings(inputs.embeddings).vectors
-    model = RqVae(RqVaeConfig(**{"input_dim": vectors.shape[1], **given}))
-    model.fit_normalizer(vectors)
-    model.initialize_codebooks(vectors, torch.Generator().manual_seed(seed))
-    with create(folder, "rqvae", settings={"trained": False, "seed": seed}, made_from=made_from) as target:
-        model.save_pretrained(target)
+    write_untrained(inputs.embeddings, folder, given, seed)
     return folder

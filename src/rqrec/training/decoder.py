@@ -40,6 +40,7 @@ class DecoderTask:
     seed: int
     moving_windows: bool = True
     beam_width: int = 10
+    validation_users: int | None = None  # ranked for in a validation, at most; None: all
     selects_on: str | None = field(default="ndcg@10", init=False)
 
     def __post_init__(self) -> None:
@@ -86,10 +87,12 @@ class DecoderTask:
         }
 
     def validate(self) -> Mapping[str, float]:
-        """Item-level metrics on the validation item of each user; every process ranks for some of the users."""
+        """Item-level metrics on the validation items; every process ranks for some of the users."""
         processes = Processes.join()
         retriever = Retriever(self.model, self.table, self.beam_width, self._device)
-        mine = self.split.validation.every(processes.count, processes.rank)
+        everyone = self.split.validation
+        chosen = everyone.every(-(-len(everyone) // (self.validation_users or len(everyone))))
+        mine = chosen.every(processes.count, processes.rank)
         ranks = evaluate(retriever, mine).ranks_C if len(mine) else np.zeros(0, dtype=np.int64)
         return ranking_metrics(np.concatenate(gather_object([ranks])))
 
@@ -112,14 +115,16 @@ def train_decoder(
     batch_size: int,
     moving_windows: bool = True,
     split: str = "leave_one_out",
+    validation_users: int | None = None,
     start_from: Path | None = None,
     keeping: Keeping | None = None,
 ) -> Checkpoint:
     """Train a retrieval model on a dataset's training split and write the artefact of kind "retrieval".
 
-    `batch_size` counts the sequences of all processes. `start_from` is a "retrieval" artefact whose weights
-    are the first ones. `keeping` says where the run is kept until it is finished; its settings and inputs are
-    filled in here.
+    `batch_size` counts the sequences of all processes. With `validation_users` a validation ranks for every
+    n-th user, so many at most and the same ones each time; without, for all. `start_from` is a "retrieval"
+    artefact whose weights are the first ones. `keeping` says where the run is kept until it is finished; its
+    settings and inputs are filled in here.
 
     Raises ValueError where the semantic-ID table was made for another catalogue, or `start_from` is of
     another model.
@@ -135,7 +140,13 @@ def train_decoder(
     torch.manual_seed(settings.seed)
     model = build_model(config)
     task = DecoderTask(
-        model, table, split_named(split)(dataset.sequences), batch_size, settings.seed, moving_windows
+        model,
+        table,
+        split_named(split)(dataset.sequences),
+        batch_size,
+        settings.seed,
+        moving_windows,
+        validation_users=validation_users,
     )
     made_with = {
         "model": {"architecture": name_of(config), **asdict(config)},
@@ -143,6 +154,7 @@ def train_decoder(
         "batch_size": batch_size,
         "moving_windows": moving_windows,
         "split": split,
+        "validation_users": validation_users,
     }
     made_from = {
         "dataset": read_manifest(dataset_folder, "dataset").hash,

@@ -181,6 +181,22 @@ def train_rqvae(
     return model
 
 
+def write_untrained(embeddings_folder: Path, folder: Path, sizes: Mapping[str, Any], seed: int) -> None:
+    """Write an RQ-VAE as it is before training as an artefact of kind "rqvae".
+
+    Its encoder is a random map, and its codebooks are set by k-means on what that gives. `sizes` are of
+    RqVaeConfig; the input dimension is that of the embeddings unless it is among them.
+    """
+    torch.manual_seed(seed)
+    vectors_ND = read_embeddings(embeddings_folder).vectors
+    model = RqVae(RqVaeConfig(**{"input_dim": vectors_ND.shape[1], **sizes}))
+    model.fit_normalizer(vectors_ND)
+    model.initialize_codebooks(vectors_ND, torch.Generator().manual_seed(seed))
+    made_from = {"embeddings": embeddings_hash(embeddings_folder)}
+    with create(folder, "rqvae", settings={"trained": False, "seed": seed}, made_from=made_from) as target:
+        model.save_pretrained(target)
+
+
 def _load_weights(model: RqVae, folder: Path) -> None:
     """The tensors of another RQ-VAE; how gradients pass and what the losses weigh may differ."""
     other = RqVae.from_pretrained(folder)

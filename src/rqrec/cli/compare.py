@@ -1,0 +1,19 @@
+"""The command that compares architectures."""
+
+from rqrec.cli.app import AsJson, Bindings, Configs, app, emit, sentence
+
+
+@app.command(epilog="Example: rqrec compare configs/compare_beauty.gin --gin compare.jobs=2")
+@sentence
+def compare(configs: Configs, bindings: Bindings = [], as_json: AsJson = False) -> None:  # noqa: B006
+    """Train the architectures on trained, untrained and random semantic IDs, on equal terms."""
+    from rqrec.artifact import read_json
+    from rqrec.comparison.summary import lines_of
+    from rqrec.config import configured
+    from rqrec.scripts.compare import RESULTS_FILE
+    from rqrec.scripts.compare import compare as run
+
+    folder = configured({"compare": run}, configs, bindings)["compare"]()
+    results = read_json(folder / RESULTS_FILE)
+    report = str(folder / "report.md")
+    emit({**results, "report": report}, as_json, f"{lines_of(results['summary'])}\n\nReport: {report}")
