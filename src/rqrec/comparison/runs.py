@@ -1,17 +1,18 @@
 """One run of a comparison: a model on semantic IDs, or a baseline; trained, selected on validation, tested once."""
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
 from rqrec.artifact import create, is_current, read_json, read_manifest, write_json
-from rqrec.baselines.popularity import Popularity
+from rqrec.baselines.named import baseline_named
 from rqrec.comparison.places import place_of
 from rqrec.comparison.sizes import TERA, iterations_within, training_flops
 from rqrec.data.dataset import Dataset
+from rqrec.data.embeddings import embeddings_hash, read_embeddings
 from rqrec.data.splits import Cases, Split, leave_one_out
 from rqrec.evaluation.evaluate import ItemRecommender, evaluate
 from rqrec.retrieval.architectures import build_model, name_of
@@ -156,31 +157,30 @@ class ModelRun:
 
 @dataclass(frozen=True)
 class BaselineRun:
-    """A baseline, trained on the same split and judged by the same evaluator."""
+    """A baseline, fitted to the same split and judged by the same evaluator."""
 
     name: str
     dataset: Path
+    embeddings: Path
     root: Path
 
     @property
     def folder(self) -> Path:
         """Where `evaluation` is."""
-        made_from = {"dataset": read_manifest(self.dataset, "dataset").hash}
-        return place_of(self.root / "runs", self.name, {}, made_from)
+        return place_of(self.root / "runs", self.name, {}, self._made_from())
 
     def work(self) -> None:
-        """Train and test."""
-        dataset = Dataset.read(self.dataset)
+        """Fit and test."""
+        dataset, vectors_ND = Dataset.read(self.dataset), read_embeddings(self.embeddings).vectors
         split = leave_one_out(dataset.sequences)
-        recommender = BASELINES[self.name](split, len(dataset.catalog))
+        recommender = baseline_named(self.name, split.train, len(dataset.catalog), vectors_ND)
         validation = evaluate(recommender, split.validation).metrics
         result = {"baseline": self.name, "validation": validation, **_test(recommender, split.test)}
-        _write_result(self.folder, result, {"dataset": read_manifest(self.dataset, "dataset").hash})
+        _write_result(self.folder, result, self._made_from())
 
-
-BASELINES: dict[str, Callable[[Split, int], ItemRecommender]] = {
-    "popularity": lambda split, items: Popularity(split.train, items)
-}
+    def _made_from(self) -> dict[str, str]:
+        dataset = read_manifest(self.dataset, "dataset").hash
+        return {"dataset": dataset, "embeddings": embeddings_hash(self.embeddings)}
 
 
 def is_finished(run: Run) -> bool:

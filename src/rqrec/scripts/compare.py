@@ -6,11 +6,11 @@ from pathlib import Path
 from typing import Any
 
 from rqrec.artifact import read_manifest, write_json
+from rqrec.baselines.named import BASELINES
 from rqrec.comparison.ids import KINDS, SemanticIds, Tokenizing
 from rqrec.comparison.page import write_page
 from rqrec.comparison.processes import in_processes
 from rqrec.comparison.runs import (
-    BASELINES,
     BaselineRun,
     ModelRun,
     Run,
@@ -123,7 +123,7 @@ def compare(
     ]
     missing = {one.name: one for one in ids if not one.is_made()}
     in_processes(make_ids, missing, jobs, root / "logs", "Making semantic IDs")
-    runs: list[Run] = [BaselineRun(name, inputs.dataset, root) for name in baselines]
+    runs: list[Run] = [BaselineRun(name, inputs.dataset, inputs.embeddings, root) for name in baselines]
     runs += _model_runs(ids, architectures, sizes, training)
     unfinished = {run.name: run for run in runs if not is_finished(run)}
     say(f"{len(runs) - len(unfinished)} of {len(runs)} runs are finished already.")
