@@ -2,13 +2,14 @@
 
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
+from itertools import compress
 from pathlib import Path
 from typing import Literal, overload
 
 import numpy as np
 from numpy.typing import NDArray
 
-from rqrec.data.sequences import Histories
+from rqrec.data.sequences import Histories, check_times
 from rqrec.retrieval.checkpoint import Checkpoint, read_checkpoint
 from rqrec.retrieval.retriever import Retriever
 
@@ -96,6 +97,8 @@ class Recommender:
         block: Collection[str] | None = None,
         max_per_code: int | None = None,
         unknown: Literal["raise", "skip"] = "raise",
+        timestamps: Sequence[Sequence[int]] | None = None,
+        users: Sequence[str | None] | None = None,
     ) -> list[Recommendations]:
         """The k best items for each history of item ids (oldest first), the likeliest first.
 
@@ -107,14 +110,25 @@ class Recommender:
         max_per_code: at most so many items that share the first code of their semantic IDs (variety).
         unknown: what to do about an id that the catalogue does not have, in a history or a filter: "raise"
         an UnknownIdError, or "skip" it and list it in `Recommendations.skipped`.
+        timestamps: unix seconds of each item of each history; a model that was trained with `time_gaps` needs
+        them, others don't look at them.
+        users: the id of each history's user, None where there is none; only a model that was trained with
+        `user_buckets` looks at them, and can do without.
 
-        Raises UnknownIdError (see above), ValueError on k or max_per_code below 1.
+        Raises UnknownIdError (see above), ValueError on k or max_per_code below 1, and on timestamps that
+        are missing.
         """
         if k < 1:
             raise ValueError(f"k is {k}, but at least 1 recommendation must be asked for.")
         read = [self._indices(history, unknown) for history in histories]
         allowed_N, skipped = self._filter(allow, block, unknown)
-        known = Histories.of([indices for indices, _ in read])
+        if timestamps is not None:
+            check_times(histories, timestamps)
+            timestamps = [
+                list(compress(times, (item_id in self.catalog.id_map for item_id in history)))
+                for times, history in zip(timestamps, histories, strict=True)
+            ]
+        known = Histories.of([indices for indices, _ in read], timestamps, users)
         ranked = self._retriever.recommend(
             known,
             min(k, len(self.catalog)),
@@ -134,12 +148,22 @@ class Recommender:
             found.append(Recommendations(described, n_allowed, (*missing, *skipped)))
         return found
 
-    def explain(self, history: Sequence[str], item_id: str, *, examples: int = 3) -> Explanation:
+    def explain(
+        self,
+        history: Sequence[str],
+        item_id: str,
+        *,
+        examples: int = 3,
+        timestamps: Sequence[int] | None = None,
+        user: str | None = None,
+    ) -> Explanation:
         """How likely each code of an item is after a history, and up to `examples` other items beside it.
 
-        Raises UnknownIdError on an id that the catalogue does not have.
+        `timestamps` and `user` as in `recommend`. Raises UnknownIdError on an id that the catalogue does not
+        have, ValueError on timestamps that are missing.
         """
-        known = Histories.of([self.catalog.id_map.indices(history)])
+        times = None if timestamps is None else [timestamps]
+        known = Histories.of([self.catalog.id_map.indices(history)], times, [user])
         (item,) = self.catalog.id_map.indices([item_id]).tolist()
         log_probs = self._retriever.code_log_probs(known, np.array([item]))[0].tolist()
         path = []

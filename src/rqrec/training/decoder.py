@@ -12,8 +12,7 @@ from torch import Tensor, nn
 
 from rqrec.artifact import create, find, read_manifest
 from rqrec.data.dataset import Dataset
-from rqrec.data.sequences import Histories
-from rqrec.data.splits import Cases, Split, split_named
+from rqrec.data.splits import Split, split_named
 from rqrec.evaluation.evaluate import evaluate
 from rqrec.evaluation.metrics import ranking_metrics
 from rqrec.retrieval.architectures import AnyModel, build_model, name_of
@@ -51,7 +50,7 @@ class DecoderTask:
 
     def batch(self, number: int) -> Batch:
         """Windows of training sequences as codes."""
-        return self._lookup.batch(Histories(self._windows.batch(number)), self.model.max_items + 1)
+        return self._lookup.batch(self._windows.histories(number), self.model.max_items + 1)
 
     def weight(self, batch: Any) -> float:
         """Its items: each has one code a level."""
@@ -70,7 +69,7 @@ class DecoderTask:
     def glance(self) -> Mapping[str, float]:
         """Cross-entropy of the codes of (a sample of) the validation items, in nats: far cheaper than ranking."""
         model: RetrievalModel[Any] = self.model
-        cases = _every(self.split.validation, -(-len(self.split.validation) // GLANCE_SAMPLE), 0)
+        cases = self.split.validation.every(-(-len(self.split.validation) // GLANCE_SAMPLE))
         total_L = torch.zeros(len(self.model.level_sizes), dtype=torch.float64)
         for part in cases.batches(GLANCE_BATCH):
             batch = self._lookup.batch(cases.histories(part), self.model.max_items).to(self._device)
@@ -89,7 +88,7 @@ class DecoderTask:
         """Item-level metrics on the validation item of each user; every process ranks for some of the users."""
         processes = Processes.join()
         retriever = Retriever(self.model, self.table, self.beam_width, self._device)
-        mine = _every(self.split.validation, processes.count, processes.rank)
+        mine = self.split.validation.every(processes.count, processes.rank)
         ranks = evaluate(retriever, mine).ranks_C if len(mine) else np.zeros(0, dtype=np.int64)
         return ranking_metrics(np.concatenate(gather_object([ranks])))
 
@@ -100,12 +99,6 @@ class DecoderTask:
     @property
     def _device(self) -> torch.device:
         return next(self.model.parameters()).device
-
-
-def _every(cases: Cases, stride: int, first: int) -> Cases:
-    """Cases first, first + stride, ..."""
-    chosen = slice(first, None, stride)
-    return Cases(cases.items, cases.starts[chosen], cases.ends[chosen], cases.users[chosen])
 
 
 def train_decoder(
@@ -127,8 +120,8 @@ def train_decoder(
     are the first ones. `keeping` says where the run is kept until it is finished; its settings and inputs are
     filled in here.
 
-    Raises ValueError where the semantic-ID table was made for another catalogue, or `start_from` is of
-    another model.
+    Raises ValueError where the semantic-ID table was made for another catalogue, `start_from` is of another
+    model, or the model reads times and the dataset kept none.
     """
     dataset_folder, table_folder = find(dataset_folder, "dataset"), find(table_folder, "semantic_ids")
     dataset, table = Dataset.read(dataset_folder), SemanticIdTable.read(table_folder)
@@ -136,6 +129,11 @@ def train_decoder(
         raise ValueError(
             f"{table_folder} has the semantic IDs of other items than {dataset_folder} has "
             f"({len(table)} and {len(dataset.catalog)}). Make them again with `rqrec tokenize`."
+        )
+    if config.time_gaps and dataset.sequences.times is None:
+        raise ValueError(
+            f"time_gaps is {config.time_gaps}, but the source of {dataset_folder} kept no time, only each "
+            "user's order. Set it to 0, or prepare the dataset from files that keep the time."
         )
     processes = Processes.join()
     torch.manual_seed(settings.seed)
