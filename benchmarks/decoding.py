@@ -1,6 +1,8 @@
 """Users per second in batches and latency of one user, by architecture, catalogue and beam width.
 
 The weights are random, and so are the codes (unevenly, 4 levels of 256): neither changes the work much.
+`t5_generate` is Hugging Face's T5 of encoder_decoder's sizes; it is slow, so that it is measured at the smallest
+catalogue alone, with few repetitions and small batches.
 
     python benchmarks/decoding.py --json
     python benchmarks/decoding.py --architectures hierarchical --items 12101 --beams 50 --seconds 3
@@ -27,6 +29,8 @@ from rqrec.tokenizer.semantic_ids import SemanticIdTable
 
 LEVEL_SIZES = (256, 256, 256, 256)
 HISTORY = 20  # items
+T5 = "t5_generate"
+T5_BATCH, T5_REPEATS = 8, 2
 
 
 def random_table(n_items: int) -> SemanticIdTable:
@@ -44,12 +48,12 @@ class Times(NamedTuple):
     cpu: np.ndarray
 
 
-def times_of(call: Callable[[], object], budget: float) -> Times:
-    """Repeated calls for about `budget` seconds, at least five, after one that is not counted."""
+def times_of(call: Callable[[], object], budget: float, least: int = 5) -> Times:
+    """Repeated calls for about `budget` seconds, at least `least`, after one that is not counted."""
     call()
     wall: list[float] = []
     cpu: list[float] = []
-    while len(wall) < 5 or sum(wall) < budget:
+    while len(wall) < least or sum(wall) < budget:
         start, start_cpu = time.perf_counter(), time.process_time()
         call()
         wall.append(time.perf_counter() - start)
@@ -57,20 +61,40 @@ def times_of(call: Callable[[], object], budget: float) -> Times:
     return Times(np.array(wall), np.array(cpu))
 
 
+Recommend = Callable[[np.ndarray, int], object]
+
+
+def ours(name: str, table: SemanticIdTable, beam: int) -> tuple[torch.nn.Module, Recommend]:
+    model = build_model(ARCHITECTURES[name].config(LEVEL_SIZES)).eval()
+    retriever = Retriever(model, table, beam)
+    return model, lambda items_BT, k: retriever.recommend(Histories(items_BT), k)
+
+
+def t5(table: SemanticIdTable, beam: int) -> tuple[torch.nn.Module, Recommend]:
+    from t5_generate import T5Generate
+
+    generator = T5Generate(table, beam)
+    return generator.model, generator.recommend
+
+
 def measure(name: str, table: SemanticIdTable, beam: int, batch: int, budget: float) -> dict[str, object]:
     """One row: throughput at `batch` users, latency of one."""
     torch.manual_seed(0)
-    model = build_model(ARCHITECTURES[name].config(LEVEL_SIZES)).eval()
-    retriever = Retriever(model, table, beam)
+    if name == T5:
+        batch, least = min(batch, T5_BATCH), T5_REPEATS
+        model, recommend = t5(table, beam)
+    else:
+        least = 5
+        model, recommend = ours(name, table, beam)
     items_BT = np.random.default_rng(1).integers(0, len(table), (batch, HISTORY))
-    everyone, one = Histories(items_BT), Histories(items_BT[:1])
-    many = times_of(lambda: retriever.recommend(everyone, min(10, beam)), budget)
-    single = times_of(lambda: retriever.recommend(one, min(10, beam)), budget)
+    many = times_of(lambda: recommend(items_BT, min(10, beam)), budget, least)
+    single = times_of(lambda: recommend(items_BT[:1], min(10, beam)), budget, least)
     return {
         "architecture": name,
         "parameters": parameter_count(model),
         "items": len(table),
         "beam": beam,
+        "batch": batch,
         "threads": torch.get_num_threads(),
         "users_per_second": round(batch / float(np.median(many.wall)), 1),
         "cpu_ms_per_user": round(1e3 * float(np.median(many.cpu)) / batch, 2),
@@ -83,7 +107,7 @@ def measure(name: str, table: SemanticIdTable, beam: int, batch: int, budget: fl
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument(
-        "--architectures", nargs="+", default=list(ARCHITECTURES), choices=list(ARCHITECTURES)
+        "--architectures", nargs="+", default=[*ARCHITECTURES, T5], choices=[*ARCHITECTURES, T5]
     )
     parser.add_argument("--items", nargs="+", type=int, default=[12_101, 100_000, 1_000_000])
     parser.add_argument("--beams", nargs="+", type=int, default=[10, 50, 100])
@@ -98,6 +122,8 @@ def main() -> None:
         for threads in chosen.threads:
             torch.set_num_threads(threads)
             for name in chosen.architectures:
+                if name == T5 and n_items > min(chosen.items):
+                    continue
                 for beam in chosen.beams:
                     rows.append(measure(name, table, beam, chosen.batch, chosen.seconds))
                     if not chosen.json:

@@ -80,7 +80,7 @@ def measure(train: Sequences, precision: str, width: int, batch_size: int, steps
     data, learning, items, operations = [], [], [], []
     for step in range(steps + 2):
         start = time.perf_counter()
-        batch = lookup.batch(windows.batch(step), MAX_ITEMS)
+        batch = lookup.batch(windows.histories(step), MAX_ITEMS)
         dealt = time.perf_counter()
         counter = FlopCounterMode(display=False)
         with counter if step < 2 else nullcontext():

@@ -49,6 +49,53 @@ def test_recommend_for_people_says_when_fewer_items_are_allowed(tiny_run: Path) 
     assert "Only 2 items are allowed" in done.stdout
 
 
+def test_recommend_with_filters_and_variety(tiny_run: Path) -> None:
+    arguments = ("recommend", "--artifact", tiny_run, "--history", "item 8,item 9", "--k", 5)
+    allow = "item 10, item 11, item 30, item 40"
+    done = rqrec(*arguments, "--allow", allow, "--block", "item 10", "--json")
+    facts = json.loads(done.stdout)
+    assert {row["item_id"] for row in facts["recommendations"]} == {"item 11", "item 30", "item 40"}
+    assert (facts["n_allowed"], facts["skipped"]) == (3, [])
+    assert "Only 3 items are allowed." in rqrec(*arguments, "--allow", allow, "--block", "item 10").stdout
+    assert "Only 0 items are allowed." in rqrec(*arguments, "--allow", "").stdout
+    spread = json.loads(rqrec(*arguments, "--max-per-code", 1, "--json").stdout)["recommendations"]
+    assert len({row["semantic_id"][0] for row in spread}) == len(spread)
+    many = ("recommend", "--artifact", tiny_run, "--history", "item 8", "--k", 40, "--max-per-code", 1)
+    assert "--max-per-code holds the others back" in rqrec(*many).stdout
+
+
+def test_recommend_skips_unknown_ids_and_says_which(tiny_run: Path) -> None:
+    arguments = ("recommend", "--artifact", tiny_run, "--history", "item 8,gone,item 9", "--block", "lost")
+    done = rqrec(*arguments, "--unknown", "skip")
+    assert "Skipped, since the catalogue does not have them: gone, lost." in done.stdout
+    facts = json.loads(rqrec(*arguments, "--unknown", "skip", "--explain", "--json").stdout)
+    assert facts["skipped"] == ["gone", "lost"]
+    assert facts["recommendations"][0]["item_id"] == "item 10"
+    fails(rqrec(*arguments), "'gone'")
+    fails(rqrec(*arguments, "--unknown", "ignore"), "'ignore'", "'raise' or 'skip'")
+
+
+def test_recommend_explains_by_the_path_of_codes(tiny_run: Path) -> None:
+    arguments = ("recommend", "--artifact", tiny_run, "--history", "item 8,item 9", "--k", 3, "--explain")
+    rows = json.loads(rqrec(*arguments, "--json").stdout)["recommendations"]
+    for row in rows:
+        assert [step["code"] for step in row["path"]] == row["semantic_id"]
+        logs = sum(np.log(step["probability"]) for step in row["path"])
+        assert logs == pytest.approx(row["score"], abs=1e-4)
+        assert row["path"][-1]["n_items"] == 1
+    text = rqrec(*arguments).stdout
+    first = rows[0]["path"][0]
+    assert f"code {first['code']:<5d} {first['probability']:7.2%}  {first['n_items']} item" in text
+    assert f", also {', '.join(first['others'])}" in text
+
+
+def test_times_that_are_none_are_refused(tiny_run: Path) -> None:
+    arguments = ("recommend", "--artifact", tiny_run, "--history", "item 8,item 9")
+    assert rqrec(*arguments, "--times", "1700000000, 1700000001", "--user", "ann").exit_code == 0
+    fails(rqrec(*arguments, "--times", "1700000000,soon"), "'soon'", "unix seconds")
+    fails(rqrec(*arguments, "--times", "1700000000"), "2 items and 1 timestamps")
+
+
 def test_seen_items_return_with_allow_seen(tiny_run: Path) -> None:
     arguments = ("recommend", "--artifact", tiny_run, "--history", "item 8,item 9", "--k", 48, "--json")
     ids = [row["item_id"] for row in json.loads(rqrec(*arguments).stdout)["recommendations"]]

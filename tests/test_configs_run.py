@@ -57,11 +57,12 @@ def custom(data: Path, folder: Path) -> None:
     ("tokenizer", "decoder", "lay_out"),
     [
         ("rqvae_amazon.gin", "decoder_amazon.gin", amazon),
+        ("rqvae_amazon.gin", "hierarchical_amazon.gin", amazon),
         ("rqvae_ml32m.gin", "decoder_ml32m.gin", ml32m),
         ("rqvae_ml1m.gin", "decoder_ml1m.gin", ml1m),
         ("custom.gin", "decoder_custom.gin", custom),
     ],
-    ids=["amazon", "ml32m", "ml1m", "custom"],
+    ids=["amazon", "amazon hierarchical", "ml32m", "ml1m", "custom"],
 )
 def test_a_config_trains_from_raw_files_to_recommendations(
     tokenizer: str, decoder: str, lay_out: object, shared_data: Path, tmp_path: Path

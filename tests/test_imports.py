@@ -11,7 +11,7 @@ SOURCE = Path(__file__).resolve().parents[1] / "src" / "rqrec"
 
 # A module may import from its own layer and from those before it.
 LAYERS = [
-    {"artifact", "config", "progress", "workers", "hub"},
+    {"artifact", "config", "progress", "stages", "workers", "hub"},
     {"data"},
     {"tokenizer"},
     {"retrieval"},
@@ -19,7 +19,7 @@ LAYERS = [
     {"evaluation"},
     {"training"},
     {"serving"},
-    {"scripts", "comparison", "demo", "demo_report"},
+    {"scripts", "comparison", "demo", "demo_report", "reproduce"},
     {"cli"},
 ]
 

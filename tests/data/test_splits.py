@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 
+from rqrec.data.ids import PADDING
 from rqrec.data.sequences import Histories, Sequences, gather_right_padded
 from rqrec.data.splits import leave_one_out
 
@@ -32,6 +33,34 @@ def test_no_held_out_item_is_in_training() -> None:
 def test_a_log_too_short_to_hold_anything_out_is_refused() -> None:
     with pytest.raises(ValueError, match="No user has 3 or more"):
         leave_one_out(sequences_of([1, 2], [3]))
+
+
+def test_histories_come_with_their_times_and_users() -> None:
+    items = np.array([1, 2, 3, 4, 5, 6, 7], dtype=np.int32)
+    sequences = Sequences(items, np.array([0, 4, 7]), np.arange(7) * 100 + 5, ("ann", "bob"))
+    histories = leave_one_out(sequences).test.histories(slice(0, 2))
+    assert histories.times_BT.tolist() == [[5, 105, 205], [405, 505, PADDING]]
+    assert histories.user_ids == ("ann", "bob")
+    second = leave_one_out(sequences).validation.every(2, 1).histories(slice(0, 1))
+    assert (second.times_BT.tolist(), second.user_ids) == ([[405]], ("bob",))
+
+
+def test_positions_are_not_taken_for_times() -> None:
+    positions = np.array([0, 1, 2, 3, 0, 1, 2])
+    in_order = Sequences(np.arange(7, dtype=np.int32), np.array([0, 4, 7]), positions, ("ann", "bob"))
+    assert leave_one_out(in_order).test.histories(slice(0, 2)).times_BT is None
+    assert in_order.last(2).times is None
+    assert in_order.last(2).items.tolist() == [2, 3, 5, 6]
+
+
+def test_times_and_users_that_do_not_fit_are_refused() -> None:
+    assert Histories.of([[4, 5], []], [[7, 8], []], ["ann", None]).times_BT.tolist() == [[7, 8], [-1, -1]]
+    with pytest.raises(ValueError, match="History 0 has 2 items and 1 timestamps"):
+        Histories.of([[4, 5], []], [[7], []])
+    with pytest.raises(ValueError, match="2 histories have timestamps for 1"):
+        Histories.of([[4, 5], []], [[7, 8]])
+    with pytest.raises(ValueError, match="2 histories have 1 users"):
+        Histories.of([[4, 5], []], user_ids=["ann"])
 
 
 def test_padding_is_on_the_right_and_only_there() -> None:

@@ -1,6 +1,7 @@
 """Beam search against exhaustive scoring, on random catalogues with uneven tries."""
 
 import itertools
+from typing import Any
 
 import numpy as np
 import pytest
@@ -28,9 +29,11 @@ def random_codes(seed: int, n_items: int, level_sizes: tuple[int, ...]) -> np.nd
 architectures = pytest.mark.parametrize("name", ARCHITECTURES)
 
 
-def random_model(seed: int, level_sizes: tuple[int, ...], name: str = "decoder_only") -> AnyModel:
+def random_model(
+    seed: int, level_sizes: tuple[int, ...], name: str = "decoder_only", **options: Any
+) -> AnyModel:
     torch.manual_seed(seed)
-    model = build_model(architecture(name).config(level_sizes, 6, 12, 16, 2, 2, 0.1)).eval()
+    model = build_model(architecture(name).config(level_sizes, 6, 12, 16, 2, 2, 0.1, **options)).eval()
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.mul_(3.0)  # far from uniform, so that an error in a score shows
@@ -46,6 +49,12 @@ def random_histories(seed: int, n_items: int, n_users: int, longest: int) -> np.
     return histories
 
 
+def with_times_and_users(items_BT: np.ndarray) -> Histories:
+    rng = np.random.default_rng(0)
+    times_BT = rng.integers(1, 10**7, items_BT.shape).cumsum(axis=1)
+    return Histories(items_BT, times_BT, tuple(f"user {row}" for row in range(len(items_BT))))
+
+
 @architectures
 @settings(max_examples=25, deadline=None)
 @given(
@@ -53,14 +62,23 @@ def random_histories(seed: int, n_items: int, n_users: int, longest: int) -> np.
     n_items=st.integers(1, 60),
     level_sizes=st.sampled_from([(3, 4, 5), (8, 1, 4), (5, 5), (2, 2, 2, 9), (40,)]),
     exclude=st.booleans(),
+    options=st.sampled_from(
+        [{}, {"user_buckets": 3, "time_gaps": 4}, {"tie_codes": True}, {"tie_codes": False}]
+    ),
 )
 def test_a_beam_as_wide_as_the_catalogue_equals_exhaustive_scoring(
-    name: str, seed: int, n_items: int, level_sizes: tuple[int, ...], exclude: bool
+    name: str,
+    seed: int,
+    n_items: int,
+    level_sizes: tuple[int, ...],
+    exclude: bool,
+    options: dict[str, Any],
 ) -> None:
     codes = random_codes(seed, n_items, level_sizes)
-    model, trie, lookup = random_model(seed, level_sizes, name), Trie.build(codes), CodeLookup.of(codes)
+    model = random_model(seed, level_sizes, name, **options)
+    trie, lookup = Trie.build(codes), CodeLookup.of(codes)
     items = random_histories(seed, len(codes), 4, 8)
-    batch = lookup.batch(Histories(items), model.max_items)
+    batch = lookup.batch(with_times_and_users(items), model.max_items)
     excluded = torch.from_numpy(items) if exclude else None
     n = len(codes)
 
@@ -197,6 +215,22 @@ def test_a_batch_gives_each_user_what_the_user_gets_alone(name: str) -> None:
         single = beam_search(model, alone, trie, 5, beam_width=8)
         assert single.items[0].tolist() == together.items[row].tolist()
         torch.testing.assert_close(single.scores[0], together.scores[row], atol=1e-5, rtol=0)
+
+
+@architectures
+@settings(max_examples=10, deadline=None)
+@given(seed=st.integers(0, 10**6), size=st.integers(1, 8))
+def test_the_first_users_of_a_batch_get_the_same_whatever_its_size(name: str, seed: int, size: int) -> None:
+    codes = random_codes(seed, 50, (5, 5, 5))
+    model = random_model(seed, (5, 5, 5), name, user_buckets=3, time_gaps=4)
+    trie, lookup, everyone = Trie.build(codes), CodeLookup.of(codes), random_histories(seed, 50, 8, 9)
+    known = with_times_and_users(everyone)
+    first = Histories(everyone[:size], known.times_BT[:size], known.user_ids[:size])
+    whole, part = (
+        beam_search(model, lookup.batch(histories, 6), trie, 5, beam_width=8) for histories in (known, first)
+    )
+    assert part.items.tolist() == whole.items[:size].tolist()
+    torch.testing.assert_close(part.scores, whole.scores[:size], atol=1e-5, rtol=0)
 
 
 def test_fewer_allowed_items_than_k_are_padded_not_repeated() -> None:

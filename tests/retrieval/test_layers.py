@@ -2,7 +2,8 @@
 
 import torch
 
-from rqrec.retrieval.layers import Attention, KeysValues, RelativeBias, Transformer
+from rqrec.retrieval.kv_cache import KeysValues, beams_mask
+from rqrec.retrieval.layers import Attention, RelativeBias, Transformer
 
 
 def test_relative_buckets_tell_near_places_apart_and_far_ones_by_their_order_of_magnitude() -> None:
@@ -40,3 +41,16 @@ def test_one_place_of_a_causal_pass_is_that_place_of_the_whole() -> None:
     state, past_of_one = transformer.at(x_BSD, places)
     torch.testing.assert_close(state, states[torch.arange(4), places])
     torch.testing.assert_close(past_of_one, past)
+
+
+def test_beams_go_on_from_one_cache_as_if_each_were_read_alone() -> None:
+    torch.manual_seed(0)
+    attention, history_BSD, beams_BKlD = Attention(12, 3), torch.randn(2, 5, 12), torch.randn(2, 4, 3, 12)
+    lengths = torch.tensor([5, 3])
+    _, past = attention.causal(history_BSD)
+    mask = beams_mask(torch.arange(5) < lengths[:, None], n_beams=4, length=3)
+    found = attention.continued(beams_BKlD.flatten(1, 2), past, mask).unflatten(1, (4, 3))
+    for row, length in enumerate(lengths.tolist()):
+        for beam in range(4):
+            alone = torch.cat([history_BSD[row, :length], beams_BKlD[row, beam]])[None]
+            torch.testing.assert_close(found[row, beam], attention.causal(alone)[0][0, length:])

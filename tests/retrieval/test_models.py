@@ -1,32 +1,50 @@
 """What every architecture must do; a new one joins by its line in ARCHITECTURES."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from torch.nn import functional
 
+from rqrec.data.ids import PADDING
 from rqrec.data.sequences import Histories
 from rqrec.retrieval.architectures import ARCHITECTURES, AnyModel, architecture, build_model
 from rqrec.retrieval.beam_search import beam_search, score_items
+from rqrec.retrieval.decoder_only import DecoderOnly
+from rqrec.retrieval.hierarchical import Hierarchical
 from rqrec.retrieval.model import Batch, CodeLookup, ModelConfig, TrainingLoss
+from rqrec.retrieval.side_information import user_number
 from rqrec.tokenizer.trie import Trie
 
 SIZES = (4, 3, 5)
 
 
-def maker(name: str) -> Callable:
+def maker(name: str, **options: Any) -> Callable:
     def make(dropout: float = 0.0, label_smoothing: float = 0.0) -> AnyModel:
         torch.manual_seed(0)
-        return build_model(architecture(name).config(SIZES, 6, 12, 16, 2, 2, dropout, label_smoothing))
+        config = architecture(name).config(SIZES, 6, 12, 16, 2, 2, dropout, label_smoothing, **options)
+        return build_model(config)
 
     return make
 
 
+def all_options(name: str) -> dict[str, Any]:
+    """Whatever is off unless asked for."""
+    return {"user_buckets": 5, "time_gaps": 4, "tie_codes": not architecture(name).config.tie_codes}
+
+
+def each(names: Iterable[str]) -> pytest.MarkDecorator:
+    """The architectures as they are, and with every option."""
+    makers = {name: maker(name) for name in names}
+    makers |= {f"{name} with options": maker(name, **all_options(name)) for name in names}
+    return pytest.mark.parametrize("make", makers.values(), ids=makers)
+
+
 CAUSAL = ["decoder_only", "hierarchical"]  # every item of a sequence is a target at once
-architectures = pytest.mark.parametrize("make", [*map(maker, ARCHITECTURES)], ids=ARCHITECTURES)
-causal_ones = pytest.mark.parametrize("make", [*map(maker, CAUSAL)], ids=CAUSAL)
+architectures, causal_ones = each(ARCHITECTURES), each(CAUSAL)
+plain_architectures = pytest.mark.parametrize("make", [*map(maker, ARCHITECTURES)], ids=ARCHITECTURES)
 
 
 def random_batch(n_batch: int = 5, n_items: int = 6, seed: int = 0) -> Batch:
@@ -34,7 +52,21 @@ def random_batch(n_batch: int = 5, n_items: int = 6, seed: int = 0) -> Batch:
     codes = torch.stack([torch.randint(size, (n_batch, n_items), generator=generator) for size in SIZES], -1)
     lengths = torch.randint(1, n_items + 1, (n_batch,), generator=generator)
     lengths[0] = n_items
-    return Batch(codes * (torch.arange(n_items) < lengths[:, None])[:, :, None], lengths)
+    inside = torch.arange(n_items) < lengths[:, None]
+    gaps = torch.tensor([5, 3600, 10**6, 10**8])[torch.randint(4, (n_batch, n_items), generator=generator)]
+    users = torch.randint(2**62, (n_batch,), generator=generator)
+    return Batch(codes * inside[:, :, None], lengths, gaps.cumsum(1) * inside, users)
+
+
+def row_of(batch: Batch, row: int, n_items: int) -> Batch:
+    """The first items of one history."""
+    rows = slice(row, row + 1)
+    return Batch(
+        batch.codes_BTL[rows, :n_items],
+        torch.tensor([n_items]),
+        None if batch.times_BT is None else batch.times_BT[rows, :n_items],
+        None if batch.users_B is None else batch.users_B[rows],
+    )
 
 
 def all_codes() -> torch.Tensor:
@@ -57,22 +89,40 @@ def test_padded_equals_unpadded(make: Callable) -> None:
     model, batch = make().eval(), random_batch()
     together = score_items(model, batch, all_codes())
     for row, length in enumerate(batch.lengths_B.tolist()):
-        alone = Batch(batch.codes_BTL[row : row + 1, :length], batch.lengths_B[row : row + 1])
-        torch.testing.assert_close(
-            score_items(model, alone, all_codes())[0], together[row], atol=1e-5, rtol=0
-        )
+        alone = score_items(model, row_of(batch, row, length), all_codes())[0]
+        torch.testing.assert_close(alone, together[row], atol=1e-5, rtol=0)
 
 
 @architectures
 def test_what_stands_in_the_padding_is_never_looked_at(make: Callable) -> None:
     model, batch = make().eval(), random_batch()
     padding = torch.arange(6) >= batch.lengths_B[:, None]
-    other = batch.codes_BTL.clone()
-    other[padding] = torch.tensor([3, 2, 4])
-    torch.testing.assert_close(
-        score_items(model, batch, all_codes()), score_items(model, Batch(other, batch.lengths_B), all_codes())
-    )
-    assert model(batch).total == model(Batch(other, batch.lengths_B)).total
+    codes, times = batch.codes_BTL.clone(), batch.times_BT.clone()
+    codes[padding], times[padding] = torch.tensor([3, 2, 4]), 10**9
+    other = batch._replace(codes_BTL=codes, times_BT=times)
+    torch.testing.assert_close(score_items(model, batch, all_codes()), score_items(model, other, all_codes()))
+    assert model(batch).total == model(other).total
+
+
+@architectures
+def test_cached_equals_uncached(make: Callable) -> None:
+    """What encode and next_level say of an item is what one pass over the history and the item says."""
+    model, batch = make().eval(), random_batch(n_items=7)
+    for row, length in enumerate(batch.lengths_B.tolist()):
+        for n_history in range(length):
+            whole, history = row_of(batch, row, n_history + 1), row_of(batch, row, n_history)
+            uncached = model(whole).by_level_L
+            if isinstance(model, DecoderOnly | Hierarchical):
+                # Theirs is the mean over all items, from which the earlier ones' share is taken.
+                before = model(history).by_level_L * n_history if n_history else 0
+                uncached = uncached * (n_history + 1) - before
+            context, item_L = model.encode(history), whole.codes_BTL[0, -1]
+            # Among other beams, so that a leak between them would show.
+            beams_BKL = torch.stack([item_L, (item_L + 1) % torch.tensor(SIZES), item_L])[None]
+            for level in range(3):
+                log_probs_BKV = model.next_level(context, beams_BKL[:, :, :level])
+                cached = log_probs_BKV[0, [0, 2], item_L[level]]
+                torch.testing.assert_close(-cached, uncached[level].expand(2), atol=1e-5, rtol=0)
 
 
 @causal_ones
@@ -82,8 +132,7 @@ def test_the_loss_is_the_mean_of_what_decoding_says(make: Callable) -> None:
     by_level = [[] for _ in SIZES]
     for row, length in enumerate(batch.lengths_B.tolist()):
         for item in range(length):
-            history = Batch(batch.codes_BTL[row : row + 1, :item], torch.tensor([item]))
-            context = model.encode(history)
+            context = model.encode(row_of(batch, row, item))
             codes = batch.codes_BTL[row, item]
             for level in range(len(SIZES)):
                 log_probs = model.next_level(context, codes[None, None, :level])[0, 0]
@@ -118,13 +167,20 @@ def test_the_future_does_not_leak_into_the_past(make: Callable) -> None:
     model, batch = make().eval(), random_batch(n_batch=1)
     changed = batch.codes_BTL.clone()
     changed[:, 4:] = (changed[:, 4:] + 1) % torch.tensor(SIZES)
-    short = Batch(batch.codes_BTL[:, :4], torch.tensor([4]))
-    loss = [model(Batch(codes[:, :4], torch.tensor([4]))).total for codes in (batch.codes_BTL, changed)]
-    assert loss[0] == loss[1]
-    torch.testing.assert_close(
-        score_items(model, Batch(changed, torch.tensor([4])), all_codes()),
-        score_items(model, short, all_codes()),
-    )
+    later = batch._replace(codes_BTL=changed, lengths_B=torch.tensor([4]), times_BT=batch.times_BT**2)
+    later.times_BT[:, :4] = batch.times_BT[:, :4]
+    short = row_of(batch, 0, 4)
+    assert model(later).total == model(short).total
+    torch.testing.assert_close(score_items(model, later, all_codes()), score_items(model, short, all_codes()))
+
+
+@architectures
+def test_the_time_of_an_item_does_not_tell_which_it_is(make: Callable) -> None:
+    """When the next item is taken is not known while it is generated."""
+    model, batch = make().eval(), random_batch(n_batch=1)
+    later = batch._replace(times_BT=batch.times_BT.clone())
+    later.times_BT[:, -1] += 10**7
+    assert model(batch).total == model(later).total
 
 
 @architectures
@@ -143,7 +199,7 @@ def test_every_place_is_trained(make: Callable) -> None:
     assert model.item_position.weight.grad.any(dim=1).all()
 
 
-@architectures
+@plain_architectures
 def test_it_overfits_one_batch(make: Callable) -> None:
     model = make().train()
     codes = random_batch().codes_BTL.clone()
@@ -163,7 +219,7 @@ def test_it_overfits_one_batch(make: Callable) -> None:
         assert log_probs.gather(1, codes[:, 5, level, None]).min() > -0.05
 
 
-@architectures
+@plain_architectures
 def test_dropout_is_for_training_only(make: Callable) -> None:
     model, batch = make(0.5), random_batch()
     assert model.train()(batch).total != model(batch).total
@@ -182,7 +238,7 @@ def test_label_smoothing_spreads_a_share_of_each_target_evenly() -> None:
     assert torch.equal(loss.by_level_L, TrainingLoss.of(logits, targets).by_level_L)
 
 
-@architectures
+@plain_architectures
 def test_label_smoothing_is_for_training_only(make: Callable) -> None:
     plain, smooth, batch = make(), make(label_smoothing=0.3), random_batch()
     assert smooth.eval()(batch).total == plain.eval()(batch).total
@@ -194,7 +250,7 @@ def test_label_smoothing_is_for_training_only(make: Callable) -> None:
 @architectures
 def test_an_empty_history_gets_recommendations(make: Callable) -> None:
     codes = all_codes().numpy()
-    batch = CodeLookup.of(codes).batch(Histories.of([[], []]), 6)
+    batch = CodeLookup.of(codes).batch(Histories.of([[], []], times=[[], []]), 6)
     found = beam_search(make().eval(), batch, Trie.build(codes), 5, beam_width=5)
     assert (found.items >= 0).all()
     assert found.items[0].tolist() == found.items[1].tolist()
@@ -202,7 +258,10 @@ def test_an_empty_history_gets_recommendations(make: Callable) -> None:
 
 def test_the_most_recent_items_are_read_of_a_long_history() -> None:
     codes = all_codes().numpy()
-    batch = CodeLookup.of(codes).batch(Histories.of([[1, 2, 3, 4, 5], [7]]), 3)
+    histories = Histories.of([[1, 2, 3, 4, 5], [7]], [[10, 20, 30, 40, 50], [70]], ["ann", None])
+    batch = CodeLookup.of(codes).batch(histories, 3)
+    assert batch.times_BT.tolist() == [[30, 40, 50], [70, 0, 0]]
+    assert batch.users_B.tolist() == [user_number("ann"), PADDING]
     assert batch.codes_BTL[0].tolist() == codes[[3, 4, 5]].tolist()
     assert batch.codes_BTL[1].tolist() == [codes[7].tolist(), [0, 0, 0], [0, 0, 0]]
     assert batch.lengths_B.tolist() == [3, 1]
@@ -217,8 +276,23 @@ def test_the_most_recent_items_are_read_of_a_long_history() -> None:
         ({"max_items": 0}, "max_items is 0"),
         ({"attn_dropout": 1.0}, "attn_dropout is 1.0"),
         ({"label_smoothing": -0.1}, "label_smoothing is -0.1"),
+        ({"user_buckets": -1}, "user_buckets is -1"),
+        ({"time_gaps": -1}, "time_gaps is -1"),
     ],
 )
 def test_sizes_that_cannot_be_are_refused(change: dict, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         ModelConfig(**{"level_sizes": SIZES, **change})
+
+
+@pytest.mark.parametrize("tied", [False, True])
+@pytest.mark.parametrize("name", ARCHITECTURES)
+def test_codes_that_are_tied_have_one_embedding_for_input_and_output(name: str, tied: bool) -> None:
+    model = maker(name, tie_codes=tied)().eval()
+    batch, unread = Batch(all_codes()[None, :1], torch.tensor([1])), 2  # code 2 of level 1 is never input
+    with torch.no_grad():
+        context = model.encode(batch)
+        before = model.next_level(context, all_codes()[None, :1, :1])
+        model.codes.rows(1)[unread] += 3.0
+        after = model.next_level(context, all_codes()[None, :1, :1])
+    assert torch.equal(before, after) != tied

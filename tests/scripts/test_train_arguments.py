@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import polars as pl
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -218,3 +219,23 @@ def test_force_dataset_process_makes_the_dataset_again(world: Path, tmp_path: Pa
     assert path.stat().st_ino == before
     train_rqvae(world, tmp_path, force_dataset_process=True)
     assert path.stat().st_ino != before
+
+
+@pytest.mark.parametrize("architecture", ["decoder_only", "encoder_decoder", "hierarchical"])
+def test_users_times_and_ties_reach_the_model(architecture: str, world: Path, tmp_path: Path) -> None:
+    tie = architecture != "decoder_only"
+    more = {"architecture": architecture, "user_buckets": 40, "time_gaps": 6, "tie_codes": tie}
+    made_with = train_decoder(world, tmp_path, **more)
+    assert more.items() <= made_with["model"].items()
+    model = read_checkpoint(tmp_path).model
+    assert [model.side.user.num_embeddings, model.side.gap.num_embeddings] == [41, 7]
+
+
+def test_time_gaps_are_refused_where_the_source_kept_no_time(world: Path, tmp_path: Path) -> None:
+    shutil.copytree(world, tmp_path / "in order")
+    log = pl.read_parquet(world / "log.parquet").sort("user_id", "timestamp")
+    positions = pl.int_range(pl.len()).over("user_id").alias("timestamp")
+    log.with_columns(positions).write_parquet(tmp_path / "in order/log.parquet")
+    with pytest.raises(ValueError, match=r"time_gaps is 6, but the source of .* kept no time"):
+        train_decoder(tmp_path / "in order", tmp_path, time_gaps=6)
+    train_decoder(tmp_path / "in order", tmp_path, user_buckets=10)

@@ -1,13 +1,17 @@
 import shutil
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from rqrec import Recommender
 from rqrec.artifact import read_json, write_json
 from rqrec.data.ids import UnknownIdError
+from rqrec.retrieval.architectures import ARCHITECTURES
+from tests.retrieval.test_checkpoint import fresh_checkpoint
 from tests.tiny import SIZE, train_tiny
 
 
@@ -189,6 +193,32 @@ def test_unknown_ids_and_k_below_one_are_sentences(recommender: Recommender) -> 
         recommender.recommend([["item 99"]])
     with pytest.raises(ValueError, match="k is 0"):
         recommender.recommend([[]], k=0)
+
+
+@pytest.mark.parametrize("name", ARCHITECTURES)
+def test_users_and_times_reach_a_model_that_looks_at_them(name: str) -> None:
+    recommender = Recommender(fresh_checkpoint(name, user_buckets=50, time_gaps=8))
+    with torch.no_grad():  # a model that is sure of what it sees
+        recommender._retriever.model.side.user.weight.mul_(50)
+        recommender._retriever.model.side.gap.weight.mul_(50)
+    history, times = items(1, 2, 3), [0, 10, 10**6]
+
+    def scores(history: list[str] = history, times: list[int] = times, **more: Any) -> list[float]:
+        found = recommender.recommend([history], 30, timestamps=[times], exclude_seen=False, **more)[0]
+        return [item.score for item in sorted(found, key=lambda item: item.item_id)]
+
+    nobody = scores()
+    assert scores(users=[None]) == nobody
+    assert scores(users=["ann"]) != nobody
+    assert scores(users=["ann"]) != scores(users=["bob"])
+    assert scores(times=[0, 10**6, 10**6]) != nobody
+    with_gone = ["item 1", "gone", "item 2", "item 3"]
+    assert scores(with_gone, [0, 5, 10, 10**6], unknown="skip") == nobody
+    with pytest.raises(ValueError, match="Give the timestamp of each item"):
+        recommender.recommend([history])
+    best = recommender.recommend([history], 1, timestamps=[times], users=["ann"])[0][0]
+    explained = recommender.explain(history, best.item_id, timestamps=times, user="ann")
+    assert explained.recommendation.score == pytest.approx(best.score, abs=1e-5)
 
 
 def test_a_copied_folder_recommends_the_same(

@@ -63,3 +63,16 @@ def test_windows_that_do_not_move_are_counted_back_from_the_end_in_every_epoch()
             if windows.epoch_of(step)[0] == epoch:
                 seen += [row[row >= 0].tolist() for row in windows.batch(step)]
         assert sorted(seen) == [[0], [1, 2, 3], [4, 5, 6]]
+
+
+def test_windows_carry_times_and_users() -> None:
+    offsets = np.array([0, 7, 9, 20])
+    train = Sequences(np.arange(20, dtype=np.int32), offsets, 1000 + 7 * np.arange(20), ("a", "b", "c"))
+    windows = Windows(train, 4, 3, 0)
+    for step in range(8):
+        histories = windows.histories(step)
+        assert histories.items_BT.tolist() == windows.batch(step).tolist()
+        real = histories.items_BT >= 0
+        assert (histories.times_BT[real] == 1000 + 7 * histories.items_BT[real]).all()
+        owners = np.searchsorted(offsets, histories.items_BT[:, 0], side="right") - 1
+        assert histories.user_ids == tuple("abc"[owner] for owner in owners)

@@ -63,12 +63,16 @@ def emit(facts: dict[str, Any], as_json: bool, text: str) -> None:
 
 
 def table(rows: list[dict[str, Any]]) -> str:
-    """Recommendations as aligned lines."""
+    """Recommendations as aligned lines, each with the path of its codes below where it has one."""
     width = max((len(row["title"]) for row in rows), default=0)
-    return "\n".join(
-        f"{place:3d}. {row['title']:<{width}}  {row['score']:8.3f}  (item {row['item_id']})"
-        for place, row in enumerate(rows, start=1)
-    )
+    lines = []
+    for place, row in enumerate(rows, start=1):
+        lines.append(f"{place:3d}. {row['title']:<{width}}  {row['score']:8.3f}  (item {row['item_id']})")
+        for step in row.get("path", []):
+            beside = f"{step['n_items']} item" + ("s" if step["n_items"] > 1 else "")
+            others = f", also {', '.join(step['others'])}" if step["others"] else ""
+            lines.append(f"       code {step['code']:<5d} {step['probability']:7.2%}  {beside}{others}")
+    return "\n".join(lines)
 
 
 def configured_function(name: str, configs: list[Path], bindings: list[str]) -> Callable[[], Path]:

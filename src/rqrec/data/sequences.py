@@ -3,7 +3,7 @@
 Shapes: U users, M interactions, B batch, T items in a history (padded on the right with PADDING).
 """
 
-from collections.abc import Sequence
+from collections.abc import Sequence, Sized
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -56,12 +56,20 @@ class Sequences:
         positions = np.arange(len(self.items)) - np.repeat(self.offsets[:-1], self.lengths)
         return bool((self.timestamps == positions).all())
 
+    @property
+    def times(self) -> NDArray[np.int64] | None:
+        """The timestamps (unix seconds), or None where the source kept no time."""
+        return None if self.in_order_only else self.timestamps
+
     def last(self, count: int) -> "Sequences":
         """Each user's last `count` interactions."""
         kept = np.minimum(self.lengths, count)
-        keep = np.arange(len(self.items)) >= np.repeat(self.offsets[1:] - kept, self.lengths)
+        dropped = np.repeat(self.lengths - kept, self.lengths)
+        keep = np.arange(len(self.items)) - np.repeat(self.offsets[:-1], self.lengths) >= dropped
         offsets = np.concatenate([[0], np.cumsum(kept)]).astype(np.int64)
-        return Sequences(self.items[keep], offsets, self.timestamps[keep], self.user_ids)
+        # Positions count from the first interaction that is kept.
+        timestamps = self.timestamps - dropped if self.in_order_only else self.timestamps
+        return Sequences(self.items[keep], offsets, timestamps[keep], self.user_ids)
 
     def write(self, folder: Path) -> None:
         """Write the arrays (`sequences.npz`) and the user ids (`users.parquet`) into `folder`."""
@@ -82,22 +90,56 @@ class Sequences:
 class Histories:
     """What is known of B users before a moment: what every recommender reads.
 
-    `items_BT` int64: item indices, oldest first, padded on the right with PADDING.
+    `items_BT` int64: item indices, oldest first, padded on the right with PADDING. `times_BT` int64: when each
+    was taken (unix seconds, padded alike), None where no time is known. `user_ids`: whose they are, None for
+    a user without an id; None where no user has one.
     """
 
     items_BT: NDArray[np.int64]
+    times_BT: NDArray[np.int64] | None = None
+    user_ids: tuple[str | None, ...] | None = None
 
     def __len__(self) -> int:
         return len(self.items_BT)
 
     @classmethod
-    def of(cls, histories: Sequence[Sequence[int] | NDArray[Any]]) -> "Histories":
-        """From each user's item indices."""
-        lengths = np.array([len(history) for history in histories], dtype=np.int64)
-        flat = np.concatenate(
-            [np.asarray(history, dtype=np.int64) for history in histories] or [np.zeros(0, int)]
+    def of(
+        cls,
+        histories: Sequence[Sequence[int] | NDArray[Any]],
+        times: Sequence[Sequence[int] | NDArray[Any]] | None = None,
+        user_ids: Sequence[str | None] | None = None,
+    ) -> "Histories":
+        """From each user's item indices; `times` has one for each of them.
+
+        Raises ValueError where the numbers of items, times and users disagree.
+        """
+        if times is not None:
+            check_times(histories, times)
+        if user_ids is not None and len(user_ids) != len(histories):
+            raise ValueError(f"{len(histories)} histories have {len(user_ids)} users: give one for each.")
+        return cls(
+            _right_padded(histories),
+            None if times is None else _right_padded(times),
+            None if user_ids is None else tuple(user_ids),
         )
-        return cls(gather_right_padded(flat, np.cumsum(lengths) - lengths, lengths))
+
+
+def check_times(histories: Sequence[Sized], times: Sequence[Sized]) -> None:
+    """Raises ValueError unless there is one time for each item of each history."""
+    lengths, given = ([len(row) for row in rows] for rows in (histories, times))
+    if len(lengths) != len(given):
+        raise ValueError(f"{len(lengths)} histories have timestamps for {len(given)}: give each its own.")
+    for place, (items, stamps) in enumerate(zip(lengths, given, strict=True)):
+        if items != stamps:
+            raise ValueError(
+                f"History {place} has {items} items and {stamps} timestamps: give one for each item."
+            )
+
+
+def _right_padded(rows: Sequence[Sequence[int] | NDArray[Any]]) -> NDArray[np.int64]:
+    lengths = np.array([len(row) for row in rows], dtype=np.int64)
+    flat = np.concatenate([np.asarray(row, dtype=np.int64) for row in rows] or [np.zeros(0, int)])
+    return gather_right_padded(flat, np.cumsum(lengths) - lengths, lengths)
 
     def last(self, count: int) -> "Histories":
         """Each history's last `count` items."""

@@ -1,7 +1,7 @@
 """Which interactions train, which select a model, which judge it."""
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,12 +15,26 @@ class Cases:
 
     `starts` and `ends` int64 [C] are slices of the flat `items`; the target of case c is
     `items[ends[c]]` and its history `items[starts[c]:ends[c]]`. `users` int64 [C] are user indices.
+    `times` int64 (unix seconds), flat as the items are, and `user_ids` by user index are None where unknown.
     """
 
     items: NDArray[np.int32]
     starts: NDArray[np.int64]
     ends: NDArray[np.int64]
     users: NDArray[np.int64]
+    times: NDArray[np.int64] | None = None
+    user_ids: tuple[str, ...] | None = None
+
+    @classmethod
+    def of(
+        cls,
+        sequences: Sequences,
+        starts: NDArray[np.int64],
+        ends: NDArray[np.int64],
+        users: NDArray[np.int64],
+    ) -> "Cases":
+        """Cases among the interactions of `sequences`, with all that is known of them."""
+        return cls(sequences.items, starts, ends, users, sequences.times, sequences.user_ids)
 
     def __len__(self) -> int:
         return len(self.users)
@@ -37,8 +51,17 @@ class Cases:
 
     def histories(self, cases: slice | NDArray[np.int64]) -> Histories:
         """Whole histories of some cases."""
-        starts, ends = self.starts[cases], self.ends[cases]
-        return Histories(gather_right_padded(self.items, starts, ends - starts))
+        starts, lengths = self.starts[cases], self.ends[cases] - self.starts[cases]
+        return Histories(
+            gather_right_padded(self.items, starts, lengths),
+            None if self.times is None else gather_right_padded(self.times, starts, lengths),
+            None if self.user_ids is None else tuple(self.user_ids[user] for user in self.users[cases]),
+        )
+
+    def every(self, stride: int, first: int = 0) -> "Cases":
+        """Cases first, first + stride, ..."""
+        chosen = slice(first, None, stride)
+        return replace(self, starts=self.starts[chosen], ends=self.ends[chosen], users=self.users[chosen])
 
     def every(self, stride: int, first: int = 0) -> "Cases":
         """Cases first, first + stride, ..."""
@@ -85,8 +108,8 @@ def leave_one_out(sequences: Sequences) -> Split:
     starts, ends = sequences.offsets[users], sequences.offsets[users + 1]
     return Split(
         train=train,
-        validation=Cases(sequences.items, starts, ends - 2, users),
-        test=Cases(sequences.items, starts, ends - 1, users),
+        validation=Cases.of(sequences, starts, ends - 2, users),
+        test=Cases.of(sequences, starts, ends - 1, users),
     )
 
 
@@ -142,7 +165,7 @@ def _first_cases(sequences: Sequences, begin: NDArray[np.int64], end: NDArray[np
     """The case of each user with a history whose positions `begin` to `end` are not empty."""
     users = np.flatnonzero((begin > 0) & (begin < end))
     starts = sequences.offsets[users]
-    return Cases(sequences.items, starts, starts + begin[users], users)
+    return Cases.of(sequences, starts, starts + begin[users], users)
 
 
 SPLITS: dict[str, Callable[[Sequences], Split]] = {"leave_one_out": leave_one_out, "temporal": temporal}

@@ -11,8 +11,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from rqrec.retrieval.layers import Block, CodeEmbedding, CrossAttention, KeysValues, RelativeBias, initialize
+from rqrec.retrieval.code_output import CodeOutput
+from rqrec.retrieval.kv_cache import KeysValues
+from rqrec.retrieval.layers import Block, CodeEmbedding, CrossAttention, RelativeBias, initialize
 from rqrec.retrieval.model import Batch, ModelConfig, TrainingLoss
+from rqrec.retrieval.side_information import SideInformation
 
 
 @dataclass(frozen=True)
@@ -45,11 +48,12 @@ class DecoderBlock(Block):
         return self._finish(x_BKlD, crossed.view_as(x_BKlD))
 
 
-class EncoderDecoder(nn.Module):
+class EncoderDecoder(CodeOutput):
     """A bidirectional encoder over [BEGIN, codes of item 1, ...] and a causal decoder over one item's codes.
 
     The encoder knows places by relative position alone (T5's bias), the decoder by level. BEGIN stands where
-    TIGER has the user's token, so that an empty history has something to attend to.
+    TIGER has the user's token, so that an empty history has something to attend to; with `user_buckets` the
+    user's vector is added to it.
 
     Training: one item of each sequence is the target, and the items before it are the history. Which one is
     drawn anew at every step, uniformly from the first to the last, so that over the epochs every position is
@@ -72,20 +76,21 @@ class EncoderDecoder(nn.Module):
         self.level_position = nn.Embedding(len(self.level_sizes), width)
         self.decoder = nn.ModuleList(DecoderBlock(*sizes) for _ in range(config.attn_layers))
         self.decoder_norm = nn.LayerNorm(width)
-        self.heads = nn.ModuleList(nn.Linear(width, size) for size in self.level_sizes)
+        self._build_output(config)
         initialize(self.encoder, config.attn_layers)
         initialize(self.decoder, config.attn_layers)
         nn.init.normal_(self.begin, std=0.02)
         nn.init.normal_(self.level_position.weight, std=0.02)
+        self.side = SideInformation(config.user_buckets, config.time_gaps, width)
 
-    def _encode(self, codes_BTL: Tensor, lengths_B: Tensor) -> Context:
-        """Read the first `lengths_B` items of each row."""
-        vectors_BSD = self.widen(self.codes(codes_BTL).flatten(1, 2))
-        x_BSD = torch.cat([self.begin.expand(len(codes_BTL), 1, -1), vectors_BSD], dim=1)
-        x_BSD = self.dropout(x_BSD)
+    def encode(self, batch: Batch) -> Context:
+        """Read each history once, an empty one included: BEGIN alone predicts a first item."""
+        vectors_BTLD = self.side.with_gaps(self.widen(self.codes(batch.codes_BTL)), batch.times_BT)
+        begin_B1D = self.side.with_user(self.begin.expand(len(vectors_BTLD), 1, -1), batch.users_B)
+        x_BSD = self.dropout(torch.cat([begin_B1D, vectors_BTLD.flatten(1, 2)], dim=1))
         positions = x_BSD.shape[1]
-        last_B1 = (lengths_B * len(self.level_sizes))[:, None]
-        mask_BS = torch.arange(positions, device=lengths_B.device) <= last_B1
+        last_B1 = (batch.lengths_B * len(self.level_sizes))[:, None]
+        mask_BS = torch.arange(positions, device=last_B1.device) <= last_B1
         bias_BHSS = self.relative_bias(positions).masked_fill(~mask_BS[:, None, None], -torch.inf)
         for block in cast(list[Block], self.encoder):
             x_BSD = block.biased(x_BSD, bias_BHSS)
@@ -108,19 +113,15 @@ class EncoderDecoder(nn.Module):
         targets_B = batch.lengths_B - 1
         if self.training:
             targets_B = (torch.rand(len(targets_B), device=targets_B.device) * batch.lengths_B).long()
-        context = self._encode(batch.codes_BTL[:, :-1], targets_B)
+        context = self.encode(batch._replace(codes_BTL=batch.codes_BTL[:, :-1], lengths_B=targets_B))
         rows_B = torch.arange(len(targets_B), device=targets_B.device)
         codes_BL = batch.codes_BTL[rows_B, targets_B]
         states_BLD = self._decode(context, codes_BL[:, None, :-1])[:, 0]
         return TrainingLoss.of(
-            [head(states_BLD[:, level]) for level, head in enumerate(self.heads)],
+            [self._logits(states_BLD[:, level], level) for level in range(len(self.level_sizes))],
             codes_BL,
             self.config.label_smoothing if self.training else 0.0,
         )
-
-    def encode(self, batch: Batch) -> Context:
-        """Read each history once, an empty one included: BEGIN alone predicts a first item."""
-        return self._encode(batch.codes_BTL, batch.lengths_B)
 
     def next_level(self, context: Context, prefix_BKl: Tensor) -> Tensor:
         """Log-probabilities float32 [B, K, V] of the level after the prefix (see RetrievalModel)."""
@@ -128,5 +129,5 @@ class EncoderDecoder(nn.Module):
         if level == 0:
             prefix_BKl = prefix_BKl[:, :1]
         states_BKD = self._decode(context, prefix_BKl)[:, :, -1]
-        log_probs = self.heads[level](states_BKD).float().log_softmax(-1)
+        log_probs = self._logits(states_BKD, level).float().log_softmax(-1)
         return log_probs.expand(-1, n_beams, -1)

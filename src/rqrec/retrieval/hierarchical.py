@@ -14,8 +14,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from rqrec.retrieval.layers import CodeEmbedding, KeysValues, Transformer
+from rqrec.retrieval.code_output import CodeOutput
+from rqrec.retrieval.kv_cache import KeysValues
+from rqrec.retrieval.layers import CodeEmbedding, Transformer
 from rqrec.retrieval.model import Batch, ModelConfig, TrainingLoss
+from rqrec.retrieval.side_information import SideInformation
 
 
 @dataclass(frozen=True)
@@ -36,13 +39,14 @@ class Context(NamedTuple):
     past: KeysValues
 
 
-class Hierarchical(nn.Module):
+class Hierarchical(CodeOutput):
     """Two causal transformers, one within the other.
 
     An item is a linear map of its codes' embeddings side by side, plus its position. State t of the
     transformer over [BEGIN, item 1, item 2, ...] is what item t + 1 follows from: the decoder over codes
-    reads [state, code 0, code 1, ...], and its output at place l gives code l, by a linear map of level l.
-    A history of T items costs T + 1 positions, and a beam no more than one place of the small decoder.
+    reads [state, code 0, code 1, ...], and its output at place l gives code l. A history of T items costs
+    T + 1 positions, and a beam no more than one place of the small decoder. What is known of the user is added
+    to BEGIN, the time since the item before to an item.
     """
 
     def __init__(self, config: HierarchicalConfig) -> None:
@@ -60,35 +64,37 @@ class Hierarchical(nn.Module):
         self.widen = nn.Linear(embed, width, bias=False) if embed != width else nn.Identity()
         self.level_position = nn.Embedding(n_levels, width)
         self.code_decoder = Transformer(width, config.attn_heads, 1, config.attn_dropout)
-        self.heads = nn.ModuleList(nn.Linear(width, size) for size in self.level_sizes)
+        self._build_output(config)
         for table in (self.item_position, self.level_position):
             nn.init.normal_(table.weight, std=0.02)
+        self.side = SideInformation(config.user_buckets, config.time_gaps, width)
 
-    def _sequence(self, codes_BTL: Tensor) -> Tensor:
-        """Inputs [B, T + 1, D] of the transformer over items: BEGIN, items."""
-        items_BTD = self.item(self.codes(codes_BTL).flatten(2))
-        begin_B1D = self.begin.expand(len(codes_BTL), 1, -1)
+    def _sequence(self, batch: Batch, n_items: int) -> Tensor:
+        """Inputs [B, T + 1, D] of the transformer over the first `n_items` items: BEGIN, items."""
+        items_BTD = self.item(self.codes(batch.codes_BTL[:, :n_items]).flatten(2))
+        items_BTD = self.side.with_gaps(items_BTD[:, :, None], batch.times_BT)[:, :, 0]
+        begin_B1D = self.side.with_user(self.begin.expand(len(items_BTD), 1, -1), batch.users_B)
         x_BTD = torch.cat([begin_B1D, items_BTD], dim=1)
         return self.dropout(x_BTD + self.item_position.weight[: x_BTD.shape[1]])
 
     def forward(self, batch: Batch) -> TrainingLoss:
         """Cross-entropy of every code of every real item, given all codes before it; mean over codes."""
         n_items = batch.codes_BTL.shape[1]
-        states_BTD, _ = self.transformer.causal(self._sequence(batch.codes_BTL[:, :-1]))
+        states_BTD, _ = self.transformer.causal(self._sequence(batch, n_items - 1))
         real_BT = torch.arange(n_items, device=batch.lengths_B.device) < batch.lengths_B[:, None]
         targets_ML = batch.codes_BTL[real_BT]
         codes_MLD = self.widen(self.codes(targets_ML[:, :-1]))
         x_MLD = torch.cat([states_BTD[real_BT][:, None], codes_MLD], dim=1) + self.level_position.weight
         out_MLD, _ = self.code_decoder.causal(self.dropout(x_MLD))
         return TrainingLoss.of(
-            [head(out_MLD[:, level]) for level, head in enumerate(self.heads)],
+            [self._logits(out_MLD[:, level], level) for level in range(len(self.level_sizes))],
             targets_ML,
             self.config.label_smoothing if self.training else 0.0,
         )
 
     def encode(self, batch: Batch) -> Context:
         """Read each history once, an empty one included: BEGIN alone predicts a first item."""
-        state_BD, _ = self.transformer.at(self._sequence(batch.codes_BTL), batch.lengths_B)
+        state_BD, _ = self.transformer.at(self._sequence(batch, batch.codes_BTL.shape[1]), batch.lengths_B)
         x_B1D = self.dropout(state_BD + self.level_position.weight[0])[:, None]
         out_B1D, (past,) = self.code_decoder.causal(x_B1D)
         return Context(out_B1D[:, 0], past)
@@ -101,11 +107,11 @@ class Hierarchical(nn.Module):
         """
         n_beams, level = prefix_BKl.shape[1:]
         if level == 0:
-            log_probs_B1V = self.heads[0](context.state_BD).float().log_softmax(-1)[:, None]
+            log_probs_B1V = self._logits(context.state_BD, 0).float().log_softmax(-1)[:, None]
             return log_probs_B1V.expand(-1, n_beams, -1)
         x, query, own = self._inputs(prefix_BKl)
         out_BKD = self.code_decoder.first_block.one(x, query, context.past, own)
-        return self.heads[level](self.code_decoder.norm(out_BKD)).float().log_softmax(-1)
+        return self._logits(self.code_decoder.norm(out_BKD), level).float().log_softmax(-1)
 
     def _inputs(self, prefix_BKl: Tensor) -> tuple[Tensor, Tensor, KeysValues]:
         """The last code as input of the code decoder and its query [B, K, D]; keys, values [B, K, l, D] of all.

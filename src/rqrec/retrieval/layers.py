@@ -5,11 +5,13 @@ level.
 """
 
 import math
-from typing import NamedTuple, cast
+from typing import cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+
+from rqrec.retrieval.kv_cache import KeysValues, split_heads
 
 
 class CodeEmbedding(nn.Module):
@@ -38,13 +40,6 @@ class CodeEmbedding(nn.Module):
         return self.table.weight[start : start + self.level_sizes[level]]
 
 
-class KeysValues(NamedTuple):
-    """Keys and values [B, H, S, d] of one layer, kept so that a history is read once."""
-
-    keys: Tensor
-    values: Tensor
-
-
 class Attention(nn.Module):
     """Multi-head self-attention (arXiv 1706.03762, section 3.2.2)."""
 
@@ -55,8 +50,7 @@ class Attention(nn.Module):
         self.project_out = nn.Linear(width, width, bias=False)
 
     def _split(self, x_BSD: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        q, k, v = self.project_in(x_BSD).chunk(3, dim=-1)
-        q, k, v = (part.unflatten(-1, (self.heads, -1)).transpose(1, 2) for part in (q, k, v))
+        q, k, v = (split_heads(part, self.heads) for part in self.project_in(x_BSD).chunk(3, dim=-1))
         return q, k, v
 
     def project(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -93,7 +87,7 @@ class Attention(nn.Module):
         rows_B = torch.arange(len(places_B), device=places_B.device)
         q = functional.linear(x_BSD[rows_B, places_B][:, None], weight_q)
         k, v = functional.linear(x_BSD, weight_kv).chunk(2, dim=-1)
-        q, k, v = (part.unflatten(-1, (self.heads, -1)).transpose(1, 2) for part in (q, k, v))
+        q, k, v = (split_heads(part, self.heads) for part in (q, k, v))
         mask_BS = torch.arange(x_BSD.shape[1], device=places_B.device) <= places_B[:, None]
         out = functional.scaled_dot_product_attention(q, k, v, attn_mask=mask_BS[:, None, None])
         return self.project_out(out.flatten(1)), KeysValues(k, v)
@@ -104,9 +98,7 @@ class Attention(nn.Module):
         The K beams of a user stand side by side in S, so that all of them read one copy of the past.
         """
         q, k, v = self._split(x_BSD)
-        keys = torch.cat([past.keys, k], dim=2)
-        values = torch.cat([past.values, v], dim=2)
-        out = functional.scaled_dot_product_attention(q, keys, values, attn_mask=mask_BSP[:, None])
+        out = functional.scaled_dot_product_attention(q, *past.extended(k, v), attn_mask=mask_BSP[:, None])
         return self.project_out(out.transpose(1, 2).flatten(2))
 
     def biased(self, x_BSD: Tensor, bias_BHSS: Tensor) -> Tensor:
@@ -129,11 +121,11 @@ class CrossAttention(nn.Module):
     def memory(self, memory_BSD: Tensor) -> KeysValues:
         """The memory's keys and values, worked out once for all that attends to it."""
         parts = self.keys_values(memory_BSD).chunk(2, dim=-1)
-        return KeysValues(*(part.unflatten(-1, (self.heads, -1)).transpose(1, 2) for part in parts))
+        return KeysValues(*(split_heads(part, self.heads) for part in parts))
 
     def forward(self, x_BPD: Tensor, memory: KeysValues, mask_BS: Tensor) -> Tensor:
         """P positions attend to those of the memory for which the mask is True."""
-        q = self.query(x_BPD).unflatten(-1, (self.heads, -1)).transpose(1, 2)
+        q = split_heads(self.query(x_BPD), self.heads)
         out = functional.scaled_dot_product_attention(q, *memory, attn_mask=mask_BS[:, None, None])
         return self.project_out(out.transpose(1, 2).flatten(2))
 

@@ -18,21 +18,25 @@ from torch.nn import functional
 
 from rqrec.data.ids import PADDING
 from rqrec.data.sequences import Histories
+from rqrec.retrieval.side_information import user_number
 
 
 class Batch(NamedTuple):
     """Histories as semantic IDs, oldest item first, padded on the right.
 
     `codes_BTL` int64; the codes of padded items are 0 and must never be looked at: `lengths_B` int64 says
-    how many items of each row are real.
+    how many items of each row are real. `times_BT` int64 (unix seconds) says when each was taken, `users_B`
+    int64 whose the histories are (see `user_number`); None where that is not known.
     """
 
     codes_BTL: Tensor
     lengths_B: Tensor
+    times_BT: Tensor | None = None
+    users_B: Tensor | None = None
 
     def to(self, device: torch.device) -> "Batch":
         """The batch on another device."""
-        return Batch(self.codes_BTL.to(device), self.lengths_B.to(device))
+        return Batch(*(None if part is None else part.to(device) for part in self))  # type: ignore[arg-type]
 
 
 @dataclass(frozen=True)
@@ -45,6 +49,8 @@ class ModelConfig:
     attn_embed_dim, attn_heads, attn_layers: width, heads and depth of the transformer
     attn_dropout: dropout on the embedding and on what each attention and feed-forward adds (probability)
     label_smoothing: share of each target that training spreads evenly over all codes of its level
+    user_buckets, time_gaps: tokens for users, buckets for the time between items, 0: none (SideInformation)
+    tie_codes: a code has one embedding, for input and output (CodeOutput)
 
     Raises ValueError on sizes that no model can have.
     """
@@ -57,12 +63,18 @@ class ModelConfig:
     attn_layers: int = 2
     attn_dropout: float = 0.1
     label_smoothing: float = 0.0
+    user_buckets: int = 0
+    time_gaps: int = 0
+    tie_codes: bool = False
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "level_sizes", tuple(self.level_sizes))
         for name in ("max_items", "decoder_embed_dim", "attn_embed_dim", "attn_heads", "attn_layers"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)}, but must be at least 1.")
+        for name in ("user_buckets", "time_gaps"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"{name} is {getattr(self, name)}, but must be at least 0 (0: none).")
         if self.attn_embed_dim % self.attn_heads:
             raise ValueError(
                 f"attn_embed_dim {self.attn_embed_dim} is not a multiple of attn_heads {self.attn_heads}."
@@ -135,18 +147,26 @@ class CodeLookup:
         return cls(torch.from_numpy(np.asarray(codes_NL, dtype=np.int64)).to(device))
 
     def batch(self, histories: Histories, max_items: int) -> Batch:
-        """The most recent `max_items` items of each history, as codes."""
+        """The most recent `max_items` items of each history, as codes, with what else is known."""
         items_BT = histories.items_BT
         lengths_B = (items_BT != PADDING).sum(axis=1)
         kept_B = np.minimum(lengths_B, max_items)
         width = int(kept_B.max(initial=0))
         positions_BT = (lengths_B - kept_B)[:, None] + np.arange(width)
         inside_BT = np.arange(width) < kept_B[:, None]
-        recent_BT = np.take_along_axis(items_BT, np.where(inside_BT, positions_BT, 0), axis=1)
-        device = self.codes_NL.device
-        inside = torch.from_numpy(inside_BT).to(device)
-        codes_BTL = self.codes_NL[torch.from_numpy(np.where(inside_BT, recent_BT, 0)).to(device)]
-        return Batch(codes_BTL * inside[:, :, None], torch.from_numpy(kept_B.astype(np.int64)).to(device))
+
+        def recent(known_BT: NDArray[np.int64]) -> Tensor:
+            recent_BT = np.take_along_axis(known_BT, np.where(inside_BT, positions_BT, 0), axis=1)
+            return torch.from_numpy(np.where(inside_BT, recent_BT, 0)).to(self.codes_NL.device)
+
+        inside = torch.from_numpy(inside_BT).to(self.codes_NL.device)
+        times_BT, users = histories.times_BT, histories.user_ids
+        return Batch(
+            self.codes_NL[recent(items_BT)] * inside[:, :, None],
+            inside.sum(1),
+            None if times_BT is None else recent(times_BT),
+            None if users is None else torch.tensor([*map(user_number, users)], device=self.codes_NL.device),
+        )
 
 
 def parameter_count(model: Any) -> int:

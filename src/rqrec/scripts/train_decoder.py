@@ -66,6 +66,9 @@ def train(
     attn_layers: int | None = None,
     decoder_embed_dim: int | None = None,
     label_smoothing: float | None = None,
+    user_buckets: int | None = None,
+    time_gaps: int | None = None,
+    tie_codes: bool | None = None,
     vae_input_dim: int | None = None,
     vae_n_cat_feats: int | None = None,
     vae_embed_dim: int | None = None,
@@ -80,7 +83,12 @@ def train(
 
     `architecture` is "decoder_only", "encoder_decoder" or "hierarchical"; `model_type` is the name that
     older configurations have for it. Its sizes that are not given (`max_items`, `attn_`,
-    `decoder_embed_dim`, `label_smoothing`) are the architecture's own defaults.
+    `decoder_embed_dim`, `label_smoothing`) are the architecture's own defaults. So is `tie_codes`: whether the
+    embeddings of codes are also what generates them (only decoder_only does unless told).
+
+    `user_buckets` (such as 2000) gives each user one of so many tokens, by the hash of the id; `time_gaps`
+    (such as 16) tells the model how long before each item the last one was taken, in so many steps from a
+    minute to two years. Both are off at 0. `time_gaps` is refused where the source kept no time.
 
     The artefact is `save_dir_root/retrieval`, its semantic IDs `save_dir_root/semantic_ids`; the logs are in
     `save_dir_root/logs`, and the checkpoints of an unfinished run, which `resume="auto"` goes on with, in
@@ -151,6 +159,9 @@ def train(
         "attn_layers": attn_layers,
         "attn_dropout": attn_dropout,
         "label_smoothing": label_smoothing,
+        "user_buckets": user_buckets,
+        "time_gaps": time_gaps,
+        "tie_codes": tie_codes,
     }
     config_of_decoder = config_class(
         level_sizes=SemanticIdTable.read(root / "semantic_ids").level_sizes,

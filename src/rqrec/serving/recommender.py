@@ -2,13 +2,15 @@
 
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
+from itertools import compress
 from pathlib import Path
 from typing import Literal, overload
 
 import numpy as np
 from numpy.typing import NDArray
 
-from rqrec.data.sequences import Histories
+from rqrec.data.ids import PADDING
+from rqrec.data.sequences import Histories, check_times
 from rqrec.hub import REPO_ID, download_artifact
 from rqrec.retrieval.checkpoint import Checkpoint, read_checkpoint
 from rqrec.retrieval.retriever import Retriever
@@ -115,6 +117,8 @@ class Recommender:
         block: Collection[str] | None = None,
         max_per_code: int | None = None,
         unknown: Literal["raise", "skip"] = "raise",
+        timestamps: Sequence[Sequence[int]] | None = None,
+        users: Sequence[str | None] | None = None,
     ) -> list[Recommendations]:
         """The k best items for each history of item ids (oldest first), the likeliest first.
 
@@ -126,14 +130,18 @@ class Recommender:
         max_per_code: at most so many items that share the first code of their semantic IDs (variety).
         unknown: what to do about an id that the catalogue does not have, in a history or a filter: "raise"
         an UnknownIdError, or "skip" it and list it in `Recommendations.skipped`.
+        timestamps: unix seconds of each item of each history; a model that was trained with `time_gaps` needs
+        them, others don't look at them.
+        users: the id of each history's user, None where there is none; only a model that was trained with
+        `user_buckets` looks at them, and can do without.
 
-        Raises UnknownIdError (see above), ValueError on k or max_per_code below 1.
+        Raises UnknownIdError (see above), ValueError on k or max_per_code below 1, and on timestamps that
+        are missing.
         """
         if k < 1:
             raise ValueError(f"k is {k}, but at least 1 recommendation must be asked for.")
-        read = [self._indices(history, unknown) for history in histories]
+        known, passed_over = self._read(histories, timestamps, users, unknown)
         allowed_N, skipped = self._filter(allow, block, unknown)
-        known = Histories.of([indices for indices, _ in read])
         ranked = self._retriever.recommend(
             known,
             min(k, len(self.catalog)),
@@ -142,23 +150,34 @@ class Recommender:
             max_per_code=max_per_code,
         )
         found = []
-        for (history, missing), items, scores in zip(
-            read, ranked.items.tolist(), ranked.scores.tolist(), strict=True
+        for history_T, missing, items, scores in zip(
+            known.items_BT, passed_over, ranked.items.tolist(), ranked.scores.tolist(), strict=True
         ):
             n_allowed = len(self.catalog) if allowed_N is None else int(allowed_N.sum())
             if exclude_seen:
-                seen = np.unique(history)
+                seen = np.unique(history_T[history_T != PADDING])
                 n_allowed -= len(seen) if allowed_N is None else int(allowed_N[seen].sum())
             described = tuple(self._describe(i, s) for i, s in zip(items, scores, strict=True) if i >= 0)
             found.append(Recommendations(described, n_allowed, (*missing, *skipped)))
         return found
 
-    def explain(self, history: Sequence[str], item_id: str, *, examples: int = 3) -> Explanation:
+    def explain(
+        self,
+        history: Sequence[str],
+        item_id: str,
+        *,
+        examples: int = 3,
+        timestamps: Sequence[int] | None = None,
+        user: str | None = None,
+    ) -> Explanation:
         """How likely each code of an item is after a history, and up to `examples` other items beside it.
 
-        Raises UnknownIdError on an id that the catalogue does not have.
+        `timestamps` and `user` as in `recommend`. Raises UnknownIdError on an id that the catalogue does not
+        have, ValueError on timestamps that are missing.
         """
-        return self.explain_all([history], [[item_id]], examples=examples)[0][0]
+        times = None if timestamps is None else [timestamps]
+        found = self.explain_all([history], [[item_id]], examples=examples, timestamps=times, users=[user])
+        return found[0][0]
 
     def explain_all(
         self,
@@ -167,12 +186,14 @@ class Recommender:
         *,
         examples: int = 3,
         unknown: Literal["raise", "skip"] = "raise",
+        timestamps: Sequence[Sequence[int]] | None = None,
+        users: Sequence[str | None] | None = None,
     ) -> list[tuple[Explanation, ...]]:
         """`explain` for several items of each history, such as a whole answer of `recommend`, in one pass.
 
-        `unknown` is about the ids of the histories (see `recommend`).
+        `unknown` is about the ids of the histories, `timestamps` and `users` are as in `recommend`.
         """
-        known = Histories.of([self._indices(history, unknown)[0] for history in histories])
+        known, _ = self._read(histories, timestamps, users, unknown)
         items = [self.catalog.id_map.indices(ids) for ids in item_ids]
         log_probs_BKL = self._retriever.code_log_probs(known, Histories.of(items).items_BT)
         return [
@@ -215,6 +236,24 @@ class Recommender:
                 )
             )
         return Explanation(self._describe(item, float(sum(log_probs))), tuple(path))
+
+    def _read(
+        self,
+        histories: Sequence[Sequence[str]],
+        timestamps: Sequence[Sequence[int]] | None,
+        users: Sequence[str | None] | None,
+        unknown: Literal["raise", "skip"],
+    ) -> tuple[Histories, list[list[str]]]:
+        """The histories by item index, and the ids of each that were skipped."""
+        read = [self._indices(history, unknown) for history in histories]
+        if timestamps is not None:
+            check_times(histories, timestamps)
+            timestamps = [
+                list(compress(times, (item_id in self.catalog.id_map for item_id in history)))
+                for times, history in zip(timestamps, histories, strict=True)
+            ]
+        known = Histories.of([indices for indices, _ in read], timestamps, users)
+        return known, [missing for _, missing in read]
 
     def _indices(
         self, ids: Iterable[str], unknown: Literal["raise", "skip"]

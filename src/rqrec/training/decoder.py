@@ -12,7 +12,6 @@ from torch import Tensor, nn
 
 from rqrec.artifact import create, find, read_manifest
 from rqrec.data.dataset import Dataset
-from rqrec.data.sequences import Histories
 from rqrec.data.splits import Split, split_named
 from rqrec.evaluation.evaluate import evaluate
 from rqrec.evaluation.metrics import ranking_metrics
@@ -52,7 +51,7 @@ class DecoderTask:
 
     def batch(self, number: int) -> Batch:
         """Windows of training sequences as codes."""
-        return self._lookup.batch(Histories(self._windows.batch(number)), self.model.max_items + 1)
+        return self._lookup.batch(self._windows.histories(number), self.model.max_items + 1)
 
     def weight(self, batch: Any) -> float:
         """Its items: each has one code a level."""
@@ -126,8 +125,8 @@ def train_decoder(
     artefact whose weights are the first ones. `keeping` says where the run is kept until it is finished; its
     settings and inputs are filled in here.
 
-    Raises ValueError where the semantic-ID table was made for another catalogue, or `start_from` is of
-    another model.
+    Raises ValueError where the semantic-ID table was made for another catalogue, `start_from` is of another
+    model, or the model reads times and the dataset kept none.
     """
     dataset_folder, table_folder = find(dataset_folder, "dataset"), find(table_folder, "semantic_ids")
     dataset, table = Dataset.read(dataset_folder), SemanticIdTable.read(table_folder)
@@ -135,6 +134,11 @@ def train_decoder(
         raise ValueError(
             f"{table_folder} has the semantic IDs of other items than {dataset_folder} has "
             f"({len(table)} and {len(dataset.catalog)}). Make them again with `rqrec tokenize`."
+        )
+    if config.time_gaps and dataset.sequences.times is None:
+        raise ValueError(
+            f"time_gaps is {config.time_gaps}, but the source of {dataset_folder} kept no time, only each "
+            "user's order. Set it to 0, or prepare the dataset from files that keep the time."
         )
     processes = Processes.join()
     torch.manual_seed(settings.seed)
