@@ -63,11 +63,6 @@ class Cases:
         chosen = slice(first, None, stride)
         return replace(self, starts=self.starts[chosen], ends=self.ends[chosen], users=self.users[chosen])
 
-    def every(self, stride: int, first: int = 0) -> "Cases":
-        """Cases first, first + stride, ..."""
-        chosen = slice(first, None, stride)
-        return Cases(self.items, self.starts[chosen], self.ends[chosen], self.users[chosen])
-
     def batches(self, size: int) -> Iterator[slice]:
         """Slices that cover all cases in order, `size` at a time."""
         for start in range(0, len(self), size):
