@@ -123,6 +123,18 @@ class Histories:
             None if user_ids is None else tuple(user_ids),
         )
 
+    def last(self, count: int) -> "Histories":
+        """Each history's last `count` items."""
+        lengths = (self.items_BT != PADDING).sum(axis=1)
+        kept = np.minimum(lengths, count)
+        starts = np.arange(len(self)) * self.items_BT.shape[1] + lengths - kept
+
+        def recent(known_BT: NDArray[np.int64]) -> NDArray[np.int64]:
+            return gather_right_padded(known_BT.ravel(), starts, kept)
+
+        times_BT = None if self.times_BT is None else recent(self.times_BT)
+        return Histories(recent(self.items_BT), times_BT, self.user_ids)
+
 
 def check_times(histories: Sequence[Sized], times: Sequence[Sized]) -> None:
     """Raises ValueError unless there is one time for each item of each history."""
@@ -140,13 +152,6 @@ def _right_padded(rows: Sequence[Sequence[int] | NDArray[Any]]) -> NDArray[np.in
     lengths = np.array([len(row) for row in rows], dtype=np.int64)
     flat = np.concatenate([np.asarray(row, dtype=np.int64) for row in rows] or [np.zeros(0, int)])
     return gather_right_padded(flat, np.cumsum(lengths) - lengths, lengths)
-
-    def last(self, count: int) -> "Histories":
-        """Each history's last `count` items."""
-        lengths = (self.items_BT != PADDING).sum(axis=1)
-        kept = np.minimum(lengths, count)
-        starts = np.arange(len(self)) * self.items_BT.shape[1] + lengths - kept
-        return Histories(gather_right_padded(self.items_BT.ravel(), starts, kept))
 
 
 def gather_right_padded(

@@ -148,24 +148,18 @@ class CodeLookup:
 
     def batch(self, histories: Histories, max_items: int) -> Batch:
         """The most recent `max_items` items of each history, as codes, with what else is known."""
-        items_BT = histories.items_BT
-        lengths_B = (items_BT != PADDING).sum(axis=1)
-        kept_B = np.minimum(lengths_B, max_items)
-        width = int(kept_B.max(initial=0))
-        positions_BT = (lengths_B - kept_B)[:, None] + np.arange(width)
-        inside_BT = np.arange(width) < kept_B[:, None]
+        recent, device = histories.last(max_items), self.codes_NL.device
+        inside_BT = torch.from_numpy(recent.items_BT != PADDING).to(device)
 
-        def recent(known_BT: NDArray[np.int64]) -> Tensor:
-            recent_BT = np.take_along_axis(known_BT, np.where(inside_BT, positions_BT, 0), axis=1)
-            return torch.from_numpy(np.where(inside_BT, recent_BT, 0)).to(self.codes_NL.device)
+        def filled(known_BT: NDArray[np.int64]) -> Tensor:
+            return torch.from_numpy(known_BT).to(device) * inside_BT
 
-        inside = torch.from_numpy(inside_BT).to(self.codes_NL.device)
-        times_BT, users = histories.times_BT, histories.user_ids
+        times_BT, users = recent.times_BT, recent.user_ids
         return Batch(
-            self.codes_NL[recent(items_BT)] * inside[:, :, None],
-            inside.sum(1),
-            None if times_BT is None else recent(times_BT),
-            None if users is None else torch.tensor([*map(user_number, users)], device=self.codes_NL.device),
+            self.codes_NL[filled(recent.items_BT)] * inside_BT[:, :, None],
+            inside_BT.sum(1),
+            None if times_BT is None else filled(times_BT),
+            None if users is None else torch.tensor([*map(user_number, users)], device=device),
         )
 
 

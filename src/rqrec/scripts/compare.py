@@ -1,9 +1,8 @@
 """`rqrec compare configs/compare_beauty.gin`: architectures and kinds of semantic IDs on equal terms."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 from rqrec.artifact import read_manifest, write_json
 from rqrec.baselines.named import BASELINES
@@ -166,7 +165,7 @@ def make_ids(ids: SemanticIds) -> None:
     ids.make()
 
 
-def _check(name: str, chosen: Sequence[str], allowed: Mapping[str, Any]) -> None:
+def _check(name: str, chosen: Sequence[str], allowed: Collection[str]) -> None:
     if not chosen or (unknown := [one for one in chosen if one not in allowed]):
         bad = repr(unknown[0]) if chosen else "nothing"
         raise ValueError(f"compare.{name} has {bad}; allowed are {', '.join(allowed)}.")

@@ -100,7 +100,7 @@ class Model:
 
     def warm(self, max_batch: int) -> None:
         """Answer once, so that the first client doesn't wait for what torch does at first use."""
-        history = self.recommender.catalog.id_map.all[:5]
+        history = self.recommender.catalog.id_map.all[:5].to_list()
         for histories in ([history], [history] * max_batch):
             self.answer(Options(explain=True), histories)
 
