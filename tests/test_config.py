@@ -51,8 +51,9 @@ CONFIGS = sorted((Path(__file__).resolve().parents[1] / "configs").glob("*.gin")
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.name)
 def test_every_config_in_the_repository_is_understood(path: Path) -> None:
-    from rqrec.scripts import run_rqvae, train_decoder, train_rqvae
+    from rqrec.scripts import compare, run_rqvae, train_decoder, train_rqvae, train_sasrec
 
-    script = train_decoder if path.name.startswith("decoder") else train_rqvae
-    functions = {"train": script.train, "generate_semantic_ids": run_rqvae.generate_semantic_ids}
-    configured(functions, [path])
+    scripts = {"decoder": train_decoder, "hierarchical": train_decoder, "sasrec": train_sasrec}
+    train = scripts.get(path.stem.split("_")[0], train_rqvae).train
+    functions = {"train": train, "generate_semantic_ids": run_rqvae.generate_semantic_ids}
+    configured({"compare": compare.compare} if path.name.startswith("compare") else functions, [path])

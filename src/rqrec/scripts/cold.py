@@ -90,7 +90,7 @@ def evaluate_cold(
     new_ids = (held_out / NEW_IDS).read_text(encoding="utf-8").split("\n")[:-1]
     held_N = np.zeros(len(ids), dtype=bool)
     held_N[ids.indices(new_ids)] = True
-    if checkpoint.catalog.id_map.all != tuple(np.array(ids.all, dtype=object)[~held_N]):
+    if not checkpoint.catalog.id_map.all.equals(ids.all.filter(~held_N)):
         raise ValueError(f"{model} was not trained on the items of {held_out / WARM}: train on that folder.")
     out = out or Path(run) / "evaluation_cold"
     settings = {"beam_width": beam_width, "seed": seed}
