@@ -6,7 +6,8 @@ from typing import Any
 
 from playwright.sync_api import Browser, sync_playwright
 
-from tests.serving.test_page import CHROMIUM, PATIENCE_MS, serve
+from tests.serving.running import running
+from tests.serving.test_page import CHROMIUM, PATIENCE_MS
 
 PICTURES: dict[str, dict[str, Any]] = {
     "page.png": {"viewport": {"width": 1180, "height": 1160}},
@@ -28,7 +29,7 @@ def take(browser: Browser, address: str, target: Path, context: dict[str, Any]) 
 
 
 def main(run: Path, folder: Path) -> None:
-    with serve({"films": run}) as address, sync_playwright() as playwright:
+    with running({"films": run}) as address, sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
         for name, context in PICTURES.items():
             take(browser, address, folder / name, context)

@@ -3,7 +3,6 @@
 import json
 import re
 from collections.abc import Iterator
-from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -15,18 +14,13 @@ pytest.importorskip("playwright", reason="playwright is not installed: pip insta
 from playwright.sync_api import Browser, Locator, Page, Request, Route, expect, sync_playwright
 
 from rqrec import Recommender
-from tests.serving.stub_service import serve_stub
+from tests.serving.running import running
 from tests.tiny import train_tiny
 
 CHROMIUM = Path("/usr/bin/chromium")
 PATIENCE_MS = 60_000
 LIGHT_AND_DARK = pytest.mark.parametrize("scheme", ["light", "dark"])
 HOSTILE = "<img src=x onerror=\"document.title='owned'\"><b>&amp;</b> "
-
-
-def serve(runs: dict[str, Path]) -> AbstractContextManager[str]:
-    """The address of a service over these runs, the first of them the default."""
-    return serve_stub(runs)
 
 
 @pytest.fixture(scope="module")
@@ -38,7 +32,7 @@ def other_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def address(tiny_run: Path, other_run: Path) -> Iterator[str]:
-    with serve({"main": tiny_run, "other": other_run}) as address:
+    with running({"main": tiny_run, "other": other_run}) as address:
         yield address
 
 

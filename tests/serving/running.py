@@ -1,0 +1,30 @@
+"""The service in a thread of the tests."""
+
+import socket
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+import uvicorn
+
+from rqrec.serving.app import create_app
+from rqrec.serving.metrics import Metrics
+from rqrec.serving.models import Fleet
+from rqrec.serving.settings import Settings
+
+
+@contextmanager
+def running(runs: Mapping[str, Path]) -> Iterator[str]:
+    """The address of a service over these runs, the first of them the default."""
+    settings, metrics = Settings(timeout=60.0), Metrics()
+    app = create_app(Fleet(runs, settings, metrics), settings, metrics)
+    server = uvicorn.Server(uvicorn.Config(app, log_config=None, access_log=False))
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
+        thread.start()
+        try:
+            yield f"http://127.0.0.1:{listening.getsockname()[1]}"
+        finally:
+            server.should_exit = True
+            thread.join()
