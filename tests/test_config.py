@@ -51,8 +51,12 @@ CONFIGS = sorted((Path(__file__).resolve().parents[1] / "configs").glob("*.gin")
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.name)
 def test_every_config_in_the_repository_is_understood(path: Path) -> None:
-    from rqrec.scripts import run_rqvae, train_decoder, train_rqvae
+    from rqrec.scripts import compare, run_rqvae, train_decoder, train_rqvae
 
     script = train_decoder if path.name.startswith("decoder") else train_rqvae
-    functions = {"train": script.train, "generate_semantic_ids": run_rqvae.generate_semantic_ids}
+    functions = {
+        "train": script.train,
+        "generate_semantic_ids": run_rqvae.generate_semantic_ids,
+        "compare": compare.compare,
+    }
     configured(functions, [path])

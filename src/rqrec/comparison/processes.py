@@ -7,7 +7,9 @@ import sys
 from collections.abc import Callable, Mapping
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
+from multiprocessing.resource_tracker import ensure_running
 from pathlib import Path
+from threading import Thread
 from typing import NamedTuple, TypeVar
 
 from rqrec.progress import console, meter, say
@@ -59,7 +61,13 @@ def _start(work: Callable[[T], object], name: str, task: T, logs: Path) -> _Runn
     process = context.Process(
         target=_run, args=(work, task, logs / f"{name}.log", sender), name=name, daemon=True
     )
-    process.start()
+    ensure_running()  # multiprocessing's own helper, whose start would unblock the signal
+    # A process that is not yet in its work has nothing to save: it hears of Ctrl-C when it gets there.
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        process.start()
+    finally:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
     sender.close()
     return _Running(name, process, receiver)
 
@@ -84,9 +92,19 @@ def _run(work: Callable[[T], object], task: T, log: Path, failure: Connection) -
     with log.open("a", encoding="utf-8", buffering=1) as file:
         console.file = file
         try:
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+            Thread(target=_end_with_the_first_process, daemon=True).start()
             work(task)
         except KeyboardInterrupt:
             sys.exit(130)
         except (ValueError, OSError) as error:
             failure.send(str(error))
             sys.exit(1)
+
+
+def _end_with_the_first_process() -> None:
+    """Where the first process is killed, this one is interrupted, and saves what it has."""
+    first = multiprocessing.parent_process()
+    assert first is not None
+    first.join()
+    os.kill(os.getpid(), signal.SIGINT)

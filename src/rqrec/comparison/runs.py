@@ -10,7 +10,7 @@ from typing import Any, Protocol
 from rqrec.artifact import create, is_current, read_json, read_manifest, write_json
 from rqrec.baselines.popularity import Popularity
 from rqrec.comparison.places import place_of
-from rqrec.comparison.sizes import TERA, Sizes, iterations_within, training_flops
+from rqrec.comparison.sizes import TERA, iterations_within, training_flops
 from rqrec.data.dataset import Dataset
 from rqrec.data.splits import Cases, Split, leave_one_out
 from rqrec.evaluation.evaluate import ItemRecommender, evaluate
@@ -81,7 +81,7 @@ class ModelRun:
     config: ModelConfig
     dataset: Path
     table: Path
-    sizes: Sizes
+    teraflops: float
     training: Training
     root: Path
 
@@ -102,7 +102,7 @@ class ModelRun:
             "dataset": read_manifest(self.dataset, "dataset").hash,
             "semantic_ids": read_manifest(self.table, "semantic_ids").hash,
         }
-        settings = {"model": asdict(self.config), "sizes": asdict(self.sizes), **asdict(self.training)}
+        settings = {"model": asdict(self.config), "teraflops": self.teraflops, **asdict(self.training)}
         return place_of(self.root / "runs", self.name, settings, made_from)
 
     def work(self) -> None:
@@ -110,7 +110,7 @@ class ModelRun:
         split = leave_one_out(Dataset.read(self.dataset).sequences)
         retrieval, training = self.folder / "retrieval", self.training
         flops = self._flops(split)
-        iterations = iterations_within(self.sizes.teraflops, flops)
+        iterations = iterations_within(self.teraflops, flops)
         if not is_current(retrieval, "retrieval", {}, None):
             settings = LoopSettings(
                 iterations,

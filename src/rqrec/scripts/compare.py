@@ -87,8 +87,8 @@ def compare(
     _check("semantic_ids", semantic_ids, KINDS)
     if not seeds or jobs < 1:
         raise ValueError(f"compare.seeds ({list(seeds)}) and compare.jobs ({jobs}) must have one at least.")
-    if unknown := [name for name in baselines if name not in BASELINES]:
-        raise ValueError(f"compare.baselines has {unknown[0]!r}; allowed are {', '.join(BASELINES)}.")
+    if baselines:
+        _check("baselines", baselines, BASELINES)
     closing = Path(findings).read_text(encoding="utf-8") if findings else ""
     sizes = Sizes(parameters, tolerance, teraflops, max_items, attn_heads, attn_dropout, dict(attn_layers))
     training = Training(
@@ -129,11 +129,12 @@ def compare(
     say(f"{len(runs) - len(unfinished)} of {len(runs)} runs are finished already.")
     in_processes(work_on, unfinished, jobs, root / "logs", "Comparing")
     found = [result_of(run) for run in runs]
+    settings = {"sizes": asdict(sizes), "training": asdict(training), "tokenizer": asdict(tokenizing)}
     results = {
         "data": describe(dataset, dataset_split),
         "dataset": read_manifest(inputs.dataset, "dataset").facts,
         "embeddings": read_manifest(inputs.embeddings, "embeddings").settings,
-        "settings": {"sizes": asdict(sizes), "training": asdict(training), "tokenizer": asdict(tokenizing)},
+        "settings": settings,
         "semantic_ids": [{"kind": one.kind, "seed": one.seed, **one.facts()} for one in ids],
         "runs": found,
         "summary": summary_of(found),
@@ -152,10 +153,11 @@ def _model_runs(
         level_sizes = SemanticIdTable.read(one.table).level_sizes
         for name in architectures:
             config = sized(name, level_sizes, sizes)
-            runs.append(
-                ModelRun(one.kind, one.seed, config, one.dataset, one.table, sizes, training, one.root)
+            run = ModelRun(
+                one.kind, one.seed, config, one.dataset, one.table, sizes.teraflops, training, one.root
             )
-            say(f"{runs[-1].name}: {parameters_of(config):,} parameters, width {config.attn_embed_dim}.")
+            runs.append(run)
+            say(f"{run.name}: {parameters_of(config):,} parameters, width {config.attn_embed_dim}.")
     return runs
 
 
