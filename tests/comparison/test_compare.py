@@ -102,8 +102,8 @@ def test_every_architecture_kind_and_seed_is_tested(finished: tuple[Path, dict[s
 def test_parameters_and_compute_are_equal(finished: tuple[Path, dict[str, Any]]) -> None:
     for run in models(finished[1]):
         assert run["parameters"] == pytest.approx(20_000, rel=0.05)
-        # A budget buys whole steps, so it is met to half a step.
-        assert run["teraflops"] == pytest.approx(0.0005, rel=0.5 / run["iterations"] + 1e-9)
+        # A budget buys whole steps, so it is met to half a step; the last may be larger than the mean.
+        assert run["teraflops"] == pytest.approx(0.0005, rel=1 / run["iterations"])
         assert run["iterations"] > 5
 
 
@@ -139,20 +139,27 @@ def test_finished_runs_are_used_again_and_findings_end_the_page(
     )
 
 
-def test_an_interrupted_comparison_goes_on_to_the_same_weights(
-    world: Path, finished: tuple[Path, dict[str, Any]], tmp_path: Path
-) -> None:
-    few = {"architectures": ["hierarchical"], "semantic_ids": ["random"], "seeds": [0], "baselines": []}
-    root = tmp_path / "out"
+@pytest.mark.timeout(1000)
+def test_an_interrupted_comparison_goes_on_to_the_same_weights(world: Path, tmp_path: Path) -> None:
+    few = {
+        "architectures": ["hierarchical"],
+        "semantic_ids": ["random"],
+        "seeds": [0],
+        "baselines": [],
+        "teraflops": 0.01,  # long enough to be interrupted in between
+        "save_model_every": 5,
+    }
+    root, whole = tmp_path / "out", tmp_path / "whole" / "out"
+    whole.parent.mkdir()
     command = [sys.executable, "-m", "rqrec.cli", *arguments(world, root, **few)]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + 600
     while not list(root.glob("runs/*/checkpoints/step-*")):
         assert process.poll() is None, process.communicate()[1]
         assert time.monotonic() < deadline
         time.sleep(0.02)
     process.send_signal(signal.SIGINT)
-    _, words = process.communicate(timeout=60)
+    _, words = process.communicate(timeout=300)
     assert process.returncode == 130, words
     assert "The same command goes on" in words
     assert "Traceback" not in words
@@ -161,8 +168,10 @@ def test_an_interrupted_comparison_goes_on_to_the_same_weights(
     assert done.exit_code == 0, done.output
     (log,) = (root / "logs").glob("hierarchical*.log")
     assert "from step" in log.read_text()
-    (name,) = [path.name for path in root.glob("runs/hierarchical-*")]
-    hashes = {read_manifest(path / "runs" / name / "retrieval").hash for path in (root, finished[0])}
+    done = CliRunner().invoke(app, arguments(world, whole, **few))
+    assert done.exit_code == 0, done.output
+    retrieval = [next(path.glob("runs/*/retrieval")) for path in (root, whole)]
+    hashes = {read_manifest(path).hash for path in retrieval}
     assert len(hashes) == 1
 
 

@@ -56,9 +56,9 @@ def _protocol(results: dict[str, Any], models: Sequence[dict[str, Any]]) -> list
         ),
         Paragraph(
             f"Equal compute: every model trains for {sizes['teraflops']:g} teraflop (10^12 floating-point "
-            f"operations), the matrix products of all its steps, forward and backward. The operations of a step are "
-            f"counted on the run's own first batches, and the number of steps is the budget divided by them. Time "
-            f"would measure the machine and what else runs on it; the processor's seconds are shown beside."
+            f"operations), the matrix products of all its steps, forward and backward, each counted for its "
+            f"own batch; training ends where their sum comes nearest to the budget. Time would measure the machine "
+            f"and what else runs on it; the processor's seconds are shown beside."
         ),
         Paragraph(
             f"A model is validated {training['validations']} times, on at most {validated:,} users, the same for "

@@ -9,6 +9,7 @@ from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
 from multiprocessing.resource_tracker import ensure_running
 from pathlib import Path
+from threading import Thread
 from typing import NamedTuple, TypeVar
 
 from rqrec.progress import console, meter, say
@@ -92,9 +93,18 @@ def _run(work: Callable[[T], object], task: T, log: Path, failure: Connection) -
         console.file = file
         try:
             signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+            Thread(target=_end_with_the_first_process, daemon=True).start()
             work(task)
         except KeyboardInterrupt:
             sys.exit(130)
         except (ValueError, OSError) as error:
             failure.send(str(error))
             sys.exit(1)
+
+
+def _end_with_the_first_process() -> None:
+    """Where the first process is killed, this one is interrupted, and saves what it has."""
+    first = multiprocessing.parent_process()
+    assert first is not None
+    first.join()
+    os.kill(os.getpid(), signal.SIGINT)

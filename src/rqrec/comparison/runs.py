@@ -4,13 +4,14 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from itertools import count
 from pathlib import Path
 from typing import Any, Protocol
 
 from rqrec.artifact import create, is_current, read_json, read_manifest, write_json
 from rqrec.baselines.named import baseline_named
 from rqrec.comparison.places import place_of
-from rqrec.comparison.sizes import TERA, iterations_within, training_flops
+from rqrec.comparison.sizes import Spent, step_flops, steps_within
 from rqrec.data.dataset import Dataset
 from rqrec.data.embeddings import embeddings_hash, read_embeddings
 from rqrec.data.splits import Cases, Split, leave_one_out
@@ -27,7 +28,7 @@ from rqrec.training.processes import Processes
 
 RESULT_FILE = "evaluation.json"
 SECONDS_FILE = "seconds.json"
-COUNTED = 24  # the first batches of training, on which the operations of a step are counted
+COUNTED = 24  # the first batches of training, from which the operations of every step follow
 
 
 class Run(Protocol):
@@ -110,8 +111,7 @@ class ModelRun:
         """Train within the budget, and test the weights that were best on validation."""
         split = leave_one_out(Dataset.read(self.dataset).sequences)
         retrieval, training = self.folder / "retrieval", self.training
-        flops = self._flops(split)
-        iterations = iterations_within(self.teraflops, flops)
+        iterations, teraflops = self._spent(split)
         if not is_current(retrieval, "retrieval", {}, None):
             settings = LoopSettings(
                 iterations,
@@ -142,17 +142,19 @@ class ModelRun:
             "parameters": parameter_count(model),
             "width": self.config.attn_embed_dim,
             "iterations": iterations,
-            "teraflops": iterations * flops / TERA,
+            "teraflops": teraflops,
             "training_seconds": read_json(self.folder / SECONDS_FILE)["seconds"],
             "validation": read_manifest(retrieval, "retrieval").facts["validation"],
             **tested,
         }
         _write_result(self.folder, result, {"retrieval": read_manifest(retrieval, "retrieval").hash})
 
-    def _flops(self, split: Split) -> float:
+    def _spent(self, split: Split) -> Spent:
+        """How many of the batches to come the budget pays for."""
         model, table = build_model(self.config), SemanticIdTable.read(self.table)
         task = DecoderTask(model, table, split, self.training.batch_size, self.seed)
-        return training_flops(model, (task.batch(number) for number in range(COUNTED)))
+        flops = step_flops(model, [task.batch(number) for number in range(COUNTED)])
+        return steps_within(self.teraflops, (flops(task.batch(number)) for number in count()))
 
 
 @dataclass(frozen=True)

@@ -5,11 +5,14 @@ and backward. It is the same on every machine, whatever else runs there.
 """
 
 from bisect import bisect_left
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import NamedTuple
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -88,8 +91,12 @@ def parameters_of(config: ModelConfig) -> int:
         return parameter_count(build_model(config))
 
 
-def training_flops(model: AnyModel, batches: Iterable[Batch]) -> float:
-    """Floating-point operations of a training step, the mean over batches."""
+def step_flops(model: AnyModel, batches: Sequence[Batch]) -> Callable[[Batch], float]:
+    """Floating-point operations of a training step on a batch, worked out from those counted on some.
+
+    They are a sum of terms in the batch's B rows, B x T items with padding, B x T^2 pairs of items, and real
+    items: what each costs follows from a few batches, and is exact for all others.
+    """
     counted = []
     model.train()
     # The fused attention of a CPU is not counted; its parts are.
@@ -97,20 +104,37 @@ def training_flops(model: AnyModel, batches: Iterable[Batch]) -> float:
         for batch in batches:
             with FlopCounterMode(display=False) as counter:
                 model(batch).total.backward()
-            counted.append(counter.get_total_flops())
+            counted.append(float(counter.get_total_flops()))
     model.zero_grad()
-    return sum(counted) / len(counted)
+    costs, *_ = np.linalg.lstsq(np.array([_terms(batch) for batch in batches]), np.array(counted))
+    return lambda batch: float(_terms(batch) @ costs)
 
 
-def iterations_within(teraflops: float, flops_of_a_step: float) -> int:
-    """Training steps that a budget pays for, rounded.
+def _terms(batch: Batch) -> NDArray[np.float64]:
+    rows, items, _ = batch.codes_BTL.shape
+    return np.array([rows, rows * items, rows * items**2, float(batch.lengths_B.sum())])
 
-    Raises ValueError where it is less than one.
+
+class Spent(NamedTuple):
+    """Training steps, and the 10^12 operations that they take."""
+
+    iterations: int
+    teraflops: float
+
+
+def steps_within(teraflops: float, flops: Iterable[float]) -> Spent:
+    """The steps whose operations, one after the other, come nearest to a budget.
+
+    Raises ValueError where the first one is more than twice the budget.
     """
-    iterations = round(teraflops * TERA / flops_of_a_step)
-    if iterations < 1:
-        raise ValueError(
-            f"compare.teraflops={teraflops} does not pay for one step of {flops_of_a_step / TERA:.3g}: raise "
-            f"it, or lower compare.batch_size or compare.parameters."
-        )
-    return iterations
+    spent, iterations = 0.0, 0
+    for iterations, step in enumerate(flops):
+        if spent + step / 2 > teraflops * TERA:
+            if iterations == 0:
+                raise ValueError(
+                    f"compare.teraflops={teraflops} does not pay for one step of {step / TERA:.3g}: raise it, "
+                    f"or lower compare.batch_size or compare.parameters."
+                )
+            break
+        spent += step
+    return Spent(iterations, spent / TERA)
