@@ -1,4 +1,4 @@
-"""The whole comparison on the small world, in seconds: every run is there, found again, and on equal terms."""
+"""The whole comparison on the small world: every run is there, found again, and on equal terms."""
 
 import json
 import signal
@@ -14,6 +14,8 @@ from typer.testing import CliRunner
 from rqrec.artifact import read_json, read_manifest
 from rqrec.cli import app
 from tests.scripts.world import write_world
+
+pytestmark = pytest.mark.slow
 
 ARCHITECTURES, KINDS, SEEDS = (
     ["decoder_only", "encoder_decoder", "hierarchical"],
