@@ -53,6 +53,6 @@ CONFIGS = sorted((Path(__file__).resolve().parents[1] / "configs").glob("*.gin")
 def test_every_config_in_the_repository_is_understood(path: Path) -> None:
     from rqrec.scripts import run_rqvae, train_decoder, train_rqvae
 
-    script = train_decoder if path.name.startswith("decoder") else train_rqvae
+    script = train_decoder if path.name.startswith(("decoder", "hierarchical")) else train_rqvae
     functions = {"train": script.train, "generate_semantic_ids": run_rqvae.generate_semantic_ids}
     configured(functions, [path])
