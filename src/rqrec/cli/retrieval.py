@@ -1,7 +1,6 @@
 """Commands that train a retrieval model and ask it."""
 
 from dataclasses import asdict
-from itertools import compress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -84,12 +83,15 @@ def recommend(
     )
     rows: list[dict[str, Any]] = [asdict(item) for item in found]
     if explain:
-        known = [item_id in recommender.catalog.id_map for item_id in ids]
-        ids_read = list(compress(ids, known))
-        times_read = None if taken is None else list(compress(taken, known))
-        for row in rows:
-            explained = recommender.explain(ids_read, row["item_id"], timestamps=times_read, user=user)
-            row["path"] = [asdict(step) for step in explained.path]
+        (explained,) = recommender.explain_all(
+            [ids],
+            [[item.item_id for item in found]],
+            unknown=unknown,  # type: ignore[arg-type]
+            timestamps=None if taken is None else [taken],
+            users=[user],
+        )
+        for row, explanation in zip(rows, explained, strict=True):
+            row["path"] = [asdict(step) for step in explanation.path]
     facts = {
         "history": ids,
         "k": k,

@@ -137,7 +137,9 @@ def recommend_part(model: Model, settings: BatchSettings, part: Part) -> int:
         row = int(user_of[unknown.argmax()])
         _refuse(id_map, users["user_id"][row], users["history"][row].to_list())
     skipped_U = np.bincount(user_of[unknown], minlength=len(users))
-    items_UK, scores_UK = _ranked(retriever, flat[~unknown], lengths_U - skipped_U, settings)
+    items_UK, scores_UK = _ranked(
+        retriever, flat[~unknown], lengths_U - skipped_U, users["user_id"].cast(pl.String).to_list(), settings
+    )
     counts = (items_UK != PADDING).sum(axis=1).tolist()
     columns = {
         "item_ids": [id_map.ids(row[:n]) for row, n in zip(items_UK.tolist(), counts, strict=True)],
@@ -160,7 +162,11 @@ def _opened(model: Model, beam_width: int) -> tuple[Retriever, IdMap]:
 
 
 def _ranked(
-    retriever: Retriever, flat: NDArray[np.int64], lengths_U: NDArray[np.int64], settings: BatchSettings
+    retriever: Retriever,
+    flat: NDArray[np.int64],
+    lengths_U: NDArray[np.int64],
+    user_ids: Sequence[str],
+    settings: BatchSettings,
 ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
     """Items and scores [U, K] for users whose item indices stand one after the other in `flat`."""
     starts_U = np.cumsum(lengths_U) - lengths_U
@@ -168,7 +174,8 @@ def _ranked(
     found = []
     for first in range(0, len(lengths_U), BATCH):
         batch = slice(first, first + BATCH)
-        histories = Histories(gather_right_padded(flat, starts_U[batch], lengths_U[batch]))
+        items_BT = gather_right_padded(flat, starts_U[batch], lengths_U[batch])
+        histories = Histories(items_BT, user_ids=tuple(user_ids[batch]))
         found.append(retriever.recommend(histories, k, exclude_seen=settings.exclude_seen))
     items_UK = np.concatenate([ranked.items.cpu().numpy() for ranked in found])
     return items_UK, np.concatenate([ranked.scores.cpu().numpy() for ranked in found])
