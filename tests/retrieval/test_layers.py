@@ -2,7 +2,7 @@
 
 import torch
 
-from rqrec.retrieval.layers import Attention, KeysValues, RelativeBias, Transformer
+from rqrec.retrieval.layers import Attention, Dropout, KeysValues, RelativeBias, Transformer
 
 
 def test_relative_buckets_tell_near_places_apart_and_far_ones_by_their_order_of_magnitude() -> None:
@@ -40,3 +40,20 @@ def test_one_place_of_a_causal_pass_is_that_place_of_the_whole() -> None:
     state, past_of_one = transformer.at(x_BSD, places)
     torch.testing.assert_close(state, states[torch.arange(4), places])
     torch.testing.assert_close(past_of_one, past)
+
+
+def test_dropout_zeroes_its_share_keeps_the_mean_and_does_nothing_in_evaluation() -> None:
+    torch.manual_seed(0)
+    dropout, x = Dropout(0.2), torch.ones(999, 1001, requires_grad=True)
+    dropped = dropout(x)
+    assert abs((dropped == 0).float().mean().item() - 0.2) < 0.002
+    assert abs(dropped.mean().item() - 1) < 0.003
+    assert dropped.unique().numel() == 2  # nothing, or the element scaled up
+    (gradient,) = torch.autograd.grad(dropped.sum(), x)
+    assert torch.equal(gradient, dropped)
+    assert not torch.equal(dropout(x), dropped)
+    torch.manual_seed(0)
+    assert torch.equal(dropout(x), dropped)
+    neighbours = (dropped[:, 1:] == 0) & (dropped[:, :-1] == 0)
+    assert abs(neighbours.float().mean().item() - 0.04) < 0.002  # they are drawn independently
+    assert dropout.eval()(x) is x

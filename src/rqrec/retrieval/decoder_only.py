@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from rqrec.retrieval.layers import CodeEmbedding, KeysValues, Transformer
+from rqrec.retrieval.layers import CodeEmbedding, Dropout, KeysValues, Transformer
 from rqrec.retrieval.model import Batch, ModelConfig, TrainingLoss
 
 
@@ -47,7 +47,7 @@ class DecoderOnly(nn.Module):
         # One row more than max_items: the item to be generated stands after a full history.
         self.item_position = nn.Embedding(config.max_items + 1, width)
         self.level_position = nn.Embedding(len(self.level_sizes), width)
-        self.dropout = nn.Dropout(config.attn_dropout)
+        self.dropout = Dropout(config.attn_dropout)
         self.transformer = Transformer(width, config.attn_heads, config.attn_layers, config.attn_dropout)
         self.bias = nn.Parameter(torch.zeros(sum(self.level_sizes)))
         for table in (self.item_position, self.level_position):

@@ -11,7 +11,15 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from rqrec.retrieval.layers import Block, CodeEmbedding, CrossAttention, KeysValues, RelativeBias, initialize
+from rqrec.retrieval.layers import (
+    Block,
+    CodeEmbedding,
+    CrossAttention,
+    Dropout,
+    KeysValues,
+    RelativeBias,
+    initialize,
+)
 from rqrec.retrieval.model import Batch, ModelConfig, TrainingLoss
 
 
@@ -65,7 +73,7 @@ class EncoderDecoder(nn.Module):
         self.codes = CodeEmbedding(self.level_sizes, embed)
         self.widen = nn.Linear(embed, width, bias=False) if embed != width else nn.Identity()
         self.begin = nn.Parameter(torch.zeros(width))
-        self.dropout = nn.Dropout(config.attn_dropout)
+        self.dropout = Dropout(config.attn_dropout)
         self.relative_bias = RelativeBias(heads)  # one for all blocks, as in T5
         self.encoder = nn.ModuleList(Block(*sizes) for _ in range(config.attn_layers))
         self.encoder_norm = nn.LayerNorm(width)
