@@ -41,6 +41,7 @@ class DecoderTask:
     moving_windows: bool = True
     beam_width: int = 10
     selects_on: str | None = field(default="ndcg@10", init=False)
+    shardable: bool = field(default=True, init=False)
 
     def __post_init__(self) -> None:
         longest = self.model.max_items + 1  # a full history and the item after it
