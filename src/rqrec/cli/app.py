@@ -28,6 +28,9 @@ app = typer.Typer(
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object on standard output.")]
 DataDir = Annotated[Path, typer.Option(help="Where raw data is kept, and downloaded to where it is missing.")]
 Configs = Annotated[list[Path], typer.Argument(help="gin files; later ones win.")]
+MaxMinutes = Annotated[
+    float | None, typer.Option(help="Training ends after this time, and the schedule fits it.")
+]
 Bindings = Annotated[list[str], typer.Option("--gin", help='One more setting, such as "train.seed=1".')]
 
 
@@ -67,6 +70,11 @@ def table(rows: list[dict[str, Any]]) -> str:
         f"{place:3d}. {row['title']:<{width}}  {row['score']:8.3f}  (item {row['item_id']})"
         for place, row in enumerate(rows, start=1)
     )
+
+
+def within(max_minutes: float | None, bindings: list[str]) -> list[str]:
+    """The bindings, with a time budget where one is given."""
+    return bindings if max_minutes is None else [*bindings, f"train.max_minutes={max_minutes}"]
 
 
 def configured_function(name: str, configs: list[Path], bindings: list[str]) -> Callable[[], Path]:
