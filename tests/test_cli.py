@@ -327,3 +327,35 @@ def test_tokenizing_in_blocks_makes_the_same_table(tiny_run: Path, tmp_path: Pat
     expected = read_manifest(tiny_run / "semantic_ids").hash
     assert read_manifest(tmp_path / "ids", "semantic_ids").hash == expected
     fails(rqrec("tokenize", *inputs, "--out", tmp_path / "x", "--engine", "slurm"), "allowed are local, ray")
+
+
+@pytest.mark.parametrize("architecture", ["decoder_only", "encoder_decoder", "hierarchical"])
+def test_bench_train_says_where_the_time_of_a_step_goes(architecture: str) -> None:
+    options = ("--architecture", architecture, "--width", 16, "--batch", 4, "--steps", 1)
+    facts = facts_of(rqrec("bench", "train", *options, "--json"))
+    assert facts["milliseconds_per_step"] > 0
+    parts = {"data path", "embedding", "attention", "feed-forward", "norms", "dropout", "heads"}
+    parts |= {"softmax and loss", "rest of the forward pass", "backward", "clipping", "optimizer"}
+    assert set(facts["parts"]) == parts
+    assert all(share > 0 for share in facts["parts"].values())
+    assert sum(facts["parts"].values()) == pytest.approx(1, abs=1e-2)
+    assert "aten::mm" in facts["operators_ms"]
+
+
+def test_bench_train_tells_it_in_words_too() -> None:
+    done = rqrec("bench", "train", "--width", 16, "--batch", 4, "--steps", 1)
+    assert "Most of it goes into" in done.stdout
+    assert "the data path takes" in done.stdout
+    fails(rqrec("bench", "train", "--architecture", "rnn"), "'rnn'", "hierarchical")
+    assert rqrec("bench", "train", "--precision", "int8").exit_code == 2
+
+
+def test_max_minutes_of_the_command_line_ends_training(custom: Path) -> None:
+    done = rqrec(
+        "train-rqvae",
+        *options_for(custom, "train.do_eval=False", "train.iterations=1000000"),
+        "--max-minutes",
+        0.02,
+    )
+    assert done.exit_code == 0, done.stderr
+    assert "max_minutes" in read_json(custom / "out" / "model" / "manifest.json")["facts"]["stopped"]

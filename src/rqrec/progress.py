@@ -11,10 +11,13 @@ from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
     Progress,
+    ProgressColumn,
+    Task,
     TextColumn,
     TimeElapsedColumn,
     TimeRemainingColumn,
 )
+from rich.text import Text
 
 T = TypeVar("T")
 LINE_EVERY = 10.0  # seconds between lines where there is no terminal to draw a bar on
@@ -25,6 +28,15 @@ console = Console(stderr=True, highlight=False, soft_wrap=True)
 def say(message: str) -> None:
     """One line on standard error."""
     console.print(message, markup=False)
+
+
+class RateColumn(ProgressColumn):
+    """How many are done a second, lately."""
+
+    def render(self, task: Task) -> Text:
+        """The text of the column; empty until there is a rate."""
+        rate = task.finished_speed or task.speed
+        return Text(f"{rate:.3g}/s" if rate else "")
 
 
 class Meter:
@@ -46,8 +58,10 @@ class Meter:
         now = time.monotonic()
         if now - self._last >= LINE_EVERY and self._done < self._total:
             self._last = now
-            left = (now - self._start) / self._done * (self._total - self._done)
-            say(f"{self._description}: {self._done}/{self._total}, about {left:.0f} s left. {note}".rstrip())
+            rate = self._done / (now - self._start)
+            left = (self._total - self._done) / rate
+            where = f"{self._done}/{self._total}, {rate:.3g} a second"
+            say(f"{self._description}: {where}, about {left:.0f} s left. {note}".rstrip())
 
 
 @contextmanager
@@ -62,6 +76,7 @@ def meter(description: str, total: int) -> Iterator[Meter]:
         TextColumn("{task.description}"),
         BarColumn(),
         MofNCompleteColumn(),
+        RateColumn(),
         TimeElapsedColumn(),
         TextColumn("left"),
         TimeRemainingColumn(),

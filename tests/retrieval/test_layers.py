@@ -3,7 +3,7 @@
 import torch
 
 from rqrec.retrieval.kv_cache import KeysValues, beams_mask
-from rqrec.retrieval.layers import Attention, RelativeBias, Transformer
+from rqrec.retrieval.layers import Attention, Dropout, RelativeBias, Transformer
 
 
 def test_relative_buckets_tell_near_places_apart_and_far_ones_by_their_order_of_magnitude() -> None:
@@ -54,3 +54,20 @@ def test_beams_go_on_from_one_cache_as_if_each_were_read_alone() -> None:
         for beam in range(4):
             alone = torch.cat([history_BSD[row, :length], beams_BKlD[row, beam]])[None]
             torch.testing.assert_close(found[row, beam], attention.causal(alone)[0][0, length:])
+
+
+def test_dropout_zeroes_its_share_keeps_the_mean_and_does_nothing_in_evaluation() -> None:
+    torch.manual_seed(0)
+    dropout, x = Dropout(0.2), torch.ones(999, 1001, requires_grad=True)
+    dropped = dropout(x)
+    assert abs((dropped == 0).float().mean().item() - 0.2) < 0.002
+    assert abs(dropped.mean().item() - 1) < 0.003
+    assert dropped.unique().numel() == 2  # nothing, or the element scaled up
+    (gradient,) = torch.autograd.grad(dropped.sum(), x)
+    assert torch.equal(gradient, dropped)
+    assert not torch.equal(dropout(x), dropped)
+    torch.manual_seed(0)
+    assert torch.equal(dropout(x), dropped)
+    neighbours = (dropped[:, 1:] == 0) & (dropped[:, :-1] == 0)
+    assert abs(neighbours.float().mean().item() - 0.04) < 0.002  # they are drawn independently
+    assert dropout.eval()(x) is x

@@ -12,7 +12,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from rqrec import artifact
 from rqrec.artifact import read_manifest
+from rqrec.training import checkpoint, tracking
 from rqrec.training.checkpoint import Keeping, State
 from rqrec.training.loop import LoopSettings, fit
 from rqrec.training.tracking import History
@@ -87,6 +89,33 @@ def test_checkpoints_rotate_and_the_newest_goes_on(tmp_path: Path) -> None:
     assert [record["step"] for record in history.training] == list(range(1, 13))
     assert History.read(keeping.logs) == history
     whole = Stopping(None)
+    assert fit(whole, SETTINGS, "line") == history
+    assert torch.equal(whole.model.weight, again.model.weight)
+
+
+@pytest.mark.parametrize("file", ["state.safetensors", "state.json", "metrics.jsonl"])
+def test_killed_in_the_middle_of_a_write_it_goes_on_from_the_checkpoint_before(
+    file: str, tmp_path: Path
+) -> None:
+    keeping = Keeping(tmp_path, save_every=2)
+    if not (child := os.fork()):
+
+        def killing(folder: Path, *arguments: object, **settings: object) -> object:
+            """Opens files of the checkpoint of step 6 as ever, and dies at one of them."""
+            if folder.name == file and "step-000000006" in str(folder):
+                (folder.parent / f".{file}.half").write_bytes(b"half of it")
+                os.kill(os.getpid(), signal.SIGKILL)
+            return opened(folder, *arguments, **settings)
+
+        opened = artifact.atomic_write
+        for module in (artifact, checkpoint, tracking):
+            module.atomic_write = killing  # type: ignore[assignment]
+        fit(Stopping(None), SETTINGS, "line", keeping)
+        os._exit(0)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGKILL
+    again, whole = Stopping(None), Stopping(None)
+    history = fit(again, SETTINGS, "line", keeping)
+    assert again.steps[0] == 4
     assert fit(whole, SETTINGS, "line") == history
     assert torch.equal(whole.model.weight, again.model.weight)
 

@@ -20,6 +20,7 @@ class Line:
     def __init__(self, scores: list[float] | None = None) -> None:
         self.model: nn.Module = nn.Linear(1, 1)
         self.selects_on = "score" if scores else None
+        self.shardable = False
         self.scores, self.weights = list(scores or []), []
         self.steps: list[int] = []
 

@@ -105,3 +105,27 @@ def test_a_launch_that_starts_one_process_says_so(tmp_path: Path) -> None:
     done = launch("train_rqvae.py", settings)
     if json.loads(done.stdout)["processes"] == 1:
         assert "asked for 2 processes and started one" in done.stderr
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_two_processes_that_divide_the_model_train_the_same_one(tmp_path: Path) -> None:
+    """With the launcher's own file; interrupted at a blocked artefact, it goes on from whole checkpoints."""
+    world = write_world(tmp_path / "world")
+    more = {"iterations": 50, "learning_rate": 5e-3, "ema_decay": 0.9, "full_eval_every": 25}
+    alone = run("decoder", decoder_settings(world, tmp_path / "one", **more))
+    settings = decoder_settings(world, tmp_path / "two", save_model_every=20, **more)
+    (blocked := tmp_path / "two" / "retrieval").mkdir(parents=True)
+    (blocked / "somebody's").write_text("work")
+    flags = ("--config_file", str(ROOT / "configs" / "accelerate" / "fsdp.yaml"))
+    assert "is left alone" in launch("train_decoder.py", settings, *flags).stderr
+    shutil.rmtree(blocked)
+    done = launch("train_decoder.py", settings, *flags)
+    assert done.returncode == 0, done.stderr
+    assert "from step 40" in done.stderr
+    one, two = History.read(alone), History.read(tmp_path / "two" / "retrieval")
+    for a, b in zip(one.training + one.validation, two.training + two.validation, strict=True):
+        assert b == pytest.approx(a, rel=1e-4, abs=1e-4)
+    weights = (load_file(path / "model.safetensors") for path in (alone, tmp_path / "two" / "retrieval"))
+    for tensor, other in zip(*(found.values() for found in weights), strict=True):
+        assert torch.allclose(tensor, other, atol=2e-3)

@@ -1,5 +1,8 @@
 """Mixed precision and compilation are tried before they are used."""
 
+import shutil
+from pathlib import Path
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -7,6 +10,8 @@ from torch import Tensor, nn
 from rqrec.training import speed
 from rqrec.training.loop import LoopSettings, fit
 from rqrec.training.speed import choose_precision
+from rqrec.training.tracking import History
+from tests.scripts.world import decoder_settings, run, write_world
 from tests.training.test_loop import Line
 
 CPU = torch.device("cpu")
@@ -24,11 +29,19 @@ def test_auto_takes_bf16_where_it_is_measured_to_gain(
         return bf16_seconds if precision == "bf16" else 1.0
 
     monkeypatch.setattr(speed, "_seconds", seconds)
+    monkeypatch.setattr(speed, "has_bf16", lambda device: True)
     assert choose_precision(nn.Linear(1, 1), squared, torch.ones(1, 1), CPU) == chosen
     assert f"{1 / bf16_seconds:.2f} times" in capsys.readouterr().err
 
 
-def test_measuring_leaves_the_model_as_it_was() -> None:
+def test_auto_measures_nothing_where_the_hardware_has_no_bf16(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(speed, "has_bf16", lambda device: False)
+    monkeypatch.setattr(speed, "_seconds", None)
+    assert choose_precision(nn.Linear(1, 1), squared, torch.ones(1, 1), CPU) == "no"
+
+
+def test_measuring_leaves_the_model_as_it_was(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(speed, "has_bf16", lambda device: True)
     model = nn.Sequential(nn.Linear(4, 4), nn.BatchNorm1d(4))
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     choose_precision(model, squared, torch.randn(8, 4), CPU)
@@ -81,3 +94,37 @@ def test_a_compiled_model_is_the_one_that_trains(monkeypatch: pytest.MonkeyPatch
     fit(task, LoopSettings(iterations=200, learning_rate=0.1, compile=True), "line")
     assert len(calls) == 202  # two to try it
     assert task.model.weight.item() == pytest.approx(3, abs=0.2)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("architecture", ["decoder_only", "hierarchical"])
+def test_bf16_reaches_the_quality_of_fp32(architecture: str, tmp_path: Path) -> None:
+    world = write_world(tmp_path / "world")
+    losses, quality = [], []
+    for precision in ("no", "bf16"):
+        more = {"iterations": 200, "learning_rate": 5e-3, "partial_eval_every": 200, "amp": precision != "no"}
+        more |= {"mixed_precision_type": "bf16", "architecture": architecture}
+        history = History.read(run("decoder", decoder_settings(world, tmp_path / precision, **more)))
+        losses.append(history.partial[-1]["loss"])
+        quality.append(history.validation[-1]["ndcg@10"])
+    untrained = torch.tensor(float(History.read(tmp_path / "no" / "logs").training[0]["loss"]))
+    assert losses[0] < 0.8 * untrained  # it learns, so that there is something to lose
+    assert losses[1] == pytest.approx(losses[0], rel=0.03)
+    assert quality[1] == pytest.approx(quality[0], abs=0.03)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+@pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler.")
+def test_a_compiled_run_learns_what_a_plain_one_does(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    world = write_world(tmp_path / "world")
+    plain, fast = (
+        History.read(run("decoder", decoder_settings(world, tmp_path / name, torch_compile=compiles)))
+        for name, compiles in (("plain", False), ("fast", True))
+    )
+    assert "torch.compile does not work here" not in capsys.readouterr().err
+    for a, b in zip(plain.training + plain.validation, fast.training + fast.validation, strict=True):
+        assert b == pytest.approx(a, rel=1e-3, abs=1e-3)

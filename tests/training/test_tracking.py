@@ -142,3 +142,13 @@ def test_metrics_are_read_as_they_were_written(tmp_path: Path) -> None:
     history = History([{"step": 1, "loss": 0.5}], [{"step": 2, "loss": 1.0}], [{"step": 2, "ndcg@10": 0.25}])
     history.write(tmp_path)
     assert History.read(tmp_path) == history
+
+
+@pytest.mark.slow
+def test_the_real_wandb_logs_without_a_network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("wandb", reason="An optional package.")
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    check_wandb()
+    fit(Line(), LoopSettings(iterations=3, log_every=1), "line", Keeping(tmp_path, wandb=True))
+    (kept,) = (tmp_path / "logs" / "wandb").glob("offline-run-*/*.wandb")
+    assert b"training/loss" in kept.read_bytes()

@@ -21,7 +21,7 @@ from rqrec.data.catalog import Catalog
 from rqrec.data.ids import PADDING
 from rqrec.data.sequences import Histories
 from rqrec.retrieval.beam_search import Ranked, rank_scores
-from rqrec.retrieval.layers import Transformer
+from rqrec.retrieval.layers import Dropout, Transformer
 
 CONFIG_FILE = "config.json"
 WEIGHTS_FILE = "model.safetensors"
@@ -69,7 +69,7 @@ class SasRec(nn.Module):
         self.items = nn.Embedding(config.n_items, config.width)
         self.positions = nn.Embedding(config.max_items + 1, config.width)  # BEGIN and a full history
         self.begin = nn.Parameter(torch.zeros(config.width))
-        self.dropout = nn.Dropout(config.dropout)
+        self.dropout = Dropout(config.dropout)
         self.transformer = Transformer(config.width, config.heads, config.layers, config.dropout)
         for table in (self.items, self.positions):
             nn.init.normal_(table.weight, std=0.02)

@@ -2,6 +2,7 @@
 
 from rqrec.cli import (  # noqa: F401  # each registers its commands
     batch,
+    bench,
     compare,
     data,
     demo,

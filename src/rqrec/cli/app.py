@@ -30,6 +30,9 @@ DataDir = Annotated[Path, typer.Option(help="Where raw data is kept, and downloa
 Configs = Annotated[list[Path], typer.Argument(help="gin files; later ones win.")]
 Engine = Annotated[str, typer.Option(help="local: processes of this machine; ray: a Ray cluster.")]
 Processes = Annotated[int | None, typer.Option(min=1, help="With local: how many.")]
+MaxMinutes = Annotated[
+    float | None, typer.Option(help="Training ends after this time, and the schedule fits it.")
+]
 Bindings = Annotated[list[str], typer.Option("--gin", help='One more setting, such as "train.seed=1".')]
 
 
@@ -73,6 +76,11 @@ def table(rows: list[dict[str, Any]]) -> str:
             others = f", also {', '.join(step['others'])}" if step["others"] else ""
             lines.append(f"       code {step['code']:<5d} {step['probability']:7.2%}  {beside}{others}")
     return "\n".join(lines)
+
+
+def within(max_minutes: float | None, bindings: list[str]) -> list[str]:
+    """The bindings, with a time budget where one is given."""
+    return bindings if max_minutes is None else [*bindings, f"train.max_minutes={max_minutes}"]
 
 
 def configured_function(name: str, configs: list[Path], bindings: list[str]) -> Callable[[], Path]:

@@ -10,12 +10,14 @@ from rqrec.cli.app import (
     AsJson,
     Bindings,
     Configs,
+    MaxMinutes,
     app,
     configured_function,
     emit,
     facts_of,
     sentence,
     table,
+    within,
 )
 
 if TYPE_CHECKING:
@@ -24,9 +26,14 @@ if TYPE_CHECKING:
 
 @app.command("train-decoder", epilog="Example: rqrec train-decoder configs/decoder_ml100k.gin")
 @sentence
-def train_decoder(configs: Configs, bindings: Bindings = [], as_json: AsJson = False) -> None:  # noqa: B006
+def train_decoder(
+    configs: Configs,
+    bindings: Bindings = [],  # noqa: B006
+    max_minutes: MaxMinutes = None,
+    as_json: AsJson = False,
+) -> None:
     """Train the retrieval model that generates the next item's semantic ID."""
-    folder = configured_function("train_decoder", configs, bindings)()
+    folder = configured_function("train_decoder", configs, within(max_minutes, bindings))()
     emit({"artifact": str(folder), **facts_of(folder)}, as_json, str(folder))
 
 

@@ -10,20 +10,27 @@ from rqrec.cli.app import (
     Bindings,
     Configs,
     Engine,
+    MaxMinutes,
     Processes,
     app,
     configured_function,
     emit,
     facts_of,
     sentence,
+    within,
 )
 
 
 @app.command("train-rqvae", epilog="Example: rqrec train-rqvae configs/rqvae_ml100k.gin")
 @sentence
-def train_rqvae(configs: Configs, bindings: Bindings = [], as_json: AsJson = False) -> None:  # noqa: B006
+def train_rqvae(
+    configs: Configs,
+    bindings: Bindings = [],  # noqa: B006
+    max_minutes: MaxMinutes = None,
+    as_json: AsJson = False,
+) -> None:
     """Train the RQ-VAE that turns items into semantic IDs."""
-    folder = configured_function("train_rqvae", configs, bindings)()
+    folder = configured_function("train_rqvae", configs, within(max_minutes, bindings))()
     emit({"artifact": str(folder), **facts_of(folder)}, as_json, str(folder))
 
 

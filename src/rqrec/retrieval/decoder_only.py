@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from rqrec.retrieval.code_output import CodeOutput
 from rqrec.retrieval.kv_cache import KeysValues, beams_mask
-from rqrec.retrieval.layers import CodeEmbedding, Transformer
+from rqrec.retrieval.layers import CodeEmbedding, Dropout, Transformer
 from rqrec.retrieval.model import Batch, ModelConfig, TrainingLoss
 from rqrec.retrieval.side_information import SideInformation
 
@@ -52,7 +52,7 @@ class DecoderOnly(CodeOutput):
         # One row more than max_items: the item to be generated stands after a full history.
         self.item_position = nn.Embedding(config.max_items + 1, width)
         self.level_position = nn.Embedding(len(self.level_sizes), width)
-        self.dropout = nn.Dropout(config.attn_dropout)
+        self.dropout = Dropout(config.attn_dropout)
         self.transformer = Transformer(width, config.attn_heads, config.attn_layers, config.attn_dropout)
         for table in (self.item_position, self.level_position):
             nn.init.normal_(table.weight, std=0.02)

@@ -13,7 +13,14 @@ from torch.nn import functional
 
 from rqrec.retrieval.code_output import CodeOutput
 from rqrec.retrieval.kv_cache import KeysValues
-from rqrec.retrieval.layers import Block, CodeEmbedding, CrossAttention, RelativeBias, initialize
+from rqrec.retrieval.layers import (
+    Block,
+    CodeEmbedding,
+    CrossAttention,
+    Dropout,
+    RelativeBias,
+    initialize,
+)
 from rqrec.retrieval.model import Batch, ModelConfig, TrainingLoss
 from rqrec.retrieval.side_information import SideInformation
 
@@ -69,7 +76,7 @@ class EncoderDecoder(CodeOutput):
         self.codes = CodeEmbedding(self.level_sizes, embed)
         self.widen = nn.Linear(embed, width, bias=False) if embed != width else nn.Identity()
         self.begin = nn.Parameter(torch.zeros(width))
-        self.dropout = nn.Dropout(config.attn_dropout)
+        self.dropout = Dropout(config.attn_dropout)
         self.relative_bias = RelativeBias(heads)  # one for all blocks, as in T5
         self.encoder = nn.ModuleList(Block(*sizes) for _ in range(config.attn_layers))
         self.encoder_norm = nn.LayerNorm(width)

@@ -16,7 +16,7 @@ from torch.nn import functional
 
 from rqrec.retrieval.code_output import CodeOutput
 from rqrec.retrieval.kv_cache import KeysValues
-from rqrec.retrieval.layers import CodeEmbedding, Transformer
+from rqrec.retrieval.layers import CodeEmbedding, Dropout, Transformer
 from rqrec.retrieval.model import Batch, ModelConfig, TrainingLoss
 from rqrec.retrieval.side_information import SideInformation
 
@@ -59,7 +59,7 @@ class Hierarchical(CodeOutput):
         self.item = nn.Linear(n_levels * embed, width)
         self.begin = nn.Parameter(torch.zeros(width))
         self.item_position = nn.Embedding(config.max_items + 1, width)  # BEGIN, and a full history
-        self.dropout = nn.Dropout(config.attn_dropout)
+        self.dropout = Dropout(config.attn_dropout)
         self.transformer = Transformer(width, config.attn_heads, config.attn_layers, config.attn_dropout)
         self.widen = nn.Linear(embed, width, bias=False) if embed != width else nn.Identity()
         self.level_position = nn.Embedding(n_levels, width)

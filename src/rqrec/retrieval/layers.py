@@ -161,6 +161,28 @@ class RelativeBias(nn.Module):
         return torch.where(distance < exact, distance, wide) + half * (offset > 0)
 
 
+class Dropout(nn.Module):
+    """Dropout (arXiv 1207.0580) that costs little on a CPU: 16 random bits an element, four elements a draw.
+
+    The probability is a multiple of 2^-16, the nearest one.
+    """
+
+    def __init__(self, probability: float) -> None:
+        super().__init__()
+        self.dropped = round(probability * 65536)  # of the 65536 values that 16 bits have
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Zero some elements and scale the others up, in training; else `x` itself."""
+        if not self.training or not self.dropped:
+            return x
+        if x.device.type != "cpu" or torch.compiler.is_compiling():  # there it is fused with its neighbours
+            return functional.dropout(x, self.dropped / 65536)
+        bits = torch.empty(-(-x.numel() // 4), dtype=torch.int64).random_(-(2**63), None)
+        drawn = bits.view(torch.int16)[: x.numel()].view(x.shape)
+        kept = (drawn >= self.dropped - 32768).to(x.dtype)
+        return x * kept.mul_(65536 / (65536 - self.dropped))
+
+
 class Block(nn.Module):
     """A pre-norm transformer block: attention, then a feed-forward layer, each added to its input."""
 
@@ -172,7 +194,7 @@ class Block(nn.Module):
         self.feed_forward = nn.Sequential(
             nn.Linear(width, feed_forward), nn.GELU(), nn.Linear(feed_forward, width)
         )
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
 
     def _finish(self, x_BSD: Tensor, attended_BSD: Tensor) -> Tensor:
         x_BSD = x_BSD + self.dropout(attended_BSD)

@@ -36,8 +36,8 @@ def train(
     max_grad_norm: float | None = 1.0,
     gradient_accumulate_every: int = 1,
     split_batches: bool = True,
-    amp: bool = False,
-    mixed_precision_type: str = "bf16",
+    amp: bool = True,
+    mixed_precision_type: str = "auto",
     torch_compile: bool = False,
     dataset: str = "amazon",
     dataset_folder: str = "dataset/amazon",
@@ -99,8 +99,8 @@ def train(
     `split` is "leave_one_out", or "temporal": one moment for all users parts training from what comes later.
     `partial_eval_every` looks at the validation loss, `full_eval_every` ranks the catalogue for each user.
     `train_data_subsample=False` cuts long sequences at the same places in every epoch. `amp` switches on mixed
-    precision of `mixed_precision_type`: "bf16", "fp16" or "auto". Of several processes, `batch_size` is that
-    of all together, or of each with `split_batches=False`.
+    precision of `mixed_precision_type`: "bf16", "fp16", or "auto": bf16 where the machine gains by it. Of several
+    processes, `batch_size` is that of all together, or of each with `split_batches=False`.
     """
     config_class = architecture_named(architecture if model_type is None else model_type).config
     check_push(push_vae_to_hf, vae_hf_model_name)

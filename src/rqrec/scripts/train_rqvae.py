@@ -28,8 +28,8 @@ def train(
     max_grad_norm: float | None = 1.0,
     gradient_accumulate_every: int = 1,
     split_batches: bool = True,
-    amp: bool = False,
-    mixed_precision_type: str = "bf16",
+    amp: bool = True,
+    mixed_precision_type: str = "auto",
     torch_compile: bool = False,
     dataset: str = "custom",
     dataset_folder: str = "dataset/custom",
@@ -65,7 +65,8 @@ def train(
     The artefact is `save_dir_root/model`, the logs are in `save_dir_root/logs`, and the checkpoints of an
     unfinished run, which `resume="auto"` goes on with, in `save_dir_root/checkpoints`. `do_eval` judges on the
     items that a custom folder's `is_train.npy` leaves out. Sizes that the embeddings know (`vae_input_dim`)
-    need not be given. `amp` switches on mixed precision of `mixed_precision_type`: "bf16", "fp16" or "auto".
+    need not be given. `amp` switches on mixed precision of `mixed_precision_type`: "bf16", "fp16",
+    or "auto": bf16 where the machine gains by it.
     Of several processes, `batch_size` is that of all together, or of each with `split_batches=False`.
     `pretrained_rqvae_path` gives the weights to start from: a folder, a `.pt` file or a hub repository.
     """

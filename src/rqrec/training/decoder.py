@@ -41,6 +41,7 @@ class DecoderTask:
     beam_width: int = 10
     validation_users: int | None = None  # ranked for in a validation, at most; None: all
     selects_on: str | None = field(default="ndcg@10", init=False)
+    shardable: bool = field(default=True, init=False)
 
     def __post_init__(self) -> None:
         longest = self.model.max_items + 1  # a full history and the item after it

@@ -17,13 +17,14 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 from accelerate import Accelerator
-from accelerate.utils import send_to_device, slice_tensors
+from accelerate.utils import patch_environment, send_to_device, slice_tensors
 from torch import Tensor, nn
 
 from rqrec.progress import meter, say
 from rqrec.training.checkpoint import Keeping, State
 from rqrec.training.optim import SCHEDULES, AveragedWeights, adamw, rate
 from rqrec.training.processes import Processes
+from rqrec.training.sharding import sharded, sharded_as, whole
 from rqrec.training.speed import PRECISIONS, autocast, choose_precision, compiled
 from rqrec.training.tracking import History, Tracker
 
@@ -36,6 +37,10 @@ class Task(Protocol):
     @property
     def model(self) -> nn.Module:
         """Trained in place."""
+
+    @property
+    def shardable(self) -> bool:
+        """Whether its weights may be divided among processes: not where `after_step` moves them."""
 
     @property
     def selects_on(self) -> str | None:
@@ -147,8 +152,10 @@ class _Fit:
             )
         self.task, self.settings, self.description, self.keeping = task, settings, description, keeping
         self.processes = Processes.join()
-        # Precision is this loop's own: accelerate allows one of them a process.
-        self.accelerator = Accelerator(mixed_precision="no")
+        # Precision is this loop's own: accelerate allows one of them a process. So is sharding: accelerate does
+        # it on GPUs alone.
+        with patch_environment(ACCELERATE_USE_FSDP="false"):
+            self.accelerator = Accelerator(mixed_precision="no")
         self.device = self.accelerator.device
         self.done, self.elapsed, self.interrupted = 0, 0.0, False
         self.best_score, self.best = float("-inf"), dict[str, Tensor]()
@@ -156,17 +163,25 @@ class _Fit:
         if state:
             task.model.load_state_dict(_under("model.", state.tensors))
         task.model.to(self.device).train()
-        self.optimizer = adamw(task.model, settings.learning_rate, settings.weight_decay)
-        self.average = AveragedWeights(task.model, settings.ema_decay) if settings.ema_decay else None
         self.precision = state.values["precision"] if state else self._precision()
+        self.shards = self.processes.shards and task.shardable
+        if self.shards and (settings.compile or self.precision == "fp16"):
+            raise ValueError(
+                "A model that is divided among processes (FSDP) trains in fp32 or bf16, without torch.compile: set "
+                "train.torch_compile=False and no train.mixed_precision_type='fp16', or launch with --multi_gpu."
+            )
+        # What is trained: the task's model, or a copy of it of which each process has a share.
+        self.trained = sharded(task.model) if self.shards else task.model
+        self.optimizer = adamw(self.trained, settings.learning_rate, settings.weight_decay)
+        self.average = AveragedWeights(self.trained, settings.ema_decay) if settings.ema_decay else None
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.precision == "fp16")
         if state:
             self._restore(state)
-        model = task.model
+        model = self.trained
         if settings.compile:
             first = send_to_device(task.batch(0), self.device)
             model = compiled(model, self._first_loss, first, self.precision, self.device)
-        self.model = self.accelerator.prepare(model)
+        self.model = model if self.shards else self.accelerator.prepare(model)
         self.start = time.monotonic() - self.elapsed
         writes = keeping is not None and self.processes.is_first
         self.tracker = Tracker(
@@ -188,8 +203,10 @@ class _Fit:
             self.tracker.close()
         if self.best:
             self.task.model.load_state_dict(self.best)
-        elif self.average:
-            self.average.apply()
+        else:
+            if self.average:
+                self.average.apply()
+            self._gather()
         self.task.model.eval()
         return self.history
 
@@ -270,7 +287,7 @@ class _Fit:
             losses.append((weight, {"loss": loss.detach(), **parts}))
         self.scaler.unscale_(self.optimizer)
         if settings.max_grad_norm is not None:
-            self.accelerator.clip_grad_norm_(self.model.parameters(), settings.max_grad_norm)
+            nn.utils.clip_grad_norm_(self.trained.parameters(), settings.max_grad_norm)
         self.scaler.step(self.optimizer)
         self.scaler.update()
         self.optimizer.zero_grad()
@@ -287,6 +304,7 @@ class _Fit:
         """Measure in evaluation mode, with the averaged weights where there are some, and log it."""
         self.task.model.eval()
         with self.average.in_place() if self.average else nullcontext():
+            self._gather()
             measured = _floats(measure())
             if split == "validation":
                 self._offer(measured)
@@ -294,6 +312,11 @@ class _Fit:
         if measured:
             self.tracker.record(split, {"step": self.done, **measured})
         return measured
+
+    def _gather(self) -> None:
+        """Give the task's model, where it is not the one that trains, the weights of that one."""
+        if self.shards:
+            self.task.model.load_state_dict(whole(self.trained.state_dict()))
 
     def _validate(self) -> None:
         measured = self._judge("validation", self.task.validate)
@@ -338,13 +361,16 @@ class _Fit:
         raise KeyboardInterrupt
 
     def _save(self) -> Path | None:
-        if self.keeping is None or not self.processes.is_first:
+        if self.keeping is None or not (self.processes.is_first or self.shards):
             return None
-        tensors = _named("model.", self.task.model.state_dict()) | _named("best.", self.best)
+        tensors = _named("model.", self.trained.state_dict()) | _named("best.", self.best)
         for index, state in self.optimizer.state_dict()["state"].items():
             tensors |= _named(f"optimizer.{index}.", state)
         if self.average:
             tensors |= {f"average.{index}": value for index, value in enumerate(self.average.shadow)}
+        tensors = whole(tensors)  # all processes take part
+        if not self.processes.is_first:
+            return None
         values = {
             "best_score": self.best_score if self.best else None,
             "elapsed": time.monotonic() - self.start,
@@ -360,13 +386,18 @@ class _Fit:
         if self.best:
             self.best_score = state.values["best_score"]
         values = self.optimizer.state_dict()
+        # Numbered as the optimizer has them: group by group.
+        parameters = [parameter for group in self.optimizer.param_groups for parameter in group["params"]]
         for name, tensor in _under("optimizer.", state.tensors).items():
             index, part = name.split(".")
-            values["state"].setdefault(int(index), {})[part] = tensor
+            values["state"].setdefault(int(index), {})[part] = sharded_as(tensor, parameters[int(index)])
         self.optimizer.load_state_dict(values)
         if self.average:
             averaged = _under("average.", state.tensors)
-            self.average.shadow = [averaged[str(index)].to(self.device) for index in range(len(averaged))]
+            self.average.shadow = [
+                sharded_as(averaged[str(index)].to(self.device), parameter)
+                for index, parameter in enumerate(self.trained.parameters())
+            ]
         self.scaler.load_state_dict(state.values["scaler"])
 
     def _precision(self) -> str:

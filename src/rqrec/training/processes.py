@@ -20,11 +20,15 @@ LONGEST_WAIT = timedelta(hours=24)  # while the first process prepares the data
 
 @dataclass(frozen=True)
 class Processes:
-    """This process, number `rank` of `count`, on `device`. Only the first one writes and shows progress."""
+    """This process, number `rank` of `count`, on `device`. Only the first one writes and shows progress.
+
+    `shards`: the launcher was told to divide models among the processes (FSDP).
+    """
 
     rank: int
     count: int
     device: torch.device
+    shards: bool = False
 
     @classmethod
     def join(cls) -> "Processes":
@@ -36,7 +40,8 @@ class Processes:
         if cpu:
             os.environ["ACCELERATE_USE_CPU"] = "true"
         state = PartialState(cpu=cpu, timeout=LONGEST_WAIT)
-        joined = cls(state.process_index, state.num_processes, state.device)
+        shards = several and os.environ.get("ACCELERATE_USE_FSDP", "false").lower() == "true"
+        joined = cls(state.process_index, state.num_processes, state.device, shards)
         console.quiet = not joined.is_first
         return joined
 

@@ -40,6 +40,7 @@ class RqVaeTask:
     reset_every: int = 0
     judged_ND: Embeddings | None = None
     selects_on: str | None = field(default=None, init=False)
+    shardable: bool = field(default=False, init=False)
 
     def __post_init__(self) -> None:
         self.batch_size = min(self.batch_size, len(self.train_ND))

@@ -34,6 +34,7 @@ class SasRecTask:
     batch_size: int
     seed: int
     selects_on: str | None = field(default="ndcg@10", init=False)
+    shardable: bool = field(default=True, init=False)
 
     def __post_init__(self) -> None:
         longest = self.model.config.max_items + 1  # a full history and the item after it

@@ -1,6 +1,7 @@
 """Ways to train faster that depend on the machine: mixed precision and compilation, each tried before it is used."""
 
 import copy
+import platform
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
@@ -25,12 +26,26 @@ def autocast(precision: str, device: torch.device) -> AbstractContextManager[Any
 
 
 def choose_precision(model: nn.Module, loss: Loss, batch: Any, device: torch.device) -> str:
-    """ "bf16" where a training step is faster with it on this machine, by a measurement, else "no"."""
+    """ "bf16" where a training step is faster with it on this machine, by a measurement, else "no".
+
+    Where the hardware has no bf16 nothing is measured: emulated, it is many times slower.
+    """
+    if not has_bf16(device):
+        return "no"
     seconds = {name: _seconds(model, loss, batch, name, device) for name in ("no", "bf16")}
     gain = seconds["no"] / seconds["bf16"]
     chosen = "bf16" if gain >= GAIN else "no"
     say(f"A step in bf16 runs {gain:.2f} times as fast as in fp32 here: mixed precision is {chosen!r}.")
     return chosen
+
+
+def has_bf16(device: torch.device) -> bool:
+    """Whether the device may have instructions for products of bf16."""
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    if device.type == "cpu" and platform.machine().lower() in ("x86_64", "amd64"):
+        return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+    return True  # unknown: the measurement says
 
 
 def compiled(model: nn.Module, loss: Loss, batch: Any, precision: str, device: torch.device) -> nn.Module:

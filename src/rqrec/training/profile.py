@@ -1,0 +1,162 @@
+"""Where the time of a training step goes.
+
+Shapes: N items, L levels.
+"""
+
+import functools
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import nn
+from torch.profiler import ProfilerActivity, profile, record_function
+
+from rqrec.data.sequences import Sequences
+from rqrec.retrieval.architectures import AnyModel, build_model
+from rqrec.retrieval.layers import Attention, CodeEmbedding, CrossAttention, Dropout
+from rqrec.retrieval.model import Batch, CodeLookup, ModelConfig
+from rqrec.training.optim import adamw
+from rqrec.training.speed import autocast
+from rqrec.training.windows import Windows
+
+USERS, ITEMS, TRAINING_ITEMS = 22_363, 12_101, 153_776  # of Beauty, without each user's last two
+LEVEL_SIZES = (256, 256, 256, 16)
+WARM_UP = 2
+
+# Which calls of which modules are which part of the forward pass.
+PARTS = (
+    ("embedding", CodeEmbedding, ("forward",)),
+    ("attention", Attention, ("causal", "biased")),
+    ("attention", CrossAttention, ("memory", "forward")),
+    ("feed-forward", nn.Sequential, ("forward",)),
+    ("norms", nn.LayerNorm, ("forward",)),
+    ("dropout", Dropout, ("forward",)),
+)
+SOFTMAX = ("aten::log_softmax", "aten::nll_loss", "aten::nll_loss_nd")
+STAGES = ("data path", "forward", "backward", "clipping", "optimizer")
+
+
+class Workload:
+    """A model and batches of random sequences as long as Beauty's: nothing has to be downloaded."""
+
+    def __init__(self, config: ModelConfig, batch_size: int, precision: str, device: torch.device) -> None:
+        rng = np.random.default_rng(0)
+        torch.manual_seed(0)
+        self.model: AnyModel = build_model(config).to(device)
+        self.optimizer = adamw(self.model, 1e-3, 0.01)
+        self.precision, self.device = precision, device
+        longest = config.max_items + 1
+        self._windows = Windows(random_sequences(rng), longest, batch_size, seed=0)
+        self._windows.batch(0)  # deals out the first epoch, once for hundreds of steps
+        codes_NL = rng.integers(0, config.level_sizes, (ITEMS, len(config.level_sizes)))
+        self._lookup, self._longest = CodeLookup.of(codes_NL), longest
+
+    def batch(self, number: int) -> Batch:
+        """The data path: windows of sequences, as codes, on the device."""
+        return self._lookup.batch(self._windows.histories(number), self._longest).to(self.device)
+
+    def step(self, number: int) -> Batch:
+        """One training step as the loop takes it, its stages labelled for a profiler; returns its batch."""
+        with record_function("data path"):
+            batch = self.batch(number)
+        with record_function("forward"), autocast(self.precision, self.device):
+            loss = self.model(batch).total
+        with record_function("backward"):
+            loss.backward()
+        with record_function("clipping"):
+            nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
+        with record_function("optimizer"):
+            self.optimizer.step()
+            self.optimizer.zero_grad()
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
+        return batch
+
+
+class StepProfile(NamedTuple):
+    """Milliseconds of a step: without the profiler, and with it by part and by operator, largest first."""
+
+    milliseconds: float
+    parts: dict[str, float]
+    operators: dict[str, float]
+
+
+def random_sequences(rng: np.random.Generator) -> Sequences:
+    """Training sequences of as many users and items as Beauty's and about as many interactions."""
+    lengths = 1 + rng.geometric(1 / (TRAINING_ITEMS / USERS - 1), USERS)
+    offsets = np.concatenate([[0], np.cumsum(lengths)])
+    items = rng.integers(0, ITEMS, offsets[-1]).astype(np.int32)
+    return Sequences(items, offsets, np.zeros(len(items), np.int64), tuple(map(str, range(USERS))))
+
+
+def profile_steps(workload: Workload, steps: int) -> StepProfile:
+    """Profile some training steps; the clock of the profiler's own work is told apart by a run without it.
+
+    On a GPU the parts are the time that the CPU took to start the work, and the operators that of the GPU.
+    """
+    for number in range(WARM_UP):
+        workload.step(number)
+    start = time.perf_counter()
+    for number in range(WARM_UP, WARM_UP + steps):
+        workload.step(number)
+    milliseconds = (time.perf_counter() - start) * 1000 / steps
+    on_gpu = workload.device.type == "cuda"
+    activities = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if on_gpu else [])]
+    with _labelled(workload.model), profile(activities=activities) as profiled:
+        for number in range(WARM_UP, WARM_UP + steps):
+            workload.step(number)
+    events = profiled.key_averages()
+    total = {event.key: event.cpu_time_total / 1000 / steps for event in events}
+    own = {
+        event.key: (event.self_device_time_total if on_gpu else event.self_cpu_time_total) / 1000 / steps
+        for event in events
+        if event.key.startswith("aten::")
+    }
+    return StepProfile(milliseconds, _by_part(total), _largest(own, 8))
+
+
+def _by_part(total: dict[str, float]) -> dict[str, float]:
+    names = [*dict.fromkeys(name for name, _, _ in PARTS), "heads"]
+    parts = {name: total[name] for name in names if name in total}
+    parts["softmax and loss"] = total.get("aten::log_softmax", 0.0) + max(
+        total.get(name, 0.0) for name in SOFTMAX[1:]
+    )
+    parts["rest of the forward pass"] = max(0.0, total["forward"] - sum(parts.values()))
+    stages = {name: total[name] for name in STAGES if name != "forward"}
+    return _largest(parts | stages, len(parts) + len(stages))
+
+
+def _largest(values: dict[str, float], count: int) -> dict[str, float]:
+    return dict(sorted(values.items(), key=lambda item: -item[1])[:count])
+
+
+@contextmanager
+def _labelled(model: nn.Module) -> Iterator[None]:
+    """Calls of the model's parts carry the part's name in a profile while the block runs."""
+    calls: list[tuple[nn.Module, str, str]] = [
+        (module, method, part)
+        for module in model.modules()
+        for part, kind, methods in PARTS
+        for method in methods
+        if isinstance(module, kind)
+    ]
+    calls.append((model, "_logits", "heads"))
+    for module, method, part in calls:
+        setattr(module, method, _named(part, getattr(module, method)))
+    try:
+        yield
+    finally:
+        for module, method, _ in calls:
+            delattr(module, method)  # the class's own is seen again
+
+
+def _named(part: str, call: Any) -> Any:
+    @functools.wraps(call)
+    def labelled(*arguments: Any, **options: Any) -> Any:
+        with record_function(part):
+            return call(*arguments, **options)
+
+    return labelled
