@@ -77,7 +77,7 @@ def _seconds(
         for _ in range(repeats + 1):  # the first one warms up
             start = time.perf_counter()
             with autocast(precision, device):
-                value = loss(run or model, batch)
+                value = loss(model if run is None else run, batch)
             value.backward()
             value.item()  # waits for the device
             times.append(time.perf_counter() - start)
