@@ -42,6 +42,12 @@ def result(folder: Path) -> pl.DataFrame:
     return pl.concat([pl.read_parquet(path) for path in sorted(folder.glob("part-*.parquet"))])
 
 
+def assert_same_rows(first: pl.DataFrame, second: pl.DataFrame) -> None:
+    """The same items in the same order; scores differ by the last bits that the number of threads moves."""
+    assert first.drop("scores").equals(second.drop("scores"))
+    assert first["scores"].explode().to_numpy() == pytest.approx(second["scores"].explode().to_numpy(), abs=1e-5)
+
+
 def test_every_user_gets_what_they_get_alone(tiny_run: Path, users: Path, tmp_path: Path) -> None:
     facts = batch_recommend(tiny_run, users, tmp_path / "out", BatchSettings(k=5, rows_per_part=64), HERE)
     assert facts == {"users": USERS, "parts": 3, "recommendations": 5 * USERS, "skipped_ids": 0}
@@ -62,8 +68,8 @@ def test_rows_are_those_of_any_part_size_and_of_several_processes(
     batch_recommend(tiny_run, users, tmp_path / "one", BatchSettings(rows_per_part=64), HERE)
     batch_recommend(tiny_run, users, tmp_path / "large", BatchSettings(rows_per_part=6400), HERE)
     batch_recommend(tiny_run, users, tmp_path / "two", BatchSettings(rows_per_part=64), LocalProcesses(2))
-    assert result(tmp_path / "one").equals(result(tmp_path / "large"))
-    assert result(tmp_path / "one").equals(result(tmp_path / "two"))
+    assert_same_rows(result(tmp_path / "one"), result(tmp_path / "large"))
+    assert_same_rows(result(tmp_path / "one"), result(tmp_path / "two"))
 
 
 class Interrupted:
@@ -220,4 +226,4 @@ def test_two_workers_of_a_ray_cluster_give_the_same_rows(tiny_run: Path, users: 
             )
     finally:
         ray.shutdown()
-    assert result(tmp_path / "here").equals(result(tmp_path / "ray"))
+    assert_same_rows(result(tmp_path / "here"), result(tmp_path / "ray"))
