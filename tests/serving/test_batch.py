@@ -45,7 +45,9 @@ def result(folder: Path) -> pl.DataFrame:
 def assert_same_rows(first: pl.DataFrame, second: pl.DataFrame) -> None:
     """The same items in the same order; scores differ by the last bits that the number of threads moves."""
     assert first.drop("scores").equals(second.drop("scores"))
-    assert first["scores"].explode().to_numpy() == pytest.approx(second["scores"].explode().to_numpy(), abs=1e-5)
+    assert first["scores"].explode().to_numpy() == pytest.approx(
+        second["scores"].explode().to_numpy(), abs=1e-5
+    )
 
 
 def test_every_user_gets_what_they_get_alone(tiny_run: Path, users: Path, tmp_path: Path) -> None:

@@ -1,6 +1,6 @@
 """From states to logits of codes, which is where every architecture ends.
 
-Shapes: D width, E width of a code's embedding, V codes of a level.
+Shapes: D width of a state, E width of a code's embedding, V codes of a level.
 """
 
 from torch import Tensor, nn, zeros
@@ -20,8 +20,9 @@ class CodeOutput(nn.Module):
     config: ModelConfig
     codes: CodeEmbedding
 
-    def _build_output(self, config: ModelConfig) -> None:
-        embed, width = config.decoder_embed_dim, config.attn_embed_dim
+    def _build_output(self, config: ModelConfig, width: int) -> None:
+        """The last layers, of a model whose states have that width."""
+        embed = config.decoder_embed_dim
         if config.tie_codes:
             self.narrow = nn.Linear(width, embed, bias=False) if embed != width else nn.Identity()
             self.bias = nn.Parameter(zeros(sum(config.level_sizes)))

@@ -48,7 +48,7 @@ class DecoderOnly(CodeOutput):
         self.codes = CodeEmbedding(self.level_sizes, embed)
         self.widen = nn.Linear(embed, width, bias=False) if embed != width else nn.Identity()
         self.begin = nn.Parameter(torch.zeros(embed))
-        self._build_output(config)
+        self._build_output(config, width)
         # One row more than max_items: the item to be generated stands after a full history.
         self.item_position = nn.Embedding(config.max_items + 1, width)
         self.level_position = nn.Embedding(len(self.level_sizes), width)

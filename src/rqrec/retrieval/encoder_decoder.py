@@ -83,7 +83,7 @@ class EncoderDecoder(CodeOutput):
         self.level_position = nn.Embedding(len(self.level_sizes), width)
         self.decoder = nn.ModuleList(DecoderBlock(*sizes) for _ in range(config.attn_layers))
         self.decoder_norm = nn.LayerNorm(width)
-        self._build_output(config)
+        self._build_output(config, width)
         initialize(self.encoder, config.attn_layers)
         initialize(self.decoder, config.attn_layers)
         nn.init.normal_(self.begin, std=0.02)

@@ -3,8 +3,8 @@
 The RQ-Transformer (arXiv 2203.01941, section 3.2) brought to recommendation: its spatial transformer reads
 items instead of places of an image, its depth transformer generates the codes of the next one.
 
-Shapes: B batch, T items, M items that are targets, L levels, D width, K beams, l codes of a prefix, V codes,
-H heads, d width of a head.
+Shapes: B batch, T items, M items that are targets, L levels, D width of the transformer over items, E that of the
+decoder over codes, K beams, l codes of a prefix, V codes, R rows of the embedding, H heads, d width of a head.
 """
 
 from dataclasses import dataclass
@@ -23,7 +23,12 @@ from rqrec.retrieval.side_information import SideInformation
 
 @dataclass(frozen=True)
 class HierarchicalConfig(ModelConfig):
-    """Sizes of a hierarchical model; the decoder over codes is one block of the same width and heads."""
+    """Sizes of a hierarchical model.
+
+    The decoder over codes is one block as wide as a code's embedding, with as many heads as the transformer over
+    items. It has a place for each code where that one has one for an item, so that narrowing it is what makes
+    training and beam search cheap.
+    """
 
     decoder_embed_dim: int = 192
     attn_embed_dim: int = 192
@@ -31,11 +36,19 @@ class HierarchicalConfig(ModelConfig):
     attn_layers: int = 2
     attn_dropout: float = 0.2
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.decoder_embed_dim % self.attn_heads:
+            raise ValueError(
+                f"decoder_embed_dim {self.decoder_embed_dim} is not a multiple of attn_heads {self.attn_heads}, as "
+                "the hierarchical model needs: its decoder over codes is as wide as their embeddings."
+            )
+
 
 class Context(NamedTuple):
     """What is kept of a history: the code decoder's output after it, and its keys and values [B, H, 1, d]."""
 
-    state_BD: Tensor
+    state_BE: Tensor
     past: KeysValues
 
 
@@ -61,10 +74,10 @@ class Hierarchical(CodeOutput):
         self.item_position = nn.Embedding(config.max_items + 1, width)  # BEGIN, and a full history
         self.dropout = Dropout(config.attn_dropout)
         self.transformer = Transformer(width, config.attn_heads, config.attn_layers, config.attn_dropout)
-        self.widen = nn.Linear(embed, width, bias=False) if embed != width else nn.Identity()
-        self.level_position = nn.Embedding(n_levels, width)
-        self.code_decoder = Transformer(width, config.attn_heads, 1, config.attn_dropout)
-        self._build_output(config)
+        self.to_codes = nn.Linear(width, embed, bias=False) if embed != width else nn.Identity()
+        self.level_position = nn.Embedding(n_levels, embed)
+        self.code_decoder = Transformer(embed, config.attn_heads, 1, config.attn_dropout)
+        self._build_output(config, embed)
         for table in (self.item_position, self.level_position):
             nn.init.normal_(table.weight, std=0.02)
         self.side = SideInformation(config.user_buckets, config.time_gaps, width)
@@ -83,11 +96,11 @@ class Hierarchical(CodeOutput):
         states_BTD, _ = self.transformer.causal(self._sequence(batch, n_items - 1))
         real_BT = torch.arange(n_items, device=batch.lengths_B.device) < batch.lengths_B[:, None]
         targets_ML = batch.codes_BTL[real_BT]
-        codes_MLD = self.widen(self.codes(targets_ML[:, :-1]))
-        x_MLD = torch.cat([states_BTD[real_BT][:, None], codes_MLD], dim=1) + self.level_position.weight
-        out_MLD, _ = self.code_decoder.causal(self.dropout(x_MLD))
+        states_M1E = self.to_codes(states_BTD[real_BT])[:, None]
+        x_MLE = torch.cat([states_M1E, self.codes(targets_ML[:, :-1])], dim=1) + self.level_position.weight
+        out_MLE, _ = self.code_decoder.causal(self.dropout(x_MLE))
         return TrainingLoss.of(
-            [self._logits(out_MLD[:, level], level) for level in range(len(self.level_sizes))],
+            [self._logits(out_MLE[:, level], level) for level in range(len(self.level_sizes))],
             targets_ML,
             self.config.label_smoothing if self.training else 0.0,
         )
@@ -95,9 +108,9 @@ class Hierarchical(CodeOutput):
     def encode(self, batch: Batch) -> Context:
         """Read each history once, an empty one included: BEGIN alone predicts a first item."""
         state_BD, _ = self.transformer.at(self._sequence(batch, batch.codes_BTL.shape[1]), batch.lengths_B)
-        x_B1D = self.dropout(state_BD + self.level_position.weight[0])[:, None]
-        out_B1D, (past,) = self.code_decoder.causal(x_B1D)
-        return Context(out_B1D[:, 0], past)
+        x_B1E = self.dropout(self.to_codes(state_BD) + self.level_position.weight[0])[:, None]
+        out_B1E, (past,) = self.code_decoder.causal(x_B1E)
+        return Context(out_B1E[:, 0], past)
 
     def next_level(self, context: Context, prefix_BKl: Tensor) -> Tensor:
         """Log-probabilities float32 [B, K, V] of the level after the prefix (see RetrievalModel).
@@ -107,14 +120,14 @@ class Hierarchical(CodeOutput):
         """
         n_beams, level = prefix_BKl.shape[1:]
         if level == 0:
-            log_probs_B1V = self._logits(context.state_BD, 0).float().log_softmax(-1)[:, None]
+            log_probs_B1V = self._logits(context.state_BE, 0).float().log_softmax(-1)[:, None]
             return log_probs_B1V.expand(-1, n_beams, -1)
         x, query, own = self._inputs(prefix_BKl)
-        out_BKD = self.code_decoder.first_block.one(x, query, context.past, own)
-        return self._logits(self.code_decoder.norm(out_BKD), level).float().log_softmax(-1)
+        out_BKE = self.code_decoder.first_block.one(x, query, context.past, own)
+        return self._logits(self.code_decoder.norm(out_BKE), level).float().log_softmax(-1)
 
     def _inputs(self, prefix_BKl: Tensor) -> tuple[Tensor, Tensor, KeysValues]:
-        """The last code as input of the code decoder and its query [B, K, D]; keys, values [B, K, l, D] of all.
+        """The last code as input of the code decoder and its query [B, K, E]; keys, values [B, K, l, E] of all.
 
         They follow from the codes alone, so that they are worked out for each code asked for or once for
         each code there is, whichever is less.
@@ -123,13 +136,13 @@ class Hierarchical(CodeOutput):
         block, position = self.code_decoder.first_block, self.level_position.weight[1 : level + 1]
         n_rows = sum(self.level_sizes[:level])
         if prefix_BKl.numel() < n_rows:
-            x = self.widen(self.codes(prefix_BKl)) + position
+            x = self.codes(prefix_BKl) + position
             query, keys, values = block.project(x)
             return x[:, :, -1], query[:, :, -1], KeysValues(keys, values)
         sizes = torch.tensor(self.level_sizes[:level], device=prefix_BKl.device)
-        x_RD = self.widen(self.codes.table.weight[:n_rows]) + position.repeat_interleave(sizes, dim=0)
-        query_RD, keys_RD, values_RD = block.project(x_RD)
+        x_RE = self.codes.table.weight[:n_rows] + position.repeat_interleave(sizes, dim=0)
+        query_RE, keys_RE, values_RE = block.project(x_RE)
         rows_BKl = prefix_BKl + self.codes.offsets[:level]
-        x, query = (functional.embedding(rows_BKl[:, :, -1], table) for table in (x_RD, query_RD))
-        keys, values = (functional.embedding(rows_BKl, table) for table in (keys_RD, values_RD))
+        x, query = (functional.embedding(rows_BKl[:, :, -1], table) for table in (x_RE, query_RE))
+        keys, values = (functional.embedding(rows_BKl, table) for table in (keys_RE, values_RE))
         return x, query, KeysValues(keys, values)
