@@ -118,7 +118,7 @@ class Demo:
         checkpoint = read_checkpoint(self.output / "retrieval")
         split = self._split()
         recommenders: dict[str, ItemRecommender] = {
-            "model": Retriever(checkpoint.model, checkpoint.table),
+            "model": Retriever(checkpoint.generator(), checkpoint.table),
             "popularity": Popularity(split.train, len(checkpoint.catalog)),
         }
         metrics = {

@@ -1,8 +1,8 @@
 """One recipe from raw files to test figures, the same for every dataset, within a budget of minutes.
 
-Content and who-took-what together make the items' vectors, balanced RQ-k-means their semantic IDs, and the
-hierarchical model generates the next one by beam search. docs/experiments.md tells how each choice was made,
-on the validation split of Amazon Beauty; none depends on the dataset.
+Content and who-took-what together make the items' vectors, balanced RQ-k-means their semantic IDs, and beam search
+generates the next one from the hierarchical model and a memory of neighbours. docs/experiments.md tells how each
+choice was made, on the validation split of Amazon Beauty; none depends on the dataset.
 """
 
 import statistics
@@ -43,23 +43,26 @@ SOURCES = {
 }
 METRICS = ("recall@5", "ndcg@5", "recall@10", "ndcg@10")
 SPLITS = ("validation", "test")
+FIGURES = (*SPLITS, *(f"{split}_without_memory" for split in SPLITS))
 
 ENCODER = "all-MiniLM-L6-v2"
-COLLABORATIVE = Collaborative(width=64)
-TOKENIZER: dict[str, Any] = {"n_layers": 3, "codebook_size": 256, "balance": 1.1}
+COLLABORATIVE_WIDTH = 64
+CODEBOOK_SIZE = 256
+ITEMS_PER_CODE = 4  # at least, on average: a small catalogue gets narrower vectors and smaller codebooks
+TOKENIZER: dict[str, Any] = {"n_layers": 3, "balance": 1.1}
 EPOCHS = 20
 TARGETS_PER_BATCH = 1500  # items to predict; the number of sequences follows from their length
 FEWEST_STEPS = 1500  # for a small log, whose epochs are short
 VALIDATIONS = 8
-VALIDATION_USERS = 4000  # who choose the best weights; the figures are of all users
-TRAINING_SHARE = 0.75  # of the budget; the rest is for the other stages
+VALIDATION_USERS = 4000  # who choose the best weights and the memory's share; the figures are of all users
+TRAINING_SHARE = 0.7  # of the budget; the rest is for the other stages
 
 
 class Reproduction:
     """The stages in the folder `output`, with one training for each seed 0, 1, ..., `seeds` - 1.
 
     `raw` is the folder of the raw files, or one's own files. `max_minutes` is meant for all of it: training
-    gets three quarters, evenly among the seeds, and ends then, its schedule fitted.
+    gets seven tenths, evenly among the seeds, and ends then, its schedule fitted.
     """
 
     def __init__(
@@ -87,31 +90,38 @@ class Reproduction:
         vectors = self.raw.embeddings if isinstance(self.raw, CustomFiles) else None
         # The two stages that read raw files know by themselves whether they are up to date.
         self.stages.update("dataset", lambda folder: prepare(settings, self.raw, folder))
+        n_items = len(Dataset.read(self.output / "dataset").catalog)
+        at_most = max(2, n_items // ITEMS_PER_CODE)
+        collaborative = Collaborative(width=min(COLLABORATIVE_WIDTH, at_most))
         self.stages.update(
             "embeddings",
             lambda folder: embed_catalog(
-                self.output / "dataset", folder, self.encoder, collaborative=COLLABORATIVE, vectors=vectors
+                self.output / "dataset", folder, self.encoder, collaborative=collaborative, vectors=vectors
             ),
         )
         dim = read_manifest(self.output / "embeddings", "embeddings").facts["dim"]
-        tokenizer = {"model": asdict(RqKMeansConfig(dim, **TOKENIZER)), "seed": 0}
+        sizes = {**TOKENIZER, "codebook_size": min(CODEBOOK_SIZE, at_most)}
+        tokenizer = {"model": asdict(RqKMeansConfig(dim, **sizes)), "seed": 0}
         make = self.stages.make
-        make("rqkmeans", "rqkmeans", tokenizer, ("embeddings",), self._fit)
+        make(
+            "rqkmeans",
+            "rqkmeans",
+            tokenizer,
+            ("embeddings",),
+            lambda folder: fit_rqkmeans(self.output / "embeddings", folder, **sizes),
+        )
         make("semantic_ids", "semantic_ids", {}, ("rqkmeans", "embeddings"), self._tokenize)
         runs = [self._train_and_judge(seed) for seed in range(self.seeds)]
         facts = {
             "source": self.source,
             "seeds": runs,
-            **{split: _over_seeds([run[split] for run in runs]) for split in SPLITS},
+            **{figures: _over_seeds([run[figures] for run in runs]) for figures in FIGURES},
             "parameters": runs[0]["parameters"],
             "collision_rate": read_manifest(self.output / "semantic_ids").facts["collision_rate"],
             "seconds": self.stages.seconds,
         }
         write_json(self.output / RESULT_FILE, facts)
         return facts
-
-    def _fit(self, folder: Path) -> None:
-        fit_rqkmeans(self.output / "embeddings", folder, **TOKENIZER)
 
     def _tokenize(self, folder: Path) -> None:
         item_ids = Dataset.read(self.output / "dataset").catalog.id_map
@@ -135,7 +145,7 @@ class Reproduction:
         model = self.stages.make(
             f"{name}/retrieval",
             "retrieval",
-            {"training": asdict(training), "batch_size": batch_size},
+            {"training": asdict(training), "batch_size": batch_size, "memory": True},
             inputs,
             lambda folder: train_decoder(
                 self.output / "dataset",
@@ -145,21 +155,25 @@ class Reproduction:
                 training,
                 batch_size=batch_size,
                 validation_users=VALIDATION_USERS,
+                memory=True,
                 keeping=Keeping(self.output / name, save_every=500),
             ),
         )
         facts: dict[str, Any] = {"seed": seed, "parameters": read_manifest(model).facts["parameters"]}
-        for split in SPLITS:
-            facts[split] = self._judge(model, f"{name}/evaluation_{split}", split)
+        for figures in FIGURES:
+            facts[figures] = self._judge(model, name, figures)
         return facts
 
-    def _judge(self, model: Path, name: str, split: str) -> dict[str, float]:
+    def _judge(self, model: Path, run: str, figures: str) -> dict[str, float]:
+        split, _, without_memory = figures.partition("_")
         folder = self.stages.make(
-            name,
+            f"{run}/evaluation_{figures}",
             "evaluation",
             {"split": split},
             ("dataset", model.relative_to(self.output).as_posix()),
-            lambda folder: evaluate_artifact(model, self.output / "dataset", split=split, out=folder),
+            lambda folder: evaluate_artifact(
+                model, self.output / "dataset", split=split, memory=not without_memory, out=folder
+            ),
         )
         metrics = read_json(folder / EVALUATION_FILE)["metrics"]
         return {metric: metrics[metric] for metric in METRICS}

@@ -4,9 +4,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rqrec.baselines.content_knn import ContentKnn
-from rqrec.baselines.item_knn import ItemKnn, likest_items
+from rqrec.baselines.item_knn import ItemKnn
 from rqrec.baselines.named import BASELINES, baseline_named
 from rqrec.baselines.recency import weighted_histories
+from rqrec.data.neighbours import likest_items
 from rqrec.data.sequences import Histories, Sequences
 
 

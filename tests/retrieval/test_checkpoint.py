@@ -61,7 +61,7 @@ def test_one_of_before_the_options_is_read_too(name: str, tmp_path: Path) -> Non
 
 
 def test_scores_of_all_items_are_those_of_the_search_and_sum_over_codes() -> None:
-    model, table, _ = fresh_checkpoint("hierarchical")
+    model, table, *_ = fresh_checkpoint("hierarchical")
     retriever, histories = Retriever(model, table), Histories.of([[1, 2, 3], [4]])
     scores = retriever.score_items(histories)
     assert scores.shape == (2, 30)

@@ -78,7 +78,9 @@ def test_it_learns_what_only_the_user_and_only_the_time_tells(name: str) -> None
     times_BT = torch.tensor([[0, 30, 0], [0, 90 * DAY, 0]] * 2)
     users_B = torch.tensor([user_number(user) for user in ("ann", "ann", "bob", "bob")])
     batch = Batch(codes_BTL, torch.full((4,), 3), times_BT, users_B)
-    copies = Batch(*(part.repeat(6, *[1] * (part.dim() - 1)) for part in batch))  # as more draws a step
+    copies = Batch(
+        *(part if part is None else part.repeat(6, *[1] * (part.dim() - 1)) for part in batch)
+    )  # as more draws a step
     optimizer = torch.optim.Adam(model.parameters(), lr=3e-3)
     for _ in range(250):
         optimizer.zero_grad()

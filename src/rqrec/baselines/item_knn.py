@@ -1,19 +1,17 @@
 """Item-based nearest neighbours: what goes with what the user took last.
 
 B. Sarwar et al., "Item-based collaborative filtering recommendation algorithms", 2001, with shrinkage.
-Shapes: U users, N items, R rows of a block, B histories.
+Shapes: N items, B histories.
 """
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
-from scipy.sparse import csr_array, vstack
 
 from rqrec.baselines.recency import weighted_histories
+from rqrec.data.neighbours import likest_items
 from rqrec.data.sequences import Histories, Sequences
 from rqrec.retrieval.beam_search import Ranked, rank_scores
 
-ROWS = 1024  # items whose neighbours are found at once
 LEAST = 1e-6  # of the score of the most popular item: below what any neighbour adds
 
 
@@ -52,35 +50,3 @@ class ItemKnn:
         scores_BN = torch.from_numpy((weights_BN @ self._likeness_NN).toarray() + self._popularity_N)
         excluded_BX = torch.from_numpy(histories.items_BT) if exclude_seen else None
         return rank_scores(scores_BN, k, excluded_BX=excluded_BX)
-
-
-def likest_items(train: Sequences, n_items: int, neighbours: int, shrinkage: float) -> csr_array:
-    """The likeness of each item to its likest others, float32 [N, N] sparse; row i has item i's neighbours."""
-    users = np.repeat(np.arange(len(train)), train.lengths)
-    taken_UN = csr_array((np.ones(len(users), np.float32), (users, train.items)), (len(train), n_items))
-    taken_UN.data[:] = 1  # an item taken twice counts once
-    users_N = np.bincount(taken_UN.indices, minlength=n_items).astype(np.float32)
-    taken_NU = csr_array(taken_UN.T)
-    blocks = []
-    for start in range(0, n_items, ROWS):
-        common = (taken_NU[start : start + ROWS] @ taken_UN).tocoo()
-        rows, columns = common.coords
-        likeness = common.data / (np.sqrt(users_N[rows + start] * users_N[columns]) + shrinkage)
-        other = rows + start != columns
-        blocks.append(_likest_of_rows(rows[other], columns[other], likeness[other], common.shape, neighbours))
-    return csr_array(vstack(blocks))
-
-
-def _likest_of_rows(
-    rows: NDArray[np.int32],
-    columns: NDArray[np.int32],
-    likeness: NDArray[np.float32],
-    shape: tuple[int, int],
-    neighbours: int,
-) -> csr_array:
-    order = np.lexsort((columns, -likeness, rows))
-    rows, columns, likeness = rows[order], columns[order], likeness[order]
-    counts_R = np.bincount(rows, minlength=shape[0])
-    places = np.arange(len(rows)) - np.repeat(np.cumsum(counts_R) - counts_R, counts_R)
-    kept = places < neighbours
-    return csr_array((likeness[kept], (rows[kept], columns[kept])), shape=shape)

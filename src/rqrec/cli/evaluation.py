@@ -25,6 +25,9 @@ def evaluate(
         typer.Option(help="leave_one_out or temporal; by default the one that the model was trained with."),
     ] = None,
     beam_width: Annotated[int | None, typer.Option(min=1, help="Of a retrieval model; 50 if unset.")] = None,
+    without_memory: Annotated[
+        bool, typer.Option("--without-memory", help="Leave a model's memory of neighbours out.")
+    ] = False,
     allow_seen: Annotated[
         bool, typer.Option("--allow-seen", help="Items of the history may return.")
     ] = False,
@@ -51,11 +54,15 @@ def evaluate(
     if artifact is not None:
         if embeddings is not None:
             raise typer.BadParameter("--embeddings goes with --baseline content_knn.")
-        facts = evaluate_artifact(artifact, dataset, beam_width=beam_width, **common)
+        facts = evaluate_artifact(
+            artifact, dataset, beam_width=beam_width, memory=not without_memory, **common
+        )
     elif dataset is None:
         raise typer.BadParameter("--baseline needs --dataset.")
     elif beam_width is not None:
         raise typer.BadParameter("A baseline scores every item: it has no beam.")
+    elif without_memory:
+        raise typer.BadParameter("--without-memory goes with --artifact.")
     else:
         facts = evaluate_baseline(str(baseline), dataset, embeddings, **common)
     emit(facts, as_json, _words(facts))

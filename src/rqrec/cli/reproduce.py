@@ -31,7 +31,7 @@ def reproduce(
 ) -> None:
     """The recipe of the result table on any log: items' vectors, semantic IDs, model, test figures."""
     from rqrec.data.sources.custom import CustomFiles
-    from rqrec.reproduce import ENCODER, METRICS, SPLITS, Reproduction
+    from rqrec.reproduce import ENCODER, FIGURES, METRICS, Reproduction
 
     if source == "custom" and interactions is None:
         raise typer.BadParameter("custom needs --interactions, a log of user_id, item_id and timestamp.")
@@ -47,8 +47,10 @@ def reproduce(
         encoder=encoder or ENCODER,
     )
     facts = reproduction.run()
-    lines = [" " * 11 + "  ".join(f"{name:>9}" for name in METRICS)]
-    lines += [f"{split:<11}" + "  ".join(_cell(facts[split][name]) for name in METRICS) for split in SPLITS]
+    lines = [" " * 27 + "  ".join(f"{name:>9}" for name in METRICS)]
+    for figures in FIGURES:
+        cells = "  ".join(_cell(facts[figures][name]) for name in METRICS)
+        lines.append(f"{figures.replace('_', ' '):<27}{cells}")
     emit(facts, as_json, "\n".join(lines))
 
 

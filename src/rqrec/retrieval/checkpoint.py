@@ -5,11 +5,14 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import safetensors.torch
+import torch
 from safetensors import SafetensorError
 
 from rqrec.artifact import atomic_write, find, read_json, read_manifest, write_json
 from rqrec.data.catalog import Catalog
 from rqrec.retrieval.architectures import AnyModel, architecture, build_model, name_of
+from rqrec.retrieval.memory import NeighbourMemory, Remembering
+from rqrec.retrieval.model import RetrievalModel
 from rqrec.tokenizer.semantic_ids import SemanticIdTable
 
 CONFIG_FILE = "config.json"
@@ -17,11 +20,21 @@ WEIGHTS_FILE = "model.safetensors"
 
 
 class Checkpoint(NamedTuple):
-    """A model with the semantic IDs that it generates and the items that they stand for."""
+    """A model with the semantic IDs that it generates and the items that they stand for.
+
+    `memory` joins the model where it recommends (see `generator`).
+    """
 
     model: AnyModel
     table: SemanticIdTable
     catalog: Catalog
+    memory: NeighbourMemory | None = None
+
+    def generator(self, device: torch.device | str = "cpu") -> RetrievalModel[Any]:
+        """What recommendations come from: the model, or the model and the memory as one."""
+        if self.memory is None:
+            return self.model
+        return Remembering(self.model, self.memory, torch.from_numpy(self.table.codes_NL).to(device).long())
 
 
 def write_checkpoint(folder: Path, checkpoint: Checkpoint) -> None:
@@ -33,6 +46,8 @@ def write_checkpoint(folder: Path, checkpoint: Checkpoint) -> None:
         file.write(safetensors.torch.save(weights))
     checkpoint.table.write(folder)
     checkpoint.catalog.write(folder)
+    if checkpoint.memory:
+        checkpoint.memory.write(folder)
 
 
 def read_checkpoint(folder: Path) -> Checkpoint:
@@ -55,4 +70,4 @@ def read_checkpoint(folder: Path) -> Checkpoint:
     if table.item_ids != catalog.id_map:
         raise ValueError(f"{folder}: the semantic-ID table and the catalogue list different items.")
     table = replace(table, item_ids=catalog.id_map)  # one map in memory, not two equal ones
-    return Checkpoint(model.eval(), table, catalog)
+    return Checkpoint(model.eval(), table, catalog, NeighbourMemory.read(folder, len(table)))

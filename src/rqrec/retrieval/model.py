@@ -26,13 +26,15 @@ class Batch(NamedTuple):
 
     `codes_BTL` int64; the codes of padded items are 0 and must never be looked at: `lengths_B` int64 says
     how many items of each row are real. `times_BT` int64 (unix seconds) says when each was taken, `users_B`
-    int64 whose the histories are (see `user_number`); None where that is not known.
+    int64 whose the histories are (see `user_number`), `items_BT` int64 which items they have (indices, padded
+    with PADDING); None where that is not known.
     """
 
     codes_BTL: Tensor
     lengths_B: Tensor
     times_BT: Tensor | None = None
     users_B: Tensor | None = None
+    items_BT: Tensor | None = None
 
     def to(self, device: torch.device) -> "Batch":
         """The batch on another device."""
@@ -160,6 +162,7 @@ class CodeLookup:
             inside_BT.sum(1),
             None if times_BT is None else filled(times_BT),
             None if users is None else torch.tensor([*map(user_number, users)], device=device),
+            torch.from_numpy(recent.items_BT).to(device),
         )
 
 

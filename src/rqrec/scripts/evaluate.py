@@ -1,7 +1,7 @@
 """`rqrec evaluate`: a trained model or a baseline on a split of a dataset, to an artefact."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +46,7 @@ def evaluate_artifact(
     split: str = "test",
     protocol: str | None = None,
     beam_width: int | None = None,
+    memory: bool = True,
     exclude_seen: bool = True,
     compare: Path | None = None,
     out: Path | None = None,
@@ -54,7 +55,8 @@ def evaluate_artifact(
     """Evaluate a "retrieval" or "sasrec" artefact, or the one inside the folder of a run.
 
     Without `dataset`, that of the same run. `protocol` is the one that the model was trained with, unless
-    given. The result goes to `out`, by default `evaluation_<split>` beside the model. Returns its facts.
+    given. With `memory` False the memory of a model that has one is left out. The result goes to `out`, by
+    default `evaluation_<split>` beside the model. Returns its facts.
 
     Raises ValueError where the model was made from another dataset, or trained with another protocol: it
     would have seen what it is tested on.
@@ -69,7 +71,7 @@ def evaluate_artifact(
             f"what it would be tested on. Train with train.split={protocol!r}, or use {trained_with}."
         )
     judged = Protocol(split, trained_with, exclude_seen)
-    subject = _subject_of(model, split, beam_width)
+    subject = _subject_of(model, split, beam_width, memory)
     out = out or model.parent / f"evaluation_{split}"
     return _evaluate(subject, Dataset.read(dataset), judged, compare, out, seed)
 
@@ -129,7 +131,7 @@ def _run_of(artifact: Path) -> Path:
     return artifact
 
 
-def _subject_of(model: Path, split: str, beam_width: int | None) -> Subject:
+def _subject_of(model: Path, split: str, beam_width: int | None, memory: bool) -> Subject:
     manifest = read_manifest(model)
     best = manifest.facts["validation"]
     chosen = f"Selected on validation NDCG@10 ({best['ndcg@10']:.4f} at step {best['step']:.0f})"
@@ -146,12 +148,18 @@ def _subject_of(model: Path, split: str, beam_width: int | None) -> Subject:
             raise ValueError("SASRec scores every item: it has no beam, so leave --beam-width out.")
         return Subject(read_sasrec(model).model, "SASRec", selected, made_from)
     checkpoint = read_checkpoint(model)
-    retriever = Retriever(checkpoint.model, checkpoint.table, beam_width or 50)
+    if not memory:
+        checkpoint = checkpoint._replace(memory=None)
+    retriever = Retriever(checkpoint.generator(), checkpoint.table, beam_width or 50)
     # Codes that were reassigned are unique without a deduplication code: by ID is by item.
     shared = manifest.facts.get("collisions", "extra_code") == "extra_code"
     keys_N = tuple_ranks(checkpoint.table.codes_NL[:, :-1]) if shared else None
     name = manifest.settings["model"]["architecture"]
-    return Subject(retriever, name, selected, made_from, keys_N, {"beam_width": retriever.beam_width})
+    settings: dict[str, Any] = {"beam_width": retriever.beam_width}
+    if checkpoint.memory:
+        name += " with a memory"
+        settings["memory"] = asdict(checkpoint.memory.settings)
+    return Subject(retriever, name, selected, made_from, keys_N, settings)
 
 
 def _evaluate(

@@ -69,6 +69,7 @@ def train(
     user_buckets: int | None = None,
     time_gaps: int | None = None,
     tie_codes: bool | None = None,
+    memory: bool = False,
     vae_input_dim: int | None = None,
     vae_n_cat_feats: int | None = None,
     vae_embed_dim: int | None = None,
@@ -95,6 +96,9 @@ def train(
     `save_dir_root/checkpoints`. Without `pretrained_rqvae_path` (a folder, a `.pt` file or a hub repository)
     the RQ-VAE is initialised at random and the `vae_` sizes shape it; with it, the checkpoint knows them, and
     a size that contradicts it is refused. `pretrained_decoder_path` gives the weights to start from.
+
+    `memory=True` joins a memory of which items go together to the trained model: recommendations then come from a
+    mixture of both, whose share is chosen on the validation split (docs/retrieval.md).
 
     `split` is "leave_one_out", or "temporal": one moment for all users parts training from what comes later.
     `partial_eval_every` looks at the validation loss, `full_eval_every` ranks the catalogue for each user.
@@ -177,6 +181,7 @@ def train(
         moving_windows=train_data_subsample,
         split=split,
         start_from=Path(pretrained_decoder_path) if pretrained_decoder_path else None,
+        memory=memory,
         keeping=Keeping(
             root, save_every=save_model_every, keep_last=keep_last, resume=resume, wandb=wandb_logging
         ),

@@ -158,7 +158,7 @@ def _opened(model: Model, beam_width: int) -> tuple[Retriever, IdMap]:
     if read_manifest(Path(model.folder), "retrieval").hash != model.hash:
         raise ValueError(f"{model.folder} holds another model than the one that this run began with.")
     checkpoint = read_checkpoint(Path(model.folder))
-    return Retriever(checkpoint.model, checkpoint.table, beam_width), checkpoint.catalog.id_map
+    return Retriever(checkpoint.generator(), checkpoint.table, beam_width), checkpoint.catalog.id_map
 
 
 def _ranked(

@@ -95,7 +95,7 @@ class Recommender:
         self.table = checkpoint.table
         self.titles = checkpoint.catalog.titles()
         self.model = checkpoint.model
-        self._retriever = Retriever(checkpoint.model, checkpoint.table, beam_width)
+        self._retriever = Retriever(checkpoint.generator(), checkpoint.table, beam_width)
 
     @classmethod
     def load(cls, folder: Path | str, *, beam_width: int = 50) -> "Recommender":

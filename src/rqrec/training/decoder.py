@@ -23,6 +23,7 @@ from rqrec.tokenizer.semantic_ids import SemanticIdTable
 from rqrec.training.checkpoint import Keeping
 from rqrec.training.loop import LoopSettings, fit
 from rqrec.training.processes import Processes
+from rqrec.training.remember import memory_for
 from rqrec.training.windows import Windows
 
 GLANCE_SAMPLE, GLANCE_BATCH = 2048, 256  # cases of a quick look at the validation split
@@ -117,14 +118,16 @@ def train_decoder(
     split: str = "leave_one_out",
     validation_users: int | None = None,
     start_from: Path | None = None,
+    memory: bool = False,
     keeping: Keeping | None = None,
 ) -> Checkpoint:
     """Train a retrieval model on a dataset's training split and write the artefact of kind "retrieval".
 
     `batch_size` counts the sequences of all processes. With `validation_users` a validation ranks for every
     n-th user, so many at most and the same ones each time; without, for all. `start_from` is a "retrieval"
-    artefact whose weights are the first ones. `keeping` says where the run is kept until it is finished; its
-    settings and inputs are filled in here.
+    artefact whose weights are the first ones. `memory` joins a memory of neighbours to the trained model, with
+    the share that does best on those validation users (`rqrec.retrieval.memory`). `keeping` says where the run
+    is kept until it is finished; its settings and inputs are filled in here.
 
     Raises ValueError where the semantic-ID table was made for another catalogue, `start_from` is of another
     model, or the model reads times and the dataset kept none.
@@ -160,6 +163,7 @@ def train_decoder(
         "moving_windows": moving_windows,
         "split": split,
         "validation_users": validation_users,
+        "memory": memory,
     }
     made_from = {
         "dataset": read_manifest(dataset_folder, "dataset").hash,
@@ -182,6 +186,11 @@ def train_decoder(
     }
     checkpoint = Checkpoint(model, table, dataset.catalog)
     if processes.is_first:
+        if memory:
+            retriever = Retriever(model.eval(), table, device=next(model.parameters()).device)
+            chosen = memory_for(retriever, task.split, validation_users=validation_users)
+            checkpoint = checkpoint._replace(memory=chosen)
+            facts["memory"] = asdict(chosen.settings)
         with create(folder, "retrieval", settings=made_with, made_from=made_from, facts=facts) as target:
             write_checkpoint(target, checkpoint)
             history.write(target)
