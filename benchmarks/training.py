@@ -20,7 +20,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from rqrec.retrieval.architectures import ARCHITECTURES, architecture
 from rqrec.retrieval.model import parameter_count
-from rqrec.training.profile import LEVEL_SIZES, TRAINING_ITEMS, WARM_UP, Workload
+from rqrec.training.profile import LEVEL_SIZES, TRAINING_ITEMS, WARM_UP, Workload, sizes_of
 
 CPU = torch.device("cpu")
 MAX_ITEMS, LAYERS = 20, 2
@@ -39,6 +39,7 @@ class Row(NamedTuple):
     threads: int
     precision: str
     width: int
+    code_width: int
     batch: int
     parameters: int
     targets_per_second: float
@@ -64,8 +65,9 @@ def matmul_gflops(precision: str, size: int = 1024) -> float:
 
 
 def measure(name: str, precision: str, width: int, batch_size: int, steps: int) -> Row:
-    sizes = {"decoder_embed_dim": width, "attn_embed_dim": width, "attn_heads": max(1, width // 32)}
-    config = architecture(name).config(LEVEL_SIZES, max_items=MAX_ITEMS, attn_layers=LAYERS, **sizes)
+    config = architecture(name).config(
+        LEVEL_SIZES, max_items=MAX_ITEMS, attn_layers=LAYERS, **sizes_of(width)
+    )
     workload = Workload(config, batch_size, precision, CPU)
     for number in range(WARM_UP):
         with FlopCounterMode(display=False) as counter:
@@ -90,7 +92,8 @@ def measure(name: str, precision: str, width: int, batch_size: int, steps: int) 
         architecture=name,
         threads=torch.get_num_threads(),
         precision=precision,
-        width=width,
+        width=config.attn_embed_dim,
+        code_width=config.decoder_embed_dim,
         batch=batch_size,
         parameters=parameter_count(workload.model),
         targets_per_second=round(sum(targets) / sum(seconds)),
@@ -117,7 +120,9 @@ def main() -> None:
     parser.add_argument("--json", action="store_true", help="one JSON object on standard output")
     parser.add_argument("--architectures", nargs="+", default=list(ARCHITECTURES), choices=ARCHITECTURES)
     parser.add_argument("--threads", type=int, nargs="+", default=[1, 2])
-    parser.add_argument("--widths", type=int, nargs="+", default=[128])
+    parser.add_argument(
+        "--widths", type=int, nargs="+", default=[128, 0], help="0: an architecture's own sizes"
+    )
     parser.add_argument("--batches", type=int, nargs="+", default=[128])
     parser.add_argument("--precisions", nargs="+", default=["no", "bf16"], choices=["no", "bf16"])
     parser.add_argument("--steps", type=int, default=10, help="measured steps of each row")

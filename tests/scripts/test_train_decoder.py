@@ -53,7 +53,7 @@ def test_the_architecture_is_chosen_by_name_and_brings_its_own_sizes(
     config = read_json(artifact / "config.json")
     assert config["architecture"] == name
     assert config["attn_layers"] == 1
-    assert config["attn_embed_dim"] == (192 if name == "hierarchical" else 128)
+    assert config["attn_embed_dim"] == (256 if name == "hierarchical" else 128)
 
 
 def test_an_architecture_that_does_not_exist_is_told_before_any_work() -> None:

@@ -1,7 +1,7 @@
 """Commands that measure this machine."""
 
 from enum import StrEnum
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -26,7 +26,10 @@ def train(
     architecture: Annotated[
         str, typer.Option(help="decoder_only, encoder_decoder or hierarchical.")
     ] = "hierarchical",
-    width: Annotated[int, typer.Option(min=1, help="Of embeddings and transformer; 32 a head.")] = 192,
+    width: Annotated[
+        int,
+        typer.Option(min=0, help="Of embeddings and transformer, 32 a head; 0: the sizes it has by default."),
+    ] = 0,
     layers: Annotated[int, typer.Option(min=1, help="Depth of the transformer.")] = 2,
     batch: Annotated[int, typer.Option(min=1, help="Sequences of a step.")] = 256,
     precision: Annotated[Precision, typer.Option(help="Of matrix products; no: fp32.")] = Precision.no,
@@ -39,17 +42,12 @@ def train(
 
     from rqrec.retrieval.architectures import architecture as named
     from rqrec.retrieval.model import parameter_count
-    from rqrec.training.profile import LEVEL_SIZES, Workload, profile_steps
+    from rqrec.training.profile import LEVEL_SIZES, Workload, profile_steps, sizes_of
 
     if threads:
         torch.set_num_threads(threads)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    sizes: dict[str, Any] = {
-        "decoder_embed_dim": width,
-        "attn_embed_dim": width,
-        "attn_heads": max(1, width // 32),
-    }
-    config = named(architecture).config(level_sizes=LEVEL_SIZES, attn_layers=layers, **sizes)
+    config = named(architecture).config(level_sizes=LEVEL_SIZES, attn_layers=layers, **sizes_of(width))
     workload = Workload(config, batch, precision.value, device)
     measured = profile_steps(workload, steps)
     whole = sum(measured.parts.values())

@@ -30,9 +30,9 @@ class HierarchicalConfig(ModelConfig):
     training and beam search cheap.
     """
 
-    decoder_embed_dim: int = 192
-    attn_embed_dim: int = 192
-    attn_heads: int = 6
+    decoder_embed_dim: int = 96
+    attn_embed_dim: int = 256
+    attn_heads: int = 8
     attn_layers: int = 2
     attn_dropout: float = 0.2
 

@@ -39,6 +39,13 @@ SOFTMAX = ("aten::log_softmax", "aten::nll_loss", "aten::nll_loss_nd")
 STAGES = ("data path", "forward", "backward", "clipping", "optimizer")
 
 
+def sizes_of(width: int) -> dict[str, Any]:
+    """Sizes of a model that is as wide everywhere, with heads of 32; none, for its own ones, where it is 0."""
+    if not width:
+        return {}
+    return {"decoder_embed_dim": width, "attn_embed_dim": width, "attn_heads": max(1, width // 32)}
+
+
 class Workload:
     """A model and batches of random sequences as long as Beauty's: nothing has to be downloaded."""
 
