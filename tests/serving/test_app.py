@@ -8,9 +8,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from starlette.testclient import TestClient
 
 from rqrec import Recommender
+from rqrec.artifact import create
+from rqrec.retrieval.architectures import build_model
+from rqrec.retrieval.checkpoint import Checkpoint, read_checkpoint, write_checkpoint
+from rqrec.retrieval.hierarchical import HierarchicalConfig
 from rqrec.serving.app import create_app
 from rqrec.serving.logs import LOG, JsonFormatter
 from rqrec.serving.metrics import Metrics
@@ -476,3 +481,62 @@ def test_models_are_named_by_their_folders_or_by_name(tmp_path: Path) -> None:
     assert named([str(odd)]) == {"x=y": odd}
     with pytest.raises(ValueError, match=r"Two models are named 'a'.*other=there/a"):
         named(["out/a", "there/a"])
+
+
+@pytest.fixture(scope="module")
+def knowing(
+    tiny_run: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[tuple[TestClient, Recommender]]:
+    """A service of a model that looks at times and users (its weights are random), and its recommender."""
+    torch.manual_seed(0)
+    tiny = read_checkpoint(tiny_run)
+    config = HierarchicalConfig(tiny.table.level_sizes, 8, 16, 16, 2, 1, user_buckets=50, time_gaps=8)
+    folder = tmp_path_factory.mktemp("knowing") / "retrieval"
+    with create(folder, "retrieval", settings={}, made_from={}) as target:
+        write_checkpoint(target, Checkpoint(build_model(config).eval(), tiny.table, tiny.catalog))
+    fleet = Fleet({"knowing": folder}, Settings(max_wait=0.001), Metrics())
+    app = create_app(fleet, Settings(), Metrics())
+    yield TestClient(app, raise_server_exceptions=False), Recommender.load(folder)
+    fleet.close()
+
+
+def test_times_and_users_reach_a_model_that_looks_at_them(knowing: tuple[TestClient, Recommender]) -> None:
+    client, recommender = knowing
+    one = {"history": items(8, 9), "timestamps": [10**9, 10**9 + 60], "user": "u1", "k": 3, "explain": True}
+    found = client.post(RECOMMEND, json=one)
+    assert found.status_code == 200, found.text
+    expected = recommender.recommend([items(8, 9)], k=3, timestamps=[[10**9, 10**9 + 60]], users=["u1"])
+    scores = [item["score"] for item in found.json()["recommendations"][0]["items"]]
+    assert scores == pytest.approx([item.score for item in expected[0]], abs=1e-5)
+    several = {
+        "histories": [items(8, 9), items(1)],
+        "timestamps": [[10**9, 10**9 + 10**8], [5]],
+        "users": ["u2", None],
+        "k": 3,
+    }
+    others = client.post(RECOMMEND, json=several).json()["recommendations"]
+    assert [item["score"] for item in others[0]["items"]] != pytest.approx(scores, abs=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("more", "word"),
+    [
+        ({}, "unix seconds"),
+        ({"timestamps": [1]}, "shape"),
+        ({"timestamps": [[1, 2]]}, "shape"),
+        ({"timestamps": [1, -2]}, "timestamps"),
+        ({"timestamps": [1, 2], "users": ["u"]}, "users goes with histories"),
+    ],
+)
+def test_times_and_users_that_do_not_fit_are_refused(
+    knowing: tuple[TestClient, Recommender], more: dict[str, Any], word: str
+) -> None:
+    answer = knowing[0].post(RECOMMEND, json={"history": items(8, 9), **more})
+    assert answer.status_code == 422
+    assert word in answer.json()["error"]["message"]
+
+
+def test_a_model_that_looks_at_neither_is_asked_with_them_too(client: TestClient) -> None:
+    plain = client.post(RECOMMEND, json={"history": items(8, 9)}).json()
+    more = client.post(RECOMMEND, json={"history": items(8, 9), "timestamps": [1, 2], "user": "u"}).json()
+    assert more == plain

@@ -26,11 +26,13 @@ class Model:
         return [(options, "".join(history)) for history in histories]
 
 
-def gather(model: Model, *, max_batch: int = 4, max_wait: float = 0.0, max_queue: int = 100) -> Batcher[int]:
+def gather(
+    model: Model, *, max_batch: int = 4, max_wait: float = 0.0, max_queue: int = 100
+) -> Batcher[int, list[str]]:
     return Batcher(model.answer, max_batch=max_batch, max_wait=max_wait, max_queue=max_queue)
 
 
-def held(model: Model, batcher: Batcher[int]) -> None:
+def held(model: Model, batcher: Batcher[int, list[str]]) -> None:
     """Let the model work on something while more arrives."""
     model.go.clear()
     batcher.submit(0, [["first"]])

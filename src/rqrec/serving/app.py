@@ -18,7 +18,7 @@ from rqrec.serving.batcher import QueueFullError
 from rqrec.serving.errors import ApiError, Json, error_response, later
 from rqrec.serving.metrics import Metrics
 from rqrec.serving.middleware import Guard, Observe, bearer, same_token
-from rqrec.serving.models import Fleet, Model, Options
+from rqrec.serving.models import Asked, Fleet, Model, Options
 from rqrec.serving.page import Page
 from rqrec.serving.settings import Settings
 
@@ -77,8 +77,8 @@ def add_recommendations(app: FastAPI, fleet: Fleet, settings: Settings) -> None:
     async def recommendations(body: schemas.RecommendationRequest, request: Request) -> Response:
         """The next items for one history or several."""
         model, batcher = fleet.get(body.model)
-        histories = [body.history] if body.history is not None else body.histories or []
-        check_request(body, histories, model, settings)
+        asked = body.asked()
+        check_request(body, asked, model, settings)
         options = Options(
             body.k,
             body.exclude_seen,
@@ -87,9 +87,9 @@ def add_recommendations(app: FastAPI, fleet: Fleet, settings: Settings) -> None:
             body.max_per_code,
             body.explain,
         )
-        request.scope["facts"] = {"model": model.name, "histories": len(histories)}
+        request.scope["facts"] = {"model": model.name, "histories": len(asked)}
         try:
-            future = asyncio.wrap_future(batcher.submit(options, histories))
+            future = asyncio.wrap_future(batcher.submit(options, asked))
         except QueueFullError as error:
             raise later("busy", "More requests came than this service can answer.", error.seconds) from error
         try:
@@ -103,9 +103,10 @@ def add_recommendations(app: FastAPI, fleet: Fleet, settings: Settings) -> None:
 
 
 def check_request(
-    body: schemas.RecommendationRequest, histories: list[list[str]], model: Model, settings: Settings
+    body: schemas.RecommendationRequest, asked: list[Asked], model: Model, settings: Settings
 ) -> None:
     """Refuse a request that is too much, or of unknown ids where it does not skip them."""
+    histories = [one.items for one in asked]
     if len(histories) > settings.max_histories:
         raise ApiError(
             422,
@@ -118,6 +119,12 @@ def check_request(
             422,
             "long_history",
             f"A history has {longest} items, and {settings.max_history} are allowed: send the most recent ones.",
+        )
+    if model.needs_timestamps and any(one.timestamps is None for one in asked):
+        raise ApiError(
+            422,
+            "no_timestamps",
+            f"{model.name} looks at when items were taken: send timestamps, unix seconds.",
         )
     if body.unknown == "raise":
         for ids in (*histories, body.allow or (), body.block or ()):

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
 
 OptionsT = TypeVar("OptionsT", bound=Hashable)
-History = Sequence[str]
+HistoryT = TypeVar("HistoryT")
 
 
 class QueueFullError(Exception):
@@ -25,9 +25,9 @@ class QueueFullError(Exception):
 
 
 @dataclass(eq=False)
-class _Job(Generic[OptionsT]):
+class _Job(Generic[OptionsT, HistoryT]):
     options: OptionsT
-    histories: Sequence[History]
+    histories: Sequence[HistoryT]
     future: "Future[list[Any]]" = field(default_factory=Future)
     arrived: float = field(default_factory=time.monotonic)
 
@@ -35,7 +35,7 @@ class _Job(Generic[OptionsT]):
         return len(self.histories)
 
 
-class Batcher(Generic[OptionsT]):
+class Batcher(Generic[OptionsT, HistoryT]):
     """Answers histories in batches of equal options, first come, first served.
 
     `answer(options, histories)` gives one answer a history. At most `max_batch` histories go to it at once,
@@ -45,7 +45,7 @@ class Batcher(Generic[OptionsT]):
 
     def __init__(
         self,
-        answer: Callable[[OptionsT, Sequence[History]], Sequence[Any]],
+        answer: Callable[[OptionsT, Sequence[HistoryT]], Sequence[Any]],
         *,
         max_batch: int,
         max_wait: float,
@@ -54,7 +54,7 @@ class Batcher(Generic[OptionsT]):
     ) -> None:
         self._answer, self._observe = answer, observe
         self._max_batch, self._max_wait, self._max_queue = max_batch, max_wait, max_queue
-        self._jobs: deque[_Job[OptionsT]] = deque()
+        self._jobs: deque[_Job[OptionsT, HistoryT]] = deque()
         self._waiting = 0  # histories of _jobs
         self._pace = 0.01  # seconds a history, a moving average
         self._closed = False
@@ -72,7 +72,7 @@ class Batcher(Generic[OptionsT]):
         """Whether requests are taken and answered."""
         return self._thread.is_alive() and not self._closed
 
-    def submit(self, options: OptionsT, histories: Sequence[History]) -> "Future[list[Any]]":
+    def submit(self, options: OptionsT, histories: Sequence[HistoryT]) -> "Future[list[Any]]":
         """A future of the answers, one a history. Cancel it, and what has not begun is left undone.
 
         Raises QueueFullError where too much waits, RuntimeError once closed.
@@ -113,7 +113,7 @@ class Batcher(Generic[OptionsT]):
                     except Exception as its_own:
                         job.future.set_exception(its_own)
 
-    def _next(self) -> list[_Job[OptionsT]]:
+    def _next(self) -> list[_Job[OptionsT, HistoryT]]:
         """The jobs of the next batch; none once closed and empty."""
         with self._changed:
             while not self._jobs and not self._closed:
@@ -123,8 +123,8 @@ class Batcher(Generic[OptionsT]):
                 if left <= 0:
                     break
                 self._changed.wait(left)
-            taken: list[_Job[OptionsT]] = []
-            others: deque[_Job[OptionsT]] = deque()
+            taken: list[_Job[OptionsT, HistoryT]] = []
+            others: deque[_Job[OptionsT, HistoryT]] = deque()
             count = 0
             for job in self._jobs:
                 fits = not taken or count + len(job) <= self._max_batch
@@ -137,7 +137,7 @@ class Batcher(Generic[OptionsT]):
             self._waiting -= count
             return taken
 
-    def _finish(self, jobs: list[_Job[OptionsT]]) -> None:
+    def _finish(self, jobs: list[_Job[OptionsT, HistoryT]]) -> None:
         """Answer the jobs together. A job of more histories than a batch is answered in parts."""
         histories = [history for job in jobs for history in job.histories]
         answers: list[Any] = []

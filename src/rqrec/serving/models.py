@@ -13,7 +13,7 @@ from rqrec.artifact import find, read_manifest
 from rqrec.data.sequences import Sequences
 from rqrec.retrieval.architectures import name_of
 from rqrec.retrieval.model import parameter_count
-from rqrec.serving.batcher import Batcher, History
+from rqrec.serving.batcher import Batcher
 from rqrec.serving.browser import Browser
 from rqrec.serving.errors import ApiError
 from rqrec.serving.logs import LOG
@@ -36,6 +36,14 @@ class Options:
     explain: bool = False
 
 
+class Asked(NamedTuple):
+    """A history as a request tells it: item ids, unix seconds of each, whose it is."""
+
+    items: Sequence[str]
+    timestamps: Sequence[int] | None = None
+    user: str | None = None
+
+
 class Model:
     """A recommender with what the service shows of it.
 
@@ -48,8 +56,16 @@ class Model:
         self.browser = Browser(self.recommender)
         self.users = sample_users(source, self.browser)
 
-    def answer(self, options: Options, histories: Sequence[History]) -> list[dict[str, Any]]:
+    @property
+    def needs_timestamps(self) -> bool:
+        """Whether it was trained to look at them."""
+        return self.recommender.model.config.time_gaps > 0
+
+    def answer(self, options: Options, asked: Sequence[Asked]) -> list[dict[str, Any]]:
         """What each history gets, as JSON values; unknown ids are skipped and listed."""
+        histories = [one.items for one in asked]
+        timestamps = [one.timestamps or () for one in asked] if self.needs_timestamps else None
+        users = [one.user for one in asked]
         found = self.recommender.recommend(
             histories,
             options.k,
@@ -58,6 +74,8 @@ class Model:
             block=options.block,
             max_per_code=options.max_per_code,
             unknown="skip",
+            timestamps=timestamps,
+            users=users,
         )
         answers: list[dict[str, Any]] = [
             {
@@ -69,7 +87,9 @@ class Model:
         ]
         if options.explain:
             item_ids = [[item.item_id for item in answer] for answer in found]
-            explained = self.recommender.explain_all(histories, item_ids, unknown="skip")
+            explained = self.recommender.explain_all(
+                histories, item_ids, unknown="skip", timestamps=timestamps, users=users
+            )
             for answer, explanations in zip(answers, explained, strict=True):
                 for item, explanation in zip(answer["items"], explanations, strict=True):
                     item["path"] = self._path(explanation)
@@ -100,9 +120,10 @@ class Model:
 
     def warm(self, max_batch: int) -> None:
         """Answer once, so that the first client doesn't wait for what torch does at first use."""
-        history = self.recommender.catalog.id_map.all[:5].to_list()
-        for histories in ([history], [history] * max_batch):
-            self.answer(Options(explain=True), histories)
+        item_ids = self.recommender.catalog.id_map.all[:5].to_list()
+        history = Asked(item_ids, range(len(item_ids)))
+        for asked in ([history], [history] * max_batch):
+            self.answer(Options(explain=True), asked)
 
 
 def _item(item: Recommendation) -> dict[str, Any]:
@@ -140,7 +161,7 @@ class Served(NamedTuple):
     """A model and the queue before it."""
 
     model: Model
-    batcher: Batcher[Options]
+    batcher: Batcher[Options, Asked]
 
 
 class Fleet:

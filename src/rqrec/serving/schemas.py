@@ -1,11 +1,15 @@
 """The bodies of requests and answers, as OpenAPI describes them."""
 
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from rqrec.serving.models import Asked
+
 MAX_K = 100
 ItemId = Annotated[str, Field(max_length=1000)]
+UserId = Annotated[str, Field(max_length=1000)]
+Second = Annotated[int, Field(ge=0, lt=2**62)]
 Codes = Annotated[list[int], Field(examples=[[12, 7, 201, 0]])]
 Title = Annotated[str, Field(examples=["Toy Story (1995)"])]
 Words = Annotated[list[str], Field(examples=[["animation", "children"]])]
@@ -31,6 +35,12 @@ class RecommendationRequest(BaseModel):
 
     history: list[ItemId] | None = Field(None, description="Item ids of one user, oldest first.")
     histories: list[list[ItemId]] | None = Field(None, description="The same for several users.")
+    timestamps: list[Second] | list[list[Second]] | None = Field(
+        None,
+        description="Unix seconds of each item of history, or of each of histories, where a model asks for it.",
+    )
+    user: UserId | None = Field(None, description="Whose history it is; some models look at it.")
+    users: list[UserId | None] | None = Field(None, description="The same for several users.")
     k: int = Field(10, ge=1, le=MAX_K, description="How many items.")
     exclude_seen: bool = Field(True, description="Leave out the items of the history.")
     allow: list[ItemId] | None = Field(None, description="Only these items may come back.")
@@ -46,7 +56,37 @@ class RecommendationRequest(BaseModel):
     def _one_of_both(self) -> Self:
         if (self.history is None) == (self.histories is None):
             raise ValueError("give either history, for one user, or histories, for several")
+        if self.history is None and self.user is not None:
+            raise ValueError("user goes with history; several histories have users")
+        if self.histories is None and self.users is not None:
+            raise ValueError("users goes with histories; one history has a user")
+        lengths = [len(items) for items in self._histories()]
+        if self.users is not None and len(self.users) != len(lengths):
+            raise ValueError(f"{len(lengths)} histories came with {len(self.users)} users")
+        if self.timestamps is not None and _lengths(self._timestamps()) != lengths:
+            raise ValueError("timestamps must have the shape of the histories, a number for each item")
         return self
+
+    def _histories(self) -> list[list[str]]:
+        return [self.history] if self.history is not None else self.histories or []
+
+    def _timestamps(self) -> list[Any]:
+        return [self.timestamps] if self.history is not None else list(self.timestamps or [])
+
+    def asked(self) -> list[Asked]:
+        """The histories with what else is known of each."""
+        histories = self._histories()
+        users = [self.user] if self.history is not None else self.users or [None] * len(histories)
+        stamps = [None] * len(histories) if self.timestamps is None else self._timestamps()
+        return [Asked(*one) for one in zip(histories, stamps, users, strict=True)]
+
+
+def _lengths(rows: list[Any]) -> list[int]:
+    """The lengths of lists of numbers; -1 for what is none."""
+    return [
+        len(row) if isinstance(row, list) and not any(isinstance(n, list) for n in row) else -1
+        for row in rows
+    ]
 
 
 class NamedItem(BaseModel):
