@@ -5,6 +5,7 @@ import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import uvicorn
 
@@ -15,9 +16,9 @@ from rqrec.serving.settings import Settings
 
 
 @contextmanager
-def running(runs: Mapping[str, Path]) -> Iterator[str]:
+def running(runs: Mapping[str, Path], **settings_of: Any) -> Iterator[str]:
     """The address of a service over these runs, the first of them the default."""
-    settings, metrics = Settings(timeout=60.0), Metrics()
+    settings, metrics = Settings(timeout=60.0, **settings_of), Metrics()
     app = create_app(Fleet(runs, settings, metrics), settings, metrics)
     server = uvicorn.Server(uvicorn.Config(app, log_config=None, access_log=False))
     with socket.create_server(("127.0.0.1", 0)) as listening:

@@ -560,3 +560,19 @@ def test_the_policy_forbids_other_hosts_and_inline_code(visitor: Visitor) -> Non
     answer = page.request.get(visitor._address)
     assert "default-src 'self'" in answer.headers["content-security-policy"]
     assert not re.search(r"\son\w+=|\sstyle=|<script(?![^>]*\ssrc=)|https?://", answer.text())
+
+
+def test_a_service_that_wants_a_token_is_asked_with_it(browser: Browser, tiny_run: Path) -> None:
+    with running({"main": tiny_run}, tokens=("open-sesame",)) as address:
+        visitor = Visitor(browser, address)
+        page = visitor.open()
+        expect(page.get_by_role("alert")).to_contain_text("token")
+        page.get_by_label("Token").fill("wrong")
+        page.get_by_role("button", name="Use it").click()
+        expect(page.get_by_role("alert")).to_contain_text("token")
+        page.get_by_label("Token").fill("open-sesame")
+        page.keyboard.press("Enter")
+        search_for(page, "title 1")
+        options(page).first.click()
+        expect(recommended(page)).to_have_count(10)
+        page.context.close()

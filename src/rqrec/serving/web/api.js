@@ -7,6 +7,11 @@ export class ApiError extends Error {
   }
 }
 
+const TOKEN = "rqrec-token"; // kept while the tab is open
+
+/** Sends this token from now on. */
+export const useToken = (token) => sessionStorage.setItem(TOKEN, token);
+
 export const models = () => get("v1/models");
 export const users = () => get("v1/users");
 export const search = (query, pageSize, model, signal) =>
@@ -57,7 +62,7 @@ function post(path, body, signal) {
 async function request(path, options) {
   let response;
   try {
-    response = await fetch(path, options);
+    response = await fetch(path, { ...options, headers: { ...options.headers, ...authorization() } });
   } catch {
     throw new ApiError(
       navigator.onLine
@@ -69,6 +74,11 @@ async function request(path, options) {
   const body = await response.json().catch(() => null);
   if (response.ok && body !== null) return body;
   throw new ApiError(inWords(response, body?.error?.message), body?.error?.code ?? `status_${response.status}`);
+}
+
+function authorization() {
+  const token = sessionStorage.getItem(TOKEN);
+  return token ? { Authorization: `Bearer ${token}` } : {};
 }
 
 function inWords(response, message) {

@@ -103,8 +103,19 @@ async function start() {
 }
 
 function fail(error) {
-  const again = button("Try again", () => location.reload());
-  byId("recommendations").querySelector(".content").replaceChildren(notice(error.message, again));
+  const action = error.code === "unauthorized" ? tokenForm() : button("Try again", () => location.reload());
+  byId("recommendations").querySelector(".content").replaceChildren(notice(error.message, action));
+}
+
+function tokenForm() {
+  const input = element("input", { id: "token", type: "password", required: true, autocomplete: "off" });
+  const use = (event) => {
+    event.preventDefault();
+    api.useToken(input.value.trim());
+    location.reload();
+  };
+  const label = element("label", { for: "token" }, "Token");
+  return element("form", { onsubmit: use }, label, " ", input, " ", element("button", {}, "Use it"));
 }
 
 start();
