@@ -104,6 +104,10 @@ class Keeping:
             return State(values.pop("step"), tensors, values, History.read(folder))
         return None
 
+    def newest(self) -> Path | None:
+        """The folder of the newest checkpoint, None where there is none."""
+        return next(iter(self._saved()), None)
+
     def clear(self) -> None:
         """Remove the checkpoints, as when the run is finished and its artefact written."""
         shutil.rmtree(self.checkpoints, ignore_errors=True)

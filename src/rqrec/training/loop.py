@@ -349,7 +349,9 @@ class _Fit:
         reason = f"{self.description} diverged: the loss is {loss} at step {self.done}."
         advice = f"Lower learning_rate ({self.settings.learning_rate}) or max_grad_norm."
         if not self.best:
-            raise DivergedError(f"{reason} {advice}")
+            good = self.keeping.newest() if self.keeping else None
+            kept = f" The last good checkpoint is {good}; train.resume='never' starts anew." if good else ""
+            raise DivergedError(f"{reason} {advice}{kept}")
         self.history.stopped = f"{reason} The best validated weights are kept. {advice}"
         say(self.history.stopped)
 
