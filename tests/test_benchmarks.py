@@ -80,3 +80,19 @@ def test_serving_loses_nothing_at_any_load() -> None:
         assert row["requests_per_second"] > 0
         assert 0 < row["p50_ms"] <= row["p99_ms"]
         assert (row["lost"], row["429_without_retry_after"]) == (0, 0)
+
+
+def test_quality_trains_each_model_for_its_minutes(tiny_run: Path, tmp_path: Path) -> None:
+    script = [sys.executable, str(ROOT / "benchmarks" / "quality.py"), "--run", str(tiny_run), "--json"]
+    small = ["--minutes", "0.02", "0.04", "--models", "hierarchical", "sasrec", "--batch", "16"]
+    figure = ["--figure", str(tmp_path / "quality.png")]
+    done = subprocess.run([*script, *small, *figure], capture_output=True, text=True, check=True)
+    rows = json.loads(done.stdout)["rows"]
+    assert [(row["model"], row["minutes"]) for row in rows] == [
+        ("hierarchical", 0.02),
+        ("hierarchical", 0.04),
+        ("sasrec", 0.02),
+        ("sasrec", 0.04),
+    ]
+    assert all(row["steps"] >= 1 and 0 <= row["ndcg@10"] <= 1 for row in rows)
+    assert (tmp_path / "quality.png").stat().st_size > 1000

@@ -32,8 +32,10 @@ def _drawing(path: Path, panels: int = 1) -> "Iterator[list[Axes]]":
         figure.savefig(file, format="png", dpi=130)
 
 
-def draw_curves(path: Path, panels: Mapping[str, Mapping[str, Sequence[tuple[float, float]]]]) -> None:
-    """One panel a title, one line a name, over training steps; points are (step, value)."""
+def draw_curves(
+    path: Path, panels: Mapping[str, Mapping[str, Sequence[tuple[float, float]]]], over: str = "step"
+) -> None:
+    """One panel a title, one line a name; points are (step, value), or what else the values go `over`."""
     with _drawing(path, len(panels)) as axes:
         for ax, (title, lines) in zip(axes, panels.items(), strict=True):
             for place, (name, points) in enumerate(lines.items()):
@@ -42,7 +44,7 @@ def draw_curves(path: Path, panels: Mapping[str, Mapping[str, Sequence[tuple[flo
                 color = COLORS[place % len(COLORS)]
                 ax.plot(steps, values, label=name, color=color, lw=1.6, marker=marker, ms=3)
             ax.set_title(title, fontsize=10)
-            ax.set_xlabel("step")
+            ax.set_xlabel(over)
             ax.set_ylim(bottom=0)
             ax.legend(frameon=False, fontsize=8)
 
