@@ -249,7 +249,7 @@ class Recommender:
         if timestamps is not None:
             check_times(histories, timestamps)
             timestamps = [
-                list(compress(times, (item_id in self.catalog.id_map for item_id in history)))
+                list(compress(times, self.catalog.id_map.find(history) != PADDING))
                 for times, history in zip(timestamps, histories, strict=True)
             ]
         known = Histories.of([indices for indices, _ in read], timestamps, users)
@@ -261,11 +261,11 @@ class Recommender:
         """Item indices of ids, and the ids that were skipped."""
         if unknown not in ("raise", "skip"):
             raise ValueError(f"unknown is {unknown!r}: use 'raise' or 'skip'.")
-        ids, missing = list(ids), []
-        if unknown == "skip":
-            missing = [item_id for item_id in ids if item_id not in self.catalog.id_map]
-            ids = [item_id for item_id in ids if item_id in self.catalog.id_map]
-        return self.catalog.id_map.indices(ids), missing
+        ids = list(ids)
+        if unknown == "raise":
+            return self.catalog.id_map.indices(ids), []
+        found = self.catalog.id_map.find(ids)
+        return found[found != PADDING], list(compress(ids, found == PADDING))
 
     def _filter(
         self,

@@ -1,8 +1,10 @@
 """The process of the service: listening, signals, a graceful stop."""
 
 import asyncio
+import gc
 import signal
 import socket
+import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,6 +18,10 @@ from rqrec.serving.logs import LOG, log_json
 from rqrec.serving.metrics import Metrics
 from rqrec.serving.models import Fleet
 from rqrec.serving.settings import Settings
+
+# Seconds. A search is over a thousand short operations, each of which takes the interpreter's lock again: at
+# Python's own 0.005 each may wait that long for a request that is being read.
+SWITCH_INTERVAL = 0.0002
 
 
 class Server(uvicorn.Server):
@@ -67,8 +73,11 @@ def serve(
     """
     log_json(log_level)
     torch.set_num_threads(threads)
+    sys.setswitchinterval(SWITCH_INTERVAL)
     metrics = Metrics()
     fleet = Fleet(sources, settings, metrics)
+    gc.collect()
+    gc.freeze()  # what is loaded stays: no collection has to look through it while requests wait
     try:
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
         listening = socket.create_server((host, port), family=family, backlog=2048)
