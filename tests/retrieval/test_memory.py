@@ -36,7 +36,7 @@ architectures = pytest.mark.parametrize("name", ARCHITECTURES)
 def random_memory(seed: int, n_items: int, **changes: float) -> NeighbourMemory:
     """Up to four neighbours an item, and some items without any."""
     rng = np.random.default_rng(seed)
-    neighbours = np.full((n_items, 4), PADDING)
+    neighbours = np.full((n_items, 4), PADDING, dtype=np.int32)
     for item in range(n_items):
         others = np.delete(np.arange(n_items), item)
         some = rng.permutation(others)[: rng.integers(0, 5)]

@@ -66,7 +66,7 @@ class Remembered(NamedTuple):
 class NeighbourMemory:
     """The items that are likest to each item, by the users that they have in common (see `likest_items`).
 
-    `neighbours_NM` int64, padded with PADDING; `likeness_NM` float32, 0 there.
+    `neighbours_NM` int32, padded with PADDING; `likeness_NM` float32, 0 there.
     """
 
     neighbours_NM: Tensor
@@ -83,7 +83,7 @@ class NeighbourMemory:
         rows = np.repeat(np.arange(n_items), counts_N)
         places = np.arange(len(rows)) - np.repeat(likeness_NN.indptr[:-1], counts_N)
         width = max(1, int(counts_N.max(initial=0)))
-        neighbours_NM = np.full((n_items, width), PADDING, dtype=np.int64)
+        neighbours_NM = np.full((n_items, width), PADDING, dtype=np.int32)
         likeness_NM = np.zeros((n_items, width), dtype=np.float32)
         neighbours_NM[rows, places], likeness_NM[rows, places] = likeness_NN.indices, likeness_NN.data
         return cls(torch.from_numpy(neighbours_NM), torch.from_numpy(likeness_NM))
@@ -110,7 +110,7 @@ class NeighbourMemory:
         ages_BT = real_BT.sum(1, keepdim=True) - 1 - torch.arange(items_BT.shape[1], device=items_BT.device)
         weights_BT = torch.where(real_BT, self.settings.decay ** ages_BT.clamp(min=0).float(), 0.0)
         known_BT = items_BT.clamp(min=0)
-        found_BR = self.neighbours_NM[known_BT].flatten(1)
+        found_BR = self.neighbours_NM[known_BT].flatten(1).long()
         scores_BR = (self.likeness_NM[known_BT] * weights_BT[:, :, None]).flatten(1)
         # A neighbour of several items of the history is put together, by sorting.
         found_BR, order_BR = found_BR.sort(dim=1)
@@ -151,7 +151,7 @@ class NeighbourMemory:
         try:
             settings = MemorySettings(**read_json(folder / SETTINGS_FILE))
             tensors = safetensors.torch.load_file(path)
-            neighbours_NM, likeness_NM = tensors["neighbours"].long(), tensors["likeness"].float()
+            neighbours_NM, likeness_NM = tensors["neighbours"].int(), tensors["likeness"].float()
         except (SafetensorError, OSError, KeyError, TypeError) as error:
             raise ValueError(
                 f"{folder}: {SETTINGS_FILE} and {NEIGHBOURS_FILE} are no memory: {error}"
