@@ -5,18 +5,17 @@ Shapes: N texts, D width of the encoder.
 
 import hashlib
 import json
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING
 
 import numpy as np
 import requests
 from numpy.typing import NDArray
-from rich.console import Console
-from rich.progress import track
 
 from rqrec.artifact import atomic_write
+from rqrec.progress import track
 
 if TYPE_CHECKING:  # a heavy import, needed only where texts are encoded
     from sentence_transformers import SentenceTransformer
@@ -24,9 +23,9 @@ if TYPE_CHECKING:  # a heavy import, needed only where texts are encoded
 DEFAULT_MODEL = "sentence-transformers/sentence-t5-base"  # TIGER, section 4: Sentence-T5
 PACKAGED_MODEL = "all-MiniLM-L6-v2"
 HUB_TIMEOUT = 5.0  # seconds, to find out whether there is a hub
-CHUNK = 2048  # texts: what an interruption may cost
+CHUNK = 512  # texts: what an interruption may cost
+TELLING = f"Encoding texts, {CHUNK} at a time"
 
-Work = TypeVar("Work")
 Encode = Callable[[Sequence[str]], NDArray[np.float32]]
 
 
@@ -117,21 +116,17 @@ def encode_texts(
     chunks = [distinct[start : start + CHUNK] for start in range(0, len(distinct), CHUNK)]
     if cache is None:
         with open_encoder(model, batch_size=batch_size, devices=devices) as encode:
-            return np.concatenate([encode(chunk) for chunk in _with_progress(chunks)])[rows_N]
+            return np.concatenate([encode(chunk) for chunk in track(chunks, TELLING)])[rows_N]
     paths = [cache / f"{_chunk_hash(model, chunk)}.npy" for chunk in chunks]
     todo = [(chunk, path) for chunk, path in zip(chunks, paths, strict=True) if not path.is_file()]
     if todo:
         with open_encoder(model, batch_size=batch_size, devices=devices) as encode:
-            for chunk, path in _with_progress(todo):
+            for chunk, path in track(todo, TELLING):
                 vectors = encode(chunk).astype(np.float16)
                 with atomic_write(path) as file:
                     np.save(file, vectors)
     vectors = np.concatenate([np.load(path, allow_pickle=False) for path in paths])
     return vectors[rows_N].astype(np.float32)
-
-
-def _with_progress(work: Sequence[Work]) -> Iterable[Work]:
-    return track(work, "encoding texts", console=Console(stderr=True), transient=True)
 
 
 def _chunk_hash(model: str, texts: Sequence[str]) -> str:
