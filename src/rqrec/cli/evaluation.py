@@ -122,6 +122,7 @@ def evaluate_cold(
     run: Annotated[Path, typer.Option(help="Of training on the items that were left.")],
     tokenizer: Annotated[str, typer.Option(help="The tokenizer of that run.")],
     beam_width: Annotated[int, typer.Option(min=1, help="Of the retrieval model.")] = 50,
+    new_share: Annotated[float, typer.Option(help="Of the model's probability, for new items.")] = 0.1,
     out: Annotated[Path | None, typer.Option(help="Folder of the evaluation.")] = None,
     seed: Annotated[int, typer.Option(help="Of the intervals.")] = 0,
     as_json: AsJson = False,
@@ -130,9 +131,19 @@ def evaluate_cold(
     from rqrec.evaluation.evaluation_report import with_interval
     from rqrec.scripts.cold import evaluate_cold as measure
 
-    facts = measure(held_out, dataset, embeddings, run, tokenizer, beam_width=beam_width, out=out, seed=seed)
+    facts = measure(
+        held_out,
+        dataset,
+        embeddings,
+        run,
+        tokenizer,
+        beam_width=beam_width,
+        new_share=new_share,
+        out=out,
+        seed=seed,
+    )
     lines = [
-        f"{name:<12} {kind}: recall@10 "
+        f"{name:<28} {kind}: recall@10 "
         f"{with_interval(row[kind]['metrics']['recall@10'], row[kind]['intervals']['recall@10'])}"
         for name, row in facts["recommenders"].items()
         for kind in ("cold", "warm")

@@ -28,6 +28,7 @@ from rqrec.data.ids import PADDING
 from rqrec.data.neighbours import likest_items
 from rqrec.data.sequences import Sequences
 from rqrec.retrieval.model import Batch, RetrievalModel, TrainingLoss
+from rqrec.retrieval.prefixes import Prefixes
 
 SETTINGS_FILE = "memory.json"
 NEIGHBOURS_FILE = "memory.safetensors"
@@ -179,32 +180,6 @@ def _are_in(items_BR: Tensor, histories_BT: Tensor) -> Tensor:
     return sorted_BT.gather(1, place_BR) == items_BR
 
 
-class _Nodes:
-    """The prefixes of the catalogue's semantic IDs, numbered at each depth in the order of their codes.
-
-    `of_item[d]` int64 [N]: the node of each item at depth d, 0 to L.
-    """
-
-    def __init__(self, codes_NL: Tensor, level_sizes: tuple[int, ...]) -> None:
-        self.level_sizes = level_sizes
-        self.of_item = [torch.zeros(len(codes_NL), dtype=torch.int64, device=codes_NL.device)]
-        self._keys: list[Tensor] = []  # (parent's number, code) as one number, sorted
-        for size, codes_N in zip(level_sizes, codes_NL.unbind(1), strict=True):
-            keys, nodes_N = torch.unique(self.of_item[-1] * size + codes_N, return_inverse=True)
-            self._keys.append(keys)
-            self.of_item.append(nodes_N)
-
-    def of_prefix(self, prefix_BKl: Tensor) -> Tensor:
-        """The node of each prefix int64 [B, K]; -1 where no item has it."""
-        nodes_BK = torch.zeros(prefix_BKl.shape[:2], dtype=torch.int64, device=prefix_BKl.device)
-        for level, codes_BK in enumerate(prefix_BKl.unbind(2)):
-            wanted_BK = nodes_BK * self.level_sizes[level] + codes_BK  # below 0 under a node of -1
-            keys = self._keys[level]
-            nodes_BK = torch.searchsorted(keys, wanted_BK).clamp_(max=len(keys) - 1)
-            nodes_BK = torch.where(keys[nodes_BK] == wanted_BK, nodes_BK, -1)
-        return nodes_BK
-
-
 class _Asked(NamedTuple):
     """The model's answer of the level before: prefixes, their log-probabilities, and those of the next codes."""
 
@@ -236,7 +211,7 @@ class Remembering:
     def __init__(self, model: RetrievalModel[Any], memory: NeighbourMemory, codes_NL: Tensor) -> None:
         self.model, self.memory = model, memory.to(codes_NL.device)
         self.level_sizes, self.max_items = model.level_sizes, model.max_items
-        self._codes_NL, self._nodes = codes_NL, _Nodes(codes_NL, tuple(model.level_sizes))
+        self._codes_NL, self._prefixes = codes_NL, Prefixes(codes_NL, tuple(model.level_sizes))
 
     def __call__(self, batch: Batch) -> TrainingLoss:
         """The model's own: a memory is not trained."""
@@ -285,8 +260,8 @@ class Remembering:
         """The memory's probability float32 [B, K, V] of each prefix with each next code."""
         n_batch, n_beams, level = prefix_BKl.shape
         size, items_BR = self.level_sizes[level], context.items_BR.clamp(min=0)
-        nodes_BK, order_BK = self._nodes.of_prefix(prefix_BKl).sort(dim=1)
-        of_items_BR = self._nodes.of_item[level][items_BR]
+        nodes_BK, order_BK = self._prefixes.of_prefix(prefix_BKl).sort(dim=1)
+        of_items_BR = self._prefixes.of_item[level][items_BR]
         place_BR = torch.searchsorted(nodes_BK, of_items_BR).clamp_(max=n_beams - 1)
         found_BR = nodes_BK.gather(1, place_BR) == of_items_BR
         cells_BR = place_BR * size + self._codes_NL[:, level][items_BR]

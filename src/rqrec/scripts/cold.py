@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 import polars as pl
+import torch
 
 from rqrec.artifact import check_made_from, create, find, read_manifest, write_json
 from rqrec.baselines.content_knn import ContentKnn
@@ -18,6 +19,8 @@ from rqrec.evaluation.evaluate import ItemRecommender
 from rqrec.evaluation.evaluation_report import with_interval
 from rqrec.evaluation.report import Paragraph, Report, Table
 from rqrec.retrieval.checkpoint import Checkpoint, read_checkpoint
+from rqrec.retrieval.model import RetrievalModel
+from rqrec.retrieval.newcomers import Welcoming
 from rqrec.retrieval.retriever import Retriever
 from rqrec.tokenizer.semantic_ids import SemanticIdTable
 from rqrec.tokenizer.tokenize import tokenize_new
@@ -68,14 +71,16 @@ def evaluate_cold(
     tokenizer: Path | str,
     *,
     beam_width: int = 50,
+    new_share: float = 0.1,
     out: Path | None = None,
     seed: int = 0,
 ) -> dict[str, Any]:
     """Give held-out items their semantic IDs and look how often cold and warm targets are recommended.
 
     `run` is the folder of a training run on `held_out/warm`, with semantic IDs and a model inside; `tokenizer`
-    the one that made these IDs. Popularity and content neighbours stand beside the model. Test cases are
-    those of the whole dataset, leave-one-out. A new item whose codes are as common as the model's last level
+    the one that made these IDs. The model is measured as it is, and with `new_share` of its probability for new
+    items (`rqrec.retrieval.newcomers`); popularity and content neighbours stand beside it. Test cases are those
+    of the whole dataset, leave-one-out. A new item whose codes are as common as the model's last level
     is wide has no code left: the model can't recommend it, and it counts as missed. Writes the artefact of
     kind "cold_evaluation" to `out`, by default `evaluation_cold` in the run, and returns its facts.
 
@@ -93,18 +98,21 @@ def evaluate_cold(
     if not checkpoint.catalog.id_map.all.equals(ids.all.filter(~held_N)):
         raise ValueError(f"{model} was not trained on the items of {held_out / WARM}: train on that folder.")
     out = out or Path(run) / "evaluation_cold"
-    settings = {"beam_width": beam_width, "seed": seed}
+    settings = {"beam_width": beam_width, "new_share": new_share, "seed": seed}
     made_from = {"held_out": read_manifest(held_out).hash, "retrieval": read_manifest(model).hash}
     with create(out, "cold_evaluation", settings=settings, made_from=made_from) as target:
         table_folder = target / "semantic_ids"
         tokenize_new(
             tokenizer, held_out / NEW_VECTORS, find(run, "semantic_ids"), table_folder, held_out / NEW_IDS
         )
-        within = _with_new_items(checkpoint, SemanticIdTable.read(table_folder), ids, beam_width)
+        table = SemanticIdTable.read(table_folder)
+        within = _with_new_items(checkpoint, table, ids, beam_width)
+        welcoming = _with_new_items(checkpoint, table, ids, beam_width, new_share)
         split = leave_one_out(data.sequences)
         train = without_items(split.train, held_N)
         recommenders: dict[str, ItemRecommender] = {
             "model": within,
+            f"model, {new_share:g} for new items": welcoming,
             "popularity": Popularity(train, len(ids)),
             "content_knn": ContentKnn(read_embeddings(embeddings).vectors),
         }
@@ -137,8 +145,13 @@ def _check_content_alone(embeddings: Path, rows: int, items: int) -> None:
         )
 
 
-def _with_new_items(checkpoint: Checkpoint, table: SemanticIdTable, ids: IdMap, beam_width: int) -> Within:
-    """The model over all items that have a code of its levels, by the indices of the whole catalogue."""
+def _with_new_items(
+    checkpoint: Checkpoint, table: SemanticIdTable, ids: IdMap, beam_width: int, share: float | None = None
+) -> Within:
+    """The model over all items that have a code of its levels, by the indices of the whole catalogue.
+
+    `share`: of its probability for those that it was not trained on (None: what it gives them itself).
+    """
     sizes = np.array(checkpoint.table.level_sizes)
     has_code = (table.codes_NL < sizes).all(axis=1)
     known = np.flatnonzero(has_code)
@@ -150,7 +163,12 @@ def _with_new_items(checkpoint: Checkpoint, table: SemanticIdTable, ids: IdMap, 
     )
     places_N = np.full(len(ids), PADDING, dtype=np.int64)
     places_N[ids.indices(reachable.item_ids.all)] = np.arange(len(reachable))
-    return Within(Retriever(checkpoint.model, reachable, beam_width), places_N)
+    model: RetrievalModel[Any] = checkpoint.model
+    if share is not None:
+        trained_N = checkpoint.catalog.id_map.find(reachable.item_ids.all) != PADDING
+        codes_NL = torch.from_numpy(reachable.codes_NL).long()
+        model = Welcoming(model, codes_NL, torch.from_numpy(trained_N), share)
+    return Within(Retriever(model, reachable, beam_width), places_N)
 
 
 def _report(facts: dict[str, Any]) -> Report:
