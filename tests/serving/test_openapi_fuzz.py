@@ -16,8 +16,9 @@ from rqrec.serving.models import Fleet
 from rqrec.serving.settings import Settings
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def app(tiny_run: Path) -> Iterator[Any]:
+    """One a test: what drives it may end it, and its fleet with it."""
     fleet = Fleet({"tiny": tiny_run}, Settings(), Metrics())
     yield create_app(fleet, Settings(), Metrics())
     fleet.close()
@@ -62,7 +63,20 @@ JSON = st.recursive(
     lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=9), inner, max_size=4),
     max_leaves=12,
 )
-FIELDS = ("history", "histories", "k", "exclude_seen", "allow", "block", "max_per_code", "unknown", "explain")
+FIELDS = (
+    "history",
+    "histories",
+    "timestamps",
+    "user",
+    "users",
+    "k",
+    "exclude_seen",
+    "allow",
+    "block",
+    "max_per_code",
+    "unknown",
+    "explain",
+)
 
 
 @settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))

@@ -70,11 +70,18 @@ class IdMap:
         """Item indices of `ids`, int64 of the same length; PADDING for those that the map does not have."""
         ids = list(ids)
         hashes = _hashes(ids)
-        places = np.searchsorted(self._sorted_hashes, hashes).tolist()
-        return np.array(list(map(self._find, ids, hashes.tolist(), places)), dtype=np.int64)
+        places = np.searchsorted(self._sorted_hashes, hashes)
+        found = np.full(len(ids), PADDING, dtype=np.int64)
+        rows = np.flatnonzero(places < len(self))
+        rows = rows[self._sorted_hashes[places[rows]] == hashes[rows]]
+        found[rows] = self._index_of_hash[places[rows]]
+        for row, item_id in zip(rows.tolist(), self._ids.gather(found[rows]).to_list(), strict=True):
+            if item_id != ids[row]:
+                found[row] = self._find_after(ids[row], int(hashes[row]), int(places[row]) + 1)
+        return found
 
-    def _find(self, item_id: str, hashed: int, place: int) -> int:
-        """The index of an id whose hash first stands at `place`; more than one look only where hashes meet."""
+    def _find_after(self, item_id: str, hashed: int, place: int) -> int:
+        """The index of an id whose hash stands at `place` or later: a look that is needed only where hashes meet."""
         while place < len(self) and self._sorted_hashes[place] == hashed:
             index = int(self._index_of_hash[place])
             if self._ids[index] == item_id:
@@ -99,11 +106,10 @@ class IdMap:
 
     def ids(self, indices: Iterable[int]) -> list[str]:
         """Item ids of `indices`. Raises IndexError outside 0 to n - 1, PADDING included."""
-        indices = [int(index) for index in indices]
-        for index in indices:
-            if not 0 <= index < len(self):
-                raise IndexError(f"Item index {index} is outside 0 to {len(self) - 1}.")
-        return [self._ids[index] for index in indices]
+        indices = np.fromiter(indices, dtype=np.int64)
+        if len(outside := indices[(indices < 0) | (indices >= len(self))]):
+            raise IndexError(f"Item index {outside[0]} is outside 0 to {len(self) - 1}.")
+        return self._ids.gather(indices).to_list()
 
 
 def _hashes(ids: Iterable[str]) -> NDArray[np.int64]:

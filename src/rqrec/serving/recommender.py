@@ -2,16 +2,18 @@
 
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
-from itertools import compress
+from itertools import compress, islice
 from pathlib import Path
 from typing import Literal, overload
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from rqrec.data.ids import PADDING
 from rqrec.data.sequences import Histories, check_times
 from rqrec.hub import REPO_ID, download_artifact
+from rqrec.retrieval.beam_search import Ranked
 from rqrec.retrieval.checkpoint import Checkpoint, read_checkpoint
 from rqrec.retrieval.retriever import Retriever
 from rqrec.retrieval.similar import similar_items
@@ -150,14 +152,13 @@ class Recommender:
             max_per_code=max_per_code,
         )
         found = []
-        for history_T, missing, items, scores in zip(
-            known.items_BT, passed_over, ranked.items.tolist(), ranked.scores.tolist(), strict=True
+        for history_T, missing, described in zip(
+            known.items_BT, passed_over, self._described(ranked), strict=True
         ):
             n_allowed = len(self.catalog) if allowed_N is None else int(allowed_N.sum())
             if exclude_seen:
                 seen = np.unique(history_T[history_T != PADDING])
                 n_allowed -= len(seen) if allowed_N is None else int(allowed_N[seen].sum())
-            described = tuple(self._describe(i, s) for i, s in zip(items, scores, strict=True) if i >= 0)
             found.append(Recommendations(described, n_allowed, (*missing, *skipped)))
         return found
 
@@ -283,7 +284,21 @@ class Recommender:
         allowed_N[block_indices] = False
         return allowed_N, missing + more
 
+    def _described(self, ranked: Ranked) -> list[tuple[Recommendation, ...]]:
+        """Each history's items with their ids, titles and codes; what is no item is left out."""
+        items_BK = ranked.items.numpy(force=True)
+        rows_B = (items_BK != PADDING).sum(axis=1)
+        items = items_BK[items_BK != PADDING]
+        described = map(
+            Recommendation,
+            self.catalog.id_map.ids(items),
+            [self.titles[item] for item in items],
+            ranked.scores.numpy(force=True)[items_BK != PADDING].tolist(),
+            map(tuple, self.table.codes_NL[items].tolist()),
+        )
+        return [tuple(islice(described, count)) for count in rows_B.tolist()]
+
     def _describe(self, item: int, score: float) -> Recommendation:
-        (item_id,) = self.catalog.id_map.ids([item])
-        codes = tuple(self.table.codes_NL[item].tolist())
-        return Recommendation(item_id, self.titles[item], score, codes)
+        return self._described(Ranked(torch.tensor([[item]]), torch.tensor([[score]], dtype=torch.float64)))[
+            0
+        ][0]
