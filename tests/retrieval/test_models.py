@@ -170,7 +170,7 @@ def test_the_future_does_not_leak_into_the_past(make: Callable) -> None:
     later = batch._replace(codes_BTL=changed, lengths_B=torch.tensor([4]), times_BT=batch.times_BT**2)
     later.times_BT[:, :4] = batch.times_BT[:, :4]
     short = row_of(batch, 0, 4)
-    assert float(model(later).total) == pytest.approx(float(model(short).total), abs=1e-6)
+    assert model(later).total.item() == pytest.approx(model(short).total.item(), abs=1e-6)
     torch.testing.assert_close(score_items(model, later, all_codes()), score_items(model, short, all_codes()))
 
 

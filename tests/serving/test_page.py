@@ -124,7 +124,8 @@ def search_for(page: Page, words: str) -> None:
 
 
 def settled(page: Page) -> None:
-    """Waits until nothing is on its way."""
+    """Waits until the page has begun and nothing is on its way."""
+    expect(page.locator("#node > *").first).to_be_attached()
     expect(page.locator("[aria-busy=true], .loading")).to_have_count(0)
 
 
