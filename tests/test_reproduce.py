@@ -47,9 +47,7 @@ def test_it_tells_every_figure_and_what_each_stage_took(finished: tuple[Path, di
     assert Recommender.load(out / "seed_0").recommend([["1", "2"]], k=3)
 
 
-def test_what_is_there_is_found_again_and_one_more_seed_is_added(
-    world: Path, finished: tuple[Path, dict[str, Any]]
-) -> None:
+def test_what_is_there_is_found_again(world: Path, finished: tuple[Path, dict[str, Any]]) -> None:
     out, facts = finished
     before = read_manifest(out / "semantic_ids").hash
     done = reproduce(world, out, "--seeds", "1")

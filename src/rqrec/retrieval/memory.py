@@ -26,7 +26,7 @@ from torch import Tensor
 from rqrec.artifact import atomic_write, read_json, write_json
 from rqrec.data.ids import PADDING
 from rqrec.data.neighbours import likest_items
-from rqrec.data.sequences import Sequences
+from rqrec.data.sequences import Sequences, gather_right_padded
 from rqrec.retrieval.model import Batch, RetrievalModel, TrainingLoss
 from rqrec.retrieval.prefixes import Prefixes
 
@@ -80,13 +80,13 @@ class NeighbourMemory:
     ) -> "NeighbourMemory":
         """From training sequences, and nothing else: validation and test items must never count."""
         likeness_NN = likest_items(train, n_items, neighbours, shrinkage)
-        counts_N = np.diff(likeness_NN.indptr)
-        rows = np.repeat(np.arange(n_items), counts_N)
-        places = np.arange(len(rows)) - np.repeat(likeness_NN.indptr[:-1], counts_N)
-        width = max(1, int(counts_N.max(initial=0)))
-        neighbours_NM = np.full((n_items, width), PADDING, dtype=np.int32)
-        likeness_NM = np.zeros((n_items, width), dtype=np.float32)
-        neighbours_NM[rows, places], likeness_NM[rows, places] = likeness_NN.indices, likeness_NN.data
+        starts_N, counts_N = likeness_NN.indptr[:-1], np.diff(likeness_NN.indptr)
+        places_NM = gather_right_padded(np.arange(likeness_NN.nnz), starts_N, counts_N)
+        inside_NM = places_NM != PADDING
+        neighbours_NM = np.full(places_NM.shape, PADDING, dtype=np.int32)
+        neighbours_NM[inside_NM] = likeness_NN.indices[places_NM[inside_NM]]
+        likeness_NM = np.zeros(places_NM.shape, dtype=np.float32)
+        likeness_NM[inside_NM] = likeness_NN.data[places_NM[inside_NM]]
         return cls(torch.from_numpy(neighbours_NM), torch.from_numpy(likeness_NM))
 
     def __len__(self) -> int:
