@@ -129,7 +129,7 @@ class Reproduction:
 
     def _train_and_judge(self, seed: int) -> dict[str, Any]:
         """Train with one seed, evaluate on both splits."""
-        name, inputs = f"seed_{seed}", ("dataset", "semantic_ids")
+        name, inputs = f"seed_{seed}", ("dataset", "semantic_ids", "embeddings")
         config = HierarchicalConfig(SemanticIdTable.read(self.output / "semantic_ids").level_sizes)
         batch_size, per_epoch = self._batches(config.max_items)
         iterations = max(EPOCHS * per_epoch, FEWEST_STEPS)
@@ -156,6 +156,7 @@ class Reproduction:
                 batch_size=batch_size,
                 validation_users=VALIDATION_USERS,
                 memory=True,
+                embeddings=self.output / "embeddings",
                 keeping=Keeping(self.output / name, save_every=500),
             ),
         )

@@ -1,13 +1,17 @@
+from itertools import product
+from unittest.mock import patch
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import rqrec.data.neighbours
 from rqrec.baselines.content_knn import ContentKnn
 from rqrec.baselines.item_knn import ItemKnn
 from rqrec.baselines.named import BASELINES, baseline_named
 from rqrec.baselines.recency import weighted_histories
-from rqrec.data.neighbours import likest_items
+from rqrec.data.neighbours import BACKWARD, FADING, REACH, alike_in_content, likest_items
 from rqrec.data.sequences import Histories, Sequences
 
 
@@ -26,23 +30,44 @@ def test_the_last_item_weighs_one_and_padding_nothing() -> None:
 
 
 @settings(max_examples=25, deadline=None)
-@given(st.integers(0, 10**6), st.integers(1, 4), st.floats(0, 5))
-def test_likeness_is_the_shrunk_cosine_of_users(seed: int, neighbours: int, shrinkage: float) -> None:
+@given(st.integers(0, 10**6), st.integers(1, 4), st.floats(0, 5), st.sampled_from([1, 20, 1000]))
+def test_likeness_is_how_often_and_how_soon_an_item_follows(
+    seed: int, neighbours: int, shrinkage: float, places: int
+) -> None:
     rng = np.random.default_rng(seed)
-    users = [rng.integers(0, 7, rng.integers(1, 6)).tolist() for _ in range(8)]
-    found = likest_items(sequences_of(*users), 7, neighbours, shrinkage).toarray()
-    takers = [{u for u, taken in enumerate(users) if item in taken} for item in range(7)]
+    users = [rng.integers(0, 7, rng.integers(1, 15)).tolist() for _ in range(8)]
+    with patch.object(rqrec.data.neighbours, "PLACES", places):
+        found = likest_items(sequences_of(*users), 7, neighbours, shrinkage).toarray()
+    taken = [sum(user.count(item) for user in users) for item in range(7)]
     for one in range(7):
+        together: dict[int, float] = {}
+        for user in users:
+            for here, there in product(range(len(user)), repeat=2):
+                if user[here] == one != user[there] and abs(there - here) <= REACH:
+                    weight = FADING ** (abs(there - here) - 1) * (1 if there > here else BACKWARD)
+                    together[user[there]] = together.get(user[there], 0.0) + weight
         likeness = {
-            other: len(takers[one] & takers[other])
-            / ((len(takers[one]) * len(takers[other])) ** 0.5 + shrinkage)
-            for other in range(7)
-            if other != one and takers[one] & takers[other]
+            other: weight / ((taken[one] * taken[other]) ** 0.5 + shrinkage)
+            for other, weight in together.items()
         }
         best = sorted(likeness, key=lambda other: (-np.float32(likeness[other]), other))[:neighbours]
         assert sorted(np.flatnonzero(found[one])) == sorted(best)
         for other in best:
             assert found[one, other] == pytest.approx(likeness[other], rel=1e-5)
+
+
+def test_content_neighbours_are_those_of_the_highest_cosines() -> None:
+    vectors = np.random.default_rng(0).normal(size=(40, 5)).astype(np.float32)
+    with patch.object(rqrec.data.neighbours, "ROWS", 7):
+        found = alike_in_content(vectors, 3).toarray()
+    unit = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+    cosine = unit @ unit.T
+    np.fill_diagonal(cosine, -1)
+    best = np.argsort(-cosine, axis=1)[:, :3]
+    expected = np.zeros_like(cosine)
+    np.put_along_axis(expected, best, np.take_along_axis(cosine, best, axis=1).clip(min=0), axis=1)
+    np.testing.assert_allclose(found, expected, atol=1e-6)
+    assert alike_in_content(vectors[:2], 3).shape == (2, 2)  # fewer others than neighbours asked for
 
 
 def test_what_goes_with_the_last_item_comes_first_and_popularity_fills_up() -> None:

@@ -7,7 +7,7 @@ import pytest
 from rqrec.artifact import read_manifest
 from rqrec.data import text
 from rqrec.data.prepare import Settings, prepare
-from rqrec.data.text import Collaborative, embed_catalog
+from rqrec.data.text import Collaborative, content_vectors, embed_catalog
 
 
 @pytest.fixture
@@ -57,6 +57,11 @@ def test_collaborative_vectors_stand_beside_content(dataset: Path, tmp_path: Pat
     ).vectors
     assert vectors.shape == (10, 5)
     np.testing.assert_allclose(np.linalg.norm(vectors[:, 2:].astype(float), axis=1), 2, rtol=1e-2)
+    np.testing.assert_array_equal(content_vectors(tmp_path / "e"), vectors[:, :2])
+    embed_catalog(dataset, tmp_path / "plain", "m")
+    assert content_vectors(tmp_path / "plain").shape == (10, 2)
+    np.save(tmp_path / "item_embeddings.npy", vectors)  # a folder of one's own
+    np.testing.assert_array_equal(content_vectors(tmp_path), vectors)
 
 
 def test_vectors_of_ones_own(dataset: Path, tmp_path: Path) -> None:

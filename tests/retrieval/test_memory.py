@@ -15,6 +15,7 @@ from rqrec.artifact import read_manifest
 from rqrec.baselines.item_knn import ItemKnn
 from rqrec.data.dataset import Dataset
 from rqrec.data.ids import PADDING
+from rqrec.data.neighbours import likest_items
 from rqrec.data.sequences import Histories
 from rqrec.data.splits import leave_one_out
 from rqrec.evaluation.evaluate import evaluate
@@ -27,7 +28,7 @@ from rqrec.retrieval.retriever import Retriever
 from rqrec.tokenizer.trie import Trie
 from rqrec.training.remember import memory_for
 from tests.retrieval.test_beam_search import random_codes, random_histories, random_model
-from tests.tiny import N_ITEMS, tiny_dataset
+from tests.tiny import FAMILIES, N_ITEMS, SIZE, tiny_dataset
 
 SIZES = (3, 4, 5)
 architectures = pytest.mark.parametrize("name", ARCHITECTURES)
@@ -140,7 +141,7 @@ def test_a_batch_gives_each_user_what_the_user_gets_alone(name: str) -> None:
 
 def test_it_recalls_what_item_neighbours_score() -> None:
     split = leave_one_out(tiny_dataset().sequences)
-    memory = NeighbourMemory.of(split.train, N_ITEMS, neighbours=N_ITEMS).using(sharpness=1.0)
+    memory = NeighbourMemory.of(likest_items(split.train, N_ITEMS, N_ITEMS, 20.0)).using(sharpness=1.0)
     histories = split.validation.histories(np.arange(30))
     baseline = ItemKnn(split.train, N_ITEMS, neighbours=N_ITEMS, decay=memory.settings.decay)
     remembered = memory.recall(torch.from_numpy(histories.items_BT))
@@ -211,12 +212,29 @@ def test_the_chosen_share_is_no_worse_than_any_other_on_validation(tiny_run: Pat
     assert ndcg(chosen) >= max(map(ndcg, others)) - 1e-6
 
 
+def test_contents_count_where_they_tell_what_comes_next(tiny_run: Path) -> None:
+    checkpoint, few = read_checkpoint(tiny_run), leave_one_out(tiny_dataset(24).sequences)
+    place = 2 * np.pi * (np.arange(N_ITEMS) % SIZE) / SIZE
+    circle = np.stack([np.cos(place), np.sin(place)], axis=1)
+    in_family = np.eye(FAMILIES)[np.arange(N_ITEMS) // SIZE, :, None] * circle[:, None]
+    retriever = Retriever(checkpoint.model, checkpoint.table, 20)
+    alike = memory_for(retriever, few, contents_ND=in_family.reshape(N_ITEMS, -1))
+    assert alike.settings.content > 0
+    assert memory_for(retriever, few).settings.content == 0
+    for item, others in enumerate(alike.neighbours_NM.tolist()):
+        family = item // SIZE * SIZE
+        assert {family + (item + step) % SIZE for step in (1, -1)} <= {
+            *others
+        }  # few users took them together
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
         ({"share": 1.0}, "share is 1.0"),
         ({"sharpness": 0.0}, "sharpness is 0.0"),
         ({"decay": 1.5}, "decay is 1.5"),
+        ({"content": -0.1}, "content is -0.1"),
     ],
 )
 def test_settings_that_cannot_be_are_refused(change: dict[str, float], message: str) -> None:
@@ -251,17 +269,25 @@ def test_training_can_join_a_memory(tiny_run: Path, tmp_path: Path) -> None:
     from rqrec.training.decoder import train_decoder
     from rqrec.training.loop import LoopSettings
 
-    checkpoint: Checkpoint = train_decoder(
-        tiny_run / "dataset",
-        tiny_run / "semantic_ids",
-        tmp_path / "retrieval",
-        HierarchicalConfig(read_checkpoint(tiny_run).table.level_sizes, 8, 16, 16, 2, 1),
-        LoopSettings(iterations=4, warmup=1, eval_every=0),
-        batch_size=32,
-        memory=True,
-    )
+    def train(embeddings: Path) -> Checkpoint:
+        return train_decoder(
+            tiny_run / "dataset",
+            tiny_run / "semantic_ids",
+            tmp_path / "retrieval",
+            HierarchicalConfig(read_checkpoint(tiny_run).table.level_sizes, 8, 16, 16, 2, 1),
+            LoopSettings(iterations=4, warmup=1, eval_every=0),
+            batch_size=32,
+            memory=True,
+            embeddings=embeddings,
+        )
+
+    np.save(tmp_path / "item_embeddings.npy", np.eye(3, dtype=np.float32))
+    with pytest.raises(ValueError, match=f"embeddings of 3 items, but .* has semantic IDs of {N_ITEMS}"):
+        train(tmp_path)
+    checkpoint = train(tiny_run / "embeddings")
     assert checkpoint.memory is not None
     manifest = read_manifest(tmp_path / "retrieval", "retrieval")
     assert manifest.settings["memory"] is True
     assert manifest.facts["memory"]["share"] == checkpoint.memory.settings.share
+    assert {"dataset", "semantic_ids", "embeddings"} == {*manifest.made_from}
     assert read_checkpoint(tmp_path / "retrieval").memory is not None

@@ -1,6 +1,6 @@
-"""Item-based nearest neighbours: what goes with what the user took last.
+"""Item-based nearest neighbours: what goes with what the user took last, and soon after it.
 
-B. Sarwar et al., "Item-based collaborative filtering recommendation algorithms", 2001, with shrinkage.
+B. Sarwar et al., "Item-based collaborative filtering recommendation algorithms", 2001, with shrinkage and the order.
 Shapes: N items, B histories.
 """
 
@@ -18,10 +18,10 @@ LEAST = 1e-6  # of the score of the most popular item: below what any neighbour 
 class ItemKnn:
     """Scores an item by its likeness to each item of the history, the last ones weighing most.
 
-    Likeness of two items is the cosine of their users: users of both / (sqrt(users of one x of the other) +
-    `shrinkage`), so that few common users count for little. Each item keeps its `neighbours` likest (ties by
-    item index). An item of the history weighs `decay` times as much as the one after it. What has no
-    neighbour in the history follows by popularity, and an empty history gets popularity alone.
+    Likeness is how often and how soon one item follows the other (`rqrec.data.neighbours.likest_items`), with
+    a `shrinkage` that makes few common users count for little. Each item keeps its `neighbours` likest.
+    An item of the history weighs `decay` times as much as the one after it. What has no neighbour in the history
+    follows by popularity, and an empty history gets popularity alone.
 
     Raises ValueError on settings that are out of range.
     """

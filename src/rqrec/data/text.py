@@ -96,6 +96,15 @@ def embed_catalog(
     return read_embeddings(folder)
 
 
+def content_vectors(folder: Path) -> NDArray[np.floating]:
+    """The vectors of content alone, memory-mapped: without those of who took what, where some were appended."""
+    vectors = read_embeddings(folder).vectors
+    if not (Path(folder) / MANIFEST).is_file():
+        return vectors  # of one's own
+    joined = read_manifest(folder, "embeddings").settings.get("collaborative")
+    return vectors[:, : vectors.shape[1] - joined["width"]] if joined else vectors
+
+
 def _own_vectors(dataset: Dataset, path: Path) -> NDArray[np.floating]:
     """The rows of the dataset's items in the vectors that it was prepared with."""
     vectors = read_vectors(path)

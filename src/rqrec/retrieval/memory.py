@@ -21,12 +21,12 @@ import numpy as np
 import safetensors.torch
 import torch
 from safetensors import SafetensorError
+from scipy.sparse import csr_array
 from torch import Tensor
 
 from rqrec.artifact import atomic_write, read_json, write_json
 from rqrec.data.ids import PADDING
-from rqrec.data.neighbours import likest_items
-from rqrec.data.sequences import Sequences, gather_right_padded
+from rqrec.data.sequences import gather_right_padded
 from rqrec.retrieval.model import Batch, RetrievalModel, TrainingLoss
 from rqrec.retrieval.prefixes import Prefixes
 
@@ -41,11 +41,13 @@ class MemorySettings:
     share: of the mixture, 0 to 1; a history whose items have no neighbours gets the model alone
     sharpness: a proposed item's score counts to this power
     decay: an item of the history weighs this much times what the one after it does
+    content: what a cosine of contents counts, beside a likeness by who took what; already in the likeness
     """
 
     share: float = 0.3
     sharpness: float = 3.0
     decay: float = 0.6
+    content: float = 0.0
 
     def __post_init__(self) -> None:
         if not 0 < self.share < 1:
@@ -54,6 +56,8 @@ class MemorySettings:
             raise ValueError(f"The memory's sharpness is {self.sharpness}, but must be above 0.")
         if not 0 < self.decay <= 1:
             raise ValueError(f"The memory's decay is {self.decay}, but must be above 0 and at most 1.")
+        if self.content < 0:
+            raise ValueError(f"The memory's content is {self.content}, but must be at least 0.")
 
 
 class Remembered(NamedTuple):
@@ -65,7 +69,7 @@ class Remembered(NamedTuple):
 
 @dataclass(frozen=True)
 class NeighbourMemory:
-    """The items that are likest to each item, by the users that they have in common (see `likest_items`).
+    """The items that go with each item (see `rqrec.data.neighbours`).
 
     `neighbours_NM` int32, padded with PADDING; `likeness_NM` float32, 0 there.
     """
@@ -75,11 +79,8 @@ class NeighbourMemory:
     settings: MemorySettings = MemorySettings()
 
     @classmethod
-    def of(
-        cls, train: Sequences, n_items: int, *, neighbours: int = 50, shrinkage: float = 20.0
-    ) -> "NeighbourMemory":
-        """From training sequences, and nothing else: validation and test items must never count."""
-        likeness_NN = likest_items(train, n_items, neighbours, shrinkage)
+    def of(cls, likeness_NN: csr_array) -> "NeighbourMemory":
+        """From the likeness of each item (row) to its neighbours, sparse (see `rqrec.data.neighbours`)."""
         starts_N, counts_N = likeness_NN.indptr[:-1], np.diff(likeness_NN.indptr)
         places_NM = gather_right_padded(np.arange(likeness_NN.nnz), starts_N, counts_N)
         inside_NM = places_NM != PADDING

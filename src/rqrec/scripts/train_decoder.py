@@ -97,8 +97,8 @@ def train(
     the RQ-VAE is initialised at random and the `vae_` sizes shape it; with it, the checkpoint knows them, and
     a size that contradicts it is refused. `pretrained_decoder_path` gives the weights to start from.
 
-    `memory=True` joins a memory of which items go together to the trained model: recommendations then come from a
-    mixture of both, whose share is chosen on the validation split (docs/retrieval.md).
+    `memory=True` joins a memory of which items go together, and are alike, to the trained model: recommendations
+    then come from a mixture of both, whose share is chosen on the validation split (docs/retrieval.md).
 
     `split` is "leave_one_out", or "temporal": one moment for all users parts training from what comes later.
     `partial_eval_every` looks at the validation loss, `full_eval_every` ranks the catalogue for each user.
@@ -182,6 +182,7 @@ def train(
         split=split,
         start_from=Path(pretrained_decoder_path) if pretrained_decoder_path else None,
         memory=memory,
+        embeddings=inputs.embeddings,
         keeping=Keeping(
             root, save_every=save_model_every, keep_last=keep_last, resume=resume, wandb=wandb_logging
         ),

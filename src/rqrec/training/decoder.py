@@ -12,7 +12,9 @@ from torch import Tensor, nn
 
 from rqrec.artifact import create, find, read_manifest
 from rqrec.data.dataset import Dataset
+from rqrec.data.embeddings import embeddings_hash
 from rqrec.data.splits import Split, split_named
+from rqrec.data.text import content_vectors
 from rqrec.evaluation.evaluate import evaluate
 from rqrec.evaluation.metrics import ranking_metrics
 from rqrec.retrieval.architectures import AnyModel, build_model, name_of
@@ -119,6 +121,7 @@ def train_decoder(
     validation_users: int | None = None,
     start_from: Path | None = None,
     memory: bool = False,
+    embeddings: Path | None = None,
     keeping: Keeping | None = None,
 ) -> Checkpoint:
     """Train a retrieval model on a dataset's training split and write the artefact of kind "retrieval".
@@ -126,11 +129,12 @@ def train_decoder(
     `batch_size` counts the sequences of all processes. With `validation_users` a validation ranks for every
     n-th user, so many at most and the same ones each time; without, for all. `start_from` is a "retrieval"
     artefact whose weights are the first ones. `memory` joins a memory of neighbours to the trained model, with
-    the share that does best on those validation users (`rqrec.retrieval.memory`). `keeping` says where the run
-    is kept until it is finished; its settings and inputs are filled in here.
+    the share that does best on those validation users (`rqrec.retrieval.memory`); the items' `embeddings`, where
+    they are given, tell it what is alike in content. `keeping` says where the run is kept until it is finished; its
+    settings and inputs are filled in here.
 
     Raises ValueError where the semantic-ID table was made for another catalogue, `start_from` is of another
-    model, or the model reads times and the dataset kept none.
+    model, the model reads times and the dataset kept none, or the embeddings are of other items.
     """
     dataset_folder, table_folder = find(dataset_folder, "dataset"), find(table_folder, "semantic_ids")
     dataset, table = Dataset.read(dataset_folder), SemanticIdTable.read(table_folder)
@@ -138,6 +142,12 @@ def train_decoder(
         raise ValueError(
             f"{table_folder} has the semantic IDs of other items than {dataset_folder} has "
             f"({len(table)} and {len(dataset.catalog)}). Make them again with `rqrec tokenize`."
+        )
+    contents_ND = content_vectors(embeddings) if memory and embeddings else None
+    if contents_ND is not None and len(contents_ND) != len(table):
+        raise ValueError(
+            f"{embeddings} has embeddings of {len(contents_ND)} items, but {table_folder} has semantic IDs of "
+            f"{len(table)}. Make both from the same dataset."
         )
     if config.time_gaps and dataset.sequences.times is None:
         raise ValueError(
@@ -169,6 +179,8 @@ def train_decoder(
         "dataset": read_manifest(dataset_folder, "dataset").hash,
         "semantic_ids": read_manifest(table_folder, "semantic_ids").hash,
     }
+    if memory and embeddings:
+        made_from["embeddings"] = embeddings_hash(embeddings)
     if start_from:
         start_from = find(start_from, "retrieval")
         _load_weights(model, start_from)
@@ -188,7 +200,9 @@ def train_decoder(
     if processes.is_first:
         if memory:
             retriever = Retriever(model.eval(), table, device=next(model.parameters()).device)
-            chosen = memory_for(retriever, task.split, validation_users=validation_users)
+            chosen = memory_for(
+                retriever, task.split, contents_ND=contents_ND, validation_users=validation_users
+            )
             checkpoint = checkpoint._replace(memory=chosen)
             facts["memory"] = asdict(chosen.settings)
         with create(folder, "retrieval", settings=made_with, made_from=made_from, facts=facts) as target:
