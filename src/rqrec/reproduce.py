@@ -20,6 +20,7 @@ from rqrec.data.sources.custom import CustomFiles
 from rqrec.data.splits import leave_one_out
 from rqrec.data.text import Collaborative, embed_catalog
 from rqrec.evaluation.written import EVALUATION_FILE
+from rqrec.retrieval.architectures import name_of
 from rqrec.retrieval.hierarchical import HierarchicalConfig
 from rqrec.scripts.evaluate import evaluate_artifact
 from rqrec.scripts.fit_rqkmeans import fit_rqkmeans
@@ -50,11 +51,12 @@ COLLABORATIVE_WIDTH = 64
 CODEBOOK_SIZE = 256
 ITEMS_PER_CODE = 4  # at least, on average: a small catalogue gets narrower vectors and smaller codebooks
 TOKENIZER: dict[str, Any] = {"n_layers": 3, "balance": 1.1}
-EPOCHS = 20
+MODEL: dict[str, Any] = {"decoder_embed_dim": 192, "attn_embed_dim": 192, "label_smoothing": 0.1}
+EPOCHS = 25
 TARGETS_PER_BATCH = 1500  # items to predict; the number of sequences follows from their length
 FEWEST_STEPS = 1500  # for a small log, whose epochs are short
-VALIDATIONS = 8
-VALIDATION_USERS = 4000  # who choose the best weights and the memory's share; the figures are of all users
+VALIDATIONS = 5
+VALIDATION_USERS = 8000  # who choose the best weights and the memory's share; the figures are of all users
 TRAINING_SHARE = 0.7  # of the budget; the rest is for the other stages
 
 
@@ -130,7 +132,8 @@ class Reproduction:
     def _train_and_judge(self, seed: int) -> dict[str, Any]:
         """Train with one seed, evaluate on both splits."""
         name, inputs = f"seed_{seed}", ("dataset", "semantic_ids", "embeddings")
-        config = HierarchicalConfig(SemanticIdTable.read(self.output / "semantic_ids").level_sizes)
+        level_sizes = SemanticIdTable.read(self.output / "semantic_ids").level_sizes
+        config = HierarchicalConfig(level_sizes, **MODEL)
         batch_size, per_epoch = self._batches(config.max_items)
         iterations = max(EPOCHS * per_epoch, FEWEST_STEPS)
         training = LoopSettings(
@@ -145,7 +148,12 @@ class Reproduction:
         model = self.stages.make(
             f"{name}/retrieval",
             "retrieval",
-            {"training": asdict(training), "batch_size": batch_size, "memory": True},
+            {
+                "model": {"architecture": name_of(config), **asdict(config)},
+                "training": asdict(training),
+                "batch_size": batch_size,
+                "memory": True,
+            },
             inputs,
             lambda folder: train_decoder(
                 self.output / "dataset",

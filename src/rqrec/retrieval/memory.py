@@ -120,8 +120,9 @@ class NeighbourMemory:
         begins_BR = torch.ones_like(found_BR, dtype=torch.bool)
         begins_BR[:, 1:] = found_BR[:, 1:] != found_BR[:, :-1]
         place_BR = begins_BR.cumsum(1) - 1
-        summed_BR = torch.zeros_like(scores_BR).scatter_add_(1, place_BR, scores_BR)
-        once_BR = torch.full_like(found_BR, PADDING).scatter_(1, place_BR, found_BR)
+        most = int(place_BR.max()) + 1 if place_BR.numel() else 0
+        summed_BR = torch.zeros_like(scores_BR[:, :most]).scatter_add_(1, place_BR, scores_BR)
+        once_BR = torch.full_like(found_BR[:, :most], PADDING).scatter_(1, place_BR, found_BR)
         seen_BR = _are_in(once_BR, items_BT)
         return Remembered(once_BR, summed_BR.masked_fill_(seen_BR | (once_BR == PADDING), 0.0))
 

@@ -4,6 +4,7 @@ Shapes: B cases, K items of a beam, R remembered items, N items, D width of a ve
 """
 
 from itertools import product
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -50,11 +51,11 @@ def memory_for(
         beam = retriever.recommend(histories, retriever.beam_width)
         generated = Remembered(beam.items, beam.scores.exp())  # what is no item has a score of minus infinity
         remembered = _recall(memory, cases, part, retriever)
-        common_BKR = generated.items_BR[:, :, None] == remembered.items_BR[:, None]
+        both = _Common.of(generated.items_BR, remembered.items_BR)
         for place, (share, sharpness) in enumerate(choices):
             probabilities_BR = memory.using(sharpness=sharpness).probabilities(remembered)
             recalled = Remembered(remembered.items_BR, probabilities_BR)
-            gains[place] += _gain(_mixed(generated, recalled, common_BKR, share), targets_B)
+            gains[place] += _gain(_mixed(generated, recalled, both, share), targets_B)
     share, sharpness = choices[int(gains.argmax())]
     return memory.using(share=share, sharpness=sharpness)
 
@@ -95,12 +96,26 @@ def _recall(memory: NeighbourMemory, cases: Cases, part: slice, retriever: Retri
     return memory.recall(torch.from_numpy(recent.items_BT).to(retriever.device))
 
 
-def _mixed(generated: Remembered, recalled: Remembered, common_BKR: Tensor, share: float) -> Remembered:
+class _Common(NamedTuple):
+    """Which generated items were recalled too, at which place, and which of the recalled were generated."""
+
+    recalled_BK: Tensor
+    place_BK: Tensor
+    generated_BR: Tensor
+
+    @classmethod
+    def of(cls, generated_BK: Tensor, recalled_BR: Tensor) -> "_Common":
+        equal_BKR = generated_BK[:, :, None] == recalled_BR[:, None]
+        return cls(*equal_BKR.max(dim=2), equal_BKR.any(1))
+
+
+def _mixed(generated: Remembered, recalled: Remembered, both: _Common, share: float) -> Remembered:
     """The mixture's probabilities of what was generated or recalled."""
     part_B1 = share * recalled.scores_BR.any(1, keepdim=True)
     theirs_BR = part_B1 * recalled.scores_BR
-    both_BK = (1 - part_B1) * generated.scores_BR + (common_BKR * theirs_BR[:, None]).sum(2)
-    alone_BR = theirs_BR.masked_fill(common_BKR.any(1), 0.0)  # those of the beam stand in `both_BK`
+    theirs_BK = theirs_BR.gather(1, both.place_BK) * both.recalled_BK
+    both_BK = (1 - part_B1) * generated.scores_BR + theirs_BK
+    alone_BR = theirs_BR.masked_fill(both.generated_BR, 0.0)  # those of the beam stand in `both_BK`
     items = torch.cat([generated.items_BR, recalled.items_BR], dim=1)
     return Remembered(items, torch.cat([both_BK, alone_BR], dim=1))
 
