@@ -117,7 +117,7 @@ def test_the_snippets_of_the_docs_run(
         assert done.exit_code == 0, done.stderr
 
 
-@pytest.mark.parametrize("name", ["popularity", "item_knn", "content_knn"])
+@pytest.mark.parametrize("name", ["popularity", "item_knn", "content_knn", "hybrid_knn"])
 @pytest.mark.parametrize("protocol", ["leave_one_out", "temporal"])
 def test_each_baseline_has_its_row(name: str, protocol: str, tiny_run: Path, tmp_path: Path) -> None:
     options = ("--dataset", tiny_run, "--embeddings", tiny_run, "--protocol", protocol)

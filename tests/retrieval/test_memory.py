@@ -27,7 +27,12 @@ from rqrec.retrieval.model import CodeLookup
 from rqrec.retrieval.retriever import Retriever
 from rqrec.tokenizer.trie import Trie
 from rqrec.training.remember import memory_for
-from tests.retrieval.test_beam_search import random_codes, random_histories, random_model
+from tests.retrieval.test_beam_search import (
+    assert_each_gets_what_it_gets_alone,
+    random_codes,
+    random_histories,
+    random_model,
+)
 from tests.tiny import FAMILIES, N_ITEMS, SIZE, tiny_dataset
 
 SIZES = (3, 4, 5)
@@ -130,13 +135,7 @@ def test_a_beam_as_wide_as_the_catalogue_equals_exhaustive_scoring(
 @architectures
 def test_a_batch_gives_each_user_what_the_user_gets_alone(name: str) -> None:
     both, _, _, lookup, trie = mixture(3, name, 50)
-    items = random_histories(3, 50, 7, 9)
-    together = beam_search(both, lookup.batch(Histories(items), 6), trie, 5, beam_width=8)
-    for row, history in enumerate(items):
-        alone = lookup.batch(Histories.of([history[history != PADDING]]), 6)
-        single = beam_search(both, alone, trie, 5, beam_width=8)
-        assert single.items[0].tolist() == together.items[row].tolist()
-        torch.testing.assert_close(single.scores[0], together.scores[row], atol=1e-5, rtol=1e-5)
+    assert_each_gets_what_it_gets_alone(both, lookup, trie, random_histories(3, 50, 7, 9))
 
 
 def test_it_recalls_what_item_neighbours_score() -> None:

@@ -1,14 +1,15 @@
 """Item-based nearest neighbours: what goes with what the user took last, and soon after it.
 
 B. Sarwar et al., "Item-based collaborative filtering recommendation algorithms", 2001, with shrinkage and the order.
-Shapes: N items, B histories.
+Shapes: N items, D width of an embedding, B histories.
 """
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from rqrec.baselines.recency import weighted_histories
-from rqrec.data.neighbours import likest_items
+from rqrec.data.neighbours import CONTENT_NEIGHBOURS, alike_in_content, likest_items
 from rqrec.data.sequences import Histories, Sequences
 from rqrec.retrieval.beam_search import Ranked, rank_scores
 
@@ -21,7 +22,8 @@ class ItemKnn:
     Likeness is how often and how soon one item follows the other (`rqrec.data.neighbours.likest_items`), with
     a `shrinkage` that makes few common users count for little. Each item keeps its `neighbours` likest.
     An item of the history weighs `decay` times as much as the one after it. What has no neighbour in the history
-    follows by popularity, and an empty history gets popularity alone.
+    follows by popularity, and an empty history gets popularity alone. With `contents_ND`, the items' embeddings,
+    `content` times their cosine is added, for the CONTENT_NEIGHBOURS likest of each item.
 
     Raises ValueError on settings that are out of range.
     """
@@ -34,6 +36,8 @@ class ItemKnn:
         neighbours: int = 200,
         shrinkage: float = 20.0,
         decay: float = 0.6,
+        contents_ND: NDArray[np.floating] | None = None,
+        content: float = 0.03,
     ) -> None:
         if neighbours < 1 or shrinkage < 0:
             raise ValueError(
@@ -41,6 +45,8 @@ class ItemKnn:
             )
         self._decay = decay
         self._likeness_NN = likest_items(train, n_items, neighbours, shrinkage)
+        if contents_ND is not None:
+            self._likeness_NN += content * alike_in_content(contents_ND, CONTENT_NEIGHBOURS)
         counts_N = np.bincount(train.items, minlength=n_items)
         self._popularity_N = (counts_N * (LEAST / max(1, counts_N.max()))).astype(np.float32)
 

@@ -8,27 +8,30 @@ from rqrec.baselines.item_knn import ItemKnn
 from rqrec.baselines.popularity import Popularity
 from rqrec.data.sequences import Sequences
 
-BASELINES = ("popularity", "item_knn", "content_knn")
+BASELINES = ("popularity", "item_knn", "content_knn", "hybrid_knn")
 Baseline = Popularity | ItemKnn | ContentKnn
 
 
 def baseline_named(
     name: str, train: Sequences, n_items: int, vectors_ND: NDArray[np.floating] | None = None
 ) -> Baseline:
-    """The baseline of that name, fitted to training sequences; `vectors_ND` are the items' embeddings.
+    """The baseline of that name, fitted to training sequences; `vectors_ND` are the embeddings of content.
 
-    Raises ValueError with the names that exist, and where "content_knn" has no embeddings of these items.
+    "hybrid_knn" is "item_knn" with contents: what a model's memory of neighbours holds. Raises ValueError with the
+    names that exist, and where "content_knn" or "hybrid_knn" has no embeddings of these items.
     """
     if name == "popularity":
         return Popularity(train, n_items)
     if name == "item_knn":
         return ItemKnn(train, n_items)
-    if name != "content_knn":
+    if name not in BASELINES:
         raise ValueError(f"There is no baseline {name!r}; allowed are {', '.join(BASELINES)}.")
     if vectors_ND is None:
-        raise ValueError("content_knn compares items by their embeddings: give --embeddings.")
+        raise ValueError(f"{name} compares items by their embeddings: give --embeddings.")
     if len(vectors_ND) != n_items:
         raise ValueError(
             f"There are {len(vectors_ND)} embeddings but {n_items} items: they don't belong together."
         )
+    if name == "hybrid_knn":
+        return ItemKnn(train, n_items, contents_ND=vectors_ND)
     return ContentKnn(vectors_ND)

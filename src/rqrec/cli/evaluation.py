@@ -15,10 +15,12 @@ def evaluate(
         Path | None, typer.Option(help="Folder of a retrieval or SASRec model, or of its run.")
     ] = None,
     baseline: Annotated[
-        str | None, typer.Option(help="Instead of a model: popularity, item_knn or content_knn.")
+        str | None, typer.Option(help="Instead of a model: popularity, item_knn, content_knn or hybrid_knn.")
     ] = None,
     dataset: Annotated[Path | None, typer.Option(help="By default the one in the model's run.")] = None,
-    embeddings: Annotated[Path | None, typer.Option(help="Of the items; content_knn needs them.")] = None,
+    embeddings: Annotated[
+        Path | None, typer.Option(help="Of the items; content_knn and hybrid_knn need them.")
+    ] = None,
     split: Annotated[str, typer.Option(help="test or validation.")] = "test",
     protocol: Annotated[
         str | None,
@@ -53,7 +55,7 @@ def evaluate(
         raise typer.BadParameter("Give either --artifact or --baseline.")
     if artifact is not None:
         if embeddings is not None:
-            raise typer.BadParameter("--embeddings goes with --baseline content_knn.")
+            raise typer.BadParameter("--embeddings goes with --baseline content_knn or hybrid_knn.")
         facts = evaluate_artifact(
             artifact, dataset, beam_width=beam_width, memory=not without_memory, **common
         )

@@ -13,8 +13,9 @@ from rqrec.baselines.named import baseline_named
 from rqrec.comparison.places import place_of
 from rqrec.comparison.sizes import Spent, step_flops, steps_within
 from rqrec.data.dataset import Dataset
-from rqrec.data.embeddings import embeddings_hash, read_embeddings
+from rqrec.data.embeddings import embeddings_hash
 from rqrec.data.splits import Cases, Split, leave_one_out
+from rqrec.data.text import content_vectors
 from rqrec.evaluation.evaluate import ItemRecommender, evaluate
 from rqrec.retrieval.architectures import build_model, name_of
 from rqrec.retrieval.checkpoint import read_checkpoint
@@ -173,7 +174,7 @@ class BaselineRun:
 
     def work(self) -> None:
         """Fit and test."""
-        dataset, vectors_ND = Dataset.read(self.dataset), read_embeddings(self.embeddings).vectors
+        dataset, vectors_ND = Dataset.read(self.dataset), content_vectors(self.embeddings)
         split = leave_one_out(dataset.sequences)
         recommender = baseline_named(self.name, split.train, len(dataset.catalog), vectors_ND)
         validation = evaluate(recommender, split.validation).metrics

@@ -16,6 +16,7 @@ from rqrec.data.sequences import Sequences
 REACH = 10  # places apart at which two items of a sequence still go together
 FADING = 0.9  # how much a pair counts beside one that is a place nearer
 BACKWARD = 0.3  # how much one counts that was taken in the other order
+CONTENT_NEIGHBOURS = 20  # of an item, by what it is
 PLACES = 1 << 18  # of items whose neighbours are found at once
 ROWS = 1024  # items whose likeness to all others is worked out at once
 

@@ -99,9 +99,9 @@ def embed_catalog(
 def content_vectors(folder: Path) -> NDArray[np.floating]:
     """The vectors of content alone, memory-mapped: without those of who took what, where some were appended."""
     vectors = read_embeddings(folder).vectors
-    if not (Path(folder) / MANIFEST).is_file():
+    if (Path(folder) / EMBEDDINGS_FILE).is_file() and not (Path(folder) / MANIFEST).is_file():
         return vectors  # of one's own
-    joined = read_manifest(folder, "embeddings").settings.get("collaborative")
+    joined = read_manifest(find(folder, "embeddings"), "embeddings").settings.get("collaborative")
     return vectors[:, : vectors.shape[1] - joined["width"]] if joined else vectors
 
 

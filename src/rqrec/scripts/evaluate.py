@@ -12,8 +12,9 @@ from rqrec.artifact import MANIFEST, check_made_from, find, read_manifest
 from rqrec.baselines.named import baseline_named
 from rqrec.baselines.sasrec import read_sasrec
 from rqrec.data.dataset import Dataset
-from rqrec.data.embeddings import embeddings_hash, read_embeddings
+from rqrec.data.embeddings import embeddings_hash
 from rqrec.data.splits import split_named
+from rqrec.data.text import content_vectors
 from rqrec.evaluation.evaluate import ItemRecommender
 from rqrec.evaluation.measure import measure
 from rqrec.evaluation.written import Protocol, write_evaluation
@@ -99,7 +100,7 @@ def evaluate_baseline(
     made_from = {"dataset": read_manifest(dataset, "dataset").hash}
     vectors = None
     if embeddings is not None:
-        vectors = read_embeddings(embeddings).vectors
+        vectors = content_vectors(embeddings)
         made_from["embeddings"] = embeddings_hash(embeddings)
     baseline = baseline_named(name, split_named(protocol)(data.sequences).train, len(data.catalog), vectors)
     selected = "A baseline with its default settings."

@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from rqrec.data.neighbours import alike_in_content, likest_items
+from rqrec.data.neighbours import CONTENT_NEIGHBOURS, alike_in_content, likest_items
 from rqrec.data.splits import Cases, Split
 from rqrec.progress import say, track
 from rqrec.retrieval.memory import NeighbourMemory, Remembered
@@ -21,7 +21,6 @@ SHARES = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
 SHARPNESSES = (1.0, 2.0, 3.0, 4.0)
 CONTENTS = (0.0, 0.01, 0.02, 0.03, 0.05, 0.1, 0.2)
 NEIGHBOURS, SHRINKAGE = 50, 20.0  # by who took what
-CONTENT_NEIGHBOURS = 20
 MOST_CONTENTS = 200_000  # items that are compared with each other; the work grows with the square
 BATCH = 128
 CUT = 10  # places of a list that count
