@@ -15,7 +15,7 @@ from rqrec.artifact import read_manifest
 from rqrec.baselines.item_knn import ItemKnn
 from rqrec.data.dataset import Dataset
 from rqrec.data.ids import PADDING
-from rqrec.data.neighbours import likest_items
+from rqrec.data.neighbours import CONTENT_NEIGHBOURS, alike_in_content, likest_items
 from rqrec.data.sequences import Histories
 from rqrec.data.splits import leave_one_out
 from rqrec.evaluation.evaluate import evaluate
@@ -33,7 +33,7 @@ from tests.retrieval.test_beam_search import (
     random_histories,
     random_model,
 )
-from tests.tiny import FAMILIES, N_ITEMS, SIZE, tiny_dataset
+from tests.tiny import FAMILIES, N_ITEMS, SIZE, tiny_dataset, tiny_vectors
 
 SIZES = (3, 4, 5)
 architectures = pytest.mark.parametrize("name", ARCHITECTURES)
@@ -138,11 +138,16 @@ def test_a_batch_gives_each_user_what_the_user_gets_alone(name: str) -> None:
     assert_each_gets_what_it_gets_alone(both, lookup, trie, random_histories(3, 50, 7, 9))
 
 
-def test_it_recalls_what_item_neighbours_score() -> None:
+@pytest.mark.parametrize("contents", [None, tiny_vectors()], ids=["order", "order and contents"])
+def test_it_recalls_what_item_neighbours_score(contents: np.ndarray | None) -> None:
     split = leave_one_out(tiny_dataset().sequences)
-    memory = NeighbourMemory.of(likest_items(split.train, N_ITEMS, N_ITEMS, 20.0)).using(sharpness=1.0)
+    likeness = likest_items(split.train, N_ITEMS, N_ITEMS, 20.0)
+    if contents is not None:
+        likeness = likeness + 0.03 * alike_in_content(contents, CONTENT_NEIGHBOURS)
+    memory = NeighbourMemory.of(likeness).using(sharpness=1.0)
     histories = split.validation.histories(np.arange(30))
-    baseline = ItemKnn(split.train, N_ITEMS, neighbours=N_ITEMS, decay=memory.settings.decay)
+    decay = memory.settings.decay
+    baseline = ItemKnn(split.train, N_ITEMS, neighbours=N_ITEMS, decay=decay, contents_ND=contents)
     remembered = memory.recall(torch.from_numpy(histories.items_BT))
     best = baseline.recommend(histories, 3)
     for row in range(30):
