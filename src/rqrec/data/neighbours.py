@@ -3,7 +3,8 @@
 Shapes: U users, N items, D width of a vector, P places in sequences, R rows of a block, M neighbours of an item.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -12,6 +13,9 @@ from scipy.sparse import csr_array, vstack
 from torch.nn import functional
 
 from rqrec.data.sequences import Sequences
+from rqrec.progress import track
+
+T = TypeVar("T")
 
 REACH = 10  # places apart at which two items of a sequence still go together
 FADING = 0.9  # how much a pair counts beside one that is a place nearer
@@ -36,7 +40,7 @@ def likest_items(train: Sequences, n_items: int, neighbours: int, shrinkage: flo
     user_P = np.repeat(np.arange(len(train)), train.lengths)
     begin_P, end_P = train.offsets[user_P], train.offsets[user_P + 1]
     blocks = []
-    for start, stop in _blocks(counts_N):
+    for start, stop in _tracked([*_blocks(counts_N)], "Finding which items go together"):
         places_P = by_item_P[first_N[start] : first_N[stop - 1] + counts_N[stop - 1]]
         ones, others, weights = [], [], []
         for gap in range(1, REACH + 1):
@@ -67,7 +71,7 @@ def alike_in_content(vectors_ND: NDArray[np.floating], neighbours: int) -> csr_a
     unit_ND, n_items = functional.normalize(vectors, dim=1), len(vectors)
     kept = min(neighbours, n_items - 1)
     items, likeness = [], []
-    for start in range(0, n_items, ROWS):
+    for start in _tracked(range(0, n_items, ROWS), "Finding which items are alike"):
         cosine_RN = unit_ND[start : start + ROWS] @ unit_ND.T
         cosine_RN.diagonal(start).fill_(-torch.inf)  # an item is no neighbour of its own
         best = cosine_RN.topk(kept, dim=1)
@@ -77,6 +81,10 @@ def alike_in_content(vectors_ND: NDArray[np.floating], neighbours: int) -> csr_a
     return csr_array(
         (torch.cat(likeness).flatten().numpy(), torch.cat(items).flatten().numpy(), starts), (n_items,) * 2
     )
+
+
+def _tracked(parts: Sequence[T], description: str) -> Iterable[T]:
+    return track(parts, description) if len(parts) > 1 else parts
 
 
 def _blocks(counts_N: NDArray[np.integer]) -> Iterator[tuple[int, int]]:
