@@ -7,7 +7,7 @@ choice was made, on the validation split of Amazon Beauty; none depends on the d
 
 import statistics
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -63,8 +63,9 @@ TRAINING_SHARE = 0.7  # of the budget; the rest is for the other stages
 class Reproduction:
     """The stages in the folder `output`, with one training for each seed 0, 1, ..., `seeds` - 1.
 
-    `raw` is the folder of the raw files, or one's own files. `max_minutes` is meant for all of it: training
-    gets seven tenths, evenly among the seeds, and ends then, its schedule fitted.
+    `raw` is the folder of the raw files, or one's own files; `tie_break` is that of `rqrec.data.prepare.Settings`.
+    `max_minutes` is meant for all of it: training gets seven tenths, evenly among the seeds, and ends then, its
+    schedule fitted.
     """
 
     def __init__(
@@ -76,22 +77,23 @@ class Reproduction:
         seeds: int = 1,
         max_minutes: float = 30.0,
         encoder: str = ENCODER,
+        tie_break: str = "keep",
     ) -> None:
         if source not in SOURCES:
             raise ValueError(f"There is no recipe for {source!r}; allowed are {', '.join(SOURCES)}.")
         if seeds < 1 or not max_minutes > 0:
             raise ValueError(f"seeds is {seeds} and max_minutes {max_minutes}: both must be above 0.")
         self.source, self.raw, self.encoder = source, raw, encoder
+        self.settings = replace(SOURCES[source], tie_break=tie_break)
         self.seeds, self.max_minutes = seeds, max_minutes
         self.stages = Stages(output)
         self.output = self.stages.output
 
     def run(self) -> dict[str, Any]:
         """Make or find every stage; returns the figures, which `reproduction.json` holds too."""
-        settings = SOURCES[self.source]
         vectors = self.raw.embeddings if isinstance(self.raw, CustomFiles) else None
         # The two stages that read raw files know by themselves whether they are up to date.
-        self.stages.update("dataset", lambda folder: prepare(settings, self.raw, folder))
+        self.stages.update("dataset", lambda folder: prepare(self.settings, self.raw, folder))
         n_items = len(Dataset.read(self.output / "dataset").catalog)
         at_most = max(2, n_items // ITEMS_PER_CODE)
         collaborative = Collaborative(width=min(COLLABORATIVE_WIDTH, at_most))
@@ -116,6 +118,7 @@ class Reproduction:
         runs = [self._train_and_judge(seed) for seed in range(self.seeds)]
         facts = {
             "source": self.source,
+            "tie_break": self.settings.tie_break,
             "seeds": runs,
             **{figures: _over_seeds([run[figures] for run in runs]) for figures in FIGURES},
             "parameters": runs[0]["parameters"],

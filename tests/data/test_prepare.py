@@ -2,11 +2,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import polars as pl
 import pytest
 
 from rqrec.artifact import read_manifest
 from rqrec.data import prepare as module
+from rqrec.data.dataset import Dataset
 from rqrec.data.prepare import Settings, load, prepare
 
 SETTINGS = Settings("movielens", "latest-small")
@@ -87,9 +89,33 @@ def test_ties_by_hash_are_random_and_the_same_in_every_run(tmp_path: Path) -> No
     assert {tuple(sorted(order)) for order in orders} == {(0, 1, 2, 3)}
 
 
-def test_ties_cannot_be_broken_where_no_time_is_kept(shared_data: Path) -> None:
+def test_ties_cannot_be_broken_where_no_time_is_kept(tmp_path: Path) -> None:
+    write_log(tmp_path, "1a 1b 1c")  # at the times 0, 1, 2
     with pytest.raises(ValueError, match="keep no time"):
-        load(Settings("amazon", "beauty", tie_break="hash"), shared_data / "amazon" / "raw" / "beauty")
+        load(Settings("custom", tie_break="hash"), tmp_path)
+
+
+def test_what_may_be_a_tie_in_p5s_order_is_shuffled(shared_data: Path) -> None:
+    raw = shared_data / "amazon" / "raw" / "beauty"
+    kept, hashed, again = (
+        load(Settings("amazon", "beauty", tie_break=tie_break), raw) for tie_break in ("keep", "hash", "hash")
+    )
+    assert hashed.sequences.in_order_only
+    assert hashed.sequences.items.tolist() == again.sequences.items.tolist()
+    ids = np.array(kept.catalog.id_map.all)
+
+    def ascending(dataset: Dataset) -> float:
+        item_ids, inner = ids[dataset.sequences.items], np.ones(len(dataset.sequences.items), dtype=bool)
+        inner[dataset.sequences.offsets[:-1]] = False
+        return (item_ids[1:] > item_ids[:-1])[inner[1:]].mean()
+
+    assert ascending(kept) > 0.65  # in half of all pairs, were there no order of ids within a day
+    assert 0.45 < ascending(hashed) < 0.5
+    for user in range(50):
+        before, after = (ids[dataset.sequences.of_user(user)] for dataset in (kept, hashed))
+        runs = np.split(np.arange(len(before)), np.flatnonzero(before[1:] <= before[:-1]) + 1)
+        for run in runs:
+            assert sorted(before[run]) == sorted(after[run])
 
 
 def write_log(folder: Path, pairs: str, *, tied: bool = False) -> None:

@@ -27,6 +27,7 @@ def reproduce(
     encoder: Annotated[
         str | None, typer.Option(help="A sentence-transformers model, by name or folder.")
     ] = None,
+    tie_break: Annotated[str, typer.Option(help="Order at equal times: keep or hash.")] = "keep",
     as_json: AsJson = False,
 ) -> None:
     """The recipe of the result table on any log: items' vectors, semantic IDs, model, test figures."""
@@ -45,6 +46,7 @@ def reproduce(
         seeds=seeds,
         max_minutes=max_minutes,
         encoder=encoder or ENCODER,
+        tie_break=tie_break,
     )
     facts = reproduction.run()
     lines = [" " * 27 + "  ".join(f"{name:>9}" for name in METRICS)]

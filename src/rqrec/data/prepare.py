@@ -12,7 +12,7 @@ from rqrec.data.catalog import Catalog
 from rqrec.data.dataset import Dataset
 from rqrec.data.filters import k_core
 from rqrec.data.interactions import TIE_BREAKS, Interactions
-from rqrec.data.sources.amazon import SPLITS, find_amazon, load_amazon
+from rqrec.data.sources.amazon import SPLITS, find_amazon, load_amazon, possible_ties
 from rqrec.data.sources.amazon import TEMPLATE as AMAZON_TEMPLATE
 from rqrec.data.sources.custom import CustomFiles, load_custom
 from rqrec.data.sources.movielens import TEMPLATE as MOVIELENS_TEMPLATE
@@ -31,7 +31,8 @@ class Settings:
     variant: "beauty", "sports", "toys"; "100k", "1m", "32m", "latest-small"; nothing for one's own data.
     template: how an item's text is made of its fields (see `rqrec.data.templates`); None: the source's own.
     tie_break: the order of a user's interactions at one time, "keep" (as in the file) or "hash" (at random,
-        the same in every run).
+        the same in every run). P5's files of Amazon keep no time, but show where ties may be (see
+        `rqrec.data.sources.amazon.possible_ties`).
     user_core, item_core: interactions that every user and every item has at least; what has fewer is taken
         out, again and again until all have enough.
     max_history: only a user's last so many interactions are kept; None: all.
@@ -81,10 +82,12 @@ def load(settings: Settings, raw: Path | CustomFiles) -> Dataset:
         catalog = catalog.of_items(interactions.log["item_id"].unique())
     sequences = interactions.sequences(catalog.id_map, tie_break=settings.tie_break)
     if settings.tie_break == "hash" and sequences.in_order_only:
-        raise ValueError(
-            "tie_break is 'hash', but the raw files keep no time, only an order, so no ties are known. Use "
-            "'keep', or prepare from files that keep the time (for Amazon, the official reviews)."
-        )
+        if settings.source != "amazon":
+            raise ValueError(
+                "tie_break is 'hash', but the raw files keep no time, only an order, so no ties are known. Use "
+                "'keep', or prepare from files that keep the time."
+            )
+        sequences = possible_ties(interactions).sequences(catalog.id_map, tie_break="hash").in_order()
     if settings.max_history is not None:
         sequences = sequences.last(settings.max_history)
     return Dataset(catalog, sequences)

@@ -4,7 +4,7 @@ Shapes: U users, M interactions, B batch, T items in a history (padded on the ri
 """
 
 from collections.abc import Sequence, Sized
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -53,13 +53,17 @@ class Sequences:
     @property
     def in_order_only(self) -> bool:
         """Whether the timestamps are only positions in each user's sequence: the source kept no time."""
-        positions = np.arange(len(self.items)) - np.repeat(self.offsets[:-1], self.lengths)
-        return bool((self.timestamps == positions).all())
+        return bool((self.timestamps == self.in_order().timestamps).all())
 
     @property
     def times(self) -> NDArray[np.int64] | None:
         """The timestamps (unix seconds), or None where the source kept no time."""
         return None if self.in_order_only else self.timestamps
+
+    def in_order(self) -> "Sequences":
+        """The same sequences without times: timestamps are positions."""
+        positions = np.arange(len(self.items)) - np.repeat(self.offsets[:-1], self.lengths)
+        return replace(self, timestamps=positions)
 
     def last(self, count: int) -> "Sequences":
         """Each user's last `count` interactions."""

@@ -157,6 +157,20 @@ def load_amazon(split: str, raw_folder: Path, template: str = TEMPLATE) -> tuple
     return catalog, interactions
 
 
+def possible_ties(interactions: Interactions) -> Interactions:
+    """The log of an order alone, with one time for all interactions that may have been on one day.
+
+    The reviews' times are days, and those of one day stand in the order of their item ids, as the official files
+    do: a model can learn that order, which tells nothing of people. So the reviews of a day lie within a run of
+    ascending ids, and a run is taken for one day. Some runs are longer than their days, so that what is left of
+    the order is less than what is true of it: a figure on it is a lower bound.
+    """
+    same_user = pl.col("user_id") == pl.col("user_id").shift(1)
+    goes_on = same_user & (pl.col("item_id") > pl.col("item_id").shift(1))
+    run = (~goes_on.fill_null(value=False)).cum_sum().cast(pl.Int64)
+    return Interactions(interactions.log.with_columns(timestamp=run))
+
+
 def read_amazon(files: Files, template: str = TEMPLATE) -> tuple[Catalog, Interactions]:
     """Read the raw files in either layout; both give the same items and sequences."""
     if isinstance(files, P5Files):
