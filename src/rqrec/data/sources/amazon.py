@@ -162,8 +162,8 @@ def possible_ties(interactions: Interactions) -> Interactions:
 
     The reviews' times are days, and those of one day stand in the order of their item ids, as the official files
     do: a model can learn that order, which tells nothing of people. So the reviews of a day lie within a run of
-    ascending ids, and a run is taken for one day. Some runs are longer than their days, so that what is left of
-    the order is less than what is true of it: a figure on it is a lower bound.
+    ascending ids, and a run is taken for one day. Some runs are longer than their days, so that less is
+    left of the order than is true of it.
     """
     same_user = pl.col("user_id") == pl.col("user_id").shift(1)
     goes_on = same_user & (pl.col("item_id") > pl.col("item_id").shift(1))
