@@ -65,6 +65,7 @@ def test_what_is_there_is_found_again(world: Path, finished: tuple[Path, dict[st
         (["amazon-beauty", "--interactions", "log.parquet"], "go with custom"),
         (["custom", "--interactions", "log.parquet", "--max-minutes", "0"], "max_minutes 0.0"),
         (["custom", "--interactions", "no/log.parquet"], "no/log.parquet"),
+        (["amazon-beauty", "--tie-break", "random"], "tie_break is 'random'"),
     ],
 )
 def test_bad_input_gets_a_sentence(arguments: list[str], words: str, tmp_path: Path) -> None:

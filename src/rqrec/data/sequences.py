@@ -53,7 +53,7 @@ class Sequences:
     @property
     def in_order_only(self) -> bool:
         """Whether the timestamps are only positions in each user's sequence: the source kept no time."""
-        return bool((self.timestamps == self.in_order().timestamps).all())
+        return bool((self.timestamps == self._positions).all())
 
     @property
     def times(self) -> NDArray[np.int64] | None:
@@ -62,14 +62,17 @@ class Sequences:
 
     def in_order(self) -> "Sequences":
         """The same sequences without times: timestamps are positions."""
-        positions = np.arange(len(self.items)) - np.repeat(self.offsets[:-1], self.lengths)
-        return replace(self, timestamps=positions)
+        return replace(self, timestamps=self._positions)
+
+    @property
+    def _positions(self) -> NDArray[np.int64]:
+        return np.arange(len(self.items)) - np.repeat(self.offsets[:-1], self.lengths)
 
     def last(self, count: int) -> "Sequences":
         """Each user's last `count` interactions."""
         kept = np.minimum(self.lengths, count)
         dropped = np.repeat(self.lengths - kept, self.lengths)
-        keep = np.arange(len(self.items)) - np.repeat(self.offsets[:-1], self.lengths) >= dropped
+        keep = self._positions >= dropped
         offsets = np.concatenate([[0], np.cumsum(kept)]).astype(np.int64)
         # Positions count from the first interaction that is kept.
         timestamps = self.timestamps - dropped if self.in_order_only else self.timestamps

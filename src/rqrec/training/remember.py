@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from rqrec.data.neighbours import CONTENT_NEIGHBOURS, alike_in_content, likest_items
+from rqrec.data.sequences import Histories
 from rqrec.data.splits import Cases, Split
 from rqrec.progress import say, track
 from rqrec.retrieval.memory import NeighbourMemory, Remembered
@@ -34,7 +35,7 @@ def memory_for(
     contents_ND: NDArray[np.floating] | None = None,
     validation_users: int | None = None,
 ) -> NeighbourMemory:
-    """The memory of the training split that gives the best validation NDCG@10.
+    """The memory that gives the best validation NDCG@10, of the training split: nothing later ever counts.
 
     First the weight of the contents' likeness is chosen, for the memory alone, then the mixture's share and
     sharpness. One beam search for each validation case (every n-th of them, `validation_users` at most) serves
@@ -49,7 +50,7 @@ def memory_for(
         histories, targets_B = cases.histories(part), _targets(cases, part, retriever)
         beam = retriever.recommend(histories, retriever.beam_width)
         generated = Remembered(beam.items, beam.scores.exp())  # what is no item has a score of minus infinity
-        remembered = _recall(memory, cases, part, retriever)
+        remembered = _recall(memory, histories, retriever)
         both = _Common.of(generated.items_BR, remembered.items_BR)
         for place, (share, sharpness) in enumerate(choices):
             probabilities_BR = memory.using(sharpness=sharpness).probabilities(remembered)
@@ -78,7 +79,7 @@ def _neighbours(
         memory = NeighbourMemory.of(likeness_NN + weight * content_NN) if weight else plain
         memory = memory.to(retriever.device).using(content=weight)
         gain = sum(
-            _gain(_recall(memory, cases, part, retriever), _targets(cases, part, retriever))
+            _gain(_recall(memory, cases.histories(part), retriever), _targets(cases, part, retriever))
             for part in cases.batches(BATCH)
         )
         if gain > most:
@@ -90,8 +91,8 @@ def _targets(cases: Cases, part: slice, retriever: Retriever) -> Tensor:
     return torch.from_numpy(cases.targets[part]).to(retriever.device)
 
 
-def _recall(memory: NeighbourMemory, cases: Cases, part: slice, retriever: Retriever) -> Remembered:
-    recent = cases.histories(part).last(retriever.model.max_items)
+def _recall(memory: NeighbourMemory, histories: Histories, retriever: Retriever) -> Remembered:
+    recent = histories.last(retriever.model.max_items)
     return memory.recall(torch.from_numpy(recent.items_BT).to(retriever.device))
 
 
