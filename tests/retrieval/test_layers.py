@@ -2,7 +2,7 @@
 
 import torch
 
-from rqrec.retrieval.kv_cache import KeysValues, beams_mask
+from rqrec.retrieval.kv_cache import beams_mask
 from rqrec.retrieval.layers import Attention, Dropout, RelativeBias, Transformer
 
 
@@ -20,17 +20,6 @@ def test_a_bias_depends_on_the_distance_alone() -> None:
     assert bias_HSS.shape == (3, 20, 20)
     assert torch.equal(bias_HSS[:, 2:12, 4:14], bias_HSS[:, 8:18, 10:20])
     assert not torch.equal(bias_HSS[:, 0, 3], bias_HSS[:, 3, 0])
-
-
-def test_the_last_place_of_short_sequences_is_that_of_a_causal_pass() -> None:
-    torch.manual_seed(0)
-    attention, first_B1D, x_BKlD = Attention(12, 3), torch.randn(4, 1, 12), torch.randn(4, 6, 3, 12)
-    _, first = attention.causal(first_B1D)
-    queries, keys, values = attention.project(x_BKlD)
-    found = attention.one(queries[:, :, -1], first, KeysValues(keys, values))
-    for beam in range(6):
-        whole, _ = attention.causal(torch.cat([first_B1D, x_BKlD[:, beam]], dim=1))
-        torch.testing.assert_close(found[:, beam], whole[:, -1])
 
 
 def test_one_place_of_a_causal_pass_is_that_place_of_the_whole() -> None:

@@ -13,7 +13,7 @@ from rqrec.data.sequences import Histories
 from rqrec.retrieval.architectures import ARCHITECTURES, AnyModel, architecture, build_model
 from rqrec.retrieval.beam_search import beam_search, score_items
 from rqrec.retrieval.decoder_only import DecoderOnly
-from rqrec.retrieval.hierarchical import Hierarchical, HierarchicalConfig
+from rqrec.retrieval.hierarchical import Hierarchical
 from rqrec.retrieval.model import Batch, CodeLookup, ModelConfig, TrainingLoss
 from rqrec.retrieval.side_information import user_number
 from rqrec.tokenizer.trie import Trie
@@ -285,9 +285,16 @@ def test_sizes_that_cannot_be_are_refused(change: dict, message: str) -> None:
         ModelConfig(**{"level_sizes": SIZES, **change})
 
 
-def test_the_heads_of_the_decoder_over_codes_divide_its_width() -> None:
-    with pytest.raises(ValueError, match="decoder_embed_dim 10 is not a multiple of attn_heads 4"):
-        HierarchicalConfig(SIZES, decoder_embed_dim=10, attn_embed_dim=16, attn_heads=4)
+def test_many_items_are_mapped_as_a_few_are() -> None:
+    """The hierarchical model works its map of items out for each item, or for each code where that is less."""
+    model = maker("hierarchical")().eval()
+    many = random_batch(n_batch=40, n_items=2)
+    assert many.codes_BTL[0].numel() < sum(SIZES) < many.codes_BTL.numel()
+    together = score_items(model, many, all_codes())
+    alone = [
+        score_items(model, row_of(many, row, n), all_codes()) for row, n in enumerate(many.lengths_B.tolist())
+    ]
+    torch.testing.assert_close(torch.cat(alone), together, atol=1e-5, rtol=0)
 
 
 @pytest.mark.parametrize("tied", [False, True])

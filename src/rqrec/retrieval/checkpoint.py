@@ -65,7 +65,10 @@ def read_checkpoint(folder: Path) -> Checkpoint:
     try:
         model.load_state_dict(safetensors.torch.load_file(folder / WEIGHTS_FILE))
     except (SafetensorError, RuntimeError) as error:
-        raise ValueError(f"{folder / WEIGHTS_FILE} does not fit {CONFIG_FILE} beside it: {error}") from error
+        raise ValueError(
+            f"{folder / WEIGHTS_FILE} does not fit {CONFIG_FILE} beside it, or is of another version of rqrec. Train "
+            f"it again, or use the version of its manifest. ({error})"
+        ) from error
     table, catalog = SemanticIdTable.read(folder), Catalog.read(folder)
     if table.item_ids != catalog.id_map:
         raise ValueError(f"{folder}: the semantic-ID table and the catalogue list different items.")

@@ -42,8 +42,8 @@ class Context(NamedTuple):
 class DecoderBlock(Block):
     """A pre-norm block of the decoder: attention to its own codes, to the memory, then feed-forward."""
 
-    def __init__(self, width: int, heads: int, feed_forward: int, dropout: float) -> None:
-        super().__init__(width, heads, feed_forward, dropout)
+    def __init__(self, width: int, heads: int, hidden: int, dropout: float) -> None:
+        super().__init__(width, heads, hidden, dropout)
         self.cross_norm = nn.LayerNorm(width)
         self.cross = CrossAttention(width, heads)
 

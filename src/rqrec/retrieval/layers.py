@@ -53,27 +53,6 @@ class Attention(nn.Module):
         q, k, v = (split_heads(part, self.heads) for part in self.project_in(x_BSD).chunk(3, dim=-1))
         return q, k, v
 
-    def project(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Queries, keys and values [..., D] of any inputs [..., D], the heads side by side."""
-        q, k, v = (part.contiguous() for part in self.project_in(x).chunk(3, dim=-1))
-        return q, k, v
-
-    def one(self, query_BKD: Tensor, first: KeysValues, own: KeysValues) -> Tensor:
-        """The last place's query of each of K short sequences [B, K, D], over that sequence.
-
-        Its first place is common to a row's K, with keys and values [B, H, 1, d]; those of the places after
-        it are [B, K, l, D]. For sequences in great number, where a call of the kernel for each would cost
-        more than the sums.
-        """
-        query = query_BKD.unflatten(-1, (self.heads, -1))  # [B, K, H, d]
-        keys, values = (part.unflatten(-1, (self.heads, -1)) for part in own)  # [B, K, l, H, d]
-        first_key, first_value = (part.transpose(1, 2) for part in first)  # [B, 1, H, d]
-        logits_first = (query * first_key).sum(-1)[:, :, None]
-        logits = torch.cat([logits_first, (query[:, :, None] * keys).sum(-1)], dim=2)
-        weights = (logits / query.shape[-1] ** 0.5).softmax(2).unsqueeze(-1)  # [B, K, 1 + l, H, 1]
-        out = torch.addcmul((weights[:, :, 1:] * values).sum(2), weights[:, :, 0], first_value)
-        return self.project_out(out.flatten(2))
-
     def causal(self, x_BSD: Tensor) -> tuple[Tensor, KeysValues]:
         """Each position attends to itself and those before it."""
         q, k, v = self._split(x_BSD)
@@ -183,17 +162,20 @@ class Dropout(nn.Module):
         return x * kept.mul_(65536 / (65536 - self.dropped))
 
 
+def feed_forward(width: int, hidden: int) -> nn.Sequential:
+    """Two linear layers with a GELU between them."""
+    return nn.Sequential(nn.Linear(width, hidden), nn.GELU(), nn.Linear(hidden, width))
+
+
 class Block(nn.Module):
     """A pre-norm transformer block: attention, then a feed-forward layer, each added to its input."""
 
-    def __init__(self, width: int, heads: int, feed_forward: int, dropout: float) -> None:
+    def __init__(self, width: int, heads: int, hidden: int, dropout: float) -> None:
         super().__init__()
         self.attention_norm = nn.LayerNorm(width)
         self.attention = Attention(width, heads)
         self.feed_forward_norm = nn.LayerNorm(width)
-        self.feed_forward = nn.Sequential(
-            nn.Linear(width, feed_forward), nn.GELU(), nn.Linear(feed_forward, width)
-        )
+        self.feed_forward = feed_forward(width, hidden)
         self.dropout = Dropout(dropout)
 
     def _finish(self, x_BSD: Tensor, attended_BSD: Tensor) -> Tensor:
@@ -204,14 +186,6 @@ class Block(nn.Module):
         """A causal pass over whole sequences."""
         attended, past = self.attention.causal(self.attention_norm(x_BSD))
         return self._finish(x_BSD, attended), past
-
-    def project(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Queries, keys and values of inputs [..., D] (see Attention.project)."""
-        return self.attention.project(self.attention_norm(x))
-
-    def one(self, x_BKD: Tensor, query_BKD: Tensor, first: KeysValues, own: KeysValues) -> Tensor:
-        """The last place of each of K short sequences (see Attention.one)."""
-        return self._finish(x_BKD, self.attention.one(query_BKD, first, own))
 
     def biased(self, x_BSD: Tensor, bias_BHSS: Tensor) -> Tensor:
         """A pass over whole sequences in which every position sees all (see Attention.biased)."""
@@ -236,7 +210,7 @@ def initialize(stack: nn.Module, layers: int) -> None:
     """
     for name, parameter in stack.named_parameters():
         if parameter.dim() == 2:
-            residual = name.endswith(("project_out.weight", "feed_forward.2.weight"))
+            residual = name.endswith(("project_out.weight", "2.weight"))  # 2: a feed-forward's second
             nn.init.normal_(parameter, std=0.02 / (2 * layers) ** 0.5 if residual else 0.02)
 
 
@@ -248,11 +222,6 @@ class Transformer(nn.Module):
         self.blocks = nn.ModuleList(Block(width, heads, 4 * width, dropout) for _ in range(layers))
         self.norm = nn.LayerNorm(width)
         initialize(self, layers)
-
-    @property
-    def first_block(self) -> Block:
-        """The first block, whose keys and values follow from the inputs alone."""
-        return cast(Block, self.blocks[0])
 
     def causal(self, x_BSD: Tensor) -> tuple[Tensor, tuple[KeysValues, ...]]:
         """Whole sequences; with the states come each block's keys and values."""
