@@ -1,6 +1,7 @@
 """How fast each retrieval model trains on this machine, and what share of the machine's matrix products that is.
 
     python benchmarks/training.py [--json] [--threads 1 2] [--widths 128 256] [--batches 128]
+    torchrun --nproc_per_node 2 benchmarks/training.py --threads 1    # one model, half of a batch to each process
 
 Synthetic sequences of Beauty's size (22,363 users, 12,101 items, 153,776 training interactions), windows of 20
 items and the one after them, semantic IDs of 3 x 256 codes and one that makes them unique. A row is the median of
@@ -16,10 +17,12 @@ from itertools import product
 from typing import NamedTuple
 
 import torch
+from torch.nn.parallel import DistributedDataParallel
 from torch.utils.flop_counter import FlopCounterMode
 
 from rqrec.retrieval.architectures import ARCHITECTURES, architecture
 from rqrec.retrieval.model import parameter_count
+from rqrec.training.processes import Processes
 from rqrec.training.profile import LEVEL_SIZES, TRAINING_ITEMS, WARM_UP, Workload, sizes_of
 
 CPU = torch.device("cpu")
@@ -29,6 +32,7 @@ MAX_ITEMS, LAYERS = 20, 2
 class Row(NamedTuple):
     """One measurement; shares are 0 to 1.
 
+    batch, targets_per_second, tokens_per_second, gflops, matmul_gflops: of all processes
     targets_per_second: items that are learnt to be predicted: every item of the causal models' windows, one a
     window of the encoder-decoder's
     tokens_per_second: codes of the windows
@@ -36,6 +40,7 @@ class Row(NamedTuple):
     """
 
     architecture: str
+    processes: int
     threads: int
     precision: str
     width: int
@@ -68,7 +73,12 @@ def measure(name: str, precision: str, width: int, batch_size: int, steps: int) 
     config = architecture(name).config(
         LEVEL_SIZES, max_items=MAX_ITEMS, attn_layers=LAYERS, **sizes_of(width)
     )
-    workload = Workload(config, batch_size, precision, CPU)
+    processes = Processes.join()
+    # Every process has sequences as long as the others', as those of one sorted batch are.
+    workload = Workload(config, batch_size // processes.count, precision, CPU)
+    parameters = parameter_count(workload.model)
+    if processes.count > 1:
+        workload.model = DistributedDataParallel(workload.model)
     for number in range(WARM_UP):
         with FlopCounterMode(display=False) as counter:
             batch = workload.step(number)
@@ -84,19 +94,21 @@ def measure(name: str, precision: str, width: int, batch_size: int, steps: int) 
         items.append(int(batch.lengths_B.sum()))
         rows.append(len(batch.lengths_B))
         operations.append(per_place * batch.codes_BTL.numel())
-    items_per_second = sum(items) / sum(seconds)
     targets = rows if name == "encoder_decoder" else items
     gflops = statistics.median(f / s for f, s in zip(operations, seconds, strict=True)) / 1e9
-    peak = matmul_gflops(precision)
+    processes.wait()  # so that all of them multiply at once
+    rates = (sum(items) / sum(seconds), sum(targets) / sum(seconds), gflops, matmul_gflops(precision))
+    items_per_second, targets_per_second, gflops, peak = processes.sums(rates)
     return Row(
         architecture=name,
+        processes=processes.count,
         threads=torch.get_num_threads(),
         precision=precision,
         width=config.attn_embed_dim,
         code_width=config.decoder_embed_dim,
         batch=batch_size,
-        parameters=parameter_count(workload.model),
-        targets_per_second=round(sum(targets) / sum(seconds)),
+        parameters=parameters,
+        targets_per_second=round(targets_per_second),
         tokens_per_second=round(items_per_second * len(LEVEL_SIZES)),
         epoch_seconds=round(TRAINING_ITEMS / items_per_second, 1),
         milliseconds_per_step=round(statistics.median(seconds) * 1000, 1),
@@ -127,14 +139,15 @@ def main() -> None:
     parser.add_argument("--precisions", nargs="+", default=["no", "bf16"], choices=["no", "bf16"])
     parser.add_argument("--steps", type=int, default=10, help="measured steps of each row")
     options = parser.parse_args()
-    if not options.json:
+    first, to_read = Processes.join().is_first, not options.json
+    if first and to_read:
         print(f"| {' | '.join(Row._fields)} |\n|{' --- |' * len(Row._fields)}")
     rows = []
     for row in measured(options):
         rows.append(row._asdict())
-        if not options.json:
+        if first and to_read:
             print(f"| {' | '.join(map(str, row))} |", flush=True)
-    if options.json:
+    if first and options.json:
         print(json.dumps({"items": TRAINING_ITEMS, "rows": rows}))
 
 

@@ -285,18 +285,6 @@ def test_sizes_that_cannot_be_are_refused(change: dict, message: str) -> None:
         ModelConfig(**{"level_sizes": SIZES, **change})
 
 
-def test_many_items_are_mapped_as_a_few_are() -> None:
-    """The hierarchical model works its map of items out for each item, or for each code where that is less."""
-    model = maker("hierarchical")().eval()
-    many = random_batch(n_batch=40, n_items=2)
-    assert many.codes_BTL[0].numel() < sum(SIZES) < many.codes_BTL.numel()
-    together = score_items(model, many, all_codes())
-    alone = [
-        score_items(model, row_of(many, row, n), all_codes()) for row, n in enumerate(many.lengths_B.tolist())
-    ]
-    torch.testing.assert_close(torch.cat(alone), together, atol=1e-5, rtol=0)
-
-
 @pytest.mark.parametrize("tied", [False, True])
 @pytest.mark.parametrize("name", ARCHITECTURES)
 def test_codes_that_are_tied_have_one_embedding_for_input_and_output(name: str, tied: bool) -> None:

@@ -6,7 +6,7 @@ that sum goes straight to a feed-forward layer, without attention to the sums be
 of the time (docs/experiments.md).
 
 Shapes: B batch, T items, M items that are targets, L levels, D width of the transformer over items, E that of the
-decoder over codes, K beams, l codes of a prefix, V codes, R rows of the embedding.
+decoder over codes, K beams, l codes of a prefix, V codes.
 """
 
 from dataclasses import dataclass
@@ -69,21 +69,9 @@ class Hierarchical(CodeOutput):
             nn.init.normal_(table.weight, std=0.02)
         self.side = SideInformation(config.user_buckets, config.time_gaps, width)
 
-    def _items(self, codes_BTL: Tensor) -> Tensor:
-        """Vectors [B, T, D] of items.
-
-        The map is linear, so that the share of each code can be worked out for each code asked for or once for each
-        code there is, whichever is less.
-        """
-        if codes_BTL.numel() < self.codes.table.num_embeddings:
-            return self.item(self.codes(codes_BTL).flatten(2))
-        weights_LDE = self.item.weight.unflatten(1, (len(self.level_sizes), -1)).transpose(0, 1)
-        shares_RD = torch.cat([self.codes.rows(level) @ w_DE.T for level, w_DE in enumerate(weights_LDE)])
-        return functional.embedding(codes_BTL + self.codes.offsets, shares_RD).sum(2) + self.item.bias
-
     def _sequence(self, batch: Batch, n_items: int) -> Tensor:
         """Inputs [B, T + 1, D] of the transformer over the first `n_items` items: BEGIN, items."""
-        items_BTD = self._items(batch.codes_BTL[:, :n_items])
+        items_BTD = self.item(self.codes(batch.codes_BTL[:, :n_items]).flatten(2))
         items_BTD = self.side.with_gaps(items_BTD[:, :, None], batch.times_BT)[:, :, 0]
         begin_B1D = self.side.with_user(self.begin.expand(len(items_BTD), 1, -1), batch.users_B)
         x_BTD = torch.cat([begin_B1D, items_BTD], dim=1)
