@@ -75,7 +75,8 @@ def measure(name: str, precision: str, width: int, batch_size: int, steps: int) 
     )
     processes = Processes.join()
     # Every process has sequences as long as the others', as those of one sorted batch are.
-    workload = Workload(config, batch_size // processes.count, precision, CPU)
+    share = batch_size // processes.count
+    workload = Workload(config, share, precision, CPU)
     parameters = parameter_count(workload.model)
     if processes.count > 1:
         workload.model = DistributedDataParallel(workload.model)
@@ -106,7 +107,7 @@ def measure(name: str, precision: str, width: int, batch_size: int, steps: int) 
         precision=precision,
         width=config.attn_embed_dim,
         code_width=config.decoder_embed_dim,
-        batch=batch_size,
+        batch=share * processes.count,
         parameters=parameters,
         targets_per_second=round(targets_per_second),
         tokens_per_second=round(items_per_second * len(LEVEL_SIZES)),
@@ -139,13 +140,14 @@ def main() -> None:
     parser.add_argument("--precisions", nargs="+", default=["no", "bf16"], choices=["no", "bf16"])
     parser.add_argument("--steps", type=int, default=10, help="measured steps of each row")
     options = parser.parse_args()
-    first, to_read = Processes.join().is_first, not options.json
-    if first and to_read:
+    first = Processes.join().is_first
+    to_read = first and not options.json
+    if to_read:
         print(f"| {' | '.join(Row._fields)} |\n|{' --- |' * len(Row._fields)}")
     rows = []
     for row in measured(options):
         rows.append(row._asdict())
-        if first and to_read:
+        if to_read:
             print(f"| {' | '.join(map(str, row))} |", flush=True)
     if first and options.json:
         print(json.dumps({"items": TRAINING_ITEMS, "rows": rows}))
