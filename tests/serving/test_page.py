@@ -159,6 +159,19 @@ def test_escape_closes_the_search_and_then_empties_it(visitor: Visitor) -> None:
     expect(page.get_by_text("No title has words that start with “zebra”.").first).to_be_visible()
 
 
+def test_words_typed_before_the_page_has_begun_are_searched_for(visitor: Visitor) -> None:
+    page = visitor.page()
+    held: list[Route] = []
+    page.route("**/v1/models", lambda route: held.append(route))
+    with page.expect_request("**/v1/models"):
+        visitor.go(page)
+    page.get_by_role("combobox", name="Add an item").press_sequentially("Title 1")
+    page.wait_for_timeout(500)  # longer than the search waits for another letter
+    held[0].continue_()
+    options(page).first.click()
+    expect(chips(page)).to_have_count(1)
+
+
 def test_typing_asks_once_and_not_for_every_letter(visitor: Visitor) -> None:
     page = visitor.open()
     asked = []
@@ -573,6 +586,7 @@ def test_a_service_that_wants_a_token_is_asked_with_it(browser: Browser, tiny_ru
         expect(page.get_by_role("alert")).to_contain_text("token")
         page.get_by_label("Token").fill("open-sesame")
         page.keyboard.press("Enter")
+        expect(page.get_by_role("alert")).to_have_count(0)  # the page has begun anew
         search_for(page, "title 1")
         options(page).first.click()
         expect(recommended(page)).to_have_count(10)

@@ -46,7 +46,6 @@ const recommendations = createRecommendations({
 });
 const tree = createTree({ openPrefix, setView: (view) => go({ view }), open, add });
 const item = createItem({ add, open, openPrefix: reveal, close: () => go({ item: null }) });
-createSearch({ pick: add, model: () => current.model });
 
 /** The ids of the history on display: a sample user's, or the picked ones. */
 function chosen() {
@@ -100,6 +99,7 @@ async function start() {
   });
   byId("k").addEventListener("change", ({ target }) => go({ k: Number(target.value) }));
   onState(show);
+  createSearch({ pick: add, model: () => current.model });
 }
 
 function fail(error) {

@@ -87,11 +87,13 @@ export function createSearch({ pick, model }) {
     else if (found.length) activate((active + step + found.length) % found.length);
   }
 
-  input.addEventListener("input", () => {
+  function typed() {
     clearTimeout(timer);
     if (input.value.trim() === "") close();
     else timer = setTimeout(ask, WAIT_MS);
-  });
+  }
+
+  input.addEventListener("input", typed);
   input.addEventListener("keydown", (event) => {
     if (event.isComposing) return;
     if (event.key === "ArrowDown" || event.key === "ArrowUp") move(event.key === "ArrowDown" ? 1 : -1);
@@ -103,4 +105,5 @@ export function createSearch({ pick, model }) {
     event.preventDefault();
   });
   input.addEventListener("blur", close);
+  typed(); // what was typed before the page was ready
 }
