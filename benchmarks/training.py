@@ -1,6 +1,6 @@
 """How fast each retrieval model trains on this machine, and what share of the machine's matrix products that is.
 
-    python benchmarks/training.py [--json] [--threads 1 2] [--widths 128 256] [--batches 128]
+    python benchmarks/training.py [--json] [--threads 1 2] [--widths 128 256/96] [--batches 128]
     torchrun --nproc_per_node 2 benchmarks/training.py --threads 1    # one model, half of a batch to each process
 
 Synthetic sequences of Beauty's size (22,363 users, 12,101 items, 153,776 training interactions), windows of 20
@@ -69,9 +69,9 @@ def matmul_gflops(precision: str, size: int = 1024) -> float:
     return 2 * size**3 / min(times) / 1e9
 
 
-def measure(name: str, precision: str, width: int, batch_size: int, steps: int) -> Row:
+def measure(name: str, precision: str, widths: tuple[int, ...], batch_size: int, steps: int) -> Row:
     config = architecture(name).config(
-        LEVEL_SIZES, max_items=MAX_ITEMS, attn_layers=LAYERS, **sizes_of(width)
+        LEVEL_SIZES, max_items=MAX_ITEMS, attn_layers=LAYERS, **sizes_of(*widths)
     )
     processes = Processes.join()
     # Every process has sequences as long as the others', as those of one sorted batch are.
@@ -124,8 +124,14 @@ def measured(options: argparse.Namespace) -> Iterator[Row]:
     for threads in options.threads:
         torch.set_num_threads(threads)
         settings = product(options.architectures, options.widths, options.batches, options.precisions)
-        for name, width, batch_size, precision in settings:
-            yield measure(name, precision, width, batch_size, options.steps)
+        for name, widths, batch_size, precision in settings:
+            yield measure(name, precision, widths, batch_size, options.steps)
+
+
+def as_widths(text: str) -> tuple[int, ...]:
+    """Widths from an argument such as 128 or 256/96."""
+    width, _, code_width = text.partition("/")
+    return (int(width), int(code_width)) if code_width else (int(width),)
 
 
 def main() -> None:
@@ -134,7 +140,11 @@ def main() -> None:
     parser.add_argument("--architectures", nargs="+", default=list(ARCHITECTURES), choices=ARCHITECTURES)
     parser.add_argument("--threads", type=int, nargs="+", default=[1, 2])
     parser.add_argument(
-        "--widths", type=int, nargs="+", default=[128, 0], help="0: an architecture's own sizes"
+        "--widths",
+        type=as_widths,
+        nargs="+",
+        default=[(128,), (0,)],
+        help="of the model, or of its items / of its codes; 0: an architecture's own",
     )
     parser.add_argument("--batches", type=int, nargs="+", default=[128])
     parser.add_argument("--precisions", nargs="+", default=["no", "bf16"], choices=["no", "bf16"])

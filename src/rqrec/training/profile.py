@@ -39,11 +39,15 @@ SOFTMAX = ("aten::log_softmax", "aten::nll_loss", "aten::nll_loss_nd")
 STAGES = ("data path", "forward", "backward", "clipping", "optimizer")
 
 
-def sizes_of(width: int) -> dict[str, Any]:
-    """Sizes of a model that is as wide everywhere, with heads of 32; none, for its own ones, where it is 0."""
+def sizes_of(width: int, code_width: int | None = None) -> dict[str, Any]:
+    """Sizes of a model as wide everywhere, or in its codes, with heads of 32; none, for its own, where it is 0."""
     if not width:
         return {}
-    return {"decoder_embed_dim": width, "attn_embed_dim": width, "attn_heads": max(1, width // 32)}
+    return {
+        "decoder_embed_dim": code_width or width,
+        "attn_embed_dim": width,
+        "attn_heads": max(1, width // 32),
+    }
 
 
 class Workload:
