@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 from rqrec import Recommender
 from rqrec.artifact import read_json, read_manifest
 from rqrec.cli import app
-from rqrec.reproduce import FIGURES, METRICS
+from rqrec.reproduce import FIGURES, METRICS, Reproduction
 from tests.scripts.world import write_world
 
 
@@ -55,6 +55,14 @@ def test_what_is_there_is_found_again(world: Path, finished: tuple[Path, dict[st
     assert json.loads(done.stdout)["seeds"] == facts["seeds"]
     assert "Training" not in done.stderr
     assert read_manifest(out / "semantic_ids").hash == before
+
+
+def test_training_gets_what_slow_embeddings_leave_of_the_budget(tmp_path: Path) -> None:
+    run = Reproduction("amazon-beauty", tmp_path, tmp_path / "out", seeds=2, max_minutes=10)
+    run.stages.seconds = {"dataset": 0.0, "rqkmeans": 0.0, "semantic_ids": 0.0, "embeddings": 120.0}
+    assert run.training_minutes() == pytest.approx(0.7 * 8 / 2)
+    run.stages.seconds["embeddings"] = 1200.0  # more than all of it
+    assert run.training_minutes() == pytest.approx(0.7 * 2 / 2)
 
 
 @pytest.mark.parametrize(

@@ -57,15 +57,19 @@ TARGETS_PER_BATCH = 1500  # items to predict; the number of sequences follows fr
 FEWEST_STEPS = 1500  # for a small log, whose epochs are short
 VALIDATIONS = 5
 VALIDATION_USERS = 8000  # who choose the best weights and the memory's share; the figures are of all users
-TRAINING_SHARE = 0.7  # of the budget; the rest is for the other stages
+TRAINING_SHARE = (
+    0.7  # of what the stages before training leave of the budget; the rest is for the evaluations
+)
+FEWEST_LEFT = 0.2  # of the budget, where long texts took most of it
+BEFORE_TRAINING = ("dataset", "embeddings", "rqkmeans", "semantic_ids")
 
 
 class Reproduction:
     """The stages in the folder `output`, with one training for each seed 0, 1, ..., `seeds` - 1.
 
     `raw` is the folder of the raw files, or one's own files; `tie_break` is that of `rqrec.data.prepare.Settings`.
-    `max_minutes` is meant for all of it: training gets seven tenths, evenly among the seeds, and ends then, its
-    schedule fitted.
+    `max_minutes` is meant for all of it: training gets seven tenths of what the stages before it leave, evenly
+    among the seeds, and ends then, its schedule fitted.
     """
 
     def __init__(
@@ -128,6 +132,12 @@ class Reproduction:
         write_json(self.output / RESULT_FILE, facts)
         return facts
 
+    def training_minutes(self) -> float:
+        """Of one seed, in minutes; the same whenever it is asked, since a stage's seconds are kept."""
+        before = sum(self.stages.seconds[name] for name in BEFORE_TRAINING) / 60
+        left = max(self.max_minutes - before, FEWEST_LEFT * self.max_minutes)
+        return round(TRAINING_SHARE * left / self.seeds, 3)
+
     def _tokenize(self, folder: Path) -> None:
         item_ids = Dataset.read(self.output / "dataset").catalog.id_map
         tokenize(self.output / "rqkmeans", self.output / "embeddings", item_ids, folder)
@@ -144,7 +154,7 @@ class Reproduction:
             learning_rate=2e-3,
             weight_decay=0.05,
             warmup=min(200, iterations // 10),
-            max_minutes=TRAINING_SHARE * self.max_minutes / self.seeds,
+            max_minutes=self.training_minutes(),
             eval_every=max(iterations // VALIDATIONS, 1),
             seed=seed,
         )
