@@ -187,6 +187,15 @@ def test_a_broken_artefact_is_refused_and_the_old_one_stays(served: Process, run
     assert served.ask("POST", "/admin/reload", **ADMIN)[0] == 200
 
 
+def test_a_connection_may_be_idle_for_longer_than_between_two_bursts(served: Process) -> None:
+    connection = served.connect()
+    assert ask(connection, "GET", "/v1/models")[0] == 200
+    kept = connection.sock
+    time.sleep(6)  # uvicorn would hang up after 5
+    assert ask(connection, "GET", "/v1/models")[0] == 200
+    assert connection.sock is kept
+
+
 def test_the_curl_examples_of_the_documentation_reach_what_they_name(served: Process) -> None:
     if shutil.which("curl") is None:
         pytest.skip("There is no curl.")

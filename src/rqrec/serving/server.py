@@ -22,6 +22,9 @@ from rqrec.serving.settings import Settings
 # Seconds. A search is over a thousand short operations, each of which takes the interpreter's lock again: at
 # Python's own 0.005 each may wait that long for a request that is being read.
 SWITCH_INTERVAL = 0.0002
+# Seconds that a connection may wait for its next request. Proxies keep theirs open for a minute; where the service
+# hangs up first, a request that is just then on its way is lost.
+KEEP_ALIVE = 75
 
 
 class Server(uvicorn.Server):
@@ -93,6 +96,7 @@ def serve(
         server_header=False,
         proxy_headers=bool(trusted_proxies),
         forwarded_allow_ips=trusted_proxies or None,
+        timeout_keep_alive=KEEP_ALIVE,
         timeout_graceful_shutdown=int(settings.timeout) + 1,
     )
     with listening:
