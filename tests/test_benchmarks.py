@@ -4,29 +4,23 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-ROOT = Path(__file__).resolve().parents[1]
+BENCHMARKS = Path(__file__).resolve().parents[1] / "benchmarks"
+
+
+def printed(name: str, options: str, *paths: str | Path, launcher: str = "") -> dict[str, Any]:
+    """The one JSON object that a benchmark prints."""
+    script = [sys.executable, *launcher.split(), str(BENCHMARKS / f"{name}.py"), "--json"]
+    command = [*script, *options.split(), *map(str, paths)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    return json.loads(done.stdout)
 
 
 def test_decoding_measures_each_architecture() -> None:
-    small = [
-        "--items",
-        "300",
-        "--beams",
-        "4",
-        "--threads",
-        "1",
-        "--batch",
-        "2",
-        "--seconds",
-        "0.01",
-        "--json",
-    ]
-    command = [sys.executable, str(ROOT / "benchmarks" / "decoding.py"), *small]
-    done = subprocess.run(command, capture_output=True, text=True, check=True)
-    rows = json.loads(done.stdout)["rows"]
+    rows = printed("decoding", "--items 300 --beams 4 --threads 1 --batch 2 --seconds 0.01")["rows"]
     names = ["decoder_only", "encoder_decoder", "hierarchical", "t5_generate"]
     assert [row["architecture"] for row in rows] == names
     for row in rows:
@@ -36,10 +30,7 @@ def test_decoding_measures_each_architecture() -> None:
 
 
 def test_scale_measures_and_plans(tmp_path: Path) -> None:
-    script = [sys.executable, str(ROOT / "benchmarks" / "scale.py"), "--json"]
-    small = ["--parts", "trie", "dedup", "--catalogs", "500", "--tuples", "500", "--seconds", "0.01"]
-    done = subprocess.run([*script, *small], capture_output=True, text=True, check=True)
-    measured = json.loads(done.stdout)["measured"]
+    measured = printed("scale", "--parts trie dedup --catalogs 500 --tuples 500 --seconds 0.01")["measured"]
     (trie,) = measured["trie"]
     assert (trie["items"], trie["codes_bytes_per_item"]) == (500, 32)
     assert 20 < trie["trie_bytes_per_item"] < 100
@@ -58,9 +49,7 @@ def test_scale_measures_and_plans(tmp_path: Path) -> None:
         },
     }
     (tmp_path / "scale.json").write_text(json.dumps({"measured": measured}))
-    sizes = ["--plan", str(tmp_path / "scale.json"), "--items", "36e6", "--users", "72e6"]
-    done = subprocess.run([*script, *sizes], capture_output=True, text=True, check=True)
-    plan = json.loads(done.stdout)["plan"]
+    plan = printed("scale", "--items 36e6 --users 72e6", "--plan", tmp_path / "scale.json")["plan"]
     assert plan["core_hours"]["texts"] == 200
     assert plan["core_hours"]["tokenizing"] == 10
     assert plan["core_hours"]["recommending, fast"] == 200
@@ -71,10 +60,7 @@ def test_scale_measures_and_plans(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_serving_loses_nothing_at_any_load() -> None:
-    small = ["--items", "300", "--connections", "4", "--seconds", "2", "--json"]
-    command = [sys.executable, str(ROOT / "benchmarks" / "serving.py"), *small]
-    done = subprocess.run(command, capture_output=True, text=True, check=True)
-    rows = json.loads(done.stdout)["rows"]
+    rows = printed("serving", "--items 300 --connections 4 --seconds 2")["rows"]
     assert [row["load"] for row in rows] == ["closed", "closed", "paced", "reloading", "overload"]
     for row in rows:
         assert row["requests_per_second"] > 0
@@ -83,11 +69,8 @@ def test_serving_loses_nothing_at_any_load() -> None:
 
 
 def test_quality_trains_each_model_for_its_minutes(tiny_run: Path, tmp_path: Path) -> None:
-    script = [sys.executable, str(ROOT / "benchmarks" / "quality.py"), "--run", str(tiny_run), "--json"]
-    small = ["--minutes", "0.02", "0.04", "--models", "hierarchical", "sasrec", "--batch", "16"]
-    figure = ["--figure", str(tmp_path / "quality.png")]
-    done = subprocess.run([*script, *small, *figure], capture_output=True, text=True, check=True)
-    rows = json.loads(done.stdout)["rows"]
+    small = "--minutes 0.02 0.04 --models hierarchical sasrec --batch 16"
+    rows = printed("quality", small, "--run", tiny_run, "--figure", tmp_path / "quality.png")["rows"]
     assert [(row["model"], row["minutes"]) for row in rows] == [
         ("hierarchical", 0.02),
         ("hierarchical", 0.04),
@@ -96,3 +79,20 @@ def test_quality_trains_each_model_for_its_minutes(tiny_run: Path, tmp_path: Pat
     ]
     assert all(row["steps"] >= 1 and 0 <= row["ndcg@10"] <= 1 for row in rows)
     assert (tmp_path / "quality.png").stat().st_size > 1000
+
+
+@pytest.mark.slow
+def test_training_has_a_row_a_setting() -> None:
+    rows = printed("training", "--threads 1 --widths 32 64/32 --batches 8 --steps 5 --precisions no")["rows"]
+    names = ("decoder_only", "encoder_decoder", "hierarchical")
+    sizes = [(row["architecture"], row["width"], row["code_width"]) for row in rows]
+    assert sizes == [(name, *widths) for name in names for widths in ((32, 32), (64, 32))]
+    assert all(row["targets_per_second"] > 0 and row["epoch_seconds"] > 0 for row in rows)
+    assert all(0 < row["share_of_matmul"] < 1 and 0 < row["data_share"] < 1 for row in rows)
+
+
+@pytest.mark.slow
+def test_training_in_two_processes_shares_a_batch_and_prints_once() -> None:
+    small = "--threads 1 --architectures hierarchical --widths 32 --batches 9 --steps 2 --precisions no"
+    (row,) = printed("training", small, launcher="-m torch.distributed.run --nproc_per_node 2")["rows"]
+    assert (row["processes"], row["batch"]) == (2, 8)

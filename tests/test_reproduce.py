@@ -63,6 +63,8 @@ def test_training_gets_what_slow_embeddings_leave_of_the_budget(tmp_path: Path) 
     assert run.training_minutes() == pytest.approx(0.7 * 8 / 2)
     run.stages.seconds["embeddings"] = 1200.0  # more than all of it
     assert run.training_minutes() == pytest.approx(0.7 * 2 / 2)
+    run.stages.seconds.clear()  # lost: killed before they were written
+    assert run.training_minutes() == pytest.approx(0.7 * 10 / 2)
 
 
 @pytest.mark.parametrize(

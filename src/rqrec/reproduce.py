@@ -57,9 +57,7 @@ TARGETS_PER_BATCH = 1500  # items to predict; the number of sequences follows fr
 FEWEST_STEPS = 1500  # for a small log, whose epochs are short
 VALIDATIONS = 5
 VALIDATION_USERS = 8000  # who choose the best weights and the memory's share; the figures are of all users
-TRAINING_SHARE = (
-    0.7  # of what the stages before training leave of the budget; the rest is for the evaluations
-)
+TRAINING_SHARE = 0.7  # of what the stages before it leave of the budget; the rest is for the evaluations
 FEWEST_LEFT = 0.2  # of the budget, where long texts took most of it
 BEFORE_TRAINING = ("dataset", "embeddings", "rqkmeans", "semantic_ids")
 
@@ -134,7 +132,8 @@ class Reproduction:
 
     def training_minutes(self) -> float:
         """Of one seed, in minutes; the same whenever it is asked, since a stage's seconds are kept."""
-        before = sum(self.stages.seconds[name] for name in BEFORE_TRAINING) / 60
+        # A run that was killed may have made a stage and not kept its seconds.
+        before = sum(self.stages.seconds.get(name, 0.0) for name in BEFORE_TRAINING) / 60
         left = max(self.max_minutes - before, FEWEST_LEFT * self.max_minutes)
         return round(TRAINING_SHARE * left / self.seeds, 3)
 

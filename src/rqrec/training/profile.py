@@ -40,7 +40,7 @@ STAGES = ("data path", "forward", "backward", "clipping", "optimizer")
 
 
 def sizes_of(width: int, code_width: int | None = None) -> dict[str, Any]:
-    """Sizes of a model as wide everywhere, or in its codes, with heads of 32; none, for its own, where it is 0."""
+    """Sizes of a model of this width, its codes too unless theirs is given, with heads of 32; 0: its own sizes."""
     if not width:
         return {}
     return {
