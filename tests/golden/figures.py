@@ -1,0 +1,166 @@
+"""The figures that a change of structure must not move: losses, files and ranks of the world of `tests/tiny.py`.
+
+Write them anew, after a change that is meant to move them, with `python -m tests.golden.figures`.
+"""
+
+import hashlib
+import json
+import platform
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from rqrec.baselines.named import BASELINES, baseline_named
+from rqrec.baselines.sasrec import SasRec, SasRecConfig
+from rqrec.data.dataset import Dataset
+from rqrec.data.splits import leave_one_out, temporal
+from rqrec.data.text import Collaborative, embed_catalog
+from rqrec.evaluation.evaluate import evaluate
+from rqrec.retrieval.architectures import ARCHITECTURES, build_model
+from rqrec.retrieval.checkpoint import read_checkpoint
+from rqrec.retrieval.retriever import Retriever
+from rqrec.scripts.fit_rqkmeans import fit_rqkmeans
+from rqrec.tokenizer.quantize import QuantizeMode
+from rqrec.tokenizer.rqvae import RqVae, RqVaeConfig
+from rqrec.tokenizer.semantic_ids import SemanticIdTable
+from rqrec.tokenizer.tokenize import tokenize
+from rqrec.training.decoder import DecoderTask, train_decoder
+from rqrec.training.loop import LoopSettings, fit
+from rqrec.training.rqvae import RqVaeTask
+from rqrec.training.sasrec import SasRecTask
+from tests.tiny import DIM, tiny_dataset, tiny_vectors, train_tiny, write_inputs
+
+FIGURES_FILE = Path(__file__).with_name("figures.json")
+STEPS = LoopSettings(20, learning_rate=2e-3, warmup=2, log_every=1, seed=3)
+SIZES: dict[str, Any] = {
+    "max_items": 5,
+    "decoder_embed_dim": 16,
+    "attn_embed_dim": 24,
+    "attn_heads": 2,
+    "attn_layers": 2,
+    "attn_dropout": 0.2,
+    "label_smoothing": 0.1,
+    "user_buckets": 10,
+    "time_gaps": 8,
+}
+
+
+def machine() -> str:
+    """Where sums of floats come out the same to the bit."""
+    cpu = f"{platform.machine()} {torch.backends.cpu.get_cpu_capability()}"
+    return f"{cpu} torch {torch.__version__} numpy {np.__version__}"
+
+
+def figures() -> dict[str, Any]:
+    """All figures, as JSON values; on one thread."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        with tempfile.TemporaryDirectory() as folder:
+            run, small = Path(folder) / "tiny", Path(folder) / "small"
+            train_tiny(run, iterations=60)
+            files = make_small_run(small)
+            return {
+                "losses": decoder_losses(run) | rqvae_losses() | sasrec_losses(),
+                "files": {f"tiny/{name}": hashed for name, hashed in files_of(run).items()}
+                | {f"small/{name}": hashed for name, hashed in files.items()},
+                "ranks": ranks(run, small),
+            }
+    finally:
+        torch.set_num_threads(threads)
+
+
+def losses_of(task: Any) -> list[float]:
+    """The loss of each of the first 20 steps."""
+    return [record["loss"] for record in fit(task, STEPS, "Training for golden figures").training]
+
+
+def decoder_losses(run: Path) -> dict[str, list[float]]:
+    split, table = leave_one_out(tiny_dataset().sequences), SemanticIdTable.read(run / "semantic_ids")
+    found = {}
+    for name, architecture in ARCHITECTURES.items():
+        torch.manual_seed(STEPS.seed)
+        model = build_model(architecture.config(table.level_sizes, **SIZES))
+        found[name] = losses_of(DecoderTask(model, table, split, 16, STEPS.seed))
+    return found
+
+
+def rqvae_losses() -> dict[str, list[float]]:
+    found = {}
+    for mode in QuantizeMode:
+        torch.manual_seed(STEPS.seed)
+        sizes: dict[str, Any] = {"embed_dim": 8, "hidden_dims": (16,), "codebook_size": 8, "n_layers": 2}
+        model = RqVae(RqVaeConfig(DIM, mode=mode, **sizes))
+        task = RqVaeTask(model, tiny_vectors(), STEPS.iterations, 16, STEPS.seed, reset_every=5)
+        task.start()
+        found[f"rqvae {mode.name}"] = losses_of(task)
+    return found
+
+
+def sasrec_losses() -> dict[str, list[float]]:
+    dataset = tiny_dataset()
+    torch.manual_seed(STEPS.seed)
+    model = SasRec(SasRecConfig(len(dataset.catalog), 5, 24, 2, 2, 0.2))
+    return {"sasrec": losses_of(SasRecTask(model, leave_one_out(dataset.sequences), 16, STEPS.seed))}
+
+
+def make_small_run(run: Path) -> dict[str, str]:
+    """Collaborative embeddings, balanced RQ-k-means, a hierarchical model with neighbours; hashes of the files."""
+    write_inputs(run)
+    np.save(run / "vectors.npy", tiny_vectors())
+    embed_catalog(
+        run / "dataset", run / "joined", collaborative=Collaborative(8), vectors=run / "vectors.npy"
+    )
+    fit_rqkmeans(run / "joined", run / "rqkmeans", codebook_size=8, n_layers=2, balance=1.5)
+    tokenize(
+        run / "rqkmeans",
+        run / "joined",
+        Dataset.read(run / "dataset").catalog.id_map,
+        run / "semantic_ids",
+    )
+    sizes = SIZES | {"user_buckets": 0, "time_gaps": 0}
+    train_decoder(
+        run / "dataset",
+        run / "semantic_ids",
+        run / "retrieval",
+        ARCHITECTURES["hierarchical"].config(SemanticIdTable.read(run / "semantic_ids").level_sizes, **sizes),
+        LoopSettings(40, learning_rate=5e-3, eval_every=20, ema_decay=0.9, seed=1),
+        batch_size=32,
+        validation_users=100,
+        memory=True,
+        embeddings=run / "joined",
+    )
+    return files_of(run)
+
+
+def files_of(run: Path) -> dict[str, str]:
+    """SHA-256 of each file of arrays; manifests, settings and logs have words in them."""
+    suffixes = (".npy", ".npz", ".parquet", ".safetensors")
+    return {
+        path.relative_to(run).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in sorted(run.rglob("*"))
+        if path.suffix in suffixes
+    }
+
+
+def ranks(run: Path, small: Path) -> dict[str, list[int]]:
+    """The rank of each test item: of both runs' models, and of the baselines under both splits."""
+    sequences = tiny_dataset().sequences
+    found = {}
+    for name, folder in (("decoder_only", run), ("hierarchical with kNN", small)):
+        checkpoint = read_checkpoint(folder)
+        retriever = Retriever(checkpoint.generator(), checkpoint.table, 20)
+        found[name] = evaluate(retriever, leave_one_out(sequences).test).ranks_C
+    for name in BASELINES:
+        for protocol in (leave_one_out, temporal):
+            split = protocol(sequences)
+            recommender = baseline_named(name, split.train, len(tiny_vectors()), tiny_vectors())
+            found[f"{name} {protocol.__name__}"] = evaluate(recommender, split.test).ranks_C
+    return {name: np.minimum(ranks_C, 99).tolist() for name, ranks_C in found.items()}
+
+
+if __name__ == "__main__":
+    FIGURES_FILE.write_text(json.dumps({"machine": machine(), **figures()}, indent=1) + "\n")
