@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from safetensors.numpy import load_file
 
 from rqrec.baselines.named import BASELINES, baseline_named
 from rqrec.baselines.sasrec import SasRec, SasRecConfig
@@ -137,13 +138,26 @@ def make_small_run(run: Path) -> dict[str, str]:
 
 
 def files_of(run: Path) -> dict[str, str]:
-    """SHA-256 of each file of arrays; manifests, settings and logs have words in them."""
-    suffixes = (".npy", ".npz", ".parquet", ".safetensors")
+    """SHA-256 over the arrays of each file, whatever their names."""
     return {
-        path.relative_to(run).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()
+        path.relative_to(run).as_posix(): hashlib.sha256(
+            "".join(sorted(arrays_of(path))).encode()
+        ).hexdigest()
         for path in sorted(run.rglob("*"))
-        if path.suffix in suffixes
+        if path.suffix in (".npy", ".npz", ".parquet", ".safetensors")
     }
+
+
+def arrays_of(path: Path) -> list[str]:
+    """SHA-256 of each array of a file, its type and shape included; a table is taken whole."""
+    if path.suffix == ".parquet":
+        return [hashlib.sha256(path.read_bytes()).hexdigest()]
+    loaded: Any = load_file(path) if path.suffix == ".safetensors" else np.load(path)
+    arrays = {"": loaded} if path.suffix == ".npy" else loaded
+    return [
+        hashlib.sha256(f"{array.dtype} {array.shape}".encode() + array.tobytes()).hexdigest()
+        for array in (np.ascontiguousarray(arrays[name]) for name in arrays)
+    ]
 
 
 def ranks(run: Path, small: Path) -> dict[str, list[int]]:
