@@ -15,12 +15,12 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from rqrec.artifact import find, read_manifest
-from rqrec.retrieval.architectures import ARCHITECTURES, architecture
+from rqrec.core.artifact import find, read_manifest
+from rqrec.models.architectures import ARCHITECTURES, architecture
+from rqrec.stages.train_decoder import train_decoder
+from rqrec.stages.train_sasrec import train_sasrec
 from rqrec.tokenizer.semantic_ids import SemanticIdTable
-from rqrec.training.decoder import train_decoder
 from rqrec.training.loop import LoopSettings
-from rqrec.training.sasrec import train_sasrec
 
 SASREC = "sasrec"
 MOST_STEPS = 1_000_000  # the minutes end it

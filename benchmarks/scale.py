@@ -36,8 +36,8 @@ import torch
 from rqrec.data.encoders import PACKAGED_MODEL, load_encoder
 from rqrec.data.ids import IdMap
 from rqrec.data.sequences import Histories
-from rqrec.retrieval.architectures import ARCHITECTURES, build_model
-from rqrec.retrieval.model import CodeLookup
+from rqrec.models.architectures import ARCHITECTURES, build_model
+from rqrec.models.interface import CodeLookup
 from rqrec.retrieval.retriever import Retriever
 from rqrec.serving.batch import BATCH
 from rqrec.tokenizer.rqvae import RqVae, RqVaeConfig

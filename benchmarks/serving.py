@@ -37,11 +37,11 @@ def write_artifact(folder: Path, n_items: int) -> None:
     import polars as pl
     import torch
 
-    from rqrec.artifact import create
+    from rqrec.core.artifact import create
     from rqrec.data.catalog import Catalog
     from rqrec.data.ids import IdMap
-    from rqrec.retrieval.architectures import ARCHITECTURES, build_model
-    from rqrec.retrieval.checkpoint import Checkpoint, write_checkpoint
+    from rqrec.models.architectures import ARCHITECTURES, build_model
+    from rqrec.retrieval.artifact import Checkpoint, write_checkpoint
     from rqrec.tokenizer.semantic_ids import SemanticIdTable
 
     torch.manual_seed(0)

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from transformers import T5Config, T5ForConditionalGeneration
 
-from rqrec.retrieval.encoder_decoder import EncoderDecoderConfig
+from rqrec.models.encoder_decoder import EncoderDecoderConfig
 from rqrec.tokenizer.semantic_ids import SemanticIdTable
 
 PAD, EOS, FIRST = 0, 1, 2  # token ids; codes start at FIRST

@@ -20,8 +20,8 @@ import torch
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils.flop_counter import FlopCounterMode
 
-from rqrec.retrieval.architectures import ARCHITECTURES, architecture
-from rqrec.retrieval.model import parameter_count
+from rqrec.models.architectures import ARCHITECTURES, architecture
+from rqrec.models.interface import parameter_count
 from rqrec.training.processes import Processes
 from rqrec.training.profile import LEVEL_SIZES, TRAINING_ITEMS, WARM_UP, Workload, sizes_of
 

@@ -9,29 +9,32 @@ import pytest
 
 SOURCE = Path(__file__).resolve().parents[1] / "src" / "rqrec"
 
-# A module may import from its own layer and from those before it.
-LAYERS = [
-    {"artifact", "config", "progress", "stages", "workers", "hub"},
-    {"data"},
-    {"tokenizer"},
-    {"retrieval"},
-    {"baselines"},
-    {"evaluation"},
-    {"training"},
-    {"serving"},
-    {"scripts", "comparison", "demo", "demo_report", "reproduce"},
-    {"cli"},
-]
+# A folder may import from itself and from those before it.
+ROOMS = (
+    "core",
+    "data",
+    "tokenizer",
+    "models",
+    "knn",
+    "retrieval",
+    "evaluation",
+    "serving",
+    "training",
+    "stages",
+    "experiments",
+    "cli",
+)
 
 
-def layer_of(part: str) -> int:
-    return next(place for place, layer in enumerate(LAYERS) if part in layer)
+def test_the_package_is_its_rooms_and_nothing_beside_them() -> None:
+    found = {path.name for path in SOURCE.iterdir() if path.name != "__pycache__"}
+    assert found == {*ROOMS, "__init__.py", "py.typed"}
 
 
 @pytest.mark.parametrize("path", sorted(SOURCE.rglob("*.py")), ids=lambda p: str(p.relative_to(SOURCE)))
 def test_imports_point_towards_the_data(path: Path) -> None:
-    part = path.relative_to(SOURCE).parts[0].removesuffix(".py")
-    if part == "__init__":
+    part = path.relative_to(SOURCE).parts[0]
+    if part == "__init__.py":
         return
     for node in ast.walk(ast.parse(path.read_text())):
         names = []
@@ -44,7 +47,7 @@ def test_imports_point_towards_the_data(path: Path) -> None:
         for name in names:
             if name.startswith("rqrec."):
                 imported = name.split(".")[1]
-                assert layer_of(imported) <= layer_of(part), f"{part} imports {name}"
+                assert ROOMS.index(imported) <= ROOMS.index(part), f"{part} imports {name}"
 
 
 def test_importing_rqrec_loads_none_of_the_heavy_packages() -> None:

@@ -5,17 +5,17 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 
-from rqrec.artifact import create, read_manifest
+from rqrec.core.artifact import create, read_manifest
 from rqrec.data.catalog import Catalog
 from rqrec.data.dataset import Dataset
 from rqrec.data.interactions import Interactions
-from rqrec.retrieval.architectures import architecture
+from rqrec.models.architectures import architecture
+from rqrec.stages.tokenize import tokenize
+from rqrec.stages.train_decoder import train_decoder
+from rqrec.stages.train_rqvae import train_rqvae
 from rqrec.tokenizer.rqvae import RqVaeConfig
 from rqrec.tokenizer.semantic_ids import SemanticIdTable
-from rqrec.tokenizer.tokenize import tokenize
-from rqrec.training.decoder import train_decoder
 from rqrec.training.loop import LoopSettings
-from rqrec.training.rqvae import train_rqvae
 
 FAMILIES, SIZE, DIM = 6, 8, 16
 N_ITEMS = FAMILIES * SIZE

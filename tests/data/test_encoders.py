@@ -109,5 +109,5 @@ def test_a_folder_that_holds_no_encoder(tmp_path: Path) -> None:
 
 def test_importing_the_data_package_loads_no_encoder() -> None:
     heavy = "{'torch', 'transformers', 'sentence_transformers'}"
-    code = f"import sys, rqrec.data.text, rqrec.data.prepare; assert not {heavy} & set(sys.modules)"
+    code = f"import sys, rqrec.stages.embed, rqrec.stages.prepare; assert not {heavy} & set(sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True)

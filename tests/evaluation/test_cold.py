@@ -5,7 +5,7 @@ import torch
 from rqrec.data.sequences import Histories
 from rqrec.data.splits import leave_one_out
 from rqrec.evaluation.cold import Within, choose_items, cold_and_warm, without_items
-from rqrec.retrieval.beam_search import Ranked
+from rqrec.retrieval.ranking import Ranked
 from tests.evaluation.test_measure import Rotating
 from tests.evaluation.test_metrics import random_sequences
 

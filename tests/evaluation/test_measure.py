@@ -12,7 +12,7 @@ from rqrec.data.sequences import Histories
 from rqrec.data.splits import leave_one_out
 from rqrec.evaluation.exposure import gini
 from rqrec.evaluation.measure import Measured, measure
-from rqrec.retrieval.beam_search import Ranked
+from rqrec.retrieval.ranking import Ranked
 from tests.evaluation.test_metrics import random_sequences
 
 

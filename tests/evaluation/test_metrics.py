@@ -8,12 +8,12 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rqrec.baselines.popularity import Popularity
 from rqrec.data.sequences import Histories, Sequences
 from rqrec.data.splits import leave_one_out
 from rqrec.evaluation.evaluate import evaluate
 from rqrec.evaluation.metrics import MISSED, ranking_metrics, target_ranks
-from rqrec.retrieval.beam_search import Ranked
+from rqrec.knn.popularity import Popularity
+from rqrec.retrieval.ranking import ExhaustiveRecommender, Ranked
 
 
 def test_hand_worked_numbers() -> None:
@@ -109,7 +109,9 @@ def test_popularity_counts_training_items_only_and_breaks_ties_by_index() -> Non
         user_ids=("a", "b"),
     )
     train = leave_one_out(sequences).train  # user a: 2 2 1, user b: 3
-    ranked = Popularity(train, 4).recommend(Histories.of([[], [2]]), 4)
+    ranked = ExhaustiveRecommender(Popularity(train, 4)).recommend(Histories.of([[], [2]]), 4)
     assert ranked.items.tolist() == [[2, 1, 3, 0], [1, 3, 0, -1]]
-    seen_too = Popularity(train, 4).recommend(Histories.of([[2]]), 2, exclude_seen=False)
+    seen_too = ExhaustiveRecommender(Popularity(train, 4)).recommend(
+        Histories.of([[2]]), 2, exclude_seen=False
+    )
     assert seen_too.items.tolist() == [[2, 1]]

@@ -14,21 +14,22 @@ import numpy as np
 import torch
 from safetensors.numpy import load_file
 
-from rqrec.baselines.named import BASELINES, baseline_named
-from rqrec.baselines.sasrec import SasRec, SasRecConfig
 from rqrec.data.dataset import Dataset
 from rqrec.data.splits import leave_one_out, temporal
-from rqrec.data.text import Collaborative, embed_catalog
 from rqrec.evaluation.evaluate import evaluate
-from rqrec.retrieval.architectures import ARCHITECTURES, build_model
-from rqrec.retrieval.checkpoint import read_checkpoint
+from rqrec.evaluation.registry import BASELINES, baseline_named
+from rqrec.models.architectures import ARCHITECTURES, build_model
+from rqrec.models.sasrec import SasRec, SasRecConfig
+from rqrec.retrieval.artifact import read_checkpoint
 from rqrec.retrieval.retriever import Retriever
-from rqrec.scripts.fit_rqkmeans import fit_rqkmeans
+from rqrec.stages.embed import Collaborative, embed_catalog
+from rqrec.stages.fit_rqkmeans import fit_rqkmeans
+from rqrec.stages.tokenize import tokenize
+from rqrec.stages.train_decoder import train_decoder
 from rqrec.tokenizer.quantize import QuantizeMode
 from rqrec.tokenizer.rqvae import RqVae, RqVaeConfig
 from rqrec.tokenizer.semantic_ids import SemanticIdTable
-from rqrec.tokenizer.tokenize import tokenize
-from rqrec.training.decoder import DecoderTask, train_decoder
+from rqrec.training.decoder import DecoderTask
 from rqrec.training.loop import LoopSettings, fit
 from rqrec.training.rqvae import RqVaeTask
 from rqrec.training.sasrec import SasRecTask

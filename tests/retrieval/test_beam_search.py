@@ -11,9 +11,10 @@ from hypothesis import strategies as st
 
 from rqrec.data.ids import PADDING
 from rqrec.data.sequences import Histories
-from rqrec.retrieval.architectures import ARCHITECTURES, AnyModel, architecture, build_model
-from rqrec.retrieval.beam_search import beam_search, order_keys, rank_scores, score_items
-from rqrec.retrieval.model import Batch, CodeLookup
+from rqrec.models.architectures import ARCHITECTURES, AnyModel, architecture, build_model
+from rqrec.models.interface import Batch, CodeLookup
+from rqrec.retrieval.beam_search import beam_search, score_items
+from rqrec.retrieval.ranking import order_keys, rank_scores
 from rqrec.tokenizer.trie import Trie
 
 

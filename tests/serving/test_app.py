@@ -12,14 +12,14 @@ import torch
 from starlette.testclient import TestClient
 
 from rqrec import Recommender
-from rqrec.artifact import create
-from rqrec.retrieval.architectures import build_model
-from rqrec.retrieval.checkpoint import Checkpoint, read_checkpoint, write_checkpoint
-from rqrec.retrieval.hierarchical import HierarchicalConfig
+from rqrec.core.artifact import create
+from rqrec.models.architectures import build_model
+from rqrec.models.hierarchical import HierarchicalConfig
+from rqrec.retrieval.artifact import Checkpoint, read_checkpoint, write_checkpoint
 from rqrec.serving.app import create_app
 from rqrec.serving.logs import LOG, JsonFormatter
 from rqrec.serving.metrics import Metrics
-from rqrec.serving.models import Fleet, named
+from rqrec.serving.model_registry import Fleet, named
 from rqrec.serving.page import Page
 from rqrec.serving.settings import Settings
 from tests.tiny import N_ITEMS, SIZE

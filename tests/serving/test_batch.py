@@ -11,11 +11,11 @@ import pytest
 from typer.testing import CliRunner
 
 from rqrec import Recommender
-from rqrec.artifact import read_manifest
 from rqrec.cli import app
+from rqrec.core.artifact import read_manifest
+from rqrec.core.workers import LocalProcesses, workers
 from rqrec.data.ids import UnknownIdError
 from rqrec.serving.batch import BatchSettings, batch_recommend
-from rqrec.workers import LocalProcesses, workers
 from tests.tiny import N_ITEMS
 
 USERS = 150
@@ -170,7 +170,7 @@ def test_csv_and_logs_are_the_histories_they_tell(tiny_run: Path, users: Path, t
 
 
 def test_a_log_that_is_dealt_out_keeps_users_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from rqrec.data import histories as module
+    from rqrec.data import history_files as module
 
     monkeypatch.setattr(module, "LOG_ROWS_IN_MEMORY", 100)
     table = histories().filter(pl.col("history").list.len() > 0)

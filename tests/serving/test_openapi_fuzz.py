@@ -12,7 +12,7 @@ from hypothesis.errors import Unsatisfiable
 
 from rqrec.serving.app import create_app
 from rqrec.serving.metrics import Metrics
-from rqrec.serving.models import Fleet
+from rqrec.serving.model_registry import Fleet
 from rqrec.serving.settings import Settings
 
 

@@ -8,10 +8,10 @@ import pytest
 import torch
 
 from rqrec import Recommender
-from rqrec.artifact import read_json, write_json
+from rqrec.core.artifact import read_json, write_json
 from rqrec.data.ids import UnknownIdError
-from rqrec.retrieval.architectures import ARCHITECTURES
-from tests.retrieval.test_checkpoint import fresh_checkpoint
+from rqrec.models.architectures import ARCHITECTURES
+from tests.retrieval.test_artifact import fresh_checkpoint
 from tests.tiny import SIZE, train_tiny
 
 
@@ -230,7 +230,7 @@ def test_a_copied_folder_recommends_the_same(
 
 
 def test_a_table_of_another_model_is_refused(tiny_run: Path, tmp_path: Path) -> None:
-    from rqrec.retrieval.checkpoint import read_checkpoint
+    from rqrec.retrieval.artifact import read_checkpoint
     from rqrec.retrieval.retriever import Retriever
     from rqrec.tokenizer.semantic_ids import SemanticIdTable
 

@@ -18,10 +18,10 @@ import polars as pl
 import pytest
 from typer.testing import CliRunner
 
-from rqrec.artifact import create, read_manifest
 from rqrec.cli import app
+from rqrec.core.artifact import create, read_manifest
 from rqrec.data.catalog import Catalog
-from rqrec.retrieval.checkpoint import read_checkpoint, write_checkpoint
+from rqrec.retrieval.artifact import read_checkpoint, write_checkpoint
 from rqrec.serving import server
 
 ADMIN = {"Authorization": "Bearer boss"}

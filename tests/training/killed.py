@@ -13,13 +13,13 @@ import sys
 import time
 from pathlib import Path
 
-from rqrec.retrieval.decoder_only import DecoderOnlyConfig
+from rqrec.models.decoder_only import DecoderOnlyConfig
+from rqrec.stages.train_decoder import train_decoder
+from rqrec.stages.train_rqvae import train_rqvae
 from rqrec.tokenizer.rqvae import RqVaeConfig
 from rqrec.tokenizer.semantic_ids import SemanticIdTable
 from rqrec.training.checkpoint import Keeping
-from rqrec.training.decoder import train_decoder
 from rqrec.training.loop import LoopSettings
-from rqrec.training.rqvae import train_rqvae
 from tests.tiny import DIM
 
 

@@ -12,8 +12,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from rqrec import artifact
-from rqrec.artifact import read_manifest
+from rqrec.core import artifact
+from rqrec.core.artifact import read_manifest
 from rqrec.training import checkpoint, tracking
 from rqrec.training.checkpoint import Keeping, State
 from rqrec.training.loop import LoopSettings, fit

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from rqrec.artifact import read_manifest
+from rqrec.core.artifact import read_manifest
 from rqrec.training.loop import DivergedError, LoopSettings, fit, seed_of
 from rqrec.training.tracking import History
 from tests.tiny import train_tiny

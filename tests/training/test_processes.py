@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 
 from rqrec.training.processes import Processes
 from rqrec.training.tracking import History
-from tests.scripts.world import bindings, decoder_settings, rqvae_settings, run, write_world
+from tests.stages.world import bindings, decoder_settings, rqvae_settings, run, write_world
 
 ROOT = Path(__file__).resolve().parents[2]
 

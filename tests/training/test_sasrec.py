@@ -5,14 +5,17 @@ from pathlib import Path
 import pytest
 import torch
 
-from rqrec.artifact import read_manifest
-from rqrec.baselines.sasrec import SasRec, SasRecConfig, read_sasrec
+from rqrec.core.artifact import read_manifest
 from rqrec.data.dataset import Dataset
 from rqrec.data.sequences import Histories
 from rqrec.data.splits import leave_one_out
+from rqrec.models.sasrec import SasRec, SasRecConfig
+from rqrec.retrieval.artifact import read_sasrec
+from rqrec.retrieval.ranking import ExhaustiveRecommender
+from rqrec.stages.train_sasrec import train_sasrec
 from rqrec.training.checkpoint import Keeping
 from rqrec.training.loop import LoopSettings
-from rqrec.training.sasrec import SasRecTask, train_sasrec
+from rqrec.training.sasrec import SasRecTask
 from tests.tiny import N_ITEMS, SIZE, tiny_dataset
 
 SIZES = {"max_items": 5, "width": 32, "heads": 2, "layers": 1, "dropout": 0.1}
@@ -34,11 +37,11 @@ def test_it_learns_what_comes_next_and_comes_back_from_disk(dataset: Path, tmp_p
     best = read_manifest(tmp_path / "sasrec", "sasrec").facts["validation"]
     assert best["recall@1"] > 0.9
     histories = Histories.of([[0, 1], [9, 10, 11, 12, 13, 14], []])
-    items, scores = model.recommend(histories, 3)
+    items, scores = ExhaustiveRecommender(model).recommend(histories, 3)
     assert items[:2, 0].tolist() == [2, 15 % SIZE + SIZE]
     again = read_sasrec(tmp_path)
     assert again.catalog.id_map == catalog.id_map == Dataset.read(dataset).catalog.id_map
-    assert (again.model.recommend(histories, 3).scores == scores).all()
+    assert (ExhaustiveRecommender(again.model).recommend(histories, 3).scores == scores).all()
 
 
 def test_an_interrupted_run_ends_as_one_that_was_not(

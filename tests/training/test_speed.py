@@ -11,7 +11,7 @@ from rqrec.training import speed
 from rqrec.training.loop import LoopSettings, fit
 from rqrec.training.speed import choose_precision
 from rqrec.training.tracking import History
-from tests.scripts.world import decoder_settings, run, write_world
+from tests.stages.world import decoder_settings, run, write_world
 from tests.training.test_loop import Line
 
 CPU = torch.device("cpu")

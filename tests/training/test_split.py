@@ -2,12 +2,12 @@ from pathlib import Path
 
 import pytest
 
-from rqrec.artifact import read_manifest
+from rqrec.core.artifact import read_manifest
 from rqrec.data.dataset import Dataset
 from rqrec.data.splits import split_named
-from rqrec.retrieval.decoder_only import DecoderOnlyConfig
+from rqrec.models.decoder_only import DecoderOnlyConfig
+from rqrec.stages.train_decoder import train_decoder
 from rqrec.tokenizer.semantic_ids import SemanticIdTable
-from rqrec.training.decoder import train_decoder
 from rqrec.training.loop import LoopSettings
 
 

@@ -85,8 +85,8 @@ def within(max_minutes: float | None, bindings: list[str]) -> list[str]:
 
 def configured_function(name: str, configs: list[Path], bindings: list[str]) -> Callable[[], Path]:
     """The function `name` bound by the configuration; both of a shared file's functions are known to gin."""
-    from rqrec.config import configured
-    from rqrec.scripts import run_rqvae, train_decoder, train_rqvae, train_sasrec
+    from rqrec.core.config import configured
+    from rqrec.stages import run_rqvae, train_decoder, train_rqvae, train_sasrec
 
     trains: dict[str, Callable[..., Path]] = {
         "train_decoder": train_decoder.train,
@@ -102,6 +102,6 @@ def configured_function(name: str, configs: list[Path], bindings: list[str]) -> 
 
 def facts_of(folder: Path) -> dict[str, Any]:
     """The facts of an artefact."""
-    from rqrec.artifact import read_manifest
+    from rqrec.core.artifact import read_manifest
 
     return read_manifest(folder).facts

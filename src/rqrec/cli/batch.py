@@ -40,9 +40,9 @@ def batch_recommend(
     as_json: AsJson = False,
 ) -> None:
     """Recommendations for every user of a file of any size, as parquet files; interrupted, it goes on."""
+    from rqrec.core.workers import workers
     from rqrec.serving.batch import BatchSettings
     from rqrec.serving.batch import batch_recommend as run
-    from rqrec.workers import workers
 
     if unknown not in ("raise", "skip"):
         raise typer.BadParameter(f"--unknown is {unknown!r}: use raise or skip.")

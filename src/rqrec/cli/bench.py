@@ -40,8 +40,8 @@ def train(
     """Profile training steps of a retrieval model on sequences as long as Beauty's: where the time goes."""
     import torch
 
-    from rqrec.retrieval.architectures import architecture as named
-    from rqrec.retrieval.model import parameter_count
+    from rqrec.models.architectures import architecture as named
+    from rqrec.models.interface import parameter_count
     from rqrec.training.profile import LEVEL_SIZES, Workload, profile_steps, sizes_of
 
     if threads:

@@ -7,11 +7,11 @@ from rqrec.cli.app import AsJson, Bindings, Configs, app, emit, sentence
 @sentence
 def compare(configs: Configs, bindings: Bindings = [], as_json: AsJson = False) -> None:  # noqa: B006
     """Train the architectures on trained, untrained and random semantic IDs, on equal terms."""
-    from rqrec.artifact import read_json
-    from rqrec.comparison.summary import lines_of
-    from rqrec.config import configured
-    from rqrec.scripts.compare import RESULTS_FILE
-    from rqrec.scripts.compare import compare as run
+    from rqrec.core.artifact import read_json
+    from rqrec.core.config import configured
+    from rqrec.experiments.compare.stage import RESULTS_FILE
+    from rqrec.experiments.compare.stage import compare as run
+    from rqrec.experiments.compare.summary import lines_of
 
     folder = configured({"compare": run}, configs, bindings)["compare"]()
     results = read_json(folder / RESULTS_FILE)

@@ -38,9 +38,9 @@ def prepare(
     as_json: AsJson = False,
 ) -> None:
     """From raw files to items with text and users' sequences; downloads what is missing."""
-    from rqrec.data.prepare import Settings
-    from rqrec.data.prepare import prepare as make
     from rqrec.data.sources.custom import CustomFiles
+    from rqrec.stages.prepare import Settings
+    from rqrec.stages.prepare import prepare as make
 
     start = time.monotonic()
     settings = Settings(source, variant, template, tie_break, user_core, item_core, max_history)
@@ -78,7 +78,8 @@ def embed(
     as_json: AsJson = False,
 ) -> None:
     """Item texts as vectors."""
-    from rqrec.data.text import DEFAULT_MODEL, Collaborative, embed_catalog
+    from rqrec.data.encoders import DEFAULT_MODEL
+    from rqrec.stages.embed import Collaborative, embed_catalog
 
     joined = Collaborative(collaborative) if collaborative else None
     vectors = embed_catalog(

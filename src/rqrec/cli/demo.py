@@ -24,7 +24,7 @@ def demo(
     as_json: AsJson = False,
 ) -> None:
     """MovieLens 100K from raw ratings to recommendations and a report, in minutes on a CPU."""
-    from rqrec.demo import Demo
+    from rqrec.experiments.demo import Demo
 
     facts = Demo(output, data_dir, seed).run()
     model, popularity = facts["model"], facts["popularity"]

@@ -41,7 +41,7 @@ def evaluate(
     as_json: AsJson = False,
 ) -> None:
     """Item-level figures with intervals, breakdowns and a report, of a model or a baseline."""
-    from rqrec.scripts.evaluate import evaluate_artifact, evaluate_baseline
+    from rqrec.stages.evaluate import evaluate_artifact, evaluate_baseline
 
     common: dict[str, Any] = {
         "split": split,
@@ -103,8 +103,8 @@ def hold_out_items(
     as_json: AsJson = False,
 ) -> None:
     """Take items out of a dataset, so that a model can be trained that does not know them."""
-    from rqrec.scripts.cold import WARM
-    from rqrec.scripts.cold import hold_out_items as hold_out
+    from rqrec.experiments.cold_start import WARM
+    from rqrec.experiments.cold_start import hold_out_items as hold_out
 
     facts = hold_out(dataset, embeddings, out, share=share, seed=seed)
     words = f'{facts["held_out"]} items held out; train with train.dataset_folder="{out / WARM}".'
@@ -131,7 +131,7 @@ def evaluate_cold(
 ) -> None:
     """How often items that came after training are recommended, beside popularity and content neighbours."""
     from rqrec.evaluation.evaluation_report import with_interval
-    from rqrec.scripts.cold import evaluate_cold as measure
+    from rqrec.experiments.cold_start import evaluate_cold as measure
 
     facts = measure(
         held_out,

@@ -20,7 +20,7 @@ def push(
     as_json: AsJson = False,
 ) -> None:
     """Put a model on Hugging Face with a model card. The titles and texts of its items go with it."""
-    from rqrec.scripts.share import push as put
+    from rqrec.stages.share import push as put
 
     url = put(folder, repo_id, data=data, private=private)
     emit({"url": url}, as_json, url)
@@ -35,7 +35,7 @@ def pull(
     as_json: AsJson = False,
 ) -> None:
     """Bring a model from Hugging Face into a folder, every file checked against its hash."""
-    from rqrec.scripts.share import pull as get
+    from rqrec.stages.share import pull as get
 
     manifest = get(repo_id, folder, revision=revision)
     emit({"artifact": str(folder), "kind": manifest.kind}, as_json, f"{manifest.kind}: {folder}")

@@ -32,7 +32,7 @@ def reproduce(
 ) -> None:
     """The recipe of the result table on any log: items' vectors, semantic IDs, model, test figures."""
     from rqrec.data.sources.custom import CustomFiles
-    from rqrec.reproduce import ENCODER, FIGURES, METRICS, Reproduction
+    from rqrec.experiments.reproduce import ENCODER, FIGURES, METRICS, Reproduction
 
     if source == "custom" and interactions is None:
         raise typer.BadParameter("custom needs --interactions, a log of user_id, item_id and timestamp.")

@@ -42,7 +42,7 @@ def serve(
     log_level: Annotated[str, typer.Option(help="debug, info, warning or error.")] = "info",
 ) -> None:
     """Serve models over HTTP until SIGTERM; SIGHUP reads the artefacts again."""
-    from rqrec.serving.models import named
+    from rqrec.serving.model_registry import named
     from rqrec.serving.server import serve as run
     from rqrec.serving.settings import Settings
 

@@ -59,7 +59,7 @@ def fit_rqkmeans(
     as_json: AsJson = False,
 ) -> None:
     """The tokenizer without training: k-means on the residuals of the embeddings, level by level."""
-    from rqrec.scripts.fit_rqkmeans import fit_rqkmeans as fit
+    from rqrec.stages.fit_rqkmeans import fit_rqkmeans as fit
 
     sizes = {"codebook_size": codebook_size, "n_layers": levels, "balance": balance, "whiten_dim": whiten_dim}
     fit(embeddings, out, seed=seed, **sizes)
@@ -94,10 +94,10 @@ def tokenize(
     as_json: AsJson = False,
 ) -> None:
     """A semantic ID for every item; with --new, for items that came later."""
-    from rqrec.scripts.inputs import Inputs
-    from rqrec.tokenizer.tokenize import tokenize as make
-    from rqrec.tokenizer.tokenize import tokenize_new
-    from rqrec.workers import workers
+    from rqrec.core.workers import workers
+    from rqrec.stages.inputs import Inputs
+    from rqrec.stages.tokenize import tokenize as make
+    from rqrec.stages.tokenize import tokenize_new
 
     if new is not None:
         if table is None:
@@ -132,7 +132,7 @@ def inspect_ids(
     as_json: AsJson = False,
 ) -> None:
     """How good a set of semantic IDs is: usage, collisions, and whether neighbours share prefixes."""
-    from rqrec.scripts.inspect_ids import inspect_table
+    from rqrec.stages.inspect_ids import inspect_table
 
     facts = inspect_table(table, embeddings, dataset, report=out, tokens=tokens)
     lines = [

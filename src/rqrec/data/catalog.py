@@ -6,7 +6,7 @@ from pathlib import Path
 
 import polars as pl
 
-from rqrec.artifact import atomic_write
+from rqrec.core.artifact import atomic_write
 from rqrec.data.ids import IdMap
 
 CATALOG_FILE = "catalog.parquet"

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from rqrec.artifact import create, find, read_manifest
+from rqrec.core.artifact import create, find, read_manifest
 from rqrec.data.catalog import Catalog
 from rqrec.data.interactions import Interactions
 from rqrec.data.sequences import Sequences

@@ -27,7 +27,7 @@ from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
 from urllib3.exceptions import ConnectTimeoutError, MaxRetryError, NewConnectionError
 
-from rqrec.artifact import atomic_write, write_json
+from rqrec.core.artifact import atomic_write, write_json
 
 log = logging.getLogger(__name__)
 

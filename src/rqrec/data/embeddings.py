@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from rqrec.artifact import MANIFEST, file_hash, find, read_manifest
+from rqrec.core.artifact import MANIFEST, file_hash, find, read_manifest
 
 log = logging.getLogger(__name__)
 
@@ -113,6 +113,15 @@ def embeddings_hash(folder: Path) -> str:
     if not (Path(folder) / MANIFEST).is_file() and (Path(folder) / EMBEDDINGS_FILE).is_file():
         return file_hash(Path(folder) / EMBEDDINGS_FILE)
     return read_manifest(find(folder, "embeddings"), "embeddings").hash
+
+
+def content_vectors(folder: Path) -> NDArray[np.floating]:
+    """The vectors of content alone, memory-mapped: without those of who took what, where some were appended."""
+    vectors = read_embeddings(folder).vectors
+    if (Path(folder) / EMBEDDINGS_FILE).is_file() and not (Path(folder) / MANIFEST).is_file():
+        return vectors  # of one's own
+    joined = read_manifest(find(folder, "embeddings"), "embeddings").settings.get("collaborative")
+    return vectors[:, : vectors.shape[1] - joined["width"]] if joined else vectors
 
 
 def _load(path: Path, what: str) -> NDArray[Any]:

@@ -14,8 +14,8 @@ import numpy as np
 import requests
 from numpy.typing import NDArray
 
-from rqrec.artifact import atomic_write
-from rqrec.progress import track
+from rqrec.core.artifact import atomic_write
+from rqrec.core.progress import track
 
 if TYPE_CHECKING:  # a heavy import, needed only where texts are encoded
     from sentence_transformers import SentenceTransformer

@@ -12,7 +12,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from rqrec.artifact import atomic_write
+from rqrec.core.artifact import atomic_write
 from rqrec.data.ids import PADDING
 
 SEQUENCES_FILE = "sequences.npz"

@@ -13,11 +13,10 @@ from numpy.typing import NDArray
 from rqrec.data.ids import PADDING
 from rqrec.data.sequences import Histories, Sequences
 from rqrec.data.splits import Cases
-from rqrec.evaluation.evaluate import ItemRecommender
 from rqrec.evaluation.measure import measure
 from rqrec.evaluation.metrics import ranking_metrics
 from rqrec.evaluation.significance import intervals
-from rqrec.retrieval.beam_search import Ranked
+from rqrec.retrieval.ranking import ItemRecommender, Ranked
 
 METRICS = ("recall@10",)
 

@@ -5,25 +5,16 @@ Shapes: C cases, B cases of a batch, K recommended items.
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from rqrec.data.sequences import Histories
+from rqrec.core.progress import track
 from rqrec.data.splits import Cases
 from rqrec.evaluation.metrics import ranking_metrics, target_ranks
-from rqrec.progress import track
-from rqrec.retrieval.beam_search import Ranked
+from rqrec.retrieval.ranking import ItemRecommender
 
 LENGTH = 10  # items of a list where nothing else is said; training validates on as many
-
-
-class ItemRecommender(Protocol):
-    """Anything that ranks items for histories."""
-
-    def recommend(self, histories: Histories, k: int, *, exclude_seen: bool = True) -> Ranked:
-        """The k best items of each history, item indices padded with PADDING."""
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from rqrec.artifact import atomic_write
+from rqrec.core.artifact import atomic_write
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -11,14 +11,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from rqrec.artifact import atomic_write
+from rqrec.core.artifact import atomic_write
 from rqrec.data.sequences import Sequences
 from rqrec.data.splits import Cases
-from rqrec.evaluation.evaluate import ItemRecommender, ranked_lists
+from rqrec.evaluation.evaluate import ranked_lists
 from rqrec.evaluation.exposure import exposure
 from rqrec.evaluation.groups import Groups, by_length, by_popularity, by_target
 from rqrec.evaluation.metrics import ALL, CUTOFFS, MISSED, ranking_metrics, target_id_ranks, target_ranks
 from rqrec.evaluation.significance import intervals
+from rqrec.retrieval.ranking import ItemRecommender
 
 RANKS_FILE = "ranks.npz"
 SHOWN = 10  # items of a list that count as shown

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from rqrec.artifact import atomic_write
+from rqrec.core.artifact import atomic_write
 
 _STYLE = """
 :root { color-scheme: light dark; --line: #8884; --soft: #8881; }

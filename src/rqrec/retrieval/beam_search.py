@@ -4,39 +4,17 @@ Shapes: B batch, K beams, C children of a node (the most at that depth), M = K x
 L levels, N items, X excluded items.
 """
 
-from typing import NamedTuple, TypeVar
+from typing import TypeVar
 
 import torch
 from torch import Tensor
-from torch.nn import functional
 
 from rqrec.data.ids import PADDING
-from rqrec.retrieval.model import Batch, RetrievalModel
+from rqrec.models.interface import Batch, RetrievalModel
+from rqrec.retrieval.ranking import Ranked, order_keys, padded
 from rqrec.tokenizer.trie import Trie
 
 ContextT = TypeVar("ContextT")
-
-
-class Ranked(NamedTuple):
-    """Items in falling order of score, ties by item index.
-
-    `items` int64 [B, k], padded with PADDING where fewer than k items are allowed; `scores` float32 [B, k],
-    minus infinity there. For a retrieval model a score is the item's log-probability.
-    """
-
-    items: Tensor
-    scores: Tensor
-
-
-def order_keys(scores: Tensor, ties: Tensor) -> Tensor:
-    """int64 keys that sort as (score, then -tie): no two equal, so that top-k has one right answer.
-
-    The bits of a float32 sort as an integer once negative ones are mirrored; the tie breaker, below 2**32,
-    fills the low half.
-    """
-    bits = (scores + 0.0).view(torch.int32)  # + 0.0 turns -0.0 into 0.0
-    bits = torch.where(bits < 0, bits ^ 0x7FFFFFFF, bits).to(torch.int64)
-    return (bits << 32) + (0xFFFFFFFF - ties.long())
 
 
 @torch.inference_mode()
@@ -110,7 +88,7 @@ def beam_search(
         parents_BKl = (best_BK // parents.max_children)[:, :, None].expand(-1, -1, level)
         codes_BK1 = codes_BM.gather(1, best_BK)[:, :, None]
         prefix_BKl = torch.cat([prefix_BKl.gather(1, parents_BKl), codes_BK1], dim=2)
-    return _ranked(trie.item_of_leaf[nodes_BK].long(), scores_BK, k)
+    return padded(trie.item_of_leaf[nodes_BK].long(), scores_BK, k)
 
 
 def _take(table: Tensor, index: Tensor) -> Tensor:
@@ -179,26 +157,3 @@ def score_items(
             scores_BC += log_probs_BCV.gather(2, prefix_BCL[:, :, level, None])[:, :, 0]
         chunks.append(scores_BC)
     return torch.cat(chunks, dim=1)
-
-
-def rank_scores(scores_BN: Tensor, k: int, *, excluded_BX: Tensor | None = None) -> Ranked:
-    """The k best items of a full score matrix, without the excluded ones; ties by item index."""
-    n_items = scores_BN.shape[1]
-    if excluded_BX is not None and excluded_BX.shape[1]:
-        # An extra column takes the padding, so that it masks no item.
-        mask_BN = torch.zeros(len(scores_BN), n_items + 1, dtype=torch.bool, device=scores_BN.device)
-        mask_BN.scatter_(1, torch.where(excluded_BX >= 0, excluded_BX, n_items), True)
-        scores_BN = scores_BN.masked_fill(mask_BN[:, :n_items], -torch.inf)
-    keys_BN = order_keys(scores_BN.float(), torch.arange(n_items, device=scores_BN.device))
-    items_BK = keys_BN.topk(min(k, n_items), dim=1).indices
-    return _ranked(items_BK, scores_BN.gather(1, items_BK), k)
-
-
-def _ranked(items_BK: Tensor, scores_BK: Tensor, k: int) -> Ranked:
-    """Exactly k columns, padded where fewer have a score."""
-    items_BK = torch.where(scores_BK.isfinite(), items_BK, PADDING)[:, :k]
-    short = max(0, k - items_BK.shape[1])
-    return Ranked(
-        functional.pad(items_BK, (0, short), value=PADDING),
-        functional.pad(scores_BK[:, :k], (0, short), value=-torch.inf),
-    )

@@ -13,8 +13,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from rqrec.data.sequences import Histories
-from rqrec.retrieval.beam_search import Ranked, beam_search, score_items
-from rqrec.retrieval.model import CodeLookup, RetrievalModel
+from rqrec.models.interface import CodeLookup, RetrievalModel
+from rqrec.retrieval.beam_search import beam_search, score_items
+from rqrec.retrieval.ranking import Ranked
 from rqrec.tokenizer.semantic_ids import SemanticIdTable
 from rqrec.tokenizer.trie import Trie
 

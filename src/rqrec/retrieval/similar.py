@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from rqrec.retrieval.beam_search import Ranked, order_keys
-from rqrec.retrieval.layers import CodeEmbedding
+from rqrec.models.layers import CodeEmbedding
+from rqrec.retrieval.ranking import Ranked, order_keys
 from rqrec.tokenizer.trie import Trie
 
 

@@ -18,7 +18,7 @@ from rqrec.serving.batcher import QueueFullError
 from rqrec.serving.errors import ApiError, Json, error_response, later
 from rqrec.serving.metrics import Metrics
 from rqrec.serving.middleware import Guard, Observe, bearer, same_token
-from rqrec.serving.models import Asked, Fleet, Model, Options
+from rqrec.serving.model_registry import Asked, Fleet, Model, Options
 from rqrec.serving.page import Page
 from rqrec.serving.settings import Settings
 

@@ -19,7 +19,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from rqrec.artifact import (
+from rqrec.core.artifact import (
     FORMAT_VERSION,
     MANIFEST,
     Manifest,
@@ -30,13 +30,13 @@ from rqrec.artifact import (
     read_manifest,
     write_json,
 )
-from rqrec.data.histories import as_histories, count_rows, input_files, read_histories
+from rqrec.core.progress import meter, say
+from rqrec.core.workers import Workers
+from rqrec.data.history_files import as_histories, count_rows, input_files, read_histories
 from rqrec.data.ids import PADDING, IdMap, UnknownIdError
 from rqrec.data.sequences import Histories, gather_right_padded
-from rqrec.progress import meter, say
-from rqrec.retrieval.checkpoint import read_checkpoint
+from rqrec.retrieval.artifact import read_checkpoint
 from rqrec.retrieval.retriever import Retriever
-from rqrec.workers import Workers
 
 PLAN_FILE = "plan.json"
 BATCH = 64  # users of one search; parts are whole batches, so that a user's neighbours in it never change
@@ -94,7 +94,7 @@ def batch_recommend(
     """Recommend to every user of `source`, into parquet files in `folder`; gives the counts.
 
     `source` is a .parquet or .csv file, a folder of them or a pattern: histories, or a log (see
-    `rqrec.data.histories`). The result has a row a user, in the order of the histories: `user_id`, `item_ids`
+    `rqrec.data.history_files`). The result has a row a user, in the order of the histories: `user_id`, `item_ids`
     (list of strings, the likeliest first), `scores` (list of float32, log-probabilities), `n_skipped`
     (unknown ids of the history). The same call goes on where it was interrupted.
 

@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rqrec.serving.recommender import Recommender
-from rqrec.serving.words import WordIndex
+from rqrec.serving.text_index import WordIndex
 
 WORDS = 5  # typical of a node
 

@@ -10,11 +10,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from rqrec.core.hub import REPO_ID, download_artifact
 from rqrec.data.ids import PADDING
 from rqrec.data.sequences import Histories, check_times
-from rqrec.hub import REPO_ID, download_artifact
-from rqrec.retrieval.beam_search import Ranked
-from rqrec.retrieval.checkpoint import Checkpoint, read_checkpoint
+from rqrec.retrieval.artifact import Checkpoint, read_checkpoint
+from rqrec.retrieval.ranking import Ranked
 from rqrec.retrieval.retriever import Retriever
 from rqrec.retrieval.similar import similar_items
 from rqrec.tokenizer.trie import Trie

@@ -4,7 +4,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from rqrec.serving.models import Asked
+from rqrec.serving.model_registry import Asked
 
 MAX_K = 100
 ItemId = Annotated[str, Field(max_length=1000)]

@@ -16,7 +16,7 @@ from rqrec.serving.app import create_app
 from rqrec.serving.errors import ApiError
 from rqrec.serving.logs import LOG, log_json
 from rqrec.serving.metrics import Metrics
-from rqrec.serving.models import Fleet
+from rqrec.serving.model_registry import Fleet
 from rqrec.serving.settings import Settings
 
 # Seconds. A search is over a thousand short operations, each of which takes the interpreter's lock again: at

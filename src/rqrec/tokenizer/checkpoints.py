@@ -10,8 +10,8 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor
 
-from rqrec.artifact import atomic_write, read_json, write_json
-from rqrec.hub import REPO_ID, download, first_line
+from rqrec.core.artifact import atomic_write, read_json, write_json
+from rqrec.core.hub import REPO_ID, download, first_line
 
 CONFIG_FILE = "config.json"
 WEIGHTS_FILE = "model.safetensors"

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from rqrec import hub
+from rqrec.core import hub
 
 
 def model_card(

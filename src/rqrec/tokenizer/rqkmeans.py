@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from rqrec.hub import upload
+from rqrec.core.hub import upload
 from rqrec.tokenizer.balance import balanced_kmeans
 from rqrec.tokenizer.checkpoints import (
     check_settings,

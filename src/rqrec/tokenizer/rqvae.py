@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from rqrec.hub import upload
+from rqrec.core.hub import upload
 from rqrec.tokenizer.checkpoints import (
     check_settings,
     check_tensors,

@@ -13,7 +13,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from rqrec.artifact import FORMAT_VERSION, atomic_write, read_json, write_json
+from rqrec.core.artifact import FORMAT_VERSION, atomic_write, read_json, write_json
 from rqrec.data.ids import IdMap
 
 TABLE_FILE = "semantic_ids.parquet"

@@ -13,8 +13,8 @@ from typing import Any, NamedTuple
 import safetensors.torch
 from torch import Tensor
 
-from rqrec.artifact import atomic_write, create, read_json, read_manifest, write_json
-from rqrec.progress import say
+from rqrec.core.artifact import atomic_write, create, read_json, read_manifest, write_json
+from rqrec.core.progress import say
 from rqrec.training.tracking import History
 
 KIND = "checkpoint"

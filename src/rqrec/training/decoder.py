@@ -1,8 +1,7 @@
 """Training of a retrieval model on semantic IDs."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
-from pathlib import Path
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -10,22 +9,14 @@ import torch
 from accelerate.utils import gather_object
 from torch import Tensor, nn
 
-from rqrec.artifact import create, find, read_manifest
-from rqrec.data.dataset import Dataset
-from rqrec.data.embeddings import embeddings_hash
-from rqrec.data.splits import Split, split_named
-from rqrec.data.text import content_vectors
+from rqrec.data.splits import Split
 from rqrec.evaluation.evaluate import evaluate
 from rqrec.evaluation.metrics import ranking_metrics
-from rqrec.retrieval.architectures import AnyModel, build_model, name_of
-from rqrec.retrieval.checkpoint import Checkpoint, read_checkpoint, write_checkpoint
-from rqrec.retrieval.model import Batch, CodeLookup, ModelConfig, RetrievalModel, parameter_count
+from rqrec.models.architectures import AnyModel
+from rqrec.models.interface import Batch, CodeLookup, RetrievalModel
 from rqrec.retrieval.retriever import Retriever
 from rqrec.tokenizer.semantic_ids import SemanticIdTable
-from rqrec.training.checkpoint import Keeping
-from rqrec.training.loop import LoopSettings, fit
 from rqrec.training.processes import Processes
-from rqrec.training.remember import memory_for
 from rqrec.training.windows import Windows
 
 GLANCE_SAMPLE, GLANCE_BATCH = 2048, 256  # cases of a quick look at the validation split
@@ -106,120 +97,3 @@ class DecoderTask:
     @property
     def _device(self) -> torch.device:
         return next(self.model.parameters()).device
-
-
-def train_decoder(
-    dataset_folder: Path,
-    table_folder: Path,
-    folder: Path,
-    config: ModelConfig,
-    settings: LoopSettings,
-    *,
-    batch_size: int,
-    moving_windows: bool = True,
-    split: str = "leave_one_out",
-    validation_users: int | None = None,
-    start_from: Path | None = None,
-    memory: bool = False,
-    embeddings: Path | None = None,
-    keeping: Keeping | None = None,
-) -> Checkpoint:
-    """Train a retrieval model on a dataset's training split and write the artefact of kind "retrieval".
-
-    `batch_size` counts the sequences of all processes. With `validation_users` a validation ranks for every
-    n-th user, so many at most and the same ones each time; without, for all. `start_from` is a "retrieval"
-    artefact whose weights are the first ones. `memory` joins a memory of neighbours to the trained model, with
-    the share that does best on those validation users (`rqrec.retrieval.memory`); the items' `embeddings`, where
-    they are given, tell it what is alike in content. `keeping` says where the run is kept until it is finished; its
-    settings and inputs are filled in here.
-
-    Raises ValueError where the semantic-ID table was made for another catalogue, `start_from` is of another
-    model, the model reads times and the dataset kept none, or the embeddings are of other items.
-    """
-    dataset_folder, table_folder = find(dataset_folder, "dataset"), find(table_folder, "semantic_ids")
-    dataset, table = Dataset.read(dataset_folder), SemanticIdTable.read(table_folder)
-    if table.item_ids != dataset.catalog.id_map:
-        raise ValueError(
-            f"{table_folder} has the semantic IDs of other items than {dataset_folder} has "
-            f"({len(table)} and {len(dataset.catalog)}). Make them again with `rqrec tokenize`."
-        )
-    contents_ND = content_vectors(embeddings) if memory and embeddings else None
-    if contents_ND is not None and len(contents_ND) != len(table):
-        raise ValueError(
-            f"{embeddings} has embeddings of {len(contents_ND)} items, but {table_folder} has semantic IDs of "
-            f"{len(table)}. Make both from the same dataset."
-        )
-    if config.time_gaps and dataset.sequences.times is None:
-        raise ValueError(
-            f"time_gaps is {config.time_gaps}, but the source of {dataset_folder} kept no time, only each "
-            "user's order. Set it to 0, or prepare the dataset from files that keep the time."
-        )
-    processes = Processes.join()
-    torch.manual_seed(settings.seed)
-    model = build_model(config)
-    task = DecoderTask(
-        model,
-        table,
-        split_named(split)(dataset.sequences),
-        batch_size,
-        settings.seed,
-        moving_windows,
-        validation_users=validation_users,
-    )
-    made_with = {
-        "model": {"architecture": name_of(config), **asdict(config)},
-        "training": asdict(settings),
-        "batch_size": batch_size,
-        "moving_windows": moving_windows,
-        "split": split,
-        "validation_users": validation_users,
-        "memory": memory,
-    }
-    made_from = {
-        "dataset": read_manifest(dataset_folder, "dataset").hash,
-        "semantic_ids": read_manifest(table_folder, "semantic_ids").hash,
-    }
-    if memory and embeddings:
-        made_from["embeddings"] = embeddings_hash(embeddings)
-    if start_from:
-        start_from = find(start_from, "retrieval")
-        _load_weights(model, start_from)
-        made_from["start"] = read_manifest(start_from, "retrieval").hash
-    if keeping:
-        keeping = replace(keeping, settings=made_with, made_from=made_from)
-    history = fit(task, settings, "Training the retrieval model", keeping)
-    best = max(history.validation, key=lambda record: record["ndcg@10"])
-    facts = {
-        "parameters": parameter_count(model),
-        "validation": best,
-        "stopped": history.stopped,
-        "processes": processes.count,
-        "collisions": read_manifest(table_folder, "semantic_ids").settings.get("collisions", "extra_code"),
-    }
-    checkpoint = Checkpoint(model, table, dataset.catalog)
-    if processes.is_first:
-        if memory:
-            retriever = Retriever(model.eval(), table, device=next(model.parameters()).device)
-            chosen = memory_for(
-                retriever, task.split, contents_ND=contents_ND, validation_users=validation_users
-            )
-            checkpoint = checkpoint._replace(memory=chosen)
-            facts["memory"] = asdict(chosen.settings)
-        with create(folder, "retrieval", settings=made_with, made_from=made_from, facts=facts) as target:
-            write_checkpoint(target, checkpoint)
-            history.write(target)
-        if keeping:
-            keeping.clear()
-    processes.wait()
-    return checkpoint
-
-
-def _load_weights(model: AnyModel, folder: Path) -> None:
-    other = read_checkpoint(folder).model
-    wanted, found = asdict(model.config), asdict(other.config)
-    if differing := [f"{k} is {wanted[k]} and was {found[k]}" for k in wanted if wanted[k] != found.get(k)]:
-        raise ValueError(
-            f"train.pretrained_decoder_path: {folder} is of another model: {'; '.join(differing)}. Give it the "
-            f"same sizes and the tokenizer that it was trained with, or leave the path out."
-        )
-    model.load_state_dict(other.state_dict())

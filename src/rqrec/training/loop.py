@@ -20,7 +20,7 @@ from accelerate import Accelerator
 from accelerate.utils import patch_environment, send_to_device, slice_tensors
 from torch import Tensor, nn
 
-from rqrec.progress import meter, say
+from rqrec.core.progress import meter, say
 from rqrec.training.checkpoint import Keeping, State
 from rqrec.training.optim import SCHEDULES, AveragedWeights, adamw, rate
 from rqrec.training.processes import Processes

@@ -12,7 +12,7 @@ import torch
 from accelerate import PartialState
 from accelerate.utils import slice_tensors
 
-from rqrec.progress import console, say
+from rqrec.core.progress import console, say
 
 T = TypeVar("T")
 LONGEST_WAIT = timedelta(hours=24)  # while the first process prepares the data

@@ -15,9 +15,9 @@ from torch import nn
 from torch.profiler import ProfilerActivity, profile, record_function
 
 from rqrec.data.sequences import Sequences
-from rqrec.retrieval.architectures import AnyModel, build_model
-from rqrec.retrieval.layers import Attention, CodeEmbedding, CrossAttention, Dropout
-from rqrec.retrieval.model import Batch, CodeLookup, ModelConfig
+from rqrec.models.architectures import AnyModel, build_model
+from rqrec.models.interface import Batch, CodeLookup, ModelConfig
+from rqrec.models.layers import Attention, CodeEmbedding, CrossAttention, Dropout
 from rqrec.training.optim import adamw
 from rqrec.training.speed import autocast
 from rqrec.training.windows import Windows

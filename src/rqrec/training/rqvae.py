@@ -1,24 +1,18 @@
 """Training of the RQ-VAE tokenizer on item embeddings."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
-from pathlib import Path
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from rqrec.artifact import create, read_manifest
-from rqrec.data.embeddings import embeddings_hash, read_embeddings
-from rqrec.progress import say
 from rqrec.tokenizer.inputs import Embeddings
 from rqrec.tokenizer.quantize import annealed_temperature
-from rqrec.tokenizer.rqvae import RqVae, RqVaeConfig
+from rqrec.tokenizer.rqvae import RqVae
 from rqrec.tokenizer.semantic_ids import collision_rate, level_usage
-from rqrec.training.checkpoint import Keeping
-from rqrec.training.loop import LoopSettings, fit, seed_of
-from rqrec.training.processes import Processes
+from rqrec.training.loop import seed_of
 
 HEALTH_SAMPLE = 100_000  # items on which usage and collisions are measured while training
 COLLAPSED = 0.1  # a level whose perplexity is below this share of what it could be
@@ -117,98 +111,3 @@ class RqVaeTask:
                     f"reset_dead_codes_every, or a smaller vae_codebook_size."
                 )
         return found
-
-
-def train_rqvae(
-    embeddings_folder: Path,
-    folder: Path,
-    config: RqVaeConfig,
-    settings: LoopSettings,
-    *,
-    batch_size: int,
-    reset_every: int = 0,
-    use_kmeans_init: bool = True,
-    do_eval: bool = False,
-    start_from: Path | None = None,
-    keeping: Keeping | None = None,
-) -> RqVae:
-    """Train an RQ-VAE on an embeddings folder and write the artefact of kind "rqvae".
-
-    With `do_eval` the folder's `is_train.npy` says which items train; the others only judge. `batch_size`
-    counts the rows of all processes. `start_from` is an "rqvae" artefact whose weights, input standardisation
-    included, are the first ones. `keeping` says where the run is kept until it is finished; its settings
-    and inputs are filled in here.
-    """
-    embeddings = read_embeddings(embeddings_folder, do_eval=do_eval)
-    train_ND, judged_ND = embeddings.parts() if do_eval else (embeddings.vectors, None)
-    if train_ND.shape[1] != config.input_dim:
-        raise ValueError(
-            f"vae_input_dim is {config.input_dim}, but the embeddings in {embeddings_folder} have "
-            f"{train_ND.shape[1]} dimensions. Leave vae_input_dim out, or make it equal."
-        )
-    processes = Processes.join()
-    if max(config.codebook_sizes) > len(train_ND):
-        say(
-            f"A level has {max(config.codebook_sizes)} codes for {len(train_ND)} items: some codes will stay empty. "
-            f"A smaller vae_codebook_size would do."
-        )
-    torch.manual_seed(settings.seed)
-    model = RqVae(config)
-    task = RqVaeTask(model, train_ND, settings.iterations, batch_size, settings.seed, reset_every, judged_ND)
-    made_with = {"model": asdict(config), "training": asdict(settings), "batch_size": batch_size}
-    made_with |= {"reset_every": reset_every, "use_kmeans_init": use_kmeans_init, "do_eval": do_eval}
-    made_from = {"embeddings": embeddings_hash(embeddings_folder)}
-    if start_from:
-        _load_weights(model, start_from)
-        made_from["start"] = read_manifest(start_from, "rqvae").hash
-    else:
-        task.start(use_kmeans_init=use_kmeans_init)
-    if keeping:
-        keeping = replace(keeping, settings=made_with, made_from=made_from)
-    history = fit(task, settings, "Training the RQ-VAE", keeping)
-    facts = {
-        "items": len(train_ND),
-        **history.validation[-1],
-        "stopped": history.stopped,
-        "processes": processes.count,
-    }
-    if processes.is_first:
-        with create(folder, "rqvae", settings=made_with, made_from=made_from, facts=facts) as target:
-            model.save_pretrained(target)
-            history.write(target)
-        if keeping:
-            keeping.clear()
-    processes.wait()
-    return model
-
-
-def write_untrained(embeddings_folder: Path, folder: Path, sizes: Mapping[str, Any], seed: int) -> None:
-    """Write an RQ-VAE as it is before training as an artefact of kind "rqvae".
-
-    Its encoder is a random map, and its codebooks are set by k-means on what that gives. `sizes` are of
-    RqVaeConfig; the input dimension is that of the embeddings unless it is among them.
-    """
-    torch.manual_seed(seed)
-    vectors_ND = read_embeddings(embeddings_folder).vectors
-    model = RqVae(RqVaeConfig(**{"input_dim": vectors_ND.shape[1], **sizes}))
-    model.fit_normalizer(vectors_ND)
-    model.initialize_codebooks(vectors_ND, torch.Generator().manual_seed(seed))
-    made_from = {"embeddings": embeddings_hash(embeddings_folder)}
-    with create(folder, "rqvae", settings={"trained": False, "seed": seed}, made_from=made_from) as target:
-        model.save_pretrained(target)
-
-
-def _load_weights(model: RqVae, folder: Path) -> None:
-    """The tensors of another RQ-VAE; how gradients pass and what the losses weigh may differ."""
-    other = RqVae.from_pretrained(folder)
-    free = ("mode", "commitment_weight")
-    wanted, found = asdict(model.config), asdict(other.config)
-    differing = [
-        f"{k} is {v} and was {found[k]}" for k, v in wanted.items() if v != found[k] and k not in free
-    ]
-    if differing:
-        raise ValueError(
-            f"train.pretrained_rqvae_path: {folder} is of another model: {'; '.join(differing)}. Give it the "
-            f"same settings, or leave the path out."
-        )
-    model.load_state_dict(other.state_dict())

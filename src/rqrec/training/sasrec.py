@@ -1,8 +1,7 @@
 """Training of SASRec, the baseline that knows items by their index alone."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
-from pathlib import Path
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -10,15 +9,11 @@ import torch
 from accelerate.utils import gather_object
 from torch import Tensor, nn
 
-from rqrec.artifact import create, find, read_manifest
-from rqrec.baselines.sasrec import SasRec, SasRecCheckpoint, SasRecConfig, write_sasrec
-from rqrec.data.dataset import Dataset
-from rqrec.data.splits import Split, split_named
+from rqrec.data.splits import Split
 from rqrec.evaluation.evaluate import evaluate
 from rqrec.evaluation.metrics import ranking_metrics
-from rqrec.retrieval.model import parameter_count
-from rqrec.training.checkpoint import Keeping
-from rqrec.training.loop import LoopSettings, fit
+from rqrec.models.sasrec import SasRec
+from rqrec.retrieval.ranking import ExhaustiveRecommender
 from rqrec.training.processes import Processes
 from rqrec.training.windows import Windows
 
@@ -69,57 +64,13 @@ class SasRecTask:
         """Metrics on the validation item of each user; every process ranks for some of the users."""
         processes = Processes.join()
         mine = self.split.validation.every(processes.count, processes.rank)
-        ranks = evaluate(self.model, mine, batch_size=BATCH).ranks_C if len(mine) else np.zeros(0, np.int64)
+        ranks = (
+            evaluate(ExhaustiveRecommender(self.model), mine, batch_size=BATCH).ranks_C
+            if len(mine)
+            else np.zeros(0, np.int64)
+        )
         return ranking_metrics(np.concatenate(gather_object([ranks])))
 
     def concerns(self, measured: Mapping[str, float]) -> Sequence[str]:
         """None: the metrics speak."""
         return []
-
-
-def train_sasrec(
-    dataset_folder: Path,
-    folder: Path,
-    settings: LoopSettings,
-    *,
-    batch_size: int,
-    split: str = "leave_one_out",
-    keeping: Keeping | None = None,
-    **sizes: Any,
-) -> SasRecCheckpoint:
-    """Train SASRec on a dataset's training split and write the artefact of kind "sasrec".
-
-    `sizes` are those of SasRecConfig without `n_items`. `batch_size` counts the sequences of all processes.
-    `keeping` says where the run is kept until it is finished; its settings and inputs are filled in here.
-    """
-    dataset_folder = find(dataset_folder, "dataset")
-    dataset = Dataset.read(dataset_folder)
-    processes = Processes.join()
-    torch.manual_seed(settings.seed)
-    model = SasRec(SasRecConfig(len(dataset.catalog), **sizes))
-    task = SasRecTask(model, split_named(split)(dataset.sequences), batch_size, settings.seed)
-    made_with = {
-        "model": asdict(model.config),
-        "training": asdict(settings),
-        "batch_size": batch_size,
-        "split": split,
-    }
-    made_from = {"dataset": read_manifest(dataset_folder, "dataset").hash}
-    if keeping:
-        keeping = replace(keeping, settings=made_with, made_from=made_from)
-    history = fit(task, settings, "Training SASRec", keeping)
-    facts = {
-        "parameters": parameter_count(model),
-        "validation": max(history.validation, key=lambda record: record["ndcg@10"]),
-        "stopped": history.stopped,
-        "processes": processes.count,
-    }
-    checkpoint = SasRecCheckpoint(model, dataset.catalog)
-    if processes.is_first:
-        with create(folder, "sasrec", settings=made_with, made_from=made_from, facts=facts) as target:
-            write_sasrec(target, checkpoint)
-            history.write(target)
-        if keeping:
-            keeping.clear()
-    processes.wait()
-    return checkpoint

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from rqrec.progress import say
+from rqrec.core.progress import say
 
 PRECISIONS = ("no", "bf16", "fp16", "auto")
 GAIN = 1.1  # how many times faster bf16 must be for "auto" to choose it

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from rqrec.artifact import atomic_write
+from rqrec.core.artifact import atomic_write
 
 METRICS_FILE = "metrics.jsonl"
 SPLITS = ("training", "partial", "validation")

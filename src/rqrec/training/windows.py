@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from rqrec.data.batching import bucketed_batches
 from rqrec.data.sequences import Histories, Sequences, gather_right_padded
+from rqrec.training.batching import bucketed_batches
 
 
 @dataclass

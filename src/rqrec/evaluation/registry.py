@@ -1,0 +1,37 @@
+"""The baselines that need no training run, by the names that commands give them."""
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rqrec.data.sequences import Sequences
+from rqrec.knn.content_knn import ContentKnn
+from rqrec.knn.item_knn import ItemKnn
+from rqrec.knn.popularity import Popularity
+from rqrec.retrieval.ranking import ExhaustiveRecommender, ItemRecommender
+
+BASELINES = ("popularity", "item_knn", "content_knn", "hybrid_knn")
+
+
+def baseline_named(
+    name: str, train: Sequences, n_items: int, vectors_ND: NDArray[np.floating] | None = None
+) -> ItemRecommender:
+    """The baseline of that name, fitted to training sequences; `vectors_ND` are the embeddings of content.
+
+    "hybrid_knn" is "item_knn" with contents: what a model's memory of neighbours holds. Raises ValueError with the
+    names that exist, and where "content_knn" or "hybrid_knn" has no embeddings of these items.
+    """
+    if name == "popularity":
+        return ExhaustiveRecommender(Popularity(train, n_items))
+    if name == "item_knn":
+        return ExhaustiveRecommender(ItemKnn(train, n_items))
+    if name not in BASELINES:
+        raise ValueError(f"There is no baseline {name!r}; allowed are {', '.join(BASELINES)}.")
+    if vectors_ND is None:
+        raise ValueError(f"{name} compares items by their embeddings: give --embeddings.")
+    if len(vectors_ND) != n_items:
+        raise ValueError(
+            f"There are {len(vectors_ND)} embeddings but {n_items} items: they don't belong together."
+        )
+    if name == "hybrid_knn":
+        return ExhaustiveRecommender(ItemKnn(train, n_items, contents_ND=vectors_ND))
+    return ExhaustiveRecommender(ContentKnn(vectors_ND))

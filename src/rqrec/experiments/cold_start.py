@@ -1,0 +1,197 @@
+"""`rqrec hold-out-items` and `rqrec evaluate-cold`: how well items that came after training are recommended."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+import torch
+
+from rqrec.core.artifact import check_made_from, create, find, read_manifest, write_json
+from rqrec.data.dataset import Dataset
+from rqrec.data.embeddings import EMBEDDINGS_FILE, embeddings_hash, read_embeddings
+from rqrec.data.ids import PADDING, IdMap
+from rqrec.data.splits import leave_one_out
+from rqrec.evaluation.cold import Within, choose_items, cold_and_warm, without_items
+from rqrec.evaluation.evaluation_report import with_interval
+from rqrec.evaluation.report import Paragraph, Report, Table
+from rqrec.knn.content_knn import ContentKnn
+from rqrec.knn.popularity import Popularity
+from rqrec.models.interface import RetrievalModel
+from rqrec.retrieval.artifact import Checkpoint, read_checkpoint
+from rqrec.retrieval.cold_items import Welcoming
+from rqrec.retrieval.ranking import ExhaustiveRecommender, ItemRecommender
+from rqrec.retrieval.retriever import Retriever
+from rqrec.stages.tokenize import tokenize_new
+from rqrec.tokenizer.semantic_ids import SemanticIdTable
+
+WARM, NEW_VECTORS, NEW_IDS = "warm", "new.npy", "new_ids.txt"
+
+
+def hold_out_items(
+    dataset: Path, embeddings: Path, folder: Path, *, share: float = 0.05, seed: int = 0
+) -> dict[str, int]:
+    """Take items out of a dataset, and write what is left as own data that the training commands read.
+
+    The artefact of kind "held_out" has `warm/` (log.parquet, items.parquet, item_embeddings.npy: give it as
+    `train.dataset_folder`), and of the items that were taken out `new.npy` and `new_ids.txt`.
+
+    Raises ValueError where the embeddings hold who took what: the items would not be new to them.
+    """
+    dataset = find(dataset, "dataset")
+    data, vectors = Dataset.read(dataset), read_embeddings(embeddings).vectors
+    _check_content_alone(embeddings, len(vectors), len(data.catalog))
+    held_N = choose_items(data.sequences, len(data.catalog), share, seed)
+    left = without_items(data.sequences, held_N)
+    users = pl.Series(left.user_ids, dtype=pl.String)[np.repeat(np.arange(len(left)), left.lengths)]
+    ids = data.catalog.items["item_id"]
+    log = {"user_id": users, "item_id": ids[left.items], "timestamp": left.timestamps}
+    facts = {"held_out": int(held_N.sum()), "items": int((~held_N).sum()), "interactions": len(left.items)}
+    made_from = {
+        "dataset": read_manifest(dataset, "dataset").hash,
+        "embeddings": embeddings_hash(embeddings),
+    }
+    settings = {"share": share, "seed": seed}
+    with create(folder, "held_out", settings=settings, made_from=made_from, facts=facts) as target:
+        (target / WARM).mkdir()
+        pl.DataFrame(log).write_parquet(target / WARM / "log.parquet")
+        warm = data.catalog.items.select("item_id", "title", "text").filter(~held_N)
+        warm.write_parquet(target / WARM / "items.parquet")
+        np.save(target / WARM / EMBEDDINGS_FILE, vectors[~held_N])
+        np.save(target / NEW_VECTORS, vectors[held_N])
+        (target / NEW_IDS).write_text("\n".join(ids.filter(held_N)) + "\n", encoding="utf-8")
+    return facts
+
+
+def evaluate_cold(
+    held_out: Path,
+    dataset: Path,
+    embeddings: Path,
+    run: Path,
+    tokenizer: Path | str,
+    *,
+    beam_width: int = 50,
+    new_share: float = 0.1,
+    out: Path | None = None,
+    seed: int = 0,
+) -> dict[str, Any]:
+    """Give held-out items their semantic IDs and look how often cold and warm targets are recommended.
+
+    `run` is the folder of a training run on `held_out/warm`, with semantic IDs and a model inside; `tokenizer`
+    the one that made these IDs. The model is measured as it is, and with `new_share` of its probability for new
+    items (`rqrec.retrieval.cold_items`); popularity and content neighbours stand beside it. Test cases are those
+    of the whole dataset, leave-one-out. A new item whose codes are as common as the model's last level
+    is wide has no code left: the model can't recommend it, and it counts as missed. Writes the artefact of
+    kind "cold_evaluation" to `out`, by default `evaluation_cold` in the run, and returns its facts.
+
+    Raises ValueError where the folders were not made from each other.
+    """
+    held_out, dataset, model = find(held_out, "held_out"), find(dataset, "dataset"), find(run, "retrieval")
+    check_made_from(held_out, {"dataset": dataset})
+    if read_manifest(held_out).made_from["embeddings"] != embeddings_hash(embeddings):
+        raise ValueError(f"{held_out} was not made from {embeddings}. Run `rqrec hold-out-items` again.")
+    data, checkpoint = Dataset.read(dataset), read_checkpoint(model)
+    ids = data.catalog.id_map
+    new_ids = (held_out / NEW_IDS).read_text(encoding="utf-8").split("\n")[:-1]
+    held_N = np.zeros(len(ids), dtype=bool)
+    held_N[ids.indices(new_ids)] = True
+    if not checkpoint.catalog.id_map.all.equals(ids.all.filter(~held_N)):
+        raise ValueError(f"{model} was not trained on the items of {held_out / WARM}: train on that folder.")
+    out = out or Path(run) / "evaluation_cold"
+    settings = {"beam_width": beam_width, "new_share": new_share, "seed": seed}
+    made_from = {"held_out": read_manifest(held_out).hash, "retrieval": read_manifest(model).hash}
+    with create(out, "cold_evaluation", settings=settings, made_from=made_from) as target:
+        table_folder = target / "semantic_ids"
+        tokenize_new(
+            tokenizer, held_out / NEW_VECTORS, find(run, "semantic_ids"), table_folder, held_out / NEW_IDS
+        )
+        table = SemanticIdTable.read(table_folder)
+        within = _with_new_items(checkpoint, table, ids, beam_width)
+        welcoming = _with_new_items(checkpoint, table, ids, beam_width, new_share)
+        split = leave_one_out(data.sequences)
+        train = without_items(split.train, held_N)
+        recommenders: dict[str, ItemRecommender] = {
+            "model": within,
+            f"model, {new_share:g} for new items": welcoming,
+            "popularity": ExhaustiveRecommender(Popularity(train, len(ids))),
+            "content_knn": ExhaustiveRecommender(ContentKnn(read_embeddings(embeddings).vectors)),
+        }
+        facts = {
+            "held_out": len(new_ids),
+            "without_a_code": int((within.places_N == PADDING).sum()),
+            "recommenders": {
+                name: cold_and_warm(
+                    recommender, split.test, train, held_N, seed=seed, description=f"Evaluating {name}"
+                )
+                for name, recommender in recommenders.items()
+            },
+        }
+        write_json(target / "cold.json", facts)
+        _report(facts).write(target)
+    return {"artifact": str(out), **facts}
+
+
+def _check_content_alone(embeddings: Path, rows: int, items: int) -> None:
+    if rows != items:
+        raise ValueError(f"There are {rows} embeddings but {items} items: they don't belong together.")
+    try:
+        manifest = read_manifest(find(embeddings, "embeddings"))
+    except FileNotFoundError:
+        return  # a plain folder of one's own: only its owner knows what is in it
+    if manifest.settings.get("collaborative"):
+        raise ValueError(
+            f"{embeddings} holds vectors of who took what, so that no item would be new to them. Make some of "
+            f"content alone with `rqrec embed` and no --collaborative."
+        )
+
+
+def _with_new_items(
+    checkpoint: Checkpoint, table: SemanticIdTable, ids: IdMap, beam_width: int, share: float | None = None
+) -> Within:
+    """The model over all items that have a code of its levels, by the indices of the whole catalogue.
+
+    `share`: of its probability for those that it was not trained on (None: what it gives them itself).
+    """
+    sizes = np.array(checkpoint.table.level_sizes)
+    has_code = (table.codes_NL < sizes).all(axis=1)
+    known = np.flatnonzero(has_code)
+    reachable = SemanticIdTable(
+        IdMap(table.item_ids.ids(known)),
+        table.codes_NL[known],
+        checkpoint.table.level_sizes,
+        table.tokenizer_hash,
+    )
+    places_N = np.full(len(ids), PADDING, dtype=np.int64)
+    places_N[ids.indices(reachable.item_ids.all)] = np.arange(len(reachable))
+    model: RetrievalModel[Any] = checkpoint.model
+    if share is not None:
+        trained_N = checkpoint.catalog.id_map.find(reachable.item_ids.all) != PADDING
+        codes_NL = torch.from_numpy(reachable.codes_NL).long()
+        model = Welcoming(model, codes_NL, torch.from_numpy(trained_N), share)
+    return Within(Retriever(model, reachable, beam_width), places_N)
+
+
+def _report(facts: dict[str, Any]) -> Report:
+    report = Report("Items that came after training")
+    left = facts["without_a_code"]
+    report.add(
+        Paragraph(
+            f"{facts['held_out']} items were held out of all training, and got their semantic IDs afterwards. "
+            f"{left} of them have no code that the model could generate, and count as missed. Recall@10 on "
+            f"the test items of the whole dataset (leave-one-out, full catalogue), 95 % bootstrap intervals."
+        ),
+        Table(
+            ["", "cold targets", "warm targets"],
+            [
+                [
+                    name,
+                    *(
+                        with_interval(row[kind]["metrics"]["recall@10"], row[kind]["intervals"]["recall@10"])
+                        for kind in ("cold", "warm")
+                    ),
+                ]
+                for name, row in facts["recommenders"].items()
+            ],
+        ),
+    )
+    return report

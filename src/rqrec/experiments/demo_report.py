@@ -1,0 +1,119 @@
+"""The report of the demo, drawn from the artefacts that its stages left."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from rqrec.core.artifact import read_manifest
+from rqrec.data.dataset import Dataset
+from rqrec.evaluation.figures import draw_bars, draw_code_counts, draw_curves
+from rqrec.evaluation.report import Figure, Heading, Paragraph, Report, Table
+from rqrec.tokenizer.semantic_ids import SemanticIdTable
+from rqrec.training.tracking import History
+
+RECENT = 8  # items of the sample user's history that are shown
+
+
+def write_report(folder: Path, facts: dict[str, Any]) -> None:
+    """Write `report.md`, `report.html` and their figures into the demo's folder.
+
+    `facts` are what the demo prints as JSON.
+    """
+    report = Report("Recommendations from semantic IDs: MovieLens 100K")
+    report.add(*_result(folder, facts), *_sample(folder, facts), *_codes(folder, facts), *_training(folder))
+    report.add(
+        Heading("Time"),
+        Table(["stage", "seconds"], [[stage, round(spent)] for stage, spent in facts["seconds"].items()]),
+    )
+    report.write(folder)
+
+
+def _points(records: list[dict[str, float]], name: str) -> list[tuple[float, float]]:
+    return [(record["step"], record[name]) for record in records]
+
+
+def _result(folder: Path, facts: dict[str, Any]) -> list[Any]:
+    dataset = read_manifest(folder / "dataset", "dataset").facts
+    names = ["recall@1", "recall@5", "recall@10", "ndcg@5", "ndcg@10"]
+    series = {name: [facts[name][metric] for metric in names] for name in ("model", "popularity")}
+    draw_bars(folder / "metrics.png", names, series)
+    retrieval = read_manifest(folder / "retrieval", "retrieval")
+    best = retrieval.facts["validation"]
+    return [
+        Paragraph(
+            f"{dataset['users']} users, {dataset['items']} films, {dataset['interactions']} ratings. Each "
+            f"user's last film is the test, the one before it the validation, the rest trains. Every film of "
+            f"the catalogue that the user has not rated before competes, and a hit is a film, not a code."
+        ),
+        Heading("Against popularity"),
+        Table(["", *names], [[name, *values] for name, values in series.items()]),
+        Figure("metrics.png", "Test metrics of the model and of popularity, in the same evaluator"),
+        Paragraph(
+            f"The model ({retrieval.facts['parameters']:,} parameters) was chosen by validation ndcg@10 "
+            f"({best['ndcg@10']:.4f} at step {best['step']:.0f}) and tested once, with one seed."
+        ),
+    ]
+
+
+def _sample(folder: Path, facts: dict[str, Any]) -> list[Any]:
+    dataset = Dataset.read(folder / "dataset")
+    titles = dataset.catalog.titles()
+    recent = [titles[item] for item in dataset.sequences.of_user(0)[-RECENT:]]
+    rows = [
+        [place, item["title"], item["score"]] for place, item in enumerate(facts["recommendations"], start=1)
+    ]
+    return [
+        Heading(f"Ten recommendations for user {facts['sample_user']}"),
+        Paragraph("Rated last, oldest first: " + "; ".join(recent) + "."),
+        Table(["", "film", "log-probability"], rows),
+    ]
+
+
+def _codes(folder: Path, facts: dict[str, Any]) -> list[Any]:
+    table = SemanticIdTable.read(folder / "semantic_ids")
+    sizes = table.level_sizes[:-1]
+    counts = [np.bincount(table.codes_NL[:, level], minlength=size) for level, size in enumerate(sizes)]
+    draw_code_counts(folder / "codes.png", counts)
+    perplexity = read_manifest(folder / "semantic_ids", "semantic_ids").facts["perplexity"]
+    rows = [
+        [f"{level + 1}", size, facts["codebook_usage"][level], perplexity[level]]
+        for level, size in enumerate(sizes)
+    ]
+    return [
+        Heading("The semantic IDs"),
+        Paragraph(
+            f"{facts['collision_rate']:.1%} of the films share their {len(sizes)} codes with another film; "
+            f"one more code, of {table.level_sizes[-1]} values, makes every tuple unique."
+        ),
+        Table(["level", "codes", "share used", "perplexity"], rows),
+        Figure("codes.png", "Films of each code, level by level"),
+    ]
+
+
+def _training(folder: Path) -> list[Any]:
+    tokenizer, retrieval = History.read(folder / "rqvae"), History.read(folder / "retrieval")
+    draw_curves(
+        folder / "tokenizer.png",
+        {
+            "RQ-VAE loss": {
+                name: _points(tokenizer.training, name)
+                for name in ("reconstruction", "codebook", "commitment")
+            }
+        },
+    )
+    levels = sorted(name for name in retrieval.training[0] if name.startswith("loss_level_"))
+    draw_curves(
+        folder / "retrieval.png",
+        {
+            "retrieval loss (nats)": {
+                f"level {place + 1}": _points(retrieval.training, name) for place, name in enumerate(levels)
+            },
+            "validation": {name: _points(retrieval.validation, name) for name in ("recall@10", "ndcg@10")},
+        },
+    )
+    return [
+        Heading("Training"),
+        Figure("tokenizer.png", "Loss of the RQ-VAE"),
+        Figure("retrieval.png", "Loss of the retrieval model by level, and validation metrics"),
+    ]

@@ -1,0 +1,140 @@
+"""The encoder-decoder of TIGER (arXiv 2305.05065, section 3.2): a history is encoded, the next item decoded.
+
+Shapes: B batch, T items, L levels, S = T x L + 1 positions of a history, D width, H heads, K beams, l codes of
+a prefix, V codes of a level.
+"""
+
+from dataclasses import dataclass
+from typing import NamedTuple, cast
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from rqrec.models.code_output import CodeOutput
+from rqrec.models.interface import Batch, ModelConfig, TrainingLoss
+from rqrec.models.kv_cache import KeysValues
+from rqrec.models.layers import (
+    Block,
+    CodeEmbedding,
+    CrossAttention,
+    Dropout,
+    RelativeBias,
+    initialize,
+)
+from rqrec.models.side_information import SideInformation
+
+
+@dataclass(frozen=True)
+class EncoderDecoderConfig(ModelConfig):
+    """Sizes of an encoder-decoder; `attn_layers` is the depth of the encoder, and that of the decoder."""
+
+    attn_layers: int = 4
+
+
+class Context(NamedTuple):
+    """The encoded histories as each decoder block's keys and values, and which positions are real."""
+
+    memory: tuple[KeysValues, ...]
+    mask_BS: Tensor
+
+
+class DecoderBlock(Block):
+    """A pre-norm block of the decoder: attention to its own codes, to the memory, then feed-forward."""
+
+    def __init__(self, width: int, heads: int, hidden: int, dropout: float) -> None:
+        super().__init__(width, heads, hidden, dropout)
+        self.cross_norm = nn.LayerNorm(width)
+        self.cross = CrossAttention(width, heads)
+
+    def decode(self, x_BKlD: Tensor, memory: KeysValues, mask_BS: Tensor) -> Tensor:
+        """K sequences for each of B memories; each is causal, and all read one copy of the memory."""
+        attended, _ = self.attention.causal(self.attention_norm(x_BKlD).flatten(0, 1))
+        x_BKlD = x_BKlD + self.dropout(attended.view_as(x_BKlD))
+        crossed = self.cross(self.cross_norm(x_BKlD).flatten(1, 2), memory, mask_BS)
+        return self._finish(x_BKlD, crossed.view_as(x_BKlD))
+
+
+class EncoderDecoder(CodeOutput):
+    """A bidirectional encoder over [BEGIN, codes of item 1, ...] and a causal decoder over one item's codes.
+
+    The encoder knows places by relative position alone (T5's bias), the decoder by level. BEGIN stands where
+    TIGER has the user's token, so that an empty history has something to attend to; with `user_buckets` the
+    user's vector is added to it.
+
+    Training: one item of each sequence is the target, and the items before it are the history. Which one is
+    drawn anew at every step, uniformly from the first to the last, so that over the epochs every position is
+    a target (as it is in every step of the causal models). In evaluation mode it is the last.
+    """
+
+    def __init__(self, config: EncoderDecoderConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.level_sizes, self.max_items = config.level_sizes, config.max_items
+        embed, width, heads = config.decoder_embed_dim, config.attn_embed_dim, config.attn_heads
+        sizes = (width, heads, 4 * width, config.attn_dropout)
+        self.codes = CodeEmbedding(self.level_sizes, embed)
+        self.widen = nn.Linear(embed, width, bias=False) if embed != width else nn.Identity()
+        self.begin = nn.Parameter(torch.zeros(width))
+        self.dropout = Dropout(config.attn_dropout)
+        self.relative_bias = RelativeBias(heads)  # one for all blocks, as in T5
+        self.encoder = nn.ModuleList(Block(*sizes) for _ in range(config.attn_layers))
+        self.encoder_norm = nn.LayerNorm(width)
+        self.level_position = nn.Embedding(len(self.level_sizes), width)
+        self.decoder = nn.ModuleList(DecoderBlock(*sizes) for _ in range(config.attn_layers))
+        self.decoder_norm = nn.LayerNorm(width)
+        self._build_output(config, width)
+        initialize(self.encoder, config.attn_layers)
+        initialize(self.decoder, config.attn_layers)
+        nn.init.normal_(self.begin, std=0.02)
+        nn.init.normal_(self.level_position.weight, std=0.02)
+        self.side = SideInformation(config.user_buckets, config.time_gaps, width)
+
+    def encode(self, batch: Batch) -> Context:
+        """Read each history once, an empty one included: BEGIN alone predicts a first item."""
+        vectors_BTLD = self.side.with_gaps(self.widen(self.codes(batch.codes_BTL)), batch.times_BT)
+        begin_B1D = self.side.with_user(self.begin.expand(len(vectors_BTLD), 1, -1), batch.users_B)
+        x_BSD = self.dropout(torch.cat([begin_B1D, vectors_BTLD.flatten(1, 2)], dim=1))
+        positions = x_BSD.shape[1]
+        last_B1 = (batch.lengths_B * len(self.level_sizes))[:, None]
+        mask_BS = torch.arange(positions, device=last_B1.device) <= last_B1
+        bias_BHSS = self.relative_bias(positions).masked_fill(~mask_BS[:, None, None], -torch.inf)
+        for block in cast(list[Block], self.encoder):
+            x_BSD = block.biased(x_BSD, bias_BHSS)
+        memory_BSD = self.encoder_norm(x_BSD)
+        blocks = cast(list[DecoderBlock], self.decoder)
+        return Context(tuple(block.cross.memory(memory_BSD) for block in blocks), mask_BS)
+
+    def _decode(self, context: Context, prefix_BKl: Tensor) -> Tensor:
+        """States [B, K, l + 1, D] after nothing, after code 0, ... of each prefix."""
+        level = prefix_BKl.shape[2]
+        # The input at place l is code l - 1, and at place 0 nothing but the place.
+        codes_BKlD = functional.pad(self.widen(self.codes(prefix_BKl)), (0, 0, 1, 0))
+        x_BKlD = self.dropout(codes_BKlD + self.level_position.weight[: level + 1])
+        for block, memory in zip(cast(list[DecoderBlock], self.decoder), context.memory, strict=True):
+            x_BKlD = block.decode(x_BKlD, memory, context.mask_BS)
+        return self.decoder_norm(x_BKlD)
+
+    def forward(self, batch: Batch) -> TrainingLoss:
+        """Cross-entropy of the codes of one item of each sequence, given the items before it."""
+        targets_B = batch.lengths_B - 1
+        if self.training:
+            targets_B = (torch.rand(len(targets_B), device=targets_B.device) * batch.lengths_B).long()
+        context = self.encode(batch._replace(codes_BTL=batch.codes_BTL[:, :-1], lengths_B=targets_B))
+        rows_B = torch.arange(len(targets_B), device=targets_B.device)
+        codes_BL = batch.codes_BTL[rows_B, targets_B]
+        states_BLD = self._decode(context, codes_BL[:, None, :-1])[:, 0]
+        return TrainingLoss.of(
+            [self._logits(states_BLD[:, level], level) for level in range(len(self.level_sizes))],
+            codes_BL,
+            self.config.label_smoothing if self.training else 0.0,
+        )
+
+    def next_level(self, context: Context, prefix_BKl: Tensor) -> Tensor:
+        """Log-probabilities float32 [B, K, V] of the level after the prefix (see RetrievalModel)."""
+        n_beams, level = prefix_BKl.shape[1:]
+        if level == 0:
+            prefix_BKl = prefix_BKl[:, :1]
+        states_BKD = self._decode(context, prefix_BKl)[:, :, -1]
+        log_probs = self._logits(states_BKD, level).float().log_softmax(-1)
+        return log_probs.expand(-1, n_beams, -1)

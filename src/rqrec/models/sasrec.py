@@ -1,0 +1,90 @@
+"""SASRec, self-attention over items (arXiv 1808.09781), trained with the full softmax over the catalogue.
+
+The paper samples one negative a target; cross-entropy over all items ranks far better (arXiv 2309.07602).
+
+Shapes: B batch, T items, S = T or T + 1 positions, D width, N items of the catalogue, M targets.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from rqrec.data.ids import PADDING
+from rqrec.data.sequences import Histories
+from rqrec.models.layers import Dropout, Transformer
+from rqrec.models.softmax import catalogue_cross_entropy
+
+
+@dataclass(frozen=True)
+class SasRecConfig:
+    """Sizes of a SASRec model.
+
+    n_items: items of the catalogue
+    max_items: items of history that are read, the most recent
+    width, heads, layers: of the transformer; the width is that of an item's embedding too
+    dropout: on the embeddings and on what each attention and feed-forward adds (probability)
+
+    Raises ValueError on sizes that no model can have.
+    """
+
+    n_items: int
+    max_items: int = 50
+    width: int = 128
+    heads: int = 2
+    layers: int = 2
+    dropout: float = 0.4
+
+    def __post_init__(self) -> None:
+        for name in ("n_items", "max_items", "width", "heads", "layers"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} is {getattr(self, name)}, but must be at least 1.")
+        if self.width % self.heads:
+            raise ValueError(f"width {self.width} is not a multiple of heads {self.heads}.")
+        if not 0 <= self.dropout < 1:
+            raise ValueError(f"dropout is {self.dropout}, but must be in [0, 1).")
+
+
+class SasRec(nn.Module):
+    """A causal transformer over [BEGIN, item 1, item 2, ...] whose state at position s predicts item s + 1.
+
+    Input and output share the item embeddings. BEGIN predicts a first item, so that an empty history has an
+    answer too.
+    """
+
+    def __init__(self, config: SasRecConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.items = nn.Embedding(config.n_items, config.width)
+        self.positions = nn.Embedding(config.max_items + 1, config.width)  # BEGIN and a full history
+        self.begin = nn.Parameter(torch.zeros(config.width))
+        self.dropout = Dropout(config.dropout)
+        self.transformer = Transformer(config.width, config.heads, config.layers, config.dropout)
+        for table in (self.items, self.positions):
+            nn.init.normal_(table.weight, std=0.02)
+
+    def _inputs(self, items_BT: Tensor) -> Tensor:
+        """[B, T + 1, D]: BEGIN and the items; what stands at padding is never looked at."""
+        vectors_BTD = self.items(items_BT.clamp(min=0))
+        vectors_BSD = torch.cat([self.begin.expand(len(items_BT), 1, -1), vectors_BTD], dim=1)
+        return self.dropout(vectors_BSD + self.positions.weight[: vectors_BSD.shape[1]])
+
+    def forward(self, items_BT: Tensor) -> Tensor:
+        """Cross-entropy of every real item given all before it, in nats; mean over items.
+
+        `items_BT` int64, at most max_items + 1 a row, padded on the right with PADDING. Logits are worked
+        out for real items alone, and only a block of them at a time.
+        """
+        states_BTD, _ = self.transformer.causal(self._inputs(items_BT[:, :-1]))
+        real_BT = items_BT != PADDING
+        return catalogue_cross_entropy(states_BTD[real_BT], self.items.weight, items_BT[real_BT])
+
+    @torch.inference_mode()
+    def score_items(self, histories: Histories) -> Tensor:
+        """A logit of every item for each history, float32 [B, N], by one matrix product."""
+        items_BT = torch.from_numpy(histories.last(self.config.max_items).items_BT)
+        items_BT = items_BT.to(self.items.weight.device)
+        lengths_B = (items_BT != PADDING).sum(1)
+        states_BD, _ = self.transformer.at(self._inputs(items_BT), lengths_B)
+        return functional.linear(states_BD, self.items.weight).float()

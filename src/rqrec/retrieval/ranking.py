@@ -1,0 +1,86 @@
+"""Ranked items, and the ranking of a whole catalogue by scores.
+
+Shapes: B batch, K items of a list, N items of the catalogue, X excluded items.
+"""
+
+from dataclasses import dataclass
+from typing import NamedTuple, Protocol
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from rqrec.data.ids import PADDING
+from rqrec.data.sequences import Histories
+
+
+class Ranked(NamedTuple):
+    """Items in falling order of score, ties by item index.
+
+    `items` int64 [B, k], padded with PADDING where fewer than k items are allowed; `scores` float32 [B, k],
+    minus infinity there. For a retrieval model a score is the item's log-probability.
+    """
+
+    items: Tensor
+    scores: Tensor
+
+
+class ItemRecommender(Protocol):
+    """Anything that ranks items for histories."""
+
+    def recommend(self, histories: Histories, k: int, *, exclude_seen: bool = True) -> Ranked:
+        """The k best items of each history, item indices padded with PADDING."""
+
+
+class ItemScorer(Protocol):
+    """Anything that scores the whole catalogue for each history."""
+
+    def score_items(self, histories: Histories) -> Tensor:
+        """A score of every item for each history, float32 [B, N]; higher is better."""
+
+
+@dataclass(frozen=True)
+class ExhaustiveRecommender:
+    """Recommends by the scores of the whole catalogue."""
+
+    scorer: ItemScorer
+
+    def recommend(self, histories: Histories, k: int, *, exclude_seen: bool = True) -> Ranked:
+        """The k items with the highest scores; ties by item index."""
+        scores_BN = self.scorer.score_items(histories)
+        excluded_BX = torch.from_numpy(histories.items_BT).to(scores_BN.device) if exclude_seen else None
+        return rank_scores(scores_BN, k, excluded_BX=excluded_BX)
+
+
+def order_keys(scores: Tensor, ties: Tensor) -> Tensor:
+    """int64 keys that sort as (score, then -tie): no two equal, so that top-k has one right answer.
+
+    The bits of a float32 sort as an integer once negative ones are mirrored; the tie breaker, below 2**32,
+    fills the low half.
+    """
+    bits = (scores + 0.0).view(torch.int32)  # + 0.0 turns -0.0 into 0.0
+    bits = torch.where(bits < 0, bits ^ 0x7FFFFFFF, bits).to(torch.int64)
+    return (bits << 32) + (0xFFFFFFFF - ties.long())
+
+
+def rank_scores(scores_BN: Tensor, k: int, *, excluded_BX: Tensor | None = None) -> Ranked:
+    """The k best items of a full score matrix, without the excluded ones; ties by item index."""
+    n_items = scores_BN.shape[1]
+    if excluded_BX is not None and excluded_BX.shape[1]:
+        # An extra column takes the padding, so that it masks no item.
+        mask_BN = torch.zeros(len(scores_BN), n_items + 1, dtype=torch.bool, device=scores_BN.device)
+        mask_BN.scatter_(1, torch.where(excluded_BX >= 0, excluded_BX, n_items), True)
+        scores_BN = scores_BN.masked_fill(mask_BN[:, :n_items], -torch.inf)
+    keys_BN = order_keys(scores_BN.float(), torch.arange(n_items, device=scores_BN.device))
+    items_BK = keys_BN.topk(min(k, n_items), dim=1).indices
+    return padded(items_BK, scores_BN.gather(1, items_BK), k)
+
+
+def padded(items_BK: Tensor, scores_BK: Tensor, k: int) -> Ranked:
+    """Exactly k columns, padded where fewer items have a finite score."""
+    items_BK = torch.where(scores_BK.isfinite(), items_BK, PADDING)[:, :k]
+    short = max(0, k - items_BK.shape[1])
+    return Ranked(
+        functional.pad(items_BK, (0, short), value=PADDING),
+        functional.pad(scores_BK[:, :k], (0, short), value=-torch.inf),
+    )

@@ -1,0 +1,129 @@
+"""What a memory of neighbours holds and how much it says beside a trained model: chosen on the validation split.
+
+Shapes: B cases, K items of a beam, R remembered items, N items, D width of a vector.
+"""
+
+from itertools import product
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from rqrec.core.progress import say, track
+from rqrec.data.sequences import Histories
+from rqrec.data.splits import Cases, Split
+from rqrec.knn.graph import CONTENT_NEIGHBOURS, alike_in_content, likest_items
+from rqrec.knn.index import NeighbourMemory, Remembered
+from rqrec.retrieval.retriever import Retriever
+
+SHARES = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
+SHARPNESSES = (1.0, 2.0, 3.0, 4.0)
+CONTENTS = (0.0, 0.01, 0.02, 0.03, 0.05, 0.1, 0.2)
+NEIGHBOURS, SHRINKAGE = 50, 20.0  # by who took what
+MOST_CONTENTS = 200_000  # items that are compared with each other; the work grows with the square
+BATCH = 128
+CUT = 10  # places of a list that count
+
+
+@torch.inference_mode()
+def memory_for(
+    retriever: Retriever,
+    split: Split,
+    *,
+    contents_ND: NDArray[np.floating] | None = None,
+    validation_users: int | None = None,
+) -> NeighbourMemory:
+    """The memory that gives the best validation NDCG@10, of the training split: nothing later ever counts.
+
+    First the weight of the contents' likeness is chosen, for the memory alone, then the mixture's share and
+    sharpness. One beam search for each validation case (every n-th of them, `validation_users` at most) serves
+    all choices: an item outside of the beam is taken to have the memory's part of its probability alone.
+    """
+    everyone = split.validation
+    cases = everyone.every(-(-len(everyone) // (validation_users or len(everyone))))
+    memory = _neighbours(retriever, split, contents_ND, cases)
+    choices = [*product(SHARES, SHARPNESSES)]
+    gains = torch.zeros(len(choices), dtype=torch.float64)
+    for part in track(list(cases.batches(BATCH)), "Choosing the memory's share"):
+        histories, targets_B = cases.histories(part), _targets(cases, part, retriever)
+        beam = retriever.recommend(histories, retriever.beam_width)
+        generated = Remembered(beam.items, beam.scores.exp())  # what is no item has a score of minus infinity
+        remembered = _recall(memory, histories, retriever)
+        both = _Common.of(generated.items_BR, remembered.items_BR)
+        for place, (share, sharpness) in enumerate(choices):
+            probabilities_BR = memory.using(sharpness=sharpness).probabilities(remembered)
+            recalled = Remembered(remembered.items_BR, probabilities_BR)
+            gains[place] += _gain(_mixed(generated, recalled, both, share), targets_B)
+    share, sharpness = choices[int(gains.argmax())]
+    return memory.using(share=share, sharpness=sharpness)
+
+
+def _neighbours(
+    retriever: Retriever, split: Split, contents_ND: NDArray[np.floating] | None, cases: Cases
+) -> NeighbourMemory:
+    n_items = len(retriever.table)
+    likeness_NN = likest_items(split.train, n_items, NEIGHBOURS, SHRINKAGE)
+    plain = NeighbourMemory.of(likeness_NN).to(retriever.device)
+    if contents_ND is None or n_items < 2:
+        return plain
+    if n_items > MOST_CONTENTS:
+        say(
+            f"The memory leaves contents out: comparing {n_items:,} items takes too long (limit {MOST_CONTENTS:,})."
+        )
+        return plain
+    content_NN = alike_in_content(contents_ND, CONTENT_NEIGHBOURS)
+    best, most = plain, -1.0
+    for weight in track(CONTENTS, "Choosing what contents count"):
+        memory = NeighbourMemory.of(likeness_NN + weight * content_NN) if weight else plain
+        memory = memory.to(retriever.device).using(content=weight)
+        gain = sum(
+            _gain(_recall(memory, cases.histories(part), retriever), _targets(cases, part, retriever))
+            for part in cases.batches(BATCH)
+        )
+        if gain > most:
+            best, most = memory, gain
+    return best
+
+
+def _targets(cases: Cases, part: slice, retriever: Retriever) -> Tensor:
+    return torch.from_numpy(cases.targets[part]).to(retriever.device)
+
+
+def _recall(memory: NeighbourMemory, histories: Histories, retriever: Retriever) -> Remembered:
+    recent = histories.last(retriever.model.max_items)
+    return memory.recall(torch.from_numpy(recent.items_BT).to(retriever.device))
+
+
+class _Common(NamedTuple):
+    """Which generated items were recalled too, at which place, and which of the recalled were generated."""
+
+    recalled_BK: Tensor
+    place_BK: Tensor
+    generated_BR: Tensor
+
+    @classmethod
+    def of(cls, generated_BK: Tensor, recalled_BR: Tensor) -> "_Common":
+        equal_BKR = generated_BK[:, :, None] == recalled_BR[:, None]
+        return cls(*equal_BKR.max(dim=2), equal_BKR.any(1))
+
+
+def _mixed(generated: Remembered, recalled: Remembered, both: _Common, share: float) -> Remembered:
+    """The mixture's probabilities of what was generated or recalled."""
+    part_B1 = share * recalled.scores_BR.any(1, keepdim=True)
+    theirs_BR = part_B1 * recalled.scores_BR
+    theirs_BK = theirs_BR.gather(1, both.place_BK) * both.recalled_BK
+    both_BK = (1 - part_B1) * generated.scores_BR + theirs_BK
+    alone_BR = theirs_BR.masked_fill(both.generated_BR, 0.0)  # those of the beam stand in `both_BK`
+    items = torch.cat([generated.items_BR, recalled.items_BR], dim=1)
+    return Remembered(items, torch.cat([both_BK, alone_BR], dim=1))
+
+
+def _gain(proposed: Remembered, targets_B: Tensor) -> float:
+    """The sum of NDCG@10 over the cases, each with one right item."""
+    hits_BR = proposed.scores_BR * (proposed.items_BR == targets_B[:, None])
+    target_B = hits_BR.sum(1)  # an item is proposed once, or again with a score of 0
+    rank_B = (proposed.scores_BR > target_B[:, None]).sum(1)
+    counts_B = (rank_B < CUT) & (target_B > 0)
+    return float((counts_B / torch.log2(rank_B + 2.0)).sum())

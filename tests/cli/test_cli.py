@@ -1,0 +1,361 @@
+"""The command line as a person meets it: results, JSON, sentences and exit statuses."""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from click.testing import Result
+from typer.testing import CliRunner
+
+from rqrec.cli import app
+from rqrec.core.artifact import read_json, read_manifest, write_json
+from rqrec.tokenizer.semantic_ids import SemanticIdTable
+from tests.tiny import tiny_vectors
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def rqrec(*arguments: object) -> Result:
+    return CliRunner().invoke(app, [str(argument) for argument in arguments])
+
+
+def fails(done: Result, *words: str) -> None:
+    assert done.exit_code == 1, done.stderr
+    assert isinstance(done.exception, SystemExit)
+    for word in words:
+        assert word in done.stderr
+
+
+def test_recommend_prints_one_json_object(tiny_run: Path) -> None:
+    done = rqrec("recommend", "--artifact", tiny_run, "--history", "item 8, item 9", "--k", 3, "--json")
+    assert done.exit_code == 0, done.stderr
+    facts = json.loads(done.stdout)
+    assert facts["history"] == ["item 8", "item 9"]
+    assert len(facts["recommendations"]) == 3
+    best = facts["recommendations"][0]
+    assert (best["item_id"], best["title"]) == ("item 10", "Title 10")
+    assert best["score"] <= 0
+
+
+def test_recommend_for_people_says_when_fewer_items_are_allowed(tiny_run: Path) -> None:
+    history = ",".join(f"item {item}" for item in range(46))
+    done = rqrec("recommend", "--artifact", tiny_run, "--history", history, "--k", 5)
+    assert "Title 47" in done.stdout
+    assert "Only 2 items are allowed" in done.stdout
+
+
+def test_recommend_with_filters_and_variety(tiny_run: Path) -> None:
+    arguments = ("recommend", "--artifact", tiny_run, "--history", "item 8,item 9", "--k", 5)
+    allow = "item 10, item 11, item 30, item 40"
+    done = rqrec(*arguments, "--allow", allow, "--block", "item 10", "--json")
+    facts = json.loads(done.stdout)
+    assert {row["item_id"] for row in facts["recommendations"]} == {"item 11", "item 30", "item 40"}
+    assert (facts["n_allowed"], facts["skipped"]) == (3, [])
+    assert "Only 3 items are allowed." in rqrec(*arguments, "--allow", allow, "--block", "item 10").stdout
+    assert "Only 0 items are allowed." in rqrec(*arguments, "--allow", "").stdout
+    spread = json.loads(rqrec(*arguments, "--max-per-code", 1, "--json").stdout)["recommendations"]
+    assert len({row["semantic_id"][0] for row in spread}) == len(spread)
+    many = ("recommend", "--artifact", tiny_run, "--history", "item 8", "--k", 40, "--max-per-code", 1)
+    assert "--max-per-code holds the others back" in rqrec(*many).stdout
+
+
+def test_recommend_skips_unknown_ids_and_says_which(tiny_run: Path) -> None:
+    arguments = ("recommend", "--artifact", tiny_run, "--history", "item 8,gone,item 9", "--block", "lost")
+    done = rqrec(*arguments, "--unknown", "skip")
+    assert "Skipped, since the catalogue does not have them: gone, lost." in done.stdout
+    facts = json.loads(rqrec(*arguments, "--unknown", "skip", "--explain", "--json").stdout)
+    assert facts["skipped"] == ["gone", "lost"]
+    assert facts["recommendations"][0]["item_id"] == "item 10"
+    fails(rqrec(*arguments), "'gone'")
+    fails(rqrec(*arguments, "--unknown", "ignore"), "'ignore'", "'raise' or 'skip'")
+
+
+def test_recommend_explains_by_the_path_of_codes(tiny_run: Path) -> None:
+    arguments = ("recommend", "--artifact", tiny_run, "--history", "item 8,item 9", "--k", 3, "--explain")
+    rows = json.loads(rqrec(*arguments, "--json").stdout)["recommendations"]
+    for row in rows:
+        assert [step["code"] for step in row["path"]] == row["semantic_id"]
+        logs = sum(np.log(step["probability"]) for step in row["path"])
+        assert logs == pytest.approx(row["score"], abs=1e-4)
+        assert row["path"][-1]["n_items"] == 1
+    text = rqrec(*arguments).stdout
+    first = rows[0]["path"][0]
+    assert f"code {first['code']:<5d} {first['probability']:7.2%}  {first['n_items']} item" in text
+    assert f", also {', '.join(first['others'])}" in text
+
+
+def test_times_that_are_none_are_refused(tiny_run: Path) -> None:
+    arguments = ("recommend", "--artifact", tiny_run, "--history", "item 8,item 9")
+    assert rqrec(*arguments, "--times", "1700000000, 1700000001", "--user", "ann").exit_code == 0
+    fails(rqrec(*arguments, "--times", "1700000000,soon"), "'soon'", "unix seconds")
+    fails(rqrec(*arguments, "--times", "1700000000"), "2 items and 1 timestamps")
+
+
+def test_seen_items_return_with_allow_seen(tiny_run: Path) -> None:
+    arguments = ("recommend", "--artifact", tiny_run, "--history", "item 8,item 9", "--k", 48, "--json")
+    ids = [row["item_id"] for row in json.loads(rqrec(*arguments).stdout)["recommendations"]]
+    assert len(ids) == 46
+    assert not {"item 8", "item 9"} & set(ids)
+    seen_too = [
+        row["item_id"] for row in json.loads(rqrec(*arguments, "--allow-seen").stdout)["recommendations"]
+    ]
+    assert len(seen_too) == 48
+
+
+def test_an_unknown_id_is_a_sentence_and_status_1(tiny_run: Path) -> None:
+    fails(rqrec("recommend", "--artifact", tiny_run, "--history", "item 1,nope"), "'nope'", "48 items")
+
+
+def test_a_folder_without_a_model_is_a_sentence(tmp_path: Path) -> None:
+    fails(rqrec("recommend", "--artifact", tmp_path, "--history", "a"), "rqrec train-decoder")
+    fails(rqrec("recommend", "--artifact", tmp_path / "no", "--history", "a"), "There is no folder")
+
+
+def test_wrong_usage_is_status_2(tiny_run: Path) -> None:
+    for arguments in (
+        ("nonsense",),
+        ("recommend", "--history", "a"),
+        ("recommend", "--artifact", tiny_run, "--history", "item 1", "--k", 0),
+        ("recommend", "--artifact", tiny_run, "--history", "item 1", "--k", "many"),
+    ):
+        done = rqrec(*arguments)
+        assert done.exit_code == 2, arguments
+        assert isinstance(done.exception, SystemExit)
+
+
+COMMANDS = (
+    *("demo", "prepare", "embed", "train-rqvae", "run-rqvae", "fit-rqkmeans", "tokenize", "inspect-ids"),
+    *("train-decoder", "train-sasrec", "recommend", "evaluate", "hold-out-items", "evaluate-cold"),
+    *("batch-recommend", "push", "pull", "serve", "reproduce"),
+)
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_shows_an_example(command: str) -> None:
+    done = rqrec(command, "--help")
+    assert done.exit_code == 0
+    assert f"Example: rqrec {command}" in " ".join(done.stdout.split())
+
+
+@pytest.fixture
+def custom(tmp_path: Path) -> Path:
+    """A folder with own embeddings, and the arguments that make training short."""
+    np.save(tmp_path / "item_embeddings.npy", tiny_vectors())
+    return tmp_path
+
+
+def options_for(folder: Path, *bindings: str) -> list[str]:
+    """configs/custom.gin with the folders of a test and sizes that train in a second."""
+    settings = [
+        f'train.dataset_folder="{folder}"',
+        f'train.save_dir_root="{folder}/out"',
+        "train.iterations=40",
+        "train.batch_size=16",
+        "train.vae_codebook_size=8",
+        "train.vae_hidden_dims=[16]",
+        f'generate_semantic_ids.dataset_folder="{folder}"',
+        f'generate_semantic_ids.pretrained_model_path="{folder}/out"',
+        f'generate_semantic_ids.output_path="{folder}/ids.npy"',
+        *bindings,
+    ]
+    return [str(ROOT / "configs/custom.gin"), *(p for setting in settings for p in ("--gin", setting))]
+
+
+def train(folder: Path, *bindings: str) -> Result:
+    return rqrec("train-rqvae", *options_for(folder, *bindings))
+
+
+def test_the_documented_commands_give_custom_data_unique_ids(custom: Path) -> None:
+    for name in ("train_rqvae.py", "run_rqvae.py"):
+        command = [sys.executable, name, *options_for(custom)]
+        done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, timeout=250)
+        assert done.returncode == 0, done.stderr
+    ids = np.load(custom / "ids.npy")
+    assert (ids.dtype, ids.shape) == (np.int64, (48, 4))
+    assert len(np.unique(ids, axis=0)) == 48
+    assert ids.min() >= 0
+    assert ids[:, :3].max() < 8
+
+
+@pytest.mark.parametrize(
+    ("binding", "words"),
+    [
+        ("train.nonsense=1", ("nonsense", "vae_codebook_size")),
+        ("train.vae_codebook_mode='soft'", ("soft", "ste")),
+        ("train.dataset='netflix'", ("netflix", "amazon")),
+        ("train.do_eval=True", ("is_train.npy", "do_eval=False")),
+        ("train.vae_input_dim=99", ("99", "16")),
+        ("train.iterations=0", ("iterations is 0",)),
+        ("train.vae_codebook_size", ("train",)),
+    ],
+)
+def test_a_setting_that_cannot_be_is_a_sentence(custom: Path, binding: str, words: tuple[str, ...]) -> None:
+    fails(train(custom, binding), *words)
+
+
+def test_missing_files_are_sentences(tmp_path: Path) -> None:
+    fails(train(tmp_path), "item_embeddings.npy")
+    fails(rqrec("run-rqvae", *options_for(tmp_path)), "rqrec train-rqvae")
+    fails(rqrec("train-rqvae", "configs/nowhere.gin"), "configs/nowhere.gin")
+
+
+def test_a_folder_that_cannot_be_written_is_a_sentence(custom: Path) -> None:
+    done = train(custom, "train.save_dir_root='/proc/nowhere'")
+    fails(done, "/proc/nowhere")
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of 200 KiB."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    command = ["mount", "-t", "tmpfs", "-o", "size=200k", "tmpfs", str(folder)]
+    if os.name != "posix" or subprocess.run(command, capture_output=True, check=False).returncode:
+        pytest.skip("This user may not mount a small file system.")
+    yield folder
+    subprocess.run(["umount", "-l", str(folder)], check=True)
+
+
+def test_a_full_disk_is_a_sentence_and_keeps_what_was_saved(custom: Path, small_disk: Path) -> None:
+    root = f"train.save_dir_root='{small_disk}/run'"
+    assert train(custom, root).exit_code == 0
+    before = (small_disk / "run" / "model" / "manifest.json").read_bytes()
+    done = train(custom, root, "train.vae_hidden_dims=[512, 256, 128]")
+    fails(done, str(small_disk), "No space left")
+    assert (small_disk / "run" / "model" / "manifest.json").read_bytes() == before
+
+
+def test_a_model_of_another_version_is_refused(tiny_run: Path, tmp_path: Path) -> None:
+    import shutil
+
+    folder = tmp_path / "retrieval"
+    shutil.copytree(tiny_run / "retrieval", folder)
+    manifest = read_json(folder / "manifest.json") | {"format_version": 7, "made_by": "rqrec 9.0"}
+    write_json(folder / "manifest.json", manifest)
+    done = rqrec("recommend", "--artifact", folder, "--history", "item 1")
+    fails(done, "format_version 7", "rqrec 9.0", "rqrec train-decoder")
+
+
+def facts_of(done: Result) -> dict:
+    assert done.exit_code == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+def test_own_vectors_become_ids_by_k_means_and_new_items_join_them(custom: Path) -> None:
+    model, ids = custom / "rqkmeans", custom / "ids"
+    fitted = facts_of(
+        rqrec("fit-rqkmeans", custom, "--out", model, "--codebook-size", 8, "--levels", 2, "--json")
+    )
+    assert fitted["items"] == 48
+    made = facts_of(rqrec("tokenize", model, custom, "--out", ids, "--json"))
+    assert made["codebook_usage"] == [1.0, 1.0]
+    before = SemanticIdTable.read(ids)
+
+    np.save(custom / "new.npy", tiny_vectors()[:3])  # the same content as items 0, 1 and 2
+    (custom / "new.txt").write_text("x\ny\nz\n")
+    options = ("--new", custom / "new.npy", "--table", ids, "--new-ids", custom / "new.txt")
+    added = facts_of(rqrec("tokenize", model, *options, "--out", custom / "more", "--json"))
+    assert (added["items"], added["new_items"]) == (51, 3)
+    after = SemanticIdTable.read(custom / "more")
+    assert (after.codes_NL[:48] == before.codes_NL).all()
+    assert after.item_ids.all[48:].to_list() == ["x", "y", "z"]
+    assert (after.codes_NL[48:, :2] == before.codes_NL[:3, :2]).all()
+    assert len(np.unique(after.codes_NL, axis=0)) == 51
+
+
+def test_new_items_are_refused_by_a_table_of_another_tokenizer(custom: Path, tiny_run: Path) -> None:
+    model = custom / "rqkmeans"
+    assert rqrec("fit-rqkmeans", custom, "--out", model, "--codebook-size", 8).exit_code == 0
+    options = ("--new", custom / "item_embeddings.npy", "--table", tiny_run, "--out", custom / "more")
+    fails(rqrec("tokenize", model, *options), "another tokenizer", "rqrec tokenize")
+    done = rqrec("tokenize", model, "--new", custom / "item_embeddings.npy", "--out", custom / "more")
+    assert done.exit_code == 2
+
+
+def test_inspecting_ids_measures_them_and_writes_a_report(tiny_run: Path, tmp_path: Path) -> None:
+    options = ("--out", tmp_path / "report", "--tokens", tmp_path / "tokens.jsonl", "--json")
+    facts = facts_of(rqrec("inspect-ids", tiny_run, *options))
+    assert facts["items"] == 48
+    assert facts["codebook_sizes"] == [8, 8]
+    assert facts["agreement"]["neighbours"][0] > facts["agreement"]["strangers"][0]
+    assert facts["examples"][0]["titles"][0].startswith("Title ")
+    assert (tmp_path / "report" / "report.html").read_text().count("data:image/png") == 2
+    lines = (tmp_path / "tokens.jsonl").read_text().splitlines()
+    assert len(lines) == 48
+    assert json.loads(lines[5])["item_id"] == "item 5"
+    assert json.loads(lines[5])["tokens"].startswith("<a_")
+
+
+def test_a_collapse_is_told_in_words(custom: Path) -> None:
+    np.save(custom / "item_embeddings.npy", np.repeat(tiny_vectors()[:4], 12, axis=0))
+    model, ids = custom / "rqkmeans", custom / "ids"
+    assert rqrec("fit-rqkmeans", custom, "--out", model, "--codebook-size", 16).exit_code == 0
+    assert rqrec("tokenize", model, custom, "--out", ids).exit_code == 0
+    done = rqrec("inspect-ids", ids)
+    assert "Warning: Level 0 has collapsed" in done.stdout
+    assert "100.0% of the items share" in done.stdout
+
+
+def test_own_files_are_prepared_and_embedded_with_own_vectors(tmp_path: Path) -> None:
+    rows = ["user_id,item_id,timestamp", *(f"u{n % 9},i{n % 7},{n}" for n in range(60))]
+    (tmp_path / "log.csv").write_text("\n".join(rows) + "\n")
+    items = ["item_id,title", *(f"i{n},Thing {n}" for n in range(7))]
+    (tmp_path / "items.csv").write_text("\n".join(items) + "\n")
+    np.save(tmp_path / "vectors.npy", tiny_vectors()[:7])
+    files = ("--interactions", tmp_path / "log.csv", "--items", tmp_path / "items.csv")
+    options = (*files, "--embeddings", tmp_path / "vectors.npy", "--template", "{title}")
+    out = tmp_path / "run" / "dataset"
+    made = facts_of(rqrec("prepare", "custom", *options, "--out", out, "--json"))
+    assert (made["users"], made["items"], made["interactions"]) == (9, 7, 60)
+    assert made["seconds"] > 0
+    assert made["peak_memory_mb"] > 0
+    vectors = ("--embeddings", tmp_path / "vectors.npy", "--collaborative", 3)
+    embedded = facts_of(rqrec("embed", tmp_path / "run", *vectors, "--out", tmp_path / "run" / "e", "--json"))
+    assert (embedded["items"], embedded["dim"]) == (7, 16 + 3)
+    fails(rqrec("prepare", "netflix", "--out", tmp_path / "x"), "netflix", "amazon, movielens, custom")
+
+
+def test_tokenizing_in_blocks_makes_the_same_table(tiny_run: Path, tmp_path: Path) -> None:
+    inputs = (tiny_run / "rqvae", tiny_run / "embeddings", "--dataset", tiny_run / "dataset")
+    done = rqrec("tokenize", *inputs, "--out", tmp_path / "ids", "--processes", 1)
+    assert done.exit_code == 0, done.stderr
+    expected = read_manifest(tiny_run / "semantic_ids").hash
+    assert read_manifest(tmp_path / "ids", "semantic_ids").hash == expected
+    fails(rqrec("tokenize", *inputs, "--out", tmp_path / "x", "--engine", "slurm"), "allowed are local, ray")
+
+
+@pytest.mark.parametrize("architecture", ["decoder_only", "encoder_decoder", "hierarchical"])
+def test_bench_train_says_where_the_time_of_a_step_goes(architecture: str) -> None:
+    options = ("--architecture", architecture, "--width", 16, "--batch", 4, "--steps", 1)
+    facts = facts_of(rqrec("bench", "train", *options, "--json"))
+    assert facts["milliseconds_per_step"] > 0
+    parts = {"data path", "embedding", "attention", "feed-forward", "norms", "dropout", "heads"}
+    parts |= {"softmax and loss", "rest of the forward pass", "backward", "clipping", "optimizer"}
+    assert set(facts["parts"]) == parts
+    assert all(share > 0 for share in facts["parts"].values())
+    assert sum(facts["parts"].values()) == pytest.approx(1, abs=1e-2)
+    assert "aten::mm" in facts["operators_ms"]
+
+
+def test_bench_train_tells_it_in_words_too() -> None:
+    done = rqrec("bench", "train", "--width", 16, "--batch", 4, "--steps", 1)
+    assert "Most of it goes into" in done.stdout
+    assert "the data path takes" in done.stdout
+    fails(rqrec("bench", "train", "--architecture", "rnn"), "'rnn'", "hierarchical")
+    assert rqrec("bench", "train", "--precision", "int8").exit_code == 2
+
+
+def test_max_minutes_of_the_command_line_ends_training(custom: Path) -> None:
+    done = rqrec(
+        "train-rqvae",
+        *options_for(custom, "train.do_eval=False", "train.iterations=1000000"),
+        "--max-minutes",
+        0.02,
+    )
+    assert done.exit_code == 0, done.stderr
+    assert "max_minutes" in read_json(custom / "out" / "model" / "manifest.json")["facts"]["stopped"]

@@ -1,0 +1,140 @@
+import errno
+import os
+from pathlib import Path
+
+import pytest
+
+from rqrec.core.artifact import (
+    FORMAT_VERSION,
+    atomic_write,
+    check_made_from,
+    create,
+    find,
+    is_current,
+    read_json,
+    read_manifest,
+    write_json,
+)
+
+
+def make(folder: Path, kind: str = "dataset", text: str = "x", **options: object) -> Path:
+    with create(folder, kind, **options) as target:  # type: ignore[arg-type]
+        (target / "file.txt").write_text(text)
+    return folder
+
+
+def leftovers(folder: Path) -> list[str]:
+    return [path.name for path in folder.iterdir() if path.name.startswith(".")]
+
+
+def test_an_artefact_says_what_it_is_and_what_made_it(tmp_path: Path) -> None:
+    make(tmp_path / "a", settings={"seed": 1}, made_from={"raw": "h"}, facts={"items": 3})
+    manifest = read_manifest(tmp_path / "a", "dataset", verify=True)
+    assert (manifest.settings, manifest.made_from, manifest.facts) == (
+        {"seed": 1},
+        {"raw": "h"},
+        {"items": 3},
+    )
+    assert list(manifest.files) == ["file.txt"]
+    assert leftovers(tmp_path) == []
+
+
+def test_the_hash_depends_on_the_contents_alone(tmp_path: Path) -> None:
+    one, same, other = make(tmp_path / "a"), make(tmp_path / "b"), make(tmp_path / "c", text="y")
+    assert read_manifest(one).hash == read_manifest(same).hash != read_manifest(other).hash
+
+
+def test_a_failure_while_making_it_keeps_what_was_there(tmp_path: Path) -> None:
+    make(tmp_path / "a", text="old")
+    with pytest.raises(RuntimeError), create(tmp_path / "a", "dataset") as target:
+        (target / "file.txt").write_text("half")
+        raise RuntimeError
+    assert (tmp_path / "a" / "file.txt").read_text() == "old"
+    read_manifest(tmp_path / "a", verify=True)
+    assert leftovers(tmp_path) == []
+
+
+def test_a_crash_between_the_two_renames_is_healed_at_the_next_read(tmp_path: Path) -> None:
+    make(tmp_path / "a", text="old").rename(tmp_path / ".a.old")
+    assert read_manifest(tmp_path / "a", verify=True).kind == "dataset"
+
+
+def test_a_folder_of_somebody_elses_is_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a" / "thesis.txt").write_text("years of work")
+    with pytest.raises(FileExistsError, match="left alone"):
+        make(tmp_path / "a")
+    assert (tmp_path / "a" / "thesis.txt").read_text() == "years of work"
+
+
+def test_a_changed_or_missing_file_is_noticed(tmp_path: Path) -> None:
+    folder = make(tmp_path / "a")
+    (folder / "file.txt").write_text("changed")
+    with pytest.raises(ValueError, match=r"file.txt is missing or differs.*rqrec prepare"):
+        read_manifest(folder, verify=True)
+
+
+def test_another_format_version_is_refused_with_a_way_out(tmp_path: Path) -> None:
+    folder = make(tmp_path / "a")
+    write_json(folder / "manifest.json", read_json(folder / "manifest.json") | {"format_version": 99})
+    with pytest.raises(
+        ValueError, match=rf"format_version 99.*reads {FORMAT_VERSION}.*Choose another folder"
+    ):
+        read_manifest(folder)
+    with pytest.raises(ValueError, match="format_version 99"):
+        is_current(folder, "dataset", {}, {})
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", '{"kind": "dataset"}', "\x00"])
+def test_a_broken_manifest_is_a_sentence(tmp_path: Path, text: str) -> None:
+    folder = make(tmp_path / "a")
+    (folder / "manifest.json").write_text(text)
+    with pytest.raises(ValueError, match=r"manifest|format_version"):
+        read_manifest(folder)
+
+
+def test_find_looks_at_the_folder_and_directly_inside(tmp_path: Path) -> None:
+    inner = make(tmp_path / "run" / "model", "retrieval")
+    make(tmp_path / "run" / "data")
+    assert find(inner, "retrieval") == inner
+    assert find(tmp_path / "run", "retrieval") == inner
+    with pytest.raises(FileNotFoundError, match="rqrec train-rqvae"):
+        find(tmp_path / "run", "rqvae")
+    with pytest.raises(FileNotFoundError, match="There is no folder"):
+        find(tmp_path / "nowhere", "rqvae")
+    with pytest.raises(ValueError, match="'dataset', but 'retrieval' is needed"):
+        find(tmp_path / "run" / "data", "retrieval")
+    make(tmp_path / "run" / "second", "retrieval")
+    with pytest.raises(ValueError, match="several"):
+        find(tmp_path / "run", "retrieval")
+
+
+def test_what_was_made_from_something_else_is_refused(tmp_path: Path) -> None:
+    data, other = make(tmp_path / "data"), make(tmp_path / "other", text="y")
+    child = make(tmp_path / "child", "embeddings", made_from={"dataset": read_manifest(data).hash})
+    check_made_from(child, {"dataset": data})
+    with pytest.raises(ValueError, match=r"was not made from .*other.*rqrec embed"):
+        check_made_from(child, {"dataset": other})
+
+
+def test_reuse_needs_equal_settings_inputs_and_files(tmp_path: Path) -> None:
+    assert not is_current(tmp_path / "a", "dataset", {}, {})
+    folder = make(tmp_path / "a", settings={"sizes": (1, 2), "more": 0}, made_from={"raw": "h"})
+    assert is_current(folder, "dataset", {"sizes": (1, 2)}, {"raw": "h"})
+    assert not is_current(folder, "dataset", {"sizes": (1, 3)}, {"raw": "h"})
+    assert not is_current(folder, "dataset", {"new": 1}, {"raw": "h"})
+    assert not is_current(folder, "dataset", {}, {"raw": "other"})
+    assert is_current(folder, "dataset", {}, None)
+    with pytest.raises(ValueError, match="'dataset', but 'rqvae'"):
+        is_current(folder, "rqvae", {}, {})
+
+
+def test_a_failed_write_keeps_the_old_bytes_and_names_the_path(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    path.write_bytes(b"old")
+    with pytest.raises(OSError, match="file") as caught, atomic_write(path) as file:
+        file.write(b"new")
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    assert caught.value.errno == errno.ENOSPC
+    assert path.read_bytes() == b"old"
+    assert leftovers(tmp_path) == []

@@ -1,0 +1,164 @@
+"""Artefacts to Hugging Face and back, against a hub that is a folder."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from rqrec import Recommender
+from rqrec.cli import app
+from rqrec.core.artifact import read_json, read_manifest, write_json
+from rqrec.core.hub import upload
+from rqrec.stages.share import pull, push
+from rqrec.tokenizer.opening import open_tokenizer
+
+
+@pytest.fixture
+def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder in which each repository is a folder, behind the functions of huggingface_hub."""
+    root = tmp_path / "hub"
+
+    class Api:
+        def create_repo(self, repo_id: str, *, private: bool, exist_ok: bool) -> str:
+            (root / repo_id).mkdir(parents=True, exist_ok=exist_ok)
+            return f"https://hub/{repo_id}"
+
+        def upload_folder(self, *, repo_id: str, folder_path: str) -> None:
+            shutil.copytree(folder_path, root / repo_id, dirs_exist_ok=True)
+
+    def snapshot_download(repo_id: str, *, revision: str | None, allow_patterns: list[str]) -> str:
+        if not (root / repo_id).is_dir():
+            raise OSError(f"404: no repository {repo_id}\nand a long trace")
+        cache = tmp_path / "cache" / repo_id
+        for path in (root / repo_id).rglob("*"):
+            name = path.relative_to(root / repo_id)
+            if path.is_file() and any(name.match(pattern) for pattern in allow_patterns):
+                (cache / name).parent.mkdir(parents=True, exist_ok=True)
+                shutil.copyfile(path, cache / name)
+        cache.mkdir(parents=True, exist_ok=True)
+        return str(cache)
+
+    monkeypatch.setattr("huggingface_hub.HfApi", Api)
+    monkeypatch.setattr("huggingface_hub.snapshot_download", snapshot_download)
+    return root
+
+
+def test_a_model_that_was_pushed_and_pulled_recommends_the_same(
+    tiny_run: Path, hub: Path, tmp_path: Path
+) -> None:
+    assert push(tiny_run, "me/tiny", data="48 items in families.") == "https://hub/me/tiny"
+    pull("me/tiny", tmp_path / "pulled")
+    pull("me/tiny", tmp_path / "pulled")  # it is there already
+    original = read_manifest(tiny_run / "retrieval", "retrieval")
+    assert read_manifest(tmp_path / "pulled", "retrieval", verify=True).hash == original.hash
+    expected = Recommender.load(tiny_run).recommend([["item 8", "item 9"]], k=5)
+    for source in (tmp_path / "pulled", "me/tiny"):
+        assert Recommender.load(source).recommend([["item 8", "item 9"]], k=5) == expected
+
+
+def test_the_card_tells_data_figures_and_use(tiny_run: Path, hub: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(tiny_run / "retrieval", run / "retrieval")
+    made_from = {"retrieval": read_manifest(run / "retrieval").hash}
+    for folder, made, figure in (
+        ("evaluation", made_from, 0.625),
+        ("other", {"retrieval": "another"}, 0.875),
+    ):
+        (run / folder).mkdir()
+        manifest = {"kind": "evaluation", "settings": {"split": "test"}, "made_from": made}
+        write_json(run / folder / "manifest.json", manifest)
+        write_json(run / folder / "evaluation.json", {"model": {"recall@10": figure}})
+    push(run, "me/tiny", data="48 items in families.")
+    card = (hub / "me/tiny/README.md").read_text()
+    assert card.startswith("---\nlibrary_name: rqrec\n")
+    for part in (
+        "48 items in families.",
+        "| test model recall@10 | 0.625 |",
+        "| validation recall@10 |",
+        "| architecture | decoder_only |",
+        'Recommender.load("me/tiny")',
+    ):
+        assert part in card
+    assert "0.875" not in card
+
+
+def test_a_tokenizer_is_shared_too(tiny_run: Path, hub: Path, tmp_path: Path) -> None:
+    push(tiny_run / "rqvae", "me/ids")
+    assert 'RqVae.from_pretrained("me/ids")' in (hub / "me/ids/README.md").read_text()
+    pull("me/ids", tmp_path / "ids")
+    assert open_tokenizer(tmp_path / "ids").hash == open_tokenizer(tiny_run / "rqvae").hash
+
+
+def test_what_is_no_model_is_not_pushed(tiny_run: Path, hub: Path, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="holds 'dataset'; what can be pushed is retrieval, rqvae, rqkmeans"):
+        push(tiny_run / "dataset", "me/tiny")
+    with pytest.raises(FileNotFoundError, match="nothing to push"):
+        push(tmp_path, "me/tiny")
+    with pytest.raises(ValueError, match="'tiny' is no repository id"):
+        push(tiny_run, "tiny")
+    shutil.copytree(tiny_run / "retrieval", tmp_path / "changed")
+    (tmp_path / "changed" / "config.json").write_text("{}")
+    with pytest.raises(ValueError, match=r"config\.json is missing or differs"):
+        push(tmp_path / "changed", "me/tiny")
+    assert not hub.exists()
+
+
+def test_a_damaged_repository_leaves_nothing(tiny_run: Path, hub: Path, tmp_path: Path) -> None:
+    push(tiny_run, "me/tiny")
+    (hub / "me/tiny/model.safetensors").write_bytes(b"other")
+    with pytest.raises(ValueError, match=r"me/tiny: model\.safetensors is missing or differs"):
+        pull("me/tiny", tmp_path / "pulled")
+    assert not (tmp_path / "pulled").exists()
+    with pytest.raises(ValueError, match=r"model\.safetensors is missing or differs"):
+        Recommender.load("me/tiny")
+
+
+@pytest.mark.parametrize("name", ["../outside.json", "/etc/x.json", "model.pkl", "a\\b.json", "code.py"])
+def test_names_that_no_artefact_has_are_refused(name: str, tiny_run: Path, hub: Path, tmp_path: Path) -> None:
+    push(tiny_run, "me/tiny")
+    manifest = read_json(hub / "me/tiny/manifest.json")
+    manifest["files"][name] = "0" * 64
+    write_json(hub / "me/tiny/manifest.json", manifest)
+    with pytest.raises(ValueError, match="which no artefact has"):
+        pull("me/tiny", tmp_path / "pulled")
+
+
+def test_a_folder_with_something_else_is_left_alone(tiny_run: Path, hub: Path, tmp_path: Path) -> None:
+    push(tiny_run, "me/tiny")
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "thesis.txt").write_text("years")
+    shutil.copytree(tiny_run / "rqvae", tmp_path / "model")
+    for folder in ("mine", "model"):
+        with pytest.raises(FileExistsError, match="left alone"):
+            pull("me/tiny", tmp_path / folder)
+    assert (tmp_path / "mine" / "thesis.txt").read_text() == "years"
+    assert read_manifest(tmp_path / "model").kind == "rqvae"
+
+
+def test_the_command_line_pushes_and_pulls_and_tells_failures(
+    tiny_run: Path, hub: Path, tmp_path: Path
+) -> None:
+    def rqrec(*arguments: object) -> tuple[int, str]:
+        done = CliRunner().invoke(app, [str(argument) for argument in arguments])
+        return done.exit_code, done.output
+
+    assert rqrec("push", tiny_run, "me/tiny") == (0, "https://hub/me/tiny\n")
+    assert rqrec("pull", "me/tiny", tmp_path / "pulled") == (0, f"retrieval: {tmp_path / 'pulled'}\n")
+    status, words = rqrec("pull", "me/nothing", tmp_path / "other")
+    assert (status, "Traceback" in words) == (1, False)
+    assert "Hugging Face gave no repository of that name (404: no repository me/nothing)" in words
+    (hub / "me/empty").mkdir()
+    assert "holds no manifest.json" in rqrec("pull", "me/empty", tmp_path / "other")[1]
+
+
+def test_without_a_login_push_says_how_to_log_in(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Api:
+        def create_repo(self, *args: object, **options: object) -> str:
+            raise OSError("401 Unauthorized")
+
+    monkeypatch.setattr("huggingface_hub.HfApi", Api)
+    with pytest.raises(
+        ConnectionError, match=r"Could not push to me/x .*\(401 Unauthorized\).*hf auth login"
+    ):
+        upload("me/x", lambda folder: None, "", private=False)

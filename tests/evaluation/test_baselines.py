@@ -1,0 +1,127 @@
+"""What every baseline does; a new one joins by a line in BASELINES."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import pytest
+import torch
+
+from rqrec.data.ids import PADDING
+from rqrec.data.sequences import Histories, Sequences
+from rqrec.knn.content_knn import ContentKnn
+from rqrec.knn.item_knn import ItemKnn
+from rqrec.knn.popularity import Popularity
+from rqrec.models.sasrec import SasRec, SasRecConfig
+from rqrec.retrieval.ranking import ExhaustiveRecommender, ItemRecommender
+
+N_ITEMS, WIDTH = 40, 16
+COLD = (3, 17, 39)  # items that never train
+
+
+@dataclass(frozen=True)
+class World:
+    train: Sequences
+    vectors: np.ndarray
+
+
+def sasrec(world: World) -> SasRec:
+    """Untrained, but with embeddings that go with the items when these are numbered anew."""
+    torch.manual_seed(0)
+    model = SasRec(SasRecConfig(N_ITEMS, max_items=6, width=WIDTH, heads=2, layers=1, dropout=0.5)).eval()
+    with torch.no_grad():
+        model.items.weight.copy_(torch.from_numpy(world.vectors))
+    return model
+
+
+BASELINES = {
+    "popularity": lambda world: Popularity(world.train, N_ITEMS),
+    "item_knn": lambda world: ItemKnn(world.train, N_ITEMS),
+    "hybrid_knn": lambda world: ItemKnn(world.train, N_ITEMS, contents_ND=world.vectors),
+    "content_knn": lambda world: ContentKnn(world.vectors),
+    "sasrec": sasrec,
+}
+HISTORIES = [[0, 1, 2], [], [5], [3, 8, 17], [7, 7, 9, 1, 0, 12, 30, 22, 4]]
+
+
+def world_of(order: np.ndarray) -> World:
+    """A random log whose item i has the index order[i]."""
+    rng = np.random.default_rng(0)
+    warm = np.setdiff1d(np.arange(N_ITEMS), COLD)
+    items = warm[rng.zipf(1.5, 400) % len(warm)]
+    vectors = np.empty((N_ITEMS, WIDTH), dtype=np.float32)
+    vectors[order] = rng.normal(size=(N_ITEMS, WIDTH))
+    offsets = np.arange(0, 401, 8)
+    users = tuple(f"user {user}" for user in range(50))
+    return World(Sequences(order[items].astype(np.int32), offsets, np.arange(400), users), vectors)
+
+
+@pytest.fixture(params=BASELINES, scope="module")
+def name(request: pytest.FixtureRequest) -> str:
+    return request.param
+
+
+@pytest.fixture(scope="module")
+def baseline(name: str) -> ItemRecommender:
+    return ExhaustiveRecommender(BASELINES[name](world_of(np.arange(N_ITEMS))))
+
+
+def test_seen_items_do_not_return_unless_asked(baseline: ItemRecommender) -> None:
+    histories = Histories.of(HISTORIES)
+    without = baseline.recommend(histories, N_ITEMS).items.tolist()
+    for history, items in zip(HISTORIES, without, strict=True):
+        real = [item for item in items if item != PADDING]
+        assert sorted(real) == sorted(set(range(N_ITEMS)) - set(history))
+    everything = baseline.recommend(histories, N_ITEMS, exclude_seen=False).items
+    assert (everything.sort(dim=1).values == torch.arange(N_ITEMS)).all()
+
+
+def test_a_batch_is_its_rows_one_by_one_however_padded(baseline: ItemRecommender) -> None:
+    items, scores = baseline.recommend(Histories.of(HISTORIES), 10)
+    for row, history in enumerate(HISTORIES):
+        alone = baseline.recommend(Histories.of([history]), 10)
+        assert alone.items[0].tolist() == items[row].tolist()
+        torch.testing.assert_close(alone.scores[0], scores[row])
+
+
+def test_scores_fall_and_ties_go_by_item_index(baseline: ItemRecommender) -> None:
+    items, scores = baseline.recommend(Histories.of(HISTORIES), N_ITEMS, exclude_seen=False)
+    assert (scores.diff(dim=1) <= 0).all()
+    tied = scores.diff(dim=1) == 0
+    assert (items.diff(dim=1)[tied] > 0).all()
+
+
+def test_more_than_there_is_is_padded(baseline: ItemRecommender) -> None:
+    items, scores = baseline.recommend(Histories.of([[0, 1, 2]]), N_ITEMS + 5)
+    assert items.shape == scores.shape == (1, N_ITEMS + 5)
+    assert (items[0, N_ITEMS - 3 :] == PADDING).all()
+    assert torch.isneginf(scores[0, N_ITEMS - 3 :]).all()
+    assert (items[0, : N_ITEMS - 3] != PADDING).all()
+
+
+def test_an_empty_history_has_an_answer(baseline: ItemRecommender) -> None:
+    (items,) = baseline.recommend(Histories.of([[]]), 10).items.tolist()
+    assert len(set(items)) == 10
+    assert min(items) >= 0
+
+
+def test_items_that_never_trained_are_ranked_and_may_be_in_a_history(baseline: ItemRecommender) -> None:
+    items, scores = baseline.recommend(Histories.of([list(COLD)]), N_ITEMS, exclude_seen=False)
+    assert scores.isfinite().all()
+    assert set(COLD) <= set(items[0].tolist())
+
+
+def test_numbering_the_items_anew_numbers_the_recommendations_anew(
+    name: str, baseline: ItemRecommender
+) -> None:
+    order = np.random.default_rng(1).permutation(N_ITEMS)
+    renumbered = ExhaustiveRecommender(BASELINES[name](world_of(order)))
+    for history in HISTORIES:
+        items, scores = baseline.recommend(Histories.of([history]), N_ITEMS, exclude_seen=False)
+        others, other_scores = renumbered.recommend(
+            Histories.of([order[history].tolist() if history else []]), N_ITEMS, exclude_seen=False
+        )
+        if name == "content_knn" and not history:
+            continue  # all tie, and item index decides
+        by_item = scores[0, items[0].argsort()]
+        by_other_item = other_scores[0, others[0].argsort()]
+        torch.testing.assert_close(by_other_item[torch.from_numpy(order)], by_item)

@@ -1,0 +1,36 @@
+"""What a training step costs, and how many of them a budget pays for."""
+
+import numpy as np
+import pytest
+import torch
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.flop_counter import FlopCounterMode
+
+from rqrec.experiments.compare.sizes import step_flops, steps_within
+from rqrec.models.architectures import ARCHITECTURES, build_model
+from rqrec.models.interface import Batch
+
+
+def batch(rows: int, items: int, rng: np.random.Generator) -> Batch:
+    lengths = np.sort(rng.integers(1, items + 1, rows))
+    lengths[-1] = items
+    return Batch(torch.from_numpy(rng.integers(0, 3, (rows, items, 3))), torch.from_numpy(lengths))
+
+
+@pytest.mark.parametrize("name", ARCHITECTURES)
+def test_the_cost_of_any_batch_follows_from_a_few(name: str) -> None:
+    rng = np.random.default_rng(0)
+    model = build_model(ARCHITECTURES[name].config((3, 4, 5), 12, 16, 16, 2, 2))
+    flops = step_flops(model, [batch(*rng.integers(2, 12, 2), rng) for _ in range(12)])
+    for rows, items in ((30, 3), (7, 12)):
+        other = batch(rows, items, rng)
+        with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
+            model(other).total.backward()
+        assert flops(other) == pytest.approx(counter.get_total_flops(), rel=1e-6)
+
+
+def test_steps_end_where_they_come_nearest_to_the_budget() -> None:
+    assert steps_within(6e-12, [1.0, 3.0, 3.0, 1.0]) == (3, pytest.approx(7e-12))
+    assert steps_within(5e-12, [1.0, 3.0, 3.0, 1.0]) == (2, pytest.approx(4e-12))
+    with pytest.raises(ValueError, match="does not pay for one step"):
+        steps_within(1e-12, [3.0])

@@ -1,0 +1,169 @@
+"""The demo on real data, as a new user runs it, and the snippets of the README on what it leaves."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from rqrec.cli import app
+from rqrec.core.artifact import create
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def demo(folder: Path, *options: str) -> subprocess.Popen[str]:
+    command = [sys.executable, "-m", "rqrec.cli", "demo", "--json", *options]
+    return subprocess.Popen(
+        command, cwd=folder, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE, bufsize=1
+    )
+
+
+@pytest.fixture(scope="module")
+def interrupted(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder in which the demo was interrupted while it trained the retrieval model."""
+    folder = tmp_path_factory.mktemp("demo")
+    process = demo(folder)
+    deadline = time.monotonic() + 900
+    while not (folder / "out/demo/semantic_ids/manifest.json").exists():
+        if process.poll() is not None or time.monotonic() > deadline:
+            process.kill()
+            pytest.fail(process.communicate()[1])
+        time.sleep(0.5)
+    time.sleep(5)
+    process.send_signal(signal.SIGINT)
+    _, words = process.communicate(timeout=60)
+    assert process.returncode == 130, words
+    assert "interrupted" in words
+    assert "is saved in" in words
+    assert "Traceback" not in words
+    return folder
+
+
+@pytest.fixture(scope="module")
+def finished(interrupted: Path) -> tuple[Path, dict, str]:
+    """The demo, gone on to its end: its folder, its JSON object and what it said."""
+    process = demo(interrupted)
+    out, words = process.communicate(timeout=1500)
+    assert process.returncode == 0, words
+    return interrupted, json.loads(out), words
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(2500)
+def test_the_demo_goes_on_and_beats_popularity(finished: tuple[Path, dict, str]) -> None:
+    _, facts, words = finished
+    for stage in ("embeddings", "rqvae", "semantic_ids"):
+        assert f"{stage}: found" in words
+    assert "Training the retrieval model, from step" in words
+    assert facts["ndcg@10"] >= 1.5 * facts["popularity"]["ndcg@10"] > 0
+    assert facts["recall@10"] > facts["popularity"]["recall@10"]
+    assert 0 <= facts["collision_rate"] < 0.2
+    assert len(facts["codebook_usage"]) == 3
+    assert min(facts["codebook_usage"]) > 0.9
+    assert len(facts["recommendations"]) == 10
+    assert set(facts["recommendations"][0]) == {"item_id", "title", "score"}
+    stages = {"dataset", "embeddings", "rqvae", "semantic_ids", "retrieval", "evaluation"}
+    assert set(facts["seconds"]) == stages
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(2500)
+def test_the_report_needs_no_other_file(finished: tuple[Path, dict, str]) -> None:
+    folder, facts, _ = finished
+    page = (folder / "out/demo/report.html").read_text()
+    assert page.count("data:image/png;base64,") == 4
+    assert "http" not in page
+    assert facts["recommendations"][0]["title"].split("&")[0] in page
+    markdown = (folder / "out/demo/report.md").read_text()
+    for figure in re.findall(r"!\[.*?\]\((.*?)\)", markdown):
+        assert (folder / "out/demo" / figure).stat().st_size > 5000
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(2500)
+def test_a_second_run_finds_everything_and_says_the_same(finished: tuple[Path, dict, str]) -> None:
+    folder, facts, _ = finished
+    process = demo(folder)
+    out, words = process.communicate(timeout=120)
+    assert process.returncode == 0, words
+    assert words.count(": found in") == 6
+    assert json.loads(out) == facts
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(2500)
+def test_the_readmes_snippets_run(finished: tuple[Path, dict, str]) -> None:
+    folder, _, _ = finished
+    readme = (ROOT / "README.md").read_text()
+    snippets = re.findall(r"```python\n(.*?)```", readme, flags=re.S)
+    assert snippets
+    for snippet in snippets:
+        done = subprocess.run([sys.executable, "-c", snippet], cwd=folder, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+        assert done.stdout.strip()
+    commands = re.findall(r"^rqrec recommend .*$", readme, flags=re.M)
+    assert commands
+    for command in commands:
+        words = [sys.executable, "-m", "rqrec.cli", *command.split()[1:]]
+        done = subprocess.run(words, cwd=folder, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+
+
+def run(*arguments: object) -> tuple[int, str]:
+    done = CliRunner().invoke(app, ["demo", *map(str, arguments)])
+    assert isinstance(done.exception, SystemExit), done.exception
+    return done.exit_code, done.stderr
+
+
+@pytest.fixture
+def offline(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No network, and a package index that has nothing."""
+    for name in ("HTTP_PROXY", "HTTPS_PROXY", "http_proxy", "https_proxy"):
+        monkeypatch.setenv(name, "http://127.0.0.1:9")
+    monkeypatch.setenv("PIP_CONFIG_FILE", os.devnull)
+    monkeypatch.setenv("PIP_NO_INDEX", "1")
+    monkeypatch.delenv("PIP_FIND_LINKS", raising=False)
+
+
+@pytest.mark.usefixtures("offline")
+def test_without_network_and_wheel_it_says_what_to_put_where(tmp_path: Path) -> None:
+    status, words = run("--output", tmp_path / "out", "--data-dir", tmp_path / "data")
+    assert status == 1
+    assert "ml-100k.zip" in words
+    assert str(tmp_path / "data") in words
+
+
+@pytest.mark.usefixtures("offline")
+def test_a_truncated_archive_is_named(tmp_path: Path) -> None:
+    archive = tmp_path / "data" / "ml-100k" / "ml-100k.zip"
+    archive.parent.mkdir(parents=True)
+    archive.write_bytes(b"PK\x03\x04 and then the line broke")
+    status, words = run("--output", tmp_path / "out", "--data-dir", tmp_path / "data")
+    assert status == 1
+    assert str(archive) in words
+    assert "elete it" in words
+
+
+def test_an_output_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:
+    status, words = run("--output", "/proc/nowhere", "--data-dir", "/proc/nowhere")
+    assert status == 1
+    assert "/proc/nowhere" in words
+
+
+def test_a_demo_of_another_version_is_left_alone(tmp_path: Path) -> None:
+    with create(tmp_path / "dataset", "dataset") as folder:
+        (folder / "file").write_text("precious")
+    manifest = tmp_path / "dataset" / "manifest.json"
+    manifest.write_text(manifest.read_text().replace('"format_version": 1', '"format_version": 0'))
+    status, words = run("--output", tmp_path, "--data-dir", tmp_path / "data")
+    assert status == 1
+    assert "format_version 0" in words
+    assert "Choose another folder" in words
+    assert (tmp_path / "dataset" / "file").read_text() == "precious"

@@ -1,0 +1,85 @@
+"""The recipe on a log of one's own: its figures, going on where it was, and what it refuses."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import Result
+from typer.testing import CliRunner
+
+from rqrec import Recommender
+from rqrec.cli import app
+from rqrec.core.artifact import read_json, read_manifest
+from rqrec.experiments.reproduce import FIGURES, METRICS, Reproduction
+from tests.stages.world import write_world
+
+
+def reproduce(world: Path, out: Path, *more: str) -> Result:
+    files = ["--interactions", str(world / "log.parquet"), "--embeddings", str(world / "item_embeddings.npy")]
+    arguments = ["reproduce", "custom", *files, "--out", str(out), "--max-minutes", "0.05", "--json"]
+    return CliRunner().invoke(app, [*arguments, *more])
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_world(tmp_path_factory.mktemp("world"))
+
+
+@pytest.fixture(scope="module")
+def finished(world: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
+    out = tmp_path_factory.mktemp("reproduction") / "out"
+    done = reproduce(world, out)
+    assert done.exit_code == 0, done.output
+    return out, json.loads(done.stdout)
+
+
+def test_it_tells_every_figure_and_what_each_stage_took(finished: tuple[Path, dict[str, Any]]) -> None:
+    out, facts = finished
+    (run,) = facts["seeds"]
+    for figures in FIGURES:
+        assert set(run[figures]) == set(METRICS)
+        assert {name: figure["mean"] for name, figure in facts[figures].items()} == run[figures]
+    assert facts["test"]["recall@10"]["mean"] > 0.5  # popularity has a fifth
+    assert facts["parameters"] == run["parameters"] > 0
+    assert {"dataset", "embeddings", "rqkmeans", "semantic_ids", "seed_0/retrieval"} <= set(facts["seconds"])
+    assert read_json(out / "reproduction.json") == facts
+    assert Recommender.load(out / "seed_0").recommend([["1", "2"]], k=3)
+
+
+def test_what_is_there_is_found_again(world: Path, finished: tuple[Path, dict[str, Any]]) -> None:
+    out, facts = finished
+    before = read_manifest(out / "semantic_ids").hash
+    done = reproduce(world, out, "--seeds", "1")
+    assert done.exit_code == 0, done.output
+    assert json.loads(done.stdout)["seeds"] == facts["seeds"]
+    assert "Training" not in done.stderr
+    assert read_manifest(out / "semantic_ids").hash == before
+
+
+def test_training_gets_what_slow_embeddings_leave_of_the_budget(tmp_path: Path) -> None:
+    run = Reproduction("amazon-beauty", tmp_path, tmp_path / "out", seeds=2, max_minutes=10)
+    run.stages.seconds = {"dataset": 0.0, "rqkmeans": 0.0, "semantic_ids": 0.0, "embeddings": 120.0}
+    assert run.training_minutes() == pytest.approx(0.7 * 8 / 2)
+    run.stages.seconds["embeddings"] = 1200.0  # more than all of it
+    assert run.training_minutes() == pytest.approx(0.7 * 2 / 2)
+    run.stages.seconds.clear()  # lost: killed before they were written
+    assert run.training_minutes() == pytest.approx(0.7 * 10 / 2)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["amazon-books"], "no recipe for 'amazon-books'"),
+        (["custom"], "custom needs --interactions"),
+        (["amazon-beauty", "--interactions", "log.parquet"], "go with custom"),
+        (["custom", "--interactions", "log.parquet", "--max-minutes", "0"], "max_minutes 0.0"),
+        (["custom", "--interactions", "no/log.parquet"], "no/log.parquet"),
+        (["amazon-beauty", "--tie-break", "random"], "tie_break is 'random'"),
+    ],
+)
+def test_bad_input_gets_a_sentence(arguments: list[str], words: str, tmp_path: Path) -> None:
+    done = CliRunner().invoke(app, ["reproduce", *arguments, "--out", str(tmp_path / "out")])
+    assert done.exit_code in (1, 2)
+    assert words in " ".join(done.stderr.replace("│", " ").split())
+    assert "Traceback" not in done.stderr

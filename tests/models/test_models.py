@@ -1,0 +1,298 @@
+"""What every architecture must do; a new one joins by its line in ARCHITECTURES."""
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch.nn import functional
+
+from rqrec.data.ids import PADDING
+from rqrec.data.sequences import Histories
+from rqrec.models.architectures import ARCHITECTURES, AnyModel, architecture, build_model
+from rqrec.models.decoder_only import DecoderOnly
+from rqrec.models.hierarchical import Hierarchical
+from rqrec.models.interface import Batch, CodeLookup, ModelConfig, TrainingLoss
+from rqrec.models.side_information import user_number
+from rqrec.retrieval.beam_search import beam_search, score_items
+from rqrec.tokenizer.trie import Trie
+
+SIZES = (4, 3, 5)
+
+
+def maker(name: str, **options: Any) -> Callable:
+    def make(dropout: float = 0.0, label_smoothing: float = 0.0) -> AnyModel:
+        torch.manual_seed(0)
+        config = architecture(name).config(SIZES, 6, 12, 16, 2, 2, dropout, label_smoothing, **options)
+        return build_model(config)
+
+    return make
+
+
+def all_options(name: str) -> dict[str, Any]:
+    """Whatever is off unless asked for."""
+    return {"user_buckets": 5, "time_gaps": 4, "tie_codes": not architecture(name).config.tie_codes}
+
+
+def each(names: Iterable[str]) -> pytest.MarkDecorator:
+    """The architectures as they are, and with every option."""
+    makers = {name: maker(name) for name in names}
+    makers |= {f"{name} with options": maker(name, **all_options(name)) for name in names}
+    return pytest.mark.parametrize("make", makers.values(), ids=makers)
+
+
+CAUSAL = ["decoder_only", "hierarchical"]  # every item of a sequence is a target at once
+architectures, causal_ones = each(ARCHITECTURES), each(CAUSAL)
+plain_architectures = pytest.mark.parametrize("make", [*map(maker, ARCHITECTURES)], ids=ARCHITECTURES)
+
+
+def random_batch(n_batch: int = 5, n_items: int = 6, seed: int = 0) -> Batch:
+    generator = torch.Generator().manual_seed(seed)
+    codes = torch.stack([torch.randint(size, (n_batch, n_items), generator=generator) for size in SIZES], -1)
+    lengths = torch.randint(1, n_items + 1, (n_batch,), generator=generator)
+    lengths[0] = n_items
+    inside = torch.arange(n_items) < lengths[:, None]
+    gaps = torch.tensor([5, 3600, 10**6, 10**8])[torch.randint(4, (n_batch, n_items), generator=generator)]
+    users = torch.randint(2**62, (n_batch,), generator=generator)
+    return Batch(codes * inside[:, :, None], lengths, gaps.cumsum(1) * inside, users)
+
+
+def row_of(batch: Batch, row: int, n_items: int) -> Batch:
+    """The first items of one history."""
+    rows = slice(row, row + 1)
+    return Batch(
+        batch.codes_BTL[rows, :n_items],
+        torch.tensor([n_items]),
+        None if batch.times_BT is None else batch.times_BT[rows, :n_items],
+        None if batch.users_B is None else batch.users_B[rows],
+    )
+
+
+def all_codes() -> torch.Tensor:
+    return torch.cartesian_prod(*map(torch.arange, SIZES))
+
+
+@architectures
+def test_log_probabilities_are_normalised_at_every_level(make: Callable) -> None:
+    model, batch = make().eval(), random_batch()
+    context = model.encode(batch)
+    for level, size in enumerate(SIZES):
+        log_probs = model.next_level(context, all_codes()[None, :7, :level].expand(5, -1, -1))
+        assert log_probs.shape == (5, 7, size)
+        assert log_probs.dtype == torch.float32
+        torch.testing.assert_close(log_probs.exp().sum(-1), torch.ones(5, 7))
+
+
+@architectures
+def test_padded_equals_unpadded(make: Callable) -> None:
+    model, batch = make().eval(), random_batch()
+    together = score_items(model, batch, all_codes())
+    for row, length in enumerate(batch.lengths_B.tolist()):
+        alone = score_items(model, row_of(batch, row, length), all_codes())[0]
+        torch.testing.assert_close(alone, together[row], atol=1e-5, rtol=0)
+
+
+@architectures
+def test_what_stands_in_the_padding_is_never_looked_at(make: Callable) -> None:
+    model, batch = make().eval(), random_batch()
+    padding = torch.arange(6) >= batch.lengths_B[:, None]
+    codes, times = batch.codes_BTL.clone(), batch.times_BT.clone()
+    codes[padding], times[padding] = torch.tensor([3, 2, 4]), 10**9
+    other = batch._replace(codes_BTL=codes, times_BT=times)
+    torch.testing.assert_close(score_items(model, batch, all_codes()), score_items(model, other, all_codes()))
+    assert model(batch).total == model(other).total
+
+
+@architectures
+def test_cached_equals_uncached(make: Callable) -> None:
+    """What encode and next_level say of an item is what one pass over the history and the item says."""
+    model, batch = make().eval(), random_batch(n_items=7)
+    for row, length in enumerate(batch.lengths_B.tolist()):
+        for n_history in range(length):
+            whole, history = row_of(batch, row, n_history + 1), row_of(batch, row, n_history)
+            uncached = model(whole).by_level_L
+            if isinstance(model, DecoderOnly | Hierarchical):
+                # Theirs is the mean over all items, from which the earlier ones' share is taken.
+                before = model(history).by_level_L * n_history if n_history else 0
+                uncached = uncached * (n_history + 1) - before
+            context, item_L = model.encode(history), whole.codes_BTL[0, -1]
+            # Among other beams, so that a leak between them would show.
+            beams_BKL = torch.stack([item_L, (item_L + 1) % torch.tensor(SIZES), item_L])[None]
+            for level in range(3):
+                log_probs_BKV = model.next_level(context, beams_BKL[:, :, :level])
+                cached = log_probs_BKV[0, [0, 2], item_L[level]]
+                torch.testing.assert_close(-cached, uncached[level].expand(2), atol=1e-5, rtol=0)
+
+
+@causal_ones
+def test_the_loss_is_the_mean_of_what_decoding_says(make: Callable) -> None:
+    """Teacher forcing and generation are the same model: every item is a target, given those before it."""
+    model, batch = make().eval(), random_batch()
+    by_level = [[] for _ in SIZES]
+    for row, length in enumerate(batch.lengths_B.tolist()):
+        for item in range(length):
+            context = model.encode(row_of(batch, row, item))
+            codes = batch.codes_BTL[row, item]
+            for level in range(len(SIZES)):
+                log_probs = model.next_level(context, codes[None, None, :level])[0, 0]
+                by_level[level].append(-log_probs[codes[level]].item())
+    loss = model(batch)
+    expected = [np.mean(losses) for losses in by_level]
+    np.testing.assert_allclose(loss.by_level_L.numpy(), expected, atol=1e-5)
+    assert loss.total.item() == pytest.approx(np.mean(expected), abs=1e-5)
+
+
+def test_the_encoder_decoder_learns_from_every_cut_and_is_judged_on_the_last() -> None:
+    model, batch = maker("encoder_decoder")(), random_batch()
+    by_item = []
+    for row, length in enumerate(batch.lengths_B.tolist()):
+        for item in range(length):
+            short = Batch(batch.codes_BTL[row : row + 1, : item + 1], torch.tensor([item + 1]))
+            scores = score_items(model.eval(), short._replace(lengths_B=torch.tensor([item])), all_codes())
+            place = (all_codes() == batch.codes_BTL[row, item]).all(1).nonzero().item()
+            assert model(short).total.item() == pytest.approx(-scores[0, place].item() / 3, abs=1e-5)
+            by_item.append((row, -scores[0, place].item() / 3))
+    last = [next(loss for r, loss in reversed(by_item) if r == row) for row in range(5)]
+    assert model(batch).total.item() == pytest.approx(np.mean(last), abs=1e-5)
+    # Training draws an item of each sequence uniformly.
+    expected = np.mean([np.mean([loss for r, loss in by_item if r == row]) for row in range(5)])
+    drawn = [model.train()(batch).total.item() for _ in range(400)]
+    assert np.mean(drawn) == pytest.approx(expected, abs=4 * np.std(drawn) / 20)
+    assert np.std(drawn) > 0
+
+
+@architectures
+def test_the_future_does_not_leak_into_the_past(make: Callable) -> None:
+    model, batch = make().eval(), random_batch(n_batch=1)
+    changed = batch.codes_BTL.clone()
+    changed[:, 4:] = (changed[:, 4:] + 1) % torch.tensor(SIZES)
+    later = batch._replace(codes_BTL=changed, lengths_B=torch.tensor([4]), times_BT=batch.times_BT**2)
+    later.times_BT[:, :4] = batch.times_BT[:, :4]
+    short = row_of(batch, 0, 4)
+    assert model(later).total.item() == pytest.approx(model(short).total.item(), abs=1e-6)
+    torch.testing.assert_close(score_items(model, later, all_codes()), score_items(model, short, all_codes()))
+
+
+@architectures
+def test_the_time_of_an_item_does_not_tell_which_it_is(make: Callable) -> None:
+    """When the next item is taken is not known while it is generated."""
+    model, batch = make().eval(), random_batch(n_batch=1)
+    later = batch._replace(times_BT=batch.times_BT.clone())
+    later.times_BT[:, -1] += 10**7
+    assert model(batch).total == model(later).total
+
+
+@architectures
+def test_every_parameter_gets_a_gradient(make: Callable) -> None:
+    model = make().train()
+    model(random_batch(n_items=model.max_items + 1)).total.backward()
+    without = [name for name, p in model.named_parameters() if p.grad is None or not p.grad.any()]
+    assert without == []
+
+
+@causal_ones
+def test_every_place_is_trained(make: Callable) -> None:
+    """An item after a full history is a target, as it is when recommending."""
+    model = make().train()
+    model(random_batch(n_items=model.max_items + 1)).total.backward()
+    assert model.item_position.weight.grad.any(dim=1).all()
+
+
+@plain_architectures
+def test_it_overfits_one_batch(make: Callable) -> None:
+    model = make().train()
+    codes = random_batch().codes_BTL.clone()
+    codes[:, 0] = all_codes()[torch.arange(5) * 12]  # five different first items tell the histories apart
+    # Copies, since the encoder-decoder draws one target of each sequence at a step.
+    batch = Batch(codes.repeat(8, 1, 1), torch.full((40,), 6))
+    optimizer = torch.optim.Adam(model.parameters(), lr=3e-3)
+    for _ in range(500):
+        loss = model(batch)
+        optimizer.zero_grad()
+        loss.total.backward()
+        optimizer.step()
+    # What remains is the choice among the five first items, which nothing tells.
+    context = model.eval().encode(Batch(codes[:, :5], torch.full((5,), 5)))
+    for level in range(3):
+        log_probs = model.next_level(context, codes[:, 5:6, :level])[:, 0]
+        assert log_probs.gather(1, codes[:, 5, level, None]).min() > -0.05
+
+
+@plain_architectures
+def test_dropout_is_for_training_only(make: Callable) -> None:
+    model, batch = make(0.5), random_batch()
+    assert model.train()(batch).total != model(batch).total
+    model.eval()
+    assert torch.equal(score_items(model, batch, all_codes()), score_items(model, batch, all_codes()))
+
+
+def test_label_smoothing_spreads_a_share_of_each_target_evenly() -> None:
+    logits, targets = [torch.randn(7, size) for size in SIZES], all_codes()[:7]
+    loss = TrainingLoss.of(logits, targets, smoothing=0.2)
+    expected = [
+        functional.cross_entropy(part, targets[:, level], label_smoothing=0.2)
+        for level, part in enumerate(logits)
+    ]
+    assert loss.total.item() == pytest.approx(np.mean(expected), abs=1e-6)
+    assert torch.equal(loss.by_level_L, TrainingLoss.of(logits, targets).by_level_L)
+
+
+@plain_architectures
+def test_label_smoothing_is_for_training_only(make: Callable) -> None:
+    plain, smooth, batch = make(), make(label_smoothing=0.3), random_batch()
+    assert smooth.eval()(batch).total == plain.eval()(batch).total
+    torch.manual_seed(1)
+    loss = smooth.train()(batch)
+    assert loss.total != loss.by_level_L.mean()
+
+
+@architectures
+def test_an_empty_history_gets_recommendations(make: Callable) -> None:
+    codes = all_codes().numpy()
+    batch = CodeLookup.of(codes).batch(Histories.of([[], []], times=[[], []]), 6)
+    found = beam_search(make().eval(), batch, Trie.build(codes), 5, beam_width=5)
+    assert (found.items >= 0).all()
+    assert found.items[0].tolist() == found.items[1].tolist()
+
+
+def test_the_most_recent_items_are_read_of_a_long_history() -> None:
+    codes = all_codes().numpy()
+    histories = Histories.of([[1, 2, 3, 4, 5], [7]], [[10, 20, 30, 40, 50], [70]], ["ann", None])
+    batch = CodeLookup.of(codes).batch(histories, 3)
+    assert batch.times_BT.tolist() == [[30, 40, 50], [70, 0, 0]]
+    assert batch.users_B.tolist() == [user_number("ann"), PADDING]
+    assert batch.codes_BTL[0].tolist() == codes[[3, 4, 5]].tolist()
+    assert batch.codes_BTL[1].tolist() == [codes[7].tolist(), [0, 0, 0], [0, 0, 0]]
+    assert batch.lengths_B.tolist() == [3, 1]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"level_sizes": ()}, "level_sizes"),
+        ({"level_sizes": (4, 0)}, "level_sizes"),
+        ({"attn_heads": 3}, "not a multiple of attn_heads 3"),
+        ({"max_items": 0}, "max_items is 0"),
+        ({"attn_dropout": 1.0}, "attn_dropout is 1.0"),
+        ({"label_smoothing": -0.1}, "label_smoothing is -0.1"),
+        ({"user_buckets": -1}, "user_buckets is -1"),
+        ({"time_gaps": -1}, "time_gaps is -1"),
+    ],
+)
+def test_sizes_that_cannot_be_are_refused(change: dict, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        ModelConfig(**{"level_sizes": SIZES, **change})
+
+
+@pytest.mark.parametrize("tied", [False, True])
+@pytest.mark.parametrize("name", ARCHITECTURES)
+def test_codes_that_are_tied_have_one_embedding_for_input_and_output(name: str, tied: bool) -> None:
+    model = maker(name, tie_codes=tied)().eval()
+    batch, unread = Batch(all_codes()[None, :1], torch.tensor([1])), 2  # code 2 of level 1 is never input
+    with torch.no_grad():
+        context = model.encode(batch)
+        before = model.next_level(context, all_codes()[None, :1, :1])
+        model.codes.rows(1)[unread] += 3.0
+        after = model.next_level(context, all_codes()[None, :1, :1])
+    assert torch.equal(before, after) != tied

@@ -1,0 +1,91 @@
+"""A model on disk is the model."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+import pytest
+import torch
+
+from rqrec.core.artifact import create
+from rqrec.data.catalog import Catalog
+from rqrec.data.ids import PADDING, IdMap
+from rqrec.data.sequences import Histories
+from rqrec.models.architectures import ARCHITECTURES, architecture, build_model
+from rqrec.retrieval.artifact import CONFIG_FILE, Checkpoint, read_checkpoint, write_checkpoint
+from rqrec.retrieval.retriever import Retriever
+from rqrec.tokenizer.semantic_ids import SemanticIdTable
+
+
+def fresh_checkpoint(name: str, n_items: int = 30, **options: Any) -> Checkpoint:
+    codes_NL = np.random.default_rng(0).integers(0, 4, (n_items, 2))
+    ids = [f"item {item}" for item in range(n_items)]
+    table = SemanticIdTable.from_codes(IdMap(ids), codes_NL, (4, 4), "of a test")
+    catalog = Catalog(pl.DataFrame({"item_id": ids, "title": ids, "text": ids}))
+    model = build_model(architecture(name).config(table.level_sizes, 5, 12, 16, 2, 1, 0.3, **options))
+    return Checkpoint(model.eval(), table, catalog)
+
+
+def write(folder: Path, checkpoint: Checkpoint) -> None:
+    with create(folder, "retrieval", settings={}, made_from={}) as target:
+        write_checkpoint(target, checkpoint)
+
+
+@pytest.mark.parametrize("options", [{}, {"user_buckets": 9, "time_gaps": 5, "tie_codes": True}])
+@pytest.mark.parametrize("name", ARCHITECTURES)
+def test_it_is_read_as_it_was_written_and_recommends_the_same(
+    name: str, options: dict[str, Any], tmp_path: Path
+) -> None:
+    before = fresh_checkpoint(name, **options)
+    write(tmp_path / "model", before)
+    after = read_checkpoint(tmp_path / "model")
+    assert after.model.config == before.model.config
+    histories = Histories.of([[1, 2, 3], [4]], [[100, 200, 90_000], [5]], ["ann", None])
+    one, other = (Retriever(c.model, c.table).recommend(histories, 5) for c in (before, after))
+    assert one.items.tolist() == other.items.tolist()
+    assert one.scores.tolist() == other.scores.tolist()
+
+
+@pytest.mark.parametrize("name", ARCHITECTURES)
+def test_one_of_before_the_options_is_read_too(name: str, tmp_path: Path) -> None:
+    before = fresh_checkpoint(name)
+    with create(tmp_path / "model", "retrieval", settings={}, made_from={}) as target:
+        write_checkpoint(target, before)
+        config = json.loads((target / CONFIG_FILE).read_text())
+        for option in ("user_buckets", "time_gaps", "tie_codes"):
+            del config[option]
+        (target / CONFIG_FILE).write_text(json.dumps(config))
+    assert read_checkpoint(tmp_path / "model").model.config == before.model.config
+
+
+def test_scores_of_all_items_are_those_of_the_search_and_sum_over_codes() -> None:
+    model, table, *_ = fresh_checkpoint("hierarchical")
+    retriever, histories = Retriever(model, table), Histories.of([[1, 2, 3], [4]])
+    scores = retriever.score_items(histories)
+    assert scores.shape == (2, 30)
+    found = retriever.recommend(histories, 30, exclude_seen=False)
+    torch.testing.assert_close(found.scores, scores.gather(1, found.items), atol=1e-5, rtol=0)
+    items = np.array([[7, 3, 29], [8, 7, PADDING]])
+    by_code = retriever.code_log_probs(histories, items)
+    expected = scores.gather(1, torch.from_numpy(items).clamp(min=0))
+    torch.testing.assert_close(by_code.sum(2)[:, :2], expected[:, :2], atol=1e-5, rtol=0)
+    torch.testing.assert_close(by_code.sum(2)[0, 2], expected[0, 2], atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"architecture": "mamba"}, r"no architecture 'mamba': use decoder_only, enc.*hierarchical"),
+        ({"colour": 1}, "colour"),
+        ({"attn_layers": 3}, r"does not fit config\.json"),
+    ],
+)
+def test_a_configuration_of_another_version_is_refused(change: dict, message: str, tmp_path: Path) -> None:
+    with create(tmp_path / "model", "retrieval", settings={}, made_from={}) as target:
+        write_checkpoint(target, fresh_checkpoint("hierarchical"))
+        config = json.loads((target / CONFIG_FILE).read_text())
+        (target / CONFIG_FILE).write_text(json.dumps(config | change))
+    with pytest.raises(ValueError, match=message):
+        read_checkpoint(tmp_path / "model")

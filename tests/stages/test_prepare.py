@@ -1,0 +1,125 @@
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+import pytest
+
+from rqrec.core.artifact import read_manifest
+from rqrec.data.dataset import Dataset
+from rqrec.stages import prepare as module
+from rqrec.stages.prepare import Settings, load, prepare
+
+SETTINGS = Settings("movielens", "latest-small")
+
+
+@pytest.fixture
+def raw(tmp_path: Path) -> Path:
+    raw = tmp_path / "raw"
+    raw.mkdir()
+    (raw / "movies.csv").write_text(
+        "movieId,title,genres\n1,Toy Story (1995),Animation\n2,Heat (1995),Crime\n"
+    )
+    (raw / "ratings.csv").write_text("userId,movieId,rating,timestamp\n1,1,3,4\n1,2,5,2\n")
+    return raw
+
+
+def test_a_prepared_dataset_is_an_artefact(raw: Path, tmp_path: Path) -> None:
+    dataset = prepare(SETTINGS, raw, tmp_path / "dataset")
+    assert dataset.sequences.of_user(0).tolist() == [1, 0]
+    manifest = read_manifest(tmp_path / "dataset", "dataset", verify=True)
+    assert manifest.facts == {"users": 1, "items": 2, "interactions": 2}
+    assert manifest.settings["template"] == "{title} ({year}), {genres}"
+
+
+def test_an_equal_request_reads_what_is_there(
+    raw: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = prepare(SETTINGS, raw, tmp_path / "dataset")
+    loads = []
+    monkeypatch.setattr(module, "load", lambda *args: loads.append(1) or load(*args))
+    again = prepare(SETTINGS, raw, tmp_path / "dataset")
+    assert again.catalog.items.equals(first.catalog.items)
+    assert not loads
+    prepare(SETTINGS, tmp_path / "gone", tmp_path / "dataset")  # the raw files are no longer needed
+    assert not loads
+    prepare(SETTINGS, raw, tmp_path / "dataset", force=True)
+    assert len(loads) == 1
+    (raw / "ratings.csv").write_text("userId,movieId,rating,timestamp\n1,1,3,4\n")  # other data
+    assert prepare(SETTINGS, raw, tmp_path / "dataset").facts()["interactions"] == 1
+    assert len(loads) == 2
+
+
+@pytest.mark.parametrize(
+    ("change", "problem"),
+    [
+        ({"source": "netflix"}, "no source 'netflix'; allowed are amazon, movielens, custom"),
+        ({"variant": "20m"}, "no variant '20m'; allowed are 100k"),
+        ({"template": "{title}"}, "text of movielens is always"),
+        ({"tie_break": "random"}, "tie_break is 'random'; allowed are keep, hash"),
+        ({"user_core": 0}, "user_core is 0; it must be at least 1"),
+        ({"max_history": 0}, "max_history is 0"),
+    ],
+)
+def test_settings_of_no_use_are_refused(change: dict[str, Any], problem: str) -> None:
+    with pytest.raises(ValueError, match=problem):
+        replace(SETTINGS, **change)
+
+
+def test_filters_and_the_longest_history(tmp_path: Path) -> None:
+    write_log(tmp_path, "1a 1b 1c 2a 2b 2c 3a")
+    dataset = load(Settings("custom", user_core=2, item_core=2, max_history=2), tmp_path)
+    assert dataset.sequences.user_ids == ("1", "2")
+    assert dataset.sequences.items.tolist() == [1, 2, 1, 2]
+    assert len(dataset.catalog) == 3  # "d", never taken, is below the core
+
+
+def test_ties_by_hash_are_random_and_the_same_in_every_run(tmp_path: Path) -> None:
+    pairs = [f"{user}{item}" for item in "abcd" for user in range(9)]
+    write_log(tmp_path, " ".join(pairs), tied=True)
+    kept, hashed, again = (
+        load(Settings("custom", tie_break=tie_break), tmp_path).sequences
+        for tie_break in ("keep", "hash", "hash")
+    )
+    assert [kept.of_user(user).tolist() for user in range(9)] == [[0, 1, 2, 3]] * 9
+    assert hashed.items.tolist() == again.items.tolist()
+    orders = {tuple(hashed.of_user(user)) for user in range(9)}
+    assert len(orders) > 4
+    assert {tuple(sorted(order)) for order in orders} == {(0, 1, 2, 3)}
+
+
+def test_ties_cannot_be_broken_where_no_time_is_kept(tmp_path: Path) -> None:
+    write_log(tmp_path, "1a 1b 1c")  # at the times 0, 1, 2
+    with pytest.raises(ValueError, match="keep no time"):
+        load(Settings("custom", tie_break="hash"), tmp_path)
+
+
+def test_what_may_be_a_tie_in_p5s_order_is_shuffled(shared_data: Path) -> None:
+    raw = shared_data / "amazon" / "raw" / "beauty"
+    kept, hashed, again = (
+        load(Settings("amazon", "beauty", tie_break=tie_break), raw) for tie_break in ("keep", "hash", "hash")
+    )
+    assert hashed.sequences.in_order_only
+    assert hashed.sequences.items.tolist() == again.sequences.items.tolist()
+    ids = np.array(kept.catalog.id_map.all)
+
+    def ascending(dataset: Dataset) -> float:
+        item_ids, inner = ids[dataset.sequences.items], np.ones(len(dataset.sequences.items), dtype=bool)
+        inner[dataset.sequences.offsets[:-1]] = False
+        return (item_ids[1:] > item_ids[:-1])[inner[1:]].mean()
+
+    assert ascending(kept) > 0.65  # in half of all pairs, were there no order of ids within a day
+    assert 0.45 < ascending(hashed) < 0.5
+    for user in range(50):
+        before, after = (ids[dataset.sequences.of_user(user)] for dataset in (kept, hashed))
+        runs = np.split(np.arange(len(before)), np.flatnonzero(before[1:] <= before[:-1]) + 1)
+        for run in runs:
+            assert sorted(before[run]) == sorted(after[run])
+
+
+def write_log(folder: Path, pairs: str, *, tied: bool = False) -> None:
+    users, items = zip(*pairs.split(), strict=True)
+    times = [7] * len(users) if tied else list(range(len(users)))
+    pl.DataFrame({"user_id": users, "item_id": items, "timestamp": times}).write_csv(folder / "log.csv")
+    pl.DataFrame({"item_id": list("abcd"), "text": list("ABCD")}).write_csv(folder / "items.csv")
