@@ -20,34 +20,34 @@ from rqrec.models.architectures import ARCHITECTURES, architecture
 from rqrec.stages.train_decoder import train_decoder
 from rqrec.stages.train_sasrec import train_sasrec
 from rqrec.tokenizer.semantic_ids import SemanticIdTable
-from rqrec.training.loop import LoopSettings
+from rqrec.training.loop import LoopConfig
 
 SASREC = "sasrec"
 MOST_STEPS = 1_000_000  # the minutes end it
 
 
-def trainings(run: Path, batch_size: int) -> dict[str, Callable[[Path, LoopSettings], object]]:
+def trainings(run: Path, batch_size: int) -> dict[str, Callable[[Path, LoopConfig], object]]:
     """By the name of a model: what trains it to an artefact in a folder."""
     dataset, table = find(run, "dataset"), find(run, "semantic_ids")
     level_sizes = SemanticIdTable.read(table).level_sizes
 
-    def ours(name: str, folder: Path, settings: LoopSettings) -> object:
+    def ours(name: str, folder: Path, settings: LoopConfig) -> object:
         config = architecture(name).config(level_sizes)
         return train_decoder(
             dataset, table, folder, config, settings, batch_size=batch_size, validation_users=4000
         )
 
-    def sasrec(folder: Path, settings: LoopSettings) -> object:
+    def sasrec(folder: Path, settings: LoopConfig) -> object:
         return train_sasrec(dataset, folder, settings, batch_size=batch_size)
 
     return {**{name: partial(ours, name) for name in ARCHITECTURES}, SASREC: sasrec}
 
 
 def measure(
-    train: Callable[[Path, LoopSettings], object], name: str, minutes: float, learning_rate: float, seed: int
+    train: Callable[[Path, LoopConfig], object], name: str, minutes: float, learning_rate: float, seed: int
 ) -> dict[str, Any]:
     """One point: what the best weights of a training of so many minutes reach on validation."""
-    settings = LoopSettings(
+    settings = LoopConfig(
         iterations=MOST_STEPS,
         learning_rate=learning_rate,
         weight_decay=0.05,
@@ -59,7 +59,7 @@ def measure(
     with TemporaryDirectory(prefix="rqrec-quality-") as scratch:
         folder = Path(scratch) / "model"
         train(folder, settings)
-        facts = read_manifest(folder).facts
+        facts = read_manifest(folder).metrics
     best = facts["validation"]
     return {
         "model": name,

@@ -15,7 +15,7 @@ from rqrec.stages.train_decoder import train_decoder
 from rqrec.stages.train_rqvae import train_rqvae
 from rqrec.tokenizer.rqvae import RqVaeConfig
 from rqrec.tokenizer.semantic_ids import SemanticIdTable
-from rqrec.training.loop import LoopSettings
+from rqrec.training.loop import LoopConfig
 
 FAMILIES, SIZE, DIM = 6, 8, 16
 N_ITEMS = FAMILIES * SIZE
@@ -47,8 +47,8 @@ def tiny_vectors() -> np.ndarray:
 def write_inputs(run: Path) -> None:
     """The artefacts "dataset" and "embeddings" in the folder of a run."""
     tiny_dataset().write(run / "dataset", {"source": "tiny"}, {})
-    made_from = {"dataset": read_manifest(run / "dataset", "dataset").hash}
-    with create(run / "embeddings", "embeddings", settings={"model": "tiny"}, made_from=made_from) as target:
+    inputs = {"dataset": read_manifest(run / "dataset", "dataset").hash}
+    with create(run / "embeddings", "embeddings", settings={"model": "tiny"}, inputs=inputs) as target:
         np.save(target / "item_embeddings.npy", tiny_vectors())
 
 
@@ -56,7 +56,7 @@ def train_tiny(run: Path, *, seed: int = 0, iterations: int = 400, name: str = "
     """All stages up to "retrieval", in seconds."""
     write_inputs(run)
     config = RqVaeConfig(input_dim=DIM, embed_dim=8, hidden_dims=(16,), codebook_size=8, n_layers=2)
-    settings = LoopSettings(iterations=60, warmup=5, seed=seed)
+    settings = LoopConfig(iterations=60, warmup=5, seed=seed)
     train_rqvae(run / "embeddings", run / "rqvae", config, settings, batch_size=16)
     item_ids = Dataset.read(run / "dataset").catalog.id_map
     tokenize(run / "rqvae", run / "embeddings", item_ids, run / "semantic_ids")
@@ -67,6 +67,6 @@ def train_tiny(run: Path, *, seed: int = 0, iterations: int = 400, name: str = "
         architecture(name).config(
             SemanticIdTable.read(run / "semantic_ids").level_sizes, 8, 32, 32, 2, 2, attn_dropout=0.0
         ),
-        LoopSettings(iterations=iterations, learning_rate=5e-3, warmup=10, eval_every=50, seed=seed),
+        LoopConfig(iterations=iterations, learning_rate=5e-3, warmup=10, eval_every=50, seed=seed),
         batch_size=32,
     )

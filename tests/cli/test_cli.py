@@ -358,4 +358,4 @@ def test_max_minutes_of_the_command_line_ends_training(custom: Path) -> None:
         0.02,
     )
     assert done.exit_code == 0, done.stderr
-    assert "max_minutes" in read_json(custom / "out" / "model" / "manifest.json")["facts"]["stopped"]
+    assert "max_minutes" in read_json(custom / "out" / "model" / "manifest.json")["metrics"]["stopped"]

@@ -17,7 +17,7 @@ from rqrec.core.artifact import read_json, read_manifest
 from rqrec.data.dataset import Dataset
 from rqrec.data.splits import leave_one_out
 from rqrec.evaluation.evaluate import evaluate
-from rqrec.evaluation.measure import Measured
+from rqrec.evaluation.measure import EvalResult
 from rqrec.retrieval.artifact import read_checkpoint
 from rqrec.retrieval.retriever import Retriever
 from tests.stages.world import bindings, decoder_settings, rqvae_settings, write_world
@@ -64,8 +64,8 @@ def test_an_evaluation_is_an_artefact_with_figures_ranks_and_a_report(
         low, high = facts["intervals"][name]
         assert low <= value <= high
     assert facts["id_level"]["metrics"]["recall@10"] >= facts["metrics"]["recall@10"]
-    assert manifest.made_from["retrieval"] == read_manifest(tiny_run / "retrieval").hash
-    saved = Measured.read(evaluated / "model")
+    assert manifest.inputs["retrieval"] == read_manifest(tiny_run / "retrieval").hash
+    saved = EvalResult.read(evaluated / "model")
     assert (saved.ranks_C[light.ranks_C < 10] == light.ranks_C[light.ranks_C < 10]).all()
     report = (evaluated / "model" / "report.md").read_text()
     assert "Selected on validation NDCG@10" in report
@@ -79,7 +79,7 @@ def test_the_split_that_a_model_was_selected_on_is_told(tiny_run: Path, tmp_path
     facts = facts_of(rqrec("evaluate", "--artifact", tiny_run, *options, "--json"))
     assert facts["settings"] == {"beam_width": 20}
     assert "flatter" in facts["selected"]
-    best = read_manifest(tiny_run / "retrieval").facts["validation"]
+    best = read_manifest(tiny_run / "retrieval").metrics["validation"]
     assert facts["metrics"]["ndcg@10"] == pytest.approx(best["ndcg@10"], abs=0.02)
 
 

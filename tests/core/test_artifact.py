@@ -7,7 +7,7 @@ import pytest
 from rqrec.core.artifact import (
     FORMAT_VERSION,
     atomic_write,
-    check_made_from,
+    check_inputs,
     create,
     find,
     is_current,
@@ -28,9 +28,9 @@ def leftovers(folder: Path) -> list[str]:
 
 
 def test_an_artefact_says_what_it_is_and_what_made_it(tmp_path: Path) -> None:
-    make(tmp_path / "a", settings={"seed": 1}, made_from={"raw": "h"}, facts={"items": 3})
+    make(tmp_path / "a", settings={"seed": 1}, inputs={"raw": "h"}, metrics={"items": 3})
     manifest = read_manifest(tmp_path / "a", "dataset", verify=True)
-    assert (manifest.settings, manifest.made_from, manifest.facts) == (
+    assert (manifest.settings, manifest.inputs, manifest.metrics) == (
         {"seed": 1},
         {"raw": "h"},
         {"items": 3},
@@ -56,13 +56,13 @@ def test_a_failure_while_making_it_keeps_what_was_there(tmp_path: Path) -> None:
 
 def test_a_crash_between_the_two_renames_is_healed_at_the_next_read(tmp_path: Path) -> None:
     make(tmp_path / "a", text="old").rename(tmp_path / ".a.old")
-    assert read_manifest(tmp_path / "a", verify=True).kind == "dataset"
+    assert read_manifest(tmp_path / "a", verify=True).artifact_type == "dataset"
 
 
 def test_a_folder_of_somebody_elses_is_left_alone(tmp_path: Path) -> None:
     (tmp_path / "a").mkdir()
     (tmp_path / "a" / "thesis.txt").write_text("years of work")
-    with pytest.raises(FileExistsError, match="left alone"):
+    with pytest.raises(FileExistsError, match="not touched"):
         make(tmp_path / "a")
     assert (tmp_path / "a" / "thesis.txt").read_text() == "years of work"
 
@@ -78,14 +78,14 @@ def test_another_format_version_is_refused_with_a_way_out(tmp_path: Path) -> Non
     folder = make(tmp_path / "a")
     write_json(folder / "manifest.json", read_json(folder / "manifest.json") | {"format_version": 99})
     with pytest.raises(
-        ValueError, match=rf"format_version 99.*reads {FORMAT_VERSION}.*Choose another folder"
+        ValueError, match=rf"format_version 99.*reads format_version {FORMAT_VERSION}.*Choose another folder"
     ):
         read_manifest(folder)
     with pytest.raises(ValueError, match="format_version 99"):
         is_current(folder, "dataset", {}, {})
 
 
-@pytest.mark.parametrize("text", ["", "{", "[]", '{"kind": "dataset"}', "\x00"])
+@pytest.mark.parametrize("text", ["", "{", "[]", '{"artifact_type": "dataset"}', "\x00"])
 def test_a_broken_manifest_is_a_sentence(tmp_path: Path, text: str) -> None:
     folder = make(tmp_path / "a")
     (folder / "manifest.json").write_text(text)
@@ -111,15 +111,15 @@ def test_find_looks_at_the_folder_and_directly_inside(tmp_path: Path) -> None:
 
 def test_what_was_made_from_something_else_is_refused(tmp_path: Path) -> None:
     data, other = make(tmp_path / "data"), make(tmp_path / "other", text="y")
-    child = make(tmp_path / "child", "embeddings", made_from={"dataset": read_manifest(data).hash})
-    check_made_from(child, {"dataset": data})
+    child = make(tmp_path / "child", "embeddings", inputs={"dataset": read_manifest(data).hash})
+    check_inputs(child, {"dataset": data})
     with pytest.raises(ValueError, match=r"was not made from .*other.*rqrec embed"):
-        check_made_from(child, {"dataset": other})
+        check_inputs(child, {"dataset": other})
 
 
 def test_reuse_needs_equal_settings_inputs_and_files(tmp_path: Path) -> None:
     assert not is_current(tmp_path / "a", "dataset", {}, {})
-    folder = make(tmp_path / "a", settings={"sizes": (1, 2), "more": 0}, made_from={"raw": "h"})
+    folder = make(tmp_path / "a", settings={"sizes": (1, 2), "more": 0}, inputs={"raw": "h"})
     assert is_current(folder, "dataset", {"sizes": (1, 2)}, {"raw": "h"})
     assert not is_current(folder, "dataset", {"sizes": (1, 3)}, {"raw": "h"})
     assert not is_current(folder, "dataset", {"new": 1}, {"raw": "h"})

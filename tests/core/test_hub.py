@@ -60,13 +60,13 @@ def test_a_model_that_was_pushed_and_pulled_recommends_the_same(
 def test_the_card_tells_data_figures_and_use(tiny_run: Path, hub: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
     shutil.copytree(tiny_run / "retrieval", run / "retrieval")
-    made_from = {"retrieval": read_manifest(run / "retrieval").hash}
+    inputs = {"retrieval": read_manifest(run / "retrieval").hash}
     for folder, made, figure in (
-        ("evaluation", made_from, 0.625),
+        ("evaluation", inputs, 0.625),
         ("other", {"retrieval": "another"}, 0.875),
     ):
         (run / folder).mkdir()
-        manifest = {"kind": "evaluation", "settings": {"split": "test"}, "made_from": made}
+        manifest = {"artifact_type": "evaluation", "settings": {"split": "test"}, "inputs": made}
         write_json(run / folder / "manifest.json", manifest)
         write_json(run / folder / "evaluation.json", {"model": {"recall@10": figure}})
     push(run, "me/tiny", data="48 items in families.")
@@ -133,7 +133,7 @@ def test_a_folder_with_something_else_is_left_alone(tiny_run: Path, hub: Path, t
         with pytest.raises(FileExistsError, match="left alone"):
             pull("me/tiny", tmp_path / folder)
     assert (tmp_path / "mine" / "thesis.txt").read_text() == "years"
-    assert read_manifest(tmp_path / "model").kind == "rqvae"
+    assert read_manifest(tmp_path / "model").artifact_type == "rqvae"
 
 
 def test_the_command_line_pushes_and_pulls_and_tells_failures(

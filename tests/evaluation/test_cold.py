@@ -4,7 +4,7 @@ import torch
 
 from rqrec.data.sequences import Histories
 from rqrec.data.splits import leave_one_out
-from rqrec.evaluation.cold import Within, choose_items, cold_and_warm, without_items
+from rqrec.evaluation.cold import CatalogueSubset, choose_items, cold_and_warm, without_items
 from rqrec.retrieval.ranking import Ranked
 from tests.evaluation.test_measure import Rotating
 from tests.evaluation.test_metrics import random_sequences
@@ -40,7 +40,7 @@ class Echo:
 
 
 def test_within_translates_both_ways_and_passes_over_what_it_does_not_know() -> None:
-    within = Within(Echo(), np.array([2, -1, 0, 1]))  # item 1 has no place
+    within = CatalogueSubset(Echo(), np.array([2, -1, 0, 1]))  # item 1 has no place
     found = within.recommend(Histories.of([[1, 3, 1, 0], [2]]), 4)
     assert found.items.tolist() == [[3, 0, -1, -1], [2, -1, -1, -1]]
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from rqrec.data.sequences import Histories
 from rqrec.data.splits import leave_one_out
 from rqrec.evaluation.exposure import gini
-from rqrec.evaluation.measure import Measured, measure
+from rqrec.evaluation.measure import EvalResult, measure
 from rqrec.retrieval.ranking import Ranked
 from tests.evaluation.test_metrics import random_sequences
 
@@ -152,7 +152,7 @@ def test_ranks_are_saved_and_read_again(tmp_path: object) -> None:
     split = leave_one_out(random_sequences(3, 20, 30))
     measured = measure(Rotating(30, 0), split.test, split.train, 30)
     measured.write(tmp_path)  # type: ignore[arg-type]
-    again = Measured.read(tmp_path)  # type: ignore[arg-type]
+    again = EvalResult.read(tmp_path)  # type: ignore[arg-type]
     assert again.id_ranks_C is None
     assert again.facts() == measured.facts()
 

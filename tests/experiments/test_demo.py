@@ -161,7 +161,7 @@ def test_a_demo_of_another_version_is_left_alone(tmp_path: Path) -> None:
     with create(tmp_path / "dataset", "dataset") as folder:
         (folder / "file").write_text("precious")
     manifest = tmp_path / "dataset" / "manifest.json"
-    manifest.write_text(manifest.read_text().replace('"format_version": 1', '"format_version": 0'))
+    manifest.write_text(manifest.read_text().replace('"format_version": 2', '"format_version": 0'))
     status, words = run("--output", tmp_path, "--data-dir", tmp_path / "data")
     assert status == 1
     assert "format_version 0" in words

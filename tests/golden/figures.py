@@ -30,13 +30,13 @@ from rqrec.tokenizer.quantize import QuantizeMode
 from rqrec.tokenizer.rqvae import RqVae, RqVaeConfig
 from rqrec.tokenizer.semantic_ids import SemanticIdTable
 from rqrec.training.decoder import DecoderTask
-from rqrec.training.loop import LoopSettings, fit
+from rqrec.training.loop import LoopConfig, fit
 from rqrec.training.rqvae import RqVaeTask
 from rqrec.training.sasrec import SasRecTask
 from tests.tiny import DIM, tiny_dataset, tiny_vectors, train_tiny, write_inputs
 
 FIGURES_FILE = Path(__file__).with_name("figures.json")
-STEPS = LoopSettings(20, learning_rate=2e-3, warmup=2, log_every=1, seed=3)
+STEPS = LoopConfig(20, learning_rate=2e-3, warmup=2, log_every=1, seed=3)
 SIZES: dict[str, Any] = {
     "max_items": 5,
     "decoder_embed_dim": 16,
@@ -129,7 +129,7 @@ def make_small_run(run: Path) -> dict[str, str]:
         run / "semantic_ids",
         run / "retrieval",
         ARCHITECTURES["hierarchical"].config(SemanticIdTable.read(run / "semantic_ids").level_sizes, **sizes),
-        LoopSettings(40, learning_rate=5e-3, eval_every=20, ema_decay=0.9, seed=1),
+        LoopConfig(40, learning_rate=5e-3, eval_every=20, ema_decay=0.9, seed=1),
         batch_size=32,
         validation_users=100,
         memory=True,

@@ -10,7 +10,7 @@ import rqrec.knn.graph
 from rqrec.data.sequences import Histories, Sequences
 from rqrec.evaluation.registry import BASELINES, baseline_named
 from rqrec.knn.content_knn import ContentKnn
-from rqrec.knn.graph import BACKWARD, FADING, REACH, alike_in_content, likest_items
+from rqrec.knn.graph import GAP_DECAY, REVERSE_WEIGHT, WINDOW, content_knn_graph, item_item_knn
 from rqrec.knn.item_knn import ItemKnn
 from rqrec.knn.recency import weighted_histories
 from rqrec.retrieval.ranking import ExhaustiveRecommender
@@ -38,14 +38,14 @@ def test_likeness_is_how_often_and_how_soon_an_item_follows(
     rng = np.random.default_rng(seed)
     users = [rng.integers(0, 7, rng.integers(1, 15)).tolist() for _ in range(8)]
     with patch.object(rqrec.knn.graph, "PLACES", places):
-        found = likest_items(sequences_of(*users), 7, neighbours, shrinkage).toarray()
+        found = item_item_knn(sequences_of(*users), 7, neighbours, shrinkage).toarray()
     taken = [sum(user.count(item) for user in users) for item in range(7)]
     for one in range(7):
         together: dict[int, float] = {}
         for user in users:
             for here, there in product(range(len(user)), repeat=2):
-                if user[here] == one != user[there] and abs(there - here) <= REACH:
-                    weight = FADING ** (abs(there - here) - 1) * (1 if there > here else BACKWARD)
+                if user[here] == one != user[there] and abs(there - here) <= WINDOW:
+                    weight = GAP_DECAY ** (abs(there - here) - 1) * (1 if there > here else REVERSE_WEIGHT)
                     together[user[there]] = together.get(user[there], 0.0) + weight
         likeness = {
             other: weight / ((taken[one] * taken[other]) ** 0.5 + shrinkage)
@@ -60,7 +60,7 @@ def test_likeness_is_how_often_and_how_soon_an_item_follows(
 def test_content_neighbours_are_those_of_the_highest_cosines() -> None:
     vectors = np.random.default_rng(0).normal(size=(40, 5)).astype(np.float32)
     with patch.object(rqrec.knn.graph, "ROWS", 7):
-        found = alike_in_content(vectors, 3).toarray()
+        found = content_knn_graph(vectors, 3).toarray()
     unit = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
     cosine = unit @ unit.T
     np.fill_diagonal(cosine, -1)
@@ -68,7 +68,7 @@ def test_content_neighbours_are_those_of_the_highest_cosines() -> None:
     expected = np.zeros_like(cosine)
     np.put_along_axis(expected, best, np.take_along_axis(cosine, best, axis=1).clip(min=0), axis=1)
     np.testing.assert_allclose(found, expected, atol=1e-6)
-    assert alike_in_content(vectors[:2], 3).shape == (2, 2)  # fewer others than neighbours asked for
+    assert content_knn_graph(vectors[:2], 3).shape == (2, 2)  # fewer others than neighbours asked for
 
 
 def test_what_goes_with_the_last_item_comes_first_and_popularity_fills_up() -> None:

@@ -27,7 +27,7 @@ def test_one_place_of_a_causal_pass_is_that_place_of_the_whole() -> None:
     transformer, x_BSD = Transformer(12, 3, layers=2, dropout=0.0), torch.randn(4, 5, 12)
     places = torch.tensor([4, 0, 2, 3])
     states, past = transformer.causal(x_BSD)
-    state, past_of_one = transformer.at(x_BSD, places)
+    state, past_of_one = transformer.last_state(x_BSD, places)
     torch.testing.assert_close(state, states[torch.arange(4), places])
     torch.testing.assert_close(past_of_one, past)
 
@@ -38,7 +38,7 @@ def test_beams_go_on_from_one_cache_as_if_each_were_read_alone() -> None:
     lengths = torch.tensor([5, 3])
     _, past = attention.causal(history_BSD)
     mask = beams_mask(torch.arange(5) < lengths[:, None], n_beams=4, length=3)
-    found = attention.continued(beams_BKlD.flatten(1, 2), past, mask).unflatten(1, (4, 3))
+    found = attention.decode_step(beams_BKlD.flatten(1, 2), past, mask).unflatten(1, (4, 3))
     for row, length in enumerate(lengths.tolist()):
         for beam in range(4):
             alone = torch.cat([history_BSD[row, :length], beams_BKlD[row, beam]])[None]

@@ -29,7 +29,7 @@ def fresh_checkpoint(name: str, n_items: int = 30, **options: Any) -> Checkpoint
 
 
 def write(folder: Path, checkpoint: Checkpoint) -> None:
-    with create(folder, "retrieval", settings={}, made_from={}) as target:
+    with create(folder, "retrieval", settings={}, inputs={}) as target:
         write_checkpoint(target, checkpoint)
 
 
@@ -51,7 +51,7 @@ def test_it_is_read_as_it_was_written_and_recommends_the_same(
 @pytest.mark.parametrize("name", ARCHITECTURES)
 def test_one_of_before_the_options_is_read_too(name: str, tmp_path: Path) -> None:
     before = fresh_checkpoint(name)
-    with create(tmp_path / "model", "retrieval", settings={}, made_from={}) as target:
+    with create(tmp_path / "model", "retrieval", settings={}, inputs={}) as target:
         write_checkpoint(target, before)
         config = json.loads((target / CONFIG_FILE).read_text())
         for option in ("user_buckets", "time_gaps", "tie_codes"):
@@ -83,7 +83,7 @@ def test_scores_of_all_items_are_those_of_the_search_and_sum_over_codes() -> Non
     ],
 )
 def test_a_configuration_of_another_version_is_refused(change: dict, message: str, tmp_path: Path) -> None:
-    with create(tmp_path / "model", "retrieval", settings={}, made_from={}) as target:
+    with create(tmp_path / "model", "retrieval", settings={}, inputs={}) as target:
         write_checkpoint(target, fresh_checkpoint("hierarchical"))
         config = json.loads((target / CONFIG_FILE).read_text())
         (target / CONFIG_FILE).write_text(json.dumps(config | change))

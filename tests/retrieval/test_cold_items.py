@@ -13,7 +13,7 @@ from rqrec.data.sequences import Histories
 from rqrec.models.architectures import ARCHITECTURES
 from rqrec.models.interface import CodeLookup
 from rqrec.retrieval.beam_search import beam_search, score_items
-from rqrec.retrieval.cold_items import Welcoming
+from rqrec.retrieval.cold_items import ColdItemSmoothing
 from rqrec.retrieval.ranking import rank_scores
 from rqrec.tokenizer.trie import Trie
 from tests.retrieval.test_beam_search import random_codes, random_histories, random_model
@@ -45,7 +45,7 @@ def test_every_prefix_gives_new_codes_their_share(name: str, seed: int, n_items:
     codes = random_codes(seed, n_items, SIZES)
     known = np.random.default_rng(seed).random(len(codes)) < 0.7
     model, lookup = random_model(seed, SIZES, name), CodeLookup.of(codes)
-    welcoming = Welcoming(model, lookup.codes_NL, torch.from_numpy(known), share)
+    welcoming = ColdItemSmoothing(model, lookup.codes_NL, torch.from_numpy(known), share)
     batch = lookup.batch(Histories(random_histories(seed, len(codes), 2, 6)), 6)
     context = welcoming.encode(batch)
     for level in range(3):
@@ -64,7 +64,7 @@ def test_a_beam_as_wide_as_the_catalogue_equals_exhaustive_scoring(name: str) ->
     codes = random_codes(1, 40, SIZES)
     known = np.arange(40) % 4 > 0
     lookup, trie = CodeLookup.of(codes), Trie.build(codes)
-    welcoming = Welcoming(random_model(1, SIZES, name), lookup.codes_NL, torch.from_numpy(known), 0.2)
+    welcoming = ColdItemSmoothing(random_model(1, SIZES, name), lookup.codes_NL, torch.from_numpy(known), 0.2)
     batch = lookup.batch(Histories(random_histories(1, 40, 5, 7)), 6)
     found = beam_search(welcoming, batch, trie, 40, beam_width=40)
     expected = rank_scores(score_items(welcoming, batch, lookup.codes_NL), 40)
@@ -78,7 +78,7 @@ def test_a_beam_as_wide_as_the_catalogue_equals_exhaustive_scoring(name: str) ->
 def test_without_new_items_nothing_changes() -> None:
     codes = random_codes(2, 30, SIZES)
     model, lookup = random_model(2, SIZES, "hierarchical"), CodeLookup.of(codes)
-    welcoming = Welcoming(model, lookup.codes_NL, torch.ones(30, dtype=torch.bool), 0.2)
+    welcoming = ColdItemSmoothing(model, lookup.codes_NL, torch.ones(30, dtype=torch.bool), 0.2)
     batch = lookup.batch(Histories(random_histories(2, 30, 4, 6)), 6)
     ours, plain = (score_items(one, batch, lookup.codes_NL) for one in (welcoming, model))
     torch.testing.assert_close(ours, plain)
@@ -88,4 +88,6 @@ def test_without_new_items_nothing_changes() -> None:
 def test_a_share_that_cannot_be_is_refused(share: float) -> None:
     codes = random_codes(2, 5, SIZES)
     with pytest.raises(ValueError, match=f"share of new items is {share}"):
-        Welcoming(random_model(2, SIZES), torch.from_numpy(codes), torch.ones(5, dtype=torch.bool), share)
+        ColdItemSmoothing(
+            random_model(2, SIZES), torch.from_numpy(codes), torch.ones(5, dtype=torch.bool), share
+        )

@@ -17,18 +17,18 @@ from rqrec.data.ids import PADDING
 from rqrec.data.sequences import Histories
 from rqrec.data.splits import leave_one_out
 from rqrec.evaluation.evaluate import evaluate
-from rqrec.knn.graph import CONTENT_NEIGHBOURS, alike_in_content, likest_items
-from rqrec.knn.index import MemorySettings, NeighbourMemory
+from rqrec.knn.graph import CONTENT_NEIGHBOURS, content_knn_graph, item_item_knn
+from rqrec.knn.index import KnnIndex, KnnSettings
 from rqrec.knn.item_knn import ItemKnn
 from rqrec.models.architectures import ARCHITECTURES
 from rqrec.models.interface import CodeLookup
 from rqrec.retrieval.artifact import Checkpoint, read_checkpoint
 from rqrec.retrieval.beam_search import beam_search, score_items
-from rqrec.retrieval.knn_mixture import Remembering
+from rqrec.retrieval.knn_mixture import KnnMixture
 from rqrec.retrieval.ranking import ExhaustiveRecommender, rank_scores
 from rqrec.retrieval.retriever import Retriever
 from rqrec.tokenizer.trie import Trie
-from rqrec.training.tune_knn import memory_for
+from rqrec.training.tune_knn import tune_knn_mixture
 from tests.retrieval.test_beam_search import (
     assert_each_gets_what_it_gets_alone,
     random_codes,
@@ -41,7 +41,7 @@ SIZES = (3, 4, 5)
 architectures = pytest.mark.parametrize("name", ARCHITECTURES)
 
 
-def random_memory(seed: int, n_items: int, **changes: float) -> NeighbourMemory:
+def random_memory(seed: int, n_items: int, **changes: float) -> KnnIndex:
     """Up to four neighbours an item, and some items without any."""
     rng = np.random.default_rng(seed)
     neighbours = np.full((n_items, 4), PADDING, dtype=np.int32)
@@ -50,10 +50,10 @@ def random_memory(seed: int, n_items: int, **changes: float) -> NeighbourMemory:
         some = rng.permutation(others)[: rng.integers(0, 5)]
         neighbours[item, : len(some)] = some
     likeness = np.where(neighbours == PADDING, 0, rng.random(neighbours.shape)).astype(np.float32)
-    return NeighbourMemory(torch.from_numpy(neighbours), torch.from_numpy(likeness)).using(**changes)
+    return KnnIndex(torch.from_numpy(neighbours), torch.from_numpy(likeness)).using(**changes)
 
 
-def dense(memory: NeighbourMemory, items_BT: np.ndarray) -> np.ndarray:
+def dense(memory: KnnIndex, items_BT: np.ndarray) -> np.ndarray:
     """p_memory of every item, by loops."""
     scores = np.zeros((len(items_BT), len(memory)))
     for row, items in enumerate(items_BT):
@@ -73,7 +73,7 @@ def mixture(seed: int, name: str, n_items: int, sizes: tuple[int, ...] = SIZES, 
     codes = random_codes(seed, n_items, sizes)
     model, memory = random_model(seed, sizes, name), random_memory(seed, len(codes), **changes)
     lookup = CodeLookup.of(codes)
-    return Remembering(model, memory, lookup.codes_NL), model, memory, lookup, Trie.build(codes)
+    return KnnMixture(model, memory, lookup.codes_NL), model, memory, lookup, Trie.build(codes)
 
 
 @architectures
@@ -143,10 +143,10 @@ def test_a_batch_gives_each_user_what_the_user_gets_alone(name: str) -> None:
 @pytest.mark.parametrize("contents", [None, tiny_vectors()], ids=["order", "order and contents"])
 def test_it_recalls_what_item_neighbours_score(contents: np.ndarray | None) -> None:
     split = leave_one_out(tiny_dataset().sequences)
-    likeness = likest_items(split.train, N_ITEMS, N_ITEMS, 20.0)
+    likeness = item_item_knn(split.train, N_ITEMS, N_ITEMS, 20.0)
     if contents is not None:
-        likeness = likeness + 0.03 * alike_in_content(contents, CONTENT_NEIGHBOURS)
-    memory = NeighbourMemory.of(likeness).using(sharpness=1.0)
+        likeness = likeness + 0.03 * content_knn_graph(contents, CONTENT_NEIGHBOURS)
+    memory = KnnIndex.of(likeness).using(sharpness=1.0)
     histories = split.validation.histories(np.arange(30))
     decay = memory.settings.decay
     baseline = ItemKnn(split.train, N_ITEMS, neighbours=N_ITEMS, decay=decay, contents_ND=contents)
@@ -161,9 +161,7 @@ def test_it_recalls_what_item_neighbours_score(contents: np.ndarray | None) -> N
 
 
 def test_small_scores_keep_their_proportions() -> None:
-    memory = NeighbourMemory(torch.tensor([[1, 2], [0, 2], [0, 1]]), torch.full((3, 2), 1e-30)).using(
-        sharpness=4.0
-    )
+    memory = KnnIndex(torch.tensor([[1, 2], [0, 2], [0, 1]]), torch.full((3, 2), 1e-30)).using(sharpness=4.0)
     memory.likeness_NM[0, 1] = 2e-30
     recalled = memory.recall(torch.tensor([[0]]))
     of_item = dict(
@@ -173,21 +171,21 @@ def test_small_scores_keep_their_proportions() -> None:
 
 
 @pytest.fixture(scope="module")
-def remembering_run(tiny_run: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, NeighbourMemory]:
+def remembering_run(tiny_run: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, KnnIndex]:
     """The small world's model, stored again with a memory."""
     from rqrec.core.artifact import create
     from rqrec.retrieval.artifact import write_checkpoint
 
     checkpoint = read_checkpoint(tiny_run)
     split = leave_one_out(Dataset.read(tiny_run / "dataset").sequences)
-    chosen = memory_for(Retriever(checkpoint.model, checkpoint.table, 20), split)
+    chosen = tune_knn_mixture(Retriever(checkpoint.model, checkpoint.table, 20), split)
     folder = tmp_path_factory.mktemp("remembering") / "retrieval"
-    with create(folder, "retrieval", settings={}, made_from={}, facts={}) as target:
+    with create(folder, "retrieval", settings={}, inputs={}, metrics={}) as target:
         write_checkpoint(target, checkpoint._replace(memory=chosen))
     return folder, chosen
 
 
-def test_a_stored_memory_recommends_as_before(remembering_run: tuple[Path, NeighbourMemory]) -> None:
+def test_a_stored_memory_recommends_as_before(remembering_run: tuple[Path, KnnIndex]) -> None:
     folder, memory = remembering_run
     stored = read_checkpoint(folder)
     assert stored.memory is not None
@@ -207,11 +205,11 @@ def test_the_chosen_share_is_no_worse_than_any_other_on_validation(tiny_run: Pat
     checkpoint = read_checkpoint(tiny_run)
     split = leave_one_out(Dataset.read(tiny_run / "dataset").sequences)
 
-    def ndcg(memory: NeighbourMemory) -> float:
+    def ndcg(memory: KnnIndex) -> float:
         retriever = Retriever(checkpoint._replace(memory=memory).generator(), checkpoint.table, N_ITEMS)
         return evaluate(retriever, split.validation).metrics["ndcg@10"]
 
-    chosen = memory_for(Retriever(checkpoint.model, checkpoint.table, N_ITEMS), split)
+    chosen = tune_knn_mixture(Retriever(checkpoint.model, checkpoint.table, N_ITEMS), split)
     others = [
         chosen.using(share=share, sharpness=sharpness) for share in (0.1, 0.7) for sharpness in (1.0, 4.0)
     ]
@@ -224,9 +222,9 @@ def test_contents_count_where_they_tell_what_comes_next(tiny_run: Path) -> None:
     circle = np.stack([np.cos(place), np.sin(place)], axis=1)
     in_family = np.eye(FAMILIES)[np.arange(N_ITEMS) // SIZE, :, None] * circle[:, None]
     retriever = Retriever(checkpoint.model, checkpoint.table, 20)
-    alike = memory_for(retriever, few, contents_ND=in_family.reshape(N_ITEMS, -1))
+    alike = tune_knn_mixture(retriever, few, contents_ND=in_family.reshape(N_ITEMS, -1))
     assert alike.settings.content > 0
-    assert memory_for(retriever, few).settings.content == 0
+    assert tune_knn_mixture(retriever, few).settings.content == 0
     # Few users took those beside each other together.
     for item, others in enumerate(alike.neighbours_NM.tolist()):
         family = item // SIZE * SIZE
@@ -244,22 +242,22 @@ def test_contents_count_where_they_tell_what_comes_next(tiny_run: Path) -> None:
 )
 def test_settings_that_cannot_be_are_refused(change: dict[str, float], message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        MemorySettings(**change)
+        KnnSettings(**change)
 
 
 def test_files_that_are_no_memory_are_refused(tmp_path: Path) -> None:
     memory = random_memory(0, 10)
     memory.write(tmp_path)
-    assert NeighbourMemory.read(tmp_path / "elsewhere", 10) is None
+    assert KnnIndex.read(tmp_path / "elsewhere", 10) is None
     with pytest.raises(ValueError, match="with 11 rows"):
-        NeighbourMemory.read(tmp_path, 11)
+        KnnIndex.read(tmp_path, 11)
     memory.neighbours_NM[0, 0] = 10
     memory.write(tmp_path)
     with pytest.raises(ValueError, match="names items that are not among the 10"):
-        NeighbourMemory.read(tmp_path, 10)
+        KnnIndex.read(tmp_path, 10)
     (tmp_path / "memory.safetensors").write_bytes(b"no tensors")
     with pytest.raises(ValueError, match="are no memory"):
-        NeighbourMemory.read(tmp_path, 10)
+        KnnIndex.read(tmp_path, 10)
 
 
 def test_a_batch_of_codes_alone_is_refused() -> None:
@@ -272,7 +270,7 @@ def test_a_batch_of_codes_alone_is_refused() -> None:
 def test_training_can_join_a_memory(tiny_run: Path, tmp_path: Path) -> None:
     from rqrec.models.hierarchical import HierarchicalConfig
     from rqrec.stages.train_decoder import train_decoder
-    from rqrec.training.loop import LoopSettings
+    from rqrec.training.loop import LoopConfig
 
     def train(embeddings: Path) -> Checkpoint:
         return train_decoder(
@@ -280,7 +278,7 @@ def test_training_can_join_a_memory(tiny_run: Path, tmp_path: Path) -> None:
             tiny_run / "semantic_ids",
             tmp_path / "retrieval",
             HierarchicalConfig(read_checkpoint(tiny_run).table.level_sizes, 8, 16, 16, 2, 1),
-            LoopSettings(iterations=4, warmup=1, eval_every=0),
+            LoopConfig(iterations=4, warmup=1, eval_every=0),
             batch_size=32,
             memory=True,
             embeddings=embeddings,
@@ -293,6 +291,6 @@ def test_training_can_join_a_memory(tiny_run: Path, tmp_path: Path) -> None:
     assert checkpoint.memory is not None
     manifest = read_manifest(tmp_path / "retrieval", "retrieval")
     assert manifest.settings["memory"] is True
-    assert manifest.facts["memory"]["share"] == checkpoint.memory.settings.share
-    assert {"dataset", "semantic_ids", "embeddings"} == {*manifest.made_from}
+    assert manifest.metrics["memory"]["share"] == checkpoint.memory.settings.share
+    assert {"dataset", "semantic_ids", "embeddings"} == {*manifest.inputs}
     assert read_checkpoint(tmp_path / "retrieval").memory is not None

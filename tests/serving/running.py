@@ -11,7 +11,7 @@ import uvicorn
 
 from rqrec.serving.app import create_app
 from rqrec.serving.metrics import Metrics
-from rqrec.serving.model_registry import Fleet
+from rqrec.serving.model_registry import ModelRegistry
 from rqrec.serving.settings import Settings
 
 
@@ -19,7 +19,7 @@ from rqrec.serving.settings import Settings
 def running(runs: Mapping[str, Path], **settings_of: Any) -> Iterator[str]:
     """The address of a service over these runs, the first of them the default."""
     settings, metrics = Settings(timeout=60.0, **settings_of), Metrics()
-    app = create_app(Fleet(runs, settings, metrics), settings, metrics)
+    app = create_app(ModelRegistry(runs, settings, metrics), settings, metrics)
     server = uvicorn.Server(uvicorn.Config(app, log_config=None, access_log=False))
     with socket.create_server(("127.0.0.1", 0)) as listening:
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})

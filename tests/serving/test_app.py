@@ -19,7 +19,7 @@ from rqrec.retrieval.artifact import Checkpoint, read_checkpoint, write_checkpoi
 from rqrec.serving.app import create_app
 from rqrec.serving.logs import LOG, JsonFormatter
 from rqrec.serving.metrics import Metrics
-from rqrec.serving.model_registry import Fleet, named
+from rqrec.serving.model_registry import ModelRegistry, named
 from rqrec.serving.page import Page
 from rqrec.serving.settings import Settings
 from tests.tiny import N_ITEMS, SIZE
@@ -37,9 +37,9 @@ def recommender(tiny_run: Path) -> Recommender:
 
 
 @pytest.fixture(scope="module")
-def fleet(tiny_run: Path) -> Iterator[Fleet]:
+def fleet(tiny_run: Path) -> Iterator[ModelRegistry]:
     sources = {"tiny": tiny_run, "bare": tiny_run / "retrieval"}
-    fleet = Fleet(sources, Settings(max_queue=4, max_wait=0.001), Metrics())
+    fleet = ModelRegistry(sources, Settings(max_queue=4, max_wait=0.001), Metrics())
     yield fleet
     fleet.close()
 
@@ -48,7 +48,7 @@ Service = Callable[..., TestClient]
 
 
 @pytest.fixture(scope="module")
-def service(fleet: Fleet) -> Service:
+def service(fleet: ModelRegistry) -> Service:
     """A client of the service with some settings; what fails within comes back as a status."""
 
     def of(page: Page | None = None, **settings: Any) -> TestClient:
@@ -346,7 +346,7 @@ def test_other_origins_may_call_only_when_allowed(service: Service) -> None:
 
 
 def test_a_slow_model_refuses_more_than_it_can_queue_and_answers_in_time_or_not_at_all(
-    service: Service, fleet: Fleet, monkeypatch: pytest.MonkeyPatch
+    service: Service, fleet: ModelRegistry, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     client, hurried = service(), service(timeout=0.05)
     batcher = fleet.get("bare").batcher
@@ -383,7 +383,10 @@ def test_a_slow_model_refuses_more_than_it_can_queue_and_answers_in_time_or_not_
 
 
 def test_a_failure_of_ours_is_a_sentence_and_its_traceback_is_in_the_log(
-    client: TestClient, fleet: Fleet, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    client: TestClient,
+    fleet: ModelRegistry,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     def broken(*_: Any) -> None:
         raise KeyError("secret")
@@ -429,7 +432,7 @@ def test_metrics_count_by_route_and_not_by_path(service: Service) -> None:
     assert "rqrec_request_seconds_bucket" in text
 
 
-def test_reloading_needs_the_admin_token(service: Service, fleet: Fleet) -> None:
+def test_reloading_needs_the_admin_token(service: Service, fleet: ModelRegistry) -> None:
     refused(service().post("/admin/reload"), 403, "admin_off", "SIGHUP")
     client = service(admin_token="boss", tokens=("one",))
     refused(client.post("/admin/reload"), 401, "unauthorized")
@@ -492,9 +495,9 @@ def knowing(
     tiny = read_checkpoint(tiny_run)
     config = HierarchicalConfig(tiny.table.level_sizes, 8, 16, 16, 2, 1, user_buckets=50, time_gaps=8)
     folder = tmp_path_factory.mktemp("knowing") / "retrieval"
-    with create(folder, "retrieval", settings={}, made_from={}) as target:
+    with create(folder, "retrieval", settings={}, inputs={}) as target:
         write_checkpoint(target, Checkpoint(build_model(config).eval(), tiny.table, tiny.catalog))
-    fleet = Fleet({"knowing": folder}, Settings(max_wait=0.001), Metrics())
+    fleet = ModelRegistry({"knowing": folder}, Settings(max_wait=0.001), Metrics())
     app = create_app(fleet, Settings(), Metrics())
     yield TestClient(app, raise_server_exceptions=False), Recommender.load(folder)
     fleet.close()

@@ -61,7 +61,7 @@ def test_every_user_gets_what_they_get_alone(tiny_run: Path, users: Path, tmp_pa
         assert found["item_ids"][row].to_list() == [item.item_id for item in alone]
         assert found["scores"][row].to_list() == pytest.approx([item.score for item in alone], abs=1e-5)
     manifest = read_manifest(tmp_path / "out", "recommendations", verify=True)
-    assert manifest.made_from == {"retrieval": read_manifest(tiny_run / "retrieval").hash}
+    assert manifest.inputs == {"retrieval": read_manifest(tiny_run / "retrieval").hash}
 
 
 def test_rows_are_those_of_any_part_size_and_of_several_processes(

@@ -12,14 +12,14 @@ from hypothesis.errors import Unsatisfiable
 
 from rqrec.serving.app import create_app
 from rqrec.serving.metrics import Metrics
-from rqrec.serving.model_registry import Fleet
+from rqrec.serving.model_registry import ModelRegistry
 from rqrec.serving.settings import Settings
 
 
 @pytest.fixture
 def app(tiny_run: Path) -> Iterator[Any]:
     """One a test: what drives it may end it, and its fleet with it."""
-    fleet = Fleet({"tiny": tiny_run}, Settings(), Metrics())
+    fleet = ModelRegistry({"tiny": tiny_run}, Settings(), Metrics())
     yield create_app(fleet, Settings(), Metrics())
     fleet.close()
 

@@ -146,8 +146,8 @@ def rename(run: Path, mark: str) -> None:
     """Put a new artefact in the place of the old: the same model, with other titles."""
     checkpoint = read_checkpoint(run)
     titled = checkpoint.catalog.items.with_columns(title=pl.lit(mark) + pl.col("item_id"))
-    made_from = read_manifest(run / "retrieval").made_from
-    with create(run / "retrieval", "retrieval", settings={}, made_from=made_from) as target:
+    inputs = read_manifest(run / "retrieval").inputs
+    with create(run / "retrieval", "retrieval", settings={}, inputs=inputs) as target:
         write_checkpoint(target, checkpoint._replace(catalog=Catalog(titled)))
 
 

@@ -1,10 +1,10 @@
-from rqrec.serving.text_index import WordIndex
+from rqrec.serving.text_index import TextIndex
 
 TITLES = ["Toy Story (1995)", "Amélie", "The Toy", "Story of a Toymaker's Toy Box", "", "Star Wars"]
 
 
 def found(query: str) -> list[str]:
-    return [TITLES[text] for text in WordIndex.of(TITLES).search(query).tolist()]
+    return [TITLES[text] for text in TextIndex.of(TITLES).search(query).tolist()]
 
 
 def test_every_word_of_a_query_starts_a_word_of_the_title() -> None:
@@ -26,7 +26,7 @@ def test_accents_case_and_marks_do_not_matter() -> None:
 
 def test_typical_words_set_texts_apart_from_all() -> None:
     texts = ["film war drama", "film war", "film love drama", "film love", "film", "film"]
-    index = WordIndex.of(texts)
+    index = TextIndex.of(texts)
     import numpy as np
 
     assert index.typical(np.array([0, 1]), 5)[0] == "war"
@@ -37,6 +37,6 @@ def test_typical_words_set_texts_apart_from_all() -> None:
 
 
 def test_a_catalogue_without_words_is_no_failure() -> None:
-    index = WordIndex.of(["", "!"])
+    index = TextIndex.of(["", "!"])
     assert index.search("a").tolist() == []
     assert index.search("").tolist() == []

@@ -35,10 +35,10 @@ def test_the_artefact_says_what_it_was_made_from(dataset: Path, tmp_path: Path) 
     assert vectors.dtype == np.float16
     assert vectors[:, 0].tolist() == list(range(1, 11))
     manifest = read_manifest(tmp_path / "e", "embeddings", verify=True)
-    assert manifest.made_from == {"dataset": read_manifest(dataset).hash}
+    assert manifest.inputs == {"dataset": read_manifest(dataset).hash}
     assert manifest.settings["model"] == "m"
     assert manifest.settings["template"] == "{text}"
-    assert manifest.facts == {"items": 10, "dim": 2}
+    assert manifest.metrics == {"items": 10, "dim": 2}
 
 
 def test_an_equal_request_reads_what_is_there(

@@ -29,7 +29,7 @@ def test_a_prepared_dataset_is_an_artefact(raw: Path, tmp_path: Path) -> None:
     dataset = prepare(SETTINGS, raw, tmp_path / "dataset")
     assert dataset.sequences.of_user(0).tolist() == [1, 0]
     manifest = read_manifest(tmp_path / "dataset", "dataset", verify=True)
-    assert manifest.facts == {"users": 1, "items": 2, "interactions": 2}
+    assert manifest.metrics == {"users": 1, "items": 2, "interactions": 2}
     assert manifest.settings["template"] == "{title} ({year}), {genres}"
 
 

@@ -51,7 +51,7 @@ def test_any_tokenizer_is_opened_from_any_folder(vectors: Path, kind: str, as_ar
     else:
         model.save_pretrained(folder)
     opened = open_tokenizer(folder)
-    assert (opened.kind, type(opened.model)) == (kind, type(model))
+    assert (opened.artifact_type, type(opened.model)) == (kind, type(model))
     x = np.load(vectors / "item_embeddings.npy")
     assert torch.equal(opened.model.semantic_ids(x), model.semantic_ids(x))
     if as_artifact:
@@ -64,11 +64,11 @@ def test_tables_are_unique_and_remember_what_made_them(vectors: Path, collisions
     facts = tokenize(vectors / "model", vectors, ids(), vectors / "ids", collisions=collisions)
     table = SemanticIdTable.read(vectors / "ids")
     manifest = read_manifest(vectors / "ids", "semantic_ids", verify=True)
-    assert manifest.made_from["rqkmeans"] == table.tokenizer_hash
+    assert manifest.inputs["rqkmeans"] == table.tokenizer_hash
     assert len(np.unique(table.codes_NL, axis=0)) == ITEMS
     assert table.codes_NL.shape[1] == (3 if collisions == "extra_code" else 2)
     assert facts["collision_rate"] >= 2 / ITEMS
-    assert manifest.facts == facts
+    assert manifest.metrics == facts
 
 
 def test_what_does_not_belong_together_is_refused(vectors: Path) -> None:

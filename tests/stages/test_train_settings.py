@@ -118,7 +118,7 @@ def test_pretrained_rqvae_path_is_the_start_of_the_tokenizer(
     train_rqvae(world, tmp_path, pretrained_rqvae_path=str(tokenizer), **frozen)
     after = load_file(tmp_path / "model" / "model.safetensors")
     assert all(torch.allclose(before[name].float(), after[name].float(), atol=1e-6) for name in before)
-    assert "start" in read_manifest(tmp_path / "model").made_from
+    assert "start" in read_manifest(tmp_path / "model").inputs
     with pytest.raises(ValueError, match="embed_dim is 4 and was 8"):
         train_rqvae(world, tmp_path, pretrained_rqvae_path=str(tokenizer), vae_embed_dim=4)
 

@@ -186,7 +186,7 @@ def test_sim_vq_codes_are_placed_through_the_matrix():
     torch.nn.init.orthogonal_(codebook.projection)
     wanted = torch.randn(2, 4, generator=seeded())
     before = codebook.vectors().detach().clone()
-    codebook.place(torch.tensor([1, 5]), wanted)
+    codebook.set_codes(torch.tensor([1, 5]), wanted)
     assert torch.allclose(codebook.vectors()[[1, 5]], wanted, atol=1e-5)
     assert torch.equal(codebook.vectors()[[0, 2, 3]], before[[0, 2, 3]])
 
@@ -207,7 +207,7 @@ def test_cosine_ignores_length():
 def test_moving_averages_converge_to_the_means_without_a_gradient():
     model = ResidualQuantizer((2,), 2, mode=QuantizeMode.STE, ema_decay=0.5)
     codebook = model.codebooks()[0]
-    codebook.place(torch.tensor([0, 1]), torch.tensor([[1.0, 0.0], [-1.0, 0.0]]))
+    codebook.set_codes(torch.tensor([0, 1]), torch.tensor([[1.0, 0.0], [-1.0, 0.0]]))
     z = torch.tensor([[2.0, 1.0], [4.0, 1.0], [-3.0, 5.0]])
     for _ in range(60):
         out = model(z)
@@ -222,7 +222,7 @@ def test_moving_averages_converge_to_the_means_without_a_gradient():
 def test_a_code_that_nothing_uses_stays_under_moving_averages():
     model = ResidualQuantizer((2,), 2, mode=QuantizeMode.STE, ema_decay=0.5)
     codebook = model.codebooks()[0]
-    codebook.place(torch.tensor([0, 1]), torch.tensor([[1.0, 0.0], [-50.0, 0.0]]))
+    codebook.set_codes(torch.tensor([0, 1]), torch.tensor([[1.0, 0.0], [-50.0, 0.0]]))
     for _ in range(50):
         model(torch.tensor([[1.0, 0.0], [2.0, 0.0]]))
     assert codebook.vectors()[1].tolist() == [-50.0, 0.0]
@@ -248,7 +248,7 @@ def test_dead_codes_come_back_to_life(options):
     z = torch.randn(400, 4, generator=seeded(9))
     model.initialize(z, seeded())
     for codebook in model.codebooks():
-        codebook.place(torch.arange(4), torch.full((4, 4), 1e3))
+        codebook.set_codes(torch.arange(4), torch.full((4, 4), 1e3))
     moved = model.reset_dead_codes(z, seeded())
     assert moved[0] == 4
     codes = model.encode(z)

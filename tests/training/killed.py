@@ -18,24 +18,30 @@ from rqrec.stages.train_decoder import train_decoder
 from rqrec.stages.train_rqvae import train_rqvae
 from rqrec.tokenizer.rqvae import RqVaeConfig
 from rqrec.tokenizer.semantic_ids import SemanticIdTable
-from rqrec.training.checkpoint import Keeping
-from rqrec.training.loop import LoopSettings
+from rqrec.training.checkpoint import CheckpointManager
+from rqrec.training.loop import LoopConfig
 from tests.tiny import DIM
 
 
 def tokenizer(run: Path) -> None:
     """With dead codes moved and a random choice of codes."""
     config = RqVaeConfig(DIM, 8, (16,), 8, 2, mode="GUMBEL_SOFTMAX")  # type: ignore[arg-type]
-    settings = LoopSettings(iterations=120, warmup=5, log_every=3, eval_every=40, seed=1)
-    keeping = Keeping(run / "tokenizer", save_every=5)
+    settings = LoopConfig(iterations=120, warmup=5, log_every=3, eval_every=40, seed=1)
+    checkpoints = CheckpointManager(run / "tokenizer", save_every=5)
     train_rqvae(
-        run / "embeddings", run / "rqvae2", config, settings, batch_size=16, reset_every=8, keeping=keeping
+        run / "embeddings",
+        run / "rqvae2",
+        config,
+        settings,
+        batch_size=16,
+        reset_every=8,
+        checkpoints=checkpoints,
     )
 
 
 def retrieval(run: Path) -> None:
     """With dropout, averaged weights and a best validation before the last."""
-    settings = LoopSettings(
+    settings = LoopConfig(
         iterations=90,
         learning_rate=5e-3,
         warmup=10,
@@ -47,7 +53,7 @@ def retrieval(run: Path) -> None:
     )
     table = SemanticIdTable.read(run / "semantic_ids")
     config = DecoderOnlyConfig(table.level_sizes, 5, 16, 16, 2, 1, attn_dropout=0.2)
-    keeping = Keeping(run / "decoder", save_every=4)
+    checkpoints = CheckpointManager(run / "decoder", save_every=4)
     train_decoder(
         run / "dataset",
         run / "semantic_ids",
@@ -55,7 +61,7 @@ def retrieval(run: Path) -> None:
         config,
         settings,
         batch_size=16,
-        keeping=keeping,
+        checkpoints=checkpoints,
     )
 
 

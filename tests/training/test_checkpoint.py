@@ -15,8 +15,8 @@ from torch import Tensor, nn
 from rqrec.core import artifact
 from rqrec.core.artifact import read_manifest
 from rqrec.training import checkpoint, tracking
-from rqrec.training.checkpoint import Keeping, State
-from rqrec.training.loop import LoopSettings, fit
+from rqrec.training.checkpoint import CheckpointManager, State
+from rqrec.training.loop import LoopConfig, fit
 from rqrec.training.tracking import History
 from tests.training.test_loop import Line
 
@@ -55,7 +55,7 @@ def test_killed_at_random_moments_it_ends_the_same_to_the_bit(
         assert (whole / name).read_bytes() == (tmp_path / "run" / name).read_bytes()
 
 
-SETTINGS = LoopSettings(iterations=12, learning_rate=0.1, log_every=1)
+SETTINGS = LoopConfig(iterations=12, learning_rate=0.1, log_every=1)
 
 
 class Stopping(Line):
@@ -79,15 +79,15 @@ def names(folder: Path) -> list[str]:
 
 
 def test_checkpoints_rotate_and_the_newest_goes_on(tmp_path: Path) -> None:
-    keeping = Keeping(tmp_path, save_every=2, keep_last=2)
+    checkpoints = CheckpointManager(tmp_path, save_every=2, keep_last=2)
     with pytest.raises(RuntimeError):
-        fit(Stopping(9, RuntimeError), SETTINGS, "line", keeping)
-    assert names(keeping.checkpoints) == ["step-000000006", "step-000000008"]
+        fit(Stopping(9, RuntimeError), SETTINGS, "line", checkpoints)
+    assert names(checkpoints.checkpoints) == ["step-000000006", "step-000000008"]
     again = Stopping(None)
-    history = fit(again, SETTINGS, "line", keeping)
+    history = fit(again, SETTINGS, "line", checkpoints)
     assert again.steps == [8, 9, 10, 11]
     assert [record["step"] for record in history.training] == list(range(1, 13))
-    assert History.read(keeping.logs) == history
+    assert History.read(checkpoints.logs) == history
     whole = Stopping(None)
     assert fit(whole, SETTINGS, "line") == history
     assert torch.equal(whole.model.weight, again.model.weight)
@@ -97,7 +97,7 @@ def test_checkpoints_rotate_and_the_newest_goes_on(tmp_path: Path) -> None:
 def test_killed_in_the_middle_of_a_write_it_goes_on_from_the_checkpoint_before(
     file: str, tmp_path: Path
 ) -> None:
-    keeping = Keeping(tmp_path, save_every=2)
+    checkpoints = CheckpointManager(tmp_path, save_every=2)
     if not (child := os.fork()):
 
         def killing(folder: Path, *arguments: object, **settings: object) -> object:
@@ -110,11 +110,11 @@ def test_killed_in_the_middle_of_a_write_it_goes_on_from_the_checkpoint_before(
         opened = artifact.atomic_write
         for module in (artifact, checkpoint, tracking):
             module.atomic_write = killing  # type: ignore[assignment]
-        fit(Stopping(None), SETTINGS, "line", keeping)
+        fit(Stopping(None), SETTINGS, "line", checkpoints)
         os._exit(0)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGKILL
     again, whole = Stopping(None), Stopping(None)
-    history = fit(again, SETTINGS, "line", keeping)
+    history = fit(again, SETTINGS, "line", checkpoints)
     assert again.steps[0] == 4
     assert fit(whole, SETTINGS, "line") == history
     assert torch.equal(whole.model.weight, again.model.weight)
@@ -122,58 +122,58 @@ def test_killed_in_the_middle_of_a_write_it_goes_on_from_the_checkpoint_before(
 
 def test_never_starts_anew(tmp_path: Path) -> None:
     with pytest.raises(RuntimeError):
-        fit(Stopping(9, RuntimeError), SETTINGS, "line", Keeping(tmp_path, save_every=2))
+        fit(Stopping(9, RuntimeError), SETTINGS, "line", CheckpointManager(tmp_path, save_every=2))
     task = Stopping(None)
-    fit(task, SETTINGS, "line", Keeping(tmp_path, save_every=0, resume="never"))
+    fit(task, SETTINGS, "line", CheckpointManager(tmp_path, save_every=0, resume="never"))
     assert task.steps == list(range(12))
     assert not (tmp_path / "checkpoints").exists()
 
 
 def test_other_settings_or_inputs_are_refused_by_name(tmp_path: Path) -> None:
-    def keeping(rate: float, dataset: str) -> Keeping:
+    def checkpoints(rate: float, dataset: str) -> CheckpointManager:
         settings = {"training": {"learning_rate": rate}, "sizes": (1, 2)}
-        return Keeping(tmp_path, save_every=2, settings=settings, made_from={"dataset": dataset})
+        return CheckpointManager(tmp_path, save_every=2, settings=settings, inputs={"dataset": dataset})
 
     with pytest.raises(RuntimeError):
-        fit(Stopping(3, RuntimeError), SETTINGS, "line", keeping(0.1, "a"))
+        fit(Stopping(3, RuntimeError), SETTINGS, "line", checkpoints(0.1, "a"))
     with pytest.raises(
         ValueError,
         match=r"dataset was 'a' and is 'b'; training.learning_rate was 0.1 and is 0.2.*train.resume='never'",
     ):
-        fit(Stopping(None), SETTINGS, "line", keeping(0.2, "b"))
-    fit(Stopping(None), SETTINGS, "line", keeping(0.1, "a"))
+        fit(Stopping(None), SETTINGS, "line", checkpoints(0.2, "b"))
+    fit(Stopping(None), SETTINGS, "line", checkpoints(0.1, "a"))
 
 
 def test_ctrl_c_ends_the_step_saves_and_says_where(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    keeping = Keeping(tmp_path, save_every=0)
+    checkpoints = CheckpointManager(tmp_path, save_every=0)
     before = signal.getsignal(signal.SIGINT)
     with pytest.raises(KeyboardInterrupt):
-        fit(Stopping(4), SETTINGS, "line", keeping)
+        fit(Stopping(4), SETTINGS, "line", checkpoints)
     assert signal.getsignal(signal.SIGINT) is before
-    assert names(keeping.checkpoints) == ["step-000000005"]
+    assert names(checkpoints.checkpoints) == ["step-000000005"]
     said = " ".join(capsys.readouterr().err.split())
     assert "step 5 is saved" in said
     assert "goes on from there" in said
     again = Stopping(None)
-    fit(again, SETTINGS, "line", keeping)
+    fit(again, SETTINGS, "line", checkpoints)
     assert again.steps[0] == 5
 
 
 def test_a_damaged_checkpoint_is_told_and_the_one_before_it_used(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    keeping = Keeping(tmp_path, save_every=2)
+    checkpoints = CheckpointManager(tmp_path, save_every=2)
     with pytest.raises(RuntimeError):
-        fit(Stopping(9, RuntimeError), SETTINGS, "line", keeping)
-    (keeping.checkpoints / "step-000000008" / "state.json").write_text("{}")
-    (keeping.checkpoints / ".step-000000010.7.tmp").mkdir()  # of a run that was killed while it wrote
+        fit(Stopping(9, RuntimeError), SETTINGS, "line", checkpoints)
+    (checkpoints.checkpoints / "step-000000008" / "state.json").write_text("{}")
+    (checkpoints.checkpoints / ".step-000000010.7.tmp").mkdir()  # of a run that was killed while it wrote
     task = Stopping(None)
-    fit(task, SETTINGS, "line", keeping)
+    fit(task, SETTINGS, "line", checkpoints)
     assert task.steps[0] == 6
     assert "step-000000008" in capsys.readouterr().err
-    assert ".step-000000010.7.tmp" not in names(keeping.checkpoints)
+    assert ".step-000000010.7.tmp" not in names(checkpoints.checkpoints)
 
 
 @pytest.fixture
@@ -189,15 +189,15 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 
 
 def test_a_full_disk_names_the_path_and_leaves_the_last_checkpoint_whole(small_disk: Path) -> None:
-    keeping = Keeping(small_disk)
-    keeping.save(State(1, {"model.w": torch.zeros(20_000)}, {"elapsed": 1.0}, History()))
+    checkpoints = CheckpointManager(small_disk)
+    checkpoints.save(State(1, {"model.w": torch.zeros(20_000)}, {"elapsed": 1.0}, History()))
     with pytest.raises(OSError, match="No space left") as caught:
-        keeping.save(State(2, {"model.w": torch.zeros(40_000)}, {}, History()))
-    assert caught.value.filename == str(keeping.checkpoints / "step-000000002")
-    state = keeping.load()
+        checkpoints.save(State(2, {"model.w": torch.zeros(40_000)}, {}, History()))
+    assert caught.value.filename == str(checkpoints.checkpoints / "step-000000002")
+    state = checkpoints.load()
     assert state
     assert (state.step, state.values) == (1, {"elapsed": 1.0})
-    assert names(keeping.checkpoints) == ["step-000000001"]
+    assert names(checkpoints.checkpoints) == ["step-000000001"]
 
 
 @pytest.mark.parametrize(
@@ -206,4 +206,4 @@ def test_a_full_disk_names_the_path_and_leaves_the_last_checkpoint_whole(small_d
 )
 def test_keeping_that_makes_no_sense_is_refused(values: dict, message: str, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=message):
-        Keeping(tmp_path, **values)
+        CheckpointManager(tmp_path, **values)

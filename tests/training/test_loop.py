@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from rqrec.core.artifact import read_manifest
-from rqrec.training.loop import DivergedError, LoopSettings, fit, seed_of
+from rqrec.training.loop import DivergedError, LoopConfig, fit, seed_of
 from rqrec.training.tracking import History
 from tests.tiny import train_tiny
 
@@ -31,16 +31,16 @@ class Line:
     def loss(self, model: nn.Module, batch: Tensor, step: int) -> tuple[Tensor, Mapping[str, float]]:
         return (model(batch) - 3 * batch).square().mean(), {"batch_mean": batch.mean().item()}
 
-    def after_step(self, step: int) -> Mapping[str, float]:
+    def on_step_end(self, step: int) -> Mapping[str, float]:
         return {}
 
     def weight(self, batch: Tensor) -> float:
         return len(batch)
 
-    def glance(self) -> Mapping[str, float]:
+    def validation_loss(self) -> Mapping[str, float]:
         return {}
 
-    def concerns(self, measured: Mapping[str, float]) -> list[str]:
+    def health_warnings(self, measured: Mapping[str, float]) -> list[str]:
         return []
 
     def validate(self) -> Mapping[str, float]:
@@ -51,7 +51,7 @@ class Line:
 
 def test_it_learns_and_logs(tmp_path: Path) -> None:
     task = Line()
-    history = fit(task, LoopSettings(iterations=300, learning_rate=0.1, weight_decay=0.0), "line")
+    history = fit(task, LoopConfig(iterations=300, learning_rate=0.1, weight_decay=0.0), "line")
     assert task.model.weight.item() == pytest.approx(3, abs=0.05)
     assert history.training[0]["loss"] > history.training[-1]["loss"]
     assert history.training[-1]["step"] == 300
@@ -63,13 +63,13 @@ def test_it_learns_and_logs(tmp_path: Path) -> None:
 
 def test_the_best_validated_weights_are_kept_not_the_last() -> None:
     task = Line([0.1, 0.9, 0.5])
-    fit(task, LoopSettings(iterations=30, learning_rate=0.1, eval_every=10), "line")
+    fit(task, LoopConfig(iterations=30, learning_rate=0.1, eval_every=10), "line")
     assert task.model.weight.item() == task.weights[1] != task.weights[2]
 
 
 def test_accumulated_batches_are_different_batches() -> None:
     task = Line()
-    fit(task, LoopSettings(iterations=5, gradient_accumulate_every=3), "line")
+    fit(task, LoopConfig(iterations=5, gradient_accumulate_every=3), "line")
     assert task.steps == list(range(15))
 
 
@@ -79,7 +79,7 @@ def test_a_loss_that_is_no_number_stops_with_a_sentence() -> None:
             return model(batch).sum() * math.nan, {}
 
     with pytest.raises(DivergedError, match=r"loss is nan at step 1.*learning_rate \(0.01\)"):
-        fit(Broken(), LoopSettings(iterations=3, learning_rate=0.01), "broken")
+        fit(Broken(), LoopConfig(iterations=3, learning_rate=0.01), "broken")
 
 
 @pytest.mark.parametrize(
@@ -92,7 +92,7 @@ def test_a_loss_that_is_no_number_stops_with_a_sentence() -> None:
 )
 def test_settings_that_make_no_sense_are_refused(settings: dict, message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        LoopSettings(**{"iterations": 1, **settings})
+        LoopConfig(**{"iterations": 1, **settings})
 
 
 def test_one_seed_gives_the_same_artefacts_twice_and_another_seed_others(tmp_path: Path) -> None:
@@ -109,22 +109,22 @@ def test_one_seed_gives_the_same_artefacts_twice_and_another_seed_others(tmp_pat
 
 def test_early_stopping_waits_for_patience_validations_and_keeps_the_best() -> None:
     task = Line([0.1, 0.5, 0.4, 0.3, 0.9])
-    history = fit(task, LoopSettings(iterations=50, eval_every=10, patience=2), "line")
+    history = fit(task, LoopConfig(iterations=50, eval_every=10, patience=2), "line")
     assert [record["step"] for record in history.validation] == [10, 20, 30, 40]
     assert "had not risen above 0.5000 in 2 validations" in str(history.stopped)
     assert task.model.weight.item() == task.weights[1]
     with pytest.raises(ValueError, match="patience"):
-        fit(Line(), LoopSettings(iterations=5, patience=1), "line")
+        fit(Line(), LoopConfig(iterations=5, patience=1), "line")
 
 
 def test_a_time_budget_ends_training_with_the_schedule_at_its_end() -> None:
     class Slow(Line):
-        def after_step(self, step: int) -> Mapping[str, float]:
+        def on_step_end(self, step: int) -> Mapping[str, float]:
             time.sleep(0.02)
             return {}
 
     task = Slow([0.5])
-    history = fit(task, LoopSettings(iterations=100_000, max_minutes=0.3 / 60), "line")
+    history = fit(task, LoopConfig(iterations=100_000, max_minutes=0.3 / 60), "line")
     assert 2 < history.validation[-1]["step"] < 100
     assert "max_minutes" in str(history.stopped)
 
@@ -133,8 +133,8 @@ def test_averaged_weights_are_judged_and_kept() -> None:
     plain, averaged = Line(), Line()
     averaged.model.load_state_dict(plain.model.state_dict())
     settings = {"iterations": 20, "learning_rate": 0.05}
-    fit(plain, LoopSettings(**settings), "line")
-    fit(averaged, LoopSettings(**settings, ema_decay=0.9), "line")
+    fit(plain, LoopConfig(**settings), "line")
+    fit(averaged, LoopConfig(**settings, ema_decay=0.9), "line")
     assert averaged.weights == [averaged.model.weight.item()]
     assert averaged.model.weight.item() < plain.model.weight.item()  # it lags behind on the way to 3
 
@@ -154,8 +154,8 @@ def test_accumulation_equals_one_large_batch_also_of_unequal_parts() -> None:
 
     one, two = Parts([8]), Parts([2, 6])
     settings = {"iterations": 5, "log_every": 1}
-    whole = fit(one, LoopSettings(**settings), "line")
-    parts = fit(two, LoopSettings(**settings, gradient_accumulate_every=2), "line")
+    whole = fit(one, LoopConfig(**settings), "line")
+    parts = fit(two, LoopConfig(**settings, gradient_accumulate_every=2), "line")
     for a, b in zip(whole.training, parts.training, strict=True):
         assert a == pytest.approx(b, rel=1e-5)
     assert one.model.weight.item() == pytest.approx(two.model.weight.item(), rel=1e-5)

@@ -13,8 +13,8 @@ from rqrec.models.sasrec import SasRec, SasRecConfig
 from rqrec.retrieval.artifact import read_sasrec
 from rqrec.retrieval.ranking import ExhaustiveRecommender
 from rqrec.stages.train_sasrec import train_sasrec
-from rqrec.training.checkpoint import Keeping
-from rqrec.training.loop import LoopSettings
+from rqrec.training.checkpoint import CheckpointManager
+from rqrec.training.loop import LoopConfig
 from rqrec.training.sasrec import SasRecTask
 from tests.tiny import N_ITEMS, SIZE, tiny_dataset
 
@@ -28,13 +28,13 @@ def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def settings(iterations: int) -> LoopSettings:
-    return LoopSettings(iterations=iterations, learning_rate=1e-2, warmup=5, partial_eval_every=iterations)
+def settings(iterations: int) -> LoopConfig:
+    return LoopConfig(iterations=iterations, learning_rate=1e-2, warmup=5, partial_eval_every=iterations)
 
 
 def test_it_learns_what_comes_next_and_comes_back_from_disk(dataset: Path, tmp_path: Path) -> None:
     model, catalog = train_sasrec(dataset, tmp_path / "sasrec", settings(120), batch_size=64, **SIZES)
-    best = read_manifest(tmp_path / "sasrec", "sasrec").facts["validation"]
+    best = read_manifest(tmp_path / "sasrec", "sasrec").metrics["validation"]
     assert best["recall@1"] > 0.9
     histories = Histories.of([[0, 1], [9, 10, 11, 12, 13, 14], []])
     items, scores = ExhaustiveRecommender(model).recommend(histories, 3)
@@ -48,22 +48,22 @@ def test_an_interrupted_run_ends_as_one_that_was_not(
     dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def run(name: str) -> SasRec:
-        keeping = Keeping(tmp_path / name, save_every=4)
+        checkpoints = CheckpointManager(tmp_path / name, save_every=4)
         out = tmp_path / name / "sasrec"
-        return train_sasrec(dataset, out, settings(12), batch_size=64, keeping=keeping, **SIZES).model
+        return train_sasrec(dataset, out, settings(12), batch_size=64, checkpoints=checkpoints, **SIZES).model
 
     whole = run("whole")
 
     class PowerCutError(Exception):
         pass
 
-    def after_step(self: SasRecTask, step: int) -> dict[str, float]:
+    def on_step_end(self: SasRecTask, step: int) -> dict[str, float]:
         if step == 6:
             raise PowerCutError
         return {}
 
     with monkeypatch.context() as patch:
-        patch.setattr(SasRecTask, "after_step", after_step)
+        patch.setattr(SasRecTask, "on_step_end", on_step_end)
         with pytest.raises(PowerCutError):
             run("killed")
     resumed = run("killed")
@@ -107,4 +107,4 @@ def test_a_quick_look_is_the_loss_of_the_validation_items() -> None:
     cases = split.validation
     log_probs = model.score_items(cases.histories(slice(0, len(cases)))).log_softmax(1)
     expected = -log_probs.gather(1, torch.from_numpy(cases.targets)[:, None]).mean()
-    assert task.glance()["loss"] == pytest.approx(float(expected), rel=1e-5)
+    assert task.validation_loss()["loss"] == pytest.approx(float(expected), rel=1e-5)

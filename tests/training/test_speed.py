@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from rqrec.training import speed
-from rqrec.training.loop import LoopSettings, fit
+from rqrec.training.loop import LoopConfig, fit
 from rqrec.training.speed import choose_precision
 from rqrec.training.tracking import History
 from tests.stages.world import decoder_settings, run, write_world
@@ -52,7 +52,7 @@ def test_measuring_leaves_the_model_as_it_was(monkeypatch: pytest.MonkeyPatch) -
 @pytest.mark.parametrize("precision", ["bf16", "fp16", "auto"])
 def test_a_line_is_fitted_in_each_precision(precision: str) -> None:
     task = Line()
-    settings = LoopSettings(iterations=300, learning_rate=0.1, weight_decay=0.0, mixed_precision=precision)
+    settings = LoopConfig(iterations=300, learning_rate=0.1, weight_decay=0.0, mixed_precision=precision)
     fit(task, settings, "line")
     assert task.model.weight.item() == pytest.approx(3, abs=0.1)
     assert task.model.weight.dtype == torch.float32
@@ -69,7 +69,7 @@ def test_where_compilation_fails_training_goes_on_without_it(
         return Failing()
 
     monkeypatch.setattr(torch, "compile", broken)
-    fit(Line(), LoopSettings(iterations=2, compile=True), "line")
+    fit(Line(), LoopConfig(iterations=2, compile=True), "line")
     said = " ".join(capsys.readouterr().err.split())
     assert "torch.compile does not work here (no C++ compiler is found)" in said
 
@@ -91,7 +91,7 @@ def test_a_compiled_model_is_the_one_that_trains(monkeypatch: pytest.MonkeyPatch
 
     monkeypatch.setattr(torch, "compile", wrapped)
     task = Line()
-    fit(task, LoopSettings(iterations=200, learning_rate=0.1, compile=True), "line")
+    fit(task, LoopConfig(iterations=200, learning_rate=0.1, compile=True), "line")
     assert len(calls) == 202  # two to try it
     assert task.model.weight.item() == pytest.approx(3, abs=0.2)
 

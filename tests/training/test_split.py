@@ -8,7 +8,7 @@ from rqrec.data.splits import split_named
 from rqrec.models.decoder_only import DecoderOnlyConfig
 from rqrec.stages.train_decoder import train_decoder
 from rqrec.tokenizer.semantic_ids import SemanticIdTable
-from rqrec.training.loop import LoopSettings
+from rqrec.training.loop import LoopConfig
 
 
 def train(run: Path, folder: Path, split: str) -> None:
@@ -18,7 +18,7 @@ def train(run: Path, folder: Path, split: str) -> None:
         run / "semantic_ids",
         folder,
         DecoderOnlyConfig(sizes, 8, 8, 8, 2, 1),
-        LoopSettings(iterations=2),
+        LoopConfig(iterations=2),
         batch_size=8,
         split=split,
     )

@@ -13,8 +13,8 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from torch import Tensor, nn
 
 from rqrec.tokenizer.rqvae import RqVae, RqVaeConfig
-from rqrec.training.checkpoint import Keeping
-from rqrec.training.loop import DivergedError, LoopSettings, fit
+from rqrec.training.checkpoint import CheckpointManager
+from rqrec.training.loop import DivergedError, LoopConfig, fit
 from rqrec.training.rqvae import RqVaeTask
 from rqrec.training.tracking import History, check_wandb
 from tests.training.test_loop import Line
@@ -37,29 +37,29 @@ def test_metrics_are_on_disk_while_training_goes_on(tmp_path: Path) -> None:
     class Reading(Line):
         lines = 0
 
-        def after_step(self, step: int) -> Mapping[str, float]:
+        def on_step_end(self, step: int) -> Mapping[str, float]:
             self.lines = len((tmp_path / "logs" / "metrics.jsonl").read_text().splitlines())
             return {}
 
     task = Reading()
-    fit(task, LoopSettings(iterations=6, log_every=1), "line", Keeping(tmp_path))
+    fit(task, LoopConfig(iterations=6, log_every=1), "line", CheckpointManager(tmp_path))
     assert task.lines == 5
 
 
 def test_tensorboard_and_metrics_hold_the_same_and_nothing_twice_after_a_failure(tmp_path: Path) -> None:
     class Failing(Line):
-        def after_step(self, step: int) -> Mapping[str, float]:
+        def on_step_end(self, step: int) -> Mapping[str, float]:
             if step == 5:
                 raise RuntimeError
             return {}
 
-    settings, keeping = LoopSettings(iterations=8, log_every=1), Keeping(tmp_path, save_every=3)
+    settings, checkpoints = LoopConfig(iterations=8, log_every=1), CheckpointManager(tmp_path, save_every=3)
     with pytest.raises(RuntimeError):
-        fit(Failing(), settings, "line", keeping)
-    history = fit(Line(), settings, "line", keeping)
-    rows = [json.loads(line) for line in (keeping.logs / "metrics.jsonl").read_text().splitlines()]
+        fit(Failing(), settings, "line", checkpoints)
+    history = fit(Line(), settings, "line", checkpoints)
+    rows = [json.loads(line) for line in (checkpoints.logs / "metrics.jsonl").read_text().splitlines()]
     assert [row["step"] for row in rows if row["split"] == "training"] == list(range(1, 9))
-    events = EventAccumulator(str(keeping.logs)).Reload().Scalars("training/loss")
+    events = EventAccumulator(str(checkpoints.logs)).Reload().Scalars("training/loss")
     assert [event.step for event in events] == list(range(1, 9))
     assert [event.value for event in events] == pytest.approx([r["loss"] for r in history.training])
 
@@ -94,10 +94,10 @@ def test_wandb_gets_every_record_under_one_id(tmp_path: Path, monkeypatch: pytes
         return Run()
 
     monkeypatch.setitem(sys.modules, "wandb", types.SimpleNamespace(init=init))
-    keeping = Keeping(tmp_path, wandb=True)
-    history = fit(Line(), LoopSettings(iterations=2, log_every=1), "line", keeping)
+    checkpoints = CheckpointManager(tmp_path, wandb=True)
+    history = fit(Line(), LoopConfig(iterations=2, log_every=1), "line", checkpoints)
     assert logged == [*((r["step"], r["loss"]) for r in history.training), "finished"]
-    fit(Line(), LoopSettings(iterations=2), "line", keeping)
+    fit(Line(), LoopConfig(iterations=2), "line", checkpoints)
     assert ids[0] == ids[1]
 
 
@@ -105,21 +105,21 @@ def test_a_loss_that_is_no_number_stops_with_the_best_validated_weights(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     task = Script({25: float("nan")}, [0.1, 0.9])
-    history = fit(task, LoopSettings(iterations=100, eval_every=10, log_every=1), "line")
+    history = fit(task, LoopConfig(iterations=100, eval_every=10, log_every=1), "line")
     assert task.model.weight.item() == task.weights[1]
     assert "the loss is nan at step 26" in str(history.stopped)
     assert "best validated weights are kept" in " ".join(capsys.readouterr().err.split())
 
 
 def test_no_checkpoint_is_saved_of_a_loss_that_is_no_number(tmp_path: Path) -> None:
-    keeping = Keeping(tmp_path, save_every=5)
+    checkpoints = CheckpointManager(tmp_path, save_every=5)
     with pytest.raises(DivergedError, match=r"step 10\..*last good checkpoint is \S+step-000000005;"):
-        fit(Script({7: float("inf")}), LoopSettings(iterations=100, log_every=50), "line", keeping)
-    assert [path.name for path in keeping.checkpoints.iterdir()] == ["step-000000005"]
+        fit(Script({7: float("inf")}), LoopConfig(iterations=100, log_every=50), "line", checkpoints)
+    assert [path.name for path in checkpoints.checkpoints.iterdir()] == ["step-000000005"]
 
 
 def test_a_loss_far_above_the_first_is_told_once(capsys: pytest.CaptureFixture[str]) -> None:
-    fit(Script({4: 1e3, 5: 1e3}), LoopSettings(iterations=8, log_every=1), "line")
+    fit(Script({4: 1e3, 5: 1e3}), LoopConfig(iterations=8, log_every=1), "line")
     said = " ".join(capsys.readouterr().err.split())
     assert said.count("training diverges") == 1
     assert "Step 5" in said
@@ -130,10 +130,10 @@ def test_a_collapsed_codebook_is_told_with_its_figures() -> None:
     model = RqVae(RqVaeConfig(6, 4, (8,), 64, 2))
     task = RqVaeTask(model.eval(), vectors, 10, 20, 0)
     task.start()
-    assert not task.concerns(task.validate())
+    assert not task.health_warnings(task.validate())
     with torch.no_grad():
         model.quantizer.codebooks()[1].weight[2:] = 1e6  # no item is near those
-    (told,) = task.concerns(task.validate())
+    (told,) = task.health_warnings(task.validate())
     for words in ("level 1 collapses", "3.1% of its 64 codes", "perplexity", "collision rate"):
         assert words in told
 
@@ -149,6 +149,6 @@ def test_the_real_wandb_logs_without_a_network(tmp_path: Path, monkeypatch: pyte
     pytest.importorskip("wandb", reason="An optional package.")
     monkeypatch.setenv("WANDB_MODE", "offline")
     check_wandb()
-    fit(Line(), LoopSettings(iterations=3, log_every=1), "line", Keeping(tmp_path, wandb=True))
+    fit(Line(), LoopConfig(iterations=3, log_every=1), "line", CheckpointManager(tmp_path, wandb=True))
     (kept,) = (tmp_path / "logs" / "wandb").glob("offline-run-*/*.wandb")
     assert b"training/loss" in kept.read_bytes()

@@ -104,4 +104,4 @@ def facts_of(folder: Path) -> dict[str, Any]:
     """The facts of an artefact."""
     from rqrec.core.artifact import read_manifest
 
-    return read_manifest(folder).facts
+    return read_manifest(folder).metrics

@@ -38,4 +38,8 @@ def pull(
     from rqrec.stages.share import pull as get
 
     manifest = get(repo_id, folder, revision=revision)
-    emit({"artifact": str(folder), "kind": manifest.kind}, as_json, f"{manifest.kind}: {folder}")
+    emit(
+        {"artifact": str(folder), "kind": manifest.artifact_type},
+        as_json,
+        f"{manifest.artifact_type}: {folder}",
+    )

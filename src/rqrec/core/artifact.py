@@ -1,9 +1,9 @@
-"""Folders that describe themselves: what each stage ends in, and what the next one opens.
+"""Artefacts: folders that describe themselves. Every stage writes one, and the next stage opens it.
 
-An artefact is a folder with a `manifest.json` beside its files. The manifest says what the folder is
-(`kind`), in which format (`format_version`), with which settings it was made, and the hashes of what it was
-made from. A folder appears under its name only when it is whole: it is written beside its final place,
-flushed to disk and then renamed.
+An artefact is a folder with a `manifest.json` beside its files. The manifest says what the folder holds
+(`artifact_type`), in which format (`format_version`), with which settings it was made, and the hashes of what it
+was made from. A folder appears under its name only when it is complete: it is written next to its final place,
+flushed to disk, and then renamed.
 """
 
 import hashlib
@@ -12,16 +12,17 @@ import os
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import IO, Any
 
 from rqrec import __version__
+from rqrec.core.progress import log
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 MANIFEST = "manifest.json"
 
-# The command that makes each kind again: an error that names it saves its reader a search.
+# The command that makes each type of artefact, for error messages.
 COMMANDS = {
     "dataset": "rqrec prepare",
     "embeddings": "rqrec embed",
@@ -39,24 +40,25 @@ COMMANDS = {
 
 @dataclass(frozen=True)
 class Manifest:
-    """What an artefact says of itself.
+    """What an artefact says about itself."""
 
-    `settings` are the choices that made it, `facts` what came out (counts, sizes), `made_from` the hash of
-    each input artefact by kind, `files` the SHA-256 of each file.
-    """
-
-    kind: str
+    artifact_type: str
+    """What the folder holds: a key of `COMMANDS`, or "checkpoint"."""
     settings: dict[str, Any] = field(default_factory=dict)
-    made_from: dict[str, str] = field(default_factory=dict)
-    facts: dict[str, Any] = field(default_factory=dict)
+    """The choices it was made with."""
+    inputs: dict[str, str] = field(default_factory=dict)
+    """The hash of each artefact it was made from, by type."""
+    metrics: dict[str, Any] = field(default_factory=dict)
+    """What came out: counts, sizes, figures."""
     files: dict[str, str] = field(default_factory=dict)
+    """The SHA-256 of each file."""
     made_by: str = f"rqrec {__version__}"
     format_version: int = FORMAT_VERSION
 
     @property
     def hash(self) -> str:
-        """SHA-256 over the contents: two runs that made the same files have the same hash."""
-        text = json.dumps([self.kind, self.files], sort_keys=True)
+        """SHA-256 over the contents: two runs that wrote the same files have the same hash."""
+        text = json.dumps([self.artifact_type, self.files], sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()
 
 
@@ -76,7 +78,7 @@ def _sync(path: Path) -> None:
 
 @contextmanager
 def atomic_write(path: Path) -> Iterator[IO[bytes]]:
-    """Open `path` for writing so that it holds the old bytes or all the new ones, never a part.
+    """Open `path` for writing, so that it holds either the old bytes or all of the new ones.
 
     Raises OSError that names `path` (a full disk, a read-only folder); nothing is left behind then.
     """
@@ -103,33 +105,38 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def read_json(path: Path) -> Any:
-    """Read a JSON file; a broken one is a ValueError that names it."""
+    """Read a JSON file. Raises ValueError that names a broken one."""
     try:
         return json.loads(Path(path).read_text(encoding="utf-8"))
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise ValueError(f"{path} is not valid JSON ({error}). Make it again or restore it.") from error
 
 
+def as_json(values: Mapping[str, Any]) -> Any:
+    """Values as JSON would return them: tuples become lists."""
+    return json.loads(json.dumps(dict(values)))
+
+
 @contextmanager
 def create(
     folder: Path,
-    kind: str,
+    artifact_type: str,
     *,
     settings: Mapping[str, Any] | None = None,
-    made_from: Mapping[str, str] | None = None,
-    facts: dict[str, Any] | None = None,
+    inputs: Mapping[str, str] | None = None,
+    metrics: dict[str, Any] | None = None,
 ) -> Iterator[Path]:
-    """Yield a fresh folder to write files into; when the block ends it becomes `folder`.
+    """Yield a new folder to write files into; when the block ends, it becomes `folder`.
 
-    `facts` may still be filled inside the block. An artefact that stood there is replaced only once the new
-    one is whole. Raises OSError that names the folder, FileExistsError if `folder` holds something else.
+    `metrics` may still be filled inside the block. An artefact that is already there is replaced only once the
+    new one is complete. Raises OSError that names the folder, FileExistsError if `folder` holds something else.
     """
     folder = Path(folder)
     if folder.exists() and any(folder.iterdir()) and not (folder / MANIFEST).exists():
         raise FileExistsError(
-            f"{folder} exists and is not an artefact of rqrec, so it is left alone. Choose another folder."
+            f"{folder} exists and is not an artefact of rqrec, so it was not touched. Choose another folder."
         )
-    facts = {} if facts is None else facts
+    metrics = {} if metrics is None else metrics
     temporary = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
     retired = folder.with_name(f".{folder.name}.old")
     try:
@@ -139,8 +146,8 @@ def create(
         for path in sorted(p for p in temporary.rglob("*") if p.is_file()):
             _sync(path)
             files[path.relative_to(temporary).as_posix()] = file_hash(path)
-        manifest = Manifest(kind, dict(settings or {}), dict(made_from or {}), facts, files)
-        write_json(temporary / MANIFEST, manifest.__dict__)
+        manifest = Manifest(artifact_type, dict(settings or {}), dict(inputs or {}), metrics, files)
+        write_json(temporary / MANIFEST, asdict(manifest))
         if folder.exists():
             shutil.rmtree(retired, ignore_errors=True)
             folder.rename(retired)
@@ -155,94 +162,161 @@ def create(
         shutil.rmtree(temporary, ignore_errors=True)
 
 
-def read_manifest(folder: Path, kind: str | None = None, *, verify: bool = False) -> Manifest:
-    """Read an artefact's manifest and refuse one that this version cannot use.
+def read_manifest(folder: Path, artifact_type: str | None = None, *, verify: bool = False) -> Manifest:
+    """Read an artefact's manifest, and refuse one that this version cannot use.
 
-    With `verify`, every file is hashed again: a changed or half-copied artefact is refused.
-    Raises FileNotFoundError or ValueError, in a sentence that says which command to run.
+    With `verify`, every file is hashed again: a changed or partly copied artefact is refused.
+    Raises FileNotFoundError or ValueError with the command that makes the artefact again.
     """
     folder = Path(folder)
     retired = folder.with_name(f".{folder.name}.old")
     if not folder.exists() and (retired / MANIFEST).exists():
-        retired.rename(folder)  # a crash fell between the two renames of `create`
-    command = COMMANDS.get(kind or "", "the command that makes it")
+        retired.rename(folder)  # `create` was killed between its two renames
     path = folder / MANIFEST
     if not path.is_file():
-        raise FileNotFoundError(f"{folder} holds no {MANIFEST}: it is no artefact. Make it with `{command}`.")
+        raise FileNotFoundError(
+            f"{folder} has no {MANIFEST}, so it is not an artefact. Make one with `{_command(artifact_type)}`."
+        )
     values = read_json(path)
     version = values.get("format_version") if isinstance(values, dict) else None
     if version != FORMAT_VERSION:
-        made_by = values.get("made_by", "an unknown version") if isinstance(values, dict) else "hand"
+        values = values if isinstance(values, dict) else {}
+        # Format 1 called the type "kind".
+        made_with = _command(artifact_type or values.get("artifact_type") or values.get("kind"))
         raise ValueError(
-            f"{folder} has format_version {version!r} (made by {made_by}); this is rqrec {__version__}, "
-            f"which reads {FORMAT_VERSION}. Choose another folder, or remove this one and make it again "
-            f"with `{command}`."
+            f"{folder} has format_version {version!r} (made by {values.get('made_by', 'an unknown version')}); "
+            f"this is rqrec {__version__}, which reads format_version {FORMAT_VERSION}. Choose another folder, or "
+            f"remove this one and make it again with `{made_with}`."
         )
     known = Manifest.__dataclass_fields__.keys()
     if unknown := values.keys() - known:
         raise ValueError(f"{path} has unknown entries {sorted(unknown)}; allowed are {sorted(known)}.")
     manifest = Manifest(**values)
-    if kind is not None and manifest.kind != kind:
-        raise ValueError(f"{folder} holds {manifest.kind!r}, but {kind!r} is needed here.")
+    if artifact_type is not None and manifest.artifact_type != artifact_type:
+        raise ValueError(
+            f"{folder} is an artefact of type {manifest.artifact_type!r}, but {artifact_type!r} is needed here."
+        )
     if verify:
         for name, expected in manifest.files.items():
             if not (folder / name).is_file() or file_hash(folder / name) != expected:
                 raise ValueError(
                     f"{folder / name} is missing or differs from its manifest. "
-                    f"Make {folder} again with `{COMMANDS.get(manifest.kind, command)}`."
+                    f"Make {folder} again with `{_command(manifest.artifact_type)}`."
                 )
     return manifest
 
 
-def find(folder: Path, kind: str) -> Path:
-    """The artefact of `kind` that `folder` is, or that lies directly inside it (as in the folder of a run).
+def _command(artifact_type: object) -> str:
+    return COMMANDS.get(str(artifact_type), "the command that made it")
 
-    Raises FileNotFoundError where there is none, ValueError where there are several.
+
+def find(folder: Path, artifact_type: str) -> Path:
+    """The artefact of this type: `folder` itself, or the one directly inside it (as in the folder of a run).
+
+    Raises FileNotFoundError if there is none, ValueError if there are several.
     """
     folder = Path(folder)
     if not folder.is_dir():
-        raise FileNotFoundError(f"There is no folder {folder}. Make it with `{COMMANDS.get(kind, 'rqrec')}`.")
+        raise FileNotFoundError(f"There is no folder {folder}. Make it with `{_command(artifact_type)}`.")
     if (folder / MANIFEST).is_file():
-        read_manifest(folder, kind)
+        read_manifest(folder, artifact_type)
         return folder
     inside = sorted(path.parent for path in folder.glob(f"[!.]*/{MANIFEST}"))
-    found = [path for path in inside if read_json(path / MANIFEST).get("kind") == kind]
+    manifests = {path: read_json(path / MANIFEST) for path in inside}
+    found = [
+        p for p in inside if artifact_type in (manifests[p].get("artifact_type"), manifests[p].get("kind"))
+    ]
     if not found:
         raise FileNotFoundError(
-            f"{folder} holds no artefact of kind {kind!r}. Make one with `{COMMANDS.get(kind, 'rqrec')}`."
+            f"{folder} has no artefact of type {artifact_type!r}. Make one with `{_command(artifact_type)}`."
         )
     if len(found) > 1:
         names = ", ".join(path.name for path in found)
-        raise ValueError(f"{folder} holds several artefacts of kind {kind!r} ({names}): name one of them.")
+        raise ValueError(
+            f"{folder} has several artefacts of type {artifact_type!r} ({names}): name one of them."
+        )
     return found[0]
 
 
-def check_made_from(child: Path, parents: Mapping[str, Path]) -> None:
-    """Refuse an artefact that was made from other inputs than `parents` (kind -> folder)."""
-    made_from = read_manifest(child).made_from
-    for kind, parent in parents.items():
-        if made_from.get(kind) != read_manifest(parent, kind).hash:
+def check_inputs(artifact: Path, parents: Mapping[str, Path]) -> None:
+    """Refuse an artefact that was made from other inputs than `parents` (artefact type -> folder)."""
+    manifest = read_manifest(artifact)
+    for artifact_type, parent in parents.items():
+        if manifest.inputs.get(artifact_type) != read_manifest(parent, artifact_type).hash:
             raise ValueError(
-                f"{child} was not made from {parent}: their {kind} hashes differ. "
-                f"Run `{COMMANDS.get(read_manifest(child).kind, 'its command')}` again."
+                f"{artifact} was not made from {parent}: their {artifact_type} hashes differ. "
+                f"Run `{_command(manifest.artifact_type)}` again."
             )
 
 
 def is_current(
-    folder: Path, kind: str, settings: Mapping[str, Any], made_from: Mapping[str, str] | None
+    folder: Path, artifact_type: str, settings: Mapping[str, Any], inputs: Mapping[str, str] | None
 ) -> bool:
-    """Whether `folder` holds an unchanged artefact of these settings and inputs, so that it can be reused.
+    """Whether `folder` holds an unchanged artefact with these settings and inputs.
 
-    Only the settings that are named are compared, and no inputs where `made_from` is None. Raises ValueError
-    on one of another kind or format: it is somebody's work, and only they may remove it.
+    Only the settings that are named are compared, and no inputs if `inputs` is None. Raises ValueError if the
+    folder holds another type or format.
     """
-    if not Path(folder).exists() or not any(Path(folder).iterdir()):
+    if not _exists(folder):
         return False
-    manifest = read_manifest(folder, kind)
-    wanted = json.loads(json.dumps(dict(settings)))  # as JSON gives it back: tuples become lists
+    manifest = read_manifest(folder, artifact_type)
+    wanted = as_json(settings)
     if any(name not in manifest.settings or manifest.settings[name] != wanted[name] for name in wanted):
         return False
-    if made_from is not None and manifest.made_from != dict(made_from):
+    if inputs is not None and manifest.inputs != dict(inputs):
         return False
-    read_manifest(folder, kind, verify=True)
+    read_manifest(folder, artifact_type, verify=True)
     return True
+
+
+def reuse(
+    folder: Path,
+    artifact_type: str,
+    settings: Mapping[str, Any],
+    inputs: Mapping[str, str],
+    *,
+    force: bool = False,
+    how_to_replace: str = "--force",
+) -> bool:
+    """Whether a stage can use the artefact in `folder` as it is; False if it has to make one.
+
+    An artefact with the same settings and inputs is checked and reused. One with others is never replaced
+    unless `force` is given: ValueError names what differs, and `how_to_replace` it.
+    """
+    if force or not _exists(folder):
+        return False
+    manifest = read_manifest(folder, artifact_type)
+    found = {"settings": manifest.settings, "inputs": manifest.inputs}
+    differing = differences(found, {"settings": settings, "inputs": inputs})
+    if differing:
+        raise ValueError(
+            f"{folder} already holds an artefact of type {artifact_type!r} that was made differently: "
+            f"{'; '.join(differing)}. Use it as it is, choose another folder, or replace it with {how_to_replace}."
+        )
+    read_manifest(folder, artifact_type, verify=True)
+    log(f"{Path(folder).name}: found in {folder}.")
+    return True
+
+
+def differences(found: Mapping[str, Any], wanted: Mapping[str, Any]) -> list[str]:
+    """Each value that differs between two nested mappings, as "name was 1 and is 2"."""
+    before, now = _flat(as_json(found)), _flat(as_json(wanted))
+    return [
+        f"{name.partition('.')[2]} was {before.get(name)!r} and is {now.get(name)!r}"
+        for name in sorted(before.keys() | now.keys())
+        if before.get(name) != now.get(name)
+    ]
+
+
+def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for name, value in values.items():
+        inner = _flat(value, f"{prefix}{name}.") if isinstance(value, Mapping) else {f"{prefix}{name}": value}
+        flat |= inner
+    return flat
+
+
+def _exists(folder: Path) -> bool:
+    folder = Path(folder)
+    retired = folder.with_name(f".{folder.name}.old")
+    return (folder.exists() and any(folder.iterdir())) or (retired / MANIFEST).exists()

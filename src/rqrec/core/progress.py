@@ -25,7 +25,7 @@ LINE_EVERY = 10.0  # seconds between lines where there is no terminal to draw a 
 console = Console(stderr=True, highlight=False, soft_wrap=True)
 
 
-def say(message: str) -> None:
+def log(message: str) -> None:
     """One line on standard error."""
     console.print(message, markup=False)
 
@@ -61,7 +61,7 @@ class Meter:
             rate = self._done / (now - self._start)
             left = (self._total - self._done) / rate
             where = f"{self._done}/{self._total}, {rate:.3g} a second"
-            say(f"{self._description}: {where}, about {left:.0f} s left. {note}".rstrip())
+            log(f"{self._description}: {where}, about {left:.0f} s left. {note}".rstrip())
 
 
 @contextmanager
@@ -70,7 +70,7 @@ def meter(description: str, total: int) -> Iterator[Meter]:
     if not console.is_terminal:
         start = time.monotonic()
         yield Meter(description, total, None)
-        say(f"{description}: done in {time.monotonic() - start:.1f} s.")
+        log(f"{description}: done in {time.monotonic() - start:.1f} s.")
         return
     columns = (
         TextColumn("{task.description}"),

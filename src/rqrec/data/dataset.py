@@ -30,12 +30,12 @@ class Dataset:
             "interactions": len(self.sequences.items),
         }
 
-    def write(self, folder: Path, settings: dict[str, Any], made_from: dict[str, str] | None = None) -> None:
+    def write(self, folder: Path, settings: dict[str, Any], inputs: dict[str, str] | None = None) -> None:
         """Write the artefact of kind "dataset".
 
-        `settings` say which source and choices made it, `made_from` the hash of its raw files.
+        `settings` say which source and choices made it, `inputs` the hash of its raw files.
         """
-        with create(folder, "dataset", settings=settings, made_from=made_from, facts=self.facts()) as target:
+        with create(folder, "dataset", settings=settings, inputs=inputs, metrics=self.facts()) as target:
             self.catalog.write(target)
             self.sequences.write(target)
 

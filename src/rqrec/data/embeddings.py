@@ -109,7 +109,7 @@ def _folder_of(folder: Path) -> Path:
 
 
 def embeddings_hash(folder: Path) -> str:
-    """The hash of an "embeddings" artefact or of a plain folder's array, for the `made_from` of what it made."""
+    """The hash of an "embeddings" artefact or of a plain folder's array, for the `inputs` of what it made."""
     if not (Path(folder) / MANIFEST).is_file() and (Path(folder) / EMBEDDINGS_FILE).is_file():
         return file_hash(Path(folder) / EMBEDDINGS_FILE)
     return read_manifest(find(folder, "embeddings"), "embeddings").hash

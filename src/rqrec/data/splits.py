@@ -10,7 +10,7 @@ from rqrec.data.sequences import Histories, Sequences, gather_right_padded
 
 
 @dataclass(frozen=True)
-class Cases:
+class EvalExamples:
     """Evaluation cases: for each, the items before a moment, and the item that came then.
 
     `starts` and `ends` int64 [C] are slices of the flat `items`; the target of case c is
@@ -32,8 +32,8 @@ class Cases:
         starts: NDArray[np.int64],
         ends: NDArray[np.int64],
         users: NDArray[np.int64],
-    ) -> "Cases":
-        """Cases among the interactions of `sequences`, with all that is known of them."""
+    ) -> "EvalExamples":
+        """EvalExamples among the interactions of `sequences`, with all that is known of them."""
         return cls(sequences.items, starts, ends, users, sequences.times, sequences.user_ids)
 
     def __len__(self) -> int:
@@ -58,8 +58,8 @@ class Cases:
             None if self.user_ids is None else tuple(self.user_ids[user] for user in self.users[cases]),
         )
 
-    def every(self, stride: int, first: int = 0) -> "Cases":
-        """Cases first, first + stride, ..."""
+    def every(self, stride: int, first: int = 0) -> "EvalExamples":
+        """EvalExamples first, first + stride, ..."""
         chosen = slice(first, None, stride)
         return replace(self, starts=self.starts[chosen], ends=self.ends[chosen], users=self.users[chosen])
 
@@ -74,8 +74,8 @@ class Split:
     """Training sequences, and the cases to select on and to test on."""
 
     train: Sequences
-    validation: Cases
-    test: Cases
+    validation: EvalExamples
+    test: EvalExamples
 
 
 def leave_one_out(sequences: Sequences) -> Split:
@@ -103,8 +103,8 @@ def leave_one_out(sequences: Sequences) -> Split:
     starts, ends = sequences.offsets[users], sequences.offsets[users + 1]
     return Split(
         train=train,
-        validation=Cases.of(sequences, starts, ends - 2, users),
-        test=Cases.of(sequences, starts, ends - 1, users),
+        validation=EvalExamples.of(sequences, starts, ends - 2, users),
+        test=EvalExamples.of(sequences, starts, ends - 1, users),
     )
 
 
@@ -156,11 +156,11 @@ def _count_by_user(sequences: Sequences, mask: NDArray[np.bool_]) -> NDArray[np.
     return totals[sequences.offsets[1:]] - totals[sequences.offsets[:-1]]
 
 
-def _first_cases(sequences: Sequences, begin: NDArray[np.int64], end: NDArray[np.int64]) -> Cases:
+def _first_cases(sequences: Sequences, begin: NDArray[np.int64], end: NDArray[np.int64]) -> EvalExamples:
     """The case of each user with a history whose positions `begin` to `end` are not empty."""
     users = np.flatnonzero((begin > 0) & (begin < end))
     starts = sequences.offsets[users]
-    return Cases.of(sequences, starts, starts + begin[users], users)
+    return EvalExamples.of(sequences, starts, starts + begin[users], users)
 
 
 SPLITS: dict[str, Callable[[Sequences], Split]] = {"leave_one_out": leave_one_out, "temporal": temporal}

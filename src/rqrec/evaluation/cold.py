@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from rqrec.data.ids import PADDING
 from rqrec.data.sequences import Histories, Sequences
-from rqrec.data.splits import Cases
+from rqrec.data.splits import EvalExamples
 from rqrec.evaluation.measure import measure
 from rqrec.evaluation.metrics import ranking_metrics
 from rqrec.evaluation.significance import intervals
@@ -43,7 +43,7 @@ def without_items(sequences: Sequences, held_N: NDArray[np.bool_]) -> Sequences:
 
 
 @dataclass(frozen=True)
-class Within:
+class CatalogueSubset:
     """A recommender that knows some of a catalogue's items, by indices of its own.
 
     `places_N` int64: the index that it gives each item of the catalogue, PADDING where it knows it not; such
@@ -71,7 +71,7 @@ class Within:
 
 def cold_and_warm(
     recommender: ItemRecommender,
-    cases: Cases,
+    cases: EvalExamples,
     train: Sequences,
     held_N: NDArray[np.bool_],
     *,

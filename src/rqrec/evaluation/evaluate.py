@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rqrec.core.progress import track
-from rqrec.data.splits import Cases
+from rqrec.data.splits import EvalExamples
 from rqrec.evaluation.metrics import ranking_metrics, target_ranks
 from rqrec.retrieval.ranking import ItemRecommender
 
@@ -31,7 +31,7 @@ class Evaluation:
 
 def evaluate(
     recommender: ItemRecommender,
-    cases: Cases,
+    cases: EvalExamples,
     *,
     exclude_seen: bool = True,
     batch_size: int = 128,
@@ -56,7 +56,7 @@ def evaluate(
 
 def ranked_lists(
     recommender: ItemRecommender,
-    cases: Cases,
+    cases: EvalExamples,
     k: int,
     *,
     exclude_seen: bool,
@@ -65,7 +65,7 @@ def ranked_lists(
 ) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64]]]:
     """Batch by batch, which cases [B] and their recommended items [B, K].
 
-    Cases come in the order of their histories' lengths: little of a batch is padding then.
+    EvalExamples come in the order of their histories' lengths: little of a batch is padding then.
     """
     order_C = np.argsort(cases.lengths, kind="stable")
     slices = list(cases.batches(batch_size))

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from rqrec.core.artifact import atomic_write
 from rqrec.data.sequences import Sequences
-from rqrec.data.splits import Cases
+from rqrec.data.splits import EvalExamples
 from rqrec.evaluation.evaluate import ranked_lists
 from rqrec.evaluation.exposure import exposure
 from rqrec.evaluation.groups import Groups, by_length, by_popularity, by_target
@@ -28,7 +28,7 @@ BY_ID = ("recall@5", "recall@10", "ndcg@5", "ndcg@10")
 
 
 @dataclass(frozen=True)
-class Measured:
+class EvalResult:
     """What a pass over the cases leaves.
 
     `users_C`, `targets_C` int64: user and item index of each case. `ranks_C` int64: the target's 0-based
@@ -93,7 +93,7 @@ class Measured:
             np.savez_compressed(file, **arrays)
 
     @classmethod
-    def read(cls, folder: Path) -> "Measured":
+    def read(cls, folder: Path) -> "EvalResult":
         """Read what `write` wrote."""
         with np.load(folder / RANKS_FILE, allow_pickle=False) as arrays:
             return cls(**{"id_ranks_C": None, **arrays})
@@ -101,7 +101,7 @@ class Measured:
 
 def measure(
     recommender: ItemRecommender,
-    cases: Cases,
+    cases: EvalExamples,
     train: Sequences,
     n_items: int,
     *,
@@ -109,7 +109,7 @@ def measure(
     exclude_seen: bool = True,
     batch_size: int = 128,
     description: str | None = None,
-) -> Measured:
+) -> EvalResult:
     """Rank the whole catalogue for every case.
 
     `train` are the training sequences of the same split: how often an item occurs there makes it popular or
@@ -135,7 +135,7 @@ def measure(
             id_ranks_C[rows] = target_id_ranks(items_BK, targets_C[rows], keys_N)
         shown = items_BK[:, :SHOWN]
         shown_N += np.bincount(shown[shown >= 0], minlength=n_items)
-    return Measured(
+    return EvalResult(
         users_C=cases.users,
         targets_C=targets_C,
         ranks_C=ranks_C,

@@ -7,7 +7,7 @@ from typing import Any
 
 from rqrec.core.artifact import create, find, read_manifest, write_json
 from rqrec.evaluation.evaluation_report import write_evaluation_report
-from rqrec.evaluation.measure import RANKS_FILE, Measured
+from rqrec.evaluation.measure import RANKS_FILE, EvalResult
 from rqrec.evaluation.significance import difference
 
 EVALUATION_FILE = "evaluation.json"
@@ -33,12 +33,12 @@ class Protocol:
 
 def write_evaluation(
     folder: Path,
-    measured: Measured,
+    measured: EvalResult,
     protocol: Protocol,
     *,
     recommender: str,
     selected: str,
-    made_from: Mapping[str, str],
+    inputs: Mapping[str, str],
     settings: Mapping[str, Any] | None = None,
     compare: Path | None = None,
     seed: int = 0,
@@ -57,10 +57,10 @@ def write_evaluation(
         **measured.facts(seed),
     }
     if compare is not None:
-        facts["comparison"] = comparison(measured, protocol, made_from["dataset"], compare, seed)
+        facts["comparison"] = comparison(measured, protocol, inputs["dataset"], compare, seed)
     chosen = {"recommender": recommender, **asdict(protocol), **facts["settings"], "seed": seed}
     main = {name: facts["metrics"][name] for name in COMPARED}
-    with create(folder, "evaluation", settings=chosen, made_from=made_from, facts=main) as target:
+    with create(folder, "evaluation", settings=chosen, inputs=inputs, metrics=main) as target:
         write_json(target / EVALUATION_FILE, facts)
         measured.write(target)
         write_evaluation_report(target, facts)
@@ -68,7 +68,7 @@ def write_evaluation(
 
 
 def comparison(
-    measured: Measured, protocol: Protocol, dataset_hash: str, other: Path, seed: int = 0
+    measured: EvalResult, protocol: Protocol, dataset_hash: str, other: Path, seed: int = 0
 ) -> dict[str, Any]:
     """How a recommender differs from that of another evaluation, case by case, as JSON values.
 
@@ -80,11 +80,11 @@ def comparison(
         raise ValueError(f"{other} has no {RANKS_FILE} to compare by. Make it again with `rqrec evaluate`.")
     wanted = {**asdict(protocol), "dataset": dataset_hash}
     found = {name: manifest.settings.get(name) for name in asdict(protocol)}
-    found["dataset"] = manifest.made_from.get("dataset")
+    found["dataset"] = manifest.inputs.get("dataset")
     if differing := [f"{k} is {found[k]} and not {wanted[k]}" for k in wanted if found[k] != wanted[k]]:
         raise ValueError(
             f"{other} is an evaluation of other cases: {'; '.join(differing)}. Evaluate both in the same way."
         )
-    ranks_C = Measured.read(other).ranks_C
+    ranks_C = EvalResult.read(other).ranks_C
     named = {name: difference(name, measured.ranks_C, ranks_C, seed)._asdict() for name in COMPARED}
     return {"with": manifest.settings["recommender"], "metrics": named}

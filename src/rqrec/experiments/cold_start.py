@@ -7,19 +7,19 @@ import numpy as np
 import polars as pl
 import torch
 
-from rqrec.core.artifact import check_made_from, create, find, read_manifest, write_json
+from rqrec.core.artifact import check_inputs, create, find, read_manifest, write_json
 from rqrec.data.dataset import Dataset
 from rqrec.data.embeddings import EMBEDDINGS_FILE, embeddings_hash, read_embeddings
 from rqrec.data.ids import PADDING, IdMap
 from rqrec.data.splits import leave_one_out
-from rqrec.evaluation.cold import Within, choose_items, cold_and_warm, without_items
+from rqrec.evaluation.cold import CatalogueSubset, choose_items, cold_and_warm, without_items
 from rqrec.evaluation.evaluation_report import with_interval
 from rqrec.evaluation.report import Paragraph, Report, Table
 from rqrec.knn.content_knn import ContentKnn
 from rqrec.knn.popularity import Popularity
 from rqrec.models.interface import RetrievalModel
 from rqrec.retrieval.artifact import Checkpoint, read_checkpoint
-from rqrec.retrieval.cold_items import Welcoming
+from rqrec.retrieval.cold_items import ColdItemSmoothing
 from rqrec.retrieval.ranking import ExhaustiveRecommender, ItemRecommender
 from rqrec.retrieval.retriever import Retriever
 from rqrec.stages.tokenize import tokenize_new
@@ -47,12 +47,12 @@ def hold_out_items(
     ids = data.catalog.items["item_id"]
     log = {"user_id": users, "item_id": ids[left.items], "timestamp": left.timestamps}
     facts = {"held_out": int(held_N.sum()), "items": int((~held_N).sum()), "interactions": len(left.items)}
-    made_from = {
+    inputs = {
         "dataset": read_manifest(dataset, "dataset").hash,
         "embeddings": embeddings_hash(embeddings),
     }
     settings = {"share": share, "seed": seed}
-    with create(folder, "held_out", settings=settings, made_from=made_from, facts=facts) as target:
+    with create(folder, "held_out", settings=settings, inputs=inputs, metrics=facts) as target:
         (target / WARM).mkdir()
         pl.DataFrame(log).write_parquet(target / WARM / "log.parquet")
         warm = data.catalog.items.select("item_id", "title", "text").filter(~held_N)
@@ -87,8 +87,8 @@ def evaluate_cold(
     Raises ValueError where the folders were not made from each other.
     """
     held_out, dataset, model = find(held_out, "held_out"), find(dataset, "dataset"), find(run, "retrieval")
-    check_made_from(held_out, {"dataset": dataset})
-    if read_manifest(held_out).made_from["embeddings"] != embeddings_hash(embeddings):
+    check_inputs(held_out, {"dataset": dataset})
+    if read_manifest(held_out).inputs["embeddings"] != embeddings_hash(embeddings):
         raise ValueError(f"{held_out} was not made from {embeddings}. Run `rqrec hold-out-items` again.")
     data, checkpoint = Dataset.read(dataset), read_checkpoint(model)
     ids = data.catalog.id_map
@@ -99,8 +99,8 @@ def evaluate_cold(
         raise ValueError(f"{model} was not trained on the items of {held_out / WARM}: train on that folder.")
     out = out or Path(run) / "evaluation_cold"
     settings = {"beam_width": beam_width, "new_share": new_share, "seed": seed}
-    made_from = {"held_out": read_manifest(held_out).hash, "retrieval": read_manifest(model).hash}
-    with create(out, "cold_evaluation", settings=settings, made_from=made_from) as target:
+    inputs = {"held_out": read_manifest(held_out).hash, "retrieval": read_manifest(model).hash}
+    with create(out, "cold_evaluation", settings=settings, inputs=inputs) as target:
         table_folder = target / "semantic_ids"
         tokenize_new(
             tokenizer, held_out / NEW_VECTORS, find(run, "semantic_ids"), table_folder, held_out / NEW_IDS
@@ -147,7 +147,7 @@ def _check_content_alone(embeddings: Path, rows: int, items: int) -> None:
 
 def _with_new_items(
     checkpoint: Checkpoint, table: SemanticIdTable, ids: IdMap, beam_width: int, share: float | None = None
-) -> Within:
+) -> CatalogueSubset:
     """The model over all items that have a code of its levels, by the indices of the whole catalogue.
 
     `share`: of its probability for those that it was not trained on (None: what it gives them itself).
@@ -167,8 +167,8 @@ def _with_new_items(
     if share is not None:
         trained_N = checkpoint.catalog.id_map.find(reachable.item_ids.all) != PADDING
         codes_NL = torch.from_numpy(reachable.codes_NL).long()
-        model = Welcoming(model, codes_NL, torch.from_numpy(trained_N), share)
-    return Within(Retriever(model, reachable, beam_width), places_N)
+        model = ColdItemSmoothing(model, codes_NL, torch.from_numpy(trained_N), share)
+    return CatalogueSubset(Retriever(model, reachable, beam_width), places_N)
 
 
 def _report(facts: dict[str, Any]) -> Report:

@@ -27,8 +27,8 @@ from rqrec.stages.train_decoder import train_decoder
 from rqrec.stages.train_rqvae import train_rqvae
 from rqrec.tokenizer.rqvae import RqVaeConfig
 from rqrec.tokenizer.semantic_ids import SemanticIdTable
-from rqrec.training.checkpoint import Keeping
-from rqrec.training.loop import LoopSettings
+from rqrec.training.checkpoint import CheckpointManager
+from rqrec.training.loop import LoopConfig
 
 ENCODER = "all-MiniLM-L6-v2"
 # Titles say little of who likes a film; training interactions say the rest.
@@ -70,11 +70,11 @@ class Demo:
     def _embed(self, folder: Path) -> None:
         embed_catalog(self.output / "dataset", folder, ENCODER, collaborative=COLLABORATIVE)
 
-    def _rqvae_settings(self) -> LoopSettings:
-        return LoopSettings(iterations=1500, weight_decay=0.0, warmup=100, max_grad_norm=10.0, seed=self.seed)
+    def _rqvae_settings(self) -> LoopConfig:
+        return LoopConfig(iterations=1500, weight_decay=0.0, warmup=100, max_grad_norm=10.0, seed=self.seed)
 
     def _rqvae_config(self) -> RqVaeConfig:
-        facts = read_manifest(self.output / "embeddings", "embeddings").facts
+        facts = read_manifest(self.output / "embeddings", "embeddings").metrics
         return RqVaeConfig(input_dim=facts["dim"])
 
     def _rqvae(self, folder: Path) -> None:
@@ -85,18 +85,18 @@ class Demo:
             self._rqvae_settings(),
             batch_size=RQVAE_BATCH,
             reset_every=50,
-            keeping=self._keeping("rqvae"),
+            checkpoints=self._keeping("rqvae"),
         )
 
-    def _keeping(self, kind: str) -> Keeping:
-        return Keeping(self.output / "training" / kind, save_every=200)
+    def _keeping(self, kind: str) -> CheckpointManager:
+        return CheckpointManager(self.output / "training" / kind, save_every=200)
 
     def _tokenize(self, folder: Path) -> None:
         catalog = Dataset.read(self.output / "dataset").catalog
         tokenize(self.output / "rqvae", self.output / "embeddings", catalog.id_map, folder)
 
-    def _decoder_settings(self) -> LoopSettings:
-        return LoopSettings(
+    def _decoder_settings(self) -> LoopConfig:
+        return LoopConfig(
             iterations=1200, learning_rate=2e-3, weight_decay=0.05, warmup=50, eval_every=200, seed=self.seed
         )
 
@@ -112,7 +112,7 @@ class Demo:
             self._decoder_config(),
             self._decoder_settings(),
             batch_size=DECODER_BATCH,
-            keeping=self._keeping("retrieval"),
+            checkpoints=self._keeping("retrieval"),
         )
 
     def _evaluate(self, folder: Path) -> None:
@@ -126,9 +126,9 @@ class Demo:
             name: evaluate(recommender, split.test, description=f"Evaluating {name}").metrics
             for name, recommender in recommenders.items()
         }
-        made_from = self.stages.hashes("dataset", "retrieval")
+        inputs = self.stages.hashes("dataset", "retrieval")
         settings = {"exclude_seen": True, "split": "test", "protocol": "leave-one-out, full catalogue, items"}
-        with create(folder, "evaluation", settings=settings, made_from=made_from) as target:
+        with create(folder, "evaluation", settings=settings, inputs=inputs) as target:
             write_json(target / EVALUATION_FILE, metrics)
 
     def _split(self) -> Split:
@@ -136,7 +136,7 @@ class Demo:
 
     def _facts(self) -> dict[str, Any]:
         metrics = read_json(self.output / "evaluation" / EVALUATION_FILE)
-        codes = read_manifest(self.output / "semantic_ids", "semantic_ids").facts
+        codes = read_manifest(self.output / "semantic_ids", "semantic_ids").metrics
         sequences = Dataset.read(self.output / "dataset").sequences
         recommender = Recommender.load(self.output)
         history = recommender.catalog.id_map.ids(sequences.of_user(0))

@@ -34,12 +34,12 @@ def _points(records: list[dict[str, float]], name: str) -> list[tuple[float, flo
 
 
 def _result(folder: Path, facts: dict[str, Any]) -> list[Any]:
-    dataset = read_manifest(folder / "dataset", "dataset").facts
+    dataset = read_manifest(folder / "dataset", "dataset").metrics
     names = ["recall@1", "recall@5", "recall@10", "ndcg@5", "ndcg@10"]
     series = {name: [facts[name][metric] for metric in names] for name in ("model", "popularity")}
     draw_bars(folder / "metrics.png", names, series)
     retrieval = read_manifest(folder / "retrieval", "retrieval")
-    best = retrieval.facts["validation"]
+    best = retrieval.metrics["validation"]
     return [
         Paragraph(
             f"{dataset['users']} users, {dataset['items']} films, {dataset['interactions']} ratings. Each "
@@ -50,7 +50,7 @@ def _result(folder: Path, facts: dict[str, Any]) -> list[Any]:
         Table(["", *names], [[name, *values] for name, values in series.items()]),
         Figure("metrics.png", "Test metrics of the model and of popularity, in the same evaluator"),
         Paragraph(
-            f"The model ({retrieval.facts['parameters']:,} parameters) was chosen by validation ndcg@10 "
+            f"The model ({retrieval.metrics['parameters']:,} parameters) was chosen by validation ndcg@10 "
             f"({best['ndcg@10']:.4f} at step {best['step']:.0f}) and tested once, with one seed."
         ),
     ]
@@ -75,7 +75,7 @@ def _codes(folder: Path, facts: dict[str, Any]) -> list[Any]:
     sizes = table.level_sizes[:-1]
     counts = [np.bincount(table.codes_NL[:, level], minlength=size) for level, size in enumerate(sizes)]
     draw_code_counts(folder / "codes.png", counts)
-    perplexity = read_manifest(folder / "semantic_ids", "semantic_ids").facts["perplexity"]
+    perplexity = read_manifest(folder / "semantic_ids", "semantic_ids").metrics["perplexity"]
     rows = [
         [f"{level + 1}", size, facts["codebook_usage"][level], perplexity[level]]
         for level, size in enumerate(sizes)

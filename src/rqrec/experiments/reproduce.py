@@ -29,8 +29,8 @@ from rqrec.stages.tokenize import tokenize
 from rqrec.stages.train_decoder import train_decoder
 from rqrec.tokenizer.rqkmeans import RqKMeansConfig
 from rqrec.tokenizer.semantic_ids import SemanticIdTable
-from rqrec.training.checkpoint import Keeping
-from rqrec.training.loop import LoopSettings
+from rqrec.training.checkpoint import CheckpointManager
+from rqrec.training.loop import LoopConfig
 
 RESULT_FILE = "reproduction.json"
 SOURCES = {
@@ -105,7 +105,7 @@ class Reproduction:
                 self.output / "dataset", folder, self.encoder, collaborative=collaborative, vectors=vectors
             ),
         )
-        dim = read_manifest(self.output / "embeddings", "embeddings").facts["dim"]
+        dim = read_manifest(self.output / "embeddings", "embeddings").metrics["dim"]
         sizes = {**TOKENIZER, "codebook_size": min(CODEBOOK_SIZE, at_most)}
         tokenizer = {"model": asdict(RqKMeansConfig(dim, **sizes)), "seed": 0}
         make = self.stages.make
@@ -124,7 +124,7 @@ class Reproduction:
             "seeds": runs,
             **{figures: _over_seeds([run[figures] for run in runs]) for figures in FIGURES},
             "parameters": runs[0]["parameters"],
-            "collision_rate": read_manifest(self.output / "semantic_ids").facts["collision_rate"],
+            "collision_rate": read_manifest(self.output / "semantic_ids").metrics["collision_rate"],
             "seconds": self.stages.seconds,
         }
         write_json(self.output / RESULT_FILE, facts)
@@ -148,7 +148,7 @@ class Reproduction:
         config = HierarchicalConfig(level_sizes, **MODEL)
         batch_size, per_epoch = self._batches(config.max_items)
         iterations = max(EPOCHS * per_epoch, FEWEST_STEPS)
-        training = LoopSettings(
+        training = LoopConfig(
             iterations=iterations,
             learning_rate=2e-3,
             weight_decay=0.05,
@@ -177,10 +177,10 @@ class Reproduction:
                 validation_users=VALIDATION_USERS,
                 memory=True,
                 embeddings=self.output / "embeddings",
-                keeping=Keeping(self.output / name, save_every=500),
+                checkpoints=CheckpointManager(self.output / name, save_every=500),
             ),
         )
-        facts: dict[str, Any] = {"seed": seed, "parameters": read_manifest(model).facts["parameters"]}
+        facts: dict[str, Any] = {"seed": seed, "parameters": read_manifest(model).metrics["parameters"]}
         for figures in FIGURES:
             facts[figures] = self._judge(model, name, figures)
         return facts

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from rqrec.core.artifact import MANIFEST, is_current, read_json, read_manifest, write_json
-from rqrec.core.progress import say
+from rqrec.core.progress import log
 
 SECONDS_FILE = "seconds.json"
 
@@ -24,17 +24,17 @@ class Stages:
         name: str,
         kind: str,
         settings: Mapping[str, Any],
-        inputs: tuple[str, ...] | None,
+        stages: tuple[str, ...] | None,
         make: Callable[[Path], Any],
     ) -> Path:
         """The folder `name` with an artefact of `kind`: as it is, where these settings and inputs made it.
 
-        `inputs` are names of earlier stages (None: raw files, which the artefact itself looks after).
+        `stages` are the names of earlier stages (None: raw files, which the artefact itself looks after).
         """
         folder = self.output / name
-        made_from = None if inputs is None else self.hashes(*inputs)
-        if is_current(folder, kind, settings, made_from):
-            say(f"{name}: found in {folder}.")
+        inputs = None if stages is None else self.hashes(*stages)
+        if is_current(folder, kind, settings, inputs):
+            log(f"{name}: found in {folder}.")
             return folder
         self._timed(name, make)
         return folder
@@ -60,6 +60,6 @@ class Stages:
         return read_manifest(self.output / name).hash if there else None
 
     def hashes(self, *names: str) -> dict[str, str]:
-        """The hash of each stage's artefact by its kind, as a `made_from` keeps them."""
+        """The hash of each stage's artefact by its kind, as a `inputs` keeps them."""
         manifests = [read_manifest(self.output / name) for name in names]
-        return {manifest.kind: manifest.hash for manifest in manifests}
+        return {manifest.artifact_type: manifest.hash for manifest in manifests}

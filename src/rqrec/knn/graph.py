@@ -17,20 +17,20 @@ from rqrec.data.sequences import Sequences
 
 T = TypeVar("T")
 
-REACH = 10  # places apart at which two items of a sequence still go together
-FADING = 0.9  # how much a pair counts beside one that is a place nearer
-BACKWARD = 0.3  # how much one counts that was taken in the other order
+WINDOW = 10  # places apart at which two items of a sequence still go together
+GAP_DECAY = 0.9  # how much a pair counts beside one that is a place nearer
+REVERSE_WEIGHT = 0.3  # how much one counts that was taken in the other order
 CONTENT_NEIGHBOURS = 20  # of an item, by what it is
 PLACES = 1 << 18  # of items whose neighbours are found at once
 ROWS = 1024  # items whose likeness to all others is worked out at once
 
 
-def likest_items(train: Sequences, n_items: int, neighbours: int, shrinkage: float) -> csr_array:
+def item_item_knn(train: Sequences, n_items: int, neighbours: int, shrinkage: float) -> csr_array:
     """What goes with each item, float32 [N, N] sparse; row i has the items that users take with item i.
 
-    An item counts FADING^(places apart - 1) for each time that it comes after item i in a sequence, at most
-    REACH places later, and BACKWARD times as much where it comes before. The sum is divided by (sqrt(times that
-    one was taken x times that the other was) + `shrinkage`), so that few common users say little. It is the
+    An item counts GAP_DECAY^(places apart - 1) for each time that it comes after item i in a sequence, at most
+    WINDOW places later, and REVERSE_WEIGHT times as much where it comes before. The sum is divided by (sqrt(times
+    that one was taken x times that the other was) + `shrinkage`), so that few common users say little. It is the
     cosine of item-based neighbours (B. Sarwar et al., 2001) with the weights of sequential rules (M. Ludewig and
     D. Jannach, arXiv 1803.09587, section 3.1). Each item keeps its `neighbours` likest, ties by item index.
     """
@@ -43,13 +43,13 @@ def likest_items(train: Sequences, n_items: int, neighbours: int, shrinkage: flo
     for start, stop in _tracked([*_blocks(counts_N)], "Finding which items go together"):
         places_P = by_item_P[first_N[start] : first_N[stop - 1] + counts_N[stop - 1]]
         ones, others, weights = [], [], []
-        for gap in range(1, REACH + 1):
+        for gap in range(1, WINDOW + 1):
             after_P = places_P[places_P + gap < end_P[places_P]]
             before_P = places_P[places_P - gap >= begin_P[places_P]]
             ones += [train.items[after_P], train.items[before_P]]
             others += [train.items[after_P + gap], train.items[before_P - gap]]
-            weight = FADING ** (gap - 1)
-            weights += [np.full(len(after_P), weight), np.full(len(before_P), weight * BACKWARD)]
+            weight = GAP_DECAY ** (gap - 1)
+            weights += [np.full(len(after_P), weight), np.full(len(before_P), weight * REVERSE_WEIGHT)]
         cells = (np.concatenate(ones) - start, np.concatenate(others))
         together = csr_array((np.concatenate(weights).astype(np.float32), cells), (stop - start, n_items))
         together.sum_duplicates()
@@ -62,7 +62,7 @@ def likest_items(train: Sequences, n_items: int, neighbours: int, shrinkage: flo
     return csr_array(vstack(blocks))
 
 
-def alike_in_content(vectors_ND: NDArray[np.floating], neighbours: int) -> csr_array:
+def content_knn_graph(vectors_ND: NDArray[np.floating], neighbours: int) -> csr_array:
     """The cosine of each item's vector with its likest others', float32 [N, N] sparse; what is below 0 counts as 0.
 
     Of items that are equally like one, any are kept.

@@ -23,7 +23,7 @@ NEIGHBOURS_FILE = "memory.safetensors"
 
 
 @dataclass(frozen=True)
-class MemorySettings:
+class KnnSettings:
     """How the memory proposes items, and how much it says.
 
     share: of the mixture, 0 to 1; a history whose items have no neighbours gets the model alone
@@ -48,7 +48,7 @@ class MemorySettings:
             raise ValueError(f"The memory's content is {self.content}, but must be at least 0.")
 
 
-class Remembered(NamedTuple):
+class Candidates(NamedTuple):
     """What a memory proposes for each history: item indices [B, R], and scores float32 [B, R], 0 at padding."""
 
     items_BR: Tensor
@@ -56,7 +56,7 @@ class Remembered(NamedTuple):
 
 
 @dataclass(frozen=True)
-class NeighbourMemory:
+class KnnIndex:
     """The items that go with each item (see `rqrec.knn.graph`).
 
     `neighbours_NM` int32, padded with PADDING; `likeness_NM` float32, 0 there.
@@ -64,10 +64,10 @@ class NeighbourMemory:
 
     neighbours_NM: Tensor
     likeness_NM: Tensor
-    settings: MemorySettings = MemorySettings()
+    settings: KnnSettings = KnnSettings()
 
     @classmethod
-    def of(cls, likeness_NN: csr_array) -> "NeighbourMemory":
+    def of(cls, likeness_NN: csr_array) -> "KnnIndex":
         """From the likeness of each item (row) to its neighbours, sparse (see `rqrec.knn.graph`)."""
         starts_N, counts_N = likeness_NN.indptr[:-1], np.diff(likeness_NN.indptr)
         places_NM = gather_right_padded(np.arange(likeness_NN.nnz), starts_N, counts_N)
@@ -81,17 +81,17 @@ class NeighbourMemory:
     def __len__(self) -> int:
         return len(self.neighbours_NM)
 
-    def using(self, **changes: float) -> "NeighbourMemory":
+    def using(self, **changes: float) -> "KnnIndex":
         """The same neighbours with other settings."""
         return replace(self, settings=replace(self.settings, **changes))
 
-    def to(self, device: torch.device | str) -> "NeighbourMemory":
+    def to(self, device: torch.device | str) -> "KnnIndex":
         """The memory on another device."""
         return replace(
             self, neighbours_NM=self.neighbours_NM.to(device), likeness_NM=self.likeness_NM.to(device)
         )
 
-    def recall(self, items_BT: Tensor) -> Remembered:
+    def recall(self, items_BT: Tensor) -> Candidates:
         """The neighbours of each history's items, none of which is in it: each once, with its summed score.
 
         `items_BT` are item indices, oldest first, padded with PADDING on the right.
@@ -112,9 +112,9 @@ class NeighbourMemory:
         summed_BR = torch.zeros_like(scores_BR[:, :most]).scatter_add_(1, place_BR, scores_BR)
         once_BR = torch.full_like(found_BR[:, :most], PADDING).scatter_(1, place_BR, found_BR)
         seen_BR = _are_in(once_BR, items_BT)
-        return Remembered(once_BR, summed_BR.masked_fill_(seen_BR | (once_BR == PADDING), 0.0))
+        return Candidates(once_BR, summed_BR.masked_fill_(seen_BR | (once_BR == PADDING), 0.0))
 
-    def probabilities(self, remembered: Remembered) -> Tensor:
+    def probabilities(self, remembered: Candidates) -> Tensor:
         """p_memory float32 [B, R] of what was recalled; all 0 where nothing was."""
         if not remembered.scores_BR.shape[1]:  # empty histories alone
             return remembered.scores_BR
@@ -131,7 +131,7 @@ class NeighbourMemory:
             file.write(safetensors.torch.save(tensors))
 
     @classmethod
-    def read(cls, folder: Path, n_items: int) -> "NeighbourMemory | None":
+    def read(cls, folder: Path, n_items: int) -> "KnnIndex | None":
         """The memory in `folder` of a catalogue of `n_items`, or None where there is none.
 
         Raises ValueError where its files are not those of such a memory.
@@ -140,7 +140,7 @@ class NeighbourMemory:
             return None
         path = folder / NEIGHBOURS_FILE
         try:
-            settings = MemorySettings(**read_json(folder / SETTINGS_FILE))
+            settings = KnnSettings(**read_json(folder / SETTINGS_FILE))
             tensors = safetensors.torch.load_file(path)
             neighbours_NM, likeness_NM = tensors["neighbours"].int(), tensors["likeness"].float()
         except (SafetensorError, OSError, KeyError, TypeError) as error:

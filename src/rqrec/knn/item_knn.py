@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from rqrec.data.sequences import Histories, Sequences
-from rqrec.knn.graph import CONTENT_NEIGHBOURS, alike_in_content, likest_items
+from rqrec.knn.graph import CONTENT_NEIGHBOURS, content_knn_graph, item_item_knn
 from rqrec.knn.recency import weighted_histories
 
 LEAST = 1e-6  # of the score of the most popular item: below what any neighbour adds
@@ -19,7 +19,7 @@ LEAST = 1e-6  # of the score of the most popular item: below what any neighbour 
 class ItemKnn:
     """Scores an item by its likeness to each item of the history, the last ones weighing most.
 
-    Likeness is how often and how soon one item follows the other (`rqrec.knn.graph.likest_items`), with
+    Likeness is how often and how soon one item follows the other (`rqrec.knn.graph.item_item_knn`), with
     a `shrinkage` that makes few common users count for little. Each item keeps its `neighbours` likest.
     An item of the history weighs `decay` times as much as the one after it. What has no neighbour in the history
     follows by popularity, and an empty history gets popularity alone. With `contents_ND`, the items' embeddings,
@@ -44,9 +44,9 @@ class ItemKnn:
                 f"neighbours is {neighbours}, at least 1 is needed; shrinkage is {shrinkage}, at least 0."
             )
         self._decay = decay
-        self._likeness_NN = likest_items(train, n_items, neighbours, shrinkage)
+        self._likeness_NN = item_item_knn(train, n_items, neighbours, shrinkage)
         if contents_ND is not None:
-            self._likeness_NN += content * alike_in_content(contents_ND, CONTENT_NEIGHBOURS)
+            self._likeness_NN += content * content_knn_graph(contents_ND, CONTENT_NEIGHBOURS)
         counts_N = np.bincount(train.items, minlength=n_items)
         self._popularity_N = (counts_N * (LEAST / max(1, counts_N.max()))).astype(np.float32)
 

@@ -88,7 +88,7 @@ class DecoderOnly(CodeOutput):
         n_items, n_levels = batch.codes_BTL.shape[1:]
         positions = n_items * n_levels + 1
         last_B = batch.lengths_B * n_levels
-        state_BD, past = self.transformer.at(self._sequence(batch, positions), last_B)
+        state_BD, past = self.transformer.last_state(self._sequence(batch, positions), last_B)
         past_mask_BS = torch.arange(positions, device=last_B.device) <= last_B[:, None]
         return Context(state_BD, past, past_mask_BS, batch.lengths_B)
 
@@ -102,6 +102,6 @@ class DecoderOnly(CodeOutput):
         items_BS = context.lengths_B[:, None].expand(-1, n_beams * level)
         x_BSD = self._place(self.codes(prefix_BKl).flatten(1, 2), items_BS, levels_S)
         mask_BSP = beams_mask(context.past_mask_BS, n_beams, level)
-        states_BSD = self.transformer.continued(x_BSD, context.past, mask_BSP)
+        states_BSD = self.transformer.decode_step(x_BSD, context.past, mask_BSP)
         last_BKD = states_BSD.unflatten(1, (n_beams, level))[:, :, -1]
         return self._logits(last_BKD, level).float().log_softmax(-1)

@@ -100,7 +100,7 @@ class EncoderDecoder(CodeOutput):
         mask_BS = torch.arange(positions, device=last_B1.device) <= last_B1
         bias_BHSS = self.relative_bias(positions).masked_fill(~mask_BS[:, None, None], -torch.inf)
         for block in cast(list[Block], self.encoder):
-            x_BSD = block.biased(x_BSD, bias_BHSS)
+            x_BSD = block.bidirectional(x_BSD, bias_BHSS)
         memory_BSD = self.encoder_norm(x_BSD)
         blocks = cast(list[DecoderBlock], self.decoder)
         return Context(tuple(block.cross.memory(memory_BSD) for block in blocks), mask_BS)

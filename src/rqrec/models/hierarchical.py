@@ -99,7 +99,9 @@ class Hierarchical(CodeOutput):
 
     def encode(self, batch: Batch) -> Tensor:
         """States [B, E] after each history, an empty one included: BEGIN alone predicts a first item."""
-        state_BD, _ = self.transformer.at(self._sequence(batch, batch.codes_BTL.shape[1]), batch.lengths_B)
+        state_BD, _ = self.transformer.last_state(
+            self._sequence(batch, batch.codes_BTL.shape[1]), batch.lengths_B
+        )
         return self.to_codes(state_BD)
 
     def next_level(self, context: Tensor, prefix_BKl: Tensor) -> Tensor:

@@ -59,7 +59,7 @@ class Attention(nn.Module):
         out = functional.scaled_dot_product_attention(q, k, v, is_causal=True)
         return self.project_out(out.transpose(1, 2).flatten(2)), KeysValues(k, v)
 
-    def at(self, x_BSD: Tensor, places_B: Tensor) -> tuple[Tensor, KeysValues]:
+    def last_state(self, x_BSD: Tensor, places_B: Tensor) -> tuple[Tensor, KeysValues]:
         """What `causal` gives at one place of each sequence [B, D], for the cost of one query."""
         width = x_BSD.shape[2]
         weight_q, weight_kv = self.project_in.weight.split([width, 2 * width])
@@ -71,7 +71,7 @@ class Attention(nn.Module):
         out = functional.scaled_dot_product_attention(q, k, v, attn_mask=mask_BS[:, None, None])
         return self.project_out(out.flatten(1)), KeysValues(k, v)
 
-    def continued(self, x_BSD: Tensor, past: KeysValues, mask_BSP: Tensor) -> Tensor:
+    def decode_step(self, x_BSD: Tensor, past: KeysValues, mask_BSP: Tensor) -> Tensor:
         """Positions that go on after a past: `mask_BSP` says what each may see of past and present.
 
         The K beams of a user stand side by side in S, so that all of them read one copy of the past.
@@ -80,7 +80,7 @@ class Attention(nn.Module):
         out = functional.scaled_dot_product_attention(q, *past.extended(k, v), attn_mask=mask_BSP[:, None])
         return self.project_out(out.transpose(1, 2).flatten(2))
 
-    def biased(self, x_BSD: Tensor, bias_BHSS: Tensor) -> Tensor:
+    def bidirectional(self, x_BSD: Tensor, bias_BHSS: Tensor) -> Tensor:
         """Every position attends to all, with a bias on the logits: minus infinity hides a position."""
         q, k, v = self._split(x_BSD)
         out = functional.scaled_dot_product_attention(q, k, v, attn_mask=bias_BHSS)
@@ -187,19 +187,19 @@ class Block(nn.Module):
         attended, past = self.attention.causal(self.attention_norm(x_BSD))
         return self._finish(x_BSD, attended), past
 
-    def biased(self, x_BSD: Tensor, bias_BHSS: Tensor) -> Tensor:
-        """A pass over whole sequences in which every position sees all (see Attention.biased)."""
-        return self._finish(x_BSD, self.attention.biased(self.attention_norm(x_BSD), bias_BHSS))
+    def bidirectional(self, x_BSD: Tensor, bias_BHSS: Tensor) -> Tensor:
+        """A pass over whole sequences in which every position sees all (see Attention.bidirectional)."""
+        return self._finish(x_BSD, self.attention.bidirectional(self.attention_norm(x_BSD), bias_BHSS))
 
-    def at(self, x_BSD: Tensor, places_B: Tensor) -> tuple[Tensor, KeysValues]:
+    def last_state(self, x_BSD: Tensor, places_B: Tensor) -> tuple[Tensor, KeysValues]:
         """A causal pass of which only one place of each sequence is wanted, [B, D]."""
         rows_B = torch.arange(len(places_B), device=places_B.device)
-        attended_BD, past = self.attention.at(self.attention_norm(x_BSD), places_B)
+        attended_BD, past = self.attention.last_state(self.attention_norm(x_BSD), places_B)
         return self._finish(x_BSD[rows_B, places_B], attended_BD), past
 
-    def continued(self, x_BSD: Tensor, past: KeysValues, mask_BSP: Tensor) -> Tensor:
+    def decode_step(self, x_BSD: Tensor, past: KeysValues, mask_BSP: Tensor) -> Tensor:
         """A pass over positions that go on after `past`."""
-        return self._finish(x_BSD, self.attention.continued(self.attention_norm(x_BSD), past, mask_BSP))
+        return self._finish(x_BSD, self.attention.decode_step(self.attention_norm(x_BSD), past, mask_BSP))
 
 
 def initialize(stack: nn.Module, layers: int) -> None:
@@ -231,7 +231,7 @@ class Transformer(nn.Module):
             past.append(keys_values)
         return self.norm(x_BSD), tuple(past)
 
-    def at(self, x_BSD: Tensor, places_B: Tensor) -> tuple[Tensor, tuple[KeysValues, ...]]:
+    def last_state(self, x_BSD: Tensor, places_B: Tensor) -> tuple[Tensor, tuple[KeysValues, ...]]:
         """The state [B, D] at one place of each sequence, without dropout; the last block works for it alone.
 
         With it come each block's keys and values, of which those after the place mean nothing.
@@ -241,11 +241,11 @@ class Transformer(nn.Module):
         for block in blocks:
             x_BSD, keys_values = block.causal(x_BSD)
             past.append(keys_values)
-        state_BD, keys_values = last.at(x_BSD, places_B)
+        state_BD, keys_values = last.last_state(x_BSD, places_B)
         return self.norm(state_BD), (*past, keys_values)
 
-    def continued(self, x_BSD: Tensor, past: tuple[KeysValues, ...], mask_BSP: Tensor) -> Tensor:
-        """Positions that go on after `past` (see Attention.continued)."""
+    def decode_step(self, x_BSD: Tensor, past: tuple[KeysValues, ...], mask_BSP: Tensor) -> Tensor:
+        """Positions that go on after `past` (see Attention.decode_step)."""
         for block, keys_values in zip(cast(list[Block], self.blocks), past, strict=True):
-            x_BSD = block.continued(x_BSD, keys_values, mask_BSP)
+            x_BSD = block.decode_step(x_BSD, keys_values, mask_BSP)
         return self.norm(x_BSD)

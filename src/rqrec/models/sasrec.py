@@ -86,5 +86,5 @@ class SasRec(nn.Module):
         items_BT = torch.from_numpy(histories.last(self.config.max_items).items_BT)
         items_BT = items_BT.to(self.items.weight.device)
         lengths_B = (items_BT != PADDING).sum(1)
-        states_BD, _ = self.transformer.at(self._inputs(items_BT), lengths_B)
+        states_BD, _ = self.transformer.last_state(self._inputs(items_BT), lengths_B)
         return functional.linear(states_BD, self.items.weight).float()

@@ -10,11 +10,11 @@ from safetensors import SafetensorError
 
 from rqrec.core.artifact import atomic_write, find, read_json, read_manifest, write_json
 from rqrec.data.catalog import Catalog
-from rqrec.knn.index import NeighbourMemory
+from rqrec.knn.index import KnnIndex
 from rqrec.models.architectures import AnyModel, architecture, build_model, name_of
 from rqrec.models.interface import RetrievalModel
 from rqrec.models.sasrec import SasRec, SasRecConfig
-from rqrec.retrieval.knn_mixture import Remembering
+from rqrec.retrieval.knn_mixture import KnnMixture
 from rqrec.tokenizer.semantic_ids import SemanticIdTable
 
 CONFIG_FILE = "config.json"
@@ -30,13 +30,13 @@ class Checkpoint(NamedTuple):
     model: AnyModel
     table: SemanticIdTable
     catalog: Catalog
-    memory: NeighbourMemory | None = None
+    memory: KnnIndex | None = None
 
     def generator(self, device: torch.device | str = "cpu") -> RetrievalModel[Any]:
         """What recommendations come from: the model, or the model and the memory as one."""
         if self.memory is None:
             return self.model
-        return Remembering(self.model, self.memory, torch.from_numpy(self.table.codes_NL).to(device).long())
+        return KnnMixture(self.model, self.memory, torch.from_numpy(self.table.codes_NL).to(device).long())
 
 
 def write_checkpoint(folder: Path, checkpoint: Checkpoint) -> None:
@@ -75,7 +75,7 @@ def read_checkpoint(folder: Path) -> Checkpoint:
     if table.item_ids != catalog.id_map:
         raise ValueError(f"{folder}: the semantic-ID table and the catalogue list different items.")
     table = replace(table, item_ids=catalog.id_map)  # one map in memory, not two equal ones
-    return Checkpoint(model.eval(), table, catalog, NeighbourMemory.read(folder, len(table)))
+    return Checkpoint(model.eval(), table, catalog, KnnIndex.read(folder, len(table)))
 
 
 class SasRecCheckpoint(NamedTuple):

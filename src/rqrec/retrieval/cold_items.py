@@ -22,7 +22,7 @@ from rqrec.models.interface import Batch, RetrievalModel, TrainingLoss
 from rqrec.retrieval.prefixes import Prefixes
 
 
-class Welcoming:
+class ColdItemSmoothing:
     """A model that makes room for new items: those of `codes_NL` int64 [N, L] where `known_N` bool [N] is False.
 
     Raises ValueError where `share` is not above 0 and below 1.

@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from rqrec.knn.index import NeighbourMemory
+from rqrec.knn.index import KnnIndex
 from rqrec.models.interface import Batch, RetrievalModel, TrainingLoss
 from rqrec.retrieval.prefixes import Prefixes
 
@@ -33,7 +33,7 @@ class _Asked(NamedTuple):
 
 
 @dataclass
-class Recollection:
+class MixtureContext:
     """What is kept of a batch of histories: the model's own context, and what the memory proposes for each.
 
     `asked` is what the model said last, so that the levels of a search build on each other.
@@ -45,14 +45,14 @@ class Recollection:
     asked: _Asked | None = None
 
 
-class Remembering:
+class KnnMixture:
     """A model and a memory as one model of the next item's semantic ID.
 
     `codes_NL` int64 [N, L] are those of the catalogue that both are of. Batches must say which items their
     histories have (`Batch.items_BT`).
     """
 
-    def __init__(self, model: RetrievalModel[Any], memory: NeighbourMemory, codes_NL: Tensor) -> None:
+    def __init__(self, model: RetrievalModel[Any], memory: KnnIndex, codes_NL: Tensor) -> None:
         self.model, self.memory = model, memory.to(codes_NL.device)
         self.level_sizes, self.max_items = model.level_sizes, model.max_items
         self._codes_NL, self._prefixes = codes_NL, Prefixes(codes_NL, tuple(model.level_sizes))
@@ -61,7 +61,7 @@ class Remembering:
         """The model's own: a memory is not trained."""
         return self.model(batch)
 
-    def encode(self, batch: Batch) -> Recollection:
+    def encode(self, batch: Batch) -> MixtureContext:
         """Read the histories once, and recall what goes with them."""
         if batch.items_BT is None:
             raise ValueError(
@@ -69,9 +69,9 @@ class Remembering:
             )
         remembered = self.memory.recall(batch.items_BT)
         probabilities_BR = self.memory.probabilities(remembered)
-        return Recollection(self.model.encode(batch), remembered.items_BR, probabilities_BR)
+        return MixtureContext(self.model.encode(batch), remembered.items_BR, probabilities_BR)
 
-    def next_level(self, context: Recollection, prefix_BKl: Tensor) -> Tensor:
+    def next_level(self, context: MixtureContext, prefix_BKl: Tensor) -> Tensor:
         """Log-probabilities float32 [B, K, V] of the mixture (see RetrievalModel)."""
         reached_BK, next_BKV = self._ask(context, prefix_BKl)
         some_B = context.probabilities_BR.any(1)
@@ -80,14 +80,14 @@ class Remembering:
         recalled_BKV = torch.log(share_B11 * self._below(context, prefix_BKl))
         return torch.logaddexp(generated_BKV, recalled_BKV).log_softmax(-1)
 
-    def _ask(self, context: Recollection, prefix_BKl: Tensor) -> tuple[Tensor, Tensor]:
+    def _ask(self, context: MixtureContext, prefix_BKl: Tensor) -> tuple[Tensor, Tensor]:
         """The model's log-probabilities of the prefixes [B, K] and of the codes after them [B, K, V]."""
         reached_BK = self._reached(context, prefix_BKl)
         next_BKV = self.model.next_level(context.own, prefix_BKl)
         context.asked = _Asked(prefix_BKl, reached_BK, next_BKV)
         return reached_BK, next_BKV
 
-    def _reached(self, context: Recollection, prefix_BKl: Tensor) -> Tensor:
+    def _reached(self, context: MixtureContext, prefix_BKl: Tensor) -> Tensor:
         level = prefix_BKl.shape[2]
         if level == 0:
             return torch.zeros(prefix_BKl.shape[:2], device=prefix_BKl.device)
@@ -100,7 +100,7 @@ class Remembering:
             next_BKV = last.next_BKV.gather(1, rows_BKV)
         return reached_BK + next_BKV.gather(2, prefix_BKl[:, :, -1:])[:, :, 0]
 
-    def _below(self, context: Recollection, prefix_BKl: Tensor) -> Tensor:
+    def _below(self, context: MixtureContext, prefix_BKl: Tensor) -> Tensor:
         """The memory's probability float32 [B, K, V] of each prefix with each next code."""
         n_batch, n_beams, level = prefix_BKl.shape
         size, items_BR = self.level_sizes[level], context.items_BR.clamp(min=0)

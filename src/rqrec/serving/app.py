@@ -17,8 +17,8 @@ from rqrec.serving import schemas
 from rqrec.serving.batcher import QueueFullError
 from rqrec.serving.errors import ApiError, Json, error_response, later
 from rqrec.serving.metrics import Metrics
-from rqrec.serving.middleware import Guard, Observe, bearer, same_token
-from rqrec.serving.model_registry import Asked, Fleet, Model, Options
+from rqrec.serving.middleware import AuthMiddleware, RequestLogging, bearer, same_token
+from rqrec.serving.model_registry import Asked, Model, ModelRegistry, Options
 from rqrec.serving.page import Page
 from rqrec.serving.settings import Settings
 
@@ -34,7 +34,9 @@ ERRORS: dict[int | str, dict[str, Any]] = {
 CODES = {404: "not_found", 405: "method_not_allowed", 400: "bad_json"}
 
 
-def create_app(fleet: Fleet, settings: Settings, metrics: Metrics, page: Page | None = None) -> FastAPI:
+def create_app(
+    fleet: ModelRegistry, settings: Settings, metrics: Metrics, page: Page | None = None
+) -> FastAPI:
     """The service over a fleet, which it closes at its end."""
 
     @asynccontextmanager
@@ -57,7 +59,7 @@ def create_app(fleet: Fleet, settings: Settings, metrics: Metrics, page: Page | 
     add_operations(app, fleet, settings, metrics)
     add_page(app, page or Page())
     add_errors(app)
-    app.add_middleware(Guard, settings=settings)
+    app.add_middleware(AuthMiddleware, settings=settings)
     if settings.allow_origins:
         app.add_middleware(
             CORSMiddleware,
@@ -66,11 +68,11 @@ def create_app(fleet: Fleet, settings: Settings, metrics: Metrics, page: Page | 
             allow_headers=["Authorization", "Content-Type", "X-Request-ID"],
             expose_headers=["X-Request-ID", "Retry-After"],
         )
-    app.add_middleware(Observe, metrics=metrics)
+    app.add_middleware(RequestLogging, metrics=metrics)
     return app
 
 
-def add_recommendations(app: FastAPI, fleet: Fleet, settings: Settings) -> None:
+def add_recommendations(app: FastAPI, fleet: ModelRegistry, settings: Settings) -> None:
     """The route that recommends."""
 
     @app.post("/v1/recommendations", response_model=schemas.RecommendationAnswer, tags=["recommend"])
@@ -134,7 +136,7 @@ def check_request(
                 raise ApiError(422, "unknown_item", f'{error} Or send "unknown": "skip".') from error
 
 
-def add_catalogue(app: FastAPI, fleet: Fleet) -> None:
+def add_catalogue(app: FastAPI, fleet: ModelRegistry) -> None:
     """The routes that show models, users, items and semantic IDs. Their functions run in threads."""
 
     @app.get("/v1/models", response_model=schemas.Models, tags=["catalogue"])
@@ -205,7 +207,7 @@ def item_index(model: Model, item_id: str) -> int:
         raise ApiError(404, "unknown_item", str(error)) from error
 
 
-def add_operations(app: FastAPI, fleet: Fleet, settings: Settings, metrics: Metrics) -> None:
+def add_operations(app: FastAPI, fleet: ModelRegistry, settings: Settings, metrics: Metrics) -> None:
     """The routes for those who run the service."""
 
     @app.head("/healthz", include_in_schema=False)

@@ -30,7 +30,7 @@ from rqrec.core.artifact import (
     read_manifest,
     write_json,
 )
-from rqrec.core.progress import meter, say
+from rqrec.core.progress import log, meter
 from rqrec.core.workers import Workers
 from rqrec.data.history_files import as_histories, count_rows, input_files, read_histories
 from rqrec.data.ids import PADDING, IdMap, UnknownIdError
@@ -117,7 +117,7 @@ def batch_recommend(
     parts = list(_parts(histories, folder.resolve(), settings.rows_per_part))
     missing = [part for part in parts if not part.target.is_file()]
     if len(missing) < len(parts):
-        say(f"{len(parts) - len(missing)} of {len(parts)} parts are there already.")
+        log(f"{len(parts) - len(missing)} of {len(parts)} parts are there already.")
     if missing:
         with meter("Recommending", sum(part.rows for part in missing)) as progress:
             for rows in workers.run(partial(recommend_part, model, settings), missing):
@@ -228,7 +228,7 @@ def _finished(folder: Path) -> dict[str, Any] | None:
         return None
     manifest = read_manifest(folder, "recommendations")
     if all((folder / name).is_file() for name in manifest.files):
-        return manifest.facts
+        return manifest.metrics
     (folder / MANIFEST).unlink()
     return None
 

@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rqrec.serving.recommender import Recommender
-from rqrec.serving.text_index import WordIndex
+from rqrec.serving.text_index import TextIndex
 
 WORDS = 5  # typical of a node
 
@@ -21,8 +21,8 @@ class Browser:
         texts = recommender.catalog.items["text"].fill_null("").to_list()
         names = zip(self._titles, self._ids.all, strict=True)
         self._texts = texts
-        self._names = WordIndex.of([f"{title} {item_id}" for title, item_id in names])
-        self._words = WordIndex.of(texts)
+        self._names = TextIndex.of([f"{title} {item_id}" for title, item_id in names])
+        self._words = TextIndex.of(texts)
 
     def item(self, item: int) -> dict[str, Any]:
         """An item with its text."""

@@ -47,7 +47,7 @@ def same_token(token: str, tokens: Sequence[str]) -> bool:
     return any(matches)
 
 
-class Observe:
+class RequestLogging:
     """Names each request, adds the headers of every answer, and tells log and metrics how it ended.
 
     An exception ends here: the log has its traceback, the client a sentence.
@@ -97,7 +97,7 @@ class Observe:
             LOG.info("request", extra={"facts": facts})
 
 
-class Guard:
+class AuthMiddleware:
     """Refuses who has no token, who asks too often, and bodies that are too long or too slow."""
 
     def __init__(self, app: ASGIApp, settings: Settings) -> None:

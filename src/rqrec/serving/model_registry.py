@@ -142,7 +142,7 @@ def sample_users(source: Path, browser: Browser) -> list[dict[str, Any]]:
         dataset = find(artifact.parent, "dataset")
     except (OSError, ValueError):
         return []
-    if read_manifest(dataset).hash != read_manifest(artifact).made_from.get("dataset"):
+    if read_manifest(dataset).hash != read_manifest(artifact).inputs.get("dataset"):
         LOG.warning(f"{dataset} is not what {artifact} was made from: there will be no sample users.")
         return []
     sequences = Sequences.read(dataset)
@@ -164,7 +164,7 @@ class Served(NamedTuple):
     batcher: Batcher[Options, Asked]
 
 
-class Fleet:
+class ModelRegistry:
     """The served models by name; the first is the default. New ones replace them all at once, or none.
 
     Raises ValueError or OSError where a source has no sound artefact.

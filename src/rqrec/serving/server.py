@@ -16,7 +16,7 @@ from rqrec.serving.app import create_app
 from rqrec.serving.errors import ApiError
 from rqrec.serving.logs import LOG, log_json
 from rqrec.serving.metrics import Metrics
-from rqrec.serving.model_registry import Fleet
+from rqrec.serving.model_registry import ModelRegistry
 from rqrec.serving.settings import Settings
 
 # Seconds. A search is over a thousand short operations, each of which takes the interpreter's lock again: at
@@ -30,7 +30,7 @@ KEEP_ALIVE = 75
 class Server(uvicorn.Server):
     """Ends gracefully, and with status 0, on SIGTERM and SIGINT; reloads the fleet on SIGHUP."""
 
-    def __init__(self, config: uvicorn.Config, fleet: Fleet) -> None:
+    def __init__(self, config: uvicorn.Config, fleet: ModelRegistry) -> None:
         super().__init__(config)
         self._fleet = fleet
         self._reload: asyncio.Task[None] | None = None
@@ -78,7 +78,7 @@ def serve(
     torch.set_num_threads(threads)
     sys.setswitchinterval(SWITCH_INTERVAL)
     metrics = Metrics()
-    fleet = Fleet(sources, settings, metrics)
+    fleet = ModelRegistry(sources, settings, metrics)
     gc.collect()
     gc.freeze()  # what is loaded stays: no collection has to look through it while requests wait
     try:

@@ -21,7 +21,7 @@ def split_words(texts: Sequence[str]) -> pl.Series:
 
 
 @dataclass(frozen=True)
-class WordIndex:
+class TextIndex:
     """The words of N texts.
 
     `vocabulary` has the W words, sorted. `texts_P` int64: the texts that have word w, ascending, are
@@ -35,7 +35,7 @@ class WordIndex:
     starts_N: NDArray[np.int64]
 
     @classmethod
-    def of(cls, texts: Sequence[str]) -> "WordIndex":
+    def of(cls, texts: Sequence[str]) -> "TextIndex":
         """The index of texts; a word that a text repeats counts once."""
         pairs = (
             pl.DataFrame({"text": np.arange(len(texts)), "word": split_words(texts)})

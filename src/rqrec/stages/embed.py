@@ -63,7 +63,7 @@ def embed_catalog(
     """
     dataset_folder = find(dataset_folder, "dataset")
     manifest = read_manifest(dataset_folder, "dataset")
-    made_from = {"dataset": manifest.hash} | ({"vectors": file_hash(vectors)} if vectors else {})
+    inputs = {"dataset": manifest.hash} | ({"vectors": file_hash(vectors)} if vectors else {})
     settings = {
         "model": None if vectors else model,
         "template": manifest.settings.get("template"),
@@ -71,7 +71,7 @@ def embed_catalog(
     }
     if not force and (Path(folder) / MANIFEST).is_file():
         there = read_manifest(folder, "embeddings")
-        if there.settings == settings and there.made_from == made_from:
+        if there.settings == settings and there.inputs == inputs:
             log.info("%s is up to date", folder)
             return read_embeddings(folder)
     dataset = Dataset.read(dataset_folder)
@@ -91,7 +91,7 @@ def embed_catalog(
         taken = collaborative_vectors(train, len(content), collaborative.width, collaborative.window)
         content = append_collaborative(content, taken, collaborative.weight)
     facts = {"items": len(content), "dim": content.shape[1]}
-    with create(folder, "embeddings", settings=settings, made_from=made_from, facts=facts) as target:
+    with create(folder, "embeddings", settings=settings, inputs=inputs, metrics=facts) as target:
         np.save(target / EMBEDDINGS_FILE, content if vectors else content.astype(np.float16))
     return read_embeddings(folder)
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from rqrec.core.artifact import MANIFEST, check_made_from, find, read_manifest
+from rqrec.core.artifact import MANIFEST, check_inputs, find, read_manifest
 from rqrec.data.dataset import Dataset
 from rqrec.data.embeddings import content_vectors, embeddings_hash
 from rqrec.data.splits import split_named
@@ -24,7 +24,7 @@ MODELS = ("retrieval", "sasrec")  # kinds of artefacts that recommend
 
 
 @dataclass(frozen=True)
-class Subject:
+class EvalTarget:
     """What is evaluated: a recommender, its name, how it was chosen, and what it was made from.
 
     `keys_N`: see `target_id_ranks`; None where items have no semantic IDs. `settings`: what it is asked with.
@@ -33,7 +33,7 @@ class Subject:
     recommender: ItemRecommender
     name: str
     selected: str
-    made_from: Mapping[str, str]
+    inputs: Mapping[str, str]
     keys_N: NDArray[np.int64] | None = None
     settings: Mapping[str, Any] = field(default_factory=dict)
 
@@ -62,7 +62,7 @@ def evaluate_artifact(
     """
     model = find_model(artifact)
     dataset = find(dataset if dataset else _run_of(artifact), "dataset")
-    check_made_from(model, {"dataset": dataset})
+    check_inputs(model, {"dataset": dataset})
     trained_with = read_manifest(model).settings.get("split", "leave_one_out")
     if protocol not in (None, trained_with):
         raise ValueError(
@@ -70,7 +70,7 @@ def evaluate_artifact(
             f"what it would be tested on. Train with train.split={protocol!r}, or use {trained_with}."
         )
     judged = Protocol(split, trained_with, exclude_seen)
-    subject = _subject_of(model, split, beam_width, memory)
+    subject = _eval_target(model, split, beam_width, memory)
     out = out or model.parent / f"evaluation_{split}"
     return _evaluate(subject, Dataset.read(dataset), judged, compare, out, seed)
 
@@ -95,24 +95,24 @@ def evaluate_baseline(
     dataset = find(dataset, "dataset")
     protocol = protocol or "leave_one_out"
     data = Dataset.read(dataset)
-    made_from = {"dataset": read_manifest(dataset, "dataset").hash}
+    inputs = {"dataset": read_manifest(dataset, "dataset").hash}
     vectors = None
     if embeddings is not None:
         vectors = content_vectors(embeddings)
-        made_from["embeddings"] = embeddings_hash(embeddings)
+        inputs["embeddings"] = embeddings_hash(embeddings)
     baseline = baseline_named(name, split_named(protocol)(data.sequences).train, len(data.catalog), vectors)
     selected = "A baseline with its default settings."
     judged = Protocol(split, protocol, exclude_seen)
     ending = split if protocol == "leave_one_out" else f"{split}_{protocol}"
     out = out or dataset.parent / f"evaluation_{name}_{ending}"
-    return _evaluate(Subject(baseline, name, selected, made_from), data, judged, compare, out, seed)
+    return _evaluate(EvalTarget(baseline, name, selected, inputs), data, judged, compare, out, seed)
 
 
 def find_model(artifact: Path) -> Path:
     """The folder of a model that recommends: `artifact` itself, or the one inside the folder of a run."""
     artifact = Path(artifact)
     if (artifact / MANIFEST).is_file():
-        if (kind := read_manifest(artifact).kind) not in MODELS:
+        if (kind := read_manifest(artifact).artifact_type) not in MODELS:
             raise ValueError(f"{artifact} holds {kind!r}, which recommends nothing: use {', '.join(MODELS)}.")
         return artifact
     try:
@@ -130,9 +130,9 @@ def _run_of(artifact: Path) -> Path:
     return artifact
 
 
-def _subject_of(model: Path, split: str, beam_width: int | None, memory: bool) -> Subject:
+def _eval_target(model: Path, split: str, beam_width: int | None, memory: bool) -> EvalTarget:
     manifest = read_manifest(model)
-    best = manifest.facts["validation"]
+    best = manifest.metrics["validation"]
     chosen = f"Selected on validation NDCG@10 ({best['ndcg@10']:.4f} at step {best['step']:.0f})"
     ending = {
         "test": ", tested once.",
@@ -141,28 +141,28 @@ def _subject_of(model: Path, split: str, beam_width: int | None, memory: bool) -
     if split not in ending:
         raise ValueError(f"There is no split {split!r} to evaluate on; use {' or '.join(ending)}.")
     selected = f"{chosen}{ending[split]} One seed ({manifest.settings['training']['seed']})."
-    made_from = {"dataset": manifest.made_from["dataset"], manifest.kind: manifest.hash}
-    if manifest.kind == "sasrec":
+    inputs = {"dataset": manifest.inputs["dataset"], manifest.artifact_type: manifest.hash}
+    if manifest.artifact_type == "sasrec":
         if beam_width is not None:
             raise ValueError("SASRec scores every item: it has no beam, so leave --beam-width out.")
-        return Subject(ExhaustiveRecommender(read_sasrec(model).model), "SASRec", selected, made_from)
+        return EvalTarget(ExhaustiveRecommender(read_sasrec(model).model), "SASRec", selected, inputs)
     checkpoint = read_checkpoint(model)
     if not memory:
         checkpoint = checkpoint._replace(memory=None)
     retriever = Retriever(checkpoint.generator(), checkpoint.table, beam_width or 50)
     # Codes that were reassigned are unique without a deduplication code: by ID is by item.
-    shared = manifest.facts.get("collisions", "extra_code") == "extra_code"
+    shared = manifest.metrics.get("collisions", "extra_code") == "extra_code"
     keys_N = tuple_ranks(checkpoint.table.codes_NL[:, :-1]) if shared else None
     name = manifest.settings["model"]["architecture"]
     settings: dict[str, Any] = {"beam_width": retriever.beam_width}
     if checkpoint.memory:
         name += " with a memory"
         settings["memory"] = asdict(checkpoint.memory.settings)
-    return Subject(retriever, name, selected, made_from, keys_N, settings)
+    return EvalTarget(retriever, name, selected, inputs, keys_N, settings)
 
 
 def _evaluate(
-    subject: Subject, data: Dataset, judged: Protocol, compare: Path | None, out: Path, seed: int
+    subject: EvalTarget, data: Dataset, judged: Protocol, compare: Path | None, out: Path, seed: int
 ) -> dict[str, Any]:
     split = split_named(judged.protocol)(data.sequences)
     measured = measure(
@@ -180,7 +180,7 @@ def _evaluate(
         judged,
         recommender=subject.name,
         selected=subject.selected,
-        made_from=subject.made_from,
+        inputs=subject.inputs,
         settings=subject.settings,
         compare=compare,
         seed=seed,

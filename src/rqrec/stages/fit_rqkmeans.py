@@ -23,8 +23,8 @@ def fit_rqkmeans(embeddings: Path, folder: Path, *, seed: int = 0, **choices: An
     sample = np.asarray(x_NI[:10_000], dtype=np.float32)
     error = float(np.square(model.reconstruct(sample).numpy() - sample).mean())
     settings = {"model": asdict(model.config), "seed": seed}
-    made_from = {"embeddings": embeddings_hash(embeddings)}
+    inputs = {"embeddings": embeddings_hash(embeddings)}
     facts = {"items": len(x_NI), "reconstruction_mse": error}
-    with create(folder, "rqkmeans", settings=settings, made_from=made_from, facts=facts) as target:
+    with create(folder, "rqkmeans", settings=settings, inputs=inputs, metrics=facts) as target:
         model.save_pretrained(target)
     return model

@@ -141,7 +141,7 @@ def _still_holds(folder: Path, settings: Settings, raw: Path | CustomFiles) -> b
         files = raw_files(settings, raw)
     except FileNotFoundError:
         files = ()
-    return not files or manifest.made_from.get("raw") == hash_of_files(files)
+    return not files or manifest.inputs.get("raw") == hash_of_files(files)
 
 
 def hash_of_files(files: Sequence[Path]) -> str:

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from rqrec.core.artifact import create, find, read_manifest
 from rqrec.core.hub import REPO_ID
-from rqrec.core.progress import say
+from rqrec.core.progress import log
 from rqrec.tokenizer.rqvae import RqVae
 
 
@@ -18,13 +18,13 @@ def check_push(push_vae_to_hf: bool, vae_hf_model_name: str | None) -> None:
 
 def push_vae(folder: Path, repo_id: str, data: str) -> None:
     """Put an "rqvae" artefact on the hub, with the figures of its manifest on the card."""
-    facts = read_manifest(folder, "rqvae").facts
+    facts = read_manifest(folder, "rqvae").metrics
     figures = {name: value for name, value in facts.items() if isinstance(value, int | float)}
     url = RqVae.from_pretrained(folder).push_to_hub(repo_id, data=data, figures=figures)
-    say(f"The tokenizer is at {url}.")
+    log(f"The tokenizer is at {url}.")
 
 
-def find_vae(source: str, made_from: dict[str, str], folder: Path) -> Path:
+def find_vae(source: str, inputs: dict[str, str], folder: Path) -> Path:
     """The "rqvae" artefact at `source`; other checkpoints are brought into one in `folder`.
 
     Raises FileNotFoundError, ConnectionError or ValueError with the reason.
@@ -38,6 +38,6 @@ def find_vae(source: str, made_from: dict[str, str], folder: Path) -> Path:
         if not path.exists() and not REPO_ID.fullmatch(source):
             raise
     model = RqVae.from_pretrained(source)
-    with create(folder, "rqvae", settings={"source": source}, made_from=made_from) as target:
+    with create(folder, "rqvae", settings={"source": source}, inputs=inputs) as target:
         model.save_pretrained(target)
     return folder

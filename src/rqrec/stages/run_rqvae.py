@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 
 from rqrec.core.artifact import atomic_write
-from rqrec.core.progress import say
+from rqrec.core.progress import log
 from rqrec.data.embeddings import read_embeddings
 from rqrec.tokenizer.opening import open_tokenizer
 from rqrec.tokenizer.semantic_ids import deduplicate
@@ -27,5 +27,5 @@ def generate_semantic_ids(
     path = Path(output_path)
     with atomic_write(path) as file:
         np.save(file, rows)
-    say(f"{len(rows)} semantic IDs of {rows.shape[1]} codes are in {path}.")
+    log(f"{len(rows)} semantic IDs of {rows.shape[1]} codes are in {path}.")
     return path

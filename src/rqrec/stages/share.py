@@ -50,10 +50,10 @@ def pull(repo_id: str, folder: Path, *, revision: str | None = None) -> Manifest
         )
     with create(
         folder,
-        manifest.kind,
+        manifest.artifact_type,
         settings=manifest.settings,
-        made_from=manifest.made_from,
-        facts=manifest.facts,
+        inputs=manifest.inputs,
+        metrics=manifest.metrics,
     ) as target:
         for name, expected in manifest.files.items():
             if not (source / name).is_file() or file_hash(source / name) != expected:
@@ -67,7 +67,7 @@ def pull(repo_id: str, folder: Path, *, revision: str | None = None) -> Manifest
 
 def _find_any(folder: Path) -> Path:
     if (folder / MANIFEST).is_file():
-        kind = read_manifest(folder).kind
+        kind = read_manifest(folder).artifact_type
         if kind not in KINDS:
             raise ValueError(f"{folder} holds {kind!r}; what can be pushed is {', '.join(KINDS)}.")
         return folder
@@ -82,17 +82,17 @@ def _find_any(folder: Path) -> Path:
 
 def _card(repo_id: str, manifest: Manifest, folder: Path, data: str) -> str:
     data = data or "Not said by who pushed it."
-    if manifest.kind in TOKENIZERS:
-        class_name, module = TOKENIZERS[manifest.kind]
+    if manifest.artifact_type in TOKENIZERS:
+        class_name, module = TOKENIZERS[manifest.artifact_type]
         settings = read_json(folder / "config.json")
-        figures = dict(_numbers(manifest.facts))
+        figures = dict(_numbers(manifest.metrics))
         return tokenizer_card(repo_id, class_name, module, settings, data=data, figures=figures)
     return model_card(
         repo_id,
         "A generative recommender (rqrec): it reads a history as semantic IDs and generates the next item's "
         "(arXiv 2305.05065). Model, semantic IDs and catalogue are together here.",
         data=data,
-        figures=dict(_numbers(manifest.facts)) | dict(_test_figures(folder, manifest)),
+        figures=dict(_numbers(manifest.metrics)) | dict(_test_figures(folder, manifest)),
         settings=manifest.settings.get("model", manifest.settings),
         use=[
             "from rqrec import Recommender",
@@ -107,7 +107,10 @@ def _test_figures(folder: Path, manifest: Manifest) -> Iterator[tuple[str, float
     """The figures of an evaluation of this very model that lies beside it."""
     for path in sorted(folder.parent.glob(f"[!.]*/{MANIFEST}")):
         other = read_json(path)
-        if other.get("kind") == "evaluation" and other.get("made_from", {}).get("retrieval") == manifest.hash:
+        if (
+            other.get("artifact_type") == "evaluation"
+            and other.get("inputs", {}).get("retrieval") == manifest.hash
+        ):
             figures = read_json(path.parent / "evaluation.json")
             split = other.get("settings", {}).get("split", "evaluation")
             yield from _numbers({split: figures})

@@ -133,10 +133,12 @@ def tokenize_new(
         "level_sizes": list(larger.level_sizes),
         "collision_rate": collision_rate(larger.codes_NL[:, :-1]),
     }
-    made_from = {opened.kind: opened.hash, "semantic_ids": manifest.hash, "new_embeddings": file_hash(new)}
-    with create(
-        folder, "semantic_ids", settings=manifest.settings, made_from=made_from, facts=facts
-    ) as target:
+    inputs = {
+        opened.artifact_type: opened.hash,
+        "semantic_ids": manifest.hash,
+        "new_embeddings": file_hash(new),
+    }
+    with create(folder, "semantic_ids", settings=manifest.settings, inputs=inputs, metrics=facts) as target:
         larger.write(target)
     return facts
 
@@ -169,8 +171,8 @@ def tokenize(
     else:
         codes_NL = codes_by_workers(tokenizer, opened.hash, embeddings_folder, len(x_NI), workers)
     table, facts = table_of(opened, x_NI, codes_NL, item_ids, collisions)
-    made_from = {opened.kind: opened.hash, "embeddings": embeddings_hash(embeddings_folder)}
+    inputs = {opened.artifact_type: opened.hash, "embeddings": embeddings_hash(embeddings_folder)}
     settings = {"collisions": collisions}
-    with create(folder, "semantic_ids", settings=settings, made_from=made_from, facts=facts) as target:
+    with create(folder, "semantic_ids", settings=settings, inputs=inputs, metrics=facts) as target:
         table.write(target)
     return facts

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from rqrec.core.artifact import create, find, read_manifest
-from rqrec.core.progress import say
+from rqrec.core.progress import log
 from rqrec.data.dataset import Dataset
 from rqrec.data.embeddings import content_vectors, embeddings_hash
 from rqrec.data.encoders import DEFAULT_MODEL
@@ -24,12 +24,12 @@ from rqrec.stages.tokenize import tokenize
 from rqrec.stages.train_rqvae import write_untrained
 from rqrec.tokenizer.opening import open_tokenizer
 from rqrec.tokenizer.semantic_ids import SemanticIdTable
-from rqrec.training.checkpoint import Keeping
+from rqrec.training.checkpoint import CheckpointManager
 from rqrec.training.decoder import DecoderTask
-from rqrec.training.loop import LoopSettings, fit
+from rqrec.training.loop import LoopConfig, fit
 from rqrec.training.processes import Processes
 from rqrec.training.tracking import check_wandb
-from rqrec.training.tune_knn import memory_for
+from rqrec.training.tune_knn import tune_knn_mixture
 
 VAE_NAMES = {"n_cat_features": "n_cat_feats"}  # where a configuration's word is another one than the model's
 
@@ -149,7 +149,7 @@ def train(
         if push_vae_to_hf and vae_hf_model_name:
             push_vae(rqvae, vae_hf_model_name, describe(dataset, dataset_split))
     processes.wait()
-    settings = LoopSettings(
+    settings = LoopConfig(
         iterations=iterations,
         learning_rate=learning_rate,
         weight_decay=weight_decay,
@@ -194,12 +194,12 @@ def train(
         start_from=Path(pretrained_decoder_path) if pretrained_decoder_path else None,
         memory=memory,
         embeddings=inputs.embeddings,
-        keeping=Keeping(
+        checkpoints=CheckpointManager(
             root, save_every=save_model_every, keep_last=keep_last, resume=resume, wandb=wandb_logging
         ),
     )
-    best = read_manifest(root / "retrieval", "retrieval").facts["validation"]
-    say(f"The retrieval model is in {root / 'retrieval'}: validation ndcg@10 {best['ndcg@10']:.4f}.")
+    best = read_manifest(root / "retrieval", "retrieval").metrics["validation"]
+    log(f"The retrieval model is in {root / 'retrieval'}: validation ndcg@10 {best['ndcg@10']:.4f}.")
     return root / "retrieval"
 
 
@@ -220,7 +220,7 @@ def _rqvae(source: str | None, inputs: Inputs, given: dict[str, Any], folder: Pa
                     f"train.vae_{VAE_NAMES.get(name, name)} is {value}, but the checkpoint {source} has "
                     f"{getattr(config, name, 'none')}. Leave it out: the checkpoint knows it."
                 )
-        return find_vae(source, made_from, folder) if opened.kind == "rqvae" else Path(source)
+        return find_vae(source, made_from, folder) if opened.artifact_type == "rqvae" else Path(source)
     write_untrained(inputs.embeddings, folder, given, seed)
     return folder
 
@@ -230,7 +230,7 @@ def train_decoder(
     table_folder: Path,
     folder: Path,
     config: ModelConfig,
-    settings: LoopSettings,
+    settings: LoopConfig,
     *,
     batch_size: int,
     moving_windows: bool = True,
@@ -239,7 +239,7 @@ def train_decoder(
     start_from: Path | None = None,
     memory: bool = False,
     embeddings: Path | None = None,
-    keeping: Keeping | None = None,
+    checkpoints: CheckpointManager | None = None,
 ) -> Checkpoint:
     """Train a retrieval model on a dataset's training split and write the artefact of kind "retrieval".
 
@@ -247,8 +247,8 @@ def train_decoder(
     n-th user, so many at most and the same ones each time; without, for all. `start_from` is a "retrieval"
     artefact whose weights are the first ones. `memory` joins a memory of neighbours to the trained model, with
     the share that does best on those validation users (`rqrec.retrieval.knn_mixture`); the items' `embeddings`, where
-    they are given, tell it what is alike in content. `keeping` says where the run is kept until it is finished; its
-    settings and inputs are filled in here.
+    they are given, tell it what is alike in content. `checkpoints` says where the run is kept until it is finished;
+    its settings and inputs are filled in here.
 
     Raises ValueError where the semantic-ID table was made for another catalogue, `start_from` is of another
     model, the model reads times and the dataset kept none, or the embeddings are of other items.
@@ -292,19 +292,19 @@ def train_decoder(
         "validation_users": validation_users,
         "memory": memory,
     }
-    made_from = {
+    inputs = {
         "dataset": read_manifest(dataset_folder, "dataset").hash,
         "semantic_ids": read_manifest(table_folder, "semantic_ids").hash,
     }
     if memory and embeddings:
-        made_from["embeddings"] = embeddings_hash(embeddings)
+        inputs["embeddings"] = embeddings_hash(embeddings)
     if start_from:
         start_from = find(start_from, "retrieval")
         _load_weights(model, start_from)
-        made_from["start"] = read_manifest(start_from, "retrieval").hash
-    if keeping:
-        keeping = replace(keeping, settings=made_with, made_from=made_from)
-    history = fit(task, settings, "Training the retrieval model", keeping)
+        inputs["start"] = read_manifest(start_from, "retrieval").hash
+    if checkpoints:
+        checkpoints = replace(checkpoints, settings=made_with, inputs=inputs)
+    history = fit(task, settings, "Training the retrieval model", checkpoints)
     best = max(history.validation, key=lambda record: record["ndcg@10"])
     facts = {
         "parameters": parameter_count(model),
@@ -317,16 +317,16 @@ def train_decoder(
     if processes.is_first:
         if memory:
             retriever = Retriever(model.eval(), table, device=next(model.parameters()).device)
-            chosen = memory_for(
+            chosen = tune_knn_mixture(
                 retriever, task.split, contents_ND=contents_ND, validation_users=validation_users
             )
             checkpoint = checkpoint._replace(memory=chosen)
             facts["memory"] = asdict(chosen.settings)
-        with create(folder, "retrieval", settings=made_with, made_from=made_from, facts=facts) as target:
+        with create(folder, "retrieval", settings=made_with, inputs=inputs, metrics=facts) as target:
             write_checkpoint(target, checkpoint)
             history.write(target)
-        if keeping:
-            keeping.clear()
+        if checkpoints:
+            checkpoints.clear()
     processes.wait()
     return checkpoint
 

@@ -8,14 +8,14 @@ from typing import Any
 import torch
 
 from rqrec.core.artifact import create, read_manifest
-from rqrec.core.progress import say
+from rqrec.core.progress import log
 from rqrec.data.embeddings import embeddings_hash, read_embeddings
 from rqrec.data.encoders import DEFAULT_MODEL
 from rqrec.stages.inputs import describe, inputs_of
 from rqrec.stages.pretrained import check_push, find_vae, push_vae
 from rqrec.tokenizer.rqvae import RqVae, RqVaeConfig
-from rqrec.training.checkpoint import Keeping
-from rqrec.training.loop import LoopSettings, fit
+from rqrec.training.checkpoint import CheckpointManager
+from rqrec.training.loop import LoopConfig, fit
 from rqrec.training.processes import Processes
 from rqrec.training.rqvae import RqVaeTask
 from rqrec.training.tracking import check_wandb
@@ -98,7 +98,7 @@ def train(
         sim_vq=vae_sim_vq,
         n_cat_features=vae_n_cat_feats,
     )
-    settings = LoopSettings(
+    settings = LoopConfig(
         iterations=iterations,
         learning_rate=learning_rate,
         weight_decay=weight_decay,
@@ -128,11 +128,11 @@ def train(
         use_kmeans_init=use_kmeans_init,
         do_eval=do_eval and plain,
         start_from=start_from,
-        keeping=Keeping(
+        checkpoints=CheckpointManager(
             root, save_every=save_model_every, keep_last=keep_last, resume=resume, wandb=wandb_logging
         ),
     )
-    say(f"The tokenizer is in {root / 'model'}.")
+    log(f"The tokenizer is in {root / 'model'}.")
     if push_vae_to_hf and vae_hf_model_name and processes.is_first:
         push_vae(root / "model", vae_hf_model_name, describe(dataset, dataset_split))
     return root / "model"
@@ -142,20 +142,20 @@ def train_rqvae(
     embeddings_folder: Path,
     folder: Path,
     config: RqVaeConfig,
-    settings: LoopSettings,
+    settings: LoopConfig,
     *,
     batch_size: int,
     reset_every: int = 0,
     use_kmeans_init: bool = True,
     do_eval: bool = False,
     start_from: Path | None = None,
-    keeping: Keeping | None = None,
+    checkpoints: CheckpointManager | None = None,
 ) -> RqVae:
     """Train an RQ-VAE on an embeddings folder and write the artefact of kind "rqvae".
 
     With `do_eval` the folder's `is_train.npy` says which items train; the others only judge. `batch_size`
     counts the rows of all processes. `start_from` is an "rqvae" artefact whose weights, input standardisation
-    included, are the first ones. `keeping` says where the run is kept until it is finished; its settings
+    included, are the first ones. `checkpoints` says where the run is kept until it is finished; its settings
     and inputs are filled in here.
     """
     embeddings = read_embeddings(embeddings_folder, do_eval=do_eval)
@@ -167,7 +167,7 @@ def train_rqvae(
         )
     processes = Processes.join()
     if max(config.codebook_sizes) > len(train_ND):
-        say(
+        log(
             f"A level has {max(config.codebook_sizes)} codes for {len(train_ND)} items: some codes will stay empty. "
             f"A smaller vae_codebook_size would do."
         )
@@ -176,15 +176,15 @@ def train_rqvae(
     task = RqVaeTask(model, train_ND, settings.iterations, batch_size, settings.seed, reset_every, judged_ND)
     made_with = {"model": asdict(config), "training": asdict(settings), "batch_size": batch_size}
     made_with |= {"reset_every": reset_every, "use_kmeans_init": use_kmeans_init, "do_eval": do_eval}
-    made_from = {"embeddings": embeddings_hash(embeddings_folder)}
+    inputs = {"embeddings": embeddings_hash(embeddings_folder)}
     if start_from:
         _load_weights(model, start_from)
-        made_from["start"] = read_manifest(start_from, "rqvae").hash
+        inputs["start"] = read_manifest(start_from, "rqvae").hash
     else:
         task.start(use_kmeans_init=use_kmeans_init)
-    if keeping:
-        keeping = replace(keeping, settings=made_with, made_from=made_from)
-    history = fit(task, settings, "Training the RQ-VAE", keeping)
+    if checkpoints:
+        checkpoints = replace(checkpoints, settings=made_with, inputs=inputs)
+    history = fit(task, settings, "Training the RQ-VAE", checkpoints)
     facts = {
         "items": len(train_ND),
         **history.validation[-1],
@@ -192,11 +192,11 @@ def train_rqvae(
         "processes": processes.count,
     }
     if processes.is_first:
-        with create(folder, "rqvae", settings=made_with, made_from=made_from, facts=facts) as target:
+        with create(folder, "rqvae", settings=made_with, inputs=inputs, metrics=facts) as target:
             model.save_pretrained(target)
             history.write(target)
-        if keeping:
-            keeping.clear()
+        if checkpoints:
+            checkpoints.clear()
     processes.wait()
     return model
 
@@ -212,8 +212,8 @@ def write_untrained(embeddings_folder: Path, folder: Path, sizes: Mapping[str, A
     model = RqVae(RqVaeConfig(**{"input_dim": vectors_ND.shape[1], **sizes}))
     model.fit_normalizer(vectors_ND)
     model.initialize_codebooks(vectors_ND, torch.Generator().manual_seed(seed))
-    made_from = {"embeddings": embeddings_hash(embeddings_folder)}
-    with create(folder, "rqvae", settings={"trained": False, "seed": seed}, made_from=made_from) as target:
+    inputs = {"embeddings": embeddings_hash(embeddings_folder)}
+    with create(folder, "rqvae", settings={"trained": False, "seed": seed}, inputs=inputs) as target:
         model.save_pretrained(target)
 
 

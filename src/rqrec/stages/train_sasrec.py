@@ -7,15 +7,15 @@ from typing import Any
 import torch
 
 from rqrec.core.artifact import create, find, read_manifest
-from rqrec.core.progress import say
+from rqrec.core.progress import log
 from rqrec.data.dataset import Dataset
 from rqrec.data.splits import split_named
 from rqrec.models.interface import parameter_count
 from rqrec.models.sasrec import SasRec, SasRecConfig
 from rqrec.retrieval.artifact import SasRecCheckpoint, write_sasrec
 from rqrec.stages.inputs import prepared_in
-from rqrec.training.checkpoint import Keeping
-from rqrec.training.loop import LoopSettings, fit
+from rqrec.training.checkpoint import CheckpointManager
+from rqrec.training.loop import LoopConfig, fit
 from rqrec.training.processes import Processes
 from rqrec.training.sasrec import SasRecTask
 from rqrec.training.tracking import check_wandb
@@ -65,7 +65,7 @@ def train(
         lambda: prepared_in(dataset, Path(dataset_folder), dataset_split, force=force_dataset_process)
     )
     root = Path(save_dir_root)
-    settings = LoopSettings(
+    settings = LoopConfig(
         iterations=iterations,
         learning_rate=learning_rate,
         weight_decay=weight_decay,
@@ -86,7 +86,7 @@ def train(
         settings,
         batch_size=batch_size,
         split=split,
-        keeping=Keeping(
+        checkpoints=CheckpointManager(
             root, save_every=save_model_every, keep_last=keep_last, resume=resume, wandb=wandb_logging
         ),
         max_items=max_items,
@@ -95,25 +95,25 @@ def train(
         layers=attn_layers,
         dropout=attn_dropout,
     )
-    best = read_manifest(root / "sasrec", "sasrec").facts["validation"]
-    say(f"SASRec is in {root / 'sasrec'}: validation ndcg@10 {best['ndcg@10']:.4f}.")
+    best = read_manifest(root / "sasrec", "sasrec").metrics["validation"]
+    log(f"SASRec is in {root / 'sasrec'}: validation ndcg@10 {best['ndcg@10']:.4f}.")
     return root / "sasrec"
 
 
 def train_sasrec(
     dataset_folder: Path,
     folder: Path,
-    settings: LoopSettings,
+    settings: LoopConfig,
     *,
     batch_size: int,
     split: str = "leave_one_out",
-    keeping: Keeping | None = None,
+    checkpoints: CheckpointManager | None = None,
     **sizes: Any,
 ) -> SasRecCheckpoint:
     """Train SASRec on a dataset's training split and write the artefact of kind "sasrec".
 
     `sizes` are those of SasRecConfig without `n_items`. `batch_size` counts the sequences of all processes.
-    `keeping` says where the run is kept until it is finished; its settings and inputs are filled in here.
+    `checkpoints` says where the run is kept until it is finished; its settings and inputs are filled in here.
     """
     dataset_folder = find(dataset_folder, "dataset")
     dataset = Dataset.read(dataset_folder)
@@ -127,10 +127,10 @@ def train_sasrec(
         "batch_size": batch_size,
         "split": split,
     }
-    made_from = {"dataset": read_manifest(dataset_folder, "dataset").hash}
-    if keeping:
-        keeping = replace(keeping, settings=made_with, made_from=made_from)
-    history = fit(task, settings, "Training SASRec", keeping)
+    inputs = {"dataset": read_manifest(dataset_folder, "dataset").hash}
+    if checkpoints:
+        checkpoints = replace(checkpoints, settings=made_with, inputs=inputs)
+    history = fit(task, settings, "Training SASRec", checkpoints)
     facts = {
         "parameters": parameter_count(model),
         "validation": max(history.validation, key=lambda record: record["ndcg@10"]),
@@ -139,10 +139,10 @@ def train_sasrec(
     }
     checkpoint = SasRecCheckpoint(model, dataset.catalog)
     if processes.is_first:
-        with create(folder, "sasrec", settings=made_with, made_from=made_from, facts=facts) as target:
+        with create(folder, "sasrec", settings=made_with, inputs=inputs, metrics=facts) as target:
             write_sasrec(target, checkpoint)
             history.write(target)
-        if keeping:
-            keeping.clear()
+        if checkpoints:
+            checkpoints.clear()
     processes.wait()
     return checkpoint

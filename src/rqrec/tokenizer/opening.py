@@ -15,7 +15,7 @@ class OpenedTokenizer(NamedTuple):
     """A tokenizer, and the kind and hash under which what it makes remembers it."""
 
     model: Tokenizer
-    kind: str
+    artifact_type: str
     hash: str
 
 
@@ -30,11 +30,13 @@ def open_tokenizer(source: Path | str) -> OpenedTokenizer:
     if (folder / MANIFEST).is_file():
         manifest = read_manifest(folder, verify=True)
         classes: dict[str, Any] = {"rqvae": RqVae, "rqkmeans": RqKMeans}
-        if manifest.kind not in classes:
+        if manifest.artifact_type not in classes:
             raise ValueError(
-                f"{folder} holds {manifest.kind!r}, but a tokenizer is needed: {', '.join(classes)}."
+                f"{folder} holds {manifest.artifact_type!r}, but a tokenizer is needed: {', '.join(classes)}."
             )
-        return OpenedTokenizer(classes[manifest.kind].from_pretrained(folder), manifest.kind, manifest.hash)
+        return OpenedTokenizer(
+            classes[manifest.artifact_type].from_pretrained(folder), manifest.artifact_type, manifest.hash
+        )
     if folder.is_dir() and "balance" in read_json(folder / "config.json"):
         other = RqKMeans.from_pretrained(folder)
         return OpenedTokenizer(other, "rqkmeans", _weights_hash(other))

@@ -139,7 +139,7 @@ class Codebook(nn.Module):
         return self.distances(r_BD, self.vectors()).argmin(dim=-1)
 
     @torch.no_grad()
-    def place(self, rows: Tensor, vectors_RD: Tensor) -> None:
+    def set_codes(self, rows: Tensor, vectors_RD: Tensor) -> None:
         """Make `vectors_RD` the vectors of the codes `rows` [R]."""
         if self.projection is not None:
             vectors_RD = torch.linalg.lstsq(self.projection, vectors_RD.T).solution.T
@@ -149,7 +149,7 @@ class Codebook(nn.Module):
             self.ema_sum_VD[rows] = vectors_RD
 
     @torch.no_grad()
-    def follow(self, r_BD: Tensor, codes_B: Tensor) -> None:
+    def ema_update(self, r_BD: Tensor, codes_B: Tensor) -> None:
         """Move each code towards the mean of its residuals, by an exponential moving average.
 
         The update of arXiv 1711.00937, appendix A.1. Codes without residuals stay where they are. Under
@@ -223,7 +223,7 @@ class ResidualQuantizer(nn.Module):
             codebook_loss = codebook_loss + squared_error(residual_BD.detach(), e_BD)
             commitment_loss = commitment_loss + squared_error(residual_BD, e_BD.detach())
             if codebook.ema_decay is not None and self.training:
-                codebook.follow(residual_BD.detach(), codes_B)
+                codebook.ema_update(residual_BD.detach(), codes_B)
             total_BD = total_BD + e_BD
             residual_BD = residual_BD - e_BD.detach()
             codes.append(codes_B)
@@ -266,7 +266,7 @@ class ResidualQuantizer(nn.Module):
                 codebook.projection.copy_(torch.eye(z_BD.shape[1]))
             size = len(codebook.weight)
             centroids_VD = kmeans(z_BD, size, generator=generator).centroids_VD
-            codebook.place(torch.arange(size, device=z_BD.device), centroids_VD)
+            codebook.set_codes(torch.arange(size, device=z_BD.device), centroids_VD)
             z_BD = z_BD - codebook.vectors()[codebook.nearest(z_BD)]
 
     @torch.no_grad()
@@ -284,7 +284,7 @@ class ResidualQuantizer(nn.Module):
             dead = dead[: int((errors_B > 0).sum())]
             if len(dead):
                 rows = torch.multinomial(errors_B, len(dead), generator=generator).to(z_BD.device)
-                codebook.place(dead, z_BD[rows])
+                codebook.set_codes(dead, z_BD[rows])
             moved.append(len(dead))
             z_BD = z_BD - codebook.vectors()[codebook.nearest(z_BD)]
         return moved

@@ -3,7 +3,6 @@
 Random choices need no place in them: each is drawn from the seed and the step (see `rqrec.training.loop`).
 """
 
-import json
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -13,8 +12,8 @@ from typing import Any, NamedTuple
 import safetensors.torch
 from torch import Tensor
 
-from rqrec.core.artifact import atomic_write, create, read_json, read_manifest, write_json
-from rqrec.core.progress import say
+from rqrec.core.artifact import atomic_write, create, differences, read_json, read_manifest, write_json
+from rqrec.core.progress import log
 from rqrec.training.tracking import History
 
 KIND = "checkpoint"
@@ -31,14 +30,14 @@ class State(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Keeping:
+class CheckpointManager:
     """Where an unfinished run is kept, and how.
 
     folder: of the run; checkpoints go to `folder/checkpoints`, logs to `folder/logs`
     save_every: steps between checkpoints; 0 saves on Ctrl-C alone
     keep_last: how many checkpoints stay, the newest
     resume: "auto" goes on from the newest one, "never" removes them and starts anew
-    settings, made_from: what the run is made with and from; a checkpoint of another run is refused
+    settings, inputs: what the run is made with and from; a checkpoint of another run is refused
     wandb: log to Weights & Biases too
     """
 
@@ -47,7 +46,7 @@ class Keeping:
     keep_last: int = 2
     resume: str = "auto"
     settings: Mapping[str, Any] = field(default_factory=dict)
-    made_from: Mapping[str, str] = field(default_factory=dict)
+    inputs: Mapping[str, str] = field(default_factory=dict)
     wandb: bool = False
 
     def __post_init__(self) -> None:
@@ -71,7 +70,7 @@ class Keeping:
     def save(self, state: State) -> Path:
         """Write a checkpoint, then remove those that are too old; an OSError leaves the older ones whole."""
         folder = self.checkpoints / f"step-{state.step:09d}"
-        with create(folder, KIND, settings=self.settings, made_from=self.made_from) as target:
+        with create(folder, KIND, settings=self.settings, inputs=self.inputs) as target:
             with atomic_write(target / TENSORS_FILE) as file:
                 tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in state.tensors.items()}
                 file.write(safetensors.torch.save(tensors))
@@ -96,9 +95,9 @@ class Keeping:
             try:
                 manifest = read_manifest(folder, KIND, verify=True)
             except (ValueError, FileNotFoundError) as error:
-                say(f"{error} Going on from the checkpoint before it.")
+                log(f"{error} Going on from the checkpoint before it.")
                 continue
-            self._refuse_others(folder, manifest.settings, manifest.made_from)
+            self._refuse_others(folder, manifest.settings, manifest.inputs)
             values = read_json(folder / VALUES_FILE)
             tensors = safetensors.torch.load_file(folder / TENSORS_FILE)
             return State(values.pop("step"), tensors, values, History.read(folder))
@@ -115,25 +114,13 @@ class Keeping:
     def _saved(self) -> list[Path]:
         return sorted(self.checkpoints.glob("step-*"), reverse=True)
 
-    def _refuse_others(self, folder: Path, settings: dict[str, Any], made_from: dict[str, str]) -> None:
-        saved = _flat({"settings": settings, "inputs": made_from})
-        wanted = _flat(json.loads(json.dumps({"settings": self.settings, "inputs": self.made_from})))
-        differing = [
-            f"{name.split('.', 1)[1]} was {saved.get(name)!r} and is {wanted.get(name)!r}"
-            for name in sorted(saved.keys() | wanted.keys())
-            if saved.get(name) != wanted.get(name)
-        ]
+    def _refuse_others(self, folder: Path, settings: dict[str, Any], inputs: dict[str, str]) -> None:
+        differing = differences(
+            {"settings": settings, "inputs": inputs}, {"settings": self.settings, "inputs": self.inputs}
+        )
         if differing:
             raise ValueError(
                 f"{folder} is of an unfinished run with other settings or inputs: {'; '.join(differing)}. "
-                f"Give it those again to go on, set train.resume='never' to start anew, or choose another "
+                f"Give it those again to resume, set train.resume='never' to start anew, or choose another "
                 f"train.save_dir_root."
             )
-
-
-def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for name, value in values.items():
-        inner = _flat(value, f"{prefix}{name}.") if isinstance(value, Mapping) else {f"{prefix}{name}": value}
-        flat |= inner
-    return flat

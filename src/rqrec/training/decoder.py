@@ -19,7 +19,7 @@ from rqrec.tokenizer.semantic_ids import SemanticIdTable
 from rqrec.training.processes import Processes
 from rqrec.training.windows import Windows
 
-GLANCE_SAMPLE, GLANCE_BATCH = 2048, 256  # cases of a quick look at the validation split
+LOSS_SAMPLE, LOSS_BATCH = 2048, 256  # cases of a quick look at the validation split
 
 
 @dataclass
@@ -57,17 +57,17 @@ class DecoderTask:
         total, by_level_L = model(batch)
         return total, {f"loss_level_{level}": loss for level, loss in enumerate(by_level_L)}
 
-    def after_step(self, step: int) -> Mapping[str, float]:
+    def on_step_end(self, step: int) -> Mapping[str, float]:
         """Nothing to keep up."""
         return {}
 
     @torch.no_grad()
-    def glance(self) -> Mapping[str, float]:
+    def validation_loss(self) -> Mapping[str, float]:
         """Cross-entropy of the codes of (a sample of) the validation items, in nats: far cheaper than ranking."""
         model: RetrievalModel[Any] = self.model
-        cases = self.split.validation.every(-(-len(self.split.validation) // GLANCE_SAMPLE))
+        cases = self.split.validation.every(-(-len(self.split.validation) // LOSS_SAMPLE))
         total_L = torch.zeros(len(self.model.level_sizes), dtype=torch.float64)
-        for part in cases.batches(GLANCE_BATCH):
+        for part in cases.batches(LOSS_BATCH):
             batch = self._lookup.batch(cases.histories(part), self.model.max_items).to(self._device)
             context = model.encode(batch)
             codes_BL = self._lookup.codes_NL[torch.from_numpy(cases.targets[part])].to(self._device)
@@ -90,7 +90,7 @@ class DecoderTask:
         ranks = evaluate(retriever, mine).ranks_C if len(mine) else np.zeros(0, dtype=np.int64)
         return ranking_metrics(np.concatenate(gather_object([ranks])))
 
-    def concerns(self, measured: Mapping[str, float]) -> Sequence[str]:
+    def health_warnings(self, measured: Mapping[str, float]) -> Sequence[str]:
         """None: the metrics speak."""
         return []
 

@@ -20,8 +20,8 @@ from accelerate import Accelerator
 from accelerate.utils import patch_environment, send_to_device, slice_tensors
 from torch import Tensor, nn
 
-from rqrec.core.progress import meter, say
-from rqrec.training.checkpoint import Keeping, State
+from rqrec.core.progress import log, meter
+from rqrec.training.checkpoint import CheckpointManager, State
 from rqrec.training.optim import SCHEDULES, AveragedWeights, adamw, rate
 from rqrec.training.processes import Processes
 from rqrec.training.sharding import sharded, sharded_as, whole
@@ -40,7 +40,7 @@ class Task(Protocol):
 
     @property
     def shardable(self) -> bool:
-        """Whether its weights may be divided among processes: not where `after_step` moves them."""
+        """Whether its weights may be divided among processes: not where `on_step_end` moves them."""
 
     @property
     def selects_on(self) -> str | None:
@@ -55,21 +55,21 @@ class Task(Protocol):
     def loss(self, model: nn.Module, batch: Any, step: int) -> tuple[Tensor, Mapping[str, Tensor | float]]:
         """The loss to minimise, a mean, and its parts to log."""
 
-    def after_step(self, step: int) -> Mapping[str, float]:
+    def on_step_end(self, step: int) -> Mapping[str, float]:
         """Upkeep after an optimizer step (dead codes), a function of the step; what it returns is logged."""
 
-    def glance(self) -> Mapping[str, float]:
+    def validation_loss(self) -> Mapping[str, float]:
         """A quick look at the validation split; the model is in evaluation mode."""
 
     def validate(self) -> Mapping[str, float]:
         """Metrics on the validation split; the model is in evaluation mode."""
 
-    def concerns(self, measured: Mapping[str, float]) -> Sequence[str]:
+    def health_warnings(self, measured: Mapping[str, float]) -> Sequence[str]:
         """What a person should know of these validation metrics, in sentences."""
 
 
 @dataclass(frozen=True)
-class LoopSettings:
+class LoopConfig:
     """How long and how fast to train.
 
     iterations: optimizer steps
@@ -130,27 +130,36 @@ class DivergedError(ValueError):
     """The loss is no longer a number, and there are no good weights to keep."""
 
 
-def fit(task: Task, settings: LoopSettings, description: str, keeping: Keeping | None = None) -> History:
+def fit(
+    task: Task, settings: LoopConfig, description: str, checkpoints: CheckpointManager | None = None
+) -> History:
     """Train `task.model` in place; it ends with the best validated weights (see Task.selects_on).
 
-    With `keeping`, checkpoints and logs are written as it says, and an unfinished run goes on. Where the loss
+    With `checkpoints`, checkpoints and logs are written as it says, and an unfinished run goes on. Where the loss
     is no number any more, training stops with the best validated weights and `History.stopped` says so.
 
     Raises DivergedError where it is none and nothing was validated, KeyboardInterrupt on Ctrl-C, after the
     step is finished and a checkpoint saved, ValueError on a checkpoint of another run.
     """
-    return _Fit(task, settings, description, keeping).run()
+    return _Fit(task, settings, description, checkpoints).run()
 
 
 class _Fit:
     """A run: what changes from step to step, and the step itself."""
 
-    def __init__(self, task: Task, settings: LoopSettings, description: str, keeping: Keeping | None) -> None:
+    def __init__(
+        self, task: Task, settings: LoopConfig, description: str, checkpoints: CheckpointManager | None
+    ) -> None:
         if settings.patience and task.selects_on is None:
             raise ValueError(
                 "patience waits for a better validation, but nothing is validated here: set it to 0."
             )
-        self.task, self.settings, self.description, self.keeping = task, settings, description, keeping
+        self.task, self.settings, self.description, self.checkpoints = (
+            task,
+            settings,
+            description,
+            checkpoints,
+        )
         self.processes = Processes.join()
         # Precision is this loop's own: accelerate allows one of them a process. So is sharding: accelerate does
         # it on GPUs alone.
@@ -159,7 +168,7 @@ class _Fit:
         self.device = self.accelerator.device
         self.done, self.elapsed, self.interrupted = 0, 0.0, False
         self.best_score, self.best = float("-inf"), dict[str, Tensor]()
-        state = keeping.load() if keeping else None
+        state = checkpoints.load() if checkpoints else None
         if state:
             task.model.load_state_dict(_under("model.", state.tensors))
         task.model.to(self.device).train()
@@ -183,12 +192,12 @@ class _Fit:
             model = compiled(model, self._first_loss, first, self.precision, self.device)
         self.model = model if self.shards else self.accelerator.prepare(model)
         self.start = time.monotonic() - self.elapsed
-        writes = keeping is not None and self.processes.is_first
+        writes = checkpoints is not None and self.processes.is_first
         self.tracker = Tracker(
-            keeping.logs if keeping and writes else None,
+            checkpoints.logs if checkpoints and writes else None,
             state.history if state else History(),
-            wandb=keeping.wandb if keeping else False,
-            settings=keeping.settings if keeping else {},
+            wandb=checkpoints.wandb if checkpoints else False,
+            settings=checkpoints.settings if checkpoints else {},
         )
         self.history = self.tracker.history
 
@@ -222,14 +231,16 @@ class _Fit:
             self._leave()
         spent = self.elapsed / (60 * settings.max_minutes) if settings.max_minutes else 0.0
         losses = self._learn([(batch, weight / total) for batch, weight in shares], spent)
-        extra = self.task.after_step(self.done)
+        extra = self.task.on_step_end(self.done)
         if self.average:
             self.average.update(self.done)
         self.done += 1
         last = self.done == settings.iterations or spent >= 1
         logs = (self.done - 1) % settings.log_every == 0 or last
         validates = last or _falls_due(self.done, settings.eval_every)
-        saves = self.keeping is not None and _falls_due(self.done, self.keeping.save_every) and not last
+        saves = (
+            self.checkpoints is not None and _falls_due(self.done, self.checkpoints.save_every) and not last
+        )
         note = ""
         if logs or validates or saves:
             record = {"step": self.done, **self._mean(losses), **_floats(extra)}
@@ -241,7 +252,7 @@ class _Fit:
                 self._warn_of_divergence(record)
                 self.tracker.record("training", record)
         if _falls_due(self.done, settings.partial_eval_every):
-            self._judge("partial", self.task.glance)
+            self._judge("partial", self.task.validation_loss)
         if validates:
             self._validate()
         if last and self.done < settings.iterations:
@@ -320,8 +331,8 @@ class _Fit:
 
     def _validate(self) -> None:
         measured = self._judge("validation", self.task.validate)
-        for concern in self.task.concerns(measured):
-            say(f"Step {self.done}: {concern}")
+        for concern in self.task.health_warnings(measured):
+            log(f"Step {self.done}: {concern}")
         name, patience = self.task.selects_on, self.settings.patience
         if name and patience:
             scores = [record[name] for record in self.history.validation]
@@ -340,7 +351,7 @@ class _Fit:
         losses = [logged["loss"] for logged in self.history.training] or [record["loss"]]
         first, bound = losses[0], DIVERGING * abs(losses[0])
         if record["loss"] > bound >= losses[-1]:
-            say(
+            log(
                 f"Step {self.done}: the loss is {record['loss']:.3f}, and was {first:.3f} at the start: training "
                 f"diverges. Lower learning_rate ({self.settings.learning_rate}) or max_grad_norm."
             )
@@ -349,21 +360,21 @@ class _Fit:
         reason = f"{self.description} diverged: the loss is {loss} at step {self.done}."
         advice = f"Lower learning_rate ({self.settings.learning_rate}) or max_grad_norm."
         if not self.best:
-            good = self.keeping.newest() if self.keeping else None
+            good = self.checkpoints.newest() if self.checkpoints else None
             kept = f" The last good checkpoint is {good}; train.resume='never' starts anew." if good else ""
             raise DivergedError(f"{reason} {advice}{kept}")
         self.history.stopped = f"{reason} The best validated weights are kept. {advice}"
-        say(self.history.stopped)
+        log(self.history.stopped)
 
     def _leave(self) -> None:
         """End after Ctrl-C, with a checkpoint where one can be kept."""
-        if self.keeping:
+        if self.checkpoints:
             folder = self._save()
-            say(f"Interrupted: step {self.done} is saved in {folder}. The same command goes on from there.")
+            log(f"Interrupted: step {self.done} is saved in {folder}. The same command goes on from there.")
         raise KeyboardInterrupt
 
     def _save(self) -> Path | None:
-        if self.keeping is None or not (self.processes.is_first or self.shards):
+        if self.checkpoints is None or not (self.processes.is_first or self.shards):
             return None
         tensors = _named("model.", self.trained.state_dict()) | _named("best.", self.best)
         for index, state in self.optimizer.state_dict()["state"].items():
@@ -379,7 +390,7 @@ class _Fit:
             "precision": self.precision,
             "scaler": self.scaler.state_dict(),
         }
-        return self.keeping.save(State(self.done, tensors, values, self.history))
+        return self.checkpoints.save(State(self.done, tensors, values, self.history))
 
     def _restore(self, state: State) -> None:
         """All but the model's own tensors, which came first."""
@@ -425,7 +436,7 @@ def _interrupts_wait(run: _Fit) -> Iterator[None]:
     def note(number: int, frame: FrameType | None) -> None:
         run.interrupted = True
         signal.signal(signal.SIGINT, before)
-        say("Interrupted: this step ends first. Once more leaves at once, without saving it.")
+        log("Interrupted: this step ends first. Once more leaves at once, without saving it.")
 
     before = signal.signal(signal.SIGINT, note)
     try:

@@ -12,7 +12,7 @@ import torch
 from accelerate import PartialState
 from accelerate.utils import slice_tensors
 
-from rqrec.core.progress import console, say
+from rqrec.core.progress import console, log
 
 T = TypeVar("T")
 LONGEST_WAIT = timedelta(hours=24)  # while the first process prepares the data
@@ -90,7 +90,7 @@ def _tell_of_a_launch_that_starts_one() -> None:
     command = [] if parent is None else parent.cmdline()
     asked = [right for left, right in pairwise(command) if left == "--num_processes"]
     if asked and asked[0] not in ("0", "1"):
-        say(
+        log(
             f"accelerate launch was asked for {asked[0]} processes and started one, as it does without as many "
             f"GPUs. Add --multi_gpu, which also works on CPUs, or use torchrun --nproc_per_node {asked[0]}."
         )

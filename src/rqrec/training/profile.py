@@ -29,7 +29,7 @@ WARM_UP = 2
 # Which calls of which modules are which part of the forward pass.
 PARTS = (
     ("embedding", CodeEmbedding, ("forward",)),
-    ("attention", Attention, ("causal", "biased")),
+    ("attention", Attention, ("causal", "bidirectional")),
     ("attention", CrossAttention, ("memory", "forward")),
     ("feed-forward", nn.Sequential, ("forward",)),
     ("norms", nn.LayerNorm, ("forward",)),

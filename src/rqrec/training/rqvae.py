@@ -72,7 +72,7 @@ class RqVaeTask:
         }
         return output.loss, parts
 
-    def after_step(self, step: int) -> Mapping[str, float]:
+    def on_step_end(self, step: int) -> Mapping[str, float]:
         """Move dead codes when it is time."""
         done = step + 1
         if self.reset_every and done % self.reset_every == 0 and done < 0.8 * self.iterations:
@@ -80,7 +80,7 @@ class RqVaeTask:
             self.model.reset_dead_codes(self.train_ND, generator)
         return {"temperature": annealed_temperature(done, self.iterations)}
 
-    def glance(self) -> Mapping[str, float]:
+    def validation_loss(self) -> Mapping[str, float]:
         """Nothing is quicker than `validate`."""
         return {}
 
@@ -97,7 +97,7 @@ class RqVaeTask:
             metrics["held_out_mse"] = float(error_ND.square().mean())
         return metrics
 
-    def concerns(self, measured: Mapping[str, float]) -> Sequence[str]:
+    def health_warnings(self, measured: Mapping[str, float]) -> Sequence[str]:
         """Levels most of whose codes no item uses, with their usage, perplexity and the collision rate."""
         items = min(len(self.train_ND), HEALTH_SAMPLE)
         found = []

@@ -17,7 +17,7 @@ from rqrec.retrieval.ranking import ExhaustiveRecommender
 from rqrec.training.processes import Processes
 from rqrec.training.windows import Windows
 
-GLANCE_SAMPLE, BATCH = 2048, 512  # cases of a quick look at the validation split; of a matrix product
+LOSS_SAMPLE, BATCH = 2048, 512  # cases of a quick look at the validation split; of a matrix product
 
 
 @dataclass
@@ -47,13 +47,13 @@ class SasRecTask:
         """Mean cross-entropy of all items."""
         return model(batch), {}
 
-    def after_step(self, step: int) -> Mapping[str, float]:
+    def on_step_end(self, step: int) -> Mapping[str, float]:
         """Nothing to keep up."""
         return {}
 
-    def glance(self) -> Mapping[str, float]:
+    def validation_loss(self) -> Mapping[str, float]:
         """Cross-entropy of (a sample of) the validation items, in nats."""
-        cases = self.split.validation.every(-(-len(self.split.validation) // GLANCE_SAMPLE))
+        cases = self.split.validation.every(-(-len(self.split.validation) // LOSS_SAMPLE))
         total = 0.0
         for part in cases.batches(BATCH):
             log_probs_BN = self.model.score_items(cases.histories(part)).log_softmax(1)
@@ -71,6 +71,6 @@ class SasRecTask:
         )
         return ranking_metrics(np.concatenate(gather_object([ranks])))
 
-    def concerns(self, measured: Mapping[str, float]) -> Sequence[str]:
+    def health_warnings(self, measured: Mapping[str, float]) -> Sequence[str]:
         """None: the metrics speak."""
         return []

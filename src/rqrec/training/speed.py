@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from rqrec.core.progress import say
+from rqrec.core.progress import log
 
 PRECISIONS = ("no", "bf16", "fp16", "auto")
 GAIN = 1.1  # how many times faster bf16 must be for "auto" to choose it
@@ -35,7 +35,7 @@ def choose_precision(model: nn.Module, loss: Loss, batch: Any, device: torch.dev
     seconds = {name: _seconds(model, loss, batch, name, device) for name in ("no", "bf16")}
     gain = seconds["no"] / seconds["bf16"]
     chosen = "bf16" if gain >= GAIN else "no"
-    say(f"A step in bf16 runs {gain:.2f} times as fast as in fp32 here: mixed precision is {chosen!r}.")
+    log(f"A step in bf16 runs {gain:.2f} times as fast as in fp32 here: mixed precision is {chosen!r}.")
     return chosen
 
 
@@ -55,7 +55,7 @@ def compiled(model: nn.Module, loss: Loss, batch: Any, precision: str, device: t
         _seconds(model, loss, batch, precision, device, repeats=1, run=fast)
     except Exception as error:  # a missing C++ compiler, an operator without a kernel: many kinds
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        say(f"torch.compile does not work here ({reason}); training goes on without it.")
+        log(f"torch.compile does not work here ({reason}); training goes on without it.")
         return model
     return fast
 

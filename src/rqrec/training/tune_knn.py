@@ -11,11 +11,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from rqrec.core.progress import say, track
+from rqrec.core.progress import log, track
 from rqrec.data.sequences import Histories
-from rqrec.data.splits import Cases, Split
-from rqrec.knn.graph import CONTENT_NEIGHBOURS, alike_in_content, likest_items
-from rqrec.knn.index import NeighbourMemory, Remembered
+from rqrec.data.splits import EvalExamples, Split
+from rqrec.knn.graph import CONTENT_NEIGHBOURS, content_knn_graph, item_item_knn
+from rqrec.knn.index import Candidates, KnnIndex
 from rqrec.retrieval.retriever import Retriever
 
 SHARES = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
@@ -28,13 +28,13 @@ CUT = 10  # places of a list that count
 
 
 @torch.inference_mode()
-def memory_for(
+def tune_knn_mixture(
     retriever: Retriever,
     split: Split,
     *,
     contents_ND: NDArray[np.floating] | None = None,
     validation_users: int | None = None,
-) -> NeighbourMemory:
+) -> KnnIndex:
     """The memory that gives the best validation NDCG@10, of the training split: nothing later ever counts.
 
     First the weight of the contents' likeness is chosen, for the memory alone, then the mixture's share and
@@ -49,34 +49,34 @@ def memory_for(
     for part in track(list(cases.batches(BATCH)), "Choosing the memory's share"):
         histories, targets_B = cases.histories(part), _targets(cases, part, retriever)
         beam = retriever.recommend(histories, retriever.beam_width)
-        generated = Remembered(beam.items, beam.scores.exp())  # what is no item has a score of minus infinity
+        generated = Candidates(beam.items, beam.scores.exp())  # what is no item has a score of minus infinity
         remembered = _recall(memory, histories, retriever)
         both = _Common.of(generated.items_BR, remembered.items_BR)
         for place, (share, sharpness) in enumerate(choices):
             probabilities_BR = memory.using(sharpness=sharpness).probabilities(remembered)
-            recalled = Remembered(remembered.items_BR, probabilities_BR)
+            recalled = Candidates(remembered.items_BR, probabilities_BR)
             gains[place] += _gain(_mixed(generated, recalled, both, share), targets_B)
     share, sharpness = choices[int(gains.argmax())]
     return memory.using(share=share, sharpness=sharpness)
 
 
 def _neighbours(
-    retriever: Retriever, split: Split, contents_ND: NDArray[np.floating] | None, cases: Cases
-) -> NeighbourMemory:
+    retriever: Retriever, split: Split, contents_ND: NDArray[np.floating] | None, cases: EvalExamples
+) -> KnnIndex:
     n_items = len(retriever.table)
-    likeness_NN = likest_items(split.train, n_items, NEIGHBOURS, SHRINKAGE)
-    plain = NeighbourMemory.of(likeness_NN).to(retriever.device)
+    likeness_NN = item_item_knn(split.train, n_items, NEIGHBOURS, SHRINKAGE)
+    plain = KnnIndex.of(likeness_NN).to(retriever.device)
     if contents_ND is None or n_items < 2:
         return plain
     if n_items > MOST_CONTENTS:
-        say(
+        log(
             f"The memory leaves contents out: comparing {n_items:,} items takes too long (limit {MOST_CONTENTS:,})."
         )
         return plain
-    content_NN = alike_in_content(contents_ND, CONTENT_NEIGHBOURS)
+    content_NN = content_knn_graph(contents_ND, CONTENT_NEIGHBOURS)
     best, most = plain, -1.0
     for weight in track(CONTENTS, "Choosing what contents count"):
-        memory = NeighbourMemory.of(likeness_NN + weight * content_NN) if weight else plain
+        memory = KnnIndex.of(likeness_NN + weight * content_NN) if weight else plain
         memory = memory.to(retriever.device).using(content=weight)
         gain = sum(
             _gain(_recall(memory, cases.histories(part), retriever), _targets(cases, part, retriever))
@@ -87,11 +87,11 @@ def _neighbours(
     return best
 
 
-def _targets(cases: Cases, part: slice, retriever: Retriever) -> Tensor:
+def _targets(cases: EvalExamples, part: slice, retriever: Retriever) -> Tensor:
     return torch.from_numpy(cases.targets[part]).to(retriever.device)
 
 
-def _recall(memory: NeighbourMemory, histories: Histories, retriever: Retriever) -> Remembered:
+def _recall(memory: KnnIndex, histories: Histories, retriever: Retriever) -> Candidates:
     recent = histories.last(retriever.model.max_items)
     return memory.recall(torch.from_numpy(recent.items_BT).to(retriever.device))
 
@@ -109,7 +109,7 @@ class _Common(NamedTuple):
         return cls(*equal_BKR.max(dim=2), equal_BKR.any(1))
 
 
-def _mixed(generated: Remembered, recalled: Remembered, both: _Common, share: float) -> Remembered:
+def _mixed(generated: Candidates, recalled: Candidates, both: _Common, share: float) -> Candidates:
     """The mixture's probabilities of what was generated or recalled."""
     part_B1 = share * recalled.scores_BR.any(1, keepdim=True)
     theirs_BR = part_B1 * recalled.scores_BR
@@ -117,10 +117,10 @@ def _mixed(generated: Remembered, recalled: Remembered, both: _Common, share: fl
     both_BK = (1 - part_B1) * generated.scores_BR + theirs_BK
     alone_BR = theirs_BR.masked_fill(both.generated_BR, 0.0)  # those of the beam stand in `both_BK`
     items = torch.cat([generated.items_BR, recalled.items_BR], dim=1)
-    return Remembered(items, torch.cat([both_BK, alone_BR], dim=1))
+    return Candidates(items, torch.cat([both_BK, alone_BR], dim=1))
 
 
-def _gain(proposed: Remembered, targets_B: Tensor) -> float:
+def _gain(proposed: Candidates, targets_B: Tensor) -> float:
     """The sum of NDCG@10 over the cases, each with one right item."""
     hits_BR = proposed.scores_BR * (proposed.items_BR == targets_B[:, None])
     target_B = hits_BR.sum(1)  # an item is proposed once, or again with a score of 0

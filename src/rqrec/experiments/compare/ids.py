@@ -11,18 +11,18 @@ from rqrec.core.artifact import create, is_current, read_manifest
 from rqrec.data.catalog import Catalog
 from rqrec.data.embeddings import embeddings_hash, read_embeddings
 from rqrec.data.ids import IdMap
-from rqrec.experiments.compare.run_dirs import place_of
+from rqrec.experiments.compare.run_dirs import run_dir
 from rqrec.stages.tokenize import tokenize
 from rqrec.stages.train_rqvae import train_rqvae, write_untrained
 from rqrec.tokenizer.rqvae import RqVaeConfig
 from rqrec.tokenizer.semantic_ids import SemanticIdTable, collision_rate
-from rqrec.training.checkpoint import Keeping
-from rqrec.training.loop import LoopSettings
+from rqrec.training.checkpoint import CheckpointManager
+from rqrec.training.loop import LoopConfig
 
 
 @dataclass(frozen=True)
 class Tokenizing:
-    """How the RQ-VAEs are shaped and trained; see RqVaeConfig and LoopSettings."""
+    """How the RQ-VAEs are shaped and trained; see RqVaeConfig and LoopConfig."""
 
     iterations: int
     batch_size: int
@@ -64,9 +64,9 @@ class SemanticIds:
     @property
     def folder(self) -> Path:
         """Where `rqvae` and `semantic_ids` are."""
-        made_from = {"embeddings": embeddings_hash(self.embeddings)}
+        inputs = {"embeddings": embeddings_hash(self.embeddings)}
         settings = {"seed": self.seed, **asdict(self.tokenizing)}
-        return place_of(self.root / "ids", self.name, settings, made_from)
+        return run_dir(self.root / "ids", self.name, settings, inputs)
 
     @property
     def table(self) -> Path:
@@ -87,7 +87,7 @@ class SemanticIds:
 
     def facts(self) -> dict[str, Any]:
         """What the table's manifest tells."""
-        return read_manifest(self.table, "semantic_ids").facts
+        return read_manifest(self.table, "semantic_ids").metrics
 
 
 def _trained(ids: SemanticIds) -> None:
@@ -98,7 +98,7 @@ def _trained(ids: SemanticIds) -> None:
             ids.embeddings,
             rqvae,
             RqVaeConfig(input_dim=dim, **how.sizes),
-            LoopSettings(
+            LoopConfig(
                 how.iterations,
                 how.learning_rate,
                 weight_decay=0.0,
@@ -108,7 +108,7 @@ def _trained(ids: SemanticIds) -> None:
             ),
             batch_size=how.batch_size,
             reset_every=50,
-            keeping=Keeping(ids.folder, save_every=500),
+            checkpoints=CheckpointManager(ids.folder, save_every=500),
         )
     tokenize(rqvae, ids.embeddings, ids.item_ids(), ids.table)
 
@@ -125,7 +125,7 @@ def _random(ids: SemanticIds) -> None:
         "level_sizes": list(table.level_sizes),
         "collision_rate": collision_rate(table.codes_NL[:, :-1]),
     }
-    with create(ids.table, "semantic_ids", settings={"random": ids.seed}, facts=facts) as target:
+    with create(ids.table, "semantic_ids", settings={"random": ids.seed}, metrics=facts) as target:
         table.write(target)
 
 

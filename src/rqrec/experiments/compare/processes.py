@@ -12,7 +12,7 @@ from pathlib import Path
 from threading import Thread
 from typing import NamedTuple, TypeVar
 
-from rqrec.core.progress import console, meter, say
+from rqrec.core.progress import console, log, meter
 
 T = TypeVar("T")
 
@@ -48,7 +48,7 @@ def in_processes(
                     progress.advance(1, task.name)
     finally:
         if running:
-            say(f"Interrupting {', '.join(task.name for task in running)}.")
+            log(f"Interrupting {', '.join(task.name for task in running)}.")
         for task in running:
             os.kill(task.process.pid or 0, signal.SIGINT)
         for task in running:

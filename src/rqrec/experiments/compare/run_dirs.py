@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 
-def place_of(root: Path, name: str, settings: Mapping[str, Any], made_from: Mapping[str, str]) -> Path:
+def run_dir(root: Path, name: str, settings: Mapping[str, Any], inputs: Mapping[str, str]) -> Path:
     """`root/NAME-HASH`: other settings or inputs, another folder, so that each is found again."""
-    text = json.dumps([settings, made_from], sort_keys=True)
+    text = json.dumps([settings, inputs], sort_keys=True)
     return root / f"{name}-{hashlib.sha256(text.encode()).hexdigest()[:10]}"

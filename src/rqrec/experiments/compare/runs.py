@@ -11,11 +11,11 @@ from typing import Any, Protocol
 from rqrec.core.artifact import create, is_current, read_json, read_manifest, write_json
 from rqrec.data.dataset import Dataset
 from rqrec.data.embeddings import content_vectors, embeddings_hash
-from rqrec.data.splits import Cases, Split, leave_one_out
+from rqrec.data.splits import EvalExamples, Split, leave_one_out
 from rqrec.evaluation.evaluate import evaluate
 from rqrec.evaluation.registry import baseline_named
-from rqrec.experiments.compare.run_dirs import place_of
-from rqrec.experiments.compare.sizes import Spent, step_flops, steps_within
+from rqrec.experiments.compare.run_dirs import run_dir
+from rqrec.experiments.compare.sizes import Budget, step_flops, steps_within
 from rqrec.models.architectures import build_model, name_of
 from rqrec.models.interface import ModelConfig, parameter_count
 from rqrec.retrieval.artifact import read_checkpoint
@@ -23,9 +23,9 @@ from rqrec.retrieval.ranking import ItemRecommender
 from rqrec.retrieval.retriever import Retriever
 from rqrec.stages.train_decoder import train_decoder
 from rqrec.tokenizer.semantic_ids import SemanticIdTable
-from rqrec.training.checkpoint import Keeping
+from rqrec.training.checkpoint import CheckpointManager
 from rqrec.training.decoder import DecoderTask
-from rqrec.training.loop import LoopSettings
+from rqrec.training.loop import LoopConfig
 from rqrec.training.processes import Processes
 
 RESULT_FILE = "evaluation.json"
@@ -50,7 +50,7 @@ class Run(Protocol):
 
 @dataclass(frozen=True)
 class Training:
-    """How every model of a comparison is trained; see LoopSettings.
+    """How every model of a comparison is trained; see LoopConfig.
 
     warmup: share of the iterations
     validations: how many over the training, evenly
@@ -102,12 +102,12 @@ class ModelRun:
     @property
     def folder(self) -> Path:
         """Where `retrieval` and `evaluation` are."""
-        made_from = {
+        inputs = {
             "dataset": read_manifest(self.dataset, "dataset").hash,
             "semantic_ids": read_manifest(self.table, "semantic_ids").hash,
         }
         settings = {"model": asdict(self.config), "teraflops": self.teraflops, **asdict(self.training)}
-        return place_of(self.root / "runs", self.name, settings, made_from)
+        return run_dir(self.root / "runs", self.name, settings, inputs)
 
     def work(self) -> None:
         """Train within the budget, and test the weights that were best on validation."""
@@ -115,7 +115,7 @@ class ModelRun:
         retrieval, training = self.folder / "retrieval", self.training
         iterations, teraflops = self._spent(split)
         if not is_current(retrieval, "retrieval", {}, None):
-            settings = LoopSettings(
+            settings = LoopConfig(
                 iterations,
                 training.learning_rate,
                 training.weight_decay,
@@ -132,7 +132,7 @@ class ModelRun:
                     settings,
                     batch_size=training.batch_size,
                     validation_users=training.validation_users,
-                    keeping=Keeping(self.folder, save_every=training.save_every),
+                    checkpoints=CheckpointManager(self.folder, save_every=training.save_every),
                 )
         checkpoint, device = read_checkpoint(retrieval), Processes.join().device
         model = checkpoint.model.to(device)
@@ -146,12 +146,12 @@ class ModelRun:
             "iterations": iterations,
             "teraflops": teraflops,
             "training_seconds": read_json(self.folder / SECONDS_FILE)["seconds"],
-            "validation": read_manifest(retrieval, "retrieval").facts["validation"],
+            "validation": read_manifest(retrieval, "retrieval").metrics["validation"],
             **tested,
         }
         _write_result(self.folder, result, {"retrieval": read_manifest(retrieval, "retrieval").hash})
 
-    def _spent(self, split: Split) -> Spent:
+    def _spent(self, split: Split) -> Budget:
         """How many of the batches to come the budget pays for."""
         model, table = build_model(self.config), SemanticIdTable.read(self.table)
         task = DecoderTask(model, table, split, self.training.batch_size, self.seed)
@@ -171,7 +171,7 @@ class BaselineRun:
     @property
     def folder(self) -> Path:
         """Where `evaluation` is."""
-        return place_of(self.root / "runs", self.name, {}, self._made_from())
+        return run_dir(self.root / "runs", self.name, {}, self._made_from())
 
     def work(self) -> None:
         """Fit and test."""
@@ -202,15 +202,15 @@ def result_of(run: Run) -> dict[str, Any]:
     return read_json(run.folder / "evaluation" / RESULT_FILE)
 
 
-def _test(recommender: ItemRecommender, cases: Cases) -> dict[str, Any]:
+def _test(recommender: ItemRecommender, cases: EvalExamples) -> dict[str, Any]:
     start = time.process_time()
     metrics = evaluate(recommender, cases, description="Testing").metrics
     return {"test": metrics, "users_per_second": len(cases) / (time.process_time() - start)}
 
 
-def _write_result(folder: Path, result: dict[str, Any], made_from: dict[str, str]) -> None:
+def _write_result(folder: Path, result: dict[str, Any], inputs: dict[str, str]) -> None:
     settings = {"split": "test", "protocol": "leave-one-out, full catalogue, items", "exclude_seen": True}
-    with create(folder / "evaluation", "evaluation", settings=settings, made_from=made_from) as target:
+    with create(folder / "evaluation", "evaluation", settings=settings, inputs=inputs) as target:
         write_json(target / RESULT_FILE, result)
 
 

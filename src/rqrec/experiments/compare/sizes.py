@@ -115,14 +115,14 @@ def _terms(batch: Batch) -> NDArray[np.float64]:
     return np.array([rows, rows * items, rows * items**2, float(batch.lengths_B.sum())])
 
 
-class Spent(NamedTuple):
+class Budget(NamedTuple):
     """Training steps, and the 10^12 operations that they take."""
 
     iterations: int
     teraflops: float
 
 
-def steps_within(teraflops: float, flops: Iterable[float]) -> Spent:
+def steps_within(teraflops: float, flops: Iterable[float]) -> Budget:
     """The steps whose operations, one after the other, come nearest to a budget.
 
     Raises ValueError where the first one is more than twice the budget.
@@ -137,4 +137,4 @@ def steps_within(teraflops: float, flops: Iterable[float]) -> Spent:
                 )
             break
         spent += step
-    return Spent(iterations, spent / TERA)
+    return Budget(iterations, spent / TERA)

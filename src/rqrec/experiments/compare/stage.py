@@ -5,7 +5,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from rqrec.core.artifact import read_manifest, write_json
-from rqrec.core.progress import say
+from rqrec.core.progress import log
 from rqrec.data.encoders import DEFAULT_MODEL
 from rqrec.evaluation.registry import BASELINES
 from rqrec.experiments.compare.ids import KINDS, SemanticIds, Tokenizing
@@ -125,13 +125,13 @@ def compare(
     runs: list[Run] = [BaselineRun(name, inputs.dataset, inputs.embeddings, root) for name in baselines]
     runs += _model_runs(ids, architectures, sizes, training)
     unfinished = {run.name: run for run in runs if not is_finished(run)}
-    say(f"{len(runs) - len(unfinished)} of {len(runs)} runs are finished already.")
+    log(f"{len(runs) - len(unfinished)} of {len(runs)} runs are finished already.")
     in_processes(work_on, unfinished, jobs, root / "logs", "Comparing")
     found = [result_of(run) for run in runs]
     settings = {"sizes": asdict(sizes), "training": asdict(training), "tokenizer": asdict(tokenizing)}
     results = {
         "data": describe(dataset, dataset_split),
-        "dataset": read_manifest(inputs.dataset, "dataset").facts,
+        "dataset": read_manifest(inputs.dataset, "dataset").metrics,
         "embeddings": read_manifest(inputs.embeddings, "embeddings").settings,
         "settings": settings,
         "semantic_ids": [{"kind": one.kind, "seed": one.seed, **one.facts()} for one in ids],
@@ -156,7 +156,7 @@ def _model_runs(
                 one.kind, one.seed, config, one.dataset, one.table, sizes.teraflops, training, one.root
             )
             runs.append(run)
-            say(f"{run.name}: {parameters_of(config):,} parameters, width {config.attn_embed_dim}.")
+            log(f"{run.name}: {parameters_of(config):,} parameters, width {config.attn_embed_dim}.")
     return runs
 
 
