@@ -67,6 +67,6 @@ def train_tiny(run: Path, *, seed: int = 0, iterations: int = 400, name: str = "
         architecture(name).config(
             SemanticIdTable.read(run / "semantic_ids").level_sizes, 8, 32, 32, 2, 2, attn_dropout=0.0
         ),
-        LoopConfig(iterations=iterations, learning_rate=5e-3, warmup=10, eval_every=50, seed=seed),
+        LoopConfig(iterations=iterations, learning_rate=5e-3, warmup=10, full_eval_every=50, seed=seed),
         batch_size=32,
     )

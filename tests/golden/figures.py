@@ -29,10 +29,10 @@ from rqrec.stages.train_decoder import train_decoder
 from rqrec.tokenizer.quantize import QuantizeMode
 from rqrec.tokenizer.rqvae import RqVae, RqVaeConfig
 from rqrec.tokenizer.semantic_ids import SemanticIdTable
-from rqrec.training.decoder import DecoderTask
+from rqrec.training.decoder_task import DecoderTask
 from rqrec.training.loop import LoopConfig, fit
-from rqrec.training.rqvae import RqVaeTask
-from rqrec.training.sasrec import SasRecTask
+from rqrec.training.rqvae_task import RqVaeTask
+from rqrec.training.sasrec_task import SasRecTask
 from tests.tiny import DIM, tiny_dataset, tiny_vectors, train_tiny, write_inputs
 
 FIGURES_FILE = Path(__file__).with_name("figures.json")
@@ -129,7 +129,7 @@ def make_small_run(run: Path) -> dict[str, str]:
         run / "semantic_ids",
         run / "retrieval",
         ARCHITECTURES["hierarchical"].config(SemanticIdTable.read(run / "semantic_ids").level_sizes, **sizes),
-        LoopConfig(40, learning_rate=5e-3, eval_every=20, ema_decay=0.9, seed=1),
+        LoopConfig(40, learning_rate=5e-3, full_eval_every=20, ema_decay=0.9, seed=1),
         batch_size=32,
         validation_users=100,
         memory=True,

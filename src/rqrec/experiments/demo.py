@@ -27,7 +27,7 @@ from rqrec.stages.train_decoder import train_decoder
 from rqrec.stages.train_rqvae import train_rqvae
 from rqrec.tokenizer.rqvae import RqVaeConfig
 from rqrec.tokenizer.semantic_ids import SemanticIdTable
-from rqrec.training.checkpoint import CheckpointManager
+from rqrec.training.checkpoint import CheckpointConfig
 from rqrec.training.loop import LoopConfig
 
 ENCODER = "all-MiniLM-L6-v2"
@@ -88,8 +88,8 @@ class Demo:
             checkpoints=self._keeping("rqvae"),
         )
 
-    def _keeping(self, kind: str) -> CheckpointManager:
-        return CheckpointManager(self.output / "training" / kind, save_every=200)
+    def _keeping(self, kind: str) -> CheckpointConfig:
+        return CheckpointConfig(self.output / "training" / kind, save_model_every=200)
 
     def _tokenize(self, folder: Path) -> None:
         catalog = Dataset.read(self.output / "dataset").catalog
@@ -97,7 +97,12 @@ class Demo:
 
     def _decoder_settings(self) -> LoopConfig:
         return LoopConfig(
-            iterations=1200, learning_rate=2e-3, weight_decay=0.05, warmup=50, eval_every=200, seed=self.seed
+            iterations=1200,
+            learning_rate=2e-3,
+            weight_decay=0.05,
+            warmup=50,
+            full_eval_every=200,
+            seed=self.seed,
         )
 
     def _decoder_config(self) -> DecoderOnlyConfig:

@@ -29,7 +29,7 @@ from rqrec.stages.tokenize import tokenize
 from rqrec.stages.train_decoder import train_decoder
 from rqrec.tokenizer.rqkmeans import RqKMeansConfig
 from rqrec.tokenizer.semantic_ids import SemanticIdTable
-from rqrec.training.checkpoint import CheckpointManager
+from rqrec.training.checkpoint import CheckpointConfig
 from rqrec.training.loop import LoopConfig
 
 RESULT_FILE = "reproduction.json"
@@ -154,7 +154,7 @@ class Reproduction:
             weight_decay=0.05,
             warmup=min(200, iterations // 10),
             max_minutes=self.training_minutes(),
-            eval_every=max(iterations // VALIDATIONS, 1),
+            full_eval_every=max(iterations // VALIDATIONS, 1),
             seed=seed,
         )
         model = self.stages.make(
@@ -177,7 +177,7 @@ class Reproduction:
                 validation_users=VALIDATION_USERS,
                 memory=True,
                 embeddings=self.output / "embeddings",
-                checkpoints=CheckpointManager(self.output / name, save_every=500),
+                checkpoints=CheckpointConfig(self.output / name, save_model_every=500),
             ),
         )
         facts: dict[str, Any] = {"seed": seed, "parameters": read_manifest(model).metrics["parameters"]}

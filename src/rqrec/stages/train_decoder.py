@@ -1,7 +1,7 @@
 """`python train_decoder.py configs/decoder_amazon.gin`: the retrieval model."""
 
 from collections.abc import Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -24,8 +24,8 @@ from rqrec.stages.tokenize import tokenize
 from rqrec.stages.train_rqvae import write_untrained
 from rqrec.tokenizer.opening import open_tokenizer
 from rqrec.tokenizer.semantic_ids import SemanticIdTable
-from rqrec.training.checkpoint import CheckpointManager
-from rqrec.training.decoder import DecoderTask
+from rqrec.training.checkpoint import CheckpointConfig, CheckpointManager
+from rqrec.training.decoder_task import DecoderTask
 from rqrec.training.loop import LoopConfig, fit
 from rqrec.training.processes import Processes
 from rqrec.training.tracking import check_wandb
@@ -160,10 +160,11 @@ def train(
         ema_decay=ema_decay,
         max_grad_norm=max_grad_norm,
         gradient_accumulate_every=gradient_accumulate_every,
-        eval_every=full_eval_every,
+        full_eval_every=full_eval_every,
         partial_eval_every=partial_eval_every,
-        mixed_precision=mixed_precision_type if amp else "no",
-        compile=torch_compile,
+        amp=amp,
+        mixed_precision_type=mixed_precision_type,
+        torch_compile=torch_compile,
         seed=seed,
     )
     sizes: dict[str, Any] = {
@@ -194,9 +195,7 @@ def train(
         start_from=Path(pretrained_decoder_path) if pretrained_decoder_path else None,
         memory=memory,
         embeddings=inputs.embeddings,
-        checkpoints=CheckpointManager(
-            root, save_every=save_model_every, keep_last=keep_last, resume=resume, wandb=wandb_logging
-        ),
+        checkpoints=CheckpointConfig(root, save_model_every, keep_last, resume, wandb_logging),
     )
     best = read_manifest(root / "retrieval", "retrieval").metrics["validation"]
     log(f"The retrieval model is in {root / 'retrieval'}: validation ndcg@10 {best['ndcg@10']:.4f}.")
@@ -239,7 +238,7 @@ def train_decoder(
     start_from: Path | None = None,
     memory: bool = False,
     embeddings: Path | None = None,
-    checkpoints: CheckpointManager | None = None,
+    checkpoints: CheckpointConfig | None = None,
 ) -> Checkpoint:
     """Train a retrieval model on a dataset's training split and write the artefact of kind "retrieval".
 
@@ -302,9 +301,8 @@ def train_decoder(
         start_from = find(start_from, "retrieval")
         _load_weights(model, start_from)
         inputs["start"] = read_manifest(start_from, "retrieval").hash
-    if checkpoints:
-        checkpoints = replace(checkpoints, settings=made_with, inputs=inputs)
-    history = fit(task, settings, "Training the retrieval model", checkpoints)
+    manager = CheckpointManager(checkpoints, made_with, inputs) if checkpoints else None
+    history = fit(task, settings, "Training the retrieval model", manager)
     best = max(history.validation, key=lambda record: record["ndcg@10"])
     facts = {
         "parameters": parameter_count(model),
@@ -325,8 +323,8 @@ def train_decoder(
         with create(folder, "retrieval", settings=made_with, inputs=inputs, metrics=facts) as target:
             write_checkpoint(target, checkpoint)
             history.write(target)
-        if checkpoints:
-            checkpoints.clear()
+        if manager:
+            manager.clear()
     processes.wait()
     return checkpoint
 

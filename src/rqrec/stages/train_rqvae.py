@@ -1,7 +1,7 @@
 """`python train_rqvae.py configs/rqvae_amazon.gin`: the item tokenizer."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +14,10 @@ from rqrec.data.encoders import DEFAULT_MODEL
 from rqrec.stages.inputs import describe, inputs_of
 from rqrec.stages.pretrained import check_push, find_vae, push_vae
 from rqrec.tokenizer.rqvae import RqVae, RqVaeConfig
-from rqrec.training.checkpoint import CheckpointManager
+from rqrec.training.checkpoint import CheckpointConfig, CheckpointManager
 from rqrec.training.loop import LoopConfig, fit
 from rqrec.training.processes import Processes
-from rqrec.training.rqvae import RqVaeTask
+from rqrec.training.rqvae_task import RqVaeTask
 from rqrec.training.tracking import check_wandb
 
 
@@ -108,9 +108,10 @@ def train(
         ema_decay=ema_decay,
         max_grad_norm=max_grad_norm,
         gradient_accumulate_every=gradient_accumulate_every,
-        eval_every=eval_every,
-        mixed_precision=mixed_precision_type if amp else "no",
-        compile=torch_compile,
+        full_eval_every=eval_every,
+        amp=amp,
+        mixed_precision_type=mixed_precision_type,
+        torch_compile=torch_compile,
         seed=seed,
     )
     root = Path(save_dir_root)
@@ -128,9 +129,7 @@ def train(
         use_kmeans_init=use_kmeans_init,
         do_eval=do_eval and plain,
         start_from=start_from,
-        checkpoints=CheckpointManager(
-            root, save_every=save_model_every, keep_last=keep_last, resume=resume, wandb=wandb_logging
-        ),
+        checkpoints=CheckpointConfig(root, save_model_every, keep_last, resume, wandb_logging),
     )
     log(f"The tokenizer is in {root / 'model'}.")
     if push_vae_to_hf and vae_hf_model_name and processes.is_first:
@@ -149,7 +148,7 @@ def train_rqvae(
     use_kmeans_init: bool = True,
     do_eval: bool = False,
     start_from: Path | None = None,
-    checkpoints: CheckpointManager | None = None,
+    checkpoints: CheckpointConfig | None = None,
 ) -> RqVae:
     """Train an RQ-VAE on an embeddings folder and write the artefact of kind "rqvae".
 
@@ -182,9 +181,8 @@ def train_rqvae(
         inputs["start"] = read_manifest(start_from, "rqvae").hash
     else:
         task.start(use_kmeans_init=use_kmeans_init)
-    if checkpoints:
-        checkpoints = replace(checkpoints, settings=made_with, inputs=inputs)
-    history = fit(task, settings, "Training the RQ-VAE", checkpoints)
+    manager = CheckpointManager(checkpoints, made_with, inputs) if checkpoints else None
+    history = fit(task, settings, "Training the RQ-VAE", manager)
     facts = {
         "items": len(train_ND),
         **history.validation[-1],
@@ -195,8 +193,8 @@ def train_rqvae(
         with create(folder, "rqvae", settings=made_with, inputs=inputs, metrics=facts) as target:
             model.save_pretrained(target)
             history.write(target)
-        if checkpoints:
-            checkpoints.clear()
+        if manager:
+            manager.clear()
     processes.wait()
     return model
 

@@ -1,6 +1,6 @@
 """`rqrec train-sasrec configs/sasrec_amazon.gin`: the baseline that knows items by their index alone."""
 
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +14,10 @@ from rqrec.models.interface import parameter_count
 from rqrec.models.sasrec import SasRec, SasRecConfig
 from rqrec.retrieval.artifact import SasRecCheckpoint, write_sasrec
 from rqrec.stages.inputs import prepared_in
-from rqrec.training.checkpoint import CheckpointManager
+from rqrec.training.checkpoint import CheckpointConfig, CheckpointManager
 from rqrec.training.loop import LoopConfig, fit
 from rqrec.training.processes import Processes
-from rqrec.training.sasrec import SasRecTask
+from rqrec.training.sasrec_task import SasRecTask
 from rqrec.training.tracking import check_wandb
 
 
@@ -75,9 +75,10 @@ def train(
         max_minutes=max_minutes,
         ema_decay=ema_decay,
         max_grad_norm=max_grad_norm,
-        eval_every=full_eval_every,
+        full_eval_every=full_eval_every,
         partial_eval_every=partial_eval_every,
-        mixed_precision=mixed_precision_type if amp else "no",
+        amp=amp,
+        mixed_precision_type=mixed_precision_type,
         seed=seed,
     )
     train_sasrec(
@@ -86,9 +87,7 @@ def train(
         settings,
         batch_size=batch_size,
         split=split,
-        checkpoints=CheckpointManager(
-            root, save_every=save_model_every, keep_last=keep_last, resume=resume, wandb=wandb_logging
-        ),
+        checkpoints=CheckpointConfig(root, save_model_every, keep_last, resume, wandb_logging),
         max_items=max_items,
         width=attn_embed_dim,
         heads=attn_heads,
@@ -107,7 +106,7 @@ def train_sasrec(
     *,
     batch_size: int,
     split: str = "leave_one_out",
-    checkpoints: CheckpointManager | None = None,
+    checkpoints: CheckpointConfig | None = None,
     **sizes: Any,
 ) -> SasRecCheckpoint:
     """Train SASRec on a dataset's training split and write the artefact of kind "sasrec".
@@ -128,9 +127,8 @@ def train_sasrec(
         "split": split,
     }
     inputs = {"dataset": read_manifest(dataset_folder, "dataset").hash}
-    if checkpoints:
-        checkpoints = replace(checkpoints, settings=made_with, inputs=inputs)
-    history = fit(task, settings, "Training SASRec", checkpoints)
+    manager = CheckpointManager(checkpoints, made_with, inputs) if checkpoints else None
+    history = fit(task, settings, "Training SASRec", manager)
     facts = {
         "parameters": parameter_count(model),
         "validation": max(history.validation, key=lambda record: record["ndcg@10"]),
@@ -142,7 +140,7 @@ def train_sasrec(
         with create(folder, "sasrec", settings=made_with, inputs=inputs, metrics=facts) as target:
             write_sasrec(target, checkpoint)
             history.write(target)
-        if checkpoints:
-            checkpoints.clear()
+        if manager:
+            manager.clear()
     processes.wait()
     return checkpoint
