@@ -33,7 +33,6 @@ app = typer.Typer(
 )
 
 
-
 @app.callback()
 def main(
     version: Annotated[bool, typer.Option("--version", help="Print the version and exit.")] = False,
@@ -48,7 +47,9 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object on s
 Force = Annotated[bool, typer.Option("--force", help="Make it again, and replace what was made differently.")]
 DataDir = Annotated[Path, typer.Option(help="Folder of raw data; missing files are downloaded into it.")]
 Configs = Annotated[list[Path] | None, typer.Argument(help="gin files; later ones win.")]
-Bindings = Annotated[list[str] | None, typer.Option("--gin", help='One more setting, such as "train.seed=1".')]
+Bindings = Annotated[
+    list[str] | None, typer.Option("--gin", help='One more setting, such as "train.seed=1".')
+]
 MaxMinutes = Annotated[
     float | None, typer.Option(help="Stop training after this time; the schedule adapts to it.")
 ]
@@ -74,8 +75,9 @@ def command(
         parameters = []
         configs: dict[str, Any] = {}
         for parameter in inspect.signature(function, eval_str=True).parameters.values():
-            if is_dataclass(parameter.annotation):
-                configs[parameter.name] = parameter.annotation()
+            annotation: Any = parameter.annotation
+            if is_dataclass(annotation):
+                configs[parameter.name] = annotation()
                 parameters += _options(configs[parameter.name])
             else:
                 parameters.append(parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY))
@@ -99,9 +101,7 @@ def command(
 
 
 def _keyword(name: str, annotation: Any, default: Any) -> inspect.Parameter:
-    return inspect.Parameter(
-        name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation
-    )
+    return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation)
 
 
 def _options(config: Any) -> list[inspect.Parameter]:
@@ -156,7 +156,9 @@ def _handle_errors(run: Callable[[dict[str, Any]], None], given: dict[str, Any])
         print(f"rqrec: {_message(error)}", file=sys.stderr)
         raise typer.Exit(1) from error
     except KeyboardInterrupt as error:
-        print("rqrec: interrupted. Run the same command again to resume from what was saved.", file=sys.stderr)
+        print(
+            "rqrec: interrupted. Run the same command again to resume from what was saved.", file=sys.stderr
+        )
         raise typer.Exit(130) from error
 
 

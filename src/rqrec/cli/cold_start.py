@@ -24,7 +24,9 @@ def hold_out_items(
 ) -> None:
     """Hold items out of a dataset, to train a model that does not know them."""
     folder = hold_out(config, dataset, embeddings, out, force=force)
-    emit_artifact(folder, as_json, f'{{held_out}} items held out; train with train.dataset_folder="{out / WARM}"')
+    emit_artifact(
+        folder, as_json, f'{{held_out}} items held out; train with train.dataset_folder="{out / WARM}"'
+    )
 
 
 @command(

@@ -29,7 +29,9 @@ def prepare(
     """From raw files to items with text and users' sequences; downloads what is missing."""
     start = time.monotonic()
     raw = CustomFiles(interactions, items, embeddings) if interactions else data_dir
-    folder = run(config, raw, out or data_dir / "processed" / (config.variant or "own") / "dataset", force=force)
+    folder = run(
+        config, raw, out or data_dir / "processed" / (config.variant or "own") / "dataset", force=force
+    )
     counts = read_manifest(folder, "dataset").metrics
     facts = {
         "artifact": str(folder),
@@ -37,5 +39,7 @@ def prepare(
         "seconds": round(time.monotonic() - start, 2),
         "peak_memory_mb": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024),
     }
-    words = f"{counts['users']} users, {counts['items']} items, {counts['interactions']} interactions: {folder}"
+    words = (
+        f"{counts['users']} users, {counts['items']} items, {counts['interactions']} interactions: {folder}"
+    )
     emit(facts, as_json, words)

@@ -30,5 +30,9 @@ def serve(
 ) -> None:
     """Serve models over HTTP until SIGTERM; SIGHUP reloads the artefacts."""
     tokens = tuple(filter(None, (one.strip() for one in token.split(","))))
-    access = {"tokens": tokens, "admin_token": admin_token.strip(), "allow_origins": tuple(allow_origin or ())}
+    access = {
+        "tokens": tokens,
+        "admin_token": admin_token.strip(),
+        "allow_origins": tuple(allow_origin or ()),
+    }
     run(named(artifact), replace(config, **access))

@@ -50,4 +50,6 @@ def tokenize(
         raise typer.BadParameter("Give the folder of the embeddings, or --new and --table.")
     several = None if engine == "local" and processes is None else workers(engine, processes)
     folder = run(config, tokenizer, embeddings, out, dataset=dataset, workers=several, force=force)
-    emit_artifact(folder, as_json, "{items} semantic IDs; {collision_rate:.1%} of the items shared their codes")
+    emit_artifact(
+        folder, as_json, "{items} semantic IDs; {collision_rate:.1%} of the items shared their codes"
+    )

@@ -17,10 +17,12 @@ def train_decoder(
         Path | None, typer.Option(help="Folder of a dataset; without it, it is made from the raw data.")
     ] = None,
     semantic_ids: Annotated[
-        Path | None, typer.Option(help="Folder of semantic IDs; without it, they are made from the embeddings.")
+        Path | None,
+        typer.Option(help="Folder of semantic IDs; without it, they are made from the embeddings."),
     ] = None,
     embeddings: Annotated[
-        Path | None, typer.Option(help="Folder of embeddings, for --dataset without --semantic-ids and for kNN.")
+        Path | None,
+        typer.Option(help="Folder of embeddings, for --dataset without --semantic-ids and for kNN."),
     ] = None,
     bindings: Bindings = None,
     max_minutes: MaxMinutes = None,

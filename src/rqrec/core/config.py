@@ -74,7 +74,8 @@ def settings_of(config: Any) -> dict[str, Setting]:
 
 
 def _settings(config: Any, path: tuple[str, ...], prefix: str) -> list[Setting]:
-    types, docs = get_type_hints(type(config)), field_docs(type(config))
+    cls: Any = type(config)
+    types, docs = get_type_hints(cls), field_docs(cls)
     found = []
     for field in fields(config):
         value, here = getattr(config, field.name), (*path, field.name)
@@ -109,7 +110,7 @@ def _partial(
 
 
 @cache
-def field_docs(config: type) -> dict[str, str]:
+def field_docs(config: Any) -> dict[str, str]:
     """The docstring below each field of a dataclass, those of its base classes included."""
     docs: dict[str, str] = {}
     for cls in reversed([cls for cls in config.__mro__ if is_dataclass(cls)]):

@@ -1,5 +1,6 @@
 """`rqrec hold-out-items` and `rqrec evaluate-cold`: how well items that came after training are recommended."""
 
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -7,7 +8,7 @@ import numpy as np
 import polars as pl
 import torch
 
-from rqrec.core.artifact import check_inputs, create, find, read_manifest, write_json
+from rqrec.core.artifact import check_inputs, create, find, read_manifest, reuse, write_json
 from rqrec.data.dataset import Dataset
 from rqrec.data.embeddings import EMBEDDINGS_FILE, embeddings_hash, read_embeddings
 from rqrec.data.ids import PADDING, IdMap

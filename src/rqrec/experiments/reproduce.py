@@ -63,7 +63,9 @@ class ReproduceConfig:
 
     def __post_init__(self) -> None:
         if self.seeds < 1 or not self.max_minutes > 0:
-            raise ValueError(f"seeds is {self.seeds} and max_minutes {self.max_minutes}: both must be above 0.")
+            raise ValueError(
+                f"seeds is {self.seeds} and max_minutes {self.max_minutes}: both must be above 0."
+            )
 
 
 def reproduce(config: ReproduceConfig, source: str, raw: Path | CustomFiles, out: Path) -> dict[str, Any]:

@@ -157,7 +157,10 @@ def _run_of(artifact: Path) -> Path:
 def _target(model: Path, config: EvaluateConfig) -> EvalTarget:
     manifest = read_manifest(model)
     best = manifest.metrics["validation"]
-    ending = {"test": ", tested once.", "validation": "; these figures are from that split and flatter the model."}
+    ending = {
+        "test": ", tested once.",
+        "validation": "; these figures are from that split and flatter the model.",
+    }
     selected = (
         f"Selected on validation NDCG@10 ({best['ndcg@10']:.4f} at step {best['step']:.0f}){ending[config.split]} "
         f"One seed ({manifest.settings['training']['seed']})."

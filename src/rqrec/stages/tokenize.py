@@ -22,7 +22,9 @@ from rqrec.tokenizer.opening import OpenedTokenizer, open_tokenizer
 from rqrec.tokenizer.semantic_ids import SemanticIdTable, collision_rate, level_usage
 
 COLLISIONS = ("extra_code", "reassign")
-BLOCK_ROWS = 65_536  # per task: a multiple of the tokenizer's own chunks, so that no floating-point sum changes
+BLOCK_ROWS = (
+    65_536  # per task: a multiple of the tokenizer's own chunks, so that no floating-point sum changes
+)
 
 
 @dataclass(frozen=True)
@@ -183,7 +185,11 @@ def tokenize_new(
             f"{table} was made by another tokenizer than {tokenizer}: their hashes differ. "
             f"Name the one that made it, or make the table again with `rqrec tokenize`."
         )
-    inputs = {opened.artifact_type: opened.hash, "semantic_ids": manifest.hash, "new_embeddings": file_hash(new)}
+    inputs = {
+        opened.artifact_type: opened.hash,
+        "semantic_ids": manifest.hash,
+        "new_embeddings": file_hash(new),
+    }
     if new_ids is not None:
         inputs["new_ids"] = file_hash(new_ids)
     if reuse(out, "semantic_ids", manifest.settings, inputs, force=force):

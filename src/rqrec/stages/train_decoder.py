@@ -27,7 +27,7 @@ from rqrec.tokenizer.opening import open_tokenizer
 from rqrec.tokenizer.rqvae import RqVaeConfig
 from rqrec.tokenizer.semantic_ids import SemanticIdTable
 from rqrec.training.checkpoint import CheckpointConfig, CheckpointManager
-from rqrec.training.decoder import DecoderTask
+from rqrec.training.decoder_task import DecoderTask
 from rqrec.training.loop import LoopConfig, fit
 from rqrec.training.processes import Processes
 from rqrec.training.tracking import check_wandb
@@ -137,7 +137,9 @@ def train_decoder(
     if semantic_ids is None:
         semantic_ids = processes.from_first(lambda: _tokenize(config, dataset, embeddings))
     elif config.pretrained_rqvae_path or config.rqvae:
-        log(f"The semantic IDs are those of {semantic_ids}: settings of the tokenizer in the config are not used.")
+        log(
+            f"The semantic IDs are those of {semantic_ids}: settings of the tokenizer in the config are not used."
+        )
     out = config.checkpoints.save_dir_root / "retrieval"
     _train(config, find(dataset, "dataset"), find(semantic_ids, "semantic_ids"), embeddings, out)
     best = read_manifest(out, "retrieval").metrics["validation"]
@@ -290,9 +292,7 @@ def _content(
     return content_ND
 
 
-def schedule(
-    config: TrainDecoderConfig, model: ModelConfig, train: Sequences
-) -> tuple[int, LoopConfig]:
+def schedule(config: TrainDecoderConfig, model: ModelConfig, train: Sequences) -> tuple[int, LoopConfig]:
     """The batch size and the loop's settings, with what depends on the number of training sequences filled in."""
     windows = int(np.ceil(train.lengths / (model.max_items + 1)).sum())
     batch_size, loop = config.batch_size, config.loop

@@ -16,7 +16,7 @@ from rqrec.tokenizer.rqvae import RqVae, RqVaeConfig
 from rqrec.training.checkpoint import CheckpointConfig, CheckpointManager
 from rqrec.training.loop import LoopConfig, fit
 from rqrec.training.processes import Processes
-from rqrec.training.rqvae import RqVaeTask
+from rqrec.training.rqvae_task import RqVaeTask
 from rqrec.training.tracking import check_wandb
 
 # Names of fields of RqVaeConfig in configuration files, where they are not "vae_" and the field's name.

@@ -18,7 +18,7 @@ from rqrec.stages.raw_data import DataConfig, dataset_from_raw
 from rqrec.training.checkpoint import CheckpointConfig, CheckpointManager
 from rqrec.training.loop import LoopConfig, fit
 from rqrec.training.processes import Processes
-from rqrec.training.sasrec import SasRecTask
+from rqrec.training.sasrec_task import SasRecTask
 from rqrec.training.tracking import check_wandb
 
 SASREC_NAMES = {

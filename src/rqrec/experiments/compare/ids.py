@@ -16,7 +16,7 @@ from rqrec.stages.tokenize import tokenize
 from rqrec.stages.train_rqvae import train_rqvae, write_untrained
 from rqrec.tokenizer.rqvae import RqVaeConfig
 from rqrec.tokenizer.semantic_ids import SemanticIdTable, collision_rate
-from rqrec.training.checkpoint import CheckpointManager
+from rqrec.training.checkpoint import CheckpointConfig
 from rqrec.training.loop import LoopConfig
 
 
@@ -108,7 +108,7 @@ def _trained(ids: SemanticIds) -> None:
             ),
             batch_size=how.batch_size,
             reset_every=50,
-            checkpoints=CheckpointManager(ids.folder, save_every=500),
+            checkpoints=CheckpointConfig(ids.folder, save_model_every=500),
         )
     tokenize(rqvae, ids.embeddings, ids.item_ids(), ids.table)
 

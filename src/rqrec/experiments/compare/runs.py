@@ -23,8 +23,8 @@ from rqrec.retrieval.ranking import ItemRecommender
 from rqrec.retrieval.retriever import Retriever
 from rqrec.stages.train_decoder import train_decoder
 from rqrec.tokenizer.semantic_ids import SemanticIdTable
-from rqrec.training.checkpoint import CheckpointManager
-from rqrec.training.decoder import DecoderTask
+from rqrec.training.checkpoint import CheckpointConfig
+from rqrec.training.decoder_task import DecoderTask
 from rqrec.training.loop import LoopConfig
 from rqrec.training.processes import Processes
 
@@ -120,7 +120,7 @@ class ModelRun:
                 training.learning_rate,
                 training.weight_decay,
                 warmup=round(training.warmup * iterations),
-                eval_every=-(-iterations // training.validations),
+                full_eval_every=-(-iterations // training.validations),
                 seed=self.seed,
             )
             with _timed(self.folder / SECONDS_FILE):
@@ -132,7 +132,7 @@ class ModelRun:
                     settings,
                     batch_size=training.batch_size,
                     validation_users=training.validation_users,
-                    checkpoints=CheckpointManager(self.folder, save_every=training.save_every),
+                    checkpoints=CheckpointConfig(self.folder, save_model_every=training.save_every),
                 )
         checkpoint, device = read_checkpoint(retrieval), Processes.join().device
         model = checkpoint.model.to(device)
