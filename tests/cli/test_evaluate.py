@@ -95,7 +95,8 @@ def test_two_runs_are_compared_on_the_same_cases(tiny_run: Path, evaluated: Path
     assert compared["p_value"] < 0.01
     assert compared["better"] + compared["worse"] + compared["equal"] == facts["cases"]
     assert "Against popularity" in (tmp_path / "e" / "report.md").read_text()
-    seen = ("evaluate", "--artifact", tiny_run, "--allow-seen", *options)
+    other = ("--compare", evaluated / "popularity", "--out", tmp_path / "other")
+    seen = ("evaluate", "--artifact", tiny_run, "--allow-seen", *other)
     fails(rqrec(*seen), "other cases", "exclude_seen is True and not False")
 
 
@@ -142,7 +143,7 @@ def test_what_does_not_belong_together_is_refused(tiny_run: Path, tmp_path: Path
         "trained on",
     )
     fails(rqrec("evaluate", "--artifact", tiny_run / "retrieval", *out), "--dataset")
-    fails(rqrec("evaluate", "--artifact", tiny_run / "dataset", *out), "recommends nothing")
+    fails(rqrec("evaluate", "--artifact", tiny_run / "dataset", *out), "cannot recommend")
     fails(rqrec("evaluate", "--artifact", tmp_path, *out), "rqrec train-decoder")
     fails(rqrec("evaluate", "--artifact", tiny_run, "--split", "train", *out), "'train'", "validation")
     fails(rqrec("evaluate", "--baseline", "bpr", "--dataset", tiny_run, *out), "'bpr'", "item_knn")

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from rqrec.cli.app import AsJson, app, command, emit
+from rqrec.cli.command import AsJson, app, command, emit
 
 
 class Precision(StrEnum):

@@ -1,6 +1,6 @@
 """The command that compares architectures."""
 
-from rqrec.cli.app import AsJson, Bindings, Configs, app, emit, sentence
+from rqrec.cli.command import AsJson, Bindings, Configs, app, emit, sentence
 
 
 @app.command(epilog="Example: rqrec compare configs/compare_beauty.gin --gin compare.jobs=2")

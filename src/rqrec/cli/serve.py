@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from rqrec.cli.app import command
+from rqrec.cli.command import command
 from rqrec.serving.config import ServiceConfig
 from rqrec.serving.model_registry import named
 from rqrec.serving.server import serve as run
