@@ -41,15 +41,13 @@ def batch_recommend(
 ) -> None:
     """Recommendations for every user of a file of any size, as parquet files; interrupted, it goes on."""
     from rqrec.core.workers import workers
-    from rqrec.serving.batch import BatchSettings
+    from rqrec.serving.batch import BatchConfig
     from rqrec.serving.batch import batch_recommend as run
 
     if unknown not in ("raise", "skip"):
         raise typer.BadParameter(f"--unknown is {unknown!r}: use raise or skip.")
-    settings = BatchSettings(
-        k, beam_width, exclude_seen, "skip" if unknown == "skip" else "raise", rows_per_part
-    )
-    facts = run(artifact, source, output, settings, workers(engine, processes))
+    config = BatchConfig(k, beam_width, exclude_seen, "skip" if unknown == "skip" else "raise", rows_per_part)
+    facts = run(artifact, source, output, config, workers(engine, processes))
     words = f"{facts['users']} users, {facts['recommendations']} recommendations in {facts['parts']} parts: {output}"
     if facts["skipped_ids"]:
         words += (

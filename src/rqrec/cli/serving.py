@@ -1,6 +1,6 @@
 """The command that serves models over HTTP."""
 
-from typing import Annotated
+from typing import Annotated, cast
 
 import typer
 
@@ -42,16 +42,19 @@ def serve(
     log_level: Annotated[str, typer.Option(help="debug, info, warning or error.")] = "info",
 ) -> None:
     """Serve models over HTTP until SIGTERM; SIGHUP reads the artefacts again."""
-    from rqrec.serving.model_registry import named
+    from rqrec.serving.config import LogLevel, ServiceConfig
+    from rqrec.serving.model_registry import parse_sources
     from rqrec.serving.server import serve as run
-    from rqrec.serving.settings import Settings
 
     if log_level not in ("debug", "info", "warning", "error"):
         raise typer.BadParameter("--log-level is debug, info, warning or error.")
-    settings = Settings(
+    config = ServiceConfig(
+        host=host,
+        port=port,
+        threads=threads,
         beam_width=beam_width,
         max_batch=max_batch,
-        max_wait=max_wait_ms / 1000,
+        max_wait_ms=max_wait_ms,
         max_queue=max_queue,
         timeout=timeout,
         max_body=max_body,
@@ -62,13 +65,7 @@ def serve(
         tokens=tuple(filter(None, (one.strip() for one in token.split(",")))),
         admin_token=admin_token.strip(),
         allow_origins=tuple(allow_origin),
+        trusted_proxies=tuple(filter(None, (one.strip() for one in trusted_proxies.split(",")))),
+        log_level=cast(LogLevel, log_level),
     )
-    run(
-        named(artifact),
-        settings,
-        host=host,
-        port=port,
-        threads=threads,
-        trusted_proxies=trusted_proxies,
-        log_level=log_level,
-    )
+    run(parse_sources(artifact), config)
