@@ -282,7 +282,7 @@ def test_inspecting_ids_measures_them_and_writes_a_report(tiny_run: Path, tmp_pa
     facts = facts_of(rqrec("inspect-ids", tiny_run, *options))
     assert facts["items"] == 48
     assert facts["codebook_sizes"] == [8, 8]
-    assert facts["agreement"]["neighbours"][0] > facts["agreement"]["strangers"][0]
+    assert facts["agreement"]["neighbours"][0] > facts["agreement"]["random_items"][0]
     assert facts["examples"][0]["titles"][0].startswith("Title ")
     assert (tmp_path / "report" / "report.html").read_text().count("data:image/png") == 2
     lines = (tmp_path / "tokens.jsonl").read_text().splitlines()

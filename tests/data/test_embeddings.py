@@ -86,7 +86,9 @@ def test_rows_of_zeros_are_told(tmp_path: Path, caplog: pytest.LogCaptureFixture
 
 def test_training_and_judging_rows_are_read_only_when_asked_for(tmp_path: Path) -> None:
     vectors = np.arange(12, dtype="float16").reshape(4, 3)
-    train, judged = read_embeddings(write(tmp_path, vectors, np.array([True, False, True, False]))).parts()
+    train, judged = read_embeddings(
+        write(tmp_path, vectors, np.array([True, False, True, False]))
+    ).train_and_eval()
     assert isinstance(train.vectors_ND, np.memmap)
     assert (train.shape, train.ndim, train.dtype) == ((2, 3), 2, np.float16)
     np.testing.assert_array_equal(train[:], vectors[[0, 2]])
@@ -94,5 +96,5 @@ def test_training_and_judging_rows_are_read_only_when_asked_for(tmp_path: Path) 
 
 
 def test_without_is_train_every_row_trains(tmp_path: Path) -> None:
-    train, judged = read_embeddings(write(tmp_path, np.ones((4, 3), dtype="float32"))).parts()
+    train, judged = read_embeddings(write(tmp_path, np.ones((4, 3), dtype="float32"))).train_and_eval()
     assert (len(train), len(judged)) == (4, 0)

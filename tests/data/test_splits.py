@@ -41,7 +41,7 @@ def test_histories_come_with_their_times_and_users() -> None:
     histories = leave_one_out(sequences).test.histories(slice(0, 2))
     assert histories.times_BT.tolist() == [[5, 105, 205], [405, 505, PADDING]]
     assert histories.user_ids == ("ann", "bob")
-    second = leave_one_out(sequences).validation.every(2, 1).histories(slice(0, 1))
+    second = leave_one_out(sequences).validation.strided(2, 1).histories(slice(0, 1))
     assert (second.times_BT.tolist(), second.user_ids) == ([[405]], ("bob",))
 
 

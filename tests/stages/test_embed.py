@@ -5,7 +5,7 @@ import polars as pl
 import pytest
 
 from rqrec.core.artifact import read_manifest
-from rqrec.data.embeddings import content_vectors
+from rqrec.data.embeddings import read_content_vectors
 from rqrec.stages import embed
 from rqrec.stages.embed import Collaborative, embed_catalog
 from rqrec.stages.prepare import Settings, prepare
@@ -58,11 +58,11 @@ def test_collaborative_vectors_stand_beside_content(dataset: Path, tmp_path: Pat
     ).vectors
     assert vectors.shape == (10, 5)
     np.testing.assert_allclose(np.linalg.norm(vectors[:, 2:].astype(float), axis=1), 2, rtol=1e-2)
-    np.testing.assert_array_equal(content_vectors(tmp_path / "e"), vectors[:, :2])
+    np.testing.assert_array_equal(read_content_vectors(tmp_path / "e"), vectors[:, :2])
     embed_catalog(dataset, tmp_path / "plain", "m")
-    assert content_vectors(tmp_path / "plain").shape == (10, 2)
+    assert read_content_vectors(tmp_path / "plain").shape == (10, 2)
     np.save(tmp_path / "item_embeddings.npy", vectors)  # a folder of one's own
-    np.testing.assert_array_equal(content_vectors(tmp_path), vectors)
+    np.testing.assert_array_equal(read_content_vectors(tmp_path), vectors)
 
 
 def test_vectors_of_ones_own(dataset: Path, tmp_path: Path) -> None:

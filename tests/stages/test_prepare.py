@@ -47,7 +47,7 @@ def test_an_equal_request_reads_what_is_there(
     prepare(SETTINGS, raw, tmp_path / "dataset", force=True)
     assert len(loads) == 1
     (raw / "ratings.csv").write_text("userId,movieId,rating,timestamp\n1,1,3,4\n")  # other data
-    assert prepare(SETTINGS, raw, tmp_path / "dataset").facts()["interactions"] == 1
+    assert prepare(SETTINGS, raw, tmp_path / "dataset").counts()["interactions"] == 1
     assert len(loads) == 2
 
 
@@ -100,7 +100,7 @@ def test_what_may_be_a_tie_in_p5s_order_is_shuffled(shared_data: Path) -> None:
     kept, hashed, again = (
         load(Settings("amazon", "beauty", tie_break=tie_break), raw) for tie_break in ("keep", "hash", "hash")
     )
-    assert hashed.sequences.in_order_only
+    assert hashed.sequences.order_only
     assert hashed.sequences.items.tolist() == again.sequences.items.tolist()
     ids = np.array(kept.catalog.id_map.all)
 

@@ -48,7 +48,7 @@ def prepare(
     folder = out or data_dir / "processed" / (variant or "own") / "dataset"
     facts = {
         "artifact": str(folder),
-        **make(settings, raw, folder, force=force).facts(),
+        **make(settings, raw, folder, force=force).counts(),
         "seconds": round(time.monotonic() - start, 2),
         "peak_memory_mb": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024),
     }

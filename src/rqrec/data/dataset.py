@@ -22,7 +22,7 @@ class Dataset:
         """Order the log into sequences by the catalogue's indices."""
         return cls(catalog, interactions.sequences(catalog.id_map))
 
-    def facts(self) -> dict[str, int]:
+    def counts(self) -> dict[str, int]:
         """Counts: users, items, interactions."""
         return {
             "users": len(self.sequences),
@@ -35,7 +35,7 @@ class Dataset:
 
         `settings` say which source and choices made it, `inputs` the hash of its raw files.
         """
-        with create(folder, "dataset", settings=settings, inputs=inputs, metrics=self.facts()) as target:
+        with create(folder, "dataset", settings=settings, inputs=inputs, metrics=self.counts()) as target:
             self.catalog.write(target)
             self.sequences.write(target)
 

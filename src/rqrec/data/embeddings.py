@@ -21,7 +21,7 @@ ROWS_PER_CHECK = 65_536
 
 
 @dataclass(frozen=True)
-class Rows:
+class RowSubset:
     """Some rows of a memory-mapped matrix, as a matrix [M, D] whose rows are read only when they are asked for.
 
     `rows` int64 [M], ascending. Indexed with a slice or an array of places in `rows`.
@@ -62,11 +62,11 @@ class ItemEmbeddings(NamedTuple):
     vectors: NDArray[np.floating]
     is_train: NDArray[np.bool_] | None
 
-    def parts(self) -> tuple[Rows, Rows]:
+    def train_and_eval(self) -> tuple[RowSubset, RowSubset]:
         """The items to learn from, and those to judge on (none where all train)."""
         rows = np.arange(len(self.vectors))
         train = np.ones(len(rows), dtype=bool) if self.is_train is None else self.is_train
-        return Rows(self.vectors, rows[train]), Rows(self.vectors, rows[~train])
+        return RowSubset(self.vectors, rows[train]), RowSubset(self.vectors, rows[~train])
 
 
 def read_embeddings(folder: Path, *, do_eval: bool = False) -> ItemEmbeddings:
@@ -115,7 +115,7 @@ def embeddings_hash(folder: Path) -> str:
     return read_manifest(find(folder, "embeddings"), "embeddings").hash
 
 
-def content_vectors(folder: Path) -> NDArray[np.floating]:
+def read_content_vectors(folder: Path) -> NDArray[np.floating]:
     """The vectors of content alone, memory-mapped: without those of who took what, where some were appended."""
     vectors = read_embeddings(folder).vectors
     if (Path(folder) / EMBEDDINGS_FILE).is_file() and not (Path(folder) / MANIFEST).is_file():

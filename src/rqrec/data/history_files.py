@@ -14,7 +14,7 @@ import polars as pl
 from rqrec.core.artifact import atomic_write
 from rqrec.data.interactions import COLUMNS
 from rqrec.data.sources.custom import as_timestamps
-from rqrec.data.tables import naming_the_file, scan_table
+from rqrec.data.tables import parse_errors_for, scan_table
 
 SUFFIXES = (".parquet", ".csv")
 SEPARATOR = ","  # between the item ids of a history in a CSV file
@@ -62,7 +62,7 @@ def as_histories(files: Sequence[Path], folder: Path) -> list[Path]:
             _group(files, temporary)
         else:
             for place, file in enumerate(files):
-                with naming_the_file(file):
+                with parse_errors_for(file):
                     _histories(file).sink_parquet(_numbered(temporary, place), row_group_size=ROWS_PER_GROUP)
         temporary.rename(folder)
     return sorted(folder.glob("*.parquet"))
@@ -70,7 +70,7 @@ def as_histories(files: Sequence[Path], folder: Path) -> list[Path]:
 
 def count_rows(file: Path) -> int:
     """Rows of a parquet file, from its footer."""
-    with naming_the_file(file):
+    with parse_errors_for(file):
         return int(pl.scan_parquet(file).select(pl.len()).collect().item())
 
 
@@ -79,7 +79,7 @@ def read_histories(file: Path, first: int, rows: int) -> pl.DataFrame:
 
     A missing history is an empty one. Raises ValueError on a missing user or item id.
     """
-    with naming_the_file(file):
+    with parse_errors_for(file):
         table = _histories(file).slice(first, rows).collect()
     if table["user_id"].null_count():
         row = first + int(table["user_id"].is_null().arg_max() or 0)
@@ -92,7 +92,7 @@ def read_histories(file: Path, first: int, rows: int) -> pl.DataFrame:
 
 
 def _columns(file: Path) -> pl.Schema:
-    with naming_the_file(file):
+    with parse_errors_for(file):
         return scan_table(file).collect_schema()
 
 
@@ -126,7 +126,7 @@ def _histories(file: Path) -> pl.LazyFrame:
 def _group(files: Sequence[Path], folder: Path) -> None:
     """A log as histories. One that is large is first dealt out by user, so that each part fits in memory."""
     log = pl.concat([scan_table(file).select(COLUMNS) for file in files])
-    with naming_the_file(files[0]):
+    with parse_errors_for(files[0]):
         rows = int(log.select(pl.len()).collect().item())
         shares = -(-rows // LOG_ROWS_IN_MEMORY)
         for share in range(shares):

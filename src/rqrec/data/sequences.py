@@ -51,16 +51,16 @@ class Sequences:
         return self.items[self.offsets[user] : self.offsets[user + 1]]
 
     @property
-    def in_order_only(self) -> bool:
+    def order_only(self) -> bool:
         """Whether the timestamps are only positions in each user's sequence: the source kept no time."""
         return bool((self.timestamps == self._positions).all())
 
     @property
     def times(self) -> NDArray[np.int64] | None:
         """The timestamps (unix seconds), or None where the source kept no time."""
-        return None if self.in_order_only else self.timestamps
+        return None if self.order_only else self.timestamps
 
-    def in_order(self) -> "Sequences":
+    def without_times(self) -> "Sequences":
         """The same sequences without times: timestamps are positions."""
         return replace(self, timestamps=self._positions)
 
@@ -75,7 +75,7 @@ class Sequences:
         keep = self._positions >= dropped
         offsets = np.concatenate([[0], np.cumsum(kept)]).astype(np.int64)
         # Positions count from the first interaction that is kept.
-        timestamps = self.timestamps - dropped if self.in_order_only else self.timestamps
+        timestamps = self.timestamps - dropped if self.order_only else self.timestamps
         return Sequences(self.items[keep], offsets, timestamps[keep], self.user_ids)
 
     def write(self, folder: Path) -> None:

@@ -58,7 +58,7 @@ class EvalExamples:
             None if self.user_ids is None else tuple(self.user_ids[user] for user in self.users[cases]),
         )
 
-    def every(self, stride: int, first: int = 0) -> "EvalExamples":
+    def strided(self, stride: int, first: int = 0) -> "EvalExamples":
         """EvalExamples first, first + stride, ..."""
         chosen = slice(first, None, stride)
         return replace(self, starts=self.starts[chosen], ends=self.ends[chosen], users=self.users[chosen])
@@ -121,7 +121,7 @@ def temporal(sequences: Sequences, validation: float = 0.1, test: float = 0.1) -
     if not (validation > 0 and test > 0 and validation + test < 1):
         raise ValueError(f"The shares {validation} and {test} must be above 0 and together below 1.")
     times = sequences.timestamps
-    if sequences.in_order_only:
+    if sequences.order_only:
         raise ValueError(
             "The source of this dataset kept no time, only each user's order, so there is no moment to split "
             "at. Use leave_one_out, or prepare from files that keep the time."
@@ -163,11 +163,11 @@ def _first_cases(sequences: Sequences, begin: NDArray[np.int64], end: NDArray[np
     return EvalExamples.of(sequences, starts, starts + begin[users], users)
 
 
-SPLITS: dict[str, Callable[[Sequences], Split]] = {"leave_one_out": leave_one_out, "temporal": temporal}
+PROTOCOLS: dict[str, Callable[[Sequences], Split]] = {"leave_one_out": leave_one_out, "temporal": temporal}
 
 
-def split_named(name: str) -> Callable[[Sequences], Split]:
+def get_protocol(name: str) -> Callable[[Sequences], Split]:
     """The split of that name. Raises ValueError with the names that exist."""
-    if name not in SPLITS:
-        raise ValueError(f"There is no split {name!r}; allowed are {', '.join(SPLITS)}.")
-    return SPLITS[name]
+    if name not in PROTOCOLS:
+        raise ValueError(f"There is no split {name!r}; allowed are {', '.join(PROTOCOLS)}.")
+    return PROTOCOLS[name]

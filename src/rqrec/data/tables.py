@@ -12,7 +12,7 @@ SUFFIXES = (".parquet", ".csv", ".jsonl")
 
 
 @contextmanager
-def naming_the_file(path: Path) -> Iterator[None]:
+def parse_errors_for(path: Path) -> Iterator[None]:
     """Turn the errors of a parser into a ValueError that names the file."""
     try:
         yield

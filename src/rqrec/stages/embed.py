@@ -13,7 +13,7 @@ from rqrec.data.cooccurrence import append_collaborative, collaborative_vectors
 from rqrec.data.dataset import Dataset
 from rqrec.data.embeddings import EMBEDDINGS_FILE, ItemEmbeddings, read_embeddings, read_vectors
 from rqrec.data.encoders import DEFAULT_MODEL, encode_texts
-from rqrec.data.splits import split_named
+from rqrec.data.splits import get_protocol
 
 log = logging.getLogger(__name__)
 
@@ -37,7 +37,7 @@ class Collaborative:
     split: str = "leave_one_out"
 
     def __post_init__(self) -> None:
-        split_named(self.split)  # refuses a name that there is not
+        get_protocol(self.split)  # refuses a name that there is not
 
 
 def embed_catalog(
@@ -87,7 +87,7 @@ def embed_catalog(
             cache=cache,
         )
     if collaborative:
-        train = split_named(collaborative.split)(dataset.sequences).train
+        train = get_protocol(collaborative.split)(dataset.sequences).train
         taken = collaborative_vectors(train, len(content), collaborative.width, collaborative.window)
         content = append_collaborative(content, taken, collaborative.weight)
     facts = {"items": len(content), "dim": content.shape[1]}

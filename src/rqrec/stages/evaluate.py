@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 
 from rqrec.core.artifact import MANIFEST, check_inputs, find, read_manifest
 from rqrec.data.dataset import Dataset
-from rqrec.data.embeddings import content_vectors, embeddings_hash
-from rqrec.data.splits import split_named
+from rqrec.data.embeddings import embeddings_hash, read_content_vectors
+from rqrec.data.splits import get_protocol
 from rqrec.evaluation.measure import measure
 from rqrec.evaluation.registry import baseline_named
 from rqrec.evaluation.results_io import Protocol, write_evaluation
@@ -98,9 +98,9 @@ def evaluate_baseline(
     inputs = {"dataset": read_manifest(dataset, "dataset").hash}
     vectors = None
     if embeddings is not None:
-        vectors = content_vectors(embeddings)
+        vectors = read_content_vectors(embeddings)
         inputs["embeddings"] = embeddings_hash(embeddings)
-    baseline = baseline_named(name, split_named(protocol)(data.sequences).train, len(data.catalog), vectors)
+    baseline = baseline_named(name, get_protocol(protocol)(data.sequences).train, len(data.catalog), vectors)
     selected = "A baseline with its default settings."
     judged = Protocol(split, protocol, exclude_seen)
     ending = split if protocol == "leave_one_out" else f"{split}_{protocol}"
@@ -164,7 +164,7 @@ def _eval_target(model: Path, split: str, beam_width: int | None, memory: bool) 
 def _evaluate(
     subject: EvalTarget, data: Dataset, judged: Protocol, compare: Path | None, out: Path, seed: int
 ) -> dict[str, Any]:
-    split = split_named(judged.protocol)(data.sequences)
+    split = get_protocol(judged.protocol)(data.sequences)
     measured = measure(
         subject.recommender,
         split.test if judged.split == "test" else split.validation,

@@ -10,9 +10,9 @@ from typing import Any
 from rqrec.core.artifact import MANIFEST, file_hash, read_manifest
 from rqrec.data.catalog import Catalog
 from rqrec.data.dataset import Dataset
-from rqrec.data.filters import k_core
 from rqrec.data.interactions import TIE_BREAKS, Interactions
-from rqrec.data.sources.amazon import SPLITS, find_amazon, load_amazon, possible_ties
+from rqrec.data.k_core import k_core
+from rqrec.data.sources.amazon import CATEGORIES, find_amazon, load_amazon, with_possible_ties
 from rqrec.data.sources.amazon import TEMPLATE as AMAZON_TEMPLATE
 from rqrec.data.sources.custom import CustomFiles, load_custom
 from rqrec.data.sources.movielens import TEMPLATE as MOVIELENS_TEMPLATE
@@ -32,7 +32,7 @@ class Settings:
     template: how an item's text is made of its fields (see `rqrec.data.templates`); None: the source's own.
     tie_break: the order of a user's interactions at one time, "keep" (as in the file) or "hash" (at random,
         the same in every run). P5's files of Amazon keep no time, but show where ties may be (see
-        `rqrec.data.sources.amazon.possible_ties`).
+        `rqrec.data.sources.amazon.with_possible_ties`).
     user_core, item_core: interactions that every user and every item has at least; what has fewer is taken
         out, again and again until all have enough.
     max_history: only a user's last so many interactions are kept; None: all.
@@ -49,7 +49,7 @@ class Settings:
     def __post_init__(self) -> None:
         if self.source not in SOURCES:
             raise ValueError(f"There is no source {self.source!r}; allowed are {', '.join(SOURCES)}.")
-        variants = {"amazon": tuple(SPLITS), "movielens": tuple(VARIANTS), "custom": ("",)}[self.source]
+        variants = {"amazon": tuple(CATEGORIES), "movielens": tuple(VARIANTS), "custom": ("",)}[self.source]
         if self.variant not in variants:
             allowed = ", ".join(filter(None, variants)) or "none"
             raise ValueError(f"{self.source} has no variant {self.variant!r}; allowed are {allowed}.")
@@ -81,13 +81,15 @@ def load(settings: Settings, raw: Path | CustomFiles) -> Dataset:
     if settings.item_core > 1:
         catalog = catalog.of_items(interactions.log["item_id"].unique())
     sequences = interactions.sequences(catalog.id_map, tie_break=settings.tie_break)
-    if settings.tie_break == "hash" and sequences.in_order_only:
+    if settings.tie_break == "hash" and sequences.order_only:
         if settings.source != "amazon":
             raise ValueError(
                 "tie_break is 'hash', but the raw files keep no time, only an order, so no ties are known. Use "
                 "'keep', or prepare from files that keep the time."
             )
-        sequences = possible_ties(interactions).sequences(catalog.id_map, tie_break="hash").in_order()
+        sequences = (
+            with_possible_ties(interactions).sequences(catalog.id_map, tie_break="hash").without_times()
+        )
     if settings.max_history is not None:
         sequences = sequences.last(settings.max_history)
     return Dataset(catalog, sequences)

@@ -7,7 +7,7 @@ import numpy as np
 from rqrec.core.artifact import atomic_write
 from rqrec.core.progress import log
 from rqrec.data.embeddings import read_embeddings
-from rqrec.tokenizer.opening import open_tokenizer
+from rqrec.tokenizer.loading import load_tokenizer
 from rqrec.tokenizer.semantic_ids import deduplicate
 
 
@@ -21,7 +21,7 @@ def generate_semantic_ids(
     `pretrained_model_path` is a tokenizer's folder, a `.pt` file or a hub id; `dataset_folder` is where
     `item_embeddings.npy` lies. Returns `output_path`.
     """
-    model = open_tokenizer(pretrained_model_path).model
+    model = load_tokenizer(pretrained_model_path).model
     codes_NL = model.semantic_ids(read_embeddings(Path(dataset_folder)).vectors).numpy()
     rows = np.concatenate([codes_NL, deduplicate(codes_NL)[:, None]], axis=1)
     path = Path(output_path)

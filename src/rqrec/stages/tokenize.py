@@ -16,7 +16,7 @@ from rqrec.core.workers import Workers
 from rqrec.data.embeddings import embeddings_hash, open_vectors, read_embeddings, read_vectors
 from rqrec.data.ids import IdMap
 from rqrec.tokenizer.collisions import reassign
-from rqrec.tokenizer.opening import OpenedTokenizer, open_tokenizer
+from rqrec.tokenizer.loading import LoadedTokenizer, load_tokenizer
 from rqrec.tokenizer.semantic_ids import SemanticIdTable, collision_rate, level_usage
 
 COLLISIONS = ("extra_code", "reassign")
@@ -34,9 +34,9 @@ class Block(NamedTuple):
 
 
 @lru_cache(maxsize=1)
-def _opened(source: str, expected: str) -> OpenedTokenizer:
+def _opened(source: str, expected: str) -> LoadedTokenizer:
     """A tokenizer, read once in each process. Raises ValueError where it is not the expected one."""
-    opened = open_tokenizer(source)
+    opened = load_tokenizer(source)
     if opened.hash != expected:
         raise ValueError(f"{source} is another tokenizer than the one that this run began with.")
     return opened
@@ -69,7 +69,7 @@ def codes_by_workers(
 
 
 def table_of(
-    opened: OpenedTokenizer,
+    opened: LoadedTokenizer,
     x_NI: NDArray[np.floating],
     codes_NL: NDArray[np.int64],
     item_ids: IdMap,
@@ -105,7 +105,7 @@ def tokenize_new(
     `new` is a .npy file [M, I]; `new_ids` a text file with one item id a line, without which new items are
     numbered on. Raises ValueError where the table came from another tokenizer, or has no deduplication level.
     """
-    opened, table_folder = open_tokenizer(tokenizer), find(table_folder, "semantic_ids")
+    opened, table_folder = load_tokenizer(tokenizer), find(table_folder, "semantic_ids")
     manifest = read_manifest(table_folder, "semantic_ids", verify=True)
     table = SemanticIdTable.read(table_folder)
     if manifest.settings.get("collisions") == "reassign":
@@ -161,7 +161,7 @@ def tokenize(
     """
     if collisions not in COLLISIONS:
         raise ValueError(f"collisions is {collisions!r}; allowed are {', '.join(COLLISIONS)}.")
-    opened, x_NI = open_tokenizer(tokenizer), read_embeddings(embeddings_folder).vectors
+    opened, x_NI = load_tokenizer(tokenizer), read_embeddings(embeddings_folder).vectors
     if len(x_NI) != len(item_ids):
         raise ValueError(
             f"There are {len(item_ids)} items but {len(x_NI)} embeddings: they don't belong together."

@@ -10,9 +10,9 @@ import torch
 from rqrec.core.artifact import create, find, read_manifest
 from rqrec.core.progress import log
 from rqrec.data.dataset import Dataset
-from rqrec.data.embeddings import content_vectors, embeddings_hash
+from rqrec.data.embeddings import embeddings_hash, read_content_vectors
 from rqrec.data.encoders import DEFAULT_MODEL
-from rqrec.data.splits import split_named
+from rqrec.data.splits import get_protocol
 from rqrec.models.architectures import AnyModel, build_model, name_of
 from rqrec.models.architectures import architecture as architecture_named
 from rqrec.models.interface import ModelConfig, parameter_count
@@ -22,7 +22,7 @@ from rqrec.stages.inputs import Inputs, describe, inputs_of
 from rqrec.stages.pretrained import check_push, find_vae, push_vae
 from rqrec.stages.tokenize import tokenize
 from rqrec.stages.train_rqvae import write_untrained
-from rqrec.tokenizer.opening import open_tokenizer
+from rqrec.tokenizer.loading import load_tokenizer
 from rqrec.tokenizer.semantic_ids import SemanticIdTable
 from rqrec.training.checkpoint import CheckpointManager
 from rqrec.training.decoder import DecoderTask
@@ -212,7 +212,7 @@ def _rqvae(source: str | None, inputs: Inputs, given: dict[str, Any], folder: Pa
     made_from = {"embeddings": embeddings_hash(inputs.embeddings)}
     given = {name: value for name, value in given.items() if value is not None}
     if source is not None:
-        opened = open_tokenizer(source)
+        opened = load_tokenizer(source)
         config = opened.model.config
         for name, value in given.items():
             if getattr(config, name, None) != value:
@@ -260,7 +260,7 @@ def train_decoder(
             f"{table_folder} has the semantic IDs of other items than {dataset_folder} has "
             f"({len(table)} and {len(dataset.catalog)}). Make them again with `rqrec tokenize`."
         )
-    contents_ND = content_vectors(embeddings) if memory and embeddings else None
+    contents_ND = read_content_vectors(embeddings) if memory and embeddings else None
     if contents_ND is not None and len(contents_ND) != len(table):
         raise ValueError(
             f"{embeddings} has embeddings of {len(contents_ND)} items, but {table_folder} has semantic IDs of "
@@ -277,7 +277,7 @@ def train_decoder(
     task = DecoderTask(
         model,
         table,
-        split_named(split)(dataset.sequences),
+        get_protocol(split)(dataset.sequences),
         batch_size,
         settings.seed,
         moving_windows,

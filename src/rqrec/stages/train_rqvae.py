@@ -159,7 +159,7 @@ def train_rqvae(
     and inputs are filled in here.
     """
     embeddings = read_embeddings(embeddings_folder, do_eval=do_eval)
-    train_ND, judged_ND = embeddings.parts() if do_eval else (embeddings.vectors, None)
+    train_ND, judged_ND = embeddings.train_and_eval() if do_eval else (embeddings.vectors, None)
     if train_ND.shape[1] != config.input_dim:
         raise ValueError(
             f"vae_input_dim is {config.input_dim}, but the embeddings in {embeddings_folder} have "

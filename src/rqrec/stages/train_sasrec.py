@@ -9,7 +9,7 @@ import torch
 from rqrec.core.artifact import create, find, read_manifest
 from rqrec.core.progress import log
 from rqrec.data.dataset import Dataset
-from rqrec.data.splits import split_named
+from rqrec.data.splits import get_protocol
 from rqrec.models.interface import parameter_count
 from rqrec.models.sasrec import SasRec, SasRecConfig
 from rqrec.retrieval.artifact import SasRecCheckpoint, write_sasrec
@@ -120,7 +120,7 @@ def train_sasrec(
     processes = Processes.join()
     torch.manual_seed(settings.seed)
     model = SasRec(SasRecConfig(len(dataset.catalog), **sizes))
-    task = SasRecTask(model, split_named(split)(dataset.sequences), batch_size, settings.seed)
+    task = SasRecTask(model, get_protocol(split)(dataset.sequences), batch_size, settings.seed)
     made_with = {
         "model": asdict(model.config),
         "training": asdict(settings),

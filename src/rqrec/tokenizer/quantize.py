@@ -243,7 +243,7 @@ class ResidualQuantizer(nn.Module):
         return torch.stack(codes, dim=-1)
 
     @torch.no_grad()
-    def last_distances(self, z_BD: Tensor) -> Tensor:
+    def last_level_distances(self, z_BD: Tensor) -> Tensor:
         """The distance to each code of the last level, of what the other levels leave over, [B, V]."""
         *others, last = self.codebooks()
         for codebook in others:

@@ -13,15 +13,15 @@ from torch import Tensor, nn
 
 from rqrec.core.hub import upload
 from rqrec.tokenizer.balance import balanced_kmeans
-from rqrec.tokenizer.checkpoints import (
-    check_settings,
-    check_tensors,
-    read_checkpoint,
-    write_checkpoint,
-)
-from rqrec.tokenizer.inputs import Embeddings, check_shape, chunks, sample_rows
+from rqrec.tokenizer.embedding_chunks import Embeddings, check_shape, chunks, sample_rows
 from rqrec.tokenizer.kmeans import kmeans, squared_distances
 from rqrec.tokenizer.model_card import model_card
+from rqrec.tokenizer.saved_tokenizer import (
+    check_settings,
+    check_tensors,
+    read_saved_tokenizer,
+    write_saved_tokenizer,
+)
 
 CHUNK_ROWS = 8192
 
@@ -152,12 +152,12 @@ class RqKMeans(nn.Module):
 
     def save_pretrained(self, folder: Path | str) -> None:
         """Write `config.json` and `model.safetensors` into `folder`."""
-        write_checkpoint(Path(folder), asdict(self.config), self.state_dict())
+        write_saved_tokenizer(Path(folder), asdict(self.config), self.state_dict())
 
     @classmethod
     def from_pretrained(cls, source: Path | str) -> "RqKMeans":
         """Read a folder or a Hugging Face repository; errors as for `RqVae.from_pretrained`."""
-        checkpoint = read_checkpoint(source)
+        checkpoint = read_saved_tokenizer(source)
         check_settings({field.name for field in fields(RqKMeansConfig)}, {"input_dim"}, checkpoint)
         model = cls(RqKMeansConfig(**checkpoint.settings))
         check_tensors(model.state_dict(), checkpoint)

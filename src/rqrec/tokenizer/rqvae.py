@@ -14,16 +14,16 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from rqrec.core.hub import upload
-from rqrec.tokenizer.checkpoints import (
-    check_settings,
-    check_tensors,
-    read_checkpoint,
-    write_checkpoint,
-)
-from rqrec.tokenizer.inputs import Embeddings, check_shape, chunks, sample_rows
+from rqrec.tokenizer.embedding_chunks import Embeddings, check_shape, chunks, sample_rows
 from rqrec.tokenizer.model_card import model_card
 from rqrec.tokenizer.quantize import Distance, QuantizeMode, ResidualQuantizer, squared_error
-from rqrec.tokenizer.reference import is_reference, translate
+from rqrec.tokenizer.reference_checkpoints import convert, is_reference_checkpoint
+from rqrec.tokenizer.saved_tokenizer import (
+    check_settings,
+    check_tensors,
+    read_saved_tokenizer,
+    write_saved_tokenizer,
+)
 
 CHUNK_ROWS = 8192  # of a catalogue at a time: 25 MB at 768 dimensions
 
@@ -240,7 +240,9 @@ class RqVae(nn.Module):
     @torch.no_grad()
     def last_level_costs(self, x_NI: Embeddings) -> Tensor:
         """The distance of each item to each code of its last level, [N, V], for `reassign`."""
-        return torch.cat([self.quantizer.last_distances(self.encode(x_BI)) for x_BI in self._chunks(x_NI)])
+        return torch.cat(
+            [self.quantizer.last_level_distances(self.encode(x_BI)) for x_BI in self._chunks(x_NI)]
+        )
 
     @torch.no_grad()
     def reconstruct(self, x_NI: Embeddings) -> Tensor:
@@ -254,7 +256,7 @@ class RqVae(nn.Module):
 
     def save_pretrained(self, folder: Path | str) -> None:
         """Write `config.json` and `model.safetensors` into `folder`."""
-        write_checkpoint(Path(folder), asdict(self.config), self.state_dict())
+        write_saved_tokenizer(Path(folder), asdict(self.config), self.state_dict())
 
     @classmethod
     def from_pretrained(cls, source: Path | str) -> "RqVae":
@@ -263,9 +265,9 @@ class RqVae(nn.Module):
         The model comes in evaluation mode, on the CPU. Raises FileNotFoundError, ConnectionError or
         ValueError with the reason.
         """
-        checkpoint = read_checkpoint(source)
-        if is_reference(checkpoint):
-            checkpoint = translate(checkpoint)
+        checkpoint = read_saved_tokenizer(source)
+        if is_reference_checkpoint(checkpoint):
+            checkpoint = convert(checkpoint)
         check_settings({field.name for field in fields(RqVaeConfig)}, {"input_dim"}, checkpoint)
         model = cls(RqVaeConfig(**checkpoint.settings))
         check_tensors(model.state_dict(), checkpoint)

@@ -65,7 +65,7 @@ class DecoderTask:
     def validation_loss(self) -> Mapping[str, float]:
         """Cross-entropy of the codes of (a sample of) the validation items, in nats: far cheaper than ranking."""
         model: RetrievalModel[Any] = self.model
-        cases = self.split.validation.every(-(-len(self.split.validation) // LOSS_SAMPLE))
+        cases = self.split.validation.strided(-(-len(self.split.validation) // LOSS_SAMPLE))
         total_L = torch.zeros(len(self.model.level_sizes), dtype=torch.float64)
         for part in cases.batches(LOSS_BATCH):
             batch = self._lookup.batch(cases.histories(part), self.model.max_items).to(self._device)
@@ -85,8 +85,8 @@ class DecoderTask:
         processes = Processes.join()
         retriever = Retriever(self.model, self.table, self.beam_width, self._device)
         everyone = self.split.validation
-        chosen = everyone.every(-(-len(everyone) // (self.validation_users or len(everyone))))
-        mine = chosen.every(processes.count, processes.rank)
+        chosen = everyone.strided(-(-len(everyone) // (self.validation_users or len(everyone))))
+        mine = chosen.strided(processes.count, processes.rank)
         ranks = evaluate(retriever, mine).ranks_C if len(mine) else np.zeros(0, dtype=np.int64)
         return ranking_metrics(np.concatenate(gather_object([ranks])))
 

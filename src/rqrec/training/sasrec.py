@@ -53,7 +53,7 @@ class SasRecTask:
 
     def validation_loss(self) -> Mapping[str, float]:
         """Cross-entropy of (a sample of) the validation items, in nats."""
-        cases = self.split.validation.every(-(-len(self.split.validation) // LOSS_SAMPLE))
+        cases = self.split.validation.strided(-(-len(self.split.validation) // LOSS_SAMPLE))
         total = 0.0
         for part in cases.batches(BATCH):
             log_probs_BN = self.model.score_items(cases.histories(part)).log_softmax(1)
@@ -63,7 +63,7 @@ class SasRecTask:
     def validate(self) -> Mapping[str, float]:
         """Metrics on the validation item of each user; every process ranks for some of the users."""
         processes = Processes.join()
-        mine = self.split.validation.every(processes.count, processes.rank)
+        mine = self.split.validation.strided(processes.count, processes.rank)
         ranks = (
             evaluate(ExhaustiveRecommender(self.model), mine, batch_size=BATCH).ranks_C
             if len(mine)

@@ -97,8 +97,8 @@ def test_both_roads_give_the_same_items_and_sequences(tmp_path: Path) -> None:
     assert p5.sequences.user_ids == official.sequences.user_ids == ("U4", "U1", "U2", "U5", "U3")
     assert p5.sequences.items.tolist() == official.sequences.items.tolist()
     assert p5.sequences.offsets.tolist() == official.sequences.offsets.tolist()
-    assert p5.sequences.in_order_only
-    assert not official.sequences.in_order_only
+    assert p5.sequences.order_only
+    assert not official.sequences.order_only
 
 
 def test_the_text_has_what_is_known_and_nothing_else(tmp_path: Path) -> None:
@@ -121,7 +121,7 @@ def test_counts_are_checked(
     with caplog.at_level(logging.WARNING):
         load_amazon("beauty", write_p5(tmp_path))
     assert "holds 5 users, 5 items and 25 interactions; the published beauty has 22363, 12101" in caplog.text
-    monkeypatch.setitem(amazon.SPLITS, "toys", amazon.Split("Toys_and_Games", (5, 5, 25)))
+    monkeypatch.setitem(amazon.CATEGORIES, "toys", amazon.Category("Toys_and_Games", (5, 5, 25)))
     with pytest.raises(ValueError, match="holds the files of 'toys', not of 'beauty'"):
         load_amazon("beauty", tmp_path)
 
@@ -175,7 +175,7 @@ def test_offline_it_says_what_to_put_where(tmp_path: Path, monkeypatch: pytest.M
 def test_beauty_is_whole(shared_data: Path) -> None:
     folder = shared_data / "amazon" / "raw" / "beauty"
     dataset = Dataset.from_interactions(*load_amazon("beauty", folder))
-    assert dataset.facts() == {"users": 22_363, "items": 12_101, "interactions": 198_502}
+    assert dataset.counts() == {"users": 22_363, "items": 12_101, "interactions": 198_502}
     lines = (folder / "sequential_data.txt").read_text().splitlines()
     for user in (0, 1000, 22_362):
         assert (dataset.sequences.of_user(user) + 1).tolist() == [int(i) for i in lines[user].split()[1:]]

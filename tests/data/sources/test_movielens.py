@@ -169,7 +169,7 @@ def test_a_rating_of_a_movie_that_is_not_listed_is_left_out_and_told(
 def test_latest_small_is_whole(shared_data: Path) -> None:
     folder = shared_data / "ml-latest-small"
     dataset = Dataset.from_interactions(*load_movielens("latest-small", folder))
-    assert dataset.facts() == {
+    assert dataset.counts() == {
         "users": 610,
         "items": 9742,
         "interactions": 100_835,

@@ -22,8 +22,8 @@ import polars as pl
 
 from rqrec.data.catalog import Catalog
 from rqrec.data.download import drive_url, extract, fetch
-from rqrec.data.filters import k_core
 from rqrec.data.interactions import Interactions
+from rqrec.data.k_core import k_core
 from rqrec.data.templates import clean, fill
 
 log = logging.getLogger(__name__)
@@ -42,17 +42,17 @@ _ASIN = re.compile(r"""['"]asin['"]: ['"](\w+)['"]""")
 
 
 @dataclass(frozen=True)
-class Split:
+class Category:
     """One category: its name in the official files, and the counts of P5's sequences."""
 
     category: str
     counts: tuple[int, int, int]  # users, items, interactions
 
 
-SPLITS = {
-    "beauty": Split("Beauty", (22_363, 12_101, 198_502)),
-    "sports": Split("Sports_and_Outdoors", (35_598, 18_357, 296_337)),
-    "toys": Split("Toys_and_Games", (19_412, 11_924, 167_597)),
+CATEGORIES = {
+    "beauty": Category("Beauty", (22_363, 12_101, 198_502)),
+    "sports": Category("Sports_and_Outdoors", (35_598, 18_357, 296_337)),
+    "toys": Category("Toys_and_Games", (19_412, 11_924, 167_597)),
 }
 
 
@@ -84,15 +84,15 @@ class OfficialFiles:
 Files = P5Files | OfficialFiles
 
 
-def _split(name: str) -> Split:
-    if name not in SPLITS:
-        raise ValueError(f"There is no Amazon split {name!r}; allowed are {', '.join(SPLITS)}.")
-    return SPLITS[name]
+def _category(name: str) -> Category:
+    if name not in CATEGORIES:
+        raise ValueError(f"There is no Amazon split {name!r}; allowed are {', '.join(CATEGORIES)}.")
+    return CATEGORIES[name]
 
 
 def find_amazon(split: str, raw_folder: Path) -> Files | None:
     """The raw files where `raw_folder`, its `split` or its `raw/split` already holds them; else None."""
-    category, raw_folder = _split(split).category, Path(raw_folder)
+    category, raw_folder = _category(split).category, Path(raw_folder)
     folders = (raw_folder, raw_folder / split, raw_folder / "raw" / split)
     for folder in folders:
         p5 = P5Files(folder / SEQUENCES, folder / IDS, folder / META)
@@ -124,7 +124,7 @@ def fetch_amazon(split: str, raw_folder: Path) -> Files:
         return P5Files(*extract(archive, members, target))
     except ConnectionError as error:
         log.warning("%s The official reviews are tried instead.", error)
-    category = _split(split).category
+    category = _category(split).category
     names = (f"reviews_{category}_5.json.gz", f"meta_{category}.json.gz")
     try:
         return OfficialFiles(*(fetch(name, target, [f"{url}/{name}" for url in MIRRORS]) for name in names))
@@ -145,8 +145,8 @@ def load_amazon(split: str, raw_folder: Path, template: str = TEMPLATE) -> tuple
     files = fetch_amazon(split, raw_folder)
     catalog, interactions = read_amazon(files, template)
     found = (interactions.log["user_id"].n_unique(), len(catalog), len(interactions))
-    folder, expected = files.paths()[0].parent, _split(split).counts
-    for name, other in SPLITS.items():
+    folder, expected = files.paths()[0].parent, _category(split).counts
+    for name, other in CATEGORIES.items():
         if name != split and found == other.counts:
             raise ValueError(f"{folder} holds the files of {name!r}, not of {split!r}: name the right one.")
     if found != expected:
@@ -157,7 +157,7 @@ def load_amazon(split: str, raw_folder: Path, template: str = TEMPLATE) -> tuple
     return catalog, interactions
 
 
-def possible_ties(interactions: Interactions) -> Interactions:
+def with_possible_ties(interactions: Interactions) -> Interactions:
     """The log of an order alone, with one time for all interactions that may have been on one day.
 
     The reviews' times are days, and those of one day stand in the order of their item ids, as the official files

@@ -9,7 +9,7 @@ from rqrec.data.catalog import Catalog
 from rqrec.data.embeddings import EMBEDDINGS_FILE, read_vectors
 from rqrec.data.ids import IdMap
 from rqrec.data.interactions import COLUMNS, Interactions
-from rqrec.data.tables import SUFFIXES, naming_the_file, scan_table
+from rqrec.data.tables import SUFFIXES, parse_errors_for, scan_table
 from rqrec.data.templates import clean, fields_of, fill
 
 ID_TYPES = (pl.String, pl.Categorical, pl.Enum)
@@ -98,7 +98,7 @@ def _need_columns(path: Path, columns: list[str], needed: tuple[str, ...]) -> No
 
 
 def _read_items(path: Path, template: str | None, *, text_needed: bool) -> pl.DataFrame:
-    with naming_the_file(path):
+    with parse_errors_for(path):
         table = scan_table(path).collect()
     needed = ("item_id", *(fields_of(template) if template else ()))
     _need_columns(path, table.columns, needed)
@@ -126,7 +126,7 @@ def _read_items(path: Path, template: str | None, *, text_needed: bool) -> pl.Da
 
 
 def _read_log(path: Path, id_map: IdMap) -> Interactions:
-    with naming_the_file(path):
+    with parse_errors_for(path):
         table = scan_table(path)
         _need_columns(path, table.collect_schema().names(), COLUMNS)
         log = table.select(COLUMNS).collect()

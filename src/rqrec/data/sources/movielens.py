@@ -16,7 +16,7 @@ import polars as pl
 from rqrec.data.catalog import Catalog
 from rqrec.data.download import extract, fetch, fetch_wheel
 from rqrec.data.interactions import Interactions
-from rqrec.data.tables import naming_the_file, scan_table
+from rqrec.data.tables import parse_errors_for, scan_table
 
 log = logging.getLogger(__name__)
 
@@ -163,7 +163,7 @@ def _clean_title(title: str) -> str:
 
 
 def _lines(path: Path, encoding: str) -> list[str]:
-    with naming_the_file(path):
+    with parse_errors_for(path):
         return [line for line in path.read_text(encoding=encoding).split("\n") if line.strip()]
 
 
@@ -191,7 +191,7 @@ def _read_movies(path: Path) -> list[tuple[str, str, list[str]]]:
             movie_id, name, year, genres_field = _fields(path, line, "\t", 4)
             movies.append((movie_id, _title_of_wheel(name, year), genres_field.split(" ")))
     else:
-        with naming_the_file(path):
+        with parse_errors_for(path):
             table = scan_table(path).select("movieId", "title", "genres").collect()
         for movie_id, title, genres_field in table.iter_rows():
             movies.append((movie_id, _clean_title(title), (genres_field or "").split("|")))
@@ -217,7 +217,7 @@ def _read_ratings(path: Path) -> pl.DataFrame:
         table = _scan_plain(path, "\t", ["user_id", "item_id", "rating", "timestamp"], skip=1)
     else:
         table = _scan_plain(path, "\t", ["user_id", "item_id", "rating", "timestamp"])
-    with naming_the_file(path):
+    with parse_errors_for(path):
         return table.select("user_id", "item_id", pl.col("timestamp").cast(pl.Int64)).collect()
 
 

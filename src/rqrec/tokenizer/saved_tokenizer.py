@@ -17,7 +17,7 @@ CONFIG_FILE = "config.json"
 WEIGHTS_FILE = "model.safetensors"
 
 
-class Checkpoint(NamedTuple):
+class SavedTokenizer(NamedTuple):
     """Settings and tensors as they were saved; `source` names the place in messages."""
 
     settings: dict[str, Any]
@@ -25,7 +25,7 @@ class Checkpoint(NamedTuple):
     source: str
 
 
-def write_checkpoint(folder: Path, settings: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> None:
+def write_saved_tokenizer(folder: Path, settings: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> None:
     """Write `config.json` and `model.safetensors`."""
     write_json(folder / CONFIG_FILE, dict(settings))
     contiguous = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
@@ -33,7 +33,7 @@ def write_checkpoint(folder: Path, settings: Mapping[str, Any], tensors: Mapping
         file.write(safetensors.torch.save(contiguous))
 
 
-def read_checkpoint(source: Path | str) -> Checkpoint:
+def read_saved_tokenizer(source: Path | str) -> SavedTokenizer:
     """Read a folder, a `.pt` file, or, where neither exists, the Hugging Face repository of that name.
 
     Raises FileNotFoundError, ConnectionError or ValueError with the reason.
@@ -51,7 +51,7 @@ def read_checkpoint(source: Path | str) -> Checkpoint:
     )
 
 
-def check_tensors(expected: Mapping[str, Tensor], checkpoint: Checkpoint) -> None:
+def check_tensors(expected: Mapping[str, Tensor], checkpoint: SavedTokenizer) -> None:
     """Refuse a checkpoint whose tensors are not those, in name and shape, that its settings ask for."""
     found = checkpoint.tensors
     if expected.keys() != found.keys():
@@ -67,7 +67,7 @@ def check_tensors(expected: Mapping[str, Tensor], checkpoint: Checkpoint) -> Non
             )
 
 
-def check_settings(known: set[str], required: set[str], checkpoint: Checkpoint) -> None:
+def check_settings(known: set[str], required: set[str], checkpoint: SavedTokenizer) -> None:
     """Refuse settings that nobody reads, and the lack of those that must be there."""
     if unknown := sorted(checkpoint.settings.keys() - known):
         raise ValueError(
@@ -78,7 +78,7 @@ def check_settings(known: set[str], required: set[str], checkpoint: Checkpoint) 
         raise ValueError(f"{checkpoint.source} does not say its {', '.join(missing)}.")
 
 
-def _read_folder(folder: Path, source: str) -> Checkpoint:
+def _read_folder(folder: Path, source: str) -> SavedTokenizer:
     for name in (CONFIG_FILE, WEIGHTS_FILE):
         if not (folder / name).is_file():
             raise FileNotFoundError(f"{source} holds no {name}, so it is no saved tokenizer.")
@@ -89,10 +89,10 @@ def _read_folder(folder: Path, source: str) -> Checkpoint:
     settings = read_json(folder / CONFIG_FILE)
     if not isinstance(settings, dict):
         raise ValueError(f"{source}: {CONFIG_FILE} must hold an object of settings, not {settings!r}.")
-    return Checkpoint(settings, tensors, source)
+    return SavedTokenizer(settings, tensors, source)
 
 
-def _read_pt(path: Path) -> Checkpoint:
+def _read_pt(path: Path) -> SavedTokenizer:
     """A `.pt` file with `model` (tensors) and `model_config` (settings), read without running code in it."""
     try:
         values = torch.load(path, map_location="cpu", weights_only=True)
@@ -104,4 +104,4 @@ def _read_pt(path: Path) -> Checkpoint:
     if not isinstance(values, dict) or not {"model", "model_config"} <= values.keys():
         found = sorted(map(str, values)) if isinstance(values, dict) else type(values).__name__
         raise ValueError(f"{path} must hold 'model' and 'model_config'; it holds {found}.")
-    return Checkpoint(dict(values["model_config"]), dict(values["model"]), str(path))
+    return SavedTokenizer(dict(values["model_config"]), dict(values["model"]), str(path))

@@ -1,8 +1,8 @@
 import polars as pl
 import pytest
 
-from rqrec.data.filters import k_core
 from rqrec.data.interactions import Interactions
+from rqrec.data.k_core import k_core
 
 
 def log(pairs: str) -> Interactions:

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from rqrec.tokenizer.inputs import check_shape, chunks, sample_rows
+from rqrec.tokenizer.embedding_chunks import check_shape, chunks, sample_rows
 
 
 def test_chunks_cover_the_rows_in_order_as_float32():

@@ -3,30 +3,30 @@ import pickle
 import pytest
 import torch
 
-from rqrec.tokenizer.checkpoints import (
-    Checkpoint,
+from rqrec.tokenizer.saved_tokenizer import (
+    SavedTokenizer,
     check_settings,
     check_tensors,
-    read_checkpoint,
-    write_checkpoint,
+    read_saved_tokenizer,
+    write_saved_tokenizer,
 )
 
 TENSORS = {"a": torch.arange(3.0), "b": torch.tensor(True)}
 
 
 def test_a_folder_round_trips(tmp_path):
-    write_checkpoint(tmp_path, {"input_dim": 3}, TENSORS)
-    read = read_checkpoint(tmp_path)
+    write_saved_tokenizer(tmp_path, {"input_dim": 3}, TENSORS)
+    read = read_saved_tokenizer(tmp_path)
     assert read.settings == {"input_dim": 3}
     assert read.tensors.keys() == TENSORS.keys()
     assert all(torch.equal(read.tensors[name], TENSORS[name]) for name in TENSORS)
-    assert read_checkpoint(str(tmp_path)).source == str(tmp_path)
+    assert read_saved_tokenizer(str(tmp_path)).source == str(tmp_path)
 
 
 def test_a_pt_file_is_read_without_running_its_code(tmp_path):
     path = tmp_path / "model.pt"
     torch.save({"model": TENSORS, "model_config": {"input_dim": 3}, "iter": 5}, path)
-    assert read_checkpoint(path).settings == {"input_dim": 3}
+    assert read_saved_tokenizer(path).settings == {"input_dim": 3}
 
     class Payload:
         def __reduce__(self):
@@ -34,36 +34,36 @@ def test_a_pt_file_is_read_without_running_its_code(tmp_path):
 
     torch.save({"model": {}, "model_config": Payload()}, path)
     with pytest.raises(ValueError, match="can run code"):
-        read_checkpoint(path)
+        read_saved_tokenizer(path)
     path.write_bytes(pickle.dumps(Payload()))
     with pytest.raises(ValueError, match="can run code"):
-        read_checkpoint(path)
+        read_saved_tokenizer(path)
     assert not (tmp_path / "run").exists()
 
 
 def test_what_is_no_checkpoint_is_refused_with_the_reason(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"no config\.json"):
-        read_checkpoint(tmp_path)
+        read_saved_tokenizer(tmp_path)
     with pytest.raises(FileNotFoundError, match=r"There is no checkpoint '.*nowhere\.pt'"):
-        read_checkpoint(str(tmp_path / "nowhere.pt"))
+        read_saved_tokenizer(str(tmp_path / "nowhere.pt"))
     path = tmp_path / "weights.pt"
     torch.save(TENSORS, path)
     with pytest.raises(ValueError, match="must hold 'model' and 'model_config'"):
-        read_checkpoint(path)
+        read_saved_tokenizer(path)
     path.write_bytes(b"")
     with pytest.raises(ValueError, match=r"is no \.pt file"):
-        read_checkpoint(path)
-    write_checkpoint(tmp_path, {}, TENSORS)
+        read_saved_tokenizer(path)
+    write_saved_tokenizer(tmp_path, {}, TENSORS)
     (tmp_path / "config.json").write_text("[]")
     with pytest.raises(ValueError, match="object of settings"):
-        read_checkpoint(tmp_path)
+        read_saved_tokenizer(tmp_path)
     (tmp_path / "model.safetensors").write_bytes(b"short")
     with pytest.raises(ValueError, match="is damaged"):
-        read_checkpoint(tmp_path)
+        read_saved_tokenizer(tmp_path)
 
 
 def test_tensors_and_settings_that_do_not_fit_are_named():
-    checkpoint = Checkpoint({"colour": 1}, TENSORS, "here")
+    checkpoint = SavedTokenizer({"colour": 1}, TENSORS, "here")
     with pytest.raises(ValueError, match=r"lacks the tensors \['c'\] and has the tensors \['b'\]"):
         check_tensors({"a": TENSORS["a"], "c": TENSORS["b"]}, checkpoint)
     with pytest.raises(ValueError, match=r"a of shape \(3,\)"):
@@ -75,7 +75,7 @@ def test_tensors_and_settings_that_do_not_fit_are_named():
 
 
 def test_a_repository_id_is_fetched_from_the_hub(tmp_path, monkeypatch):
-    write_checkpoint(tmp_path, {"input_dim": 3}, TENSORS)
+    write_saved_tokenizer(tmp_path, {"input_dim": 3}, TENSORS)
     asked = []
 
     def fetch(repo_id, **options):
@@ -83,7 +83,7 @@ def test_a_repository_id_is_fetched_from_the_hub(tmp_path, monkeypatch):
         return str(tmp_path)
 
     monkeypatch.setattr("huggingface_hub.snapshot_download", fetch)
-    assert read_checkpoint("owner/some-rqvae").source == "owner/some-rqvae"
+    assert read_saved_tokenizer("owner/some-rqvae").source == "owner/some-rqvae"
     assert asked == [("owner/some-rqvae", ["config.json", "model.safetensors"])]
 
 
@@ -93,4 +93,4 @@ def test_without_a_network_the_hub_is_refused_in_a_sentence(monkeypatch):
 
     monkeypatch.setattr("huggingface_hub.snapshot_download", fail)
     with pytest.raises(ConnectionError, match=r"no folder 'owner/name' here.*\(no route to host\)"):
-        read_checkpoint("owner/name")
+        read_saved_tokenizer("owner/name")

@@ -10,9 +10,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from rqrec.data.embeddings import Rows
+from rqrec.data.embeddings import RowSubset
 
-Embeddings = Tensor | NDArray[np.floating] | Rows
+Embeddings = Tensor | NDArray[np.floating] | RowSubset
 
 
 def check_shape(x_ND: Embeddings, dim: int | None = None) -> None:

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
 
-from rqrec.tokenizer.inputs import Embeddings, chunks
+from rqrec.tokenizer.embedding_chunks import Embeddings, chunks
 from rqrec.tokenizer.semantic_ids import LevelUsage, collision_rate, group_sizes, level_usage
 
 CHUNK_ROWS = 8192
@@ -21,15 +21,15 @@ HIGH_COLLISION = 0.3
 
 
 @dataclass(frozen=True)
-class Agreement:
+class PrefixAgreement:
     """Share of items that have their first 1, 2, ... L codes in common with another item, [L].
 
-    `neighbours`: with the nearest item by cosine of their embeddings. `strangers`: with a random one. A
+    `neighbours`: with the nearest item by cosine of their embeddings. `random_items`: with a random one. A
     hierarchy that follows content has the first far above the second.
     """
 
     neighbours: tuple[float, ...]
-    strangers: tuple[float, ...]
+    random_items: tuple[float, ...]
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ class Inspection:
     levels: tuple[LevelUsage, ...]
     collision_rate: float
     largest_group: int
-    agreement: Agreement | None
+    agreement: PrefixAgreement | None
 
     def warnings(self) -> list[str]:
         """What is wrong, in words, worst first; empty where nothing is."""
@@ -69,17 +69,17 @@ class Inspection:
                 f"larger codebooks."
             )
         if self.agreement is not None and self.items > 1:
-            neighbours, strangers = self.agreement.neighbours[0], self.agreement.strangers[0]
-            if neighbours < 2 * strangers:
+            neighbours, random_items = self.agreement.neighbours[0], self.agreement.random_items[0]
+            if neighbours < 2 * random_items:
                 found.append(
                     f"The codes do not follow content: {neighbours:.0%} of the items share their first code "
-                    f"with their nearest neighbour, and {strangers:.0%} with a random item. Check that codes "
+                    f"with their nearest neighbour, and {random_items:.0%} with a random item. Check that codes "
                     f"and embeddings are of the same items in the same order."
                 )
         return found
 
 
-def inspect(
+def inspect_codes(
     codes_NL: NDArray[np.int64],
     codebook_sizes: Sequence[int],
     embeddings_ND: Embeddings | None,
@@ -98,7 +98,7 @@ def inspect(
                 f"items: give the embeddings that the codes were made from."
             )
         if len(codes_NL) > 1:
-            agreement = neighbour_agreement(codes_NL, embeddings_ND, generator, sample_size)
+            agreement = prefix_agreement(codes_NL, embeddings_ND, generator, sample_size)
     return Inspection(
         items=len(codes_NL),
         codebook_sizes=tuple(codebook_sizes),
@@ -109,9 +109,9 @@ def inspect(
     )
 
 
-def neighbour_agreement(
+def prefix_agreement(
     codes_NL: NDArray[np.int64], embeddings_ND: Embeddings, generator: torch.Generator, sample_size: int
-) -> Agreement:
+) -> PrefixAgreement:
     """How many codes items share with their nearest neighbour, and with a random item; N of at least 2."""
     rows_Q = torch.randperm(len(codes_NL), generator=generator)[:sample_size].sort().values
     queries_QD = F.normalize(next(chunks(embeddings_ND[rows_Q.numpy()], len(rows_Q))), dim=1)
@@ -129,14 +129,14 @@ def neighbour_agreement(
         start += len(x_BD)
     shift_Q = torch.randint(1, len(codes_NL), rows_Q.shape, generator=generator).numpy()
     rows, neighbours = rows_Q.cpu().numpy(), neighbours_Q.cpu().numpy()
-    strangers = (rows + shift_Q) % len(codes_NL)
-    return Agreement(
+    random_items = (rows + shift_Q) % len(codes_NL)
+    return PrefixAgreement(
         _shared_prefixes(codes_NL[rows], codes_NL[neighbours]),
-        _shared_prefixes(codes_NL[rows], codes_NL[strangers]),
+        _shared_prefixes(codes_NL[rows], codes_NL[random_items]),
     )
 
 
-def items_under(codes_NL: NDArray[np.int64], prefix: Sequence[int]) -> NDArray[np.int64]:
+def items_with_prefix(codes_NL: NDArray[np.int64], prefix: Sequence[int]) -> NDArray[np.int64]:
     """Item indices whose codes start with `prefix`, in order."""
     if len(prefix) > codes_NL.shape[1]:
         raise ValueError(f"The prefix {list(prefix)} is longer than the {codes_NL.shape[1]} levels.")

@@ -9,7 +9,7 @@ import re
 
 import torch
 
-from rqrec.tokenizer.checkpoints import Checkpoint, check_settings
+from rqrec.tokenizer.saved_tokenizer import SavedTokenizer, check_settings
 
 # Their setting -> ours. How the codebooks were initialised no longer matters to a trained model.
 SETTINGS = {
@@ -32,12 +32,12 @@ TENSORS = (
 )
 
 
-def is_reference(checkpoint: Checkpoint) -> bool:
+def is_reference_checkpoint(checkpoint: SavedTokenizer) -> bool:
     """Whether the settings are those of the reference implementation."""
     return "codebook_sim_vq" in checkpoint.settings or "codebook_kmeans_init" in checkpoint.settings
 
 
-def translate(checkpoint: Checkpoint) -> Checkpoint:
+def convert(checkpoint: SavedTokenizer) -> SavedTokenizer:
     """The same model under our names. Raises ValueError for what this package cannot represent."""
     source, settings = checkpoint.source, checkpoint.settings
     check_settings(set(SETTINGS), {"input_dim"}, checkpoint)
@@ -63,4 +63,4 @@ def translate(checkpoint: Checkpoint) -> Checkpoint:
         "initialized": torch.tensor(True),
     }
     renamed = {ours: settings[theirs] for theirs, ours in SETTINGS.items() if ours and theirs in settings}
-    return Checkpoint(renamed, tensors, source)
+    return SavedTokenizer(renamed, tensors, source)

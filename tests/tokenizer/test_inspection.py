@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 import torch
 
-from rqrec.tokenizer import inspect as module
-from rqrec.tokenizer.inspect import Agreement, inspect, items_under, neighbour_agreement
+from rqrec.tokenizer import inspection as module
+from rqrec.tokenizer.inspection import PrefixAgreement, inspect_codes, items_with_prefix, prefix_agreement
 
 
 def seeded() -> torch.Generator:
@@ -17,64 +17,64 @@ CODES = np.array([[0, 0], [0, 0], [1, 0], [1, 1], [2, 0], [3, 0]])
 
 def test_agreement_by_hand():
     """Two pairs of three share the first code, and one of them the second."""
-    agreement = neighbour_agreement(CODES, VECTORS, seeded(), 100)
+    agreement = prefix_agreement(CODES, VECTORS, seeded(), 100)
     assert agreement.neighbours == pytest.approx((2 / 3, 1 / 3))
-    assert all(share <= 2 / 3 for share in agreement.strangers)
+    assert all(share <= 2 / 3 for share in agreement.random_items)
 
 
 def test_agreement_does_not_depend_on_chunks(monkeypatch):
-    whole = neighbour_agreement(CODES, VECTORS, seeded(), 100)
+    whole = prefix_agreement(CODES, VECTORS, seeded(), 100)
     monkeypatch.setattr(module, "CHUNK_ROWS", 1)
-    assert neighbour_agreement(CODES, VECTORS, seeded(), 100) == whole
+    assert prefix_agreement(CODES, VECTORS, seeded(), 100) == whole
 
 
 def test_a_sample_stands_for_the_whole():
     generator = torch.Generator().manual_seed(1)
     x = torch.randn(3000, 4, generator=generator)
     codes = (x[:, :1] > 0).long().numpy()
-    sampled = neighbour_agreement(codes, x, seeded(), 500)
+    sampled = prefix_agreement(codes, x, seeded(), 500)
     assert sampled.neighbours[0] > 0.85
-    assert sampled.strangers[0] == pytest.approx(0.5, abs=0.08)
+    assert sampled.random_items[0] == pytest.approx(0.5, abs=0.08)
 
 
 def test_figures_by_hand():
-    found = inspect(CODES, (4, 2), VECTORS, seeded())
+    found = inspect_codes(CODES, (4, 2), VECTORS, seeded())
     assert (found.items, found.largest_group) == (6, 2)
     assert found.collision_rate == pytest.approx(2 / 6)
     assert [level.usage for level in found.levels] == [1.0, 1.0]
-    assert isinstance(found.agreement, Agreement)
-    assert inspect(CODES, (4, 2), None, seeded()).agreement is None
+    assert isinstance(found.agreement, PrefixAgreement)
+    assert inspect_codes(CODES, (4, 2), None, seeded()).agreement is None
 
 
 def test_healthy_codes_raise_no_warning():
     unique = np.stack([np.arange(512) % 16, np.arange(512) // 16], 1)
-    assert inspect(unique, (16, 32), None, seeded()).warnings() == []
+    assert inspect_codes(unique, (16, 32), None, seeded()).warnings() == []
 
 
 def test_a_collapse_is_told_in_words():
-    lost = inspect(np.zeros((50, 2), np.int64), (8, 8), None, seeded()).warnings()
+    lost = inspect_codes(np.zeros((50, 2), np.int64), (8, 8), None, seeded()).warnings()
     assert "Level 0 has collapsed: only 1 of its 8 codes" in lost[0]
     assert "100% of the items share all their codes" in lost[-1]
     lopsided = np.stack([np.r_[np.arange(32), np.zeros(968, int)], np.arange(1000)], 1)
-    assert "Level 0 is lopsided" in inspect(lopsided, (32, 1000), None, seeded()).warnings()[0]
+    assert "Level 0 is lopsided" in inspect_codes(lopsided, (32, 1000), None, seeded()).warnings()[0]
 
 
 def test_codes_of_other_items_are_noticed():
     x = torch.randn(400, 4, generator=seeded())
     shuffled = np.random.default_rng(0).permutation(400)[:, None] % 20
-    texts = inspect(shuffled, (20,), x, seeded()).warnings()
+    texts = inspect_codes(shuffled, (20,), x, seeded()).warnings()
     assert any("do not follow content" in text for text in texts)
     with pytest.raises(ValueError, match="400 rows of codes and 10 embeddings"):
-        inspect(shuffled, (20,), x[:10], seeded())
+        inspect_codes(shuffled, (20,), x[:10], seeded())
 
 
 def test_one_item_has_no_neighbour():
-    assert inspect(np.zeros((1, 2), np.int64), (2, 2), np.ones((1, 3)), seeded()).warnings() == []
+    assert inspect_codes(np.zeros((1, 2), np.int64), (2, 2), np.ones((1, 3)), seeded()).warnings() == []
 
 
 def test_items_under_a_prefix():
-    assert items_under(CODES, [0]).tolist() == [0, 1]
-    assert items_under(CODES, [1, 1]).tolist() == [3]
-    assert items_under(CODES, []).tolist() == [0, 1, 2, 3, 4, 5]
+    assert items_with_prefix(CODES, [0]).tolist() == [0, 1]
+    assert items_with_prefix(CODES, [1, 1]).tolist() == [3]
+    assert items_with_prefix(CODES, []).tolist() == [0, 1, 2, 3, 4, 5]
     with pytest.raises(ValueError, match="longer than the 2 levels"):
-        items_under(CODES, [0, 0, 0])
+        items_with_prefix(CODES, [0, 0, 0])

@@ -11,7 +11,7 @@ from rqrec.tokenizer.rqvae import RqVae
 Tokenizer = RqVae | RqKMeans
 
 
-class OpenedTokenizer(NamedTuple):
+class LoadedTokenizer(NamedTuple):
     """A tokenizer, and the kind and hash under which what it makes remembers it."""
 
     model: Tokenizer
@@ -19,7 +19,7 @@ class OpenedTokenizer(NamedTuple):
     hash: str
 
 
-def open_tokenizer(source: Path | str) -> OpenedTokenizer:
+def load_tokenizer(source: Path | str) -> LoadedTokenizer:
     """From an artefact, the folder of a run, any folder that `save_pretrained` wrote, a `.pt` file or a hub id.
 
     Raises FileNotFoundError, ConnectionError or ValueError with the reason.
@@ -34,14 +34,14 @@ def open_tokenizer(source: Path | str) -> OpenedTokenizer:
             raise ValueError(
                 f"{folder} holds {manifest.artifact_type!r}, but a tokenizer is needed: {', '.join(classes)}."
             )
-        return OpenedTokenizer(
+        return LoadedTokenizer(
             classes[manifest.artifact_type].from_pretrained(folder), manifest.artifact_type, manifest.hash
         )
     if folder.is_dir() and "balance" in read_json(folder / "config.json"):
         other = RqKMeans.from_pretrained(folder)
-        return OpenedTokenizer(other, "rqkmeans", _weights_hash(other))
+        return LoadedTokenizer(other, "rqkmeans", _weights_hash(other))
     model = RqVae.from_pretrained(source)
-    return OpenedTokenizer(model, "rqvae", _weights_hash(model))
+    return LoadedTokenizer(model, "rqvae", _weights_hash(model))
 
 
 def _find_either(folder: Path) -> Path:
