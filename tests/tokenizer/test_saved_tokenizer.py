@@ -41,40 +41,40 @@ def test_a_pt_file_is_read_without_running_its_code(tmp_path):
     assert not (tmp_path / "run").exists()
 
 
-def test_what_is_no_checkpoint_is_refused_with_the_reason(tmp_path):
+def test_a_source_that_is_not_a_saved_tokenizer_is_refused_with_the_reason(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"no config\.json"):
         read_saved_tokenizer(tmp_path)
-    with pytest.raises(FileNotFoundError, match=r"There is no checkpoint '.*nowhere\.pt'"):
+    with pytest.raises(FileNotFoundError, match=r"There is no saved tokenizer '.*nowhere\.pt'"):
         read_saved_tokenizer(str(tmp_path / "nowhere.pt"))
     path = tmp_path / "weights.pt"
     torch.save(TENSORS, path)
-    with pytest.raises(ValueError, match="must hold 'model' and 'model_config'"):
+    with pytest.raises(ValueError, match="must contain 'model' and 'model_config'"):
         read_saved_tokenizer(path)
     path.write_bytes(b"")
-    with pytest.raises(ValueError, match=r"is no \.pt file"):
+    with pytest.raises(ValueError, match=r"is not a \.pt file"):
         read_saved_tokenizer(path)
     write_saved_tokenizer(tmp_path, {}, TENSORS)
     (tmp_path / "config.json").write_text("[]")
-    with pytest.raises(ValueError, match="object of settings"):
+    with pytest.raises(ValueError, match="JSON object of settings"):
         read_saved_tokenizer(tmp_path)
     (tmp_path / "model.safetensors").write_bytes(b"short")
     with pytest.raises(ValueError, match="is damaged"):
         read_saved_tokenizer(tmp_path)
 
 
-def test_tensors_and_settings_that_do_not_fit_are_named():
-    checkpoint = SavedTokenizer({"colour": 1}, TENSORS, "here")
-    with pytest.raises(ValueError, match=r"lacks the tensors \['c'\] and has the tensors \['b'\]"):
-        check_tensors({"a": TENSORS["a"], "c": TENSORS["b"]}, checkpoint)
+def test_unexpected_and_missing_tensors_and_settings_are_named():
+    saved = SavedTokenizer({"colour": 1}, TENSORS, "here")
+    with pytest.raises(ValueError, match=r"lacks the tensors \['c'\] and has unexpected tensors \['b'\]"):
+        check_tensors({"a": TENSORS["a"], "c": TENSORS["b"]}, saved)
     with pytest.raises(ValueError, match=r"a of shape \(3,\)"):
-        check_tensors(TENSORS | {"a": torch.zeros(4)}, checkpoint)
+        check_tensors(TENSORS | {"a": torch.zeros(4)}, saved)
     with pytest.raises(ValueError, match=r"unknown settings \['colour'\]"):
-        check_settings({"size"}, set(), checkpoint)
-    with pytest.raises(ValueError, match="does not say its size"):
-        check_settings({"size", "colour"}, {"size"}, checkpoint)
+        check_settings({"size"}, set(), saved)
+    with pytest.raises(ValueError, match=r"lacks the required settings \['size'\]"):
+        check_settings({"size", "colour"}, {"size"}, saved)
 
 
-def test_a_repository_id_is_fetched_from_the_hub(tmp_path, monkeypatch):
+def test_a_repository_id_is_downloaded_from_the_hub(tmp_path, monkeypatch):
     write_saved_tokenizer(tmp_path, {"input_dim": 3}, TENSORS)
     asked = []
 
@@ -87,7 +87,7 @@ def test_a_repository_id_is_fetched_from_the_hub(tmp_path, monkeypatch):
     assert asked == [("owner/some-rqvae", ["config.json", "model.safetensors"])]
 
 
-def test_without_a_network_the_hub_is_refused_in_a_sentence(monkeypatch):
+def test_without_a_network_a_repository_id_raises_a_one_line_error(monkeypatch):
     def fail(*args, **options):
         raise OSError("no route to host\nand a long trace")
 

@@ -1,4 +1,4 @@
-"""A tokenizer from wherever it is: an artefact, a plain folder, a `.pt` file, the Hugging Face Hub."""
+"""Load a tokenizer of either type from an artefact, a plain folder, a `.pt` file or the Hugging Face Hub."""
 
 import hashlib
 from pathlib import Path
@@ -12,39 +12,43 @@ Tokenizer = RqVae | RqKMeans
 
 
 class LoadedTokenizer(NamedTuple):
-    """A tokenizer, and the kind and hash under which what it makes remembers it."""
+    """A tokenizer and its identity, which the artefacts made with it record in their `inputs`."""
 
     model: Tokenizer
     artifact_type: str
+    """"rqvae" or "rqkmeans"."""
     hash: str
+    """Hash of the artefact; without a manifest, SHA-256 of the settings and weights."""
 
 
 def load_tokenizer(source: Path | str) -> LoadedTokenizer:
-    """From an artefact, the folder of a run, any folder that `save_pretrained` wrote, a `.pt` file or a hub id.
+    """Load from an artefact, a run folder, a folder written by `save_pretrained`, a `.pt` file or a hub id.
 
-    Raises FileNotFoundError, ConnectionError or ValueError with the reason.
+    Raises FileNotFoundError if there is no tokenizer, ConnectionError if the hub cannot be reached, and
+    ValueError if the source is damaged or another type of model.
     """
     folder = Path(source)
     if folder.is_dir() and not (folder / "config.json").is_file():
-        folder = _find_either(folder)
+        folder = _find_tokenizer(folder)
     if (folder / MANIFEST).is_file():
         manifest = read_manifest(folder, verify=True)
         classes: dict[str, Any] = {"rqvae": RqVae, "rqkmeans": RqKMeans}
         if manifest.artifact_type not in classes:
             raise ValueError(
-                f"{folder} holds {manifest.artifact_type!r}, but a tokenizer is needed: {', '.join(classes)}."
+                f"{folder} is an artefact of type {manifest.artifact_type!r}, not a tokenizer: give one of type "
+                f"{' or '.join(classes)}."
             )
         return LoadedTokenizer(
             classes[manifest.artifact_type].from_pretrained(folder), manifest.artifact_type, manifest.hash
         )
     if folder.is_dir() and "balance" in read_json(folder / "config.json"):
-        other = RqKMeans.from_pretrained(folder)
-        return LoadedTokenizer(other, "rqkmeans", _weights_hash(other))
-    model = RqVae.from_pretrained(source)
-    return LoadedTokenizer(model, "rqvae", _weights_hash(model))
+        rqkmeans = RqKMeans.from_pretrained(folder)
+        return LoadedTokenizer(rqkmeans, "rqkmeans", _weights_hash(rqkmeans))
+    rqvae = RqVae.from_pretrained(source)
+    return LoadedTokenizer(rqvae, "rqvae", _weights_hash(rqvae))
 
 
-def _find_either(folder: Path) -> Path:
+def _find_tokenizer(folder: Path) -> Path:
     try:
         return find(folder, "rqvae")
     except FileNotFoundError:
@@ -52,7 +56,7 @@ def _find_either(folder: Path) -> Path:
             return find(folder, "rqkmeans")
         except FileNotFoundError:
             raise FileNotFoundError(
-                f"{folder} holds no tokenizer. Make one with `rqrec train-rqvae` or `rqrec fit-rqkmeans`."
+                f"{folder} has no tokenizer. Train one with `rqrec train-rqvae` or `rqrec fit-rqkmeans`."
             ) from None
 
 

@@ -1,8 +1,8 @@
-"""RQ-VAE checkpoints of the reference implementation of TIGER in PyTorch, in the words of this package.
+"""Conversion of RQ-VAE checkpoints of the reference PyTorch implementation of TIGER.
 
-Their model is the same up to names, as the IDs and reconstructions in the test data show: linear maps
-without bias with ReLU between them, and, with normalised codebooks, a latent of unit length and unit codes
-on the first level only. It has no input standardisation, so the normaliser stays the identity.
+The architecture is the same up to names, as the IDs and reconstructions in the test data confirm: linear
+layers without bias, with ReLU between them; with normalised codebooks, a latent of unit length and unit codes
+on the first level only. It does not standardise its input, so the normaliser stays the identity.
 """
 
 import re
@@ -11,7 +11,7 @@ import torch
 
 from rqrec.tokenizer.saved_tokenizer import SavedTokenizer, check_settings
 
-# Their setting -> ours. How the codebooks were initialised no longer matters to a trained model.
+# Their setting -> ours. The initialisation of the codebooks does not matter to a trained model.
 SETTINGS = {
     "input_dim": "input_dim",
     "embed_dim": "embed_dim",
@@ -32,30 +32,31 @@ TENSORS = (
 )
 
 
-def is_reference_checkpoint(checkpoint: SavedTokenizer) -> bool:
+def is_reference_checkpoint(saved: SavedTokenizer) -> bool:
     """Whether the settings are those of the reference implementation."""
-    return "codebook_sim_vq" in checkpoint.settings or "codebook_kmeans_init" in checkpoint.settings
+    return "codebook_sim_vq" in saved.settings or "codebook_kmeans_init" in saved.settings
 
 
-def convert(checkpoint: SavedTokenizer) -> SavedTokenizer:
-    """The same model under our names. Raises ValueError for what this package cannot represent."""
-    source, settings = checkpoint.source, checkpoint.settings
-    check_settings(set(SETTINGS), {"input_dim"}, checkpoint)
+def convert(saved: SavedTokenizer) -> SavedTokenizer:
+    """The same model under our names. Raises ValueError if this package cannot represent it."""
+    source, settings = saved.source, saved.settings
+    check_settings(set(SETTINGS), {"input_dim"}, saved)
     if settings.get("n_cat_features"):
         raise ValueError(
-            f"{source} has n_cat_features={settings['n_cat_features']}. The reference implementation brings "
-            f"the other features to unit length after decoding, but only then; this package does not, so "
-            f"its reconstructions would differ. Train the tokenizer again with `rqrec train-rqvae`."
+            f"{source} has n_cat_features={settings['n_cat_features']}. With categorical "
+            f"features the reference implementation normalises the dense features to unit length after "
+            f"decoding; this package does not, so reconstructions would differ. Train the tokenizer again "
+            f"with `rqrec train-rqvae`."
         )
     tensors = {}
-    for name, tensor in checkpoint.tensors.items():
-        translated = next((re.sub(p, r, name) for p, r in TENSORS if p.fullmatch(name)), None)
-        if translated is None:
+    for name, tensor in saved.tensors.items():
+        our_name = next((re.sub(p, r, name) for p, r in TENSORS if p.fullmatch(name)), None)
+        if our_name is None:
             raise ValueError(
-                f"{source} has the tensor {name}, which this package has no place for: its architecture "
-                f"differs from linear encoder and decoder layers without bias and one table a level."
+                f"{source} has the tensor {name}, which this package does not support: the encoder and decoder "
+                f"must be linear layers without bias, with one codebook per level."
             )
-        tensors[translated] = tensor
+        tensors[our_name] = tensor
     dim = int(settings["input_dim"])
     tensors |= {
         "input_mean_I": torch.zeros(dim),
