@@ -35,8 +35,7 @@ def load_tokenizer(source: Path | str) -> LoadedTokenizer:
         classes: dict[str, Any] = {"rqvae": RqVae, "rqkmeans": RqKMeans}
         if manifest.artifact_type not in classes:
             raise ValueError(
-                f"{folder} is an artefact of type {manifest.artifact_type!r}, not a tokenizer: give one of type "
-                f"{' or '.join(classes)}."
+                f"{folder} holds {manifest.artifact_type!r}, but a tokenizer is needed: {' or '.join(classes)}."
             )
         return LoadedTokenizer(
             classes[manifest.artifact_type].from_pretrained(folder), manifest.artifact_type, manifest.hash
@@ -56,7 +55,7 @@ def _find_tokenizer(folder: Path) -> Path:
             return find(folder, "rqkmeans")
         except FileNotFoundError:
             raise FileNotFoundError(
-                f"{folder} has no tokenizer. Train one with `rqrec train-rqvae` or `rqrec fit-rqkmeans`."
+                f"{folder} holds no tokenizer. Train one with `rqrec train-rqvae` or `rqrec fit-rqkmeans`."
             ) from None
 
 
