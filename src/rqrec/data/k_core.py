@@ -1,4 +1,4 @@
-"""Which interactions stay in the log."""
+"""k-core filtering of an interaction log."""
 
 import polars as pl
 
@@ -6,10 +6,10 @@ from rqrec.data.interactions import Interactions
 
 
 def k_core(interactions: Interactions, user_core: int, item_core: int) -> Interactions:
-    """The largest part of the log in which every user has `user_core` and every item `item_core` rows.
+    """The largest subset in which every user has >= `user_core` and every item >= `item_core` interactions.
 
-    Users and items below are removed in turn until none is left to remove; the order of the rows stays.
-    Raises ValueError where nothing is left.
+    Users and items below the minimum are removed repeatedly until all remaining ones reach it. The order of the
+    rows is kept. Raises ValueError if no interaction remains.
     """
     log = interactions.log
     while True:
@@ -18,8 +18,8 @@ def k_core(interactions: Interactions, user_core: int, item_core: int) -> Intera
         )
         if kept.is_empty():
             raise ValueError(
-                f"No interaction is left: no set of users with at least {user_core} and items with at least "
-                f"{item_core} interactions exists. Lower the numbers or bring a longer log."
+                f"No interaction is left: the log has no subset in which users have at least {user_core} and items "
+                f"at least {item_core} interactions. Lower these numbers or use a longer log."
             )
         if kept.height == log.height:
             return Interactions(kept)
