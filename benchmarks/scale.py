@@ -306,7 +306,7 @@ def main() -> None:
     if chosen.plan:
         measured = json.loads(chosen.plan.read_text())["measured"]
     else:
-        measured = measure(chosen.parts, sorted(chosen.catalogs), chosen.tuples, chosen.seconds)
+        measured = measure(chosen.train_and_eval, sorted(chosen.catalogs), chosen.tuples, chosen.seconds)
     whole = all(part in measured for part in PARTS)
     interactions = chosen.interactions or HISTORY * chosen.users
     planned = plan(measured, chosen.items, chosen.users, interactions) if whole else None

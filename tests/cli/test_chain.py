@@ -1,14 +1,12 @@
 """The stages one after the other through the command line, each on what an earlier one wrote."""
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner
 
-from rqrec.cli import app
+from rqrec.cli.command import app
 from rqrec.core.artifact import read_manifest
 from tests.serving.test_server import Process
 from tests.stages.world import write_world

@@ -13,7 +13,7 @@ from click.testing import Result
 from typer.testing import CliRunner
 
 from rqrec import __version__
-from rqrec.cli import app
+from rqrec.cli.command import app
 from rqrec.core.artifact import read_json, read_manifest, write_json
 from rqrec.tokenizer.semantic_ids import SemanticIdTable
 from tests.tiny import tiny_vectors
@@ -301,7 +301,7 @@ def test_inspecting_ids_measures_them_and_writes_a_report(tiny_run: Path, tmp_pa
     facts = facts_of(rqrec("inspect-ids", tiny_run, *options))
     assert facts["items"] == 48
     assert facts["codebook_sizes"] == [8, 8]
-    assert facts["agreement"]["neighbours"][0] > facts["agreement"]["strangers"][0]
+    assert facts["agreement"]["neighbours"][0] > facts["agreement"]["random_items"][0]
     assert facts["examples"][0]["titles"][0].startswith("Title ")
     assert (tmp_path / "report" / "report.html").read_text().count("data:image/png") == 2
     lines = (tmp_path / "tokens.jsonl").read_text().splitlines()

@@ -7,11 +7,11 @@ import pytest
 from typer.testing import CliRunner
 
 from rqrec import Recommender
-from rqrec.cli import app
+from rqrec.cli.command import app
 from rqrec.core.artifact import read_json, read_manifest, write_json
 from rqrec.core.hub import upload
 from rqrec.stages.share import pull, push
-from rqrec.tokenizer.opening import open_tokenizer
+from rqrec.tokenizer.loading import load_tokenizer
 
 
 @pytest.fixture
@@ -87,7 +87,7 @@ def test_a_tokenizer_is_shared_too(tiny_run: Path, hub: Path, tmp_path: Path) ->
     push(tiny_run / "rqvae", "me/ids")
     assert 'RqVae.from_pretrained("me/ids")' in (hub / "me/ids/README.md").read_text()
     pull("me/ids", tmp_path / "ids")
-    assert open_tokenizer(tmp_path / "ids").hash == open_tokenizer(tiny_run / "rqvae").hash
+    assert load_tokenizer(tmp_path / "ids").hash == load_tokenizer(tiny_run / "rqvae").hash
 
 
 def test_what_is_no_model_is_not_pushed(tiny_run: Path, hub: Path, tmp_path: Path) -> None:

@@ -160,4 +160,4 @@ def test_ranks_are_saved_and_read_again(tmp_path: object) -> None:
 def test_a_split_without_cases_is_a_sentence() -> None:
     split = leave_one_out(random_sequences(3, 20, 30))
     with pytest.raises(ValueError, match="no user of this split"):
-        measure(Rotating(30, 0), split.test.every(1, len(split.test)), split.train, 30)
+        measure(Rotating(30, 0), split.test.strided(1, len(split.test)), split.train, 30)

@@ -83,9 +83,9 @@ def command(
         configs: dict[str, Any] = {}
         own = inspect.signature(function, eval_str=True).parameters
         for parameter in own.values():
-            annotation: Any = parameter.annotation
-            if is_dataclass(annotation):
-                configs[parameter.name] = annotation()
+            if is_dataclass(parameter.annotation):
+                make: Any = parameter.annotation
+                configs[parameter.name] = make()
                 parameters += [one for one in _options(configs[parameter.name]) if one.name not in own]
             else:
                 parameters.append(parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY))

@@ -114,7 +114,8 @@ def _partial(
 def field_docs(config: Any) -> dict[str, str]:
     """The docstring below each field of a dataclass, those of its base classes included."""
     docs: dict[str, str] = {}
-    for cls in reversed([cls for cls in config.__mro__ if is_dataclass(cls)]):
+    bases: list[Any] = [cls for cls in config.__mro__ if is_dataclass(cls)]
+    for cls in reversed(bases):
         body = ast.parse(textwrap.dedent(inspect.getsource(cls))).body[0]
         assert isinstance(body, ast.ClassDef)
         for statement, following in zip(body.body, body.body[1:], strict=False):

@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 
 from rqrec.core.artifact import MANIFEST, check_inputs, find, read_manifest, reuse
 from rqrec.data.dataset import Dataset
-from rqrec.data.embeddings import content_vectors, embeddings_hash
-from rqrec.data.splits import split_named
+from rqrec.data.embeddings import embeddings_hash, read_content_vectors
+from rqrec.data.splits import get_protocol
 from rqrec.evaluation.measure import measure
 from rqrec.evaluation.registry import baseline_named
 from rqrec.evaluation.results_io import Protocol, write_evaluation
@@ -44,7 +44,7 @@ class EvaluateConfig:
     def __post_init__(self) -> None:
         Protocol(self.split, self.protocol or "leave_one_out")  # raises for unknown names
         if self.protocol is not None:
-            split_named(self.protocol)
+            get_protocol(self.protocol)
         if self.beam_width is not None and self.beam_width < 1:
             raise ValueError(f"beam_width is {self.beam_width}, but must be at least 1.")
 
@@ -119,9 +119,9 @@ def evaluate_baseline(
     inputs = {"dataset": read_manifest(dataset, "dataset").hash}
     vectors = None
     if embeddings is not None:
-        vectors = content_vectors(embeddings)
+        vectors = read_content_vectors(embeddings)
         inputs["embeddings"] = embeddings_hash(embeddings)
-    train = split_named(protocol)(data.sequences).train
+    train = get_protocol(protocol)(data.sequences).train
     recommender = baseline_named(baseline, train, len(data.catalog), vectors)
     target = EvalTarget(recommender, baseline, "A baseline with its default settings.", inputs)
     ending = config.split if protocol == "leave_one_out" else f"{config.split}_{protocol}"
@@ -202,7 +202,7 @@ def _evaluate(
     if reuse(out, "evaluation", settings, inputs, force=force):
         return out
     data = Dataset.read(dataset)
-    split = split_named(protocol.protocol)(data.sequences)
+    split = get_protocol(protocol.protocol)(data.sequences)
     measured = measure(
         target.recommender,
         split.test if protocol.split == "test" else split.validation,

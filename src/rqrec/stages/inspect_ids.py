@@ -14,7 +14,7 @@ from rqrec.data.catalog import Catalog
 from rqrec.data.embeddings import read_embeddings
 from rqrec.evaluation.figures import draw_bars, draw_code_counts
 from rqrec.evaluation.report import Figure, Heading, Paragraph, Report, Table
-from rqrec.tokenizer.inspect import Inspection, inspect, items_under
+from rqrec.tokenizer.inspection import Inspection, inspect_codes, items_with_prefix
 from rqrec.tokenizer.semantic_ids import SemanticIdTable
 
 EXAMPLES, SHOWN = 6, 8  # prefixes, and items under each
@@ -41,7 +41,7 @@ def inspect_table(
     embeddings = embeddings or _beside(folder, "embeddings")
     dataset = dataset or _beside(folder, "dataset")
     vectors = read_embeddings(embeddings).vectors if embeddings else None
-    found = inspect(codes_NL, sizes, vectors, torch.Generator().manual_seed(0))
+    found = inspect_codes(codes_NL, sizes, vectors, torch.Generator().manual_seed(0))
     titles = Catalog.read(find(dataset, "dataset")).titles() if dataset else list(table.item_ids.all)
     examples = _examples(codes_NL, titles)
     facts = {**json.loads(json.dumps(asdict(found))), "warnings": found.warnings(), "examples": examples}
@@ -71,7 +71,9 @@ def _examples(codes_NL: NDArray[np.int64], titles: list[str]) -> list[dict[str, 
         {
             "prefix": prefixes[place].tolist(),
             "items": int(counts[place]),
-            "titles": [titles[item] for item in items_under(codes_NL, prefixes[place].tolist())[:SHOWN]],
+            "titles": [
+                titles[item] for item in items_with_prefix(codes_NL, prefixes[place].tolist())[:SHOWN]
+            ],
         }
         for place in fullest
     ]

@@ -10,7 +10,7 @@ import torch
 from rqrec.core.artifact import find, read_manifest
 from rqrec.core.progress import log
 from rqrec.data.dataset import Dataset
-from rqrec.data.splits import split_named
+from rqrec.data.splits import get_protocol
 from rqrec.models.interface import parameter_count
 from rqrec.models.sasrec import SasRec, SasRecConfig
 from rqrec.retrieval.artifact import SasRecCheckpoint, write_sasrec
@@ -49,7 +49,7 @@ class TrainSasRecConfig:
     """Protocol: leave_one_out or temporal."""
 
     def __post_init__(self) -> None:
-        split_named(self.split)  # raises for an unknown name
+        get_protocol(self.split)  # raises for an unknown name
 
 
 def train_sasrec(config: TrainSasRecConfig, *, dataset: Path | None = None) -> Path:
@@ -84,7 +84,7 @@ def _train(config: TrainSasRecConfig, dataset: Path, out: Path) -> None:
         return
     torch.manual_seed(config.loop.seed)
     model = SasRec(model_config)
-    task = SasRecTask(model, split_named(config.split)(data.sequences), config.batch_size, config.loop.seed)
+    task = SasRecTask(model, get_protocol(config.split)(data.sequences), config.batch_size, config.loop.seed)
     history = fit(task, config.loop, "Training SASRec", checkpoints)
     metrics = {
         "parameters": parameter_count(model),

@@ -45,7 +45,7 @@ class Trie:
     """All prefixes of the catalogue's semantic IDs.
 
     `depths[d]` for d = 0 (the root) to L; the nodes of depth L are the leaves. `item_of_leaf` and
-    `leaf_of_item` int32 [N] translate between the order of codes and item indices.
+    `leaf_of_item` int32 [N] convert between the order of codes and item indices.
     """
 
     depths: tuple[Depth, ...]

@@ -42,7 +42,7 @@ def tune_knn_mixture(
     all choices: an item outside of the beam is taken to have the memory's part of its probability alone.
     """
     everyone = split.validation
-    cases = everyone.every(-(-len(everyone) // (validation_users or len(everyone))))
+    cases = everyone.strided(-(-len(everyone) // (validation_users or len(everyone))))
     memory = _neighbours(retriever, split, contents_ND, cases)
     choices = [*product(SHARES, SHARPNESSES)]
     gains = torch.zeros(len(choices), dtype=torch.float64)

@@ -10,7 +10,7 @@ from typing import Any, Protocol
 
 from rqrec.core.artifact import create, is_current, read_json, read_manifest, write_json
 from rqrec.data.dataset import Dataset
-from rqrec.data.embeddings import content_vectors, embeddings_hash
+from rqrec.data.embeddings import embeddings_hash, read_content_vectors
 from rqrec.data.splits import EvalExamples, Split, leave_one_out
 from rqrec.evaluation.evaluate import evaluate
 from rqrec.evaluation.registry import baseline_named
@@ -175,7 +175,7 @@ class BaselineRun:
 
     def work(self) -> None:
         """Fit and test."""
-        dataset, vectors_ND = Dataset.read(self.dataset), content_vectors(self.embeddings)
+        dataset, vectors_ND = Dataset.read(self.dataset), read_content_vectors(self.embeddings)
         split = leave_one_out(dataset.sequences)
         recommender = baseline_named(self.name, split.train, len(dataset.catalog), vectors_ND)
         validation = evaluate(recommender, split.validation).metrics
