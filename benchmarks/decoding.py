@@ -23,7 +23,7 @@ import torch
 from rqrec.data.ids import IdMap
 from rqrec.data.sequences import Histories
 from rqrec.models.architectures import ARCHITECTURES, build_model
-from rqrec.models.interface import parameter_count
+from rqrec.models.retrieval_model import parameter_count
 from rqrec.retrieval.retriever import Retriever
 from rqrec.tokenizer.semantic_ids import SemanticIdTable
 

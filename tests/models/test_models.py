@@ -13,7 +13,7 @@ from rqrec.data.sequences import Histories
 from rqrec.models.architectures import ARCHITECTURES, AnyModel, architecture, build_model
 from rqrec.models.decoder_only import DecoderOnly
 from rqrec.models.hierarchical import Hierarchical
-from rqrec.models.interface import Batch, CodeLookup, ModelConfig, TrainingLoss
+from rqrec.models.retrieval_model import Batch, CodeLookup, ModelConfig, TrainingLoss
 from rqrec.models.side_information import user_number
 from rqrec.retrieval.beam_search import beam_search, score_items
 from rqrec.tokenizer.trie import Trie
@@ -229,13 +229,13 @@ def test_dropout_is_for_training_only(make: Callable) -> None:
 
 def test_label_smoothing_spreads_a_share_of_each_target_evenly() -> None:
     logits, targets = [torch.randn(7, size) for size in SIZES], all_codes()[:7]
-    loss = TrainingLoss.of(logits, targets, smoothing=0.2)
+    loss = TrainingLoss.from_logits(logits, targets, smoothing=0.2)
     expected = [
         functional.cross_entropy(part, targets[:, level], label_smoothing=0.2)
         for level, part in enumerate(logits)
     ]
     assert loss.total.item() == pytest.approx(np.mean(expected), abs=1e-6)
-    assert torch.equal(loss.by_level_L, TrainingLoss.of(logits, targets).by_level_L)
+    assert torch.equal(loss.by_level_L, TrainingLoss.from_logits(logits, targets).by_level_L)
 
 
 @plain_architectures
@@ -250,7 +250,7 @@ def test_label_smoothing_is_for_training_only(make: Callable) -> None:
 @architectures
 def test_an_empty_history_gets_recommendations(make: Callable) -> None:
     codes = all_codes().numpy()
-    batch = CodeLookup.of(codes).batch(Histories.of([[], []], times=[[], []]), 6)
+    batch = CodeLookup.from_codes(codes).batch(Histories.of([[], []], times=[[], []]), 6)
     found = beam_search(make().eval(), batch, Trie.build(codes), 5, beam_width=5)
     assert (found.items >= 0).all()
     assert found.items[0].tolist() == found.items[1].tolist()
@@ -259,7 +259,7 @@ def test_an_empty_history_gets_recommendations(make: Callable) -> None:
 def test_the_most_recent_items_are_read_of_a_long_history() -> None:
     codes = all_codes().numpy()
     histories = Histories.of([[1, 2, 3, 4, 5], [7]], [[10, 20, 30, 40, 50], [70]], ["ann", None])
-    batch = CodeLookup.of(codes).batch(histories, 3)
+    batch = CodeLookup.from_codes(codes).batch(histories, 3)
     assert batch.times_BT.tolist() == [[30, 40, 50], [70, 0, 0]]
     assert batch.users_B.tolist() == [user_number("ann"), PADDING]
     assert batch.codes_BTL[0].tolist() == codes[[3, 4, 5]].tolist()

@@ -5,7 +5,7 @@ import torch
 
 from rqrec.data.ids import PADDING
 from rqrec.models.architectures import ARCHITECTURES, architecture, build_model
-from rqrec.models.interface import Batch
+from rqrec.models.retrieval_model import Batch
 from rqrec.models.side_information import LONGEST, SHORTEST, SideInformation, user_number
 
 architectures = pytest.mark.parametrize("name", ARCHITECTURES)

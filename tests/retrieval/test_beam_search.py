@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from rqrec.data.ids import PADDING
 from rqrec.data.sequences import Histories
 from rqrec.models.architectures import ARCHITECTURES, AnyModel, architecture, build_model
-from rqrec.models.interface import Batch, CodeLookup
+from rqrec.models.retrieval_model import Batch, CodeLookup
 from rqrec.retrieval.beam_search import beam_search, score_items
 from rqrec.retrieval.ranking import order_keys, rank_scores
 from rqrec.tokenizer.trie import Trie
@@ -77,7 +77,7 @@ def test_a_beam_as_wide_as_the_catalogue_equals_exhaustive_scoring(
 ) -> None:
     codes = random_codes(seed, n_items, level_sizes)
     model = random_model(seed, level_sizes, name, **options)
-    trie, lookup = Trie.build(codes), CodeLookup.of(codes)
+    trie, lookup = Trie.build(codes), CodeLookup.from_codes(codes)
     items = random_histories(seed, len(codes), 4, 8)
     batch = lookup.batch(with_times_and_users(items), model.max_items)
     excluded = torch.from_numpy(items) if exclude else None
@@ -114,7 +114,7 @@ def test_filters_and_spread_equal_exhaustive_scoring_too(
     model, trie, lookup = (
         random_model(seed, level_sizes, "hierarchical"),
         Trie.build(codes),
-        CodeLookup.of(codes),
+        CodeLookup.from_codes(codes),
     )
     items = random_histories(seed, len(codes), 4, 8)
     batch, excluded = lookup.batch(Histories(items), 6), torch.from_numpy(items)
@@ -156,7 +156,7 @@ def test_filters_and_spread_equal_exhaustive_scoring_too(
 
 def test_no_item_of_a_code_is_refused() -> None:
     codes = random_codes(0, 5, (3, 3))
-    batch = CodeLookup.of(codes).batch(Histories.of([[]]), 6)
+    batch = CodeLookup.from_codes(codes).batch(Histories.of([[]]), 6)
     with pytest.raises(ValueError, match="max_per_code is 0"):
         beam_search(random_model(0, (3, 3)), batch, Trie.build(codes), 2, beam_width=5, max_per_code=0)
 
@@ -166,7 +166,7 @@ def test_probabilities_of_all_items_and_all_illegal_tuples_sum_to_one() -> None:
     level_sizes = (3, 4, 2)
     model = random_model(1, level_sizes)
     every = np.array(list(itertools.product(*map(range, level_sizes))))
-    batch = CodeLookup.of(every).batch(Histories.of([[0, 5, 7]]), model.max_items)
+    batch = CodeLookup.from_codes(every).batch(Histories.of([[0, 5, 7]]), model.max_items)
     everything = score_items(model, batch, torch.from_numpy(every)).exp().sum()
     half = score_items(model, batch, torch.from_numpy(every[::2])).exp().sum()
     assert everything == pytest.approx(1.0, abs=1e-5)
@@ -179,7 +179,7 @@ def test_probabilities_of_all_items_and_all_illegal_tuples_sum_to_one() -> None:
 def test_a_forced_continuation_still_costs_its_log_probability() -> None:
     codes = np.array([[0, 3, 1], [1, 0, 0], [1, 2, 1]])  # item 0 is alone under code 0
     model = random_model(2, (2, 4, 2))
-    batch = CodeLookup.of(codes).batch(Histories.of([[1]]), model.max_items)
+    batch = CodeLookup.from_codes(codes).batch(Histories.of([[1]]), model.max_items)
     found = beam_search(model, batch, Trie.build(codes), 3, beam_width=3)
     first_level = model.next_level(model.encode(batch), torch.zeros(1, 1, 0, dtype=torch.long))
     score_of_item_0 = found.scores[found.items == 0].item()
@@ -191,7 +191,7 @@ def test_a_forced_continuation_still_costs_its_log_probability() -> None:
 def test_beam_of_one_is_greedy(seed: int, name: str) -> None:
     codes = random_codes(seed, 40, (6, 6, 6))
     model = random_model(seed, (6, 6, 6), name)
-    batch = CodeLookup.of(codes).batch(Histories(random_histories(seed, 40, 3, 5)), model.max_items)
+    batch = CodeLookup.from_codes(codes).batch(Histories(random_histories(seed, 40, 3, 5)), model.max_items)
     found = beam_search(model, batch, Trie.build(codes), 1, beam_width=1)
     context = model.encode(batch)
     for row in range(3):
@@ -205,7 +205,7 @@ def test_beam_of_one_is_greedy(seed: int, name: str) -> None:
         assert codes[found.items[row, 0]].tolist() == prefix
 
 
-def assert_each_gets_what_it_gets_alone(
+def assert_batch_equals_single(
     model: Any, lookup: CodeLookup, trie: Trie, items_BT: np.ndarray, rtol: float = 0.0
 ) -> None:
     """Beam search in one batch finds for each history what it finds for that history by itself."""
@@ -220,8 +220,8 @@ def assert_each_gets_what_it_gets_alone(
 @architectures
 def test_a_batch_gives_each_user_what_the_user_gets_alone(name: str) -> None:
     codes = random_codes(3, 50, (5, 5, 5))
-    model, trie, lookup = random_model(3, (5, 5, 5), name), Trie.build(codes), CodeLookup.of(codes)
-    assert_each_gets_what_it_gets_alone(model, lookup, trie, random_histories(3, 50, 7, 9))
+    model, trie, lookup = random_model(3, (5, 5, 5), name), Trie.build(codes), CodeLookup.from_codes(codes)
+    assert_batch_equals_single(model, lookup, trie, random_histories(3, 50, 7, 9))
 
 
 @architectures
@@ -230,7 +230,7 @@ def test_a_batch_gives_each_user_what_the_user_gets_alone(name: str) -> None:
 def test_the_first_users_of_a_batch_get_the_same_whatever_its_size(name: str, seed: int, size: int) -> None:
     codes = random_codes(seed, 50, (5, 5, 5))
     model = random_model(seed, (5, 5, 5), name, user_buckets=3, time_gaps=4)
-    trie, lookup, everyone = Trie.build(codes), CodeLookup.of(codes), random_histories(seed, 50, 8, 9)
+    trie, lookup, everyone = Trie.build(codes), CodeLookup.from_codes(codes), random_histories(seed, 50, 8, 9)
     known = with_times_and_users(everyone)
     first = Histories(everyone[:size], known.times_BT[:size], known.user_ids[:size])
     whole, part = (
@@ -242,7 +242,7 @@ def test_the_first_users_of_a_batch_get_the_same_whatever_its_size(name: str, se
 
 def test_fewer_allowed_items_than_k_are_padded_not_repeated() -> None:
     codes = random_codes(4, 5, (3, 3))
-    model, trie, lookup = random_model(4, (3, 3)), Trie.build(codes), CodeLookup.of(codes)
+    model, trie, lookup = random_model(4, (3, 3)), Trie.build(codes), CodeLookup.from_codes(codes)
     items = np.array([[0, 1, 2, 2, 1]])
     found = beam_search(
         model, lookup.batch(Histories(items), 6), trie, 8, beam_width=8, excluded_BX=torch.from_numpy(items)
@@ -255,7 +255,7 @@ def test_fewer_allowed_items_than_k_are_padded_not_repeated() -> None:
 def test_exclusion_never_starves_a_narrow_beam() -> None:
     """Where the favourite branch is wholly excluded, the beam goes elsewhere at once."""
     codes = np.array([[0, i] for i in range(8)] + [[1, 0], [2, 0]])
-    model, trie, lookup = random_model(5, (3, 8)), Trie.build(codes), CodeLookup.of(codes)
+    model, trie, lookup = random_model(5, (3, 8)), Trie.build(codes), CodeLookup.from_codes(codes)
     with torch.no_grad():
         model.bias[0] += 50.0  # nearly all mass on first code 0
     seen = np.arange(8)[None]
@@ -272,7 +272,7 @@ def test_ties_go_to_the_lower_item_index(name: str) -> None:
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.zero_()  # every item has the same probability
-    batch = CodeLookup.of(codes).batch(Histories.of([[3, 4]]), 6)
+    batch = CodeLookup.from_codes(codes).batch(Histories.of([[3, 4]]), 6)
     for width in (1, 5, 30):
         found = beam_search(model, batch, Trie.build(codes), min(5, width), beam_width=width)
         assert found.items[0, 0] == 0
@@ -298,7 +298,7 @@ def test_a_beam_narrower_than_k_is_refused() -> None:
 def test_one_item_and_items_that_share_all_but_the_last_code(name: str) -> None:
     for codes in (np.array([[2, 1, 0]]), np.array([[1, 1, i] for i in range(9)])):
         model = random_model(7, (3, 3, 9), name)
-        batch = CodeLookup.of(codes).batch(Histories.of([[], []]), 6)
+        batch = CodeLookup.from_codes(codes).batch(Histories.of([[], []]), 6)
         found = beam_search(model, batch, Trie.build(codes), len(codes), beam_width=len(codes))
         assert sorted(found.items[0].tolist()) == list(range(len(codes)))
 
@@ -311,7 +311,7 @@ def test_a_catalogue_of_100_000_items(name: str) -> None:
     codes = np.unique((64 * rng.random((130_000, 4)) ** 2).astype(int), axis=0)[:100_000]
     rng.shuffle(codes)
     assert len(codes) == 100_000
-    model, trie, lookup = random_model(8, (64,) * 4, name), Trie.build(codes), CodeLookup.of(codes)
+    model, trie, lookup = random_model(8, (64,) * 4, name), Trie.build(codes), CodeLookup.from_codes(codes)
     first = beam_search(model, lookup.batch(Histories.of([[1, 2, 3]]), 6), trie, 50, beam_width=100)
     seen = np.concatenate([[[1, 2, 3]], first.items[:, :20].numpy()], axis=1)
     batch = lookup.batch(Histories.of([[1, 2, 3]]), 6)

@@ -21,7 +21,7 @@ from typer.testing import CliRunner
 from rqrec.cli import app
 from rqrec.core.artifact import create, read_manifest
 from rqrec.data.catalog import Catalog
-from rqrec.retrieval.artifact import read_checkpoint, write_checkpoint
+from rqrec.retrieval.artifact import read_retrieval, write_retrieval
 from rqrec.serving import server
 
 ADMIN = {"Authorization": "Bearer boss"}
@@ -144,11 +144,11 @@ class Load:
 
 def rename(run: Path, mark: str) -> None:
     """Put a new artefact in the place of the old: the same model, with other titles."""
-    checkpoint = read_checkpoint(run)
+    checkpoint = read_retrieval(run)
     titled = checkpoint.catalog.items.with_columns(title=pl.lit(mark) + pl.col("item_id"))
     inputs = read_manifest(run / "retrieval").inputs
     with create(run / "retrieval", "retrieval", settings={}, inputs=inputs) as target:
-        write_checkpoint(target, checkpoint._replace(catalog=Catalog(titled)))
+        write_retrieval(target, checkpoint._replace(catalog=Catalog(titled)))
 
 
 def test_new_artefacts_take_over_under_load_and_no_request_is_lost(served: Process, run: Path) -> None:

@@ -16,7 +16,7 @@ from rqrec.experiments.demo_report import write_report
 from rqrec.experiments.run import Stages
 from rqrec.knn.popularity import Popularity
 from rqrec.models.decoder_only import DecoderOnlyConfig
-from rqrec.retrieval.artifact import read_checkpoint
+from rqrec.retrieval.artifact import read_retrieval
 from rqrec.retrieval.ranking import ExhaustiveRecommender, ItemRecommender
 from rqrec.retrieval.retriever import Retriever
 from rqrec.serving.recommender import Recommender
@@ -116,10 +116,10 @@ class Demo:
         )
 
     def _evaluate(self, folder: Path) -> None:
-        checkpoint = read_checkpoint(self.output / "retrieval")
+        checkpoint = read_retrieval(self.output / "retrieval")
         split = self._split()
         recommenders: dict[str, ItemRecommender] = {
-            "model": Retriever(checkpoint.generator(), checkpoint.table),
+            "model": Retriever(checkpoint.search_model(), checkpoint.table),
             "popularity": ExhaustiveRecommender(Popularity(split.train, len(checkpoint.catalog))),
         }
         metrics = {

@@ -35,7 +35,7 @@ from rqrec.core.workers import Workers
 from rqrec.data.history_files import as_histories, count_rows, input_files, read_histories
 from rqrec.data.ids import PADDING, IdMap, UnknownIdError
 from rqrec.data.sequences import Histories, gather_right_padded
-from rqrec.retrieval.artifact import read_checkpoint
+from rqrec.retrieval.artifact import read_retrieval
 from rqrec.retrieval.retriever import Retriever
 
 PLAN_FILE = "plan.json"
@@ -157,8 +157,8 @@ def _opened(model: Model, beam_width: int) -> tuple[Retriever, IdMap]:
     """The model, read once in each process."""
     if read_manifest(Path(model.folder), "retrieval").hash != model.hash:
         raise ValueError(f"{model.folder} holds another model than the one that this run began with.")
-    checkpoint = read_checkpoint(Path(model.folder))
-    return Retriever(checkpoint.generator(), checkpoint.table, beam_width), checkpoint.catalog.id_map
+    checkpoint = read_retrieval(Path(model.folder))
+    return Retriever(checkpoint.search_model(), checkpoint.table, beam_width), checkpoint.catalog.id_map
 
 
 def _ranked(

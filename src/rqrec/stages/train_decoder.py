@@ -15,8 +15,8 @@ from rqrec.data.encoders import DEFAULT_MODEL
 from rqrec.data.splits import split_named
 from rqrec.models.architectures import AnyModel, build_model, name_of
 from rqrec.models.architectures import architecture as architecture_named
-from rqrec.models.interface import ModelConfig, parameter_count
-from rqrec.retrieval.artifact import Checkpoint, read_checkpoint, write_checkpoint
+from rqrec.models.retrieval_model import ModelConfig, parameter_count
+from rqrec.retrieval.artifact import RetrievalArtifact, read_retrieval, write_retrieval
 from rqrec.retrieval.retriever import Retriever
 from rqrec.stages.inputs import Inputs, describe, inputs_of
 from rqrec.stages.pretrained import check_push, find_vae, push_vae
@@ -240,7 +240,7 @@ def train_decoder(
     memory: bool = False,
     embeddings: Path | None = None,
     checkpoints: CheckpointManager | None = None,
-) -> Checkpoint:
+) -> RetrievalArtifact:
     """Train a retrieval model on a dataset's training split and write the artefact of kind "retrieval".
 
     `batch_size` counts the sequences of all processes. With `validation_users` a validation ranks for every
@@ -313,17 +313,17 @@ def train_decoder(
         "processes": processes.count,
         "collisions": read_manifest(table_folder, "semantic_ids").settings.get("collisions", "extra_code"),
     }
-    checkpoint = Checkpoint(model, table, dataset.catalog)
+    checkpoint = RetrievalArtifact(model, table, dataset.catalog)
     if processes.is_first:
         if memory:
             retriever = Retriever(model.eval(), table, device=next(model.parameters()).device)
             chosen = tune_knn_mixture(
                 retriever, task.split, contents_ND=contents_ND, validation_users=validation_users
             )
-            checkpoint = checkpoint._replace(memory=chosen)
+            checkpoint = checkpoint._replace(knn=chosen)
             facts["memory"] = asdict(chosen.settings)
         with create(folder, "retrieval", settings=made_with, inputs=inputs, metrics=facts) as target:
-            write_checkpoint(target, checkpoint)
+            write_retrieval(target, checkpoint)
             history.write(target)
         if checkpoints:
             checkpoints.clear()
@@ -332,7 +332,7 @@ def train_decoder(
 
 
 def _load_weights(model: AnyModel, folder: Path) -> None:
-    other = read_checkpoint(folder).model
+    other = read_retrieval(folder).model
     wanted, found = asdict(model.config), asdict(other.config)
     if differing := [f"{k} is {wanted[k]} and was {found[k]}" for k in wanted if wanted[k] != found.get(k)]:
         raise ValueError(

@@ -10,9 +10,9 @@ from rqrec.core.artifact import create, find, read_manifest
 from rqrec.core.progress import log
 from rqrec.data.dataset import Dataset
 from rqrec.data.splits import split_named
-from rqrec.models.interface import parameter_count
+from rqrec.models.retrieval_model import parameter_count
 from rqrec.models.sasrec import SasRec, SasRecConfig
-from rqrec.retrieval.artifact import SasRecCheckpoint, write_sasrec
+from rqrec.retrieval.artifact import SasRecArtifact, write_sasrec
 from rqrec.stages.inputs import prepared_in
 from rqrec.training.checkpoint import CheckpointManager
 from rqrec.training.loop import LoopConfig, fit
@@ -109,7 +109,7 @@ def train_sasrec(
     split: str = "leave_one_out",
     checkpoints: CheckpointManager | None = None,
     **sizes: Any,
-) -> SasRecCheckpoint:
+) -> SasRecArtifact:
     """Train SASRec on a dataset's training split and write the artefact of kind "sasrec".
 
     `sizes` are those of SasRecConfig without `n_items`. `batch_size` counts the sequences of all processes.
@@ -137,7 +137,7 @@ def train_sasrec(
         "stopped": history.stopped,
         "processes": processes.count,
     }
-    checkpoint = SasRecCheckpoint(model, dataset.catalog)
+    checkpoint = SasRecArtifact(model, dataset.catalog)
     if processes.is_first:
         with create(folder, "sasrec", settings=made_with, inputs=inputs, metrics=facts) as target:
             write_sasrec(target, checkpoint)
