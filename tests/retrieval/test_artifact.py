@@ -1,4 +1,4 @@
-"""A model on disk is the model."""
+"""Saving and loading a model changes nothing."""
 
 import json
 from pathlib import Path
@@ -22,20 +22,20 @@ from rqrec.tokenizer.semantic_ids import SemanticIdTable
 def fresh_artifact(name: str, n_items: int = 30, **options: Any) -> RetrievalArtifact:
     codes_NL = np.random.default_rng(0).integers(0, 4, (n_items, 2))
     ids = [f"item {item}" for item in range(n_items)]
-    table = SemanticIdTable.from_codes(IdMap(ids), codes_NL, (4, 4), "of a test")
+    table = SemanticIdTable.from_codes(IdMap(ids), codes_NL, (4, 4), "a test")
     catalog = Catalog(pl.DataFrame({"item_id": ids, "title": ids, "text": ids}))
     model = build_model(architecture(name).config(table.level_sizes, 5, 12, 16, 2, 1, 0.3, **options))
     return RetrievalArtifact(model.eval(), table, catalog)
 
 
-def write(folder: Path, checkpoint: RetrievalArtifact) -> None:
+def write(folder: Path, artifact: RetrievalArtifact) -> None:
     with create(folder, "retrieval", settings={}, inputs={}) as target:
-        write_retrieval(target, checkpoint)
+        write_retrieval(target, artifact)
 
 
 @pytest.mark.parametrize("options", [{}, {"user_buckets": 9, "time_gaps": 5, "tie_codes": True}])
 @pytest.mark.parametrize("name", ARCHITECTURES)
-def test_it_is_read_as_it_was_written_and_recommends_the_same(
+def test_a_loaded_model_has_the_same_config_and_recommends_the_same(
     name: str, options: dict[str, Any], tmp_path: Path
 ) -> None:
     before = fresh_artifact(name, **options)
@@ -49,7 +49,7 @@ def test_it_is_read_as_it_was_written_and_recommends_the_same(
 
 
 @pytest.mark.parametrize("name", ARCHITECTURES)
-def test_one_of_before_the_options_is_read_too(name: str, tmp_path: Path) -> None:
+def test_a_config_without_the_newer_options_gets_their_defaults(name: str, tmp_path: Path) -> None:
     before = fresh_artifact(name)
     with create(tmp_path / "model", "retrieval", settings={}, inputs={}) as target:
         write_retrieval(target, before)
@@ -60,7 +60,7 @@ def test_one_of_before_the_options_is_read_too(name: str, tmp_path: Path) -> Non
     assert read_retrieval(tmp_path / "model").model.config == before.model.config
 
 
-def test_scores_of_all_items_are_those_of_the_search_and_sum_over_codes() -> None:
+def test_scores_of_all_items_equal_those_of_the_search_and_the_sums_over_codes() -> None:
     model, table, *_ = fresh_artifact("hierarchical")
     retriever, histories = Retriever(model, table), Histories.of([[1, 2, 3], [4]])
     scores = retriever.score_items(histories)
@@ -82,7 +82,7 @@ def test_scores_of_all_items_are_those_of_the_search_and_sum_over_codes() -> Non
         ({"attn_layers": 3}, r"does not fit config\.json"),
     ],
 )
-def test_a_configuration_of_another_version_is_refused(change: dict, message: str, tmp_path: Path) -> None:
+def test_a_config_of_another_version_is_refused(change: dict, message: str, tmp_path: Path) -> None:
     with create(tmp_path / "model", "retrieval", settings={}, inputs={}) as target:
         write_retrieval(target, fresh_artifact("hierarchical"))
         config = json.loads((target / CONFIG_FILE).read_text())

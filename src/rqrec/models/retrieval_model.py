@@ -24,7 +24,7 @@ from rqrec.models.side_information import user_number
 class Batch(NamedTuple):
     """Histories as semantic IDs, oldest item first, padded on the right.
 
-    What is unknown is None.
+    Optional fields are None if they are not known.
     """
 
     codes_BTL: Tensor
