@@ -15,9 +15,8 @@ import time
 from collections.abc import Callable
 from typing import NamedTuple
 
-os.environ.setdefault(
-    "OMP_WAIT_POLICY", "PASSIVE"
-)  # before torch loads, so that threads do not spin while they wait
+# Set before torch loads, so that threads do not spin while they wait.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 import numpy as np
 import torch

@@ -61,9 +61,8 @@ class DecoderBlock(Block):
 class EncoderDecoder(CodeOutput):
     """A bidirectional encoder over [BEGIN, codes of item 1, ...] and a causal decoder over one item's codes.
 
-    Positions are relative in the encoder (T5's bias) and levels in the decoder. BEGIN replaces TIGER's user token, so
-    that an empty history has something to attend to; with `user_buckets` the user's embedding is added
-    to it.
+    Positions are relative in the encoder (T5's bias) and levels in the decoder. BEGIN replaces TIGER's user token so
+    that an empty history has something to attend to; with `user_buckets` the user's embedding is added to it.
 
     In training, one item of each sequence is the target and the items before it are the history. The target is drawn
     uniformly at every step, so that over the epochs every position is a target (in the causal models every position
