@@ -41,7 +41,7 @@ def write_artifact(folder: Path, n_items: int) -> None:
     from rqrec.data.catalog import Catalog
     from rqrec.data.ids import IdMap
     from rqrec.models.architectures import ARCHITECTURES, build_model
-    from rqrec.retrieval.artifact import Checkpoint, write_checkpoint
+    from rqrec.retrieval.artifact import RetrievalArtifact, write_retrieval
     from rqrec.tokenizer.semantic_ids import SemanticIdTable
 
     torch.manual_seed(0)
@@ -53,7 +53,7 @@ def write_artifact(folder: Path, n_items: int) -> None:
     titles = [f"Item {item}" for item in ids]
     catalog = Catalog(pl.DataFrame({"item_id": ids, "title": titles, "text": titles}))
     with create(folder, "retrieval") as target:
-        write_checkpoint(target, Checkpoint(model, table, catalog))
+        write_retrieval(target, RetrievalArtifact(model, table, catalog))
 
 
 @contextmanager

@@ -33,7 +33,7 @@ def test_the_package_has_only_its_rooms_at_the_top() -> None:
 
 @pytest.mark.parametrize("path", sorted(SOURCE.rglob("*.py")), ids=lambda p: str(p.relative_to(SOURCE)))
 def test_imports_point_towards_the_data(path: Path) -> None:
-    part = path.relative_to(SOURCE).train_and_eval[0]
+    part = path.relative_to(SOURCE).parts[0]
     if part in ("__init__.py", "__main__.py"):
         return
     for node in ast.walk(ast.parse(path.read_text())):

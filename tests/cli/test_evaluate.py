@@ -18,7 +18,7 @@ from rqrec.data.dataset import Dataset
 from rqrec.data.splits import leave_one_out
 from rqrec.evaluation.evaluate import evaluate
 from rqrec.evaluation.measure import EvalResult
-from rqrec.retrieval.artifact import read_checkpoint
+from rqrec.retrieval.artifact import read_retrieval
 from rqrec.retrieval.retriever import Retriever
 from tests.stages.world import bindings, decoder_settings, rqvae_settings, write_world
 from tests.tiny import tiny_dataset, write_inputs
@@ -56,7 +56,7 @@ def test_an_evaluation_is_an_artefact_with_figures_ranks_and_a_report(
 ) -> None:
     manifest = read_manifest(evaluated / "model", "evaluation", verify=True)
     facts = read_json(evaluated / "model" / "evaluation.json")
-    checkpoint = read_checkpoint(tiny_run)
+    checkpoint = read_retrieval(tiny_run)
     cases = leave_one_out(Dataset.read(tiny_run).sequences).test
     light = evaluate(Retriever(checkpoint.model, checkpoint.table), cases)
     for name, value in light.metrics.items():

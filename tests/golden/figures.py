@@ -19,7 +19,7 @@ from rqrec.evaluation.evaluate import evaluate
 from rqrec.evaluation.registry import BASELINES, baseline_named
 from rqrec.models.architectures import ARCHITECTURES, build_model
 from rqrec.models.sasrec import SasRec, SasRecConfig
-from rqrec.retrieval.artifact import read_checkpoint
+from rqrec.retrieval.artifact import read_retrieval
 from rqrec.retrieval.retriever import Retriever
 from rqrec.stages.embed import EmbedConfig, embed
 from rqrec.stages.fit_rqkmeans import FitRqKMeansConfig, fit_rqkmeans
@@ -163,8 +163,8 @@ def ranks(run: Path, small: Path) -> dict[str, list[int]]:
     sequences = tiny_dataset().sequences
     found = {}
     for name, folder in (("decoder_only", run), ("hierarchical with kNN", small)):
-        checkpoint = read_checkpoint(folder)
-        retriever = Retriever(checkpoint.generator(), checkpoint.table, 20)
+        checkpoint = read_retrieval(folder)
+        retriever = Retriever(checkpoint.search_model(), checkpoint.table, 20)
         found[name] = evaluate(retriever, leave_one_out(sequences).test).ranks_C
     for name in BASELINES:
         for protocol in (leave_one_out, temporal):

@@ -15,7 +15,7 @@ from rqrec import Recommender
 from rqrec.core.artifact import create
 from rqrec.models.architectures import build_model
 from rqrec.models.hierarchical import HierarchicalConfig
-from rqrec.retrieval.artifact import Checkpoint, read_checkpoint, write_checkpoint
+from rqrec.retrieval.artifact import RetrievalArtifact, read_retrieval, write_retrieval
 from rqrec.serving.app import create_app
 from rqrec.serving.config import ServiceConfig
 from rqrec.serving.logs import LOG, JsonFormatter
@@ -492,11 +492,11 @@ def contextual(
 ) -> Iterator[tuple[TestClient, Recommender]]:
     """A service of a model that uses timestamps and users (with random weights), and its recommender."""
     torch.manual_seed(0)
-    tiny = read_checkpoint(tiny_run)
+    tiny = read_retrieval(tiny_run)
     config = HierarchicalConfig(tiny.table.level_sizes, 8, 16, 16, 2, 1, user_buckets=50, time_gaps=8)
     folder = tmp_path_factory.mktemp("contextual") / "retrieval"
     with create(folder, "retrieval", settings={}, inputs={}) as target:
-        write_checkpoint(target, Checkpoint(build_model(config).eval(), tiny.table, tiny.catalog))
+        write_retrieval(target, RetrievalArtifact(build_model(config).eval(), tiny.table, tiny.catalog))
     registry = ModelRegistry({"contextual": folder}, ServiceConfig(max_wait_ms=1.0), Metrics())
     app = create_app(registry, ServiceConfig(), Metrics())
     yield TestClient(app, raise_server_exceptions=False), Recommender.load(folder)

@@ -11,7 +11,7 @@ from rqrec import Recommender
 from rqrec.core.artifact import read_json, write_json
 from rqrec.data.ids import UnknownIdError
 from rqrec.models.architectures import ARCHITECTURES
-from tests.retrieval.test_artifact import fresh_checkpoint
+from tests.retrieval.test_artifact import fresh_artifact
 from tests.tiny import SIZE, train_tiny
 
 
@@ -206,7 +206,7 @@ def test_unknown_ids_and_k_below_one_are_refused(recommender: Recommender) -> No
 
 @pytest.mark.parametrize("name", ARCHITECTURES)
 def test_users_and_timestamps_reach_a_model_that_uses_them(name: str) -> None:
-    recommender = Recommender(fresh_checkpoint(name, user_buckets=50, time_gaps=8))
+    recommender = Recommender(fresh_artifact(name, user_buckets=50, time_gaps=8))
     with torch.no_grad():  # make users and time gaps count
         recommender._retriever.model.side.user.weight.mul_(50)
         recommender._retriever.model.side.gap.weight.mul_(50)
@@ -239,11 +239,11 @@ def test_a_copied_folder_recommends_the_same(
 
 
 def test_a_semantic_id_table_of_another_model_is_refused(tiny_run: Path, tmp_path: Path) -> None:
-    from rqrec.retrieval.artifact import read_checkpoint
+    from rqrec.retrieval.artifact import read_retrieval
     from rqrec.retrieval.retriever import Retriever
     from rqrec.tokenizer.semantic_ids import SemanticIdTable
 
-    checkpoint = read_checkpoint(tiny_run)
+    checkpoint = read_retrieval(tiny_run)
     table = checkpoint.table
     other = SemanticIdTable(table.item_ids, table.codes_NL, (9, *table.level_sizes[1:]), "other")
     with pytest.raises(ValueError, match="they don't belong together"):

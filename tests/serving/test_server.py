@@ -21,7 +21,7 @@ from typer.testing import CliRunner
 from rqrec.cli.command import app
 from rqrec.core.artifact import create, read_manifest
 from rqrec.data.catalog import Catalog
-from rqrec.retrieval.artifact import read_checkpoint, write_checkpoint
+from rqrec.retrieval.artifact import read_retrieval, write_retrieval
 from rqrec.serving import server
 
 ADMIN = {"Authorization": "Bearer boss"}
@@ -144,11 +144,11 @@ class Load:
 
 def replace_titles(run: Path, prefix: str) -> None:
     """Replace the artefact by one of the same model with other titles."""
-    checkpoint = read_checkpoint(run)
+    checkpoint = read_retrieval(run)
     titled = checkpoint.catalog.items.with_columns(title=pl.lit(prefix) + pl.col("item_id"))
     inputs = read_manifest(run / "retrieval").inputs
     with create(run / "retrieval", "retrieval", settings={}, inputs=inputs) as target:
-        write_checkpoint(target, checkpoint._replace(catalog=Catalog(titled)))
+        write_retrieval(target, checkpoint._replace(catalog=Catalog(titled)))
 
 
 def test_a_reload_under_load_loses_no_request(served: Process, run: Path) -> None:

@@ -18,13 +18,14 @@ from rqrec.evaluation.evaluation_report import with_interval
 from rqrec.evaluation.report import Paragraph, Report, Table
 from rqrec.knn.content_knn import ContentKnn
 from rqrec.knn.popularity import Popularity
-from rqrec.models.interface import RetrievalModel
-from rqrec.retrieval.artifact import Checkpoint, read_checkpoint
+from rqrec.models.retrieval_model import RetrievalModel
+from rqrec.retrieval.artifact import RetrievalArtifact, read_retrieval
 from rqrec.retrieval.cold_items import ColdItemSmoothing
 from rqrec.retrieval.ranking import ExhaustiveRecommender, ItemRecommender
 from rqrec.retrieval.retriever import Retriever
 from rqrec.stages.tokenize import tokenize_new
 from rqrec.tokenizer.semantic_ids import SemanticIdTable
+from rqrec.tokenizer.trie import Trie
 
 WARM, NEW_VECTORS, NEW_IDS, COLD_FILE = "warm", "new.npy", "new_ids.txt", "cold.json"
 
@@ -113,7 +114,7 @@ def evaluate_cold(
     check_inputs(held_out, {"dataset": dataset})
     if read_manifest(held_out).inputs["embeddings"] != embeddings_hash(embeddings):
         raise ValueError(f"{held_out} was not made from {embeddings}. Run `rqrec hold-out-items` again.")
-    data, checkpoint = Dataset.read(dataset), read_checkpoint(model)
+    data, checkpoint = Dataset.read(dataset), read_retrieval(model)
     ids = data.catalog.id_map
     new_ids = (held_out / NEW_IDS).read_text(encoding="utf-8").split("\n")[:-1]
     held_N = np.zeros(len(ids), dtype=bool)
@@ -178,7 +179,11 @@ def _check_content_alone(embeddings: Path, rows: int, items: int) -> None:
 
 
 def _with_new_items(
-    checkpoint: Checkpoint, table: SemanticIdTable, ids: IdMap, beam_width: int, share: float | None = None
+    checkpoint: RetrievalArtifact,
+    table: SemanticIdTable,
+    ids: IdMap,
+    beam_width: int,
+    share: float | None = None,
 ) -> CatalogueSubset:
     """The model over all items that have a code of its levels, by the indices of the whole catalogue.
 
@@ -198,8 +203,8 @@ def _with_new_items(
     model: RetrievalModel[Any] = checkpoint.model
     if share is not None:
         trained_N = checkpoint.catalog.id_map.find(reachable.item_ids.all) != PADDING
-        codes_NL = torch.from_numpy(reachable.codes_NL).long()
-        model = ColdItemSmoothing(model, codes_NL, torch.from_numpy(trained_N), share)
+        trie = Trie.build(reachable.codes_NL)
+        model = ColdItemSmoothing(model, trie, torch.from_numpy(trained_N), share)
     return CatalogueSubset(Retriever(model, reachable, beam_width), places_N)
 
 

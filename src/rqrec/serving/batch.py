@@ -34,7 +34,7 @@ from rqrec.core.workers import Workers
 from rqrec.data.history_files import as_histories, count_rows, input_files, read_histories
 from rqrec.data.ids import PADDING, IdMap, UnknownIdError
 from rqrec.data.sequences import Histories, gather_right_padded
-from rqrec.retrieval.artifact import read_checkpoint
+from rqrec.retrieval.artifact import read_retrieval
 from rqrec.retrieval.retriever import Retriever
 
 PLAN_FILE = "plan.json"
@@ -162,8 +162,8 @@ def _load_retriever(model: ModelReference, beam_width: int) -> tuple[Retriever, 
         raise ValueError(
             f"The model in {model.folder} is not the one that this run started with: do not replace it during a run."
         )
-    checkpoint = read_checkpoint(Path(model.folder))
-    return Retriever(checkpoint.generator(), checkpoint.table, beam_width), checkpoint.catalog.id_map
+    checkpoint = read_retrieval(Path(model.folder))
+    return Retriever(checkpoint.search_model(), checkpoint.table, beam_width), checkpoint.catalog.id_map
 
 
 def _recommend(

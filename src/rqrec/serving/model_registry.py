@@ -12,7 +12,7 @@ import numpy as np
 from rqrec.core.artifact import find, read_manifest
 from rqrec.data.sequences import Sequences
 from rqrec.models.architectures import name_of
-from rqrec.models.interface import parameter_count
+from rqrec.models.retrieval_model import parameter_count
 from rqrec.serving.batcher import Batcher
 from rqrec.serving.catalog_view import CatalogView
 from rqrec.serving.config import ServiceConfig

@@ -14,7 +14,7 @@ from rqrec.core.hub import REPO_ID, download_artifact
 from rqrec.data.ids import PADDING
 from rqrec.data.sequences import Histories, check_times
 from rqrec.models.architectures import name_of
-from rqrec.retrieval.artifact import Checkpoint, read_checkpoint
+from rqrec.retrieval.artifact import RetrievalArtifact, read_retrieval
 from rqrec.retrieval.ranking import Ranked
 from rqrec.retrieval.retriever import Retriever
 from rqrec.retrieval.similar import similar_items
@@ -102,12 +102,12 @@ class Recommender:
     >>> recommender.recommend([["50", "181"]], k=10)[0][0].title            # doctest: +SKIP
     """
 
-    def __init__(self, checkpoint: Checkpoint, *, beam_width: int = 50) -> None:
+    def __init__(self, checkpoint: RetrievalArtifact, *, beam_width: int = 50) -> None:
         self.catalog = checkpoint.catalog
         self.table = checkpoint.table
         self.titles = checkpoint.catalog.titles()
         self.model = checkpoint.model
-        self._retriever = Retriever(checkpoint.generator(), checkpoint.table, beam_width)
+        self._retriever = Retriever(checkpoint.search_model(), checkpoint.table, beam_width)
 
     def __repr__(self) -> str:
         return f"Recommender({name_of(self.model.config)}, {len(self.catalog)} items)"
@@ -120,7 +120,7 @@ class Recommender:
         """
         if isinstance(folder, str) and REPO_ID.fullmatch(folder) and not Path(folder).exists():
             folder = download_artifact(folder)
-        return cls(read_checkpoint(Path(folder)), beam_width=beam_width)
+        return cls(read_retrieval(Path(folder)), beam_width=beam_width)
 
     def recommend(
         self,
@@ -242,7 +242,7 @@ class Recommender:
     def _explanation(self, item: int, log_probs: Sequence[float], examples: int) -> Explanation:
         path = []
         for level, log_prob in enumerate(log_probs):
-            sharing = self.trie.items_beside(item, level + 1)
+            sharing = self.trie.items_sharing_prefix(item, level + 1)
             others = [other for other in sharing[: examples + 1].tolist() if other != item][:examples]
             path.append(
                 CodeStep(

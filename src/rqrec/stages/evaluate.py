@@ -15,7 +15,7 @@ from rqrec.data.splits import get_protocol
 from rqrec.evaluation.measure import measure
 from rqrec.evaluation.registry import baseline_named
 from rqrec.evaluation.results_io import Protocol, write_evaluation
-from rqrec.retrieval.artifact import read_checkpoint, read_sasrec
+from rqrec.retrieval.artifact import read_retrieval, read_sasrec
 from rqrec.retrieval.ranking import ExhaustiveRecommender, ItemRecommender
 from rqrec.retrieval.retriever import Retriever
 from rqrec.tokenizer.semantic_ids import tuple_ranks
@@ -170,18 +170,18 @@ def _target(model: Path, config: EvaluateConfig) -> EvalTarget:
         if config.beam_width is not None:
             raise ValueError("SASRec scores every item: it has no beam, so leave --beam-width out.")
         return EvalTarget(ExhaustiveRecommender(read_sasrec(model).model), "SASRec", selected, inputs)
-    checkpoint = read_checkpoint(model)
+    checkpoint = read_retrieval(model)
     if not config.knn:
-        checkpoint = checkpoint._replace(memory=None)
-    retriever = Retriever(checkpoint.generator(), checkpoint.table, config.beam_width or BEAM_WIDTH)
+        checkpoint = checkpoint._replace(knn=None)
+    retriever = Retriever(checkpoint.search_model(), checkpoint.table, config.beam_width or BEAM_WIDTH)
     # Reassigned codes are unique without a deduplication code: there, ranks by ID are ranks by item.
     shared = manifest.metrics.get("collisions", "extra_code") == "extra_code"
     keys_N = tuple_ranks(checkpoint.table.codes_NL[:, :-1]) if shared else None
     name = manifest.settings["model"]["architecture"]
     settings: dict[str, Any] = {"beam_width": retriever.beam_width}
-    if checkpoint.memory:
+    if checkpoint.knn:
         name += " with kNN"
-        settings["knn_mixture"] = asdict(checkpoint.memory.settings)
+        settings["knn_mixture"] = asdict(checkpoint.knn.settings)
     return EvalTarget(retriever, name, selected, inputs, keys_N, settings)
 
 

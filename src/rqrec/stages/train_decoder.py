@@ -16,8 +16,8 @@ from rqrec.data.embeddings import embeddings_hash, read_content_vectors
 from rqrec.data.sequences import Sequences
 from rqrec.data.splits import get_protocol
 from rqrec.models.architectures import AnyModel, architecture, build_model, name_of
-from rqrec.models.interface import ModelConfig, parameter_count
-from rqrec.retrieval.artifact import Checkpoint, read_checkpoint, write_checkpoint
+from rqrec.models.retrieval_model import ModelConfig, parameter_count
+from rqrec.retrieval.artifact import RetrievalArtifact, read_retrieval, write_retrieval
 from rqrec.retrieval.retriever import Retriever
 from rqrec.stages.pretrained import check_push, check_same_model, find_vae, push_vae
 from rqrec.stages.raw_data import DataConfig, inputs_from_raw
@@ -264,7 +264,7 @@ def _train(
             knn = tune_knn_mixture(retriever, split, contents_ND=content_ND, validation_users=users)
             metrics["knn_mixture"] = asdict(knn.settings)
         with checkpoints.finish(out, "retrieval", metrics) as target:
-            write_checkpoint(target, Checkpoint(model, table, data.catalog, knn))
+            write_retrieval(target, RetrievalArtifact(model, table, data.catalog, knn))
             history.write(target)
     processes.wait()
 
@@ -308,7 +308,7 @@ def schedule(config: TrainDecoderConfig, model: ModelConfig, train: Sequences) -
 
 
 def _load_weights(model: AnyModel, folder: Path) -> None:
-    other = read_checkpoint(folder).model
+    other = read_retrieval(folder).model
     advice = "Use the same sizes and the tokenizer that it was trained with"
     wanted, given = asdict(model.config), asdict(other.config)
     check_same_model("train.pretrained_decoder_path", folder, wanted, given, advice)

@@ -11,9 +11,9 @@ from rqrec.core.artifact import find, read_manifest
 from rqrec.core.progress import log
 from rqrec.data.dataset import Dataset
 from rqrec.data.splits import get_protocol
-from rqrec.models.interface import parameter_count
+from rqrec.models.retrieval_model import parameter_count
 from rqrec.models.sasrec import SasRec, SasRecConfig
-from rqrec.retrieval.artifact import SasRecCheckpoint, write_sasrec
+from rqrec.retrieval.artifact import SasRecArtifact, write_sasrec
 from rqrec.stages.raw_data import DataConfig, dataset_from_raw
 from rqrec.training.checkpoint import CheckpointConfig, CheckpointManager
 from rqrec.training.loop import LoopConfig, fit
@@ -94,6 +94,6 @@ def _train(config: TrainSasRecConfig, dataset: Path, out: Path) -> None:
     }
     if processes.is_first:
         with checkpoints.finish(out, "sasrec", metrics) as target:
-            write_sasrec(target, SasRecCheckpoint(model, data.catalog))
+            write_sasrec(target, SasRecArtifact(model, data.catalog))
             history.write(target)
     processes.wait()

@@ -17,8 +17,8 @@ from rqrec.evaluation.registry import baseline_named
 from rqrec.experiments.compare.run_dirs import run_dir
 from rqrec.experiments.compare.sizes import Budget, step_flops, steps_within
 from rqrec.models.architectures import build_model, name_of
-from rqrec.models.interface import ModelConfig, parameter_count
-from rqrec.retrieval.artifact import read_checkpoint
+from rqrec.models.retrieval_model import ModelConfig, parameter_count
+from rqrec.retrieval.artifact import read_retrieval
 from rqrec.retrieval.ranking import ItemRecommender
 from rqrec.retrieval.retriever import Retriever
 from rqrec.stages.train_decoder import train_decoder
@@ -134,7 +134,7 @@ class ModelRun:
                     validation_users=training.validation_users,
                     checkpoints=CheckpointConfig(self.folder, save_model_every=training.save_every),
                 )
-        checkpoint, device = read_checkpoint(retrieval), Processes.join().device
+        checkpoint, device = read_retrieval(retrieval), Processes.join().device
         model = checkpoint.model.to(device)
         tested = _test(Retriever(model, checkpoint.table, training.beam_width, device), split.test)
         result = {

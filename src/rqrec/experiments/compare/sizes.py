@@ -17,7 +17,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from rqrec.models.architectures import AnyModel, architecture, build_model
-from rqrec.models.interface import Batch, ModelConfig, parameter_count
+from rqrec.models.retrieval_model import Batch, ModelConfig, parameter_count
 
 WIDEST = 4096  # of a transformer
 TERA = 1e12
