@@ -13,8 +13,8 @@ from rqrec.data.dataset import Dataset
 from rqrec.data.embeddings import content_vectors, embeddings_hash
 from rqrec.data.splits import split_named
 from rqrec.evaluation.measure import measure
-from rqrec.evaluation.registry import baseline_named
-from rqrec.evaluation.results_io import Protocol, write_evaluation
+from rqrec.evaluation.registry import fit_baseline
+from rqrec.evaluation.results_io import EvalSetup, write_evaluation
 from rqrec.retrieval.artifact import read_checkpoint, read_sasrec
 from rqrec.retrieval.ranking import ExhaustiveRecommender, ItemRecommender
 from rqrec.retrieval.retriever import Retriever
@@ -69,7 +69,7 @@ def evaluate_artifact(
             f"{model} was trained with the protocol {trained_with}: under {protocol} it may have trained on "
             f"what it would be tested on. Train with train.split={protocol!r}, or use {trained_with}."
         )
-    judged = Protocol(split, trained_with, exclude_seen)
+    judged = EvalSetup(split, trained_with, exclude_seen)
     subject = _eval_target(model, split, beam_width, memory)
     out = out or model.parent / f"evaluation_{split}"
     return _evaluate(subject, Dataset.read(dataset), judged, compare, out, seed)
@@ -100,9 +100,9 @@ def evaluate_baseline(
     if embeddings is not None:
         vectors = content_vectors(embeddings)
         inputs["embeddings"] = embeddings_hash(embeddings)
-    baseline = baseline_named(name, split_named(protocol)(data.sequences).train, len(data.catalog), vectors)
+    baseline = fit_baseline(name, split_named(protocol)(data.sequences).train, len(data.catalog), vectors)
     selected = "A baseline with its default settings."
-    judged = Protocol(split, protocol, exclude_seen)
+    judged = EvalSetup(split, protocol, exclude_seen)
     ending = split if protocol == "leave_one_out" else f"{split}_{protocol}"
     out = out or dataset.parent / f"evaluation_{name}_{ending}"
     return _evaluate(EvalTarget(baseline, name, selected, inputs), data, judged, compare, out, seed)
@@ -162,7 +162,7 @@ def _eval_target(model: Path, split: str, beam_width: int | None, memory: bool) 
 
 
 def _evaluate(
-    subject: EvalTarget, data: Dataset, judged: Protocol, compare: Path | None, out: Path, seed: int
+    subject: EvalTarget, data: Dataset, judged: EvalSetup, compare: Path | None, out: Path, seed: int
 ) -> dict[str, Any]:
     split = split_named(judged.protocol)(data.sequences)
     measured = measure(
