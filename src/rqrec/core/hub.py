@@ -57,7 +57,7 @@ def download(repo_id: str, names: Sequence[str], *, revision: str | None = None)
         return Path(snapshot_download(repo_id, revision=revision, allow_patterns=list(names)))
     except (OSError, HfHubHTTPError) as error:
         raise ConnectionError(
-            f"There is no folder {repo_id!r}, and Hugging Face returned no repository of that name "
+            f"There is no folder {repo_id!r} here, and Hugging Face returned no repository of that name "
             f"({first_line(error)}). Check the name and the network, or download it and pass the folder; a "
             f"private repository needs `hf auth login` or HF_TOKEN."
         ) from error

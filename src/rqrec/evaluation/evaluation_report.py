@@ -34,13 +34,14 @@ def with_interval(mean: float, interval: Sequence[float]) -> str:
 
 
 def _setup(facts: dict[str, Any]) -> list[str]:
-    seen = " except those in the user's history" if facts["exclude_seen"] else ""
-    settings = "".join(f" {name.replace('_', ' ')}: {value}." for name, value in facts["settings"].items())
+    seen = ", except the items of the user's history," if facts["exclude_seen"] else ""
+    chosen = ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in facts["settings"].items())
+    settings = f" Settings: {chosen}." if chosen else ""
     return [
         paragraph(facts["selected"]),
         paragraph(
-            f"{facts['cases']} cases, one per user: {PROTOCOLS[facts['protocol']]}. The whole catalogue is "
-            f"ranked{seen}, and a hit is the target item, not its semantic ID. In brackets: 95 % bootstrap "
+            f"{facts['cases']} cases, one per user: {PROTOCOLS[facts['protocol']]}. The whole catalogue"
+            f"{seen} is ranked, and a hit is the target item, not its semantic ID. In brackets: 95 % bootstrap "
             f"intervals over users (seed {facts['seed']}).{settings}"
         ),
     ]

@@ -52,7 +52,7 @@ def figure(file: str, caption: str) -> str:
 def save_report(folder: Path, title: str, blocks: Iterable[str]) -> None:
     """Write `report.md` and `report.html` into `folder`; the page contains its figures and needs no other file."""
     markdown = "\n\n".join([heading(title, level=1), *blocks]) + "\n"
-    # Only these rules: whatever else a text contains, links and HTML included, is shown as it is.
+    # Only these rules, so that links, HTML and other markup in a text are shown literally.
     renderer = MarkdownIt("zero", {"html": False}).enable(["heading", "table", "image", "escape"])
     renderer.add_render_rule("image", _inline_image)
     page = (
