@@ -16,7 +16,7 @@ from safetensors.numpy import load_file
 
 from rqrec.data.splits import leave_one_out, temporal
 from rqrec.evaluation.evaluate import evaluate
-from rqrec.evaluation.registry import BASELINES, baseline_named
+from rqrec.evaluation.registry import BASELINES, fit_baseline
 from rqrec.models.architectures import ARCHITECTURES, build_model
 from rqrec.models.sasrec import SasRec, SasRecConfig
 from rqrec.retrieval.artifact import read_retrieval
@@ -169,7 +169,7 @@ def ranks(run: Path, small: Path) -> dict[str, list[int]]:
     for name in BASELINES:
         for protocol in (leave_one_out, temporal):
             split = protocol(sequences)
-            recommender = baseline_named(name, split.train, len(tiny_vectors()), tiny_vectors())
+            recommender = fit_baseline(name, split.train, len(tiny_vectors()), tiny_vectors())
             found[f"{name} {protocol.__name__}"] = evaluate(recommender, split.test).ranks_C
     return {name: np.minimum(ranks_C, 99).tolist() for name, ranks_C in found.items()}
 

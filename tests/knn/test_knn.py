@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 import rqrec.knn.graph
 from rqrec.data.sequences import Histories, Sequences
-from rqrec.evaluation.registry import BASELINES, baseline_named
+from rqrec.evaluation.registry import BASELINES, fit_baseline
 from rqrec.knn.content_knn import ContentKnn
 from rqrec.knn.graph import GAP_DECAY, REVERSE_WEIGHT, WINDOW, content_knn_graph, item_item_knn
 from rqrec.knn.item_knn import ItemKnn
@@ -94,15 +94,15 @@ def test_items_with_content_like_the_history_come_first() -> None:
 def test_baselines_are_found_by_name_and_wrong_names_and_settings_are_refused() -> None:
     train = sequences_of([0, 1], [1, 2])
     for name in BASELINES:
-        assert baseline_named(name, train, 3, np.eye(3)).recommend(Histories.of([[0]]), 2).items.shape == (
+        assert fit_baseline(name, train, 3, np.eye(3)).recommend(Histories.of([[0]]), 2).items.shape == (
             1,
             2,
         )
     with pytest.raises(ValueError, match="'bpr'; allowed are popularity, item_knn"):
-        baseline_named("bpr", train, 3)
+        fit_baseline("bpr", train, 3)
     with pytest.raises(ValueError, match="--embeddings"):
-        baseline_named("content_knn", train, 3)
+        fit_baseline("content_knn", train, 3)
     with pytest.raises(ValueError, match="2 embeddings but 3 items"):
-        baseline_named("content_knn", train, 3, np.eye(2))
+        fit_baseline("content_knn", train, 3, np.eye(2))
     with pytest.raises(ValueError, match="neighbours is 0"):
         ItemKnn(train, 3, neighbours=0)

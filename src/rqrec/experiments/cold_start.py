@@ -15,7 +15,7 @@ from rqrec.data.ids import PADDING, IdMap
 from rqrec.data.splits import leave_one_out
 from rqrec.evaluation.cold import CatalogueSubset, choose_items, cold_and_warm, without_items
 from rqrec.evaluation.evaluation_report import with_interval
-from rqrec.evaluation.report import Paragraph, Report, Table
+from rqrec.evaluation.report import paragraph, save_report, table
 from rqrec.knn.content_knn import ContentKnn
 from rqrec.knn.popularity import Popularity
 from rqrec.models.retrieval_model import RetrievalModel
@@ -146,7 +146,7 @@ def evaluate_cold(
         }
         results = {
             "held_out": len(new_ids),
-            "without_a_code": int((plain.places_N == PADDING).sum()),
+            "without_a_code": int((plain.local_indices_N == PADDING).sum()),
             "recommenders": {
                 name: cold_and_warm(
                     recommender,
@@ -160,7 +160,7 @@ def evaluate_cold(
             },
         }
         write_json(target / COLD_FILE, results)
-        _report(results).write(target)
+        save_report(target, "Cold items", _report(results))
     return out
 
 
@@ -198,26 +198,25 @@ def _with_new_items(
         checkpoint.table.level_sizes,
         table.tokenizer_hash,
     )
-    places_N = np.full(len(ids), PADDING, dtype=np.int64)
-    places_N[ids.indices(reachable.item_ids.all)] = np.arange(len(reachable))
+    local_indices_N = np.full(len(ids), PADDING, dtype=np.int64)
+    local_indices_N[ids.indices(reachable.item_ids.all)] = np.arange(len(reachable))
     model: RetrievalModel[Any] = checkpoint.model
     if share is not None:
         trained_N = checkpoint.catalog.id_map.find(reachable.item_ids.all) != PADDING
         trie = Trie.build(reachable.codes_NL)
         model = ColdItemSmoothing(model, trie, torch.from_numpy(trained_N), share)
-    return CatalogueSubset(Retriever(model, reachable, beam_width), places_N)
+    return CatalogueSubset(Retriever(model, reachable, beam_width), local_indices_N)
 
 
-def _report(facts: dict[str, Any]) -> Report:
-    report = Report("Items that came after training")
+def _report(facts: dict[str, Any]) -> list[str]:
     left = facts["without_a_code"]
-    report.add(
-        Paragraph(
+    return [
+        paragraph(
             f"{facts['held_out']} items were held out of all training, and got their semantic IDs afterwards. "
             f"{left} of them have no code that the model could generate, and count as missed. Recall@10 on "
             f"the test items of the whole dataset (leave-one-out, full catalogue), 95 % bootstrap intervals."
         ),
-        Table(
+        table(
             ["", "cold targets", "warm targets"],
             [
                 [
@@ -230,5 +229,4 @@ def _report(facts: dict[str, Any]) -> Report:
                 for name, row in facts["recommenders"].items()
             ],
         ),
-    )
-    return report
+    ]

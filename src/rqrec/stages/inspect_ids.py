@@ -13,7 +13,7 @@ from rqrec.core.artifact import atomic_write, find, read_manifest
 from rqrec.data.catalog import Catalog
 from rqrec.data.embeddings import read_embeddings
 from rqrec.evaluation.figures import draw_bars, draw_code_counts
-from rqrec.evaluation.report import Figure, Heading, Paragraph, Report, Table
+from rqrec.evaluation.report import figure, heading, paragraph, save_report, table
 from rqrec.tokenizer.inspection import Inspection, inspect_codes, items_with_prefix
 from rqrec.tokenizer.semantic_ids import SemanticIdTable
 
@@ -83,35 +83,34 @@ def _write_report(
     folder: Path, found: Inspection, codes_NL: NDArray[np.int64], examples: list[dict[str, Any]]
 ) -> None:
     folder.mkdir(parents=True, exist_ok=True)
-    report = Report("Semantic IDs")
-    report.add(*(Paragraph(f"Warning: {words}") for words in found.warnings()))
-    report.add(
-        Paragraph(
+    blocks = [paragraph(f"Warning: {words}") for words in found.warnings()]
+    blocks += [
+        paragraph(
             f"{found.items} items. {found.collision_rate:.1%} of them share their codes with another item, at "
             f"most {found.largest_group}."
         ),
-        Heading("Codes"),
-        Table(
+        heading("Codes"),
+        table(
             ["level", "codes", "share used", "dead", "entropy (nats)", "perplexity"],
             [
                 [f"{place + 1}", size, level.usage, level.dead_codes, level.entropy, level.perplexity]
                 for place, (size, level) in enumerate(zip(found.codebook_sizes, found.levels, strict=True))
             ],
         ),
-    )
+    ]
     counts = [np.bincount(codes_NL[:, i], minlength=size) for i, size in enumerate(found.codebook_sizes)]
     draw_code_counts(folder / "codes.png", counts)
-    report.add(Figure("codes.png", "Items of each code, level by level"))
+    blocks.append(figure("codes.png", "Items of each code, level by level"))
     if found.agreement is not None:
         depths = [f"first {depth + 1}" for depth in range(len(found.codebook_sizes))]
         draw_bars(folder / "agreement.png", depths, asdict(found.agreement))
-        report.add(
-            Heading("Does the hierarchy follow content?"),
-            Figure(
+        blocks += [
+            heading("Does the hierarchy follow content?"),
+            figure(
                 "agreement.png",
                 "Share of items whose first codes equal their nearest neighbour's, a stranger's",
             ),
-        )
+        ]
     rows = [[str(tuple(row["prefix"])), row["items"], "; ".join(row["titles"])] for row in examples]
-    report.add(Heading("Items that share a prefix"), Table(["prefix", "items", "some of them"], rows))
-    report.write(folder)
+    blocks += [heading("Items that share a prefix"), table(["prefix", "items", "some of them"], rows)]
+    save_report(folder, "Semantic IDs", blocks)

@@ -22,7 +22,7 @@ def model_card(
         f"An item tokenizer ({class_name} of rqrec): item embeddings of {input_dim} dimensions become "
         "semantic IDs, tuples of codes of which similar items share a prefix (arXiv 2305.05065).",
         data=data,
-        figures=figures,
+        metrics=figures,
         settings=settings,
         use=[
             f"from {module} import {class_name}",

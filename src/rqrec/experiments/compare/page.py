@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from rqrec.evaluation.figures import draw_bars
-from rqrec.evaluation.report import Block, Figure, Heading, Paragraph, Report, Table
+from rqrec.evaluation.report import figure, heading, paragraph, save_report, table
 from rqrec.experiments.compare.summary import METRICS, shown
 
 FIGURE = "comparison.png"
@@ -24,16 +24,14 @@ def write_page(folder: Path, results: dict[str, Any], findings: str = "") -> Non
     """Write `report.md`, `report.html` and the figure; the paragraphs of `findings` come last."""
     summary = results["summary"]
     models = [row for row in summary if row["semantic_ids"]]
-    report = Report("Architectures and semantic IDs on equal terms")
-    report.add(*_protocol(results, models), *_result(folder, summary, models), *_cost(models))
-    report.add(*_codes(results), *_settings(results["settings"]))
+    blocks = [*_protocol(results, models), *_result(folder, summary, models), *_cost(models)]
+    blocks += [*_codes(results), *_settings(results["settings"])]
     if findings.strip():
-        report.add(Heading("What it teaches"))
-        report.add(*(Paragraph(" ".join(part.split())) for part in findings.strip().split("\n\n")))
-    report.write(folder)
+        blocks += [heading("What it teaches"), *map(paragraph, findings.strip().split("\n\n"))]
+    save_report(folder, "Architectures and semantic IDs on equal terms", blocks)
 
 
-def _protocol(results: dict[str, Any], models: Sequence[dict[str, Any]]) -> list[Block]:
+def _protocol(results: dict[str, Any], models: Sequence[dict[str, Any]]) -> list[str]:
     dataset, sizes, training = (
         results["dataset"],
         results["settings"]["sizes"],
@@ -44,49 +42,49 @@ def _protocol(results: dict[str, Any], models: Sequence[dict[str, Any]]) -> list
     seeds = sorted({run["seed"] for run in results["runs"] if "seed" in run})
     validated = min(training["validation_users"], dataset["users"])
     return [
-        Paragraph(
+        paragraph(
             f"{results['data']} {dataset['users']:,} users, {dataset['items']:,} items, "
             f"{dataset['interactions']:,} interactions. Of each user's items the last is the test, the one "
             f"before it the validation, the rest trains. All items that the user has not taken compete, and a hit "
             f"is an item, not a code."
         ),
-        Paragraph(
+        paragraph(
             f"Equal parameters: every model has {min(counts):,} to {max(counts):,} trained parameters, code "
             f"embeddings included; its width follows from that number and its depth."
         ),
-        Paragraph(
+        paragraph(
             f"Equal compute: every model trains for {sizes['teraflops']:g} teraflop (10^12 floating-point "
             f"operations), the matrix products of all its steps, forward and backward, each counted for its "
             f"own batch; training ends where their sum comes nearest to the budget. Time would measure the machine "
             f"and what else runs on it; the processor's seconds are shown beside."
         ),
-        Paragraph(
+        paragraph(
             f"A model is validated {training['validations']} times, on at most {validated:,} users, the same for "
             f"all; the weights with the highest {JUDGED} are tested once, on all users, with a beam of "
             f"{training['beam_width']}. A seed ({', '.join(map(str, seeds))}) stands for everything that is drawn: "
             f"the RQ-VAE or the random codes, and the model. ± is the standard deviation over seeds."
         ),
-        Paragraph(" ".join(WHAT_IDS_ARE[kind] for kind in kinds)),
+        paragraph(" ".join(WHAT_IDS_ARE[kind] for kind in kinds)),
     ]
 
 
 def _result(
     folder: Path, summary: Sequence[dict[str, Any]], models: Sequence[dict[str, Any]]
-) -> Iterator[Block]:
+) -> Iterator[str]:
     kinds = list(dict.fromkeys(row["semantic_ids"] for row in models))
     names = list(dict.fromkeys(row["name"] for row in models))
     of = {(row["name"], row["semantic_ids"]): row["test"][JUDGED]["mean"] for row in models}
     draw_bars(folder / FIGURE, kinds, {name: [of[name, kind] for kind in kinds] for name in names})
-    yield Heading("Result")
+    yield heading("Result")
     yield _metrics_table("test", summary)
-    yield Figure(FIGURE, f"Test {JUDGED} by semantic IDs and architecture, mean over seeds")
-    yield Paragraph(" ".join([*_between_architectures(models, kinds), *_between_ids(models, names)]))
-    yield Paragraph("On the validation users, by which the weights were chosen:")
+    yield figure(FIGURE, f"Test {JUDGED} by semantic IDs and architecture, mean over seeds")
+    yield paragraph(" ".join([*_between_architectures(models, kinds), *_between_ids(models, names)]))
+    yield paragraph("On the validation users, by which the weights were chosen:")
     yield _metrics_table("validation", summary)
 
 
-def _metrics_table(split: str, summary: Sequence[dict[str, Any]]) -> Table:
-    return Table(
+def _metrics_table(split: str, summary: Sequence[dict[str, Any]]) -> str:
+    return table(
         [split, "semantic IDs", *METRICS],
         [
             [row["name"], row["semantic_ids"] or "none", *(shown(row[split][name]) for name in METRICS)]
@@ -132,11 +130,11 @@ def _ahead(first: dict[str, Any], second: dict[str, Any], called: str = "name") 
     return words
 
 
-def _cost(models: Sequence[dict[str, Any]]) -> list[Block]:
+def _cost(models: Sequence[dict[str, Any]]) -> list[str]:
     columns = ["parameters", "steps", "teraflop", "training, s", "decoded users per s"]
     return [
-        Heading("Cost"),
-        Table(
+        heading("Cost"),
+        table(
             ["model", "semantic IDs", *columns],
             [
                 [
@@ -151,17 +149,17 @@ def _cost(models: Sequence[dict[str, Any]]) -> list[Block]:
                 for row in models
             ],
         ),
-        Paragraph(
+        paragraph(
             "Means over seeds. Seconds are those of the processor, one thread a run; training includes the "
             "validations, and decoding is the test with its beam search."
         ),
     ]
 
 
-def _codes(results: dict[str, Any]) -> list[Block]:
+def _codes(results: dict[str, Any]) -> list[str]:
     return [
-        Heading("The semantic IDs"),
-        Table(
+        heading("The semantic IDs"),
+        table(
             ["kind", "seed", "codes of each level", "items that share their codes"],
             [
                 [
@@ -173,7 +171,7 @@ def _codes(results: dict[str, Any]) -> list[Block]:
                 for ids in results["semantic_ids"]
             ],
         ),
-        Paragraph(_embedded(results["embeddings"])),
+        paragraph(_embedded(results["embeddings"])),
     ]
 
 
@@ -190,10 +188,10 @@ def _embedded(settings: dict[str, Any]) -> str:
     )
 
 
-def _settings(settings: dict[str, dict[str, Any]]) -> list[Block]:
+def _settings(settings: dict[str, dict[str, Any]]) -> list[str]:
     return [
-        Heading("Settings"),
-        Table(
+        heading("Settings"),
+        table(
             ["part", "setting", "value"],
             [
                 [part, name, _value(value)]

@@ -13,7 +13,7 @@ from rqrec.data.dataset import Dataset
 from rqrec.data.embeddings import embeddings_hash, read_content_vectors
 from rqrec.data.splits import EvalExamples, Split, leave_one_out
 from rqrec.evaluation.evaluate import evaluate
-from rqrec.evaluation.registry import baseline_named
+from rqrec.evaluation.registry import fit_baseline
 from rqrec.experiments.compare.run_dirs import run_dir
 from rqrec.experiments.compare.sizes import Budget, step_flops, steps_within
 from rqrec.models.architectures import build_model, name_of
@@ -177,7 +177,7 @@ class BaselineRun:
         """Fit and test."""
         dataset, vectors_ND = Dataset.read(self.dataset), read_content_vectors(self.embeddings)
         split = leave_one_out(dataset.sequences)
-        recommender = baseline_named(self.name, split.train, len(dataset.catalog), vectors_ND)
+        recommender = fit_baseline(self.name, split.train, len(dataset.catalog), vectors_ND)
         validation = evaluate(recommender, split.validation).metrics
         result = {"baseline": self.name, "validation": validation, **_test(recommender, split.test)}
         _write_result(self.folder, result, self._made_from())
