@@ -11,9 +11,9 @@ def compare(configs: Configs, bindings: Bindings = [], as_json: AsJson = False) 
     from rqrec.core.config import configured
     from rqrec.experiments.compare.stage import RESULTS_FILE
     from rqrec.experiments.compare.stage import compare as run
-    from rqrec.experiments.compare.summary import lines_of
+    from rqrec.experiments.compare.summary import format_summary
 
     folder = configured({"compare": run}, configs, bindings)["compare"]()
     results = read_json(folder / RESULTS_FILE)
     report = str(folder / "report.md")
-    emit({**results, "report": report}, as_json, f"{lines_of(results['summary'])}\n\nReport: {report}")
+    emit({**results, "report": report}, as_json, f"{format_summary(results['summary'])}\n\nReport: {report}")
