@@ -2,7 +2,7 @@
 
 import sys
 
-from rqrec.cli import app
+from rqrec.cli import main
 
 if __name__ == "__main__":
-    app(["run-rqvae", *sys.argv[1:]], prog_name="run_rqvae.py")
+    main(["run-rqvae", *sys.argv[1:]], "run_rqvae.py")

@@ -2,7 +2,7 @@
 
 import sys
 
-from rqrec.cli import app
+from rqrec.cli import main
 
 if __name__ == "__main__":
-    app(["train-decoder", *sys.argv[1:]], prog_name="train_decoder.py")
+    main(["train-decoder", *sys.argv[1:]], "train_decoder.py")

@@ -2,7 +2,7 @@
 
 import sys
 
-from rqrec.cli import app
+from rqrec.cli import main
 
 if __name__ == "__main__":
-    app(["train-rqvae", *sys.argv[1:]], prog_name="train_rqvae.py")
+    main(["train-rqvae", *sys.argv[1:]], "train_rqvae.py")

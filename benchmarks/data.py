@@ -51,7 +51,8 @@ def write_csv(latest_small: Path, folder: Path, rows: int) -> None:
 
 def with_rqrec(folder: Path) -> int:
     """The whole command: read, index, sort, write the artefact. Returns the number of interactions."""
-    from rqrec.stages.prepare import Settings, prepare
+    from rqrec.serving.settings import Settings
+    from rqrec.stages.prepare import prepare
 
     dataset = prepare(Settings("movielens", "latest-small"), folder, folder / "dataset")
     return len(dataset.sequences.items)

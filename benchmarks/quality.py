@@ -53,7 +53,7 @@ def measure(
         weight_decay=0.05,
         warmup=100,
         max_minutes=minutes,
-        eval_every=0,
+        full_eval_every=0,
         seed=seed,
     )
     with TemporaryDirectory(prefix="rqrec-quality-") as scratch:

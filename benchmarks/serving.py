@@ -60,7 +60,7 @@ def write_artifact(folder: Path, n_items: int) -> None:
 def served(artifact: Path, *options: str) -> Iterator[tuple[int, int]]:
     """The service in a process of its own: its port and process id. It must stop in peace."""
     fixed = ("--port", "0", "--timeout", "60")  # latencies are measured, not cut off
-    command = [sys.executable, "-m", "rqrec.cli", "serve", "--artifact", str(artifact), *fixed, *options]
+    command = [sys.executable, "-m", "rqrec", "serve", "--artifact", str(artifact), *fixed, *options]
     with tempfile.TemporaryFile("w+") as log:
         process = subprocess.Popen(command, stderr=log, text=True)
         try:

@@ -9,12 +9,10 @@ from rqrec.core.artifact import create, read_manifest
 from rqrec.data.catalog import Catalog
 from rqrec.data.dataset import Dataset
 from rqrec.data.interactions import Interactions
-from rqrec.models.architectures import architecture
-from rqrec.stages.tokenize import tokenize
-from rqrec.stages.train_decoder import train_decoder
-from rqrec.stages.train_rqvae import train_rqvae
-from rqrec.tokenizer.rqvae import RqVaeConfig
-from rqrec.tokenizer.semantic_ids import SemanticIdTable
+from rqrec.stages.tokenize import TokenizeConfig, tokenize
+from rqrec.stages.train_decoder import TrainDecoderConfig, train_decoder
+from rqrec.stages.train_rqvae import TrainRqVaeConfig, train_rqvae
+from rqrec.training.checkpoint import CheckpointConfig
 from rqrec.training.loop import LoopConfig
 
 FAMILIES, SIZE, DIM = 6, 8, 16
@@ -55,18 +53,34 @@ def write_inputs(run: Path) -> None:
 def train_tiny(run: Path, *, seed: int = 0, iterations: int = 400, name: str = "decoder_only") -> None:
     """All stages up to "retrieval", in seconds."""
     write_inputs(run)
-    config = RqVaeConfig(input_dim=DIM, embed_dim=8, hidden_dims=(16,), codebook_size=8, n_layers=2)
-    settings = LoopConfig(iterations=60, warmup=5, seed=seed)
-    train_rqvae(run / "embeddings", run / "rqvae", config, settings, batch_size=16)
-    item_ids = Dataset.read(run / "dataset").catalog.id_map
-    tokenize(run / "rqvae", run / "embeddings", item_ids, run / "semantic_ids")
-    train_decoder(
-        run / "dataset",
-        run / "semantic_ids",
-        run / "retrieval",
-        architecture(name).config(
-            SemanticIdTable.read(run / "semantic_ids").level_sizes, 8, 32, 32, 2, 2, attn_dropout=0.0
+    tokenizer = train_rqvae(
+        TrainRqVaeConfig(
+            loop=LoopConfig(iterations=60, warmup=5, seed=seed),
+            checkpoints=CheckpointConfig(run / "tokenizer"),
+            rqvae={"embed_dim": 8, "hidden_dims": (16,), "codebook_size": 8, "n_layers": 2},
+            batch_size=16,
+            reset_dead_codes_every=0,
         ),
-        LoopConfig(iterations=iterations, learning_rate=5e-3, warmup=10, eval_every=50, seed=seed),
-        batch_size=32,
+        embeddings=run / "embeddings",
+    )
+    tokenize(TokenizeConfig(), tokenizer, run / "embeddings", run / "semantic_ids", dataset=run / "dataset")
+    train_decoder(
+        TrainDecoderConfig(
+            loop=LoopConfig(
+                iterations=iterations, learning_rate=5e-3, warmup=10, full_eval_every=50, seed=seed
+            ),
+            checkpoints=CheckpointConfig(run),
+            architecture=name,
+            model={
+                "max_items": 8,
+                "decoder_embed_dim": 32,
+                "attn_embed_dim": 32,
+                "attn_heads": 2,
+                "attn_layers": 2,
+                "attn_dropout": 0.0,
+            },
+            batch_size=32,
+        ),
+        dataset=run / "dataset",
+        semantic_ids=run / "semantic_ids",
     )

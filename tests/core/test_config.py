@@ -1,60 +1,144 @@
-from collections.abc import Sequence
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any, ClassVar
 
 import pytest
 
-from rqrec.core.config import configured
+from rqrec.core.config import configured, field_docs, settings_of, with_settings
 
 
-def train(iterations: int = 1, dataset: str = "", modes: Sequence[str] = ()) -> tuple[int, str, list[str]]:
-    return iterations, dataset, list(modes)
+@dataclass(frozen=True)
+class LoopConfig:
+    """How to train."""
+
+    iterations: int = 10
+    """Optimizer steps."""
+    max_minutes: float | None = None
+    """Time budget
+    in minutes."""
 
 
-def another(iterations: int = 5) -> int:
-    return iterations
+@dataclass(frozen=True)
+class SizeConfig:
+    """Sizes of a model."""
+
+    input_dim: int
+    """Set by the data."""
+    width: int = 8
+    """Width."""
+    layers: int = 2
+    """Depth."""
 
 
-def test_files_and_bindings_set_arguments_and_the_last_wins(tmp_path: Path) -> None:
-    (tmp_path / "a.gin").write_text('train.iterations=2\ntrain.dataset="amazon"\n')
-    (tmp_path / "b.gin").write_text("train.iterations=3\n")
-    bound = configured({"train": train}, [tmp_path / "a.gin", tmp_path / "b.gin"], ["train.modes=['x']"])
-    assert bound["train"]() == (3, "amazon", ["x"])
+@dataclass(frozen=True)
+class StageConfig:
+    """A stage."""
+
+    ALIASES: ClassVar = {"steps": "iterations"}
+    IGNORED: ClassVar = {"sep_token": "there is no separator."}
+
+    loop: LoopConfig = LoopConfig(iterations=100)
+    folder: Path = Path("out")
+    names: tuple[str, ...] = ()
+    shuffle: bool = True
+    model: Mapping[str, Any] = field(
+        default_factory=dict,
+        metadata={
+            "fields_of": SizeConfig,
+            "prefix": "vae_",
+            "without": ("input_dim",),
+            "names": {"layers": "vae_n_layers"},
+        },
+    )
+
+
+def test_nested_settings_have_flat_names_and_descriptions() -> None:
+    settings = settings_of(StageConfig())
+    names = ["iterations", "max_minutes", "folder", "names", "shuffle", "vae_width", "vae_n_layers"]
+    assert list(settings) == names
+    assert settings["iterations"].value == 100
+    assert settings["max_minutes"].help == "Time budget in minutes."
+    assert field_docs(LoopConfig)["iterations"] == "Optimizer steps."
+    assert settings["vae_n_layers"].help == "Depth."
+
+
+def test_settings_reach_the_nested_config_with_the_right_types() -> None:
+    given = {
+        "iterations": 5,
+        "max_minutes": 3,
+        "folder": "elsewhere",
+        "names": ["a"],
+        "vae_n_layers": 4,
+        "shuffle": False,
+    }
+    config = with_settings(StageConfig(), given)
+    assert config.loop == LoopConfig(5, 3.0)
+    assert (config.folder, config.names, config.shuffle) == (Path("elsewhere"), ("a",), False)
+    assert config.model == {"layers": 4}
+    assert with_settings(config, {"vae_width": 3}).model == {"layers": 4, "width": 3}
+    assert StageConfig().loop.iterations == 100
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "words"),
+    [
+        ("iterations", "many", "iterations is 'many', but must be a whole number"),
+        ("iterations", 1.5, "must be a whole number"),
+        ("iterations", True, "must be a whole number"),
+        ("max_minutes", "x", "must be a number or None"),
+        ("names", "a", "must be a list"),
+        ("shuffle", 1, "must be True or False"),
+        ("nonsense", 1, "no setting 'nonsense'; allowed are iterations, max_minutes.*vae_n_layers, steps"),
+    ],
+)
+def test_a_wrong_value_or_name_is_refused_with_what_is_allowed(name: str, value: Any, words: str) -> None:
+    with pytest.raises(ValueError, match=words):
+        with_settings(StageConfig(), {name: value})
+
+
+def test_aliases_stand_for_a_setting_and_ignored_names_are_reported(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    config = with_settings(StageConfig(), {"steps": 7, "sep_token": True})
+    assert config.loop.iterations == 7
+    assert "sep_token has no effect here: there is no separator." in capsys.readouterr().err
+
+
+def read(files: list[Path], bindings: list[str]) -> StageConfig:
+    return configured(StageConfig(), ("train", "train_decoder"), files, bindings)
+
+
+def test_files_and_bindings_set_values_and_the_last_wins(tmp_path: Path) -> None:
+    (tmp_path / "a.gin").write_text('train.iterations=2\ntrain.folder="amazon"\n')
+    (tmp_path / "b.gin").write_text("train.iterations=3\nevaluate.beam_width=7\n")
+    config = read([tmp_path / "a.gin", tmp_path / "b.gin"], ["train.names=['x']"])
+    assert (config.loop.iterations, config.folder, config.names) == (3, Path("amazon"), ("x",))
+    both = read([], ["train_decoder.iterations=9", "train.iterations=4"])
+    assert both.loop.iterations == 9  # the section of the command itself wins
 
 
 def test_files_of_the_reference_implementation_keep_their_meaning(tmp_path: Path) -> None:
     (tmp_path / "a.gin").write_text(
         "import data.processed\nimport modules.quantize\n"
-        "train.dataset=%data.processed.RecDataset.ML_32M\n"
-        "train.modes=[%modules.quantize.QuantizeForwardMode.STE]\n"
+        "train.folder=%data.processed.RecDataset.ML_32M\n"
+        "train.names=[%modules.quantize.QuantizeForwardMode.STE]\n"
     )
-    assert configured({"train": train}, [tmp_path / "a.gin"])["train"]() == (1, "ml-32m", ["STE"])
+    config = read([tmp_path / "a.gin"], [])
+    assert (config.folder, config.names) == (Path("ml-32m"), ("STE",))
 
 
-def test_each_command_has_its_own_train_and_forgets_the_last_ones_settings() -> None:
-    assert configured({"train": train}, [], ["train.iterations=9"])["train"]()[0] == 9
-    assert configured({"train": another}, [])["train"]() == 5
+def test_each_call_starts_from_the_defaults() -> None:
+    assert read([], ["train.iterations=9"]).loop.iterations == 9
+    assert read([], []).loop.iterations == 100
 
 
 @pytest.mark.parametrize("line", ["train.nonsense=1", "other.iterations=1", "train.iterations=", "%%%"])
-def test_what_gin_cannot_use_is_told_with_the_names_that_exist(line: str) -> None:
-    with pytest.raises(ValueError, match="iterations, dataset, modes"):
-        configured({"train": train}, [], [line])
+def test_what_gin_cannot_use_is_refused_with_the_names_that_exist(line: str) -> None:
+    with pytest.raises(ValueError, match="iterations, max_minutes, folder"):
+        read([], [line])
 
 
 def test_a_missing_file_is_named() -> None:
     with pytest.raises(FileNotFoundError, match=r"no configuration file nowhere.gin.*configs/"):
-        configured({"train": train}, [Path("nowhere.gin")])
-
-
-CONFIGS = sorted((Path(__file__).resolve().parents[2] / "configs").glob("*.gin"))
-
-
-@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.name)
-def test_every_config_in_the_repository_is_understood(path: Path) -> None:
-    from rqrec.experiments.compare import stage as compare
-    from rqrec.stages import run_rqvae, train_decoder, train_rqvae, train_sasrec
-
-    scripts = {"decoder": train_decoder, "hierarchical": train_decoder, "sasrec": train_sasrec}
-    train = scripts.get(path.stem.split("_")[0], train_rqvae).train
-    functions = {"train": train, "generate_semantic_ids": run_rqvae.generate_semantic_ids}
-    configured({"compare": compare.compare} if path.name.startswith("compare") else functions, [path])
+        read([Path("nowhere.gin")], [])

@@ -153,7 +153,7 @@ def test_an_interrupted_comparison_goes_on_to_the_same_weights(world: Path, tmp_
     }
     root, whole = tmp_path / "out", tmp_path / "whole" / "out"
     whole.parent.mkdir()
-    command = [sys.executable, "-m", "rqrec.cli", *arguments(world, root, **few)]
+    command = [sys.executable, "-m", "rqrec", *arguments(world, root, **few)]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     deadline = time.monotonic() + 600
     while not list(root.glob("runs/*/checkpoints/step-*")):

@@ -19,7 +19,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 def demo(folder: Path, *options: str) -> subprocess.Popen[str]:
-    command = [sys.executable, "-m", "rqrec.cli", "demo", "--json", *options]
+    command = [sys.executable, "-m", "rqrec", "demo", "--json", *options]
     return subprocess.Popen(
         command, cwd=folder, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE, bufsize=1
     )
@@ -111,7 +111,7 @@ def test_the_readmes_snippets_run(finished: tuple[Path, dict, str]) -> None:
     commands = re.findall(r"^rqrec recommend .*$", readme, flags=re.M)
     assert commands
     for command in commands:
-        words = [sys.executable, "-m", "rqrec.cli", *command.split()[1:]]
+        words = [sys.executable, "-m", "rqrec", *command.split()[1:]]
         done = subprocess.run(words, cwd=folder, capture_output=True, text=True)
         assert done.returncode == 0, done.stderr
 

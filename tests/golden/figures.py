@@ -14,7 +14,6 @@ import numpy as np
 import torch
 from safetensors.numpy import load_file
 
-from rqrec.data.dataset import Dataset
 from rqrec.data.splits import leave_one_out, temporal
 from rqrec.evaluation.evaluate import evaluate
 from rqrec.evaluation.registry import BASELINES, baseline_named
@@ -22,17 +21,18 @@ from rqrec.models.architectures import ARCHITECTURES, build_model
 from rqrec.models.sasrec import SasRec, SasRecConfig
 from rqrec.retrieval.artifact import read_checkpoint
 from rqrec.retrieval.retriever import Retriever
-from rqrec.stages.embed import Collaborative, embed_catalog
-from rqrec.stages.fit_rqkmeans import fit_rqkmeans
-from rqrec.stages.tokenize import tokenize
-from rqrec.stages.train_decoder import train_decoder
+from rqrec.stages.embed import EmbedConfig, embed
+from rqrec.stages.fit_rqkmeans import FitRqKMeansConfig, fit_rqkmeans
+from rqrec.stages.tokenize import TokenizeConfig, tokenize
+from rqrec.stages.train_decoder import TrainDecoderConfig, train_decoder
 from rqrec.tokenizer.quantize import QuantizeMode
 from rqrec.tokenizer.rqvae import RqVae, RqVaeConfig
 from rqrec.tokenizer.semantic_ids import SemanticIdTable
-from rqrec.training.decoder import DecoderTask
+from rqrec.training.checkpoint import CheckpointConfig
+from rqrec.training.decoder_task import DecoderTask
 from rqrec.training.loop import LoopConfig, fit
-from rqrec.training.rqvae import RqVaeTask
-from rqrec.training.sasrec import SasRecTask
+from rqrec.training.rqvae_task import RqVaeTask
+from rqrec.training.sasrec_task import SasRecTask
 from tests.tiny import DIM, tiny_dataset, tiny_vectors, train_tiny, write_inputs
 
 FIGURES_FILE = Path(__file__).with_name("figures.json")
@@ -110,30 +110,27 @@ def sasrec_losses() -> dict[str, list[float]]:
 
 
 def make_small_run(run: Path) -> dict[str, str]:
-    """Collaborative embeddings, balanced RQ-k-means, a hierarchical model with neighbours; hashes of the files."""
+    """Collaborative embeddings, balanced RQ-k-means, a hierarchical model with kNN; hashes of the files."""
     write_inputs(run)
     np.save(run / "vectors.npy", tiny_vectors())
-    embed_catalog(
-        run / "dataset", run / "joined", collaborative=Collaborative(8), vectors=run / "vectors.npy"
-    )
-    fit_rqkmeans(run / "joined", run / "rqkmeans", codebook_size=8, n_layers=2, balance=1.5)
-    tokenize(
-        run / "rqkmeans",
-        run / "joined",
-        Dataset.read(run / "dataset").catalog.id_map,
-        run / "semantic_ids",
-    )
-    sizes = SIZES | {"user_buckets": 0, "time_gaps": 0}
+    dataset, embeddings = run / "dataset", run / "joined"
+    embed(EmbedConfig(collaborative=8), dataset, embeddings, vectors=run / "vectors.npy")
+    fitted = FitRqKMeansConfig({"codebook_size": 8, "n_layers": 2, "balance": 1.5})
+    fit_rqkmeans(fitted, embeddings, run / "rqkmeans")
+    tokenize(TokenizeConfig(), run / "rqkmeans", embeddings, run / "semantic_ids", dataset=dataset)
     train_decoder(
-        run / "dataset",
-        run / "semantic_ids",
-        run / "retrieval",
-        ARCHITECTURES["hierarchical"].config(SemanticIdTable.read(run / "semantic_ids").level_sizes, **sizes),
-        LoopConfig(40, learning_rate=5e-3, eval_every=20, ema_decay=0.9, seed=1),
-        batch_size=32,
-        validation_users=100,
-        memory=True,
-        embeddings=run / "joined",
+        TrainDecoderConfig(
+            loop=LoopConfig(40, learning_rate=5e-3, full_eval_every=20, ema_decay=0.9, seed=1),
+            checkpoints=CheckpointConfig(run),
+            architecture="hierarchical",
+            model=SIZES | {"user_buckets": 0, "time_gaps": 0},
+            batch_size=32,
+            validation_users=100,
+            knn_mixture=True,
+        ),
+        dataset=dataset,
+        semantic_ids=run / "semantic_ids",
+        embeddings=embeddings,
     )
     return files_of(run)
 

@@ -278,7 +278,7 @@ def test_training_can_join_a_memory(tiny_run: Path, tmp_path: Path) -> None:
             tiny_run / "semantic_ids",
             tmp_path / "retrieval",
             HierarchicalConfig(read_checkpoint(tiny_run).table.level_sizes, 8, 16, 16, 2, 1),
-            LoopConfig(iterations=4, warmup=1, eval_every=0),
+            LoopConfig(iterations=4, warmup=1, full_eval_every=0),
             batch_size=32,
             memory=True,
             embeddings=embeddings,

@@ -6,9 +6,10 @@ import pytest
 
 from rqrec.core.artifact import read_manifest
 from rqrec.data.embeddings import content_vectors
+from rqrec.serving.settings import Settings
 from rqrec.stages import embed
 from rqrec.stages.embed import Collaborative, embed_catalog
-from rqrec.stages.prepare import Settings, prepare
+from rqrec.stages.prepare import prepare
 
 
 @pytest.fixture

@@ -8,8 +8,9 @@ import pytest
 
 from rqrec.core.artifact import read_manifest
 from rqrec.data.dataset import Dataset
+from rqrec.serving.settings import Settings
 from rqrec.stages import prepare as module
-from rqrec.stages.prepare import Settings, load, prepare
+from rqrec.stages.prepare import load, prepare
 
 SETTINGS = Settings("movielens", "latest-small")
 

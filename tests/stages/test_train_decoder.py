@@ -4,9 +4,9 @@ import numpy as np
 import polars as pl
 import pytest
 
+from rqrec.cli.bench import train
 from rqrec.core.artifact import read_json
 from rqrec.core.config import configured
-from rqrec.stages.train_decoder import train
 from tests.tiny import N_ITEMS, tiny_dataset, tiny_vectors
 
 

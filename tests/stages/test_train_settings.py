@@ -14,6 +14,7 @@ from safetensors.torch import load_file
 from rqrec.core.artifact import read_manifest
 from rqrec.retrieval.artifact import read_checkpoint
 from rqrec.tokenizer.rqvae import RqVae
+from rqrec.training.loop import LoopConfig
 from rqrec.training.tracking import History
 from tests.stages.world import decoder_settings, rqvae_settings, run, write_world
 
@@ -44,7 +45,7 @@ def test_amp_takes_mixed_precision_type_and_nothing_without_it(world: Path, tmp_
     for place, (amp, kind, used) in enumerate([(True, "bf16", "bf16"), (False, "bf16", "no")]):
         for train in (train_rqvae, train_decoder):
             settings = train(world, tmp_path / f"{place}", amp=amp, mixed_precision_type=kind)
-            assert settings["training"]["mixed_precision"] == used
+            assert LoopConfig(**settings["training"]).precision == used
     with pytest.raises(ValueError, match="'int8'"):
         train_rqvae(world, tmp_path, amp=True, mixed_precision_type="int8")
 

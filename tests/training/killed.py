@@ -18,7 +18,7 @@ from rqrec.stages.train_decoder import train_decoder
 from rqrec.stages.train_rqvae import train_rqvae
 from rqrec.tokenizer.rqvae import RqVaeConfig
 from rqrec.tokenizer.semantic_ids import SemanticIdTable
-from rqrec.training.checkpoint import CheckpointManager
+from rqrec.training.checkpoint import CheckpointConfig
 from rqrec.training.loop import LoopConfig
 from tests.tiny import DIM
 
@@ -26,8 +26,8 @@ from tests.tiny import DIM
 def tokenizer(run: Path) -> None:
     """With dead codes moved and a random choice of codes."""
     config = RqVaeConfig(DIM, 8, (16,), 8, 2, mode="GUMBEL_SOFTMAX")  # type: ignore[arg-type]
-    settings = LoopConfig(iterations=120, warmup=5, log_every=3, eval_every=40, seed=1)
-    checkpoints = CheckpointManager(run / "tokenizer", save_every=5)
+    settings = LoopConfig(iterations=120, warmup=5, log_every=3, full_eval_every=40, seed=1)
+    checkpoints = CheckpointConfig(run / "tokenizer", save_model_every=5)
     train_rqvae(
         run / "embeddings",
         run / "rqvae2",
@@ -46,14 +46,14 @@ def retrieval(run: Path) -> None:
         learning_rate=5e-3,
         warmup=10,
         log_every=3,
-        eval_every=30,
+        full_eval_every=30,
         partial_eval_every=15,
         ema_decay=0.9,
         seed=1,
     )
     table = SemanticIdTable.read(run / "semantic_ids")
     config = DecoderOnlyConfig(table.level_sizes, 5, 16, 16, 2, 1, attn_dropout=0.2)
-    checkpoints = CheckpointManager(run / "decoder", save_every=4)
+    checkpoints = CheckpointConfig(run / "decoder", save_model_every=4)
     train_decoder(
         run / "dataset",
         run / "semantic_ids",

@@ -15,10 +15,10 @@ from torch import Tensor, nn
 from rqrec.core import artifact
 from rqrec.core.artifact import read_manifest
 from rqrec.training import checkpoint, tracking
-from rqrec.training.checkpoint import CheckpointManager, State
+from rqrec.training.checkpoint import CheckpointManager, TrainingState
 from rqrec.training.loop import LoopConfig, fit
 from rqrec.training.tracking import History
-from tests.training.test_loop import Line
+from tests.training.toy import Line, manager
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -79,10 +79,10 @@ def names(folder: Path) -> list[str]:
 
 
 def test_checkpoints_rotate_and_the_newest_goes_on(tmp_path: Path) -> None:
-    checkpoints = CheckpointManager(tmp_path, save_every=2, keep_last=2)
+    checkpoints = manager(tmp_path, save_model_every=2, keep_last=2)
     with pytest.raises(RuntimeError):
         fit(Stopping(9, RuntimeError), SETTINGS, "line", checkpoints)
-    assert names(checkpoints.checkpoints) == ["step-000000006", "step-000000008"]
+    assert names(checkpoints.folder) == ["step-000000006", "step-000000008"]
     again = Stopping(None)
     history = fit(again, SETTINGS, "line", checkpoints)
     assert again.steps == [8, 9, 10, 11]
@@ -97,7 +97,7 @@ def test_checkpoints_rotate_and_the_newest_goes_on(tmp_path: Path) -> None:
 def test_killed_in_the_middle_of_a_write_it_goes_on_from_the_checkpoint_before(
     file: str, tmp_path: Path
 ) -> None:
-    checkpoints = CheckpointManager(tmp_path, save_every=2)
+    checkpoints = manager(tmp_path, save_model_every=2)
     if not (child := os.fork()):
 
         def killing(folder: Path, *arguments: object, **settings: object) -> object:
@@ -122,9 +122,9 @@ def test_killed_in_the_middle_of_a_write_it_goes_on_from_the_checkpoint_before(
 
 def test_never_starts_anew(tmp_path: Path) -> None:
     with pytest.raises(RuntimeError):
-        fit(Stopping(9, RuntimeError), SETTINGS, "line", CheckpointManager(tmp_path, save_every=2))
+        fit(Stopping(9, RuntimeError), SETTINGS, "line", manager(tmp_path, save_model_every=2))
     task = Stopping(None)
-    fit(task, SETTINGS, "line", CheckpointManager(tmp_path, save_every=0, resume="never"))
+    fit(task, SETTINGS, "line", manager(tmp_path, save_model_every=0, resume="never"))
     assert task.steps == list(range(12))
     assert not (tmp_path / "checkpoints").exists()
 
@@ -132,7 +132,7 @@ def test_never_starts_anew(tmp_path: Path) -> None:
 def test_other_settings_or_inputs_are_refused_by_name(tmp_path: Path) -> None:
     def checkpoints(rate: float, dataset: str) -> CheckpointManager:
         settings = {"training": {"learning_rate": rate}, "sizes": (1, 2)}
-        return CheckpointManager(tmp_path, save_every=2, settings=settings, inputs={"dataset": dataset})
+        return manager(tmp_path, save_model_every=2, settings=settings, inputs={"dataset": dataset})
 
     with pytest.raises(RuntimeError):
         fit(Stopping(3, RuntimeError), SETTINGS, "line", checkpoints(0.1, "a"))
@@ -147,12 +147,12 @@ def test_other_settings_or_inputs_are_refused_by_name(tmp_path: Path) -> None:
 def test_ctrl_c_ends_the_step_saves_and_says_where(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    checkpoints = CheckpointManager(tmp_path, save_every=0)
+    checkpoints = manager(tmp_path, save_model_every=0)
     before = signal.getsignal(signal.SIGINT)
     with pytest.raises(KeyboardInterrupt):
         fit(Stopping(4), SETTINGS, "line", checkpoints)
     assert signal.getsignal(signal.SIGINT) is before
-    assert names(checkpoints.checkpoints) == ["step-000000005"]
+    assert names(checkpoints.folder) == ["step-000000005"]
     said = " ".join(capsys.readouterr().err.split())
     assert "step 5 is saved" in said
     assert "goes on from there" in said
@@ -164,16 +164,16 @@ def test_ctrl_c_ends_the_step_saves_and_says_where(
 def test_a_damaged_checkpoint_is_told_and_the_one_before_it_used(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    checkpoints = CheckpointManager(tmp_path, save_every=2)
+    checkpoints = manager(tmp_path, save_model_every=2)
     with pytest.raises(RuntimeError):
         fit(Stopping(9, RuntimeError), SETTINGS, "line", checkpoints)
-    (checkpoints.checkpoints / "step-000000008" / "state.json").write_text("{}")
-    (checkpoints.checkpoints / ".step-000000010.7.tmp").mkdir()  # of a run that was killed while it wrote
+    (checkpoints.folder / "step-000000008" / "state.json").write_text("{}")
+    (checkpoints.folder / ".step-000000010.7.tmp").mkdir()  # of a run that was killed while it wrote
     task = Stopping(None)
     fit(task, SETTINGS, "line", checkpoints)
     assert task.steps[0] == 6
     assert "step-000000008" in capsys.readouterr().err
-    assert ".step-000000010.7.tmp" not in names(checkpoints.checkpoints)
+    assert ".step-000000010.7.tmp" not in names(checkpoints.folder)
 
 
 @pytest.fixture
@@ -189,21 +189,25 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 
 
 def test_a_full_disk_names_the_path_and_leaves_the_last_checkpoint_whole(small_disk: Path) -> None:
-    checkpoints = CheckpointManager(small_disk)
-    checkpoints.save(State(1, {"model.w": torch.zeros(20_000)}, {"elapsed": 1.0}, History()))
+    checkpoints = manager(small_disk)
+    checkpoints.save(TrainingState(1, {"model.w": torch.zeros(20_000)}, {"elapsed": 1.0}, History()))
     with pytest.raises(OSError, match="No space left") as caught:
-        checkpoints.save(State(2, {"model.w": torch.zeros(40_000)}, {}, History()))
-    assert caught.value.filename == str(checkpoints.checkpoints / "step-000000002")
+        checkpoints.save(TrainingState(2, {"model.w": torch.zeros(40_000)}, {}, History()))
+    assert caught.value.filename == str(checkpoints.folder / "step-000000002")
     state = checkpoints.load()
     assert state
     assert (state.step, state.values) == (1, {"elapsed": 1.0})
-    assert names(checkpoints.checkpoints) == ["step-000000001"]
+    assert names(checkpoints.folder) == ["step-000000001"]
 
 
 @pytest.mark.parametrize(
     ("values", "message"),
-    [({"resume": "yes"}, "'yes'.*'auto'"), ({"keep_last": 0}, "keep_last is 0"), ({"save_every": -1}, "-1")],
+    [
+        ({"resume": "yes"}, "'yes'.*'auto'"),
+        ({"keep_last": 0}, "keep_last is 0"),
+        ({"save_model_every": -1}, "-1"),
+    ],
 )
 def test_keeping_that_makes_no_sense_is_refused(values: dict, message: str, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=message):
-        CheckpointManager(tmp_path, **values)
+        manager(tmp_path, **values)

@@ -12,41 +12,7 @@ from rqrec.core.artifact import read_manifest
 from rqrec.training.loop import DivergedError, LoopConfig, fit, seed_of
 from rqrec.training.tracking import History
 from tests.tiny import train_tiny
-
-
-class Line:
-    """Fits y = 3x; validates with scripted scores."""
-
-    def __init__(self, scores: list[float] | None = None) -> None:
-        self.model: nn.Module = nn.Linear(1, 1)
-        self.selects_on = "score" if scores else None
-        self.shardable = False
-        self.scores, self.weights = list(scores or []), []
-        self.steps: list[int] = []
-
-    def batch(self, step: int) -> Tensor:
-        self.steps.append(step)
-        return torch.randn(8, 1, generator=torch.Generator().manual_seed(step))
-
-    def loss(self, model: nn.Module, batch: Tensor, step: int) -> tuple[Tensor, Mapping[str, float]]:
-        return (model(batch) - 3 * batch).square().mean(), {"batch_mean": batch.mean().item()}
-
-    def on_step_end(self, step: int) -> Mapping[str, float]:
-        return {}
-
-    def weight(self, batch: Tensor) -> float:
-        return len(batch)
-
-    def validation_loss(self) -> Mapping[str, float]:
-        return {}
-
-    def health_warnings(self, measured: Mapping[str, float]) -> list[str]:
-        return []
-
-    def validate(self) -> Mapping[str, float]:
-        assert not self.model.training
-        self.weights.append(self.model.weight.item())
-        return {"score": self.scores.pop(0)} if self.scores else {}
+from tests.training.toy import Line
 
 
 def test_it_learns_and_logs(tmp_path: Path) -> None:
@@ -63,7 +29,7 @@ def test_it_learns_and_logs(tmp_path: Path) -> None:
 
 def test_the_best_validated_weights_are_kept_not_the_last() -> None:
     task = Line([0.1, 0.9, 0.5])
-    fit(task, LoopConfig(iterations=30, learning_rate=0.1, eval_every=10), "line")
+    fit(task, LoopConfig(iterations=30, learning_rate=0.1, full_eval_every=10), "line")
     assert task.model.weight.item() == task.weights[1] != task.weights[2]
 
 
@@ -87,7 +53,7 @@ def test_a_loss_that_is_no_number_stops_with_a_sentence() -> None:
     [
         ({"iterations": 0}, "iterations is 0"),
         ({"learning_rate": 0.0}, "learning_rate is 0"),
-        ({"mixed_precision": "int8"}, "'int8'"),
+        ({"mixed_precision_type": "int8"}, "'int8'"),
     ],
 )
 def test_settings_that_make_no_sense_are_refused(settings: dict, message: str) -> None:
@@ -109,12 +75,22 @@ def test_one_seed_gives_the_same_artefacts_twice_and_another_seed_others(tmp_pat
 
 def test_early_stopping_waits_for_patience_validations_and_keeps_the_best() -> None:
     task = Line([0.1, 0.5, 0.4, 0.3, 0.9])
-    history = fit(task, LoopConfig(iterations=50, eval_every=10, patience=2), "line")
+    history = fit(task, LoopConfig(iterations=50, full_eval_every=10, patience=2), "line")
     assert [record["step"] for record in history.validation] == [10, 20, 30, 40]
     assert "had not risen above 0.5000 in 2 validations" in str(history.stopped)
     assert task.model.weight.item() == task.weights[1]
     with pytest.raises(ValueError, match="patience"):
         fit(Line(), LoopConfig(iterations=5, patience=1), "line")
+
+
+def test_a_task_without_a_validation_loss_refuses_partial_eval_every() -> None:
+    with pytest.raises(ValueError, match="partial_eval_every is 2, but Line has no validation loss"):
+        fit(Line(), LoopConfig(iterations=5, partial_eval_every=2), "line")
+
+
+@pytest.mark.parametrize(("amp", "precision"), [(True, "bf16"), (False, "no")])
+def test_mixed_precision_needs_amp(amp: bool, precision: str) -> None:
+    assert LoopConfig(1, amp=amp, mixed_precision_type="bf16").precision == precision
 
 
 def test_a_time_budget_ends_training_with_the_schedule_at_its_end() -> None:

@@ -13,9 +13,9 @@ from rqrec.models.sasrec import SasRec, SasRecConfig
 from rqrec.retrieval.artifact import read_sasrec
 from rqrec.retrieval.ranking import ExhaustiveRecommender
 from rqrec.stages.train_sasrec import train_sasrec
-from rqrec.training.checkpoint import CheckpointManager
+from rqrec.training.checkpoint import CheckpointConfig
 from rqrec.training.loop import LoopConfig
-from rqrec.training.sasrec import SasRecTask
+from rqrec.training.sasrec_task import SasRecTask
 from tests.tiny import N_ITEMS, SIZE, tiny_dataset
 
 SIZES = {"max_items": 5, "width": 32, "heads": 2, "layers": 1, "dropout": 0.1}
@@ -48,7 +48,7 @@ def test_an_interrupted_run_ends_as_one_that_was_not(
     dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def run(name: str) -> SasRec:
-        checkpoints = CheckpointManager(tmp_path / name, save_every=4)
+        checkpoints = CheckpointConfig(tmp_path / name, save_model_every=4)
         out = tmp_path / name / "sasrec"
         return train_sasrec(dataset, out, settings(12), batch_size=64, checkpoints=checkpoints, **SIZES).model
 

@@ -12,7 +12,7 @@ from rqrec.training.loop import LoopConfig, fit
 from rqrec.training.speed import choose_precision
 from rqrec.training.tracking import History
 from tests.stages.world import decoder_settings, run, write_world
-from tests.training.test_loop import Line
+from tests.training.toy import Line
 
 CPU = torch.device("cpu")
 
@@ -52,7 +52,9 @@ def test_measuring_leaves_the_model_as_it_was(monkeypatch: pytest.MonkeyPatch) -
 @pytest.mark.parametrize("precision", ["bf16", "fp16", "auto"])
 def test_a_line_is_fitted_in_each_precision(precision: str) -> None:
     task = Line()
-    settings = LoopConfig(iterations=300, learning_rate=0.1, weight_decay=0.0, mixed_precision=precision)
+    settings = LoopConfig(
+        iterations=300, learning_rate=0.1, weight_decay=0.0, amp=True, mixed_precision_type=precision
+    )
     fit(task, settings, "line")
     assert task.model.weight.item() == pytest.approx(3, abs=0.1)
     assert task.model.weight.dtype == torch.float32
@@ -69,7 +71,7 @@ def test_where_compilation_fails_training_goes_on_without_it(
         return Failing()
 
     monkeypatch.setattr(torch, "compile", broken)
-    fit(Line(), LoopConfig(iterations=2, compile=True), "line")
+    fit(Line(), LoopConfig(iterations=2, torch_compile=True), "line")
     said = " ".join(capsys.readouterr().err.split())
     assert "torch.compile does not work here (no C++ compiler is found)" in said
 
@@ -91,7 +93,7 @@ def test_a_compiled_model_is_the_one_that_trains(monkeypatch: pytest.MonkeyPatch
 
     monkeypatch.setattr(torch, "compile", wrapped)
     task = Line()
-    fit(task, LoopConfig(iterations=200, learning_rate=0.1, compile=True), "line")
+    fit(task, LoopConfig(iterations=200, learning_rate=0.1, torch_compile=True), "line")
     assert len(calls) == 202  # two to try it
     assert task.model.weight.item() == pytest.approx(3, abs=0.2)
 

@@ -13,11 +13,10 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from torch import Tensor, nn
 
 from rqrec.tokenizer.rqvae import RqVae, RqVaeConfig
-from rqrec.training.checkpoint import CheckpointManager
 from rqrec.training.loop import DivergedError, LoopConfig, fit
-from rqrec.training.rqvae import RqVaeTask
+from rqrec.training.rqvae_task import RqVaeTask
 from rqrec.training.tracking import History, check_wandb
-from tests.training.test_loop import Line
+from tests.training.toy import Line, manager
 
 
 class Script(Line):
@@ -42,7 +41,7 @@ def test_metrics_are_on_disk_while_training_goes_on(tmp_path: Path) -> None:
             return {}
 
     task = Reading()
-    fit(task, LoopConfig(iterations=6, log_every=1), "line", CheckpointManager(tmp_path))
+    fit(task, LoopConfig(iterations=6, log_every=1), "line", manager(tmp_path))
     assert task.lines == 5
 
 
@@ -53,7 +52,7 @@ def test_tensorboard_and_metrics_hold_the_same_and_nothing_twice_after_a_failure
                 raise RuntimeError
             return {}
 
-    settings, checkpoints = LoopConfig(iterations=8, log_every=1), CheckpointManager(tmp_path, save_every=3)
+    settings, checkpoints = LoopConfig(iterations=8, log_every=1), manager(tmp_path, save_model_every=3)
     with pytest.raises(RuntimeError):
         fit(Failing(), settings, "line", checkpoints)
     history = fit(Line(), settings, "line", checkpoints)
@@ -94,7 +93,7 @@ def test_wandb_gets_every_record_under_one_id(tmp_path: Path, monkeypatch: pytes
         return Run()
 
     monkeypatch.setitem(sys.modules, "wandb", types.SimpleNamespace(init=init))
-    checkpoints = CheckpointManager(tmp_path, wandb=True)
+    checkpoints = manager(tmp_path, wandb_logging=True)
     history = fit(Line(), LoopConfig(iterations=2, log_every=1), "line", checkpoints)
     assert logged == [*((r["step"], r["loss"]) for r in history.training), "finished"]
     fit(Line(), LoopConfig(iterations=2), "line", checkpoints)
@@ -105,17 +104,17 @@ def test_a_loss_that_is_no_number_stops_with_the_best_validated_weights(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     task = Script({25: float("nan")}, [0.1, 0.9])
-    history = fit(task, LoopConfig(iterations=100, eval_every=10, log_every=1), "line")
+    history = fit(task, LoopConfig(iterations=100, full_eval_every=10, log_every=1), "line")
     assert task.model.weight.item() == task.weights[1]
     assert "the loss is nan at step 26" in str(history.stopped)
     assert "best validated weights are kept" in " ".join(capsys.readouterr().err.split())
 
 
 def test_no_checkpoint_is_saved_of_a_loss_that_is_no_number(tmp_path: Path) -> None:
-    checkpoints = CheckpointManager(tmp_path, save_every=5)
+    checkpoints = manager(tmp_path, save_model_every=5)
     with pytest.raises(DivergedError, match=r"step 10\..*last good checkpoint is \S+step-000000005;"):
         fit(Script({7: float("inf")}), LoopConfig(iterations=100, log_every=50), "line", checkpoints)
-    assert [path.name for path in checkpoints.checkpoints.iterdir()] == ["step-000000005"]
+    assert [path.name for path in checkpoints.folder.iterdir()] == ["step-000000005"]
 
 
 def test_a_loss_far_above_the_first_is_told_once(capsys: pytest.CaptureFixture[str]) -> None:
@@ -134,7 +133,7 @@ def test_a_collapsed_codebook_is_told_with_its_figures() -> None:
     with torch.no_grad():
         model.quantizer.codebooks()[1].weight[2:] = 1e6  # no item is near those
     (told,) = task.health_warnings(task.validate())
-    for words in ("level 1 collapses", "3.1% of its 64 codes", "perplexity", "collision rate"):
+    for words in ("level 1 has collapsed", "3.1% of its 64 codes", "perplexity", "collision rate"):
         assert words in told
 
 
@@ -149,6 +148,6 @@ def test_the_real_wandb_logs_without_a_network(tmp_path: Path, monkeypatch: pyte
     pytest.importorskip("wandb", reason="An optional package.")
     monkeypatch.setenv("WANDB_MODE", "offline")
     check_wandb()
-    fit(Line(), LoopConfig(iterations=3, log_every=1), "line", CheckpointManager(tmp_path, wandb=True))
+    fit(Line(), LoopConfig(iterations=3, log_every=1), "line", manager(tmp_path, wandb_logging=True))
     (kept,) = (tmp_path / "logs" / "wandb").glob("offline-run-*/*.wandb")
     assert b"training/loss" in kept.read_bytes()

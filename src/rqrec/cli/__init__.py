@@ -1,21 +1,51 @@
-"""The command line: every stage, and the demo that runs them all."""
+"""The command line: one file per command (push and pull share one, and so do the two cold-start commands)."""
 
-from rqrec.cli import (  # noqa: F401  # each registers its commands
-    batch,
-    bench,
-    compare,
-    data,
-    demo,
-    evaluation,
-    hub,
-    reproduce,
-    retrieval,
-    serving,
-    tokenizer,
-)
-from rqrec.cli.app import app
+import sys
+from importlib import import_module
+from typing import Any
+
+COMMANDS = {
+    "demo": "demo",
+    "reproduce": "reproduce",
+    "prepare": "prepare",
+    "embed": "embed",
+    "train-rqvae": "train_rqvae",
+    "run-rqvae": "run_rqvae",
+    "fit-rqkmeans": "fit_rqkmeans",
+    "tokenize": "tokenize",
+    "inspect-ids": "inspect_ids",
+    "train-decoder": "train_decoder",
+    "train-sasrec": "train_sasrec",
+    "evaluate": "evaluate",
+    "compare": "compare",
+    "hold-out-items": "cold_start",
+    "evaluate-cold": "cold_start",
+    "recommend": "recommend",
+    "batch-recommend": "batch_recommend",
+    "serve": "serve",
+    "push": "share",
+    "pull": "share",
+    "bench": "bench",
+}
 
 
-def main() -> None:
-    """Run the command line."""
-    app()
+def main(arguments: list[str] | None = None, name: str = "rqrec") -> None:
+    """Run the command line; only the file of the command that is asked for is imported."""
+    arguments = sys.argv[1:] if arguments is None else arguments
+    asked = arguments[0] if arguments else ""
+    _load([COMMANDS[asked]] if asked in COMMANDS else [] if asked == "--version" else [*COMMANDS.values()])(
+        arguments, prog_name=name
+    )
+
+
+def __getattr__(name: str) -> Any:
+    """`app`: the Typer application with every command."""
+    if name != "app":
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return _load([*COMMANDS.values()])
+
+
+def _load(modules: list[str]) -> Any:
+    for module in modules:
+        import_module(f"rqrec.cli.{module}")
+    return import_module("rqrec.cli.app").app

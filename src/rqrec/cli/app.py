@@ -1,20 +1,27 @@
-"""What the commands share: the application, its options, how a failure is told, how a result is printed."""
+"""What the commands share: the application, options from config dataclasses, error handling, output."""
 
 import functools
+import inspect
 import json
 import os
 import sys
 from collections.abc import Callable
+from dataclasses import is_dataclass
 from pathlib import Path
-from typing import Annotated, Any, ParamSpec
+from types import NoneType
+from typing import Annotated, Any, TypeVar, get_args, get_origin
 
 import typer
 
-# Read when torch loads: threads that wait for each other sleep instead of spinning. On a machine whose cores
-# are busy with other work too, spinning makes a training step many times slower; on an idle one it gains little.
+from rqrec import __version__
+from rqrec.core.config import Setting, configured, settings_of, with_settings
+
+# Read when torch loads: waiting threads sleep instead of spinning. On a machine whose cores are busy with other
+# work, spinning makes a training step many times slower; on an idle one it gains little.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
-P = ParamSpec("P")
+CommandT = TypeVar("CommandT", bound=Callable[..., None])
+ConfigT = TypeVar("ConfigT")
 
 app = typer.Typer(
     name="rqrec",
@@ -25,83 +32,177 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 
+
+@app.callback()
+def main(
+    version: Annotated[bool, typer.Option("--version", help="Print the version and exit.")] = False,
+) -> None:
+    """Generative retrieval with semantic IDs."""
+    if version:
+        print(f"rqrec {__version__}")
+        raise typer.Exit
+
+
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object on standard output.")]
-DataDir = Annotated[Path, typer.Option(help="Where raw data is kept, and downloaded to where it is missing.")]
-Configs = Annotated[list[Path], typer.Argument(help="gin files; later ones win.")]
-Engine = Annotated[str, typer.Option(help="local: processes of this machine; ray: a Ray cluster.")]
-Processes = Annotated[int | None, typer.Option(min=1, help="With local: how many.")]
-MaxMinutes = Annotated[
-    float | None, typer.Option(help="Training ends after this time, and the schedule fits it.")
+Force = Annotated[bool, typer.Option("--force", help="Make it again, and replace what was made differently.")]
+DataDir = Annotated[Path, typer.Option(help="Folder of raw data; missing files are downloaded into it.")]
+Configs = Annotated[list[Path] | None, typer.Argument(help="gin files; later ones win.")]
+Bindings = Annotated[
+    list[str] | None, typer.Option("--gin", help='One more setting, such as "train.seed=1".')
 ]
-Bindings = Annotated[list[str], typer.Option("--gin", help='One more setting, such as "train.seed=1".')]
+MaxMinutes = Annotated[
+    float | None, typer.Option(help="Stop training after this time; the schedule adapts to it.")
+]
+Engine = Annotated[str, typer.Option(help="local: processes of this machine; ray: a Ray cluster.")]
+Processes = Annotated[int | None, typer.Option(min=1, help="With --engine local: how many processes.")]
+
+CONFIG_FILES = Annotated[
+    list[Path] | None, typer.Option("--config", help="gin file with these settings; options win.")
+]
 
 
-def sentence(command: Callable[P, None]) -> Callable[P, None]:
-    """Tell a failure in a sentence and exit with status 1; a defect of ours still shows its traceback."""
+def command(
+    example: str, *, section: str = "", name: str | None = None, group: typer.Typer = app
+) -> Callable[[CommandT], CommandT]:
+    """Register a function as a command.
 
-    @functools.wraps(command)
-    def told(*args: P.args, **kwargs: P.kwargs) -> None:
-        try:
-            command(*args, **kwargs)
-        except (ValueError, OSError) as error:
-            print(f"rqrec: {_words(error)}", file=sys.stderr)
-            raise typer.Exit(1) from error
-        except KeyboardInterrupt as error:
-            print("rqrec: interrupted. The same command goes on from what was saved.", file=sys.stderr)
-            raise typer.Exit(130) from error
+    A parameter that is annotated with a config dataclass becomes one option per setting, described by its
+    docstring, with the config's defaults; `--config FILE` reads gin files first, of which `section` counts. Failures
+    are printed as one sentence, with exit status 1.
+    """
 
-    return told
+    def register(function: CommandT) -> CommandT:
+        parameters = []
+        configs: dict[str, Any] = {}
+        for parameter in inspect.signature(function, eval_str=True).parameters.values():
+            annotation: Any = parameter.annotation
+            if is_dataclass(annotation):
+                configs[parameter.name] = annotation()
+                parameters += _options(configs[parameter.name])
+            else:
+                parameters.append(parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY))
+        if configs:
+            parameters += [
+                _keyword("config_files", CONFIG_FILES, None),
+                _keyword("bindings", Bindings, None),
+            ]
+
+        @functools.wraps(function)
+        def run(**given: Any) -> None:
+            with_configs = functools.partial(_run, function, configs, section)
+            _handle_errors(with_configs, given)
+
+        run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+        run.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
+        group.command(name or function.__name__.replace("_", "-"), epilog=f"Example: {example}")(run)
+        return function
+
+    return register
 
 
-def _words(error: ValueError | OSError) -> str:
+def _keyword(name: str, annotation: Any, default: Any) -> inspect.Parameter:
+    return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation)
+
+
+def _options(config: Any) -> list[inspect.Parameter]:
+    """A command-line option for each setting; None stands for an option that was not given."""
+    found = []
+    for setting in settings_of(config).values():
+        if setting.metadata.get("option", True):
+            option = typer.Option(*_flags(setting), help=_help(setting), show_default=False)
+            found.append(_keyword(setting.name, Annotated[_type(setting), option], None))
+    return found
+
+
+def _flags(setting: Setting) -> tuple[str, ...]:
+    spelled = "--" + setting.name.replace("_", "-")
+    if _type(setting) == bool | None:
+        return (setting.metadata.get("flags", f"{spelled}/--no-{spelled[2:]}"),)
+    return (spelled,)
+
+
+def _type(setting: Setting) -> Any:
+    """The type of an option: that of the setting, or the first that a command line can hold; None: not given."""
+    choices = [choice for choice in get_args(setting.type) or (setting.type,) if choice is not NoneType]
+    if get_origin(setting.type) is tuple or any(get_origin(choice) is tuple for choice in choices[:1]):
+        return list[str] | None
+    return next((choice for choice in choices if choice in (bool, int, float, str, Path)), str) | None
+
+
+def _help(setting: Setting) -> str:
+    if setting.value is None or setting.value in ("", ()):
+        return setting.help
+    return f"{setting.help} [default: {setting.value}]"
+
+
+def _run(function: Callable[..., None], configs: dict[str, Any], section: str, given: dict[str, Any]) -> None:
+    """Call a command with its configs filled in from gin files and options."""
+    if configs:
+        files, bindings = given.pop("config_files") or [], given.pop("bindings") or []
+        for name, config in configs.items():
+            chosen = {key: given.pop(key) for key in settings_of(config) if key in given}
+            chosen = {key: value for key, value in chosen.items() if value not in (None, [], ())}
+            if files or bindings:
+                config = configured(config, [section], files, bindings)
+            given[name] = with_settings(config, chosen)
+    function(**given)
+
+
+def _handle_errors(run: Callable[[dict[str, Any]], None], given: dict[str, Any]) -> None:
+    """Print a failure as one sentence and exit with status 1; a bug of ours still shows its traceback."""
+    try:
+        run(given)
+    except (ValueError, OSError) as error:
+        print(f"rqrec: {_message(error)}", file=sys.stderr)
+        raise typer.Exit(1) from error
+    except KeyboardInterrupt as error:
+        print(
+            "rqrec: interrupted. Run the same command again to resume from what was saved.", file=sys.stderr
+        )
+        raise typer.Exit(130) from error
+
+
+def _message(error: ValueError | OSError) -> str:
     if isinstance(error, OSError) and error.strerror and error.filename:
         return f"{error.filename}: {error.strerror}. Nothing that was saved before is lost."
     return str(error)
 
 
-def emit(facts: dict[str, Any], as_json: bool, text: str) -> None:
-    """The result on standard output: the facts as JSON, or the text for people. Of several processes, once."""
+def training_config(
+    config: ConfigT,
+    section: str,
+    configs: list[Path] | None,
+    bindings: list[str] | None,
+    max_minutes: float | None = None,
+) -> ConfigT:
+    """A training stage's config from gin files: names under `train.`, and under the stage's own name, which win."""
+    given = [] if max_minutes is None else [f"{section}.max_minutes={max_minutes}"]
+    return configured(config, ("train", section), configs or [], [*(bindings or []), *given])
+
+
+def emit(result: dict[str, Any], as_json: bool, text: str) -> None:
+    """Print the result on standard output, as JSON or as text; of several processes only the first prints."""
     if os.environ.get("RANK", "0") == "0":
-        print(json.dumps(facts) if as_json else text)
+        print(json.dumps(result) if as_json else text)
+
+
+def emit_artifact(folder: Path, as_json: bool, text: str = "") -> None:
+    """Print an artefact's folder and metrics; `text` may use the names of metrics in braces."""
+    from rqrec.core.artifact import read_manifest
+
+    metrics = read_manifest(folder).metrics
+    words = f"{text.format(**metrics)}: {folder}" if text else str(folder)
+    emit({"artifact": str(folder), **metrics}, as_json, words)
 
 
 def table(rows: list[dict[str, Any]]) -> str:
-    """Recommendations as aligned lines, each with the path of its codes below where it has one."""
+    """Recommendations as aligned lines, each with its code path below if there is one."""
     width = max((len(row["title"]) for row in rows), default=0)
     lines = []
-    for place, row in enumerate(rows, start=1):
-        lines.append(f"{place:3d}. {row['title']:<{width}}  {row['score']:8.3f}  (item {row['item_id']})")
+    for rank, row in enumerate(rows, start=1):
+        lines.append(f"{rank:3d}. {row['title']:<{width}}  {row['score']:8.3f}  (item {row['item_id']})")
         for step in row.get("path", []):
-            beside = f"{step['n_items']} item" + ("s" if step["n_items"] > 1 else "")
+            items = f"{step['n_items']} item" + ("s" if step["n_items"] > 1 else "")
             others = f", also {', '.join(step['others'])}" if step["others"] else ""
-            lines.append(f"       code {step['code']:<5d} {step['probability']:7.2%}  {beside}{others}")
+            lines.append(f"       code {step['code']:<5d} {step['probability']:7.2%}  {items}{others}")
     return "\n".join(lines)
-
-
-def within(max_minutes: float | None, bindings: list[str]) -> list[str]:
-    """The bindings, with a time budget where one is given."""
-    return bindings if max_minutes is None else [*bindings, f"train.max_minutes={max_minutes}"]
-
-
-def configured_function(name: str, configs: list[Path], bindings: list[str]) -> Callable[[], Path]:
-    """The function `name` bound by the configuration; both of a shared file's functions are known to gin."""
-    from rqrec.core.config import configured
-    from rqrec.stages import run_rqvae, train_decoder, train_rqvae, train_sasrec
-
-    trains: dict[str, Callable[..., Path]] = {
-        "train_decoder": train_decoder.train,
-        "train_sasrec": train_sasrec.train,
-    }
-    functions: dict[str, Callable[..., Path]] = {
-        "train": trains.get(name, train_rqvae.train),
-        "generate_semantic_ids": run_rqvae.generate_semantic_ids,
-    }
-    bound = configured(functions, configs, bindings)
-    return bound["generate_semantic_ids" if name == "generate_semantic_ids" else "train"]
-
-
-def facts_of(folder: Path) -> dict[str, Any]:
-    """The facts of an artefact."""
-    from rqrec.core.artifact import read_manifest
-
-    return read_manifest(folder).metrics

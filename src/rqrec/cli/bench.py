@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from rqrec.cli.app import AsJson, app, emit, sentence
+from rqrec.cli.app import AsJson, app, command, emit
 
 
 class Precision(StrEnum):
@@ -20,8 +20,7 @@ bench = typer.Typer(help="Measure this machine.", no_args_is_help=True, rich_mar
 app.add_typer(bench, name="bench")
 
 
-@bench.command(epilog="Example: rqrec bench train --architecture hierarchical --batch 256")
-@sentence
+@command("rqrec bench train --architecture hierarchical --batch 256", group=bench)
 def train(
     architecture: Annotated[
         str, typer.Option(help="decoder_only, encoder_decoder or hierarchical.")

@@ -1,32 +1,23 @@
-"""The command that runs every stage."""
+"""`rqrec demo`."""
 
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from rqrec.cli.app import (
-    AsJson,
-    DataDir,
-    app,
-    emit,
-    sentence,
-    table,
-)
+from rqrec.cli.app import AsJson, DataDir, command, emit, table
+from rqrec.experiments.demo import run_demo
 
 
-@app.command(epilog="Example: rqrec demo --output out/demo")
-@sentence
+@command("rqrec demo --output out/demo")
 def demo(
     output: Annotated[Path, typer.Option(help="Folder of the run.")] = Path("out/demo"),
     data_dir: DataDir = Path("dataset"),
-    seed: Annotated[int, typer.Option(help="Of every random choice.")] = 0,
+    seed: Annotated[int, typer.Option(help="Seed of both trainings.")] = 0,
     as_json: AsJson = False,
 ) -> None:
     """MovieLens 100K from raw ratings to recommendations and a report, in minutes on a CPU."""
-    from rqrec.experiments.demo import Demo
-
-    facts = Demo(output, data_dir, seed).run()
+    facts = run_demo(output, data_dir, seed)
     model, popularity = facts["model"], facts["popularity"]
     text = (
         f"\nTest        recall@10  ndcg@10\n"

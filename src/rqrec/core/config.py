@@ -1,15 +1,45 @@
-"""gin-config, the one configuration system: a `.gin` file and `--gin` bindings set a function's arguments."""
+"""Settings: frozen dataclasses, set from gin files, `--gin` bindings and command-line options.
 
-import functools
+A config may hold other configs. Seen from outside, the fields of all of them are one flat list of names:
+`train.learning_rate = 0.001` sets `config.loop.learning_rate`. Each number has its default in one dataclass.
+
+A field may have this metadata:
+
+prefix: put before the names of a nested config's fields ("vae_")
+fields_of: the field is a mapping that may set any field of this config class, whose own defaults hold for the rest
+without, names: of `fields_of`, fields that cannot be set, and the outside names of fields that have another one
+flags: how a bool is spelled on the command line, as "--exclude-seen/--allow-seen"
+option: False for a setting that has no command-line option
+
+A config class may have `ALIASES` (outside names that stand for another one) and `IGNORED` (names that are accepted
+and have no effect, with the reason).
+"""
+
+import ast
 import inspect
-from collections.abc import Callable, Sequence
+import textwrap
+from collections.abc import Mapping, Sequence
+from dataclasses import fields, is_dataclass, replace
+from functools import cache
 from pathlib import Path
-from typing import Any
+from types import NoneType, UnionType
+from typing import Any, NamedTuple, TypeVar, Union, get_args, get_origin, get_type_hints
 
 import gin
 
-# Constants that configuration files of the reference implementation name, as the strings that we use.
-_CONSTANTS = {
+from rqrec.core.progress import log
+
+ConfigT = TypeVar("ConfigT")
+
+# Every section that a gin file may have: a file can configure several stages.
+SECTIONS = (
+    *("prepare", "embed", "fit_rqkmeans", "tokenize", "evaluate", "batch_recommend", "serve"),
+    *("train", "train_rqvae", "train_decoder", "train_sasrec", "generate_semantic_ids"),
+    *("reproduce", "compare", "hold_out_items", "evaluate_cold"),
+)
+
+# Constants that configuration files of the reference implementation name, as the strings that rqrec uses.
+CONSTANTS = {
     "data.processed.RecDataset.AMAZON": "amazon",
     "data.processed.RecDataset.ML_1M": "ml-1m",
     "data.processed.RecDataset.ML_32M": "ml-32m",
@@ -22,36 +52,187 @@ _CONSTANTS = {
 }
 
 
-def configured(
-    functions: dict[str, Callable[..., Any]], files: Sequence[Path], bindings: Sequence[str] = ()
-) -> dict[str, Callable[..., Any]]:
-    """The functions with arguments bound by gin: `train.iterations = 100` sets that of functions["train"].
+class Setting(NamedTuple):
+    """One setting of a config: its outside name, where it is, its type, its present value and its description."""
 
-    Later files and bindings win. Raises FileNotFoundError on a missing file and ValueError on an unknown
-    name, with the names that exist.
+    name: str
+    path: tuple[str, ...]
+    type: Any
+    value: Any
+    help: str
+    metadata: Mapping[str, Any]
+
+
+def settings_of(config: Any) -> dict[str, Setting]:
+    """All settings of a config (an instance) by their outside names, in the order of the fields."""
+    found: dict[str, Setting] = {}
+    for setting in _settings(config, (), ""):
+        if setting.name in found:
+            raise TypeError(f"{type(config).__name__} has two settings named {setting.name!r}.")
+        found[setting.name] = setting
+    return found
+
+
+def _settings(config: Any, path: tuple[str, ...], prefix: str) -> list[Setting]:
+    cls: Any = type(config)
+    types, docs = get_type_hints(cls), field_docs(cls)
+    found = []
+    for field in fields(config):
+        value, here = getattr(config, field.name), (*path, field.name)
+        if is_dataclass(value):
+            found += _settings(value, here, prefix + field.metadata.get("prefix", ""))
+        elif part := field.metadata.get("fields_of"):
+            found += _partial(part, value, here, field.metadata)
+        else:
+            name = prefix + field.name
+            found.append(
+                Setting(name, here, types[field.name], value, docs.get(field.name, ""), field.metadata)
+            )
+    return found
+
+
+def _partial(
+    part: type, given: Mapping[str, Any], path: tuple[str, ...], metadata: Mapping[str, Any]
+) -> list[Setting]:
+    types, docs, names = get_type_hints(part), field_docs(part), metadata.get("names", {})
+    return [
+        Setting(
+            names.get(field.name, metadata.get("prefix", "") + field.name),
+            (*path, field.name),
+            types[field.name],
+            given.get(field.name),
+            docs.get(field.name, ""),
+            field.metadata,
+        )
+        for field in fields(part)
+        if field.name not in metadata.get("without", ())
+    ]
+
+
+@cache
+def field_docs(config: Any) -> dict[str, str]:
+    """The docstring below each field of a dataclass, those of its base classes included."""
+    docs: dict[str, str] = {}
+    for cls in reversed([cls for cls in config.__mro__ if is_dataclass(cls)]):
+        body = ast.parse(textwrap.dedent(inspect.getsource(cls))).body[0]
+        assert isinstance(body, ast.ClassDef)
+        for statement, following in zip(body.body, body.body[1:], strict=False):
+            if isinstance(statement, ast.AnnAssign) and isinstance(statement.target, ast.Name):
+                match following:
+                    case ast.Expr(ast.Constant(str(text))):
+                        docs[statement.target.id] = " ".join(text.split())
+    return docs
+
+
+def with_settings(config: ConfigT, values: Mapping[str, Any]) -> ConfigT:
+    """A copy of a config with some of its settings changed, given by their outside names.
+
+    Raises ValueError for an unknown name (with those that exist), a value of the wrong type, and whatever the
+    config itself refuses.
     """
-    for path in files:
-        if not Path(path).is_file():
-            raise FileNotFoundError(f"There is no configuration file {path}. Examples are in configs/.")
-    # Interactive mode allows to register again: each command of a process has its own `train`.
+    known = settings_of(config)
+    aliases: Mapping[str, str] = getattr(config, "ALIASES", {})
+    ignored: Mapping[str, str] = getattr(config, "IGNORED", {})
+    changes: dict[tuple[str, ...], Any] = {}
+    for name, value in values.items():
+        if name in ignored:
+            log(f"{name} has no effect here: {ignored[name]}")
+            continue
+        setting = known.get(aliases.get(name, name))
+        if setting is None:
+            raise ValueError(f"There is no setting {name!r}; allowed are {', '.join([*known, *aliases])}.")
+        changes[setting.path] = _converted(name, setting.type, value)
+    return _changed(config, changes)
+
+
+def _changed(config: Any, changes: Mapping[tuple[str, ...], Any]) -> Any:
+    """The config with values at some paths replaced."""
+    inner: dict[str, dict[tuple[str, ...], Any]] = {}
+    for path, value in changes.items():
+        inner.setdefault(path[0], {})[path[1:]] = value
+    if isinstance(config, Mapping):
+        return {**config, **{name: below[()] for name, below in inner.items()}}
+    return replace(
+        config,
+        **{
+            name: below[()] if () in below else _changed(getattr(config, name), below)
+            for name, below in inner.items()
+        },
+    )
+
+
+def _converted(name: str, annotation: Any, value: Any) -> Any:
+    """A value as its field has it: a path from a string, a tuple from a list, a float from a whole number."""
+    choices = get_args(annotation) if get_origin(annotation) in (Union, UnionType) else (annotation,)
+    for choice in choices:
+        kind = get_origin(choice) or choice
+        if choice is NoneType and value is None:
+            return None
+        if choice is Path and isinstance(value, str | Path):
+            return Path(value)
+        if kind is tuple and isinstance(value, list | tuple):
+            return tuple(value)
+        if choice is float and isinstance(value, int | float) and not isinstance(value, bool):
+            return float(value)
+        if choice is int and isinstance(value, int) and not isinstance(value, bool):
+            return value
+        if choice in (bool, str) and isinstance(value, choice):
+            return value
+        if inspect.isclass(kind) and kind not in (bool, int, float, str, tuple, Path, NoneType):
+            return value  # an enum or a mapping: the config itself checks it
+    allowed = " or ".join("None" if choice is NoneType else _words(choice) for choice in choices)
+    raise ValueError(f"{name} is {value!r}, but must be {allowed}.")
+
+
+def _words(annotation: Any) -> str:
+    names = {int: "a whole number", float: "a number", bool: "True or False", str: "a string", Path: "a path"}
+    return names.get(annotation, "a list" if get_origin(annotation) is tuple else str(annotation))
+
+
+def configured(
+    config: ConfigT, sections: Sequence[str], files: Sequence[Path], bindings: Sequence[str] = ()
+) -> ConfigT:
+    """The config with what gin files and bindings set in these sections; later sections, files and bindings win.
+
+    With the sections ("train", "train_decoder"), `train.iterations = 100` sets `iterations`. Other known sections
+    are left to their own commands. Raises FileNotFoundError for a missing file, ValueError for anything that gin or
+    the config cannot use.
+    """
+    values: dict[str, Any] = {}
+    # Interactive mode allows names to be registered again by another command of the same process.
     with gin.config.interactive_mode():
         gin.clear_config(clear_constants=True)
-        for name, value in _CONSTANTS.items():
+        for name, value in CONSTANTS.items():
             gin.constant(name, value)
-        for name, function in functions.items():
-            gin.external_configurable(function, name=name, module="rqrec")
+        for section in SECTIONS:
+            gin.external_configurable(_section, name=section, module="rqrec")
         try:
             for path in files:
-                # A name to skip, which nothing has, lets imports of modules that are not here pass.
-                gin.parse_config_file(str(path), skip_unknown=["-"])
+                # A name to skip that nothing has: lets imports of modules that do not exist here pass.
+                gin.parse_config_file(str(find_config(path)), skip_unknown=["-"])
             gin.parse_config(list(bindings), skip_unknown=["-"])
+            for section in sections:
+                values |= gin.get_bindings(section)
+        except FileNotFoundError:
+            raise
         except (ValueError, TypeError, SyntaxError, NameError, AttributeError, OSError) as error:
-            allowed = "; ".join(
-                f"{name}: {', '.join(inspect.signature(function).parameters)}"
-                for name, function in functions.items()
-            )
             raise ValueError(
-                f"{str(error).strip()}\nThe names that can be set are, for {allowed}."
+                f"{str(error).strip()}\nThe settings of {sections[0]} are {', '.join(settings_of(config))}."
             ) from error
-    # Not gin's own wrapper, which adds to the words of every error that passes through it.
-    return {name: functools.partial(f, **gin.get_bindings(name)) for name, f in functions.items()}
+    return with_settings(config, values)
+
+
+def _section(**values: Any) -> None:
+    """What gin binds values to; `configured` reads them."""
+
+
+def find_config(path: Path) -> Path:
+    """A gin file: the path itself, or the file of that name that comes with the package."""
+    packaged = Path(__file__).parents[1] / "experiments"
+    for candidate in (Path(path), packaged / Path(path).name):
+        if candidate.is_file():
+            return candidate
+    raise FileNotFoundError(
+        f"There is no configuration file {path}. Examples are in configs/; rqrec brings "
+        f"{' and '.join(sorted(file.name for file in packaged.glob('*.gin')))}."
+    )

@@ -1,5 +1,6 @@
 """`rqrec hold-out-items` and `rqrec evaluate-cold`: how well items that came after training are recommended."""
 
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -7,7 +8,7 @@ import numpy as np
 import polars as pl
 import torch
 
-from rqrec.core.artifact import check_inputs, create, find, read_manifest, write_json
+from rqrec.core.artifact import check_inputs, create, find, read_manifest, reuse, write_json
 from rqrec.data.dataset import Dataset
 from rqrec.data.embeddings import EMBEDDINGS_FILE, embeddings_hash, read_embeddings
 from rqrec.data.ids import PADDING, IdMap
@@ -25,66 +26,88 @@ from rqrec.retrieval.retriever import Retriever
 from rqrec.stages.tokenize import tokenize_new
 from rqrec.tokenizer.semantic_ids import SemanticIdTable
 
-WARM, NEW_VECTORS, NEW_IDS = "warm", "new.npy", "new_ids.txt"
+WARM, NEW_VECTORS, NEW_IDS, COLD_FILE = "warm", "new.npy", "new_ids.txt", "cold.json"
+
+
+@dataclass(frozen=True)
+class HoldOutConfig:
+    """Which items are held out."""
+
+    share: float = 0.05
+    """Share of the items with interactions to hold out."""
+    seed: int = 0
+    """Seed of the choice."""
+
+
+@dataclass(frozen=True)
+class EvaluateColdConfig:
+    """How cold items are evaluated."""
+
+    beam_width: int = 50
+    """Prefixes that the search keeps."""
+    new_share: float = 0.1
+    """Share of the model's probability that goes to new items."""
+    seed: int = 0
+    """Seed of the bootstrap intervals."""
 
 
 def hold_out_items(
-    dataset: Path, embeddings: Path, folder: Path, *, share: float = 0.05, seed: int = 0
-) -> dict[str, int]:
-    """Take items out of a dataset, and write what is left as own data that the training commands read.
+    config: HoldOutConfig, dataset: Path, embeddings: Path, out: Path, *, force: bool = False
+) -> Path:
+    """Take items out of a dataset, and write the rest as custom data that the training commands read.
 
-    The artefact of kind "held_out" has `warm/` (log.parquet, items.parquet, item_embeddings.npy: give it as
-    `train.dataset_folder`), and of the items that were taken out `new.npy` and `new_ids.txt`.
+    The "held_out" artefact has `warm/` (log.parquet, items.parquet, item_embeddings.npy: give it as
+    `train.dataset_folder`), and of the held-out items `new.npy` and `new_ids.txt`.
 
-    Raises ValueError where the embeddings hold who took what: the items would not be new to them.
+    Raises ValueError if the embeddings contain collaborative vectors: the items would not be new to them.
     """
     dataset = find(dataset, "dataset")
     data, vectors = Dataset.read(dataset), read_embeddings(embeddings).vectors
     _check_content_alone(embeddings, len(vectors), len(data.catalog))
-    held_N = choose_items(data.sequences, len(data.catalog), share, seed)
-    left = without_items(data.sequences, held_N)
-    users = pl.Series(left.user_ids, dtype=pl.String)[np.repeat(np.arange(len(left)), left.lengths)]
-    ids = data.catalog.items["item_id"]
-    log = {"user_id": users, "item_id": ids[left.items], "timestamp": left.timestamps}
-    facts = {"held_out": int(held_N.sum()), "items": int((~held_N).sum()), "interactions": len(left.items)}
     inputs = {
         "dataset": read_manifest(dataset, "dataset").hash,
         "embeddings": embeddings_hash(embeddings),
     }
-    settings = {"share": share, "seed": seed}
-    with create(folder, "held_out", settings=settings, inputs=inputs, metrics=facts) as target:
+    if reuse(out, "held_out", asdict(config), inputs, force=force):
+        return out
+    held_N = choose_items(data.sequences, len(data.catalog), config.share, config.seed)
+    left = without_items(data.sequences, held_N)
+    users = pl.Series(left.user_ids, dtype=pl.String)[np.repeat(np.arange(len(left)), left.lengths)]
+    ids = data.catalog.items["item_id"]
+    interactions = {"user_id": users, "item_id": ids[left.items], "timestamp": left.timestamps}
+    metrics = {"held_out": int(held_N.sum()), "items": int((~held_N).sum()), "interactions": len(left.items)}
+    with create(out, "held_out", settings=asdict(config), inputs=inputs, metrics=metrics) as target:
         (target / WARM).mkdir()
-        pl.DataFrame(log).write_parquet(target / WARM / "log.parquet")
+        pl.DataFrame(interactions).write_parquet(target / WARM / "log.parquet")
         warm = data.catalog.items.select("item_id", "title", "text").filter(~held_N)
         warm.write_parquet(target / WARM / "items.parquet")
         np.save(target / WARM / EMBEDDINGS_FILE, vectors[~held_N])
         np.save(target / NEW_VECTORS, vectors[held_N])
         (target / NEW_IDS).write_text("\n".join(ids.filter(held_N)) + "\n", encoding="utf-8")
-    return facts
+    return out
 
 
 def evaluate_cold(
+    config: EvaluateColdConfig,
     held_out: Path,
     dataset: Path,
     embeddings: Path,
     run: Path,
     tokenizer: Path | str,
     *,
-    beam_width: int = 50,
-    new_share: float = 0.1,
     out: Path | None = None,
-    seed: int = 0,
-) -> dict[str, Any]:
-    """Give held-out items their semantic IDs and look how often cold and warm targets are recommended.
+    force: bool = False,
+) -> Path:
+    """Give held-out items their semantic IDs and measure how often cold and warm targets are recommended.
 
     `run` is the folder of a training run on `held_out/warm`, with semantic IDs and a model inside; `tokenizer`
     the one that made these IDs. The model is measured as it is, and with `new_share` of its probability for new
-    items (`rqrec.retrieval.cold_items`); popularity and content neighbours stand beside it. Test cases are those
-    of the whole dataset, leave-one-out. A new item whose codes are as common as the model's last level
-    is wide has no code left: the model can't recommend it, and it counts as missed. Writes the artefact of
-    kind "cold_evaluation" to `out`, by default `evaluation_cold` in the run, and returns its facts.
+    items (`rqrec.retrieval.cold_items`), next to popularity and content neighbours. Test examples are those of the
+    whole dataset, leave-one-out. A new item for whose codes no deduplication code is left cannot be recommended
+    by the model, and counts as missed. Returns the "cold_evaluation" artefact: `out`, by default `evaluation_cold`
+    in the run.
 
-    Raises ValueError where the folders were not made from each other.
+    Raises ValueError if the folders were not made from each other.
     """
     held_out, dataset, model = find(held_out, "held_out"), find(dataset, "dataset"), find(run, "retrieval")
     check_inputs(held_out, {"dataset": dataset})
@@ -98,37 +121,46 @@ def evaluate_cold(
     if not checkpoint.catalog.id_map.all.equals(ids.all.filter(~held_N)):
         raise ValueError(f"{model} was not trained on the items of {held_out / WARM}: train on that folder.")
     out = out or Path(run) / "evaluation_cold"
-    settings = {"beam_width": beam_width, "new_share": new_share, "seed": seed}
     inputs = {"held_out": read_manifest(held_out).hash, "retrieval": read_manifest(model).hash}
-    with create(out, "cold_evaluation", settings=settings, inputs=inputs) as target:
-        table_folder = target / "semantic_ids"
-        tokenize_new(
-            tokenizer, held_out / NEW_VECTORS, find(run, "semantic_ids"), table_folder, held_out / NEW_IDS
+    if reuse(out, "cold_evaluation", asdict(config), inputs, force=force):
+        return out
+    with create(out, "cold_evaluation", settings=asdict(config), inputs=inputs) as target:
+        table_folder = tokenize_new(
+            tokenizer,
+            held_out / NEW_VECTORS,
+            find(run, "semantic_ids"),
+            target / "semantic_ids",
+            new_ids=held_out / NEW_IDS,
         )
         table = SemanticIdTable.read(table_folder)
-        within = _with_new_items(checkpoint, table, ids, beam_width)
-        welcoming = _with_new_items(checkpoint, table, ids, beam_width, new_share)
+        plain = _with_new_items(checkpoint, table, ids, config.beam_width)
+        smoothed = _with_new_items(checkpoint, table, ids, config.beam_width, config.new_share)
         split = leave_one_out(data.sequences)
         train = without_items(split.train, held_N)
         recommenders: dict[str, ItemRecommender] = {
-            "model": within,
-            f"model, {new_share:g} for new items": welcoming,
+            "model": plain,
+            f"model, {config.new_share:g} for new items": smoothed,
             "popularity": ExhaustiveRecommender(Popularity(train, len(ids))),
             "content_knn": ExhaustiveRecommender(ContentKnn(read_embeddings(embeddings).vectors)),
         }
-        facts = {
+        results = {
             "held_out": len(new_ids),
-            "without_a_code": int((within.places_N == PADDING).sum()),
+            "without_a_code": int((plain.places_N == PADDING).sum()),
             "recommenders": {
                 name: cold_and_warm(
-                    recommender, split.test, train, held_N, seed=seed, description=f"Evaluating {name}"
+                    recommender,
+                    split.test,
+                    train,
+                    held_N,
+                    seed=config.seed,
+                    description=f"Evaluating {name}",
                 )
                 for name, recommender in recommenders.items()
             },
         }
-        write_json(target / "cold.json", facts)
-        _report(facts).write(target)
-    return {"artifact": str(out), **facts}
+        write_json(target / COLD_FILE, results)
+        _report(results).write(target)
+    return out
 
 
 def _check_content_alone(embeddings: Path, rows: int, items: int) -> None:

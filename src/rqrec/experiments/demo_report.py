@@ -92,7 +92,7 @@ def _codes(folder: Path, facts: dict[str, Any]) -> list[Any]:
 
 
 def _training(folder: Path) -> list[Any]:
-    tokenizer, retrieval = History.read(folder / "rqvae"), History.read(folder / "retrieval")
+    tokenizer, retrieval = History.read(folder / "tokenizer" / "rqvae"), History.read(folder / "retrieval")
     draw_curves(
         folder / "tokenizer.png",
         {

@@ -1,99 +1,110 @@
-"""From a dataset to the vectors that the tokenizer learns from: content, and who took what together."""
+"""`rqrec embed`: from a dataset to the item vectors that the tokenizer learns from."""
 
-import logging
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from rqrec.core.artifact import MANIFEST, create, file_hash, find, read_manifest
+from rqrec.core.artifact import create, file_hash, find, read_manifest, reuse
 from rqrec.data.cooccurrence import append_collaborative, collaborative_vectors
 from rqrec.data.dataset import Dataset
-from rqrec.data.embeddings import EMBEDDINGS_FILE, ItemEmbeddings, read_embeddings, read_vectors
+from rqrec.data.embeddings import EMBEDDINGS_FILE, read_vectors
 from rqrec.data.encoders import DEFAULT_MODEL, encode_texts
 from rqrec.data.splits import split_named
 
-log = logging.getLogger(__name__)
-
-CACHE = ".embeddings"  # beside the artefact
+CACHE = ".embeddings"  # next to the artefact
+ENCODER_BATCH = 64  # texts
 
 
 @dataclass(frozen=True)
-class Collaborative:
-    """How vectors of who took what together are made and joined to content.
+class EmbedConfig:
+    """How item vectors are made: content from text, and optionally co-occurrence appended to it."""
 
-    width: of the vectors.
-    window: how many places apart in a sequence two items still go together.
-    weight: length of these vectors, beside content vectors of mean length 1.
-    split: whose training sequences they are learned from, "leave_one_out" or "temporal": the split that the
-        retrieval model is trained and judged with.
-    """
-
-    width: int = 64
-    window: int = 5
-    weight: float = 1.0
+    encoder: str = DEFAULT_MODEL
+    """A sentence-transformers model, by name or folder."""
+    collaborative: int = 0
+    """Width of collaborative vectors to append, learned from co-occurrence in training interactions; 0: none."""
+    collaborative_window: int = 5
+    """Two items of a sequence co-occur if they are at most this many positions apart."""
+    collaborative_weight: float = 1.0
+    """Length of the collaborative vectors, next to content vectors of mean length 1."""
     split: str = "leave_one_out"
+    """Protocol whose training sequences the collaborative vectors are learned from: leave_one_out or temporal."""
+    items_per_dimension: int = 0
+    """Narrow the collaborative vectors until there are this many items per dimension; 0: never."""
 
     def __post_init__(self) -> None:
-        split_named(self.split)  # refuses a name that there is not
+        split_named(self.split)  # raises for an unknown name
+        for name in ("collaborative", "items_per_dimension"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"{name} is {getattr(self, name)}, but must not be negative.")
 
 
-def embed_catalog(
-    dataset_folder: Path,
-    folder: Path,
-    model: str = DEFAULT_MODEL,
+def embed(
+    config: EmbedConfig,
+    dataset: Path,
+    out: Path,
     *,
-    collaborative: Collaborative | None = None,
     vectors: Path | None = None,
-    batch_size: int = 64,
     devices: Sequence[str] = (),
     force: bool = False,
-) -> ItemEmbeddings:
-    """Make the artefact of kind "embeddings" in `folder`, or read it if it is there and still holds.
+    how_to_replace: str = "--force",
+) -> Path:
+    """Make the embeddings artefact in `out`, or reuse it if it was made with the same settings and inputs.
 
-    It holds `item_embeddings.npy` float16 [num_items, dim], row = item index, and records its choices, the
-    template of the texts and the dataset. `collaborative` appends vectors of who took what together.
-    `vectors` is a .npy file of one's own that stands in for the text: rows as in the items that the dataset
-    was prepared from; they keep their precision.
+    It holds `item_embeddings.npy` float16 [num_items, dim], one row per item index. `vectors` is a .npy file that
+    replaces the text: rows as in the items that the dataset was prepared from; they keep their precision. `devices`
+    encode at the same time, such as ["cuda:0", "cuda:1"].
 
-    Raises FileNotFoundError where there is no dataset, ConnectionError where the encoder cannot be had,
-    ValueError where the vectors or the collaborative choices do not fit the dataset.
+    Raises FileNotFoundError without a dataset, ConnectionError if the encoder cannot be loaded, ValueError if the
+    vectors or the settings do not fit the dataset, or `out` holds embeddings that were made differently.
     """
-    dataset_folder = find(dataset_folder, "dataset")
-    manifest = read_manifest(dataset_folder, "dataset")
+    dataset = find(dataset, "dataset")
+    manifest = read_manifest(dataset, "dataset")
     inputs = {"dataset": manifest.hash} | ({"vectors": file_hash(vectors)} if vectors else {})
-    settings = {
-        "model": None if vectors else model,
-        "template": manifest.settings.get("template"),
-        "collaborative": asdict(collaborative) if collaborative else None,
+    width = _width(config, manifest.metrics["items"])
+    collaborative = {
+        "width": width,
+        "window": config.collaborative_window,
+        "weight": config.collaborative_weight,
+        "split": config.split,
     }
-    if not force and (Path(folder) / MANIFEST).is_file():
-        there = read_manifest(folder, "embeddings")
-        if there.settings == settings and there.inputs == inputs:
-            log.info("%s is up to date", folder)
-            return read_embeddings(folder)
-    dataset = Dataset.read(dataset_folder)
+    settings: dict[str, Any] = {
+        "model": None if vectors else config.encoder,
+        "template": manifest.settings.get("template"),
+        "collaborative": collaborative if width else None,
+    }
+    if reuse(out, "embeddings", settings, inputs, force=force, how_to_replace=how_to_replace):
+        return Path(out)
+    data = Dataset.read(dataset)
     if vectors:
-        content = _own_vectors(dataset, vectors)
+        content = _own_vectors(data, vectors)
     else:
-        cache = Path(folder).absolute().parent / CACHE
         content = encode_texts(
-            dataset.catalog.items["text"].to_list(),
-            model,
-            batch_size=batch_size,
+            data.catalog.items["text"].to_list(),
+            config.encoder,
+            batch_size=ENCODER_BATCH,
             devices=devices,
-            cache=cache,
+            cache=Path(out).absolute().parent / CACHE,
         )
-    if collaborative:
-        train = split_named(collaborative.split)(dataset.sequences).train
-        taken = collaborative_vectors(train, len(content), collaborative.width, collaborative.window)
-        content = append_collaborative(content, taken, collaborative.weight)
-    facts = {"items": len(content), "dim": content.shape[1]}
-    with create(folder, "embeddings", settings=settings, inputs=inputs, metrics=facts) as target:
+    if width:
+        train = split_named(config.split)(data.sequences).train
+        cooccurring = collaborative_vectors(train, len(content), width, config.collaborative_window)
+        content = append_collaborative(content, cooccurring, config.collaborative_weight)
+    metrics = {"items": len(content), "dim": content.shape[1]}
+    with create(out, "embeddings", settings=settings, inputs=inputs, metrics=metrics) as target:
         np.save(target / EMBEDDINGS_FILE, content if vectors else content.astype(np.float16))
-    return read_embeddings(folder)
+    return Path(out)
+
+
+def _width(config: EmbedConfig, n_items: int) -> int:
+    """Width of the collaborative vectors."""
+    if not config.items_per_dimension:
+        return config.collaborative
+    return min(config.collaborative, max(2, n_items // config.items_per_dimension))
 
 
 def _own_vectors(dataset: Dataset, path: Path) -> NDArray[np.floating]:
@@ -103,6 +114,6 @@ def _own_vectors(dataset: Dataset, path: Path) -> NDArray[np.floating]:
     rows = items["embedding_row"].to_numpy() if "embedding_row" in items.columns else np.arange(len(items))
     if rows.max() >= len(vectors) or ("embedding_row" not in items.columns and len(vectors) != len(items)):
         raise ValueError(
-            f"{path} has {len(vectors)} rows, but the dataset has {len(items)} items: it needs a row an item."
+            f"{path} has {len(vectors)} rows, but the dataset has {len(items)} items: it needs one row per item."
         )
     return np.asarray(vectors[rows])

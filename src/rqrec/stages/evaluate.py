@@ -1,4 +1,4 @@
-"""`rqrec evaluate`: a trained model or a baseline on a split of a dataset, to an artefact."""
+"""`rqrec evaluate`: a trained model or a baseline, on one split of a dataset."""
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from rqrec.core.artifact import MANIFEST, check_inputs, find, read_manifest
+from rqrec.core.artifact import MANIFEST, check_inputs, find, read_manifest, reuse
 from rqrec.data.dataset import Dataset
 from rqrec.data.embeddings import content_vectors, embeddings_hash
 from rqrec.data.splits import split_named
@@ -20,100 +20,124 @@ from rqrec.retrieval.ranking import ExhaustiveRecommender, ItemRecommender
 from rqrec.retrieval.retriever import Retriever
 from rqrec.tokenizer.semantic_ids import tuple_ranks
 
-MODELS = ("retrieval", "sasrec")  # kinds of artefacts that recommend
+MODELS = ("retrieval", "sasrec")  # types of artefacts that recommend
+BEAM_WIDTH = 50
+
+
+@dataclass(frozen=True)
+class EvaluateConfig:
+    """What is measured, and how."""
+
+    split: str = "test"
+    """test or validation."""
+    protocol: str | None = None
+    """leave_one_out or temporal; by default the one that the model was trained with."""
+    beam_width: int | None = None
+    """Prefixes that a retrieval model's search keeps; 50 by default."""
+    knn: bool = field(default=True, metadata={"flags": "--with-knn/--without-knn"})
+    """Whether to use a model's kNN mixture."""
+    exclude_seen: bool = field(default=True, metadata={"flags": "--exclude-seen/--allow-seen"})
+    """Whether items of the history are excluded from the recommendations."""
+    seed: int = 0
+    """Seed of the bootstrap intervals and tests."""
+
+    def __post_init__(self) -> None:
+        Protocol(self.split, self.protocol or "leave_one_out")  # raises for unknown names
+        if self.protocol is not None:
+            split_named(self.protocol)
+        if self.beam_width is not None and self.beam_width < 1:
+            raise ValueError(f"beam_width is {self.beam_width}, but must be at least 1.")
 
 
 @dataclass(frozen=True)
 class EvalTarget:
-    """What is evaluated: a recommender, its name, how it was chosen, and what it was made from.
-
-    `keys_N`: see `target_id_ranks`; None where items have no semantic IDs. `settings`: what it is asked with.
-    """
+    """What is evaluated."""
 
     recommender: ItemRecommender
     name: str
     selected: str
+    """A sentence on how it was chosen."""
     inputs: Mapping[str, str]
+    """The hashes of what it was made from, by artefact type."""
     keys_N: NDArray[np.int64] | None = None
+    """See `target_id_ranks`; None if items have no semantic IDs."""
     settings: Mapping[str, Any] = field(default_factory=dict)
+    """What it is asked with (a beam width)."""
 
 
-def evaluate_artifact(
+def evaluate(
+    config: EvaluateConfig,
     artifact: Path,
     dataset: Path | None = None,
     *,
-    split: str = "test",
-    protocol: str | None = None,
-    beam_width: int | None = None,
-    memory: bool = True,
-    exclude_seen: bool = True,
     compare: Path | None = None,
     out: Path | None = None,
-    seed: int = 0,
-) -> dict[str, Any]:
+    force: bool = False,
+) -> Path:
     """Evaluate a "retrieval" or "sasrec" artefact, or the one inside the folder of a run.
 
-    Without `dataset`, that of the same run. `protocol` is the one that the model was trained with, unless
-    given. With `memory` False the memory of a model that has one is left out. The result goes to `out`, by
-    default `evaluation_<split>` beside the model. Returns its facts.
+    Without `dataset`, the one of the same run is used. `compare` is another evaluation of the same examples, to test
+    against. Returns the "evaluation" artefact: `out`, by default `evaluation_<split>` next to the model (with
+    "_without_knn" if the model's kNN mixture is left out). One with the same settings and inputs is reused.
 
-    Raises ValueError where the model was made from another dataset, or trained with another protocol: it
-    would have seen what it is tested on.
+    Raises ValueError if the model was made from another dataset, or trained with another protocol: it may have seen
+    what it is tested on.
     """
     model = find_model(artifact)
     dataset = find(dataset if dataset else _run_of(artifact), "dataset")
     check_inputs(model, {"dataset": dataset})
     trained_with = read_manifest(model).settings.get("split", "leave_one_out")
-    if protocol not in (None, trained_with):
+    if config.protocol not in (None, trained_with):
         raise ValueError(
-            f"{model} was trained with the protocol {trained_with}: under {protocol} it may have trained on "
-            f"what it would be tested on. Train with train.split={protocol!r}, or use {trained_with}."
+            f"{model} was trained with the protocol {trained_with}: under {config.protocol} it may have trained on "
+            f"what it would be tested on. Train with train.split={config.protocol!r}, or use {trained_with}."
         )
-    judged = Protocol(split, trained_with, exclude_seen)
-    subject = _eval_target(model, split, beam_width, memory)
-    out = out or model.parent / f"evaluation_{split}"
-    return _evaluate(subject, Dataset.read(dataset), judged, compare, out, seed)
+    protocol = Protocol(config.split, trained_with, config.exclude_seen)
+    target = _target(model, config)
+    name = f"evaluation_{config.split}" + ("" if config.knn else "_without_knn")
+    return _evaluate(target, dataset, protocol, compare, out or model.parent / name, config.seed, force=force)
 
 
 def evaluate_baseline(
-    name: str,
+    config: EvaluateConfig,
+    baseline: str,
     dataset: Path,
     embeddings: Path | None = None,
     *,
-    split: str = "test",
-    protocol: str | None = None,
-    exclude_seen: bool = True,
     compare: Path | None = None,
     out: Path | None = None,
-    seed: int = 0,
-) -> dict[str, Any]:
-    """Fit a baseline (see `rqrec.evaluation.registry`) to the training split and evaluate it.
+    force: bool = False,
+) -> Path:
+    """Fit a baseline (see `rqrec.evaluation.registry`) to the training sequences and evaluate it.
 
-    The result goes to `out`, by default `evaluation_<name>_<split>` beside the dataset (with the protocol
-    where it is not leave_one_out). Returns its facts.
+    Returns the "evaluation" artefact: `out`, by default `evaluation_<baseline>_<split>` next to the dataset (with
+    the protocol if it is not leave_one_out).
     """
     dataset = find(dataset, "dataset")
-    protocol = protocol or "leave_one_out"
+    protocol = config.protocol or "leave_one_out"
     data = Dataset.read(dataset)
     inputs = {"dataset": read_manifest(dataset, "dataset").hash}
     vectors = None
     if embeddings is not None:
         vectors = content_vectors(embeddings)
         inputs["embeddings"] = embeddings_hash(embeddings)
-    baseline = baseline_named(name, split_named(protocol)(data.sequences).train, len(data.catalog), vectors)
-    selected = "A baseline with its default settings."
-    judged = Protocol(split, protocol, exclude_seen)
-    ending = split if protocol == "leave_one_out" else f"{split}_{protocol}"
-    out = out or dataset.parent / f"evaluation_{name}_{ending}"
-    return _evaluate(EvalTarget(baseline, name, selected, inputs), data, judged, compare, out, seed)
+    train = split_named(protocol)(data.sequences).train
+    recommender = baseline_named(baseline, train, len(data.catalog), vectors)
+    target = EvalTarget(recommender, baseline, "A baseline with its default settings.", inputs)
+    ending = config.split if protocol == "leave_one_out" else f"{config.split}_{protocol}"
+    out = out or dataset.parent / f"evaluation_{baseline}_{ending}"
+    judged = Protocol(config.split, protocol, config.exclude_seen)
+    return _evaluate(target, dataset, judged, compare, out, config.seed, force=force)
 
 
 def find_model(artifact: Path) -> Path:
     """The folder of a model that recommends: `artifact` itself, or the one inside the folder of a run."""
     artifact = Path(artifact)
     if (artifact / MANIFEST).is_file():
-        if (kind := read_manifest(artifact).artifact_type) not in MODELS:
-            raise ValueError(f"{artifact} holds {kind!r}, which recommends nothing: use {', '.join(MODELS)}.")
+        if (found := read_manifest(artifact).artifact_type) not in MODELS:
+            raise ValueError(
+                f"{artifact} is an artefact of type {found!r}, which cannot recommend: use {', '.join(MODELS)}."
+            )
         return artifact
     try:
         return find(artifact, "retrieval")
@@ -126,63 +150,77 @@ def find_model(artifact: Path) -> Path:
 
 def _run_of(artifact: Path) -> Path:
     if (Path(artifact) / MANIFEST).is_file():
-        raise ValueError(f"{artifact} is a model alone: name the dataset that it was made from (--dataset).")
+        raise ValueError(f"{artifact} is only a model: give the dataset that it was made from (--dataset).")
     return artifact
 
 
-def _eval_target(model: Path, split: str, beam_width: int | None, memory: bool) -> EvalTarget:
+def _target(model: Path, config: EvaluateConfig) -> EvalTarget:
     manifest = read_manifest(model)
     best = manifest.metrics["validation"]
-    chosen = f"Selected on validation NDCG@10 ({best['ndcg@10']:.4f} at step {best['step']:.0f})"
     ending = {
         "test": ", tested once.",
-        "validation": ", which these figures are of too: they flatter the model.",
+        "validation": "; these figures are from that split and flatter the model.",
     }
-    if split not in ending:
-        raise ValueError(f"There is no split {split!r} to evaluate on; use {' or '.join(ending)}.")
-    selected = f"{chosen}{ending[split]} One seed ({manifest.settings['training']['seed']})."
+    selected = (
+        f"Selected on validation NDCG@10 ({best['ndcg@10']:.4f} at step {best['step']:.0f}){ending[config.split]} "
+        f"One seed ({manifest.settings['training']['seed']})."
+    )
     inputs = {"dataset": manifest.inputs["dataset"], manifest.artifact_type: manifest.hash}
     if manifest.artifact_type == "sasrec":
-        if beam_width is not None:
+        if config.beam_width is not None:
             raise ValueError("SASRec scores every item: it has no beam, so leave --beam-width out.")
         return EvalTarget(ExhaustiveRecommender(read_sasrec(model).model), "SASRec", selected, inputs)
     checkpoint = read_checkpoint(model)
-    if not memory:
+    if not config.knn:
         checkpoint = checkpoint._replace(memory=None)
-    retriever = Retriever(checkpoint.generator(), checkpoint.table, beam_width or 50)
-    # Codes that were reassigned are unique without a deduplication code: by ID is by item.
+    retriever = Retriever(checkpoint.generator(), checkpoint.table, config.beam_width or BEAM_WIDTH)
+    # Reassigned codes are unique without a deduplication code: there, ranks by ID are ranks by item.
     shared = manifest.metrics.get("collisions", "extra_code") == "extra_code"
     keys_N = tuple_ranks(checkpoint.table.codes_NL[:, :-1]) if shared else None
     name = manifest.settings["model"]["architecture"]
     settings: dict[str, Any] = {"beam_width": retriever.beam_width}
     if checkpoint.memory:
-        name += " with a memory"
-        settings["memory"] = asdict(checkpoint.memory.settings)
+        name += " with kNN"
+        settings["knn_mixture"] = asdict(checkpoint.memory.settings)
     return EvalTarget(retriever, name, selected, inputs, keys_N, settings)
 
 
 def _evaluate(
-    subject: EvalTarget, data: Dataset, judged: Protocol, compare: Path | None, out: Path, seed: int
-) -> dict[str, Any]:
-    split = split_named(judged.protocol)(data.sequences)
+    target: EvalTarget,
+    dataset: Path,
+    protocol: Protocol,
+    compare: Path | None,
+    out: Path,
+    seed: int,
+    *,
+    force: bool,
+) -> Path:
+    inputs = dict(target.inputs)
+    if compare is not None:
+        inputs["compared_with"] = read_manifest(find(compare, "evaluation"), "evaluation").hash
+    settings = {"recommender": target.name, **asdict(protocol), **target.settings, "seed": seed}
+    if reuse(out, "evaluation", settings, inputs, force=force):
+        return out
+    data = Dataset.read(dataset)
+    split = split_named(protocol.protocol)(data.sequences)
     measured = measure(
-        subject.recommender,
-        split.test if judged.split == "test" else split.validation,
+        target.recommender,
+        split.test if protocol.split == "test" else split.validation,
         split.train,
         len(data.catalog),
-        keys_N=subject.keys_N,
-        exclude_seen=judged.exclude_seen,
-        description=f"Evaluating {subject.name}",
+        keys_N=target.keys_N,
+        exclude_seen=protocol.exclude_seen,
+        description=f"Evaluating {target.name}",
     )
-    facts = write_evaluation(
+    write_evaluation(
         out,
         measured,
-        judged,
-        recommender=subject.name,
-        selected=subject.selected,
-        inputs=subject.inputs,
-        settings=subject.settings,
+        protocol,
+        recommender=target.name,
+        selected=target.selected,
+        inputs=inputs,
+        settings=target.settings,
         compare=compare,
         seed=seed,
     )
-    return {"artifact": str(out), **facts}
+    return out

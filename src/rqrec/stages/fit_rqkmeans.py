@@ -1,30 +1,62 @@
-"""`rqrec fit-rqkmeans`: the tokenizer without gradients, from a folder of embeddings to an artefact."""
+"""`rqrec fit-rqkmeans`: the tokenizer without gradients, from embeddings to an artefact."""
 
-from dataclasses import asdict
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
-from rqrec.core.artifact import create
+from rqrec.core.artifact import create, reuse
 from rqrec.data.embeddings import embeddings_hash, read_embeddings
 from rqrec.tokenizer.rqkmeans import RqKMeans, RqKMeansConfig
 
+ERROR_SAMPLE = 10_000  # items on which the reconstruction error is measured
 
-def fit_rqkmeans(embeddings: Path, folder: Path, *, seed: int = 0, **choices: Any) -> RqKMeans:
-    """Fit RQ-k-means and write the artefact of kind "rqkmeans"; `choices` are those of RqKMeansConfig.
 
-    Its fact `reconstruction_mse` is the mean squared error per dimension, on a sample of the items.
+@dataclass(frozen=True)
+class FitRqKMeansConfig:
+    """How RQ-k-means is fitted."""
+
+    rqkmeans: Mapping[str, Any] = field(
+        default_factory=dict,
+        metadata={"fields_of": RqKMeansConfig, "without": ("input_dim",), "names": {"n_layers": "levels"}},
+    )
+    """Fields of RqKMeansConfig."""
+    items_per_code: int = 0
+    """Shrink the codebooks until there are this many items per code on average; 0: never."""
+    seed: int = 0
+    """Seed of the k-means initialisation."""
+
+
+def fit_rqkmeans(config: FitRqKMeansConfig, embeddings: Path, out: Path, *, force: bool = False) -> Path:
+    """Fit RQ-k-means and write the "rqkmeans" artefact, or reuse it if settings and embeddings are the same.
+
+    Its metric `reconstruction_mse` is the mean squared error per dimension, on a sample of the items. Raises
+    ValueError if `out` holds a tokenizer that was made differently.
     """
     x_NI = read_embeddings(embeddings).vectors
-    model = RqKMeans(RqKMeansConfig(x_NI.shape[1], **choices))
-    model.fit(x_NI, torch.Generator().manual_seed(seed))
-    sample = np.asarray(x_NI[:10_000], dtype=np.float32)
-    error = float(np.square(model.reconstruct(sample).numpy() - sample).mean())
-    settings = {"model": asdict(model.config), "seed": seed}
+    model = RqKMeans(_config_for(config, *x_NI.shape))
+    settings = {"model": asdict(model.config), "seed": config.seed}
     inputs = {"embeddings": embeddings_hash(embeddings)}
-    facts = {"items": len(x_NI), "reconstruction_mse": error}
-    with create(folder, "rqkmeans", settings=settings, inputs=inputs, metrics=facts) as target:
+    if reuse(out, "rqkmeans", settings, inputs, force=force):
+        return Path(out)
+    model.fit(x_NI, torch.Generator().manual_seed(config.seed))
+    sample = np.asarray(x_NI[:ERROR_SAMPLE], dtype=np.float32)
+    error = float(np.square(model.reconstruct(sample).numpy() - sample).mean())
+    metrics = {"items": len(x_NI), "reconstruction_mse": error}
+    with create(out, "rqkmeans", settings=settings, inputs=inputs, metrics=metrics) as target:
         model.save_pretrained(target)
-    return model
+    return Path(out)
+
+
+def _config_for(config: FitRqKMeansConfig, n_items: int, dim: int) -> RqKMeansConfig:
+    full = RqKMeansConfig(dim, **config.rqkmeans)
+    if not config.items_per_code:
+        return full
+    most = max(2, n_items // config.items_per_code)
+    sizes = tuple(min(size, most) for size in full.codebook_sizes)
+    return RqKMeansConfig(
+        dim, **{**config.rqkmeans, "codebook_size": sizes[0] if len(set(sizes)) == 1 else sizes}
+    )

@@ -1,13 +1,12 @@
-"""From raw files to a prepared dataset: one entry for every source."""
+"""`rqrec prepare`: from raw files to a dataset, for every source."""
 
 import hashlib
-import logging
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from rqrec.core.artifact import MANIFEST, file_hash, read_manifest
+from rqrec.core.artifact import MANIFEST, file_hash, read_manifest, reuse
 from rqrec.data.catalog import Catalog
 from rqrec.data.dataset import Dataset
 from rqrec.data.filters import k_core
@@ -18,33 +17,27 @@ from rqrec.data.sources.custom import CustomFiles, load_custom
 from rqrec.data.sources.movielens import TEMPLATE as MOVIELENS_TEMPLATE
 from rqrec.data.sources.movielens import VARIANTS, find_movielens, load_movielens
 
-log = logging.getLogger(__name__)
-
 SOURCES = ("amazon", "movielens", "custom")
 
 
 @dataclass(frozen=True)
-class Settings:
-    """The choices that make a dataset. Two runs with equal settings and raw files make the same one.
+class PrepareConfig:
+    """The choices that make a dataset. Equal choices and raw files make the same dataset."""
 
-    source: "amazon", "movielens" or "custom".
-    variant: "beauty", "sports", "toys"; "100k", "1m", "32m", "latest-small"; nothing for one's own data.
-    template: how an item's text is made of its fields (see `rqrec.data.templates`); None: the source's own.
-    tie_break: the order of a user's interactions at one time, "keep" (as in the file) or "hash" (at random,
-        the same in every run). P5's files of Amazon keep no time, but show where ties may be (see
-        `rqrec.data.sources.amazon.possible_ties`).
-    user_core, item_core: interactions that every user and every item has at least; what has fewer is taken
-        out, again and again until all have enough.
-    max_history: only a user's last so many interactions are kept; None: all.
-    """
-
-    source: str
+    source: str = "custom"
+    """amazon, movielens or custom."""
     variant: str = ""
+    """beauty, sports or toys of amazon; 100k, 1m, 32m or latest-small of movielens; nothing for custom."""
     template: str | None = None
+    """How an item's text is made of its fields, such as "{title}; Brand: {brand}"; by default the source's own."""
     tie_break: str = "keep"
+    """Order of a user's interactions at the same time: keep (as in the file) or hash (random, the same in every run)."""
     user_core: int = 1
+    """Every user has at least this many interactions; users with fewer are removed, repeatedly with item_core."""
     item_core: int = 1
+    """Every item has at least this many interactions; items with fewer are removed."""
     max_history: int | None = None
+    """Keep only this many of each user's interactions, the most recent; by default all."""
 
     def __post_init__(self) -> None:
         if self.source not in SOURCES:
@@ -63,85 +56,95 @@ class Settings:
                 raise ValueError(f"{name} is {value}; it must be at least 1.")
 
     def to_manifest(self) -> dict[str, Any]:
-        """The settings as the artefact keeps them, the template spelled out."""
+        """The settings as the artefact stores them, with the template written out."""
         default = {"amazon": AMAZON_TEMPLATE, "movielens": MOVIELENS_TEMPLATE, "custom": "{text}"}
         return {**asdict(self), "template": self.template or default[self.source]}
 
 
-def load(settings: Settings, raw: Path | CustomFiles) -> Dataset:
-    """Read the raw files of a source.
+def prepare(
+    config: PrepareConfig,
+    raw: Path | CustomFiles,
+    out: Path,
+    *,
+    force: bool = False,
+    how_to_replace: str = "--force",
+) -> Path:
+    """Make the dataset artefact in `out`, or reuse it if it was made with the same settings and raw files.
 
-    `raw` is the folder of the raw files, into which they are downloaded unless they are there; for one's own
-    data, its files or the folder that holds them. Raises ConnectionError (it says what to put where),
-    FileNotFoundError or ValueError (it says what is wrong in which file).
+    `raw` is the folder of the raw files, into which missing ones are downloaded; for custom data, its files or the
+    folder that holds them. An artefact whose raw files are gone is reused.
+
+    Raises ValueError if `out` holds a dataset that was made differently (unless `force` is given) or a raw file is
+    wrong, FileNotFoundError, or ConnectionError that says which file to put where.
     """
-    catalog, interactions = _load(settings, raw)
-    if settings.user_core > 1 or settings.item_core > 1:
-        interactions = k_core(interactions, settings.user_core, settings.item_core)
-    if settings.item_core > 1:
+    if reuse(
+        out,
+        "dataset",
+        config.to_manifest(),
+        _raw_hash(config, raw, out),
+        force=force,
+        how_to_replace=how_to_replace,
+    ):
+        return Path(out)
+    dataset = load(config, raw)
+    dataset.write(out, config.to_manifest(), {"raw": hash_of_files(raw_files(config, raw))})
+    return Path(out)
+
+
+def _raw_hash(config: PrepareConfig, raw: Path | CustomFiles, out: Path) -> dict[str, str]:
+    """The hash of the raw files; if they are gone, the one that an existing artefact recorded."""
+    try:
+        files = raw_files(config, raw)
+    except FileNotFoundError:
+        files = ()
+    if not files and (Path(out) / MANIFEST).is_file():
+        return read_manifest(out, "dataset").inputs
+    return {"raw": hash_of_files(files)}
+
+
+def load(config: PrepareConfig, raw: Path | CustomFiles) -> Dataset:
+    """Read the raw files of a source (see `prepare`)."""
+    catalog, interactions = _load(config, raw)
+    if config.user_core > 1 or config.item_core > 1:
+        interactions = k_core(interactions, config.user_core, config.item_core)
+    if config.item_core > 1:
         catalog = catalog.of_items(interactions.log["item_id"].unique())
-    sequences = interactions.sequences(catalog.id_map, tie_break=settings.tie_break)
-    if settings.tie_break == "hash" and sequences.in_order_only:
-        if settings.source != "amazon":
+    sequences = interactions.sequences(catalog.id_map, tie_break=config.tie_break)
+    if config.tie_break == "hash" and sequences.in_order_only:
+        if config.source != "amazon":
             raise ValueError(
                 "tie_break is 'hash', but the raw files keep no time, only an order, so no ties are known. Use "
                 "'keep', or prepare from files that keep the time."
             )
         sequences = possible_ties(interactions).sequences(catalog.id_map, tie_break="hash").in_order()
-    if settings.max_history is not None:
-        sequences = sequences.last(settings.max_history)
+    if config.max_history is not None:
+        sequences = sequences.last(config.max_history)
     return Dataset(catalog, sequences)
 
 
-def _load(settings: Settings, raw: Path | CustomFiles) -> tuple[Catalog, Interactions]:
-    if settings.source == "custom":
-        return load_custom(_custom_files(raw), settings.template)
+def _load(config: PrepareConfig, raw: Path | CustomFiles) -> tuple[Catalog, Interactions]:
+    if config.source == "custom":
+        return load_custom(_custom_files(raw), config.template)
     if isinstance(raw, CustomFiles):
-        raise ValueError(f"{settings.source} needs the folder of its raw files, not {raw}.")
-    if settings.source == "amazon":
-        return load_amazon(settings.variant, raw, settings.template or AMAZON_TEMPLATE)
-    return load_movielens(settings.variant, raw)
+        raise ValueError(f"{config.source} needs the folder of its raw files, not {raw}.")
+    if config.source == "amazon":
+        return load_amazon(config.variant, raw, config.template or AMAZON_TEMPLATE)
+    return load_movielens(config.variant, raw)
 
 
 def _custom_files(raw: Path | CustomFiles) -> CustomFiles:
     return raw if isinstance(raw, CustomFiles) else CustomFiles.in_folder(raw)
 
 
-def raw_files(settings: Settings, raw: Path | CustomFiles) -> Sequence[Path]:
-    """The raw files that are there already; empty where they would have to be downloaded."""
-    if settings.source == "custom":
+def raw_files(config: PrepareConfig, raw: Path | CustomFiles) -> Sequence[Path]:
+    """The raw files that exist already; empty if they would have to be downloaded."""
+    if config.source == "custom":
         return _custom_files(raw).paths()
     assert not isinstance(raw, CustomFiles)
-    if settings.source == "amazon":
-        found = find_amazon(settings.variant, raw)
+    if config.source == "amazon":
+        found = find_amazon(config.variant, raw)
         return found.paths() if found else ()
-    return find_movielens(settings.variant, raw) or ()
-
-
-def prepare(settings: Settings, raw: Path | CustomFiles, folder: Path, *, force: bool = False) -> Dataset:
-    """Make the artefact of kind "dataset" in `folder`, or read it if it is there and still holds.
-
-    It holds where its settings are equal and its raw files are unchanged (or gone); `force` makes it again.
-    """
-    if not force and _still_holds(folder, settings, raw):
-        log.info("%s is up to date", folder)
-        return Dataset.read(folder)
-    dataset = load(settings, raw)
-    dataset.write(folder, settings.to_manifest(), {"raw": hash_of_files(raw_files(settings, raw))})
-    return dataset
-
-
-def _still_holds(folder: Path, settings: Settings, raw: Path | CustomFiles) -> bool:
-    if not (Path(folder) / MANIFEST).is_file():
-        return False
-    manifest = read_manifest(folder, "dataset")
-    if manifest.settings != settings.to_manifest():
-        return False
-    try:
-        files = raw_files(settings, raw)
-    except FileNotFoundError:
-        files = ()
-    return not files or manifest.inputs.get("raw") == hash_of_files(files)
+    return find_movielens(config.variant, raw) or ()
 
 
 def hash_of_files(files: Sequence[Path]) -> str:

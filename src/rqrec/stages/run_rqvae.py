@@ -1,5 +1,6 @@
-"""`python run_rqvae.py configs/custom.gin`: semantic IDs of own embeddings."""
+"""`python run_rqvae.py configs/custom.gin`: semantic IDs of custom embeddings, as one array."""
 
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -11,21 +12,24 @@ from rqrec.tokenizer.opening import open_tokenizer
 from rqrec.tokenizer.semantic_ids import deduplicate
 
 
-def generate_semantic_ids(
-    dataset_folder: str = "dataset/custom",
-    pretrained_model_path: str = "out/rqvae/custom",
-    output_path: str = "out/custom/semantic_ids.npy",
-) -> Path:
-    """Write int64 [num_items, vae_n_layers + 1], every row unique, in the order of the embeddings.
+@dataclass(frozen=True)
+class GenerateSemanticIdsConfig:
+    """Where the embeddings, the tokenizer and the result are."""
 
-    `pretrained_model_path` is a tokenizer's folder, a `.pt` file or a hub id; `dataset_folder` is where
-    `item_embeddings.npy` lies. Returns `output_path`.
-    """
-    model = open_tokenizer(pretrained_model_path).model
-    codes_NL = model.semantic_ids(read_embeddings(Path(dataset_folder)).vectors).numpy()
+    dataset_folder: Path = Path("dataset/custom")
+    """Folder that holds `item_embeddings.npy`."""
+    pretrained_model_path: str = "out/rqvae/custom"
+    """A tokenizer's folder, a .pt file or a Hugging Face repository."""
+    output_path: Path = Path("out/custom/semantic_ids.npy")
+    """The .npy file to write."""
+
+
+def generate_semantic_ids(config: GenerateSemanticIdsConfig) -> Path:
+    """Write int64 [num_items, vae_n_layers + 1], every row unique, in the order of the embeddings."""
+    model = open_tokenizer(config.pretrained_model_path).model
+    codes_NL = model.semantic_ids(read_embeddings(config.dataset_folder).vectors).numpy()
     rows = np.concatenate([codes_NL, deduplicate(codes_NL)[:, None]], axis=1)
-    path = Path(output_path)
-    with atomic_write(path) as file:
+    with atomic_write(config.output_path) as file:
         np.save(file, rows)
-    log(f"{len(rows)} semantic IDs of {rows.shape[1]} codes are in {path}.")
-    return path
+    log(f"Wrote {len(rows)} semantic IDs of {rows.shape[1]} codes to {config.output_path}.")
+    return config.output_path

@@ -1,8 +1,9 @@
-"""Embeddings and a tokenizer in, a semantic-ID table out.
+"""`rqrec tokenize`: a semantic ID for every item, from a tokenizer and embeddings.
 
-Shapes: N items, L levels, I input dimensions.
+Shapes: N items, M new items, L levels, I input dimensions.
 """
 
+from dataclasses import asdict, dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -10,9 +11,10 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from rqrec.core.artifact import create, file_hash, find, read_manifest
+from rqrec.core.artifact import create, file_hash, find, read_manifest, reuse
 from rqrec.core.progress import meter
 from rqrec.core.workers import Workers
+from rqrec.data.catalog import Catalog
 from rqrec.data.embeddings import embeddings_hash, open_vectors, read_embeddings, read_vectors
 from rqrec.data.ids import IdMap
 from rqrec.tokenizer.collisions import reassign
@@ -20,67 +22,81 @@ from rqrec.tokenizer.opening import OpenedTokenizer, open_tokenizer
 from rqrec.tokenizer.semantic_ids import SemanticIdTable, collision_rate, level_usage
 
 COLLISIONS = ("extra_code", "reassign")
-BLOCK_ROWS = 65_536  # of a task: a multiple of what a tokenizer takes at a time, so that no sum changes
+BLOCK_ROWS = (
+    65_536  # per task: a multiple of the tokenizer's own chunks, so that no floating-point sum changes
+)
 
 
-class Block(NamedTuple):
-    """Rows of the embeddings in a folder, from `first` to `end`, and the tokenizer for them."""
+@dataclass(frozen=True)
+class TokenizeConfig:
+    """How items that get the same codes are told apart."""
 
-    tokenizer: str
-    tokenizer_hash: str
-    embeddings: str
-    first: int
-    end: int
+    collisions: str = "extra_code"
+    """extra_code: one more code makes each tuple unique; reassign: move to the nearest free tuple of the last level."""
 
-
-@lru_cache(maxsize=1)
-def _opened(source: str, expected: str) -> OpenedTokenizer:
-    """A tokenizer, read once in each process. Raises ValueError where it is not the expected one."""
-    opened = open_tokenizer(source)
-    if opened.hash != expected:
-        raise ValueError(f"{source} is another tokenizer than the one that this run began with.")
-    return opened
+    def __post_init__(self) -> None:
+        if self.collisions not in COLLISIONS:
+            raise ValueError(f"collisions is {self.collisions!r}; allowed are {', '.join(COLLISIONS)}.")
 
 
-def block_codes(block: Block) -> tuple[int, NDArray[np.int32]]:
-    """The first row of a block, and the codes int32 [rows, L] of its items."""
-    x_BI = open_vectors(Path(block.embeddings))[block.first : block.end]
-    model = _opened(block.tokenizer, block.tokenizer_hash).model
-    return block.first, model.semantic_ids(x_BI).numpy().astype(np.int32)
+def tokenize(
+    config: TokenizeConfig,
+    tokenizer: Path | str,
+    embeddings: Path,
+    out: Path,
+    *,
+    dataset: Path | None = None,
+    workers: Workers | None = None,
+    force: bool = False,
+    how_to_replace: str = "--force",
+) -> Path:
+    """Write the "semantic_ids" artefact, or reuse it if settings, tokenizer and embeddings are the same.
 
+    `dataset` has the items' ids; without it, items are numbered. With `workers` the codes are computed in blocks,
+    several at a time; the IDs are the same. Metrics: `codebook_usage` (share of each level's codes that have an
+    item), `perplexity`, `collision_rate` (share of items that share the tokenizer's codes with another).
 
-def codes_by_workers(
-    tokenizer: Path | str, expected: str, embeddings_folder: Path, n_items: int, workers: Workers
-) -> NDArray[np.int64]:
-    """The codes of all items, int64 [N, L], made in blocks wherever the workers are.
-
-    `expected` is the tokenizer's hash: a worker that finds another one under its name refuses it.
+    Raises ValueError if the numbers of items and embeddings, or the tokenizer's input width and theirs differ, or
+    `out` holds semantic IDs that were made differently.
     """
-    source = str(Path(tokenizer).resolve()) if Path(tokenizer).exists() else str(tokenizer)
-    folder = str(Path(embeddings_folder).resolve())
-    firsts = range(0, n_items, BLOCK_ROWS)
-    blocks = [Block(source, expected, folder, first, min(first + BLOCK_ROWS, n_items)) for first in firsts]
-    parts = {}
-    with meter("Tokenizing", n_items) as progress:
-        for first, codes_BL in workers.run(block_codes, blocks):
-            parts[first] = codes_BL
-            progress.advance(len(codes_BL))
-    return np.concatenate([parts[first] for first in firsts]).astype(np.int64)
+    opened, x_NI = open_tokenizer(tokenizer), read_embeddings(embeddings).vectors
+    inputs = {opened.artifact_type: opened.hash, "embeddings": embeddings_hash(embeddings)}
+    if dataset is not None:
+        dataset = find(dataset, "dataset")
+        inputs["dataset"] = read_manifest(dataset, "dataset").hash
+    if reuse(out, "semantic_ids", asdict(config), inputs, force=force, how_to_replace=how_to_replace):
+        return Path(out)
+    item_ids = _item_ids(dataset, len(x_NI))
+    if workers is None:
+        codes_NL = opened.model.semantic_ids(x_NI).numpy()
+    else:
+        codes_NL = codes_by_workers(tokenizer, opened.hash, embeddings, len(x_NI), workers)
+    table, metrics = _table(opened, x_NI, codes_NL, item_ids, config.collisions)
+    with create(out, "semantic_ids", settings=asdict(config), inputs=inputs, metrics=metrics) as target:
+        table.write(target)
+    return Path(out)
 
 
-def table_of(
+def _item_ids(dataset: Path | None, n_embeddings: int) -> IdMap:
+    """The ids of the items in the order of the embeddings: those of the dataset, or their numbers."""
+    if dataset is None:
+        return IdMap([str(index) for index in range(n_embeddings)])
+    ids = Catalog.read(dataset).id_map
+    if len(ids) != n_embeddings:
+        raise ValueError(
+            f"{dataset} has {len(ids)} items, but there are {n_embeddings} embeddings: they do not belong together."
+        )
+    return ids
+
+
+def _table(
     opened: OpenedTokenizer,
     x_NI: NDArray[np.floating],
     codes_NL: NDArray[np.int64],
     item_ids: IdMap,
-    collisions: str = "extra_code",
+    collisions: str,
 ) -> tuple[SemanticIdTable, dict[str, Any]]:
-    """The table of these items with these codes, and facts on how well the codes are used.
-
-    Items that share their codes are told apart by one more code ("extra_code", as in the paper), or moved to
-    the nearest free code of the last level ("reassign"). Facts: `codebook_usage` (share of each level's codes
-    with an item), `perplexity`, `collision_rate` (share of items that share the tokenizer's codes).
-    """
+    """The table of these items with these codes, and its metrics (see `tokenize`)."""
     model, sizes = opened.model, opened.model.config.codebook_sizes
     levels = level_usage(codes_NL, sizes)
     if collisions == "reassign":
@@ -97,82 +113,102 @@ def table_of(
     }
 
 
-def tokenize_new(
-    tokenizer: Path | str, new: Path, table_folder: Path, folder: Path, new_ids: Path | None = None
-) -> dict[str, Any]:
-    """Add items that came later to a table whose rows stay, and write the larger one to `folder`.
+class Block(NamedTuple):
+    """Rows `first` to `end` of a folder's embeddings, and the tokenizer for them."""
 
-    `new` is a .npy file [M, I]; `new_ids` a text file with one item id a line, without which new items are
-    numbered on. Raises ValueError where the table came from another tokenizer, or has no deduplication level.
+    tokenizer: str
+    tokenizer_hash: str
+    embeddings: str
+    first: int
+    end: int
+
+
+@lru_cache(maxsize=1)
+def _opened(source: str, expected: str) -> OpenedTokenizer:
+    """A tokenizer, read once per process. Raises ValueError if its hash is not the expected one."""
+    opened = open_tokenizer(source)
+    if opened.hash != expected:
+        raise ValueError(f"{source} is not the tokenizer that this run started with.")
+    return opened
+
+
+def block_codes(block: Block) -> tuple[int, NDArray[np.int32]]:
+    """The first row of a block, and the codes int32 [rows, L] of its items."""
+    x_BI = open_vectors(Path(block.embeddings))[block.first : block.end]
+    model = _opened(block.tokenizer, block.tokenizer_hash).model
+    return block.first, model.semantic_ids(x_BI).numpy().astype(np.int32)
+
+
+def codes_by_workers(
+    tokenizer: Path | str, expected: str, embeddings: Path, n_items: int, workers: Workers
+) -> NDArray[np.int64]:
+    """The codes of all items, int64 [N, L], computed in blocks by the workers.
+
+    `expected` is the tokenizer's hash: a worker refuses to use another tokenizer of the same name.
     """
-    opened, table_folder = open_tokenizer(tokenizer), find(table_folder, "semantic_ids")
-    manifest = read_manifest(table_folder, "semantic_ids", verify=True)
-    table = SemanticIdTable.read(table_folder)
+    source = str(Path(tokenizer).resolve()) if Path(tokenizer).exists() else str(tokenizer)
+    folder = str(Path(embeddings).resolve())
+    firsts = range(0, n_items, BLOCK_ROWS)
+    blocks = [Block(source, expected, folder, first, min(first + BLOCK_ROWS, n_items)) for first in firsts]
+    parts = {}
+    with meter("Tokenizing", n_items) as progress:
+        for first, codes_BL in workers.run(block_codes, blocks):
+            parts[first] = codes_BL
+            progress.advance(len(codes_BL))
+    return np.concatenate([parts[first] for first in firsts]).astype(np.int64)
+
+
+def tokenize_new(
+    tokenizer: Path | str,
+    new: Path,
+    table: Path,
+    out: Path,
+    *,
+    new_ids: Path | None = None,
+    force: bool = False,
+) -> Path:
+    """Add new items to a table whose rows do not change, and write the larger "semantic_ids" artefact to `out`.
+
+    `new` is a .npy file [M, I]; `new_ids` a text file with one item id per line, without which new items are
+    numbered on. Raises ValueError if the table was made by another tokenizer, or has no deduplication level.
+    """
+    opened, table = open_tokenizer(tokenizer), find(table, "semantic_ids")
+    manifest = read_manifest(table, "semantic_ids", verify=True)
+    known = SemanticIdTable.read(table)
     if manifest.settings.get("collisions") == "reassign":
         raise ValueError(
-            f"{table_folder} was made with collisions=reassign: its last level has no free code by rule. "
-            f"Make it again with the extra code to be able to add items."
+            f"{table} was made with collisions=reassign: its last level has no free codes. Make it again with "
+            f"collisions=extra_code to be able to add items."
         )
-    if table.tokenizer_hash != opened.hash:
+    if known.tokenizer_hash != opened.hash:
         raise ValueError(
-            f"{table_folder} was made by another tokenizer than {tokenizer}: their hashes differ. "
+            f"{table} was made by another tokenizer than {tokenizer}: their hashes differ. "
             f"Name the one that made it, or make the table again with `rqrec tokenize`."
         )
-    codes_ML = opened.model.semantic_ids(read_vectors(new)).numpy()
-    if new_ids is None:
-        ids = [str(number) for number in range(len(table), len(table) + len(codes_ML))]
-    else:
-        ids = new_ids.read_text(encoding="utf-8").split("\n")
-        ids = ids[:-1] if ids and not ids[-1] else ids
-    if len(ids) != len(codes_ML):
-        raise ValueError(f"{new_ids} has {len(ids)} ids, but {new} has {len(codes_ML)} rows.")
-    larger = table.extend(ids, codes_ML)
-    facts = {
-        "items": len(larger),
-        "new_items": len(ids),
-        "level_sizes": list(larger.level_sizes),
-        "collision_rate": collision_rate(larger.codes_NL[:, :-1]),
-    }
     inputs = {
         opened.artifact_type: opened.hash,
         "semantic_ids": manifest.hash,
         "new_embeddings": file_hash(new),
     }
-    with create(folder, "semantic_ids", settings=manifest.settings, inputs=inputs, metrics=facts) as target:
-        larger.write(target)
-    return facts
-
-
-def tokenize(
-    tokenizer: Path | str,
-    embeddings_folder: Path,
-    item_ids: IdMap,
-    folder: Path,
-    *,
-    collisions: str = "extra_code",
-    workers: Workers | None = None,
-) -> dict[str, Any]:
-    """Give every item its semantic ID, write the artefact of kind "semantic_ids", and return its facts.
-
-    With `workers` the codes are made in blocks, several at a time; the IDs are the same, because items that
-    share their codes are told apart here, in the order of all items.
-
-    Raises ValueError where the number of items and of embeddings, or the tokenizer's width and theirs, differ.
-    """
-    if collisions not in COLLISIONS:
-        raise ValueError(f"collisions is {collisions!r}; allowed are {', '.join(COLLISIONS)}.")
-    opened, x_NI = open_tokenizer(tokenizer), read_embeddings(embeddings_folder).vectors
-    if len(x_NI) != len(item_ids):
-        raise ValueError(
-            f"There are {len(item_ids)} items but {len(x_NI)} embeddings: they don't belong together."
-        )
-    if workers is None:
-        codes_NL = opened.model.semantic_ids(x_NI).numpy()
+    if new_ids is not None:
+        inputs["new_ids"] = file_hash(new_ids)
+    if reuse(out, "semantic_ids", manifest.settings, inputs, force=force):
+        return Path(out)
+    codes_ML = opened.model.semantic_ids(read_vectors(new)).numpy()
+    if new_ids is None:
+        ids = [str(number) for number in range(len(known), len(known) + len(codes_ML))]
     else:
-        codes_NL = codes_by_workers(tokenizer, opened.hash, embeddings_folder, len(x_NI), workers)
-    table, facts = table_of(opened, x_NI, codes_NL, item_ids, collisions)
-    inputs = {opened.artifact_type: opened.hash, "embeddings": embeddings_hash(embeddings_folder)}
-    settings = {"collisions": collisions}
-    with create(folder, "semantic_ids", settings=settings, inputs=inputs, metrics=facts) as target:
-        table.write(target)
-    return facts
+        ids = new_ids.read_text(encoding="utf-8").split("\n")
+        ids = ids[:-1] if ids and not ids[-1] else ids
+    if len(ids) != len(codes_ML):
+        raise ValueError(f"{new_ids} has {len(ids)} ids, but {new} has {len(codes_ML)} rows.")
+    larger = known.extend(ids, codes_ML)
+    metrics = {
+        "items": len(larger),
+        "new_items": len(ids),
+        "level_sizes": list(larger.level_sizes),
+        "collision_rate": collision_rate(larger.codes_NL[:, :-1]),
+    }
+    with create(out, "semantic_ids", settings=manifest.settings, inputs=inputs, metrics=metrics) as target:
+        larger.write(target)
+    return Path(out)

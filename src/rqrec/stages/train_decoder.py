@@ -1,342 +1,315 @@
 """`python train_decoder.py configs/decoder_amazon.gin`: the retrieval model."""
 
-from collections.abc import Sequence
-from dataclasses import asdict, replace
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 
-from rqrec.core.artifact import create, find, read_manifest
+from rqrec.core.artifact import find, read_manifest
 from rqrec.core.progress import log
 from rqrec.data.dataset import Dataset
 from rqrec.data.embeddings import content_vectors, embeddings_hash
-from rqrec.data.encoders import DEFAULT_MODEL
+from rqrec.data.sequences import Sequences
 from rqrec.data.splits import split_named
-from rqrec.models.architectures import AnyModel, build_model, name_of
-from rqrec.models.architectures import architecture as architecture_named
+from rqrec.models.architectures import AnyModel, architecture, build_model, name_of
 from rqrec.models.interface import ModelConfig, parameter_count
 from rqrec.retrieval.artifact import Checkpoint, read_checkpoint, write_checkpoint
 from rqrec.retrieval.retriever import Retriever
-from rqrec.stages.inputs import Inputs, describe, inputs_of
-from rqrec.stages.pretrained import check_push, find_vae, push_vae
-from rqrec.stages.tokenize import tokenize
-from rqrec.stages.train_rqvae import write_untrained
+from rqrec.stages.pretrained import check_push, check_same_model, find_vae, push_vae
+from rqrec.stages.raw_data import DataConfig, inputs_from_raw
+from rqrec.stages.tokenize import TokenizeConfig, tokenize
+from rqrec.stages.train_rqvae import VAE_NAMES, make_untrained
 from rqrec.tokenizer.opening import open_tokenizer
+from rqrec.tokenizer.rqvae import RqVaeConfig
 from rqrec.tokenizer.semantic_ids import SemanticIdTable
-from rqrec.training.checkpoint import CheckpointManager
-from rqrec.training.decoder import DecoderTask
+from rqrec.training.checkpoint import CheckpointConfig, CheckpointManager
+from rqrec.training.decoder_task import DecoderTask
 from rqrec.training.loop import LoopConfig, fit
 from rqrec.training.processes import Processes
 from rqrec.training.tracking import check_wandb
 from rqrec.training.tune_knn import tune_knn_mixture
 
-VAE_NAMES = {"n_cat_features": "n_cat_feats"}  # where a configuration's word is another one than the model's
+FEWEST_PER_BATCH = 8  # sequences, if targets_per_batch sets the batch size
 
 
-def train(
-    iterations: int = 10_000,
-    batch_size: int = 128,
-    learning_rate: float = 1e-3,
-    weight_decay: float = 0.05,
-    warmup: int = 100,
-    schedule: str = "cosine",
-    patience: int = 0,
-    max_minutes: float | None = None,
-    ema_decay: float | None = None,
-    max_grad_norm: float | None = 1.0,
-    gradient_accumulate_every: int = 1,
-    split_batches: bool = True,
-    amp: bool = True,
-    mixed_precision_type: str = "auto",
-    torch_compile: bool = False,
-    dataset: str = "amazon",
-    dataset_folder: str = "dataset/amazon",
-    dataset_split: str = "beauty",
-    text_encoder: str = DEFAULT_MODEL,
-    force_dataset_process: bool = False,
-    train_data_subsample: bool = True,
-    split: str = "leave_one_out",
-    pretrained_rqvae_path: str | None = None,
-    pretrained_decoder_path: str | None = None,
-    save_dir_root: str = "out/decoder",
-    save_model_every: int = 1000,
-    keep_last: int = 2,
-    resume: str = "auto",
-    wandb_logging: bool = False,
-    push_vae_to_hf: bool = False,
-    vae_hf_model_name: str | None = None,
-    partial_eval_every: int = 0,
-    full_eval_every: int = 1000,
-    architecture: str = "decoder_only",
-    model_type: str | None = None,
-    max_items: int | None = None,
-    attn_dropout: float | None = None,
-    attn_heads: int | None = None,
-    attn_embed_dim: int | None = None,
-    attn_layers: int | None = None,
-    decoder_embed_dim: int | None = None,
-    label_smoothing: float | None = None,
-    user_buckets: int | None = None,
-    time_gaps: int | None = None,
-    tie_codes: bool | None = None,
-    memory: bool = False,
-    vae_input_dim: int | None = None,
-    vae_n_cat_feats: int | None = None,
-    vae_embed_dim: int | None = None,
-    vae_hidden_dims: Sequence[int] | None = None,
-    vae_codebook_size: int | None = None,
-    vae_codebook_normalize: bool | None = None,
-    vae_sim_vq: bool | None = None,
-    vae_n_layers: int | None = None,
-    seed: int = 0,
-) -> Path:
-    """Train a retrieval model on semantic IDs of a frozen RQ-VAE; returns the folder of the artefact.
+@dataclass(frozen=True)
+class TrainDecoderConfig:
+    """How a retrieval model is trained."""
 
-    `architecture` is "decoder_only", "encoder_decoder" or "hierarchical"; `model_type` is the name that
-    older configurations have for it. Its sizes that are not given (`max_items`, `attn_`,
-    `decoder_embed_dim`, `label_smoothing`) are the architecture's own defaults. So is `tie_codes`: whether the
-    embeddings of codes are also what generates them (only decoder_only does unless told).
-
-    `user_buckets` (such as 2000) gives each user one of so many tokens, by the hash of the id; `time_gaps`
-    (such as 16) tells the model how long before each item the last one was taken, in so many steps from a
-    minute to two years. Both are off at 0. `time_gaps` is refused where the source kept no time.
-
-    The artefact is `save_dir_root/retrieval`, its semantic IDs `save_dir_root/semantic_ids`; the logs are in
-    `save_dir_root/logs`, and the checkpoints of an unfinished run, which `resume="auto"` goes on with, in
-    `save_dir_root/checkpoints`. Without `pretrained_rqvae_path` (a folder, a `.pt` file or a hub repository)
-    the RQ-VAE is initialised at random and the `vae_` sizes shape it; with it, the checkpoint knows them, and
-    a size that contradicts it is refused. `pretrained_decoder_path` gives the weights to start from.
-
-    `memory=True` joins a memory of which items go together, and are alike, to the trained model: recommendations
-    then come from a mixture of both, whose share is chosen on the validation split (docs/retrieval.md).
-
-    `split` is "leave_one_out", or "temporal": one moment for all users parts training from what comes later.
-    `partial_eval_every` looks at the validation loss, `full_eval_every` ranks the catalogue for each user.
-    `train_data_subsample=False` cuts long sequences at the same places in every epoch. `amp` switches on mixed
-    precision of `mixed_precision_type`: "bf16", "fp16", or "auto": bf16 where the machine gains by it. Of several
-    processes, `batch_size` is that of all together, or of each with `split_batches=False`.
-    """
-    config_class = architecture_named(architecture if model_type is None else model_type).config
-    check_push(push_vae_to_hf, vae_hf_model_name)
-    if wandb_logging:
-        check_wandb()
-    processes = Processes.join()
-    inputs = processes.from_first(
-        lambda: inputs_of(
-            dataset, Path(dataset_folder), dataset_split, text_encoder, force=force_dataset_process
-        )
-    )
-    if inputs.dataset is None:
-        raise ValueError(
-            f"{dataset_folder} holds embeddings alone; a retrieval model needs interactions too: put "
-            "log.parquet (user_id, item_id, timestamp) beside them."
-        )
-    root = Path(save_dir_root)
-    given = {
-        "input_dim": vae_input_dim,
-        "n_cat_features": vae_n_cat_feats,
-        "embed_dim": vae_embed_dim,
-        "hidden_dims": None if vae_hidden_dims is None else tuple(vae_hidden_dims),
-        "codebook_size": vae_codebook_size,
-        "codebook_normalize": vae_codebook_normalize,
-        "sim_vq": vae_sim_vq,
-        "n_layers": vae_n_layers,
+    # Names of other versions of the reference implementation.
+    ALIASES: ClassVar = {
+        "eval_every": "full_eval_every",
+        "model_type": "architecture",
+        "dropout_p": "attn_dropout",
+        "t5_d_model": "attn_embed_dim",
+        "t5_num_heads": "attn_heads",
+        "t5_num_layers": "attn_layers",
+        "num_user_bins": "user_buckets",
     }
-    if processes.is_first:
-        rqvae = _rqvae(pretrained_rqvae_path, inputs, given, root / "rqvae", seed)
-        tokenize(rqvae, inputs.embeddings, inputs.item_ids(), root / "semantic_ids")
-        if push_vae_to_hf and vae_hf_model_name:
-            push_vae(rqvae, vae_hf_model_name, describe(dataset, dataset_split))
-    processes.wait()
-    settings = LoopConfig(
-        iterations=iterations,
-        learning_rate=learning_rate,
-        weight_decay=weight_decay,
-        warmup=warmup,
-        schedule=schedule,
-        patience=patience,
-        max_minutes=max_minutes,
-        ema_decay=ema_decay,
-        max_grad_norm=max_grad_norm,
-        gradient_accumulate_every=gradient_accumulate_every,
-        eval_every=full_eval_every,
-        partial_eval_every=partial_eval_every,
-        mixed_precision=mixed_precision_type if amp else "no",
-        compile=torch_compile,
-        seed=seed,
-    )
-    sizes: dict[str, Any] = {
-        "max_items": max_items,
-        "decoder_embed_dim": decoder_embed_dim,
-        "attn_embed_dim": attn_embed_dim,
-        "attn_heads": attn_heads,
-        "attn_layers": attn_layers,
-        "attn_dropout": attn_dropout,
-        "label_smoothing": label_smoothing,
-        "user_buckets": user_buckets,
-        "time_gaps": time_gaps,
-        "tie_codes": tie_codes,
+    IGNORED: ClassVar = {
+        "t5_d_ff": "the feed-forward layers are four times as wide as attn_embed_dim.",
+        "top_k_for_generation": "validation ranks the ten best items.",
+        "top_k_eval_list": "validation reports recall@1, 5, 10 and NDCG@5, 10.",
+        "should_add_sep_token": "items need no separator: each code knows its level.",
+        "should_check_prefix": "only items of the catalogue are ever generated.",
     }
-    config_of_decoder = config_class(
-        level_sizes=SemanticIdTable.read(root / "semantic_ids").level_sizes,
-        **{name: size for name, size in sizes.items() if size is not None},
+
+    data: DataConfig = DataConfig()
+    loop: LoopConfig = LoopConfig(
+        iterations=10_000, weight_decay=0.05, warmup=100, full_eval_every=1000, amp=True
     )
-    train_decoder(
-        inputs.dataset,
-        root / "semantic_ids",
-        root / "retrieval",
-        config_of_decoder,
-        settings,
-        batch_size=processes.global_batch_size(batch_size, split_batches=split_batches),
-        moving_windows=train_data_subsample,
-        split=split,
-        start_from=Path(pretrained_decoder_path) if pretrained_decoder_path else None,
-        memory=memory,
-        embeddings=inputs.embeddings,
-        checkpoints=CheckpointManager(
-            root, save_every=save_model_every, keep_last=keep_last, resume=resume, wandb=wandb_logging
-        ),
+    checkpoints: CheckpointConfig = CheckpointConfig(Path("out/decoder"))
+    architecture: str = "decoder_only"
+    """decoder_only, encoder_decoder or hierarchical."""
+    model: Mapping[str, Any] = field(
+        default_factory=dict, metadata={"fields_of": ModelConfig, "without": ("level_sizes",)}
     )
-    best = read_manifest(root / "retrieval", "retrieval").metrics["validation"]
-    log(f"The retrieval model is in {root / 'retrieval'}: validation ndcg@10 {best['ndcg@10']:.4f}.")
-    return root / "retrieval"
+    """Fields of the architecture's config; the others keep the architecture's own defaults."""
+    rqvae: Mapping[str, Any] = field(
+        default_factory=dict, metadata={"fields_of": RqVaeConfig, "prefix": "vae_", "names": VAE_NAMES}
+    )
+    """Fields of RqVaeConfig: of the untrained RQ-VAE; with pretrained_rqvae_path they are only compared."""
+    batch_size: int = 128
+    """Sequences per optimizer step over all processes (per process with split_batches=False)."""
+    targets_per_batch: int = 0
+    """Choose the batch size so that a batch has about this many items to predict; 0: batch_size counts."""
+    split_batches: bool = True
+    """Whether batch_size counts the sequences of all processes together."""
+    epochs: int = 0
+    """Train for this many passes over the training data, if these take more steps than `iterations`; 0: for
+    `iterations` steps. Warm-up then takes at most a tenth of the steps."""
+    validations: int = 0
+    """Validate this many times, evenly spaced; 0: every full_eval_every steps."""
+    validation_users: int | None = None
+    """Rank for at most this many users in a validation, the same ones each time; None: for all."""
+    train_data_subsample: bool = True
+    """Cut long sequences at random positions that move every epoch; False: always at the same positions."""
+    split: str = "leave_one_out"
+    """Protocol: leave_one_out, or temporal (one point in time for all users separates training from later items)."""
+    knn_mixture: bool = False
+    """Mix the trained model with a kNN memory of co-occurring and similar items (docs/retrieval.md)."""
+    pretrained_rqvae_path: str | None = None
+    """The tokenizer: a folder, a .pt file or a Hugging Face repository; None: an untrained RQ-VAE."""
+    pretrained_decoder_path: Path | None = None
+    """A retrieval model whose weights to start from."""
+    push_vae_to_hf: bool = False
+    """Push the tokenizer to Hugging Face."""
+    vae_hf_model_name: str | None = None
+    """Repository to push to, as owner/name."""
 
-
-def _rqvae(source: str | None, inputs: Inputs, given: dict[str, Any], folder: Path, seed: int) -> Path:
-    """The artefact of the tokenizer at `source`, or of an RQ-VAE as it is before training.
-
-    The codes of the latter are those of a random projection. Raises ValueError where a size that is `given`
-    is not that of the checkpoint.
-    """
-    made_from = {"embeddings": embeddings_hash(inputs.embeddings)}
-    given = {name: value for name, value in given.items() if value is not None}
-    if source is not None:
-        opened = open_tokenizer(source)
-        config = opened.model.config
-        for name, value in given.items():
-            if getattr(config, name, None) != value:
-                raise ValueError(
-                    f"train.vae_{VAE_NAMES.get(name, name)} is {value}, but the checkpoint {source} has "
-                    f"{getattr(config, name, 'none')}. Leave it out: the checkpoint knows it."
-                )
-        return find_vae(source, made_from, folder) if opened.artifact_type == "rqvae" else Path(source)
-    write_untrained(inputs.embeddings, folder, given, seed)
-    return folder
+    def __post_init__(self) -> None:
+        architecture(self.architecture)  # raises for an unknown name
+        split_named(self.split)
+        for name in ("targets_per_batch", "epochs", "validations"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"{name} is {getattr(self, name)}, but must not be negative (0: off).")
+        for name in ("batch_size", "validation_users"):
+            if getattr(self, name) is not None and getattr(self, name) < 1:
+                raise ValueError(f"{name} is {getattr(self, name)}, but must be at least 1.")
 
 
 def train_decoder(
-    dataset_folder: Path,
-    table_folder: Path,
-    folder: Path,
-    config: ModelConfig,
-    settings: LoopConfig,
+    config: TrainDecoderConfig,
     *,
-    batch_size: int,
-    moving_windows: bool = True,
-    split: str = "leave_one_out",
-    validation_users: int | None = None,
-    start_from: Path | None = None,
-    memory: bool = False,
+    dataset: Path | None = None,
+    semantic_ids: Path | None = None,
     embeddings: Path | None = None,
-    checkpoints: CheckpointManager | None = None,
-) -> Checkpoint:
-    """Train a retrieval model on a dataset's training split and write the artefact of kind "retrieval".
+) -> Path:
+    """Train a retrieval model; returns the "retrieval" artefact, `save_dir_root/retrieval`.
 
-    `batch_size` counts the sequences of all processes. With `validation_users` a validation ranks for every
-    n-th user, so many at most and the same ones each time; without, for all. `start_from` is a "retrieval"
-    artefact whose weights are the first ones. `memory` joins a memory of neighbours to the trained model, with
-    the share that does best on those validation users (`rqrec.retrieval.knn_mixture`); the items' `embeddings`, where
-    they are given, tell it what is alike in content. `checkpoints` says where the run is kept until it is finished;
-    its settings and inputs are filled in here.
+    The folders are artefacts of earlier stages. Without `dataset`, it and its embeddings are made from the raw data
+    that `config.data` names; without `semantic_ids`, they are made from the embeddings with the tokenizer at
+    `pretrained_rqvae_path`. An artefact with the same settings and inputs is reused, an unfinished run is resumed.
 
-    Raises ValueError where the semantic-ID table was made for another catalogue, `start_from` is of another
-    model, the model reads times and the dataset kept none, or the embeddings are of other items.
+    Raises ValueError if inputs do not belong together, a model that reads time gets a dataset without time, or
+    something in `save_dir_root` was made differently.
     """
-    dataset_folder, table_folder = find(dataset_folder, "dataset"), find(table_folder, "semantic_ids")
-    dataset, table = Dataset.read(dataset_folder), SemanticIdTable.read(table_folder)
-    if table.item_ids != dataset.catalog.id_map:
-        raise ValueError(
-            f"{table_folder} has the semantic IDs of other items than {dataset_folder} has "
-            f"({len(table)} and {len(dataset.catalog)}). Make them again with `rqrec tokenize`."
+    check_push(config.push_vae_to_hf, config.vae_hf_model_name)
+    if config.checkpoints.wandb_logging:
+        check_wandb()
+    processes = Processes.join()
+    if dataset is None:
+        dataset, embeddings = processes.from_first(lambda: _from_raw(config, embeddings))
+    if semantic_ids is None:
+        semantic_ids = processes.from_first(lambda: _tokenize(config, dataset, embeddings))
+    elif config.pretrained_rqvae_path or config.rqvae:
+        log(
+            f"The semantic IDs are those of {semantic_ids}: settings of the tokenizer in the config are not used."
         )
-    contents_ND = content_vectors(embeddings) if memory and embeddings else None
-    if contents_ND is not None and len(contents_ND) != len(table):
+    out = config.checkpoints.save_dir_root / "retrieval"
+    _train(config, find(dataset, "dataset"), find(semantic_ids, "semantic_ids"), embeddings, out)
+    best = read_manifest(out, "retrieval").metrics["validation"]
+    log(f"The retrieval model is in {out}: validation ndcg@10 {best['ndcg@10']:.4f}.")
+    return out
+
+
+def _from_raw(config: TrainDecoderConfig, embeddings: Path | None) -> tuple[Path, Path]:
+    """The dataset and its embeddings, made from raw data."""
+    made = inputs_from_raw(config.data)
+    if made.dataset is None:
         raise ValueError(
-            f"{embeddings} has embeddings of {len(contents_ND)} items, but {table_folder} has semantic IDs of "
-            f"{len(table)}. Make both from the same dataset."
+            f"{config.data.dataset_folder} has only embeddings; a retrieval model needs interactions too: put "
+            f"log.parquet (user_id, item_id, timestamp) next to them."
         )
-    if config.time_gaps and dataset.sequences.times is None:
+    return made.dataset, embeddings or made.embeddings
+
+
+def _tokenize(config: TrainDecoderConfig, dataset: Path, embeddings: Path | None) -> Path:
+    """Semantic IDs in `save_dir_root`, by the configured tokenizer or an untrained one."""
+    if embeddings is None:
+        raise ValueError("Give --semantic-ids, or --embeddings to make semantic IDs from, next to --dataset.")
+    root, anew = config.checkpoints.save_dir_root, config.checkpoints.resume == "never"
+    how = "train.resume='never'"
+    if config.pretrained_rqvae_path is None:
+        tokenizer = make_untrained(
+            embeddings, root / "rqvae", config.rqvae, config.loop.seed, force=anew, how_to_replace=how
+        )
+    else:
+        tokenizer = _pretrained(config.pretrained_rqvae_path, config.rqvae, embeddings, root / "rqvae")
+    if config.push_vae_to_hf and config.vae_hf_model_name:
+        push_vae(tokenizer, config.vae_hf_model_name, config.data.describe())
+    return tokenize(
+        TokenizeConfig(),
+        tokenizer,
+        embeddings,
+        root / "semantic_ids",
+        dataset=dataset,
+        force=anew,
+        how_to_replace=how,
+    )
+
+
+def _pretrained(source: str, sizes: Mapping[str, Any], embeddings: Path, out: Path) -> Path:
+    """The artefact of the tokenizer at `source`. Raises ValueError if one of `sizes` is not that of the checkpoint."""
+    opened = open_tokenizer(source)
+    for name, value in sizes.items():
+        found = getattr(opened.model.config, name, "none")
+        if (tuple(value) if isinstance(value, list) else value) != found:
+            raise ValueError(
+                f"train.{VAE_NAMES.get(name, f'vae_{name}')} is {value}, but the checkpoint {source} has {found}. "
+                f"Leave it out: the checkpoint knows it."
+            )
+    if opened.artifact_type != "rqvae":
+        return Path(source)
+    return find_vae(source, {"embeddings": embeddings_hash(embeddings)}, out)
+
+
+def _train(
+    config: TrainDecoderConfig, dataset: Path, semantic_ids: Path, embeddings: Path | None, out: Path
+) -> None:
+    data, table = Dataset.read(dataset), SemanticIdTable.read(semantic_ids)
+    _check_same_items(dataset, data, semantic_ids, table)
+    content_ND = _content(config, embeddings, table)
+    model_config = architecture(config.architecture).config(table.level_sizes, **config.model)
+    if model_config.time_gaps and data.sequences.times is None:
         raise ValueError(
-            f"time_gaps is {config.time_gaps}, but the source of {dataset_folder} kept no time, only each "
-            "user's order. Set it to 0, or prepare the dataset from files that keep the time."
+            f"time_gaps is {model_config.time_gaps}, but the source of {dataset} kept no time, only each user's "
+            f"order. Set it to 0, or prepare the dataset from files that keep the time."
         )
     processes = Processes.join()
-    torch.manual_seed(settings.seed)
-    model = build_model(config)
+    split = split_named(config.split)(data.sequences)
+    batch_size, loop = schedule(config, model_config, split.train)
+    batch_size = processes.global_batch_size(batch_size, split_batches=config.split_batches)
+    settings = {
+        "model": {"architecture": name_of(model_config), **asdict(model_config)},
+        "training": asdict(loop),
+        "batch_size": batch_size,
+        "train_data_subsample": config.train_data_subsample,
+        "split": config.split,
+        "validation_users": config.validation_users,
+        "knn_mixture": config.knn_mixture,
+    }
+    inputs = {
+        "dataset": read_manifest(dataset, "dataset").hash,
+        "semantic_ids": read_manifest(semantic_ids, "semantic_ids").hash,
+    }
+    if config.knn_mixture and embeddings:
+        inputs["embeddings"] = embeddings_hash(embeddings)
+    start = config.pretrained_decoder_path
+    if start:
+        inputs["start"] = read_manifest(find(start, "retrieval"), "retrieval").hash
+    checkpoints = CheckpointManager(config.checkpoints, settings, inputs)
+    if processes.from_first(lambda: checkpoints.finished(out, "retrieval")):
+        return
+    torch.manual_seed(loop.seed)
+    model = build_model(model_config)
+    if start:
+        _load_weights(model, find(start, "retrieval"))
     task = DecoderTask(
         model,
         table,
-        split_named(split)(dataset.sequences),
+        split,
         batch_size,
-        settings.seed,
-        moving_windows,
-        validation_users=validation_users,
+        loop.seed,
+        config.train_data_subsample,
+        validation_users=config.validation_users,
     )
-    made_with = {
-        "model": {"architecture": name_of(config), **asdict(config)},
-        "training": asdict(settings),
-        "batch_size": batch_size,
-        "moving_windows": moving_windows,
-        "split": split,
-        "validation_users": validation_users,
-        "memory": memory,
-    }
-    inputs = {
-        "dataset": read_manifest(dataset_folder, "dataset").hash,
-        "semantic_ids": read_manifest(table_folder, "semantic_ids").hash,
-    }
-    if memory and embeddings:
-        inputs["embeddings"] = embeddings_hash(embeddings)
-    if start_from:
-        start_from = find(start_from, "retrieval")
-        _load_weights(model, start_from)
-        inputs["start"] = read_manifest(start_from, "retrieval").hash
-    if checkpoints:
-        checkpoints = replace(checkpoints, settings=made_with, inputs=inputs)
-    history = fit(task, settings, "Training the retrieval model", checkpoints)
-    best = max(history.validation, key=lambda record: record["ndcg@10"])
-    facts = {
+    history = fit(task, loop, "Training the retrieval model", checkpoints)
+    metrics = {
         "parameters": parameter_count(model),
-        "validation": best,
+        "validation": max(history.validation, key=lambda record: record["ndcg@10"]),
         "stopped": history.stopped,
         "processes": processes.count,
-        "collisions": read_manifest(table_folder, "semantic_ids").settings.get("collisions", "extra_code"),
+        "collisions": read_manifest(semantic_ids, "semantic_ids").settings.get("collisions", "extra_code"),
     }
-    checkpoint = Checkpoint(model, table, dataset.catalog)
     if processes.is_first:
-        if memory:
+        knn = None
+        if config.knn_mixture:
             retriever = Retriever(model.eval(), table, device=next(model.parameters()).device)
-            chosen = tune_knn_mixture(
-                retriever, task.split, contents_ND=contents_ND, validation_users=validation_users
-            )
-            checkpoint = checkpoint._replace(memory=chosen)
-            facts["memory"] = asdict(chosen.settings)
-        with create(folder, "retrieval", settings=made_with, inputs=inputs, metrics=facts) as target:
-            write_checkpoint(target, checkpoint)
+            users = config.validation_users
+            knn = tune_knn_mixture(retriever, split, contents_ND=content_ND, validation_users=users)
+            metrics["knn_mixture"] = asdict(knn.settings)
+        with checkpoints.finish(out, "retrieval", metrics) as target:
+            write_checkpoint(target, Checkpoint(model, table, data.catalog, knn))
             history.write(target)
-        if checkpoints:
-            checkpoints.clear()
     processes.wait()
-    return checkpoint
+
+
+def _check_same_items(dataset: Path, data: Dataset, semantic_ids: Path, table: SemanticIdTable) -> None:
+    if table.item_ids != data.catalog.id_map:
+        raise ValueError(
+            f"{semantic_ids} has the semantic IDs of other items than {dataset} has ({len(table)} and "
+            f"{len(data.catalog)}). Make them again with `rqrec tokenize --dataset {dataset}`."
+        )
+
+
+def _content(
+    config: TrainDecoderConfig, embeddings: Path | None, table: SemanticIdTable
+) -> NDArray[np.floating] | None:
+    """The content vectors that the kNN mixture compares items by, if there are any."""
+    if not (config.knn_mixture and embeddings):
+        return None
+    content_ND = content_vectors(embeddings)
+    if len(content_ND) != len(table):
+        raise ValueError(
+            f"{embeddings} has embeddings of {len(content_ND)} items, but there are semantic IDs of {len(table)}. "
+            f"Make both from the same dataset."
+        )
+    return content_ND
+
+
+def schedule(config: TrainDecoderConfig, model: ModelConfig, train: Sequences) -> tuple[int, LoopConfig]:
+    """The batch size and the loop's settings, with what depends on the number of training sequences filled in."""
+    windows = int(np.ceil(train.lengths / (model.max_items + 1)).sum())
+    batch_size, loop = config.batch_size, config.loop
+    if config.targets_per_batch:
+        per_window = windows / max(len(train.items), 1)
+        batch_size = max(FEWEST_PER_BATCH, round(config.targets_per_batch * per_window))
+    if config.epochs:
+        iterations = max(config.epochs * -(-windows // batch_size), loop.iterations)
+        loop = replace(loop, iterations=iterations, warmup=min(loop.warmup, iterations // 10))
+    if config.validations:
+        loop = replace(loop, full_eval_every=max(loop.iterations // config.validations, 1))
+    return batch_size, loop
 
 
 def _load_weights(model: AnyModel, folder: Path) -> None:
     other = read_checkpoint(folder).model
-    wanted, found = asdict(model.config), asdict(other.config)
-    if differing := [f"{k} is {wanted[k]} and was {found[k]}" for k in wanted if wanted[k] != found.get(k)]:
-        raise ValueError(
-            f"train.pretrained_decoder_path: {folder} is of another model: {'; '.join(differing)}. Give it the "
-            f"same sizes and the tokenizer that it was trained with, or leave the path out."
-        )
+    advice = "Use the same sizes and the tokenizer that it was trained with"
+    wanted, given = asdict(model.config), asdict(other.config)
+    check_same_model("train.pretrained_decoder_path", folder, wanted, given, advice)
     model.load_state_dict(other.state_dict())

@@ -1,126 +1,174 @@
-"""Checkpoints of an unfinished run: all that going on needs, in folders that are whole or not there.
+"""Checkpoints of an unfinished run: everything needed to resume it, in folders that are either complete or absent.
 
-Random choices need no place in them: each is drawn from the seed and the step (see `rqrec.training.loop`).
+The states of random generators are not saved: every random choice is drawn from the seed and the step (see
+`rqrec.training.loop`).
 """
 
 import shutil
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import safetensors.torch
 from torch import Tensor
 
-from rqrec.core.artifact import atomic_write, create, differences, read_json, read_manifest, write_json
+from rqrec.core.artifact import (
+    atomic_write,
+    create,
+    differences,
+    read_json,
+    read_manifest,
+    reuse,
+    write_json,
+)
 from rqrec.core.progress import log
 from rqrec.training.tracking import History
 
-KIND = "checkpoint"
+ARTIFACT_TYPE = "checkpoint"
 TENSORS_FILE, VALUES_FILE = "state.safetensors", "state.json"
 
 
-class State(NamedTuple):
-    """A run after `step` optimizer steps: its tensors by name, JSON values, and what it logged."""
+class TrainingState(NamedTuple):
+    """The state of a run after an optimizer step."""
 
     step: int
+    """Number of optimizer steps taken."""
     tensors: dict[str, Tensor]
+    """Weights, optimizer state and averages, by name."""
     values: dict[str, Any]
+    """Everything else, as JSON values."""
     history: History
+    """What was logged so far."""
 
 
 @dataclass(frozen=True)
-class CheckpointManager:
-    """Where an unfinished run is kept, and how.
+class CheckpointConfig:
+    """Where an unfinished run is saved, how often, and whether it is resumed."""
 
-    folder: of the run; checkpoints go to `folder/checkpoints`, logs to `folder/logs`
-    save_every: steps between checkpoints; 0 saves on Ctrl-C alone
-    keep_last: how many checkpoints stay, the newest
-    resume: "auto" goes on from the newest one, "never" removes them and starts anew
-    settings, inputs: what the run is made with and from; a checkpoint of another run is refused
-    wandb: log to Weights & Biases too
-    """
-
-    folder: Path
-    save_every: int = 1000
+    save_dir_root: Path
+    """Folder of the run: checkpoints go to its `checkpoints`, logs to its `logs`."""
+    save_model_every: int = 1000
+    """Number of steps between checkpoints; 0 saves on Ctrl-C only."""
     keep_last: int = 2
+    """Number of checkpoints to keep; older ones are removed."""
     resume: str = "auto"
-    settings: Mapping[str, Any] = field(default_factory=dict)
-    inputs: Mapping[str, str] = field(default_factory=dict)
-    wandb: bool = False
+    """"auto" resumes from the newest checkpoint, "never" removes the checkpoints and starts anew."""
+    wandb_logging: bool = False
+    """Whether to log to Weights & Biases too."""
 
     def __post_init__(self) -> None:
         if self.resume not in ("auto", "never"):
             raise ValueError(f"train.resume is {self.resume!r}; allowed are 'auto' and 'never'.")
-        if self.save_every < 0:
-            raise ValueError(f"train.save_model_every is {self.save_every}; 0 is never, else count steps.")
+        if self.save_model_every < 0:
+            raise ValueError(
+                f"train.save_model_every is {self.save_model_every}, but must not be negative. Give the number of "
+                "steps between checkpoints, or 0 to save on Ctrl-C only."
+            )
         if self.keep_last < 1:
-            raise ValueError(f"train.keep_last is {self.keep_last}; at least 1 checkpoint must stay.")
+            raise ValueError(f"train.keep_last is {self.keep_last}, but must be at least 1.")
 
     @property
-    def checkpoints(self) -> Path:
+    def starts_anew(self) -> bool:
+        """Whether earlier checkpoints are removed rather than resumed from."""
+        return self.resume == "never"
+
+
+@dataclass(frozen=True)
+class CheckpointManager:
+    """Saves and loads the checkpoints of one run; refuses those of a run with other settings or inputs."""
+
+    config: CheckpointConfig
+    settings: Mapping[str, Any]
+    """What the run is configured with, as JSON values."""
+    inputs: Mapping[str, str]
+    """The hash of each artefact the run is made from."""
+
+    def finished(self, out: Path, artifact_type: str) -> bool:
+        """Whether the run was finished before and its artefact in `out` can be reused (see `reuse`)."""
+        return reuse(
+            out,
+            artifact_type,
+            self.settings,
+            self.inputs,
+            force=self.config.starts_anew,
+            how_to_replace="train.resume='never'",
+        )
+
+    @contextmanager
+    def finish(self, out: Path, artifact_type: str, metrics: dict[str, Any]) -> Iterator[Path]:
+        """Yield the folder of the run's artefact to write to; then remove the checkpoints."""
+        with create(
+            out, artifact_type, settings=self.settings, inputs=self.inputs, metrics=metrics
+        ) as target:
+            yield target
+        self.clear()
+
+    @property
+    def folder(self) -> Path:
         """The folder of the checkpoints."""
-        return self.folder / "checkpoints"
+        return self.config.save_dir_root / "checkpoints"
 
     @property
     def logs(self) -> Path:
         """The folder of `metrics.jsonl` and the TensorBoard events."""
-        return self.folder / "logs"
+        return self.config.save_dir_root / "logs"
 
-    def save(self, state: State) -> Path:
-        """Write a checkpoint, then remove those that are too old; an OSError leaves the older ones whole."""
-        folder = self.checkpoints / f"step-{state.step:09d}"
-        with create(folder, KIND, settings=self.settings, inputs=self.inputs) as target:
+    def save(self, state: TrainingState) -> Path:
+        """Write a checkpoint, then remove those that are too old. After an OSError the older ones are intact."""
+        folder = self.folder / f"step-{state.step:09d}"
+        with create(folder, ARTIFACT_TYPE, settings=self.settings, inputs=self.inputs) as target:
             with atomic_write(target / TENSORS_FILE) as file:
                 tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in state.tensors.items()}
                 file.write(safetensors.torch.save(tensors))
             write_json(target / VALUES_FILE, {"step": state.step, **state.values})
             state.history.write(target)
-        for old in self._saved()[self.keep_last :]:
+        for old in self._saved()[self.config.keep_last :]:
             shutil.rmtree(old)
         return folder
 
-    def load(self) -> State | None:
-        """The newest whole checkpoint; None where there is none, or where `resume` is "never".
+    def load(self) -> TrainingState | None:
+        """The newest intact checkpoint, or None if there is none or if `resume` is "never".
 
-        A damaged one is told and passed over. Raises ValueError where it was made with other settings or
-        inputs, naming them.
+        A damaged checkpoint is skipped with a warning. Raises ValueError, naming the differences, if the
+        checkpoint is of a run with other settings or inputs.
         """
-        if self.resume == "never":
+        if self.config.starts_anew:
             self.clear()
             return None
-        for left in self.checkpoints.glob(".step-*"):  # of runs that were killed while they wrote
-            shutil.rmtree(left)
+        for partial in self.folder.glob(".step-*"):  # left by runs that were killed during a write
+            shutil.rmtree(partial)
         for folder in self._saved():
             try:
-                manifest = read_manifest(folder, KIND, verify=True)
+                manifest = read_manifest(folder, ARTIFACT_TYPE, verify=True)
             except (ValueError, FileNotFoundError) as error:
-                log(f"{error} Going on from the checkpoint before it.")
+                log(f"{error} Resuming from the checkpoint before it.")
                 continue
-            self._refuse_others(folder, manifest.settings, manifest.inputs)
+            self._check_same_run(folder, manifest.settings, manifest.inputs)
             values = read_json(folder / VALUES_FILE)
             tensors = safetensors.torch.load_file(folder / TENSORS_FILE)
-            return State(values.pop("step"), tensors, values, History.read(folder))
+            return TrainingState(values.pop("step"), tensors, values, History.read(folder))
         return None
 
     def newest(self) -> Path | None:
-        """The folder of the newest checkpoint, None where there is none."""
+        """The folder of the newest checkpoint, or None if there is none."""
         return next(iter(self._saved()), None)
 
     def clear(self) -> None:
-        """Remove the checkpoints, as when the run is finished and its artefact written."""
-        shutil.rmtree(self.checkpoints, ignore_errors=True)
+        """Remove all checkpoints, for example once the artefact of the finished run is written."""
+        shutil.rmtree(self.folder, ignore_errors=True)
 
     def _saved(self) -> list[Path]:
-        return sorted(self.checkpoints.glob("step-*"), reverse=True)
+        return sorted(self.folder.glob("step-*"), reverse=True)
 
-    def _refuse_others(self, folder: Path, settings: dict[str, Any], inputs: dict[str, str]) -> None:
+    def _check_same_run(self, folder: Path, settings: dict[str, Any], inputs: dict[str, str]) -> None:
         differing = differences(
             {"settings": settings, "inputs": inputs}, {"settings": self.settings, "inputs": self.inputs}
         )
         if differing:
             raise ValueError(
                 f"{folder} is of an unfinished run with other settings or inputs: {'; '.join(differing)}. "
-                f"Give it those again to resume, set train.resume='never' to start anew, or choose another "
+                f"Restore them to resume it, set train.resume='never' to start anew, or choose another "
                 f"train.save_dir_root."
             )

@@ -7,12 +7,13 @@ the same choices as one that was never interrupted.
 import signal
 import threading
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import torch
@@ -21,7 +22,7 @@ from accelerate.utils import patch_environment, send_to_device, slice_tensors
 from torch import Tensor, nn
 
 from rqrec.core.progress import log, meter
-from rqrec.training.checkpoint import CheckpointManager, State
+from rqrec.training.checkpoint import CheckpointManager, TrainingState
 from rqrec.training.optim import SCHEDULES, AveragedWeights, adamw, rate
 from rqrec.training.processes import Processes
 from rqrec.training.sharding import sharded, sharded_as, whole
@@ -31,86 +32,94 @@ from rqrec.training.tracking import History, Tracker
 DIVERGING = 3.0  # times the first loss
 
 
-class Task(Protocol):
-    """What the loop trains: a model, its batches, its loss, and how it is judged."""
+class Task(ABC):
+    """What the loop trains: a model, its batches, its loss and its validation. Subclass it for each model.
 
-    @property
-    def model(self) -> nn.Module:
-        """Trained in place."""
+    Abstract are `batch`, `weight`, `loss` and `validate`; the other methods have defaults.
+    """
 
-    @property
-    def shardable(self) -> bool:
-        """Whether its weights may be divided among processes: not where `on_step_end` moves them."""
+    model: Any
+    """The nn.Module to train, in place."""
+    selects_on: str | None = None
+    """The validation metric whose highest value marks the best weights; None keeps the last weights."""
+    shardable: bool = True
+    """Whether FSDP may shard the weights; False if `on_step_end` changes them."""
+    has_validation_loss: bool = False
+    """Whether `validation_loss` is defined, so that `partial_eval_every` may be set."""
 
-    @property
-    def selects_on(self) -> str | None:
-        """The validation metric whose highest value marks the best weights; None keeps the last."""
-
+    @abstractmethod
     def batch(self, number: int) -> Any:
-        """A batch, a tensor or a tuple of them with one row an example: a function of its number alone."""
+        """Batch `number`: a tensor or a tuple of tensors with one row per example. Must be deterministic."""
 
+    @abstractmethod
     def weight(self, batch: Any) -> float:
-        """How many terms the loss of a batch is the mean of."""
+        """The number of terms that the loss of a batch averages over."""
 
+    @abstractmethod
     def loss(self, model: nn.Module, batch: Any, step: int) -> tuple[Tensor, Mapping[str, Tensor | float]]:
-        """The loss to minimise, a mean, and its parts to log."""
+        """The loss to minimise, a mean over the batch, and its components to log."""
 
-    def on_step_end(self, step: int) -> Mapping[str, float]:
-        """Upkeep after an optimizer step (dead codes), a function of the step; what it returns is logged."""
+    @abstractmethod
+    def validate(self) -> Mapping[str, float]:
+        """Metrics on the validation split. The loop has put the model in evaluation mode."""
 
     def validation_loss(self) -> Mapping[str, float]:
-        """A quick look at the validation split; the model is in evaluation mode."""
+        """The loss on the validation split, much cheaper than `validate`. The model is in evaluation mode."""
+        raise NotImplementedError
 
-    def validate(self) -> Mapping[str, float]:
-        """Metrics on the validation split; the model is in evaluation mode."""
+    def on_step_end(self, step: int) -> Mapping[str, float]:
+        """Work after an optimizer step, deterministic given the step; returns values to log."""
+        return {}
 
-    def health_warnings(self, measured: Mapping[str, float]) -> Sequence[str]:
-        """What a person should know of these validation metrics, in sentences."""
+    def health_warnings(self, metrics: Mapping[str, float]) -> Sequence[str]:
+        """Problems that the metrics of `validate` reveal, one sentence each."""
+        return []
 
 
 @dataclass(frozen=True)
 class LoopConfig:
-    """How long and how fast to train.
-
-    iterations: optimizer steps
-    learning_rate, weight_decay: AdamW's, the rate at its peak
-    warmup: steps of linear warm-up
-    schedule: "cosine", "inverse_sqrt" or "constant" after it
-    max_grad_norm: gradients are clipped to this norm; None does not clip
-    gradient_accumulate_every: batches per optimizer step
-    eval_every: steps between validations; 0 validates only at the end
-    partial_eval_every: steps between quick looks at the validation split; 0 takes none
-    patience: validations without a better one before training stops; 0 never stops early
-    max_minutes: training ends after this time, and the schedule fits it; None takes all iterations
-    ema_decay: weights are judged and kept as their moving average with this decay; None: as they are
-    log_every: steps between lines of metrics.jsonl
-    mixed_precision: "no", "bf16", "fp16", or "auto": bf16 where a measurement shows that it is faster
-    compile: try torch.compile
-    seed: of initialisation, dropout and the order of batches
-    """
+    """How long, how fast and how precisely to train."""
 
     iterations: int
+    """Number of optimizer steps."""
     learning_rate: float = 1e-3
+    """Peak learning rate of AdamW."""
     weight_decay: float = 0.01
+    """Weight decay of AdamW, applied to matrices only."""
     warmup: int = 0
+    """Number of linear warm-up steps."""
     schedule: str = "cosine"
+    """Learning-rate schedule after the warm-up: "cosine", "inverse_sqrt" or "constant"."""
     max_grad_norm: float | None = 1.0
+    """Gradients are clipped to this norm; None disables clipping."""
     gradient_accumulate_every: int = 1
-    eval_every: int = 0
+    """Number of batches per optimizer step."""
+    full_eval_every: int = 0
+    """Number of steps between full validations; 0 validates only at the end."""
     partial_eval_every: int = 0
+    """Number of steps between computations of the validation loss; 0 never computes it."""
     patience: int = 0
+    """Training stops after this many full validations without improvement; 0 disables early stopping."""
     max_minutes: float | None = None
+    """Time limit in minutes, which the learning-rate schedule takes into account; None has no limit."""
     ema_decay: float | None = None
+    """Decay of the moving average of the weights, which is then validated and saved; None disables it."""
     log_every: int = 20
-    mixed_precision: str = "no"
-    compile: bool = False
+    """Number of steps between training records in the logs."""
+    amp: bool = False
+    """Whether to train in mixed precision."""
+    mixed_precision_type: str = "auto"
+    """Precision if `amp` is on: "no", "bf16", "fp16", or "auto" for bf16 if it is measurably faster here."""
+    torch_compile: bool = False
+    """Whether to compile the model with torch.compile; if that fails, it trains uncompiled."""
     seed: int = 0
+    """Seed of initialisation, dropout and the order of batches."""
 
     def __post_init__(self) -> None:
         for name in ("iterations", "gradient_accumulate_every", "log_every"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)}, but must be at least 1.")
-        for name in ("warmup", "eval_every", "partial_eval_every", "patience", "weight_decay"):
+        for name in ("warmup", "full_eval_every", "partial_eval_every", "patience", "weight_decay"):
             if getattr(self, name) < 0:
                 raise ValueError(f"{name} is {getattr(self, name)}, but must not be negative.")
         for name in ("learning_rate", "max_grad_norm", "max_minutes"):
@@ -120,10 +129,15 @@ class LoopConfig:
             raise ValueError(f"ema_decay is {self.ema_decay}, but must be between 0 and 1.")
         if self.schedule not in SCHEDULES:
             raise ValueError(f"schedule is {self.schedule!r}; allowed are {', '.join(SCHEDULES)}.")
-        if self.mixed_precision not in PRECISIONS:
+        if self.mixed_precision_type not in PRECISIONS:
             raise ValueError(
-                f"mixed_precision_type is {self.mixed_precision!r}: use 'no', 'bf16', 'fp16' or 'auto'."
+                f"mixed_precision_type is {self.mixed_precision_type!r}; allowed are {', '.join(PRECISIONS)}."
             )
+
+    @property
+    def precision(self) -> str:
+        """The mixed precision in effect: "no" without `amp`."""
+        return self.mixed_precision_type if self.amp else "no"
 
 
 class DivergedError(ValueError):
@@ -131,7 +145,7 @@ class DivergedError(ValueError):
 
 
 def fit(
-    task: Task, settings: LoopConfig, description: str, checkpoints: CheckpointManager | None = None
+    task: Task, config: LoopConfig, description: str, checkpoints: CheckpointManager | None = None
 ) -> History:
     """Train `task.model` in place; it ends with the best validated weights (see Task.selects_on).
 
@@ -141,25 +155,25 @@ def fit(
     Raises DivergedError where it is none and nothing was validated, KeyboardInterrupt on Ctrl-C, after the
     step is finished and a checkpoint saved, ValueError on a checkpoint of another run.
     """
-    return _Fit(task, settings, description, checkpoints).run()
+    return _Fit(task, config, description, checkpoints).run()
 
 
 class _Fit:
     """A run: what changes from step to step, and the step itself."""
 
     def __init__(
-        self, task: Task, settings: LoopConfig, description: str, checkpoints: CheckpointManager | None
+        self, task: Task, config: LoopConfig, description: str, checkpoints: CheckpointManager | None
     ) -> None:
-        if settings.patience and task.selects_on is None:
+        if config.patience and task.selects_on is None:
             raise ValueError(
                 "patience waits for a better validation, but nothing is validated here: set it to 0."
             )
-        self.task, self.settings, self.description, self.checkpoints = (
-            task,
-            settings,
-            description,
-            checkpoints,
-        )
+        if config.partial_eval_every and not task.has_validation_loss:
+            raise ValueError(
+                f"partial_eval_every is {config.partial_eval_every}, but {type(task).__name__} has no validation "
+                "loss to compute between full validations: set it to 0."
+            )
+        self.task, self.config, self.description, self.checkpoints = task, config, description, checkpoints
         self.processes = Processes.join()
         # Precision is this loop's own: accelerate allows one of them a process. So is sharding: accelerate does
         # it on GPUs alone.
@@ -174,20 +188,20 @@ class _Fit:
         task.model.to(self.device).train()
         self.precision = state.values["precision"] if state else self._precision()
         self.shards = self.processes.shards and task.shardable
-        if self.shards and (settings.compile or self.precision == "fp16"):
+        if self.shards and (config.torch_compile or self.precision == "fp16"):
             raise ValueError(
                 "A model that is divided among processes (FSDP) trains in fp32 or bf16, without torch.compile: set "
                 "train.torch_compile=False and no train.mixed_precision_type='fp16', or launch with --multi_gpu."
             )
         # What is trained: the task's model, or a copy of it of which each process has a share.
         self.trained = sharded(task.model) if self.shards else task.model
-        self.optimizer = adamw(self.trained, settings.learning_rate, settings.weight_decay)
-        self.average = AveragedWeights(self.trained, settings.ema_decay) if settings.ema_decay else None
+        self.optimizer = adamw(self.trained, config.learning_rate, config.weight_decay)
+        self.average = AveragedWeights(self.trained, config.ema_decay) if config.ema_decay else None
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.precision == "fp16")
         if state:
             self._restore(state)
         model = self.trained
-        if settings.compile:
+        if config.torch_compile:
             first = send_to_device(task.batch(0), self.device)
             model = compiled(model, self._first_loss, first, self.precision, self.device)
         self.model = model if self.shards else self.accelerator.prepare(model)
@@ -196,17 +210,17 @@ class _Fit:
         self.tracker = Tracker(
             checkpoints.logs if checkpoints and writes else None,
             state.history if state else History(),
-            wandb=checkpoints.wandb if checkpoints else False,
+            wandb=checkpoints.config.wandb_logging if checkpoints else False,
             settings=checkpoints.settings if checkpoints else {},
         )
         self.history = self.tracker.history
 
     def run(self) -> History:
-        left = self.settings.iterations - self.done
+        left = self.config.iterations - self.done
         title = f"{self.description}, from step {self.done}" if self.done else self.description
         try:
             with meter(title, left) as progress, _interrupts_wait(self):
-                while self.done < self.settings.iterations and self.history.stopped is None:
+                while self.done < self.config.iterations and self.history.stopped is None:
                     progress.advance(1, self._step())
         finally:
             self.tracker.close()
@@ -221,7 +235,7 @@ class _Fit:
 
     def _step(self) -> str:
         """One optimizer step, and what falls due after it. Returns a note for the progress."""
-        settings = self.settings
+        config = self.config
         shares = [self._share(number) for number in self._numbers()]
         now = time.monotonic() - self.start if self.processes.is_first else 0.0
         total, self.elapsed, stops = self.processes.sums(
@@ -229,17 +243,19 @@ class _Fit:
         )
         if stops:
             self._leave()
-        spent = self.elapsed / (60 * settings.max_minutes) if settings.max_minutes else 0.0
+        spent = self.elapsed / (60 * config.max_minutes) if config.max_minutes else 0.0
         losses = self._learn([(batch, weight / total) for batch, weight in shares], spent)
         extra = self.task.on_step_end(self.done)
         if self.average:
             self.average.update(self.done)
         self.done += 1
-        last = self.done == settings.iterations or spent >= 1
-        logs = (self.done - 1) % settings.log_every == 0 or last
-        validates = last or _falls_due(self.done, settings.eval_every)
+        last = self.done == config.iterations or spent >= 1
+        logs = (self.done - 1) % config.log_every == 0 or last
+        validates = last or _falls_due(self.done, config.full_eval_every)
         saves = (
-            self.checkpoints is not None and _falls_due(self.done, self.checkpoints.save_every) and not last
+            self.checkpoints is not None
+            and _falls_due(self.done, self.checkpoints.config.save_model_every)
+            and not last
         )
         note = ""
         if logs or validates or saves:
@@ -251,20 +267,20 @@ class _Fit:
             if logs:
                 self._warn_of_divergence(record)
                 self.tracker.record("training", record)
-        if _falls_due(self.done, settings.partial_eval_every):
+        if _falls_due(self.done, config.partial_eval_every):
             self._judge("partial", self.task.validation_loss)
         if validates:
             self._validate()
-        if last and self.done < settings.iterations:
+        if last and self.done < config.iterations:
             self.history.stopped = (
-                f"The {settings.max_minutes} minutes of max_minutes were over at step {self.done}."
+                f"The {config.max_minutes} minutes of max_minutes were over at step {self.done}."
             )
         if saves and self.history.stopped is None:
             self._save()
         return note
 
     def _numbers(self) -> range:
-        every = self.settings.gradient_accumulate_every
+        every = self.config.gradient_accumulate_every
         return range(self.done * every, (self.done + 1) * every)
 
     def _share(self, number: int) -> tuple[Any, float]:
@@ -281,11 +297,11 @@ class _Fit:
         self, shares: Sequence[tuple[Any, float]], spent: float
     ) -> list[tuple[float, Mapping[str, Tensor | float]]]:
         """Gradients of all batches, and a step. Returns the weighted losses of this process."""
-        settings, step = self.settings, self.done
-        torch.manual_seed(seed_of(settings.seed, step, self.processes.rank))
-        factor = rate(settings.schedule, step, settings.iterations, settings.warmup, spent)
+        config, step = self.config, self.done
+        torch.manual_seed(seed_of(config.seed, step, self.processes.rank))
+        factor = rate(config.schedule, step, config.iterations, config.warmup, spent)
         for group in self.optimizer.param_groups:
-            group["lr"] = settings.learning_rate * factor
+            group["lr"] = config.learning_rate * factor
         losses: list[tuple[float, Mapping[str, Tensor | float]]] = []
         for place, (batch, weight) in enumerate(shares, start=1):
             # Processes exchange gradients once a step, with the last batch.
@@ -297,8 +313,8 @@ class _Fit:
                 self.scaler.scale(loss * (weight * self.processes.count)).backward()
             losses.append((weight, {"loss": loss.detach(), **parts}))
         self.scaler.unscale_(self.optimizer)
-        if settings.max_grad_norm is not None:
-            nn.utils.clip_grad_norm_(self.trained.parameters(), settings.max_grad_norm)
+        if config.max_grad_norm is not None:
+            nn.utils.clip_grad_norm_(self.trained.parameters(), config.max_grad_norm)
         self.scaler.step(self.optimizer)
         self.scaler.update()
         self.optimizer.zero_grad()
@@ -333,7 +349,7 @@ class _Fit:
         measured = self._judge("validation", self.task.validate)
         for concern in self.task.health_warnings(measured):
             log(f"Step {self.done}: {concern}")
-        name, patience = self.task.selects_on, self.settings.patience
+        name, patience = self.task.selects_on, self.config.patience
         if name and patience:
             scores = [record[name] for record in self.history.validation]
             if len(scores) - 1 - scores.index(max(scores)) >= patience:
@@ -353,12 +369,12 @@ class _Fit:
         if record["loss"] > bound >= losses[-1]:
             log(
                 f"Step {self.done}: the loss is {record['loss']:.3f}, and was {first:.3f} at the start: training "
-                f"diverges. Lower learning_rate ({self.settings.learning_rate}) or max_grad_norm."
+                f"diverges. Lower learning_rate ({self.config.learning_rate}) or max_grad_norm."
             )
 
     def _diverged(self, loss: float) -> None:
         reason = f"{self.description} diverged: the loss is {loss} at step {self.done}."
-        advice = f"Lower learning_rate ({self.settings.learning_rate}) or max_grad_norm."
+        advice = f"Lower learning_rate ({self.config.learning_rate}) or max_grad_norm."
         if not self.best:
             good = self.checkpoints.newest() if self.checkpoints else None
             kept = f" The last good checkpoint is {good}; train.resume='never' starts anew." if good else ""
@@ -390,9 +406,9 @@ class _Fit:
             "precision": self.precision,
             "scaler": self.scaler.state_dict(),
         }
-        return self.checkpoints.save(State(self.done, tensors, values, self.history))
+        return self.checkpoints.save(TrainingState(self.done, tensors, values, self.history))
 
-    def _restore(self, state: State) -> None:
+    def _restore(self, state: TrainingState) -> None:
         """All but the model's own tensors, which came first."""
         self.done, self.elapsed = state.step, state.values["elapsed"]
         self.best = {k: v.to(self.device) for k, v in _under("best.", state.tensors).items()}
@@ -415,8 +431,8 @@ class _Fit:
 
     def _precision(self) -> str:
         """What "auto" means here, the same for all processes."""
-        if self.settings.mixed_precision != "auto":
-            return self.settings.mixed_precision
+        if self.config.precision != "auto":
+            return self.config.precision
         first = send_to_device(self.task.batch(0), self.device)
         chosen = choose_precision(self.task.model, self._first_loss, first, self.device)
         (votes,) = self.processes.sums([float(self.processes.is_first and chosen == "bf16")])

@@ -1,33 +1,14 @@
 """Settings of a comparison, with their defaults. In gin all of them are `compare.NAME`."""
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 
-from rqrec.data.encoders import DEFAULT_MODEL
 from rqrec.evaluation.registry import BASELINES
 from rqrec.models.architectures import ARCHITECTURES, architecture
+from rqrec.stages.raw_data import DataConfig
 
 SEMANTIC_ID_KINDS = ("trained", "untrained", "random")
-
-
-@dataclass(frozen=True)
-class DataConfig:
-    """The items, their embeddings and the interactions."""
-
-    dataset: str = "amazon"
-    """amazon, ml-100k, ml-1m, ml-32m, ml-latest-small or custom."""
-
-    dataset_folder: str = "dataset/amazon"
-    """Folder of the raw files; those that are missing are downloaded into it."""
-
-    dataset_split: str = "beauty"
-    """Category of Amazon: beauty, sports or toys."""
-
-    text_encoder: str = DEFAULT_MODEL
-    """Sentence-transformers model that embeds the items' texts."""
-
-    collaborative: int = 0
-    """Width of the co-occurrence vectors that are appended to the text embeddings; 0 appends none."""
 
 
 @dataclass(frozen=True)
@@ -36,22 +17,16 @@ class SizeConfig:
 
     parameters: int = 500_000
     """Trained parameters of every model, code embeddings included; its width follows from it."""
-
     tolerance: float = 0.05
     """How far a model's parameters may be from that number, as a share of it."""
-
     teraflops: float = 3.5
     """Training compute of every model, in 10^12 floating-point operations."""
-
     max_items: int = 20
     """Items of the history that a model reads, the latest ones."""
-
     attn_heads: int = 4
     """Attention heads of every transformer."""
-
     attn_dropout: float = 0.2
     """Dropout of every transformer."""
-
     attn_layers: Mapping[str, int] = field(
         default_factory=lambda: {"decoder_only": 3, "encoder_decoder": 2, "hierarchical": 2}
     )
@@ -71,25 +46,18 @@ class TrainingConfig:
 
     batch_size: int = 128
     """Sequences in a training step."""
-
     learning_rate: float = 2e-3
     """Peak learning rate of the cosine schedule."""
-
     weight_decay: float = 0.05
     """Weight decay of AdamW."""
-
     warmup: float = 0.05
     """Share of the training steps in which the learning rate rises, from 0 to below 1."""
-
     validations: int = 4
     """Number of validations, evenly spaced over training."""
-
     validation_users: int = 4096
     """Largest number of users in a validation; every model is validated on the same ones."""
-
     beam_width: int = 20
     """Beam width in the test."""
-
     save_model_every: int = 200
     """Steps between checkpoints."""
 
@@ -109,27 +77,18 @@ class TokenizerConfig:
 
     iterations: int = 2000
     """Training steps of an RQ-VAE."""
-
     batch_size: int = 512
     """Items in a training step."""
-
     learning_rate: float = 1e-3
     """Peak learning rate of the cosine schedule."""
-
     embed_dim: int = 32
     """Width of the latent vectors that are quantised."""
-
     hidden_dims: tuple[int, ...] = (512, 256, 128)
     """Widths of the encoder's hidden layers; the decoder has them in reverse."""
-
     codebook_size: int = 256
     """Codes of each level."""
-
     n_layers: int = 3
     """Number of levels, without the one that tells colliding items apart."""
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "hidden_dims", tuple(self.hidden_dims))
 
 
 @dataclass(frozen=True)
@@ -140,29 +99,22 @@ class CompareConfig:
     """
 
     data: DataConfig = field(default_factory=DataConfig)
-    sizes: SizeConfig = field(default_factory=SizeConfig)
-    training: TrainingConfig = field(default_factory=TrainingConfig)
-    tokenizer: TokenizerConfig = field(default_factory=TokenizerConfig, metadata={"prefix": "vae_"})
-
-    architectures: Sequence[str] = tuple(ARCHITECTURES)
+    sizes: SizeConfig = SizeConfig()
+    training: TrainingConfig = TrainingConfig()
+    tokenizer: TokenizerConfig = field(default=TokenizerConfig(), metadata={"prefix": "vae_"})
+    architectures: tuple[str, ...] = tuple(ARCHITECTURES)
     """Architectures to compare: decoder_only, encoder_decoder, hierarchical."""
-
-    semantic_ids: Sequence[str] = SEMANTIC_ID_KINDS
+    semantic_ids: tuple[str, ...] = SEMANTIC_ID_KINDS
     """Kinds of semantic IDs to compare: trained, untrained, random."""
-
-    seeds: Sequence[int] = (0, 1)
+    seeds: tuple[int, ...] = (0, 1)
     """Seeds; each is used for the semantic IDs and for the models trained on them."""
-
-    baselines: Sequence[str] = ()
+    baselines: tuple[str, ...] = ()
     """Baselines to test beside the models: popularity, item_knn, content_knn, hybrid_knn."""
-
     jobs: int = 1
     """Trainings that run at once, each in a process with one thread."""
-
-    save_dir_root: str = "out/compare"
+    save_dir_root: Path = Path("out/compare")
     """Folder of the results, the runs and their logs."""
-
-    findings: str | None = None
+    findings: Path | None = None
     """Text file whose paragraphs are the last section of the report."""
 
     def __post_init__(self) -> None:
@@ -176,7 +128,7 @@ class CompareConfig:
             raise ValueError(f"compare.jobs is {self.jobs}, but must be at least 1.")
 
 
-def _check_names(field_name: str, names: Sequence[str], allowed: Collection[str]) -> None:
+def _check_names(field_name: str, names: tuple[str, ...], allowed: Collection[str]) -> None:
     if not names:
         raise ValueError(f"compare.{field_name} is empty; allowed are {', '.join(allowed)}.")
     for name in names:

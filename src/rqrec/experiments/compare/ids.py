@@ -9,15 +9,14 @@ import numpy as np
 
 from rqrec.core.artifact import create, is_current, read_manifest
 from rqrec.data.catalog import Catalog
-from rqrec.data.embeddings import embeddings_hash, read_embeddings
+from rqrec.data.embeddings import embeddings_hash
 from rqrec.data.ids import IdMap
 from rqrec.experiments.compare.config import TokenizerConfig
 from rqrec.experiments.compare.tasks import run_dir
-from rqrec.stages.tokenize import tokenize
-from rqrec.stages.train_rqvae import train_rqvae, write_untrained
-from rqrec.tokenizer.rqvae import RqVaeConfig
+from rqrec.stages.tokenize import TokenizeConfig, tokenize
+from rqrec.stages.train_rqvae import TrainRqVaeConfig, make_untrained, train_rqvae
 from rqrec.tokenizer.semantic_ids import SemanticIdTable, collision_rate
-from rqrec.training.checkpoint import CheckpointManager
+from rqrec.training.checkpoint import CheckpointConfig
 from rqrec.training.loop import LoopConfig
 
 
@@ -69,21 +68,17 @@ def random_table(item_ids: IdMap, codebook_sizes: tuple[int, ...], seed: int) ->
 
 
 def _make_trained(ids: SemanticIds) -> None:
-    rqvae = ids.folder / "rqvae"
-    if not is_current(rqvae, "rqvae", {}, None):
-        _train_rqvae(ids, rqvae)
-    _tokenize(ids, rqvae)
+    _tokenize(ids, train_rqvae(_training_config(ids), embeddings=ids.embeddings))
 
 
 def _make_untrained(ids: SemanticIds) -> None:
-    rqvae = ids.folder / "rqvae"
-    write_untrained(ids.embeddings, rqvae, _rqvae_sizes(ids.tokenizer), ids.seed)
-    _tokenize(ids, rqvae)
+    sizes = _rqvae_sizes(ids.tokenizer)
+    _tokenize(ids, make_untrained(ids.embeddings, ids.folder / "rqvae", sizes, ids.seed))
 
 
 def _make_random(ids: SemanticIds) -> None:
     codebook_sizes = (ids.tokenizer.codebook_size,) * ids.tokenizer.n_layers
-    table = random_table(_item_ids(ids), codebook_sizes, ids.seed)
+    table = random_table(Catalog.read(ids.dataset).id_map, codebook_sizes, ids.seed)
     metrics = {
         "items": len(table),
         "level_sizes": list(table.level_sizes),
@@ -100,14 +95,10 @@ _MAKE: dict[str, Callable[[SemanticIds], None]] = {
 }
 
 
-def _train_rqvae(ids: SemanticIds, folder: Path) -> None:
+def _training_config(ids: SemanticIds) -> TrainRqVaeConfig:
     config = ids.tokenizer
-    input_dim = read_embeddings(ids.embeddings).vectors.shape[1]
-    train_rqvae(
-        ids.embeddings,
-        folder,
-        RqVaeConfig(input_dim=input_dim, **_rqvae_sizes(config)),
-        LoopConfig(
+    return TrainRqVaeConfig(
+        loop=LoopConfig(
             config.iterations,
             config.learning_rate,
             weight_decay=0.0,
@@ -115,25 +106,21 @@ def _train_rqvae(ids: SemanticIds, folder: Path) -> None:
             max_grad_norm=10.0,
             seed=ids.seed,
         ),
+        checkpoints=CheckpointConfig(ids.folder, save_model_every=500),
+        rqvae=_rqvae_sizes(config),
         batch_size=config.batch_size,
-        reset_every=50,
-        checkpoints=CheckpointManager(ids.folder, save_every=500),
+        reset_dead_codes_every=50,
     )
 
 
 def _tokenize(ids: SemanticIds, rqvae: Path) -> None:
-    tokenize(rqvae, ids.embeddings, _item_ids(ids), ids.table)
+    tokenize(TokenizeConfig(), rqvae, ids.embeddings, ids.table, dataset=ids.dataset)
 
 
 def _rqvae_sizes(config: TokenizerConfig) -> dict[str, Any]:
     return {
         "embed_dim": config.embed_dim,
-        "hidden_dims": tuple(config.hidden_dims),
+        "hidden_dims": config.hidden_dims,
         "codebook_size": config.codebook_size,
         "n_layers": config.n_layers,
     }
-
-
-def _item_ids(ids: SemanticIds) -> IdMap:
-    """The items, in the order of their embeddings."""
-    return Catalog.read(ids.dataset).id_map

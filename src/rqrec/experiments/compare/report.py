@@ -61,10 +61,10 @@ def _protocol(results: dict[str, Any], models: Sequence[dict[str, Any]]) -> list
             f"would depend on the machine and its load; CPU seconds are listed below for information."
         ),
         Paragraph(
-            f"Every model is validated {training['validations']} times, always on the same users, {validated:,} at most. "
-            f"The weights with the highest {SELECTION_METRIC} are tested once, on all users, with beam width "
-            f"{training['beam_width']}. A seed ({', '.join(map(str, seeds))}) determines the RQ-VAE or the random "
-            f"codes, and the model. ± is the standard deviation over seeds."
+            f"Every model is validated {training['validations']} times, always on the same users, at most "
+            f"{validated:,} of them. The weights with the highest {SELECTION_METRIC} are tested once, on all users, "
+            f"with beam width {training['beam_width']}. A seed ({', '.join(map(str, seeds))}) determines the RQ-VAE "
+            f"or the random codes, and the model. ± is the standard deviation over seeds."
         ),
         Paragraph(" ".join(KIND_DESCRIPTIONS[kind] for kind in kinds)),
     ]
@@ -105,8 +105,8 @@ def _between_architectures(models: Sequence[dict[str, Any]], kinds: Sequence[str
         first, *others = _ranked([row for row in models if row["semantic_ids"] == kind])
         if others:
             yield (
-                f"With {kind} IDs, {first['name']} has the highest {SELECTION_METRIC}, {format_spread(first['test'][SELECTION_METRIC])}, "
-                f"{_lead(first, others[0])}."
+                f"With {kind} IDs, {first['name']} has the highest {SELECTION_METRIC}, "
+                f"{format_spread(first['test'][SELECTION_METRIC])}, {_lead(first, others[0])}."
             )
 
 

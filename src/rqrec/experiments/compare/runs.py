@@ -22,10 +22,10 @@ from rqrec.models.interface import ModelConfig, parameter_count
 from rqrec.retrieval.artifact import read_checkpoint
 from rqrec.retrieval.ranking import ItemRecommender
 from rqrec.retrieval.retriever import Retriever
-from rqrec.stages.train_decoder import train_decoder
+from rqrec.stages.train_decoder import TrainDecoderConfig, train_decoder
 from rqrec.tokenizer.semantic_ids import SemanticIdTable
-from rqrec.training.checkpoint import CheckpointManager
-from rqrec.training.decoder import DecoderTask
+from rqrec.training.checkpoint import CheckpointConfig
+from rqrec.training.decoder_task import DecoderTask
 from rqrec.training.loop import LoopConfig
 from rqrec.training.processes import Processes
 
@@ -77,12 +77,11 @@ class ModelRun:
 
     def run(self) -> None:
         """Train within the budget, and test the weights that were best on validation."""
-        retrieval = self.folder / "retrieval"
         split = leave_one_out(Dataset.read(self.dataset).sequences)
         budget = self._budget(split)
-        if not is_current(retrieval, "retrieval", {}, None):
-            with _timed(self.folder / SECONDS_FILE):
-                self._train(retrieval, budget.iterations)
+        with _timed(self.folder / SECONDS_FILE):
+            config = self._training_config(budget.iterations)
+            retrieval = train_decoder(config, dataset=self.dataset, semantic_ids=self.table)
         checkpoint, device = read_checkpoint(retrieval), Processes.join().device
         model = checkpoint.model.to(device)
         test = _test(Retriever(model, checkpoint.table, self.training.beam_width, device), split.test)
@@ -108,24 +107,23 @@ class ModelRun:
         flops = step_flops(model, [task.batch(step) for step in range(PROFILED_BATCHES)])
         return steps_within(self.teraflops, (flops(task.batch(step)) for step in count()))
 
-    def _train(self, folder: Path, iterations: int) -> None:
-        training = self.training
-        train_decoder(
-            self.dataset,
-            self.table,
-            folder,
-            self.config,
-            LoopConfig(
+    def _training_config(self, iterations: int) -> TrainDecoderConfig:
+        training, sizes = self.training, asdict(self.config)
+        del sizes["level_sizes"]  # known from the semantic IDs
+        return TrainDecoderConfig(
+            loop=LoopConfig(
                 iterations,
                 training.learning_rate,
                 training.weight_decay,
                 warmup=round(training.warmup * iterations),
-                eval_every=-(-iterations // training.validations),
+                full_eval_every=-(-iterations // training.validations),
                 seed=self.seed,
             ),
+            checkpoints=CheckpointConfig(self.folder, save_model_every=training.save_model_every),
+            architecture=self.architecture,
+            model=sizes,
             batch_size=training.batch_size,
             validation_users=training.validation_users,
-            checkpoints=CheckpointManager(self.folder, save_every=training.save_model_every),
         )
 
 

@@ -6,14 +6,14 @@ from pathlib import Path
 
 from rqrec.core.artifact import read_manifest, write_json
 from rqrec.core.progress import log
-from rqrec.experiments.compare.config import CompareConfig, DataConfig
+from rqrec.experiments.compare.config import CompareConfig
 from rqrec.experiments.compare.ids import SemanticIds
 from rqrec.experiments.compare.report import write_report
 from rqrec.experiments.compare.runs import BaselineRun, ModelRun, Run, is_finished, result_of
 from rqrec.experiments.compare.sizes import config_with_parameters, parameters_of
 from rqrec.experiments.compare.summary import summary_of
 from rqrec.experiments.compare.tasks import run_tasks
-from rqrec.stages.inputs import describe, inputs_of
+from rqrec.stages.raw_data import inputs_from_raw
 from rqrec.tokenizer.semantic_ids import SemanticIdTable
 
 RESULTS_FILE = "comparison.json"
@@ -32,9 +32,16 @@ def compare(config: CompareConfig) -> Path:
     Raises ValueError if the dataset is unknown or has no interactions, or if an architecture cannot have that
     many parameters, and ChildProcessError if a run failed.
     """
-    findings = Path(config.findings).read_text(encoding="utf-8") if config.findings else ""
-    dataset, embeddings = _inputs(config.data)
-    root = Path(config.save_dir_root)
+    root, findings = (
+        config.save_dir_root,
+        config.findings.read_text(encoding="utf-8") if config.findings else "",
+    )
+    embeddings, dataset = inputs_from_raw(config.data)
+    if dataset is None:
+        raise ValueError(
+            f"{config.data.dataset_folder} has only embeddings, but a comparison needs interactions too: put "
+            f"log.parquet (user_id, item_id, timestamp) next to them."
+        )
     ids = [
         SemanticIds(kind, seed, dataset, embeddings, config.tokenizer, root)
         for kind in config.semantic_ids
@@ -49,7 +56,7 @@ def compare(config: CompareConfig) -> Path:
     run_tasks(unfinished, config.jobs, root / "logs", "Comparing")
     run_results = [result_of(run) for run in runs]
     results = {
-        "data": describe(config.data.dataset, config.data.dataset_split),
+        "data": config.data.describe(),
         "dataset": read_manifest(dataset, "dataset").metrics,
         "embeddings": read_manifest(embeddings, "embeddings").settings,
         "settings": {name: asdict(getattr(config, name)) for name in ("sizes", "training", "tokenizer")},
@@ -60,23 +67,6 @@ def compare(config: CompareConfig) -> Path:
     write_json(root / RESULTS_FILE, results)
     write_report(root, results, findings)
     return root
-
-
-def _inputs(data: DataConfig) -> tuple[Path, Path]:
-    """The folders of the dataset and of the embeddings, made if they are missing."""
-    inputs = inputs_of(
-        data.dataset,
-        Path(data.dataset_folder),
-        data.dataset_split,
-        data.text_encoder,
-        collaborative=data.collaborative,
-    )
-    if inputs.dataset is None:
-        raise ValueError(
-            f"{data.dataset_folder} holds only embeddings, but a comparison needs interactions too: add "
-            "log.parquet (user_id, item_id, timestamp)."
-        )
-    return inputs.dataset, inputs.embeddings
 
 
 def _model_runs(ids: Sequence[SemanticIds], config: CompareConfig) -> list[ModelRun]:

@@ -1,4 +1,4 @@
-"""`python -m rqrec.cli`."""
+"""`python -m rqrec`."""
 
 from rqrec.cli import main
 

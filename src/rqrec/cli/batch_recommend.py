@@ -1,0 +1,39 @@
+"""`rqrec batch-recommend`."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from rqrec.cli.app import AsJson, Engine, Processes, command, emit
+from rqrec.core.workers import workers
+from rqrec.serving.batch import BatchConfig
+from rqrec.serving.batch import batch_recommend as run
+
+
+@command(
+    "rqrec batch-recommend --artifact out/demo --input users.parquet --output out/batch --k 20",
+    section="batch_recommend",
+)
+def batch_recommend(
+    artifact: Annotated[Path, typer.Option(help="Folder of a trained retrieval model, or of its run.")],
+    source: Annotated[
+        str,
+        typer.Option(
+            "--input",
+            help="A .parquet or .csv file, a folder of them, or a pattern in quotes. Columns: user_id and "
+            "history (item ids, oldest first; comma-separated in CSV), or a log: user_id, item_id, timestamp.",
+        ),
+    ],
+    output: Annotated[Path, typer.Option(help="Folder of the recommendations.")],
+    config: BatchConfig,
+    processes: Processes = None,
+    engine: Engine = "local",
+    as_json: AsJson = False,
+) -> None:
+    """Recommend to every user of a file of any size, as parquet files; an interrupted run can be resumed."""
+    facts = run(artifact, source, output, config, workers(engine, processes))
+    words = f"{facts['users']} users, {facts['recommendations']} recommendations in {facts['parts']} parts: {output}"
+    if facts["skipped_ids"]:
+        words += f"\n{facts['skipped_ids']} ids of their histories are not in the catalogue and were skipped."
+    emit({"artifact": str(output), **facts}, as_json, words)

@@ -1,0 +1,56 @@
+"""`rqrec hold-out-items` and `rqrec evaluate-cold`."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from rqrec.cli.app import AsJson, Force, command, emit, emit_artifact
+from rqrec.core.artifact import read_json
+from rqrec.evaluation.evaluation_report import with_interval
+from rqrec.experiments.cold_start import COLD_FILE, WARM, EvaluateColdConfig, HoldOutConfig
+from rqrec.experiments.cold_start import evaluate_cold as measure
+from rqrec.experiments.cold_start import hold_out_items as hold_out
+
+
+@command("rqrec hold-out-items --dataset D --embeddings E --out out/cold", section="hold_out_items")
+def hold_out_items(
+    dataset: Annotated[Path, typer.Option(help="Folder of a dataset, or of its run.")],
+    embeddings: Annotated[Path, typer.Option(help="Of the items' content, without collaborative vectors.")],
+    out: Annotated[Path, typer.Option(help="Folder of the artefact.")],
+    config: HoldOutConfig,
+    force: Force = False,
+    as_json: AsJson = False,
+) -> None:
+    """Hold items out of a dataset, to train a model that does not know them."""
+    folder = hold_out(config, dataset, embeddings, out, force=force)
+    emit_artifact(
+        folder, as_json, f'{{held_out}} items held out; train with train.dataset_folder="{out / WARM}"'
+    )
+
+
+@command(
+    "rqrec evaluate-cold out/cold --dataset D --embeddings E --run out/cold/decoder --tokenizer out/cold/rqvae",
+    section="evaluate_cold",
+)
+def evaluate_cold(
+    held_out: Annotated[Path, typer.Argument(help="What hold-out-items wrote.")],
+    dataset: Annotated[Path, typer.Option(help="The complete dataset.")],
+    embeddings: Annotated[Path, typer.Option(help="Of all of its items.")],
+    run: Annotated[Path, typer.Option(help="Run that was trained on the remaining items.")],
+    tokenizer: Annotated[str, typer.Option(help="The tokenizer of that run.")],
+    config: EvaluateColdConfig,
+    out: Annotated[Path | None, typer.Option(help="Folder of the evaluation.")] = None,
+    force: Force = False,
+    as_json: AsJson = False,
+) -> None:
+    """Measure how often cold items are recommended, compared with popularity and content neighbours."""
+    folder = measure(config, held_out, dataset, embeddings, run, tokenizer, out=out, force=force)
+    facts = {"artifact": str(folder), **read_json(folder / COLD_FILE)}
+    lines = [
+        f"{name:<28} {kind}: recall@10 "
+        f"{with_interval(row[kind]['metrics']['recall@10'], row[kind]['intervals']['recall@10'])}"
+        for name, row in facts["recommenders"].items()
+        for kind in ("cold", "warm")
+    ]
+    emit(facts, as_json, "\n".join([*lines, f"Report: {folder}/report.html"]))

@@ -1,0 +1,27 @@
+"""`rqrec embed`."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from rqrec.cli.app import AsJson, Force, command, emit_artifact
+from rqrec.stages.embed import EmbedConfig
+from rqrec.stages.embed import embed as run
+
+
+@command("rqrec embed out/mine/dataset --out out/mine/embeddings --collaborative 64", section="embed")
+def embed(
+    dataset: Annotated[Path, typer.Argument(help="Folder of a dataset, or of its run.")],
+    out: Annotated[Path, typer.Option(help="Folder of the artefact.")],
+    config: EmbedConfig,
+    embeddings: Annotated[Path | None, typer.Option(help="Your own vectors instead of text, .npy.")] = None,
+    devices: Annotated[
+        list[str] | None, typer.Option("--device", help="Encode on these at once: cpu, cuda:0; repeatable.")
+    ] = None,
+    force: Force = False,
+    as_json: AsJson = False,
+) -> None:
+    """Encode item texts as vectors, and optionally append collaborative vectors."""
+    folder = run(config, dataset, out, vectors=embeddings, devices=devices or (), force=force)
+    emit_artifact(folder, as_json, "{items} vectors of {dim} dimensions")

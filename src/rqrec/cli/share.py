@@ -1,0 +1,35 @@
+"""`rqrec push` and `rqrec pull`."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from rqrec.cli.app import AsJson, command, emit
+from rqrec.stages import share
+
+
+@command('rqrec push out/demo owner/films --data "MovieLens 100K, 1,682 films." --private')
+def push(
+    folder: Annotated[Path, typer.Argument(help="A retrieval model or a tokenizer, or the run it is in.")],
+    repo_id: Annotated[str, typer.Argument(help="owner/name on Hugging Face.")],
+    data: Annotated[str, typer.Option(help="For the model card: what it was trained on.")] = "",
+    private: Annotated[bool, typer.Option("--private", help="Make the repository private.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Push a model to Hugging Face with a model card. The titles and texts of its items go with it."""
+    url = share.push(folder, repo_id, data=data, private=private)
+    emit({"url": url}, as_json, url)
+
+
+@command("rqrec pull owner/films out/films")
+def pull(
+    repo_id: Annotated[str, typer.Argument(help="owner/name on Hugging Face.")],
+    folder: Annotated[Path, typer.Argument(help="Folder to write to, new or empty.")],
+    revision: Annotated[str | None, typer.Option(help="A branch, tag or commit.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Pull a model from Hugging Face into a folder, every file checked against its hash."""
+    manifest = share.pull(repo_id, folder, revision=revision)
+    facts = {"artifact": str(folder), "artifact_type": manifest.artifact_type}
+    emit(facts, as_json, f"{manifest.artifact_type}: {folder}")

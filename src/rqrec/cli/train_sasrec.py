@@ -1,0 +1,25 @@
+"""`rqrec train-sasrec`."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from rqrec.cli.app import AsJson, Bindings, Configs, MaxMinutes, command, emit_artifact, training_config
+from rqrec.stages.train_sasrec import TrainSasRecConfig
+from rqrec.stages.train_sasrec import train_sasrec as run
+
+
+@command("rqrec train-sasrec configs/sasrec_amazon.gin")
+def train_sasrec(
+    configs: Configs = None,
+    dataset: Annotated[
+        Path | None, typer.Option(help="Folder of a dataset; without it, it is made from the raw data.")
+    ] = None,
+    bindings: Bindings = None,
+    max_minutes: MaxMinutes = None,
+    as_json: AsJson = False,
+) -> None:
+    """Train SASRec with the full softmax, a baseline that knows items only by their index."""
+    config = training_config(TrainSasRecConfig(), "train_sasrec", configs, bindings, max_minutes)
+    emit_artifact(run(config, dataset=dataset), as_json)

@@ -1,0 +1,83 @@
+"""Training of a retrieval model on semantic IDs.
+
+Shapes: B batch, T items, L levels, N items of the catalogue, V codes of a level.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from rqrec.data.splits import Split
+from rqrec.models.architectures import AnyModel
+from rqrec.models.interface import Batch, CodeLookup, RetrievalModel
+from rqrec.retrieval.ranking import ItemRecommender
+from rqrec.retrieval.retriever import Retriever
+from rqrec.tokenizer.semantic_ids import SemanticIdTable
+from rqrec.training.next_item_task import LOSS_EXAMPLES, NextItemTask
+from rqrec.training.windows import Windows
+
+LOSS_BATCH = 256  # examples of a batch of the validation loss
+
+
+@dataclass
+class DecoderTask(NextItemTask):
+    """Learns to generate the semantic ID of the next item."""
+
+    model: AnyModel
+    table: SemanticIdTable
+    split: Split
+    batch_size: int
+    seed: int
+    moving_windows: bool = True
+    beam_width: int = 10
+    validation_users: int | None = None
+
+    def __post_init__(self) -> None:
+        longest = self.model.max_items + 1  # a full history and the item after it
+        self._windows = Windows(
+            self.split.train, longest, self.batch_size, self.seed, moving=self.moving_windows
+        )
+        self._lookup = CodeLookup.of(self.table.codes_NL)
+
+    def batch(self, number: int) -> Batch:
+        """Windows of training sequences as codes."""
+        return self._lookup.batch(self._windows.histories(number), self.model.max_items + 1)
+
+    def weight(self, batch: Any) -> float:
+        """The number of items: each has one code per level."""
+        return float(batch.lengths_B.sum())
+
+    def loss(self, model: nn.Module, batch: Any, step: int) -> tuple[Tensor, Mapping[str, Tensor | float]]:
+        """Mean cross-entropy, and the cross-entropy of each level."""
+        total, by_level_L = model(batch)
+        return total, {f"loss_level_{level}": loss for level, loss in enumerate(by_level_L)}
+
+    def recommender(self) -> ItemRecommender:
+        """Beam search with the current weights."""
+        return Retriever(self.model, self.table, self.beam_width, self._device)
+
+    @torch.no_grad()
+    def validation_loss(self) -> Mapping[str, float]:
+        """Cross-entropy of the validation items' codes, in nats, on a sample of at most `LOSS_EXAMPLES`."""
+        model: RetrievalModel[Any] = self.model
+        examples = self.validation_examples(LOSS_EXAMPLES)
+        total_L = torch.zeros(len(self.model.level_sizes), dtype=torch.float64)
+        for rows in examples.batches(LOSS_BATCH):
+            batch = self._lookup.batch(examples.histories(rows), self.model.max_items).to(self._device)
+            context = model.encode(batch)
+            codes_BL = self._lookup.codes_NL[torch.from_numpy(examples.targets[rows])].to(self._device)
+            for level in range(codes_BL.shape[1]):
+                log_probs_BV = model.next_level(context, codes_BL[:, None, :level])[:, 0]
+                total_L[level] -= float(log_probs_BV.gather(1, codes_BL[:, level : level + 1]).sum())
+        by_level = (total_L / len(examples)).tolist()
+        return {
+            "loss": sum(by_level) / len(by_level),
+            **{f"loss_level_{level}": loss for level, loss in enumerate(by_level)},
+        }
+
+    @property
+    def _device(self) -> torch.device:
+        return next(self.model.parameters()).device

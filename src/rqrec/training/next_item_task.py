@@ -1,0 +1,51 @@
+"""What the tasks of the next-item models share: how they are validated.
+
+Shapes: E examples.
+"""
+
+from abc import abstractmethod
+from collections.abc import Mapping
+
+import numpy as np
+from accelerate.utils import gather_object
+
+from rqrec.data.splits import EvalExamples, Split
+from rqrec.evaluation.evaluate import evaluate
+from rqrec.evaluation.metrics import ranking_metrics
+from rqrec.retrieval.ranking import ItemRecommender
+from rqrec.training.loop import Task
+from rqrec.training.processes import Processes
+
+LOSS_EXAMPLES = 2048  # of the validation split, at most, for the validation loss
+
+
+class NextItemTask(Task):
+    """Learns to predict the next item; selected on the item-level ndcg@10 of the validation split."""
+
+    split: Split
+    validation_users: int | None = None
+    """Number of users that a validation ranks for, at most, the same ones each time; None ranks for all."""
+    eval_batch_size: int = 128
+    """Histories ranked for at a time."""
+    selects_on = "ndcg@10"
+    has_validation_loss = True
+
+    @abstractmethod
+    def recommender(self) -> ItemRecommender:
+        """A recommender that ranks with the current weights."""
+
+    def validate(self) -> Mapping[str, float]:
+        """Item-level metrics on the validation items; each process ranks for its share of the users."""
+        processes = Processes.join()
+        examples = self.validation_examples(self.validation_users)
+        own = examples.every(processes.count, processes.rank)
+        if len(own):
+            ranks_E = evaluate(self.recommender(), own, batch_size=self.eval_batch_size).ranks_C
+        else:
+            ranks_E = np.zeros(0, dtype=np.int64)
+        return ranking_metrics(np.concatenate(gather_object([ranks_E])))
+
+    def validation_examples(self, at_most: int | None) -> EvalExamples:
+        """Every n-th validation example, for the smallest n that gives at most this many; None gives all."""
+        examples = self.split.validation
+        return examples if at_most is None else examples.every(-(-len(examples) // at_most))
