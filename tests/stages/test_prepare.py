@@ -8,11 +8,10 @@ import pytest
 
 from rqrec.core.artifact import read_manifest
 from rqrec.data.dataset import Dataset
-from rqrec.serving.settings import Settings
 from rqrec.stages import prepare as module
-from rqrec.stages.prepare import load, prepare
+from rqrec.stages.prepare import PrepareConfig, load, prepare
 
-SETTINGS = Settings("movielens", "latest-small")
+SETTINGS = PrepareConfig("movielens", "latest-small")
 
 
 @pytest.fixture
@@ -27,7 +26,7 @@ def raw(tmp_path: Path) -> Path:
 
 
 def test_a_prepared_dataset_is_an_artefact(raw: Path, tmp_path: Path) -> None:
-    dataset = prepare(SETTINGS, raw, tmp_path / "dataset")
+    dataset = Dataset.read(prepare(SETTINGS, raw, tmp_path / "dataset"))
     assert dataset.sequences.of_user(0).tolist() == [1, 0]
     manifest = read_manifest(tmp_path / "dataset", "dataset", verify=True)
     assert manifest.metrics == {"users": 1, "items": 2, "interactions": 2}
@@ -37,10 +36,10 @@ def test_a_prepared_dataset_is_an_artefact(raw: Path, tmp_path: Path) -> None:
 def test_an_equal_request_reads_what_is_there(
     raw: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    first = prepare(SETTINGS, raw, tmp_path / "dataset")
+    first = Dataset.read(prepare(SETTINGS, raw, tmp_path / "dataset"))
     loads = []
     monkeypatch.setattr(module, "load", lambda *args: loads.append(1) or load(*args))
-    again = prepare(SETTINGS, raw, tmp_path / "dataset")
+    again = Dataset.read(prepare(SETTINGS, raw, tmp_path / "dataset"))
     assert again.catalog.items.equals(first.catalog.items)
     assert not loads
     prepare(SETTINGS, tmp_path / "gone", tmp_path / "dataset")  # the raw files are no longer needed
@@ -48,8 +47,17 @@ def test_an_equal_request_reads_what_is_there(
     prepare(SETTINGS, raw, tmp_path / "dataset", force=True)
     assert len(loads) == 1
     (raw / "ratings.csv").write_text("userId,movieId,rating,timestamp\n1,1,3,4\n")  # other data
-    assert prepare(SETTINGS, raw, tmp_path / "dataset").facts()["interactions"] == 1
-    assert len(loads) == 2
+    with pytest.raises(ValueError, match=r"made from other raw.*replace it with --force"):
+        prepare(SETTINGS, raw, tmp_path / "dataset")
+    assert len(Dataset.read(prepare(SETTINGS, raw, tmp_path / "dataset", force=True)).sequences.items) == 1
+
+
+def test_a_dataset_that_was_prepared_differently_is_never_replaced(raw: Path, tmp_path: Path) -> None:
+    folder = prepare(replace(SETTINGS, max_history=4), raw, tmp_path / "dataset")
+    before = read_manifest(folder).hash
+    with pytest.raises(ValueError, match="max_history was 4 and is None"):
+        prepare(SETTINGS, raw, folder)
+    assert read_manifest(folder).hash == before
 
 
 @pytest.mark.parametrize(
@@ -70,7 +78,7 @@ def test_settings_of_no_use_are_refused(change: dict[str, Any], problem: str) ->
 
 def test_filters_and_the_longest_history(tmp_path: Path) -> None:
     write_log(tmp_path, "1a 1b 1c 2a 2b 2c 3a")
-    dataset = load(Settings("custom", user_core=2, item_core=2, max_history=2), tmp_path)
+    dataset = load(PrepareConfig("custom", user_core=2, item_core=2, max_history=2), tmp_path)
     assert dataset.sequences.user_ids == ("1", "2")
     assert dataset.sequences.items.tolist() == [1, 2, 1, 2]
     assert len(dataset.catalog) == 3  # "d", never taken, is below the core
@@ -80,7 +88,7 @@ def test_ties_by_hash_are_random_and_the_same_in_every_run(tmp_path: Path) -> No
     pairs = [f"{user}{item}" for item in "abcd" for user in range(9)]
     write_log(tmp_path, " ".join(pairs), tied=True)
     kept, hashed, again = (
-        load(Settings("custom", tie_break=tie_break), tmp_path).sequences
+        load(PrepareConfig("custom", tie_break=tie_break), tmp_path).sequences
         for tie_break in ("keep", "hash", "hash")
     )
     assert [kept.of_user(user).tolist() for user in range(9)] == [[0, 1, 2, 3]] * 9
@@ -93,13 +101,14 @@ def test_ties_by_hash_are_random_and_the_same_in_every_run(tmp_path: Path) -> No
 def test_ties_cannot_be_broken_where_no_time_is_kept(tmp_path: Path) -> None:
     write_log(tmp_path, "1a 1b 1c")  # at the times 0, 1, 2
     with pytest.raises(ValueError, match="keep no time"):
-        load(Settings("custom", tie_break="hash"), tmp_path)
+        load(PrepareConfig("custom", tie_break="hash"), tmp_path)
 
 
 def test_what_may_be_a_tie_in_p5s_order_is_shuffled(shared_data: Path) -> None:
     raw = shared_data / "amazon" / "raw" / "beauty"
     kept, hashed, again = (
-        load(Settings("amazon", "beauty", tie_break=tie_break), raw) for tie_break in ("keep", "hash", "hash")
+        load(PrepareConfig("amazon", "beauty", tie_break=tie_break), raw)
+        for tie_break in ("keep", "hash", "hash")
     )
     assert hashed.sequences.in_order_only
     assert hashed.sequences.items.tolist() == again.sequences.items.tolist()

@@ -6,12 +6,12 @@ import torch
 
 from rqrec.core.artifact import create, read_manifest
 from rqrec.core.workers import LocalProcesses, RayCluster
-from rqrec.data.ids import IdMap
-from rqrec.stages.tokenize import tokenize
+from rqrec.stages.tokenize import TokenizeConfig, tokenize
 from rqrec.tokenizer.opening import open_tokenizer
 from rqrec.tokenizer.rqkmeans import RqKMeans, RqKMeansConfig
 from rqrec.tokenizer.rqvae import RqVae, RqVaeConfig
 from rqrec.tokenizer.semantic_ids import SemanticIdTable
+from tests.tiny import tiny_dataset
 
 ITEMS, DIM = 60, 6
 
@@ -23,10 +23,6 @@ def vectors(tmp_path: Path) -> Path:
     x[7] = x[3]
     np.save(tmp_path / "item_embeddings.npy", x)
     return tmp_path
-
-
-def ids() -> IdMap:
-    return IdMap([f"i{n}" for n in range(ITEMS)])
 
 
 def rqvae() -> RqVae:
@@ -59,40 +55,50 @@ def test_any_tokenizer_is_opened_from_any_folder(vectors: Path, kind: str, as_ar
 
 
 @pytest.mark.parametrize("collisions", ["extra_code", "reassign"])
-def test_tables_are_unique_and_remember_what_made_them(vectors: Path, collisions: str) -> None:
+def test_tables_are_unique_and_record_their_tokenizer(vectors: Path, collisions: str) -> None:
     rqkmeans(vectors).save_pretrained(vectors / "model")
-    facts = tokenize(vectors / "model", vectors, ids(), vectors / "ids", collisions=collisions)
-    table = SemanticIdTable.read(vectors / "ids")
-    manifest = read_manifest(vectors / "ids", "semantic_ids", verify=True)
+    folder = tokenize(TokenizeConfig(collisions), vectors / "model", vectors, vectors / "ids")
+    table = SemanticIdTable.read(folder)
+    manifest = read_manifest(folder, "semantic_ids", verify=True)
     assert manifest.inputs["rqkmeans"] == table.tokenizer_hash
     assert len(np.unique(table.codes_NL, axis=0)) == ITEMS
     assert table.codes_NL.shape[1] == (3 if collisions == "extra_code" else 2)
-    assert facts["collision_rate"] >= 2 / ITEMS
-    assert manifest.metrics == facts
+    assert manifest.metrics["collision_rate"] >= 2 / ITEMS
+
+
+def test_equal_settings_reuse_the_table_and_others_are_refused(vectors: Path) -> None:
+    rqkmeans(vectors).save_pretrained(vectors / "model")
+    folder = tokenize(TokenizeConfig(), vectors / "model", vectors, vectors / "ids")
+    before = (folder / "manifest.json").stat().st_mtime_ns
+    tokenize(TokenizeConfig(), vectors / "model", vectors, folder)
+    with pytest.raises(ValueError, match="collisions was 'extra_code' and is 'reassign'"):
+        tokenize(TokenizeConfig("reassign"), vectors / "model", vectors, folder)
+    assert (folder / "manifest.json").stat().st_mtime_ns == before
+    tokenize(TokenizeConfig("reassign"), vectors / "model", vectors, folder, force=True)
+    assert read_manifest(folder).settings == {"collisions": "reassign"}
 
 
 def test_what_does_not_belong_together_is_refused(vectors: Path) -> None:
     rqkmeans(vectors).save_pretrained(vectors / "model")
-    with pytest.raises(ValueError, match="2 items but 60 embeddings"):
-        tokenize(vectors / "model", vectors, IdMap(["a", "b"]), vectors / "ids")
+    tiny_dataset().write(vectors / "dataset", {})
+    with pytest.raises(ValueError, match="48 items, but there are 60 embeddings"):
+        tokenize(TokenizeConfig(), vectors / "model", vectors, vectors / "ids", dataset=vectors / "dataset")
     with pytest.raises(ValueError, match="'sometimes'; allowed are extra_code, reassign"):
-        tokenize(vectors / "model", vectors, ids(), vectors / "ids", collisions="sometimes")
+        TokenizeConfig("sometimes")
     with pytest.raises(FileNotFoundError, match="holds no tokenizer"):
         open_tokenizer(vectors)
-    with create(vectors / "other", "dataset") as target:
+    with create(vectors / "other", "evaluation") as target:
         (target / "config.json").write_text("{}")
-    with pytest.raises(ValueError, match="'dataset', but a tokenizer is needed"):
+    with pytest.raises(ValueError, match="'evaluation', but a tokenizer is needed"):
         open_tokenizer(vectors / "other")
 
 
 def test_a_checkpoint_of_the_reference_implementation_tokenizes(shared_data: Path, tmp_path: Path) -> None:
     folder = shared_data / "reference_rqvae" / "plain"
-    x = np.load(folder / "inputs.npy")
-    np.save(tmp_path / "item_embeddings.npy", x)
+    np.save(tmp_path / "item_embeddings.npy", np.load(folder / "inputs.npy"))
     expected = np.load(folder / "expected_ids.npy")
-    for source in (folder / "hub", folder / "checkpoint_1234.pt"):
-        tokenize(source, tmp_path, IdMap([str(n) for n in range(len(x))]), tmp_path / "ids")
-        table = SemanticIdTable.read(tmp_path / "ids")
+    for name, source in (("hub", folder / "hub"), ("pt", folder / "checkpoint_1234.pt")):
+        table = SemanticIdTable.read(tokenize(TokenizeConfig(), source, tmp_path, tmp_path / name))
         assert (table.codes_NL[:, :3] == expected).all()
 
 
@@ -102,12 +108,12 @@ def test_blocks_of_several_processes_give_the_same_ids(
     monkeypatch.setattr("rqrec.stages.tokenize.BLOCK_ROWS", 16)
     rqkmeans(vectors).save_pretrained(vectors / "model")
     for collisions in ("extra_code", "reassign"):
+        hashes = set()
         for name, workers in (("one", None), ("here", LocalProcesses(1)), ("two", LocalProcesses(2))):
-            tokenize(
-                vectors / "model", vectors, ids(), vectors / name, collisions=collisions, workers=workers
-            )
-        expected = read_manifest(vectors / "one").hash
-        assert read_manifest(vectors / "here").hash == read_manifest(vectors / "two").hash == expected
+            out = vectors / f"{name} {collisions}"
+            tokenize(TokenizeConfig(collisions), vectors / "model", vectors, out, workers=workers)
+            hashes.add(read_manifest(out).hash)
+        assert len(hashes) == 1
 
 
 @pytest.mark.slow
@@ -115,10 +121,10 @@ def test_blocks_on_a_ray_cluster_give_the_same_ids(vectors: Path, monkeypatch: p
     ray = pytest.importorskip("ray", reason='Ray is not installed: pip install "rqrec[ray]"')
     monkeypatch.setattr("rqrec.stages.tokenize.BLOCK_ROWS", 16)
     rqkmeans(vectors).save_pretrained(vectors / "model")
-    tokenize(vectors / "model", vectors, ids(), vectors / "one")
+    tokenize(TokenizeConfig(), vectors / "model", vectors, vectors / "one")
     ray.init(num_cpus=2, log_to_driver=False)
     try:
-        tokenize(vectors / "model", vectors, ids(), vectors / "ray", workers=RayCluster())
+        tokenize(TokenizeConfig(), vectors / "model", vectors, vectors / "ray", workers=RayCluster())
     finally:
         ray.shutdown()
     assert read_manifest(vectors / "ray").hash == read_manifest(vectors / "one").hash

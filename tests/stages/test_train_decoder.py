@@ -1,12 +1,16 @@
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import polars as pl
 import pytest
 
-from rqrec.cli.bench import train
 from rqrec.core.artifact import read_json
-from rqrec.core.config import configured
+from rqrec.core.config import configured, with_settings
+from rqrec.data.splits import leave_one_out
+from rqrec.models.interface import ModelConfig
+from rqrec.stages.train_decoder import TrainDecoderConfig, schedule, train_decoder
+from rqrec.training.loop import LoopConfig
 from tests.tiny import N_ITEMS, tiny_dataset, tiny_vectors
 
 
@@ -49,13 +53,39 @@ def test_the_architecture_is_chosen_by_name_and_brings_its_own_sizes(
         train.vae_codebook_size=8
         train.attn_layers=1
     """
-    artifact = configured({"train": train}, [], [*common.split("\n"), setting])["train"]()
-    config = read_json(artifact / "config.json")
-    assert config["architecture"] == name
-    assert config["attn_layers"] == 1
-    assert config["attn_embed_dim"] == (256 if name == "hierarchical" else 128)
+    config = configured(TrainDecoderConfig(), ["train"], [], [*common.split("\n"), setting])
+    artifact = train_decoder(config)
+    saved = read_json(artifact / "config.json")
+    assert saved["architecture"] == name
+    assert saved["attn_layers"] == 1
+    assert saved["attn_embed_dim"] == (256 if name == "hierarchical" else 128)
 
 
-def test_an_architecture_that_does_not_exist_is_told_before_any_work() -> None:
+def test_an_architecture_that_does_not_exist_is_refused_before_any_work() -> None:
     with pytest.raises(ValueError, match="no architecture 'mamba': use decoder_only, encoder_decoder, hier"):
-        train(architecture="mamba", dataset_folder="nowhere")
+        TrainDecoderConfig(architecture="mamba")
+
+
+def test_names_of_other_versions_of_the_reference_implementation_are_understood() -> None:
+    given = {"dropout_p": 0.3, "t5_num_layers": 3, "eval_every": 7, "should_check_prefix": True}
+    config = with_settings(TrainDecoderConfig(), given)
+    assert config.model == {"attn_dropout": 0.3, "attn_layers": 3}
+    assert config.loop.full_eval_every == 7
+
+
+def test_batches_epochs_and_validations_follow_from_the_training_data() -> None:
+    train = leave_one_out(tiny_dataset().sequences).train
+    sizes = ModelConfig((8,), max_items=3)
+    windows = np.ceil(train.lengths / 4).sum()
+    config = TrainDecoderConfig(
+        loop=LoopConfig(10, warmup=200),
+        targets_per_batch=50,
+        epochs=4,
+        validations=5,
+    )
+    batch_size, loop = schedule(config, sizes, train)
+    assert batch_size == round(50 * windows / len(train.items))
+    assert loop.iterations == 4 * -(-windows // batch_size)
+    assert (loop.warmup, loop.full_eval_every) == (loop.iterations // 10, loop.iterations // 5)
+    batch_size, loop = schedule(replace(config, targets_per_batch=0, epochs=0, validations=0), sizes, train)
+    assert (batch_size, loop) == (config.batch_size, config.loop)

@@ -1,4 +1,4 @@
-"""The small world of `tests/tiny.py` as a custom folder, and bindings that train on it in seconds."""
+"""The small world of `tests/tiny.py` as a custom folder, and settings that train on it in seconds."""
 
 from pathlib import Path
 from typing import Any
@@ -6,8 +6,9 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from rqrec.core.config import configured
-from rqrec.stages import train_decoder, train_rqvae
+from rqrec.core.config import with_settings
+from rqrec.stages.train_decoder import TrainDecoderConfig, train_decoder
+from rqrec.stages.train_rqvae import TrainRqVaeConfig, train_rqvae
 from tests.tiny import tiny_dataset, tiny_vectors
 
 
@@ -62,7 +63,8 @@ def bindings(settings: dict[str, Any]) -> list[str]:
     return [f"train.{name}={value!r}" for name, value in settings.items()]
 
 
-def run(script: str, settings: dict[str, Any]) -> Path:
-    """Train in this process through gin, as the command does."""
-    function = {"rqvae": train_rqvae, "decoder": train_decoder}[script].train
-    return configured({"train": function}, [], bindings(settings))["train"]()
+def run(script: str, settings: dict[str, Any], **folders: Path) -> Path:
+    """Train in this process with settings by their gin names."""
+    if script == "rqvae":
+        return train_rqvae(with_settings(TrainRqVaeConfig(), settings), **folders)
+    return train_decoder(with_settings(TrainDecoderConfig(), settings), **folders)

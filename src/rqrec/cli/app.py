@@ -33,14 +33,20 @@ app = typer.Typer(
 )
 
 
-@app.callback()
-def main(
-    version: Annotated[bool, typer.Option("--version", help="Print the version and exit.")] = False,
-) -> None:
-    """Generative retrieval with semantic IDs."""
-    if version:
+def _print_version(asked: bool) -> None:
+    if asked:
         print(f"rqrec {__version__}")
         raise typer.Exit
+
+
+@app.callback()
+def main(
+    version: Annotated[
+        bool,
+        typer.Option("--version", help="Print the version and exit.", callback=_print_version, is_eager=True),
+    ] = False,
+) -> None:
+    """Generative retrieval with semantic IDs."""
 
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object on standard output.")]
@@ -67,18 +73,20 @@ def command(
     """Register a function as a command.
 
     A parameter that is annotated with a config dataclass becomes one option per setting, described by its
-    docstring, with the config's defaults; `--config FILE` reads gin files first, of which `section` counts. Failures
-    are printed as one sentence, with exit status 1.
+    docstring, with the config's defaults; `--config FILE` reads gin files first, of which `section` counts. A setting
+    that is also a parameter of the function (a positional argument) comes from there. Failures are printed as one
+    sentence, with exit status 1.
     """
 
     def register(function: CommandT) -> CommandT:
         parameters = []
         configs: dict[str, Any] = {}
-        for parameter in inspect.signature(function, eval_str=True).parameters.values():
+        own = inspect.signature(function, eval_str=True).parameters
+        for parameter in own.values():
             annotation: Any = parameter.annotation
             if is_dataclass(annotation):
                 configs[parameter.name] = annotation()
-                parameters += _options(configs[parameter.name])
+                parameters += [one for one in _options(configs[parameter.name]) if one.name not in own]
             else:
                 parameters.append(parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY))
         if configs:
@@ -137,11 +145,14 @@ def _help(setting: Setting) -> str:
 
 def _run(function: Callable[..., None], configs: dict[str, Any], section: str, given: dict[str, Any]) -> None:
     """Call a command with its configs filled in from gin files and options."""
+    own = inspect.signature(function).parameters
     if configs:
         files, bindings = given.pop("config_files") or [], given.pop("bindings") or []
         for name, config in configs.items():
-            chosen = {key: given.pop(key) for key in settings_of(config) if key in given}
-            chosen = {key: value for key, value in chosen.items() if value not in (None, [], ())}
+            chosen = {key: given[key] for key in settings_of(config) if given.get(key) not in (None, [], ())}
+            given = {
+                key: value for key, value in given.items() if key in own or key not in settings_of(config)
+            }
             if files or bindings:
                 config = configured(config, [section], files, bindings)
             given[name] = with_settings(config, chosen)

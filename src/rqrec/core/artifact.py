@@ -21,6 +21,7 @@ from rqrec.core.progress import log
 
 FORMAT_VERSION = 2
 MANIFEST = "manifest.json"
+SHOWN = 5  # differences in a message
 
 # The command that makes each type of artefact, for error messages.
 COMMANDS = {
@@ -286,12 +287,17 @@ def reuse(
     if force or not _exists(folder):
         return False
     manifest = read_manifest(folder, artifact_type)
-    found = {"settings": manifest.settings, "inputs": manifest.inputs}
-    differing = differences(found, {"settings": settings, "inputs": inputs})
+    differing = differences({"settings": manifest.settings}, {"settings": settings})
+    differing += [
+        f"it was made from other {name.replace('_', ' ')}"
+        for name in sorted(manifest.inputs.keys() | inputs.keys())
+        if manifest.inputs.get(name) != inputs.get(name)
+    ]
     if differing:
+        more = f" and {len(differing) - SHOWN} more" if len(differing) > SHOWN else ""
         raise ValueError(
             f"{folder} already holds an artefact of type {artifact_type!r} that was made differently: "
-            f"{'; '.join(differing)}. Use it as it is, choose another folder, or replace it with {how_to_replace}."
+            f"{'; '.join(differing[:SHOWN])}{more}. Use it as it is, choose another folder, or replace it with {how_to_replace}."
         )
     read_manifest(folder, artifact_type, verify=True)
     log(f"{Path(folder).name}: found in {folder}.")
