@@ -1,4 +1,4 @@
-"""The whole comparison on the small world: every run is there, found again, and on equal terms."""
+"""A whole comparison on a small dataset: all runs are made, reused, and equal in parameters and compute."""
 
 import json
 import signal
@@ -24,7 +24,7 @@ ARCHITECTURES, KINDS, SEEDS = (
 )
 
 
-def arguments(world: Path, root: Path, **more: Any) -> list[str]:
+def command_line(world: Path, root: Path, **more: Any) -> list[str]:
     settings = {
         "dataset": "custom",
         "dataset_folder": str(world),
@@ -56,8 +56,9 @@ def arguments(world: Path, root: Path, **more: Any) -> list[str]:
     return ["compare", str(root.parent / "compare.gin"), "--json"]
 
 
-def fails(world: Path, root: Path, **more: Any) -> str:
-    done = CliRunner().invoke(app, arguments(world, root, **more))
+def error_of(world: Path, root: Path, **more: Any) -> str:
+    """The message of a comparison that fails before it writes anything."""
+    done = CliRunner().invoke(app, command_line(world, root, **more))
     assert done.exit_code == 1, done.output
     assert not root.exists()
     return done.stderr
@@ -70,9 +71,9 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def finished(world: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
-    """The folder of a comparison, and its results."""
+    """The folder of a finished comparison, and its results."""
     root = tmp_path_factory.mktemp("comparison") / "out"
-    done = CliRunner().invoke(app, arguments(world, root))
+    done = CliRunner().invoke(app, command_line(world, root))
     assert done.exit_code == 0, done.output
     return root, json.loads(done.stdout)
 
@@ -83,8 +84,8 @@ def models(results: dict[str, Any]) -> list[dict[str, Any]]:
 
 def test_every_architecture_kind_and_seed_is_tested(finished: tuple[Path, dict[str, Any]]) -> None:
     root, results = finished
-    there = sorted((run["architecture"], run["semantic_ids"], run["seed"]) for run in models(results))
-    assert there == sorted((name, kind, seed) for name in ARCHITECTURES for kind in KINDS for seed in SEEDS)
+    tested = sorted((run["architecture"], run["semantic_ids"], run["seed"]) for run in models(results))
+    assert tested == sorted((name, kind, seed) for name in ARCHITECTURES for kind in KINDS for seed in SEEDS)
     assert [row["name"] for row in results["summary"]] == ["popularity", *ARCHITECTURES, *ARCHITECTURES]
     for run in models(results):
         assert run["validation"]["step"] <= run["iterations"]
@@ -104,25 +105,25 @@ def test_every_architecture_kind_and_seed_is_tested(finished: tuple[Path, dict[s
 def test_parameters_and_compute_are_equal(finished: tuple[Path, dict[str, Any]]) -> None:
     for run in models(finished[1]):
         assert run["parameters"] == pytest.approx(20_000, rel=0.05)
-        # A budget buys whole steps, so it is met to half a step; the last may be larger than the mean.
+        # Training ends within half a step of the budget; that step may be larger than the mean one.
         assert run["teraflops"] == pytest.approx(0.0005, rel=1 / run["iterations"])
         assert run["iterations"] > 5
 
 
-def test_the_page_says_what_the_runs_found(finished: tuple[Path, dict[str, Any]]) -> None:
+def test_the_report_states_the_results_of_the_runs(finished: tuple[Path, dict[str, Any]]) -> None:
     root, results = finished
-    page = (root / "report.md").read_text()
+    report = (root / "report.md").read_text()
     best = max(
         (row for row in results["summary"] if row["semantic_ids"] == "trained"),
         key=lambda row: row["test"]["ndcg@10"]["mean"],
     )
     shown = f"{best['test']['ndcg@10']['mean']:.4f} ± {best['test']['ndcg@10']['deviation']:.4f}"
-    assert f"With trained IDs, {best['name']} has the highest ndcg@10, {shown}" in page
+    assert f"With trained IDs, {best['name']} has the highest ndcg@10, {shown}" in report
     assert (root / "comparison.png").stat().st_size > 5000
-    assert "What it teaches" not in page
+    assert "## Findings" not in report
 
 
-def test_finished_runs_are_used_again_and_findings_end_the_page(
+def test_finished_runs_are_reused_and_findings_end_the_report(
     world: Path, finished: tuple[Path, dict[str, Any]]
 ) -> None:
     root, results = finished
@@ -130,30 +131,26 @@ def test_finished_runs_are_used_again_and_findings_end_the_page(
     assert len(before) == 4 + 2 + 12 * 2 + 1  # tables, RQ-VAEs, models with their evaluations, a baseline
     findings = root.parent / "findings.txt"
     findings.write_text("Structure\nhelps.\n\nSo does compute.\n")
-    done = CliRunner().invoke(app, arguments(world, root, findings=str(findings)))
+    done = CliRunner().invoke(app, command_line(world, root, findings=str(findings)))
     assert json.loads(done.stdout)["runs"] == results["runs"]
     assert "13 of 13 runs are finished already" in done.stderr
     assert {path: path.stat().st_mtime_ns for path in before} == before
-    assert (
-        (root / "report.md")
-        .read_text()
-        .endswith("## What it teaches\n\nStructure helps.\n\nSo does compute.\n")
-    )
+    assert (root / "report.md").read_text().endswith("## Findings\n\nStructure helps.\n\nSo does compute.\n")
 
 
 @pytest.mark.timeout(1000)
-def test_an_interrupted_comparison_goes_on_to_the_same_weights(world: Path, tmp_path: Path) -> None:
+def test_an_interrupted_comparison_resumes_and_reaches_the_same_weights(world: Path, tmp_path: Path) -> None:
     few = {
         "architectures": ["hierarchical"],
         "semantic_ids": ["random"],
         "seeds": [0],
         "baselines": [],
-        "teraflops": 0.01,  # long enough to be interrupted in between
+        "teraflops": 0.01,  # long enough to be interrupted
         "save_model_every": 5,
     }
-    root, whole = tmp_path / "out", tmp_path / "whole" / "out"
-    whole.parent.mkdir()
-    command = [sys.executable, "-m", "rqrec", *arguments(world, root, **few)]
+    root, uninterrupted = tmp_path / "out", tmp_path / "uninterrupted" / "out"
+    uninterrupted.parent.mkdir()
+    command = [sys.executable, "-m", "rqrec", *command_line(world, root, **few)]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     deadline = time.monotonic() + 600
     while not list(root.glob("runs/*/checkpoints/step-*")):
@@ -161,41 +158,43 @@ def test_an_interrupted_comparison_goes_on_to_the_same_weights(world: Path, tmp_
         assert time.monotonic() < deadline
         time.sleep(0.02)
     process.send_signal(signal.SIGINT)
-    _, words = process.communicate(timeout=300)
-    assert process.returncode == 130, words
-    assert "The same command goes on" in words
-    assert "Traceback" not in words
+    _, message = process.communicate(timeout=300)
+    assert process.returncode == 130, message
+    assert "Run the same command again to resume" in message
+    assert "Traceback" not in message
     assert not list(root.glob("runs/*/retrieval/manifest.json"))
-    done = CliRunner().invoke(app, arguments(world, root, **few))
+    done = CliRunner().invoke(app, command_line(world, root, **few))
     assert done.exit_code == 0, done.output
     (log,) = (root / "logs").glob("hierarchical*.log")
     assert "from step" in log.read_text()
-    done = CliRunner().invoke(app, arguments(world, whole, **few))
+    done = CliRunner().invoke(app, command_line(world, uninterrupted, **few))
     assert done.exit_code == 0, done.output
-    retrieval = [next(path.glob("runs/*/retrieval")) for path in (root, whole)]
+    retrieval = [next(path.glob("runs/*/retrieval")) for path in (root, uninterrupted)]
     hashes = {read_manifest(path).hash for path in retrieval}
     assert len(hashes) == 1
 
 
-def test_bad_settings_are_told_before_any_work(world: Path, tmp_path: Path) -> None:
+def test_bad_settings_are_refused_before_any_work(world: Path, tmp_path: Path) -> None:
     root = tmp_path / "out"
-    assert "'mamba'; allowed are decoder_only" in fails(world, root, architectures=["mamba"])
-    assert "'learned'; allowed are trained, untrained, random" in fails(world, root, semantic_ids=["learned"])
-    assert "'guess'; allowed are popularity" in fails(world, root, baselines=["guess"])
-    assert "compare.seeds ([])" in fails(world, root, seeds=[])
-    assert "compare.teraflops is -1" in fails(world, root, teraflops=-1)
-    assert "dataset is 'netflix'" in fails(world, root, dataset="netflix")
+    assert "'mamba'; allowed are decoder_only" in error_of(world, root, architectures=["mamba"])
+    assert "'learned'; allowed are trained, untrained, random" in error_of(
+        world, root, semantic_ids=["learned"]
+    )
+    assert "'guess'; allowed are popularity" in error_of(world, root, baselines=["guess"])
+    assert "compare.seeds is empty" in error_of(world, root, seeds=[])
+    assert "compare.teraflops is -1" in error_of(world, root, teraflops=-1)
+    assert "dataset is 'netflix'" in error_of(world, root, dataset="netflix")
 
 
-def test_a_failure_in_a_run_is_told_in_its_words(world: Path, tmp_path: Path) -> None:
+def test_the_message_of_a_failed_run_is_printed(world: Path, tmp_path: Path) -> None:
     few = {"architectures": ["hierarchical"], "semantic_ids": ["random"], "seeds": [0], "baselines": []}
-    done = CliRunner().invoke(app, arguments(world, tmp_path / "out", **few, teraflops=1e-9))
+    done = CliRunner().invoke(app, command_line(world, tmp_path / "out", **few, teraflops=1e-9))
     assert done.exit_code == 1
     assert "hierarchical-random-0: compare.teraflops=1e-09 does not pay for one step" in done.stderr
 
 
-def test_parameters_that_no_width_gives_are_refused(world: Path, tmp_path: Path) -> None:
+def test_a_parameter_count_that_no_width_has_is_refused(world: Path, tmp_path: Path) -> None:
     few = {"semantic_ids": ["random"], "seeds": [0], "baselines": [], "parameters": 900}
-    done = CliRunner().invoke(app, arguments(world, tmp_path / "out", **few))
+    done = CliRunner().invoke(app, command_line(world, tmp_path / "out", **few))
     assert done.exit_code == 1
-    assert "comes no nearer to 900 parameters than" in done.stderr
+    assert "but compare.parameters is 900 and compare.tolerance only 0.05" in done.stderr

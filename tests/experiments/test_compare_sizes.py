@@ -1,4 +1,4 @@
-"""What a training step costs, and how many of them a budget pays for."""
+"""The compute of a training step, and the number of steps that a budget pays for."""
 
 import numpy as np
 import pytest
@@ -18,7 +18,7 @@ def batch(rows: int, items: int, rng: np.random.Generator) -> Batch:
 
 
 @pytest.mark.parametrize("name", ARCHITECTURES)
-def test_the_cost_of_any_batch_follows_from_a_few(name: str) -> None:
+def test_the_operations_of_any_batch_follow_from_a_few_counted_ones(name: str) -> None:
     rng = np.random.default_rng(0)
     model = build_model(ARCHITECTURES[name].config((3, 4, 5), 12, 16, 16, 2, 2))
     flops = step_flops(model, [batch(*rng.integers(2, 12, 2), rng) for _ in range(12)])
@@ -29,7 +29,7 @@ def test_the_cost_of_any_batch_follows_from_a_few(name: str) -> None:
         assert flops(other) == pytest.approx(counter.get_total_flops(), rel=1e-6)
 
 
-def test_steps_end_where_they_come_nearest_to_the_budget() -> None:
+def test_training_stops_at_the_step_nearest_to_the_budget() -> None:
     assert steps_within(6e-12, [1.0, 3.0, 3.0, 1.0]) == (3, pytest.approx(7e-12))
     assert steps_within(5e-12, [1.0, 3.0, 3.0, 1.0]) == (2, pytest.approx(4e-12))
     with pytest.raises(ValueError, match="does not pay for one step"):

@@ -1,19 +1,18 @@
-"""The command that compares architectures."""
+"""`rqrec compare`."""
 
-from rqrec.cli.command import AsJson, Bindings, Configs, app, emit, sentence
+from rqrec.cli.command import AsJson, Bindings, Configs, command, emit
+from rqrec.core.artifact import read_json
+from rqrec.core.config import configured
+from rqrec.experiments.compare.config import CompareConfig
+from rqrec.experiments.compare.stage import RESULTS_FILE
+from rqrec.experiments.compare.stage import compare as run
+from rqrec.experiments.compare.summary import format_summary
 
 
-@app.command(epilog="Example: rqrec compare configs/compare_beauty.gin --gin compare.jobs=2")
-@sentence
-def compare(configs: Configs, bindings: Bindings = [], as_json: AsJson = False) -> None:  # noqa: B006
-    """Train the architectures on trained, untrained and random semantic IDs, on equal terms."""
-    from rqrec.core.artifact import read_json
-    from rqrec.core.config import configured
-    from rqrec.experiments.compare.stage import RESULTS_FILE
-    from rqrec.experiments.compare.stage import compare as run
-    from rqrec.experiments.compare.summary import lines_of
-
-    folder = configured({"compare": run}, configs, bindings)["compare"]()
-    results = read_json(folder / RESULTS_FILE)
-    report = str(folder / "report.md")
-    emit({**results, "report": report}, as_json, f"{lines_of(results['summary'])}\n\nReport: {report}")
+@command("rqrec compare configs/compare_beauty.gin --gin compare.jobs=2")
+def compare(configs: Configs = None, bindings: Bindings = None, as_json: AsJson = False) -> None:
+    """Compare architectures on trained, untrained and random semantic IDs, with equal parameters and compute."""
+    folder = run(configured(CompareConfig(), ["compare"], configs or [], bindings or []))
+    results, report = read_json(folder / RESULTS_FILE), folder / "report.md"
+    text = f"{format_summary(results['summary'])}\n\nReport: {report}"
+    emit({**results, "report": str(report)}, as_json, text)

@@ -1,16 +1,18 @@
-"""One function over many tasks: in this process, in several of this machine, or on a Ray cluster.
+"""Run one function on many tasks: in this process, in several processes of this machine, or on a Ray cluster.
 
-Tasks are independent and their results come in any order, so that what is computed cannot depend on where.
+Tasks are independent and their results arrive in any order, so that no result can depend on where a task ran.
 """
 
+import multiprocessing
 import os
 import signal
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
+from collections.abc import Callable, Generator, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from itertools import islice
-from multiprocessing import get_context
+from threading import Thread
+from types import FrameType
 from typing import Any, Protocol, TypeVar
 
 T = TypeVar("T")
@@ -23,100 +25,155 @@ class Workers(Protocol):
     """Something that runs tasks."""
 
     def run(self, function: Callable[[T], R], tasks: Sequence[T]) -> Iterator[R]:
-        """`function(task)` of every task, in the order in which they finish.
+        """Yield `function(task)` for every task, in the order in which they finish.
 
-        The function and the tasks are pickled, and so are the results. The first error ends the run.
+        The function, the tasks and the results are pickled. The first error stops the run.
         """
 
 
 def workers(engine: str, processes: int | None = None) -> Workers:
-    """The workers of an engine; `processes` (None: a core each) is for "local", Ray knows its cluster.
+    """The workers of an engine; `processes` (None: one per core) is for "local" only.
 
-    Raises ValueError on another engine, and where Ray is asked for and not installed.
+    Raises ValueError if the engine is unknown, or if it is "ray" and Ray is not installed.
     """
     if engine not in ENGINES:
         raise ValueError(f"engine is {engine!r}; allowed are {', '.join(ENGINES)}.")
     if engine == "ray":
         if processes is not None:
-            raise ValueError("processes is for engine=local; a Ray cluster has as many as it has CPUs.")
-        _ray()  # refuses now, not after the inputs were read
+            raise ValueError("processes is for engine=local; a Ray cluster uses all its CPUs. Leave it out.")
+        _ray()  # fails here rather than after the inputs were read
         return RayCluster()
     if processes is not None and processes < 1:
-        raise ValueError(f"processes is {processes}, but at least 1 is needed.")
+        raise ValueError(f"processes is {processes}, but must be at least 1.")
     return LocalProcesses(processes or cores())
 
 
 def cores() -> int:
-    """The cores that this process may use."""
+    """The number of cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 @dataclass(frozen=True)
 class LocalProcesses:
-    """Processes of this machine, which share its cores; one runs in this process."""
+    """Processes of this machine. A single one without `threads` is this process itself."""
 
     processes: int
+    """How many tasks run at once."""
 
-    def run(self, function: Callable[[T], R], tasks: Sequence[T]) -> Iterator[R]:
-        """See `Workers`. On Ctrl-C the tasks under way are stopped, and no other begins."""
-        if self.processes == 1:
+    threads: int | None = None
+    """Threads of each process; None: OMP_NUM_THREADS, or else the cores divided among the processes."""
+
+    def run(self, function: Callable[[T], R], tasks: Sequence[T]) -> Generator[R, None, None]:
+        """See `Workers`.
+
+        After Ctrl-C, an error or the generator's `close()` no further task starts, and each running one gets
+        a KeyboardInterrupt, once, so that it can save its state; the run ends when all of them have ended. A
+        task is interrupted in the same way if another one's process or this one is killed.
+
+        Raises ChildProcessError if a process was killed.
+        """
+        if self.processes == 1 and self.threads is None:
             yield from map(function, tasks)
             return
         count = max(1, min(self.processes, len(tasks)))
-        threads = max(1, cores() // count)
+        threads = self.threads or os.environ.get("OMP_NUM_THREADS") or max(1, cores() // count)
+        others = set(multiprocessing.active_children())
+        context = multiprocessing.get_context("spawn")
         try:
-            with ProcessPoolExecutor(count, get_context("spawn"), _begin, (threads,)) as pool:
+            with ProcessPoolExecutor(count, context, _initialize, (str(threads),)) as pool:
                 remaining = iter(tasks)
-                # No more than there are processes: whatever was handed over runs, also after Ctrl-C.
-                running = {pool.submit(_run, function, task) for task in islice(remaining, count)}
-                while running:
-                    done, running = wait(running, return_when=FIRST_COMPLETED)
-                    for future in done:
-                        result = future.result()  # an error, before another task begins
-                        running |= {pool.submit(_run, function, task) for task in islice(remaining, 1)}
-                        yield result
+                # At most one task per process: whatever was submitted runs, even after Ctrl-C.
+                running = {_submit(pool, function, task) for task in islice(remaining, count)}
+                try:
+                    while running:
+                        done, running = wait(running, return_when=FIRST_COMPLETED)
+                        for future in done:
+                            result = future.result()  # raises an error before another task starts
+                            running |= {_submit(pool, function, task) for task in islice(remaining, 1)}
+                            yield result
+                except BaseException:
+                    for process in set(multiprocessing.active_children()) - others:
+                        process.terminate()
+                    raise
         except BrokenProcessPool as error:
             raise ChildProcessError(
-                "A process was killed, most likely because memory ran out: try fewer --processes. What was "
-                "finished is kept, and the same command goes on from there."
+                "A worker process was killed, most likely because memory ran out: try fewer --processes (or "
+                "jobs). What was finished is kept, and the same command resumes from there."
             ) from error
 
 
-def _begin(threads: int) -> None:
-    """The first thing that a process does, before torch is imported in it."""
-    os.environ.setdefault("OMP_NUM_THREADS", str(threads))
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+def _submit(pool: ProcessPoolExecutor, function: Callable[[T], R], task: T) -> Future[R]:
+    """Submit a task; a process that this starts inherits a blocked SIGINT, until `_initialize` unblocks it."""
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        return pool.submit(_run, function, task)
+    finally:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+
+
+def _initialize(threads: str) -> None:
+    """Prepare a worker process, before it imports torch.
+
+    A terminal sends Ctrl-C to the whole process group. Workers leave that group: the first process decides
+    which of them to interrupt, by SIGTERM, and an interrupt never arrives twice.
+    """
+    os.environ["OMP_NUM_THREADS"] = threads
+    os.setpgrp()
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # discards a Ctrl-C that came before setpgrp
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    Thread(target=_terminate_with_parent, daemon=True).start()
+
+
+def _terminate_with_parent() -> None:
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    parent.join()
+    os.kill(os.getpid(), signal.SIGTERM)
 
 
 def _run(function: Callable[[T], R], task: T) -> R:
-    """Ctrl-C reaches every process of a terminal: it ends a task, and leaves one that waits to its parent."""
-    signal.signal(signal.SIGINT, signal.default_int_handler)
+    """Run a task in a worker process. SIGTERM interrupts it like Ctrl-C, and the process exits after it."""
+    interrupted = False
+
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        nonlocal interrupted
+        interrupted = True
+        # The executor terminates all its processes again as soon as one has exited.
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        signal.raise_signal(signal.SIGINT)
+
     try:
-        return function(task)
+        signal.signal(signal.SIGTERM, interrupt)
+        try:
+            return function(task)
+        finally:
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
     finally:
-        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        if interrupted:
+            os._exit(128 + signal.SIGINT)  # an exception would only go back to the executor
 
 
 @dataclass(frozen=True)
 class RayCluster:
-    """The cluster that RAY_ADDRESS names or this machine belongs to, else a local one for this run.
+    """The cluster at RAY_ADDRESS or the one that this machine belongs to, else a local one for this run.
 
-    Every node needs rqrec, and finds the same files under the same paths. A task of a node that died runs
-    again on another one.
+    Every node needs rqrec and the same files under the same paths. If a node dies, its tasks run again on
+    another one.
     """
 
     def run(self, function: Callable[[T], R], tasks: Sequence[T]) -> Iterator[R]:
         """See `Workers`."""
         ray = _ray()
-        own = not ray.is_initialized()
-        if own:
+        started_here = not ray.is_initialized()
+        if started_here:
             ray.init(log_to_driver=False, logging_level="ERROR")
         try:
-            remote = ray.remote(lambda task: function(task))  # Ray takes no partial
+            remote = ray.remote(lambda task: function(task))  # Ray does not accept a functools.partial
             remaining = iter(tasks)
             running: list[Any] = []
             while True:
-                # Twice what the cluster has at this moment: none of it waits, and it sees that more would help.
+                # Twice the present number of CPUs: none is ever idle, and an autoscaler sees the demand.
                 room = 2 * int(ray.cluster_resources().get("CPU", 1)) - len(running)
                 running += [remote.remote(task) for task in islice(remaining, max(0, room))]
                 if not running:
@@ -128,10 +185,10 @@ class RayCluster:
         except ray.exceptions.RayError as error:
             raise ChildProcessError(
                 f"The Ray cluster failed ({str(error).strip().splitlines()[0]}). What was finished is kept, "
-                f"and the same command goes on from there."
+                f"and the same command resumes from there."
             ) from error
         finally:
-            if own:
+            if started_here:
                 ray.shutdown()
 
 

@@ -1,12 +1,11 @@
-"""Equal parameters and equal compute: how wide a model is, and how long it trains.
+"""Equal parameters and equal compute: the width of a model, and the number of its training steps.
 
-Compute is counted, not timed: the floating-point operations of the matrix products of a training step, forward
-and backward. It is the same on every machine, whatever else runs there.
+Compute is counted, not timed: the floating-point operations of all matrix products of a training step, forward
+and backward. That number does not depend on the machine or on its load.
 """
 
 from bisect import bisect_left
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from typing import NamedTuple
 
@@ -16,64 +15,37 @@ from numpy.typing import NDArray
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
+from rqrec.experiments.compare.config import SizeConfig
 from rqrec.models.architectures import AnyModel, architecture, build_model
 from rqrec.models.retrieval_model import Batch, ModelConfig, parameter_count
 
-WIDEST = 4096  # of a transformer
+MAX_WIDTH = 4096  # of a transformer
 TERA = 1e12
 
 
-@dataclass(frozen=True)
-class Sizes:
-    """What the models of a comparison have in common.
+def config_with_parameters(name: str, level_sizes: tuple[int, ...], sizes: SizeConfig) -> ModelConfig:
+    """The config of an architecture with the width whose parameter count is nearest to `sizes.parameters`.
 
-    parameters: trained numbers of a model, those of code embeddings included
-    tolerance: how far from that a model may be, as a share of it
-    teraflops: 10^12 floating-point operations of training
-    max_items: items of history that are read
-    attn_heads, attn_dropout: of every transformer
-    attn_layers: depth by the name of the architecture; the widths follow from `parameters`
-    """
-
-    parameters: int
-    tolerance: float
-    teraflops: float
-    max_items: int
-    attn_heads: int
-    attn_dropout: float
-    attn_layers: Mapping[str, int]
-
-    def __post_init__(self) -> None:
-        for name in ("parameters", "teraflops", "tolerance"):
-            if getattr(self, name) <= 0:
-                raise ValueError(f"compare.{name} is {getattr(self, name)}, but must be above 0.")
-        for name in self.attn_layers:
-            architecture(name)
-
-
-def sized(name: str, level_sizes: tuple[int, ...], sizes: Sizes) -> ModelConfig:
-    """The model of an architecture whose number of parameters is nearest to the one that is asked for.
-
-    Raises ValueError where it is further away than the tolerance.
+    Raises ValueError if that count differs by more than the tolerance.
     """
     if name not in sizes.attn_layers:
-        raise ValueError(f"compare.attn_layers has no depth for {name!r}: add one.")
+        raise ValueError(f"compare.attn_layers has no number of layers for {name!r}: add one.")
     of_width = partial(_config, name, level_sizes, sizes)
-    widths = range(sizes.attn_heads, WIDEST, sizes.attn_heads)
+    widths = range(sizes.attn_heads, MAX_WIDTH, sizes.attn_heads)
     above = bisect_left(widths, sizes.parameters, key=lambda width: parameters_of(of_width(width)))
-    around = [of_width(width) for width in widths[max(above - 1, 0) : above + 1]]
-    nearest = min(around, key=lambda config: abs(parameters_of(config) - sizes.parameters))
-    found = parameters_of(nearest)
-    if abs(found - sizes.parameters) > sizes.tolerance * sizes.parameters:
+    candidates = [of_width(width) for width in widths[max(above - 1, 0) : above + 1]]
+    nearest = min(candidates, key=lambda config: abs(parameters_of(config) - sizes.parameters))
+    parameters = parameters_of(nearest)
+    if abs(parameters - sizes.parameters) > sizes.tolerance * sizes.parameters:
         raise ValueError(
-            f"{name} comes no nearer to {sizes.parameters:,} parameters than {found:,} (width "
-            f"{nearest.attn_embed_dim}), which is more than compare.tolerance={sizes.tolerance} away. Choose "
-            f"other compare.parameters, fewer compare.attn_heads or compare.attn_layers, or more tolerance."
+            f"{name} has {parameters:,} parameters at the nearest width, {nearest.attn_embed_dim}, but "
+            f"compare.parameters is {sizes.parameters:,} and compare.tolerance only {sizes.tolerance}. Change "
+            f"compare.parameters, lower compare.attn_heads or compare.attn_layers, or raise the tolerance."
         )
     return nearest
 
 
-def _config(name: str, level_sizes: tuple[int, ...], sizes: Sizes, width: int) -> ModelConfig:
+def _config(name: str, level_sizes: tuple[int, ...], sizes: SizeConfig, width: int) -> ModelConfig:
     return architecture(name).config(
         level_sizes=level_sizes,
         max_items=sizes.max_items,
@@ -86,20 +58,21 @@ def _config(name: str, level_sizes: tuple[int, ...], sizes: Sizes, width: int) -
 
 
 def parameters_of(config: ModelConfig) -> int:
-    """Trained parameters of a model, without making its tensors."""
+    """Number of trained parameters of a model, without allocating its tensors."""
     with torch.device("meta"):
         return parameter_count(build_model(config))
 
 
 def step_flops(model: AnyModel, batches: Sequence[Batch]) -> Callable[[Batch], float]:
-    """Floating-point operations of a training step on a batch, worked out from those counted on some.
+    """A function that gives the floating-point operations of a training step on any batch.
 
-    They are a sum of terms in the batch's B rows, B x T items with padding, B x T^2 pairs of items, and real
-    items: what each costs follows from a few batches, and is exact for all others.
+    They are a linear combination of the batch's B rows, B x T items (padding included), B x T^2 pairs of items
+    and number of real items. The coefficients are fitted to the operations counted on `batches`; the fit is
+    exact, so it holds for every other batch too.
     """
     counted = []
     model.train()
-    # The fused attention of a CPU is not counted; its parts are.
+    # The counter misses the fused attention kernel of the CPU, but counts the operations of the plain one.
     with sdpa_kernel(SDPBackend.MATH):
         for batch in batches:
             with FlopCounterMode(display=False) as counter:
@@ -116,24 +89,25 @@ def _terms(batch: Batch) -> NDArray[np.float64]:
 
 
 class Budget(NamedTuple):
-    """Training steps, and the 10^12 operations that they take."""
+    """The training steps that a compute budget pays for."""
 
     iterations: int
     teraflops: float
+    """10^12 floating-point operations of these steps."""
 
 
 def steps_within(teraflops: float, flops: Iterable[float]) -> Budget:
-    """The steps whose operations, one after the other, come nearest to a budget.
+    """The number of steps whose operations, given by `flops` in order, add up nearest to `teraflops`.
 
-    Raises ValueError where the first one is more than twice the budget.
+    Raises ValueError if the first step alone takes more than twice the budget.
     """
     spent, iterations = 0.0, 0
     for iterations, step in enumerate(flops):
         if spent + step / 2 > teraflops * TERA:
             if iterations == 0:
                 raise ValueError(
-                    f"compare.teraflops={teraflops} does not pay for one step of {step / TERA:.3g}: raise it, "
-                    f"or lower compare.batch_size or compare.parameters."
+                    f"compare.teraflops={teraflops} does not pay for one step, which takes {step / TERA:.3g}: "
+                    f"raise it, or lower compare.batch_size or compare.parameters."
                 )
             break
         spent += step

@@ -1,4 +1,4 @@
-"""The page that tells a comparison: tables, a figure, the settings, and sentences worked out from the figures."""
+"""The report of a comparison: protocol, tables, a figure, settings, and sentences derived from the results."""
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -6,28 +6,28 @@ from typing import Any
 
 from rqrec.evaluation.figures import draw_bars
 from rqrec.evaluation.report import figure, heading, paragraph, save_report, table
-from rqrec.experiments.compare.summary import METRICS, shown
+from rqrec.experiments.compare.summary import METRICS, format_spread
 
 FIGURE = "comparison.png"
-JUDGED = "ndcg@10"
+SELECTION_METRIC = "ndcg@10"
 
-WHAT_IDS_ARE = {
+KIND_DESCRIPTIONS = {
     "trained": "Trained IDs are the codes of a trained RQ-VAE.",
-    "untrained": "Untrained ones are those of an RQ-VAE as it is before training: its encoder is a random map, "
-    "and its codebooks are set by k-means on what that gives.",
-    "random": "Random ones are drawn by chance, whatever the item: the model can learn each item by heart, and "
-    "nothing from one item for another.",
+    "untrained": "Untrained IDs are the codes of an RQ-VAE before training: its encoder is a random projection, "
+    "and its codebooks are initialised by k-means on the encoder's outputs.",
+    "random": "Random IDs are drawn at random, regardless of the item: the model can memorise each item, but "
+    "what it learns about one item does not carry over to another.",
 }
 
 
-def write_page(folder: Path, results: dict[str, Any], findings: str = "") -> None:
-    """Write `report.md`, `report.html` and the figure; the paragraphs of `findings` come last."""
+def write_report(folder: Path, results: dict[str, Any], findings: str = "") -> None:
+    """Write `report.md`, `report.html` and the figure; the paragraphs of `findings` are the last section."""
     summary = results["summary"]
     models = [row for row in summary if row["semantic_ids"]]
     blocks = [*_protocol(results, models), *_result(folder, summary, models), *_cost(models)]
     blocks += [*_codes(results), *_settings(results["settings"])]
     if findings.strip():
-        blocks += [heading("What it teaches"), *map(paragraph, findings.strip().split("\n\n"))]
+        blocks += [heading("Findings"), *map(paragraph, findings.strip().split("\n\n"))]
     save_report(folder, "Architectures and semantic IDs on equal terms", blocks)
 
 
@@ -44,27 +44,27 @@ def _protocol(results: dict[str, Any], models: Sequence[dict[str, Any]]) -> list
     return [
         paragraph(
             f"{results['data']} {dataset['users']:,} users, {dataset['items']:,} items, "
-            f"{dataset['interactions']:,} interactions. Of each user's items the last is the test, the one "
-            f"before it the validation, the rest trains. All items that the user has not taken compete, and a hit "
-            f"is an item, not a code."
+            f"{dataset['interactions']:,} interactions. The split is leave-one-out: each user's last item is for "
+            f"the test, the one before it for validation, and the others are for training. The ranking covers all "
+            f"items that the user has not interacted with, and a hit is the right item, not the right code."
         ),
         paragraph(
             f"Equal parameters: every model has {min(counts):,} to {max(counts):,} trained parameters, code "
-            f"embeddings included; its width follows from that number and its depth."
+            f"embeddings included. The width follows from this number and the number of layers."
         ),
         paragraph(
             f"Equal compute: every model trains for {sizes['teraflops']:g} teraflop (10^12 floating-point "
-            f"operations), the matrix products of all its steps, forward and backward, each counted for its "
-            f"own batch; training ends where their sum comes nearest to the budget. Time would measure the machine "
-            f"and what else runs on it; the processor's seconds are shown beside."
+            f"operations). These are the matrix products of all training steps, forward and backward, counted for "
+            f"each step's own batch; training stops at the step where their sum is nearest to the budget. Time "
+            f"would depend on the machine and its load; CPU seconds are listed below for information."
         ),
         paragraph(
-            f"A model is validated {training['validations']} times, on at most {validated:,} users, the same for "
-            f"all; the weights with the highest {JUDGED} are tested once, on all users, with a beam of "
-            f"{training['beam_width']}. A seed ({', '.join(map(str, seeds))}) stands for everything that is drawn: "
-            f"the RQ-VAE or the random codes, and the model. ± is the standard deviation over seeds."
+            f"Every model is validated {training['validations']} times, always on the same users, at most "
+            f"{validated:,} of them. The weights with the highest {SELECTION_METRIC} are tested once, on all users, "
+            f"with beam width {training['beam_width']}. A seed ({', '.join(map(str, seeds))}) determines the RQ-VAE "
+            f"or the random codes, and the model. ± is the standard deviation over seeds."
         ),
-        paragraph(" ".join(WHAT_IDS_ARE[kind] for kind in kinds)),
+        paragraph(" ".join(KIND_DESCRIPTIONS[kind] for kind in kinds)),
     ]
 
 
@@ -73,13 +73,13 @@ def _result(
 ) -> Iterator[str]:
     kinds = list(dict.fromkeys(row["semantic_ids"] for row in models))
     names = list(dict.fromkeys(row["name"] for row in models))
-    of = {(row["name"], row["semantic_ids"]): row["test"][JUDGED]["mean"] for row in models}
+    of = {(row["name"], row["semantic_ids"]): row["test"][SELECTION_METRIC]["mean"] for row in models}
     draw_bars(folder / FIGURE, kinds, {name: [of[name, kind] for kind in kinds] for name in names})
     yield heading("Result")
     yield _metrics_table("test", summary)
-    yield figure(FIGURE, f"Test {JUDGED} by semantic IDs and architecture, mean over seeds")
+    yield figure(FIGURE, f"Test {SELECTION_METRIC} by semantic IDs and architecture, mean over seeds")
     yield paragraph(" ".join([*_between_architectures(models, kinds), *_between_ids(models, names)]))
-    yield paragraph("On the validation users, by which the weights were chosen:")
+    yield paragraph("On the validation users, on which the weights were selected:")
     yield _metrics_table("validation", summary)
 
 
@@ -87,51 +87,55 @@ def _metrics_table(split: str, summary: Sequence[dict[str, Any]]) -> str:
     return table(
         [split, "semantic IDs", *METRICS],
         [
-            [row["name"], row["semantic_ids"] or "none", *(shown(row[split][name]) for name in METRICS)]
+            [
+                row["name"],
+                row["semantic_ids"] or "none",
+                *(format_spread(row[split][name]) for name in METRICS),
+            ]
             for row in summary
         ],
     )
 
 
 def _between_architectures(models: Sequence[dict[str, Any]], kinds: Sequence[str]) -> Iterator[str]:
-    """For each kind of IDs, which architecture is ahead, and whether by more than seeds differ."""
+    """For each kind of IDs, the best architecture, and whether its lead exceeds the spread over seeds."""
     for kind in kinds:
         first, *others = _ranked([row for row in models if row["semantic_ids"] == kind])
         if others:
             yield (
-                f"With {kind} IDs, {first['name']} has the highest {JUDGED}, {shown(first['test'][JUDGED])}, "
-                f"{_ahead(first, others[0])}."
+                f"With {kind} IDs, {first['name']} has the highest {SELECTION_METRIC}, "
+                f"{format_spread(first['test'][SELECTION_METRIC])}, {_lead(first, others[0])}."
             )
 
 
 def _between_ids(models: Sequence[dict[str, Any]], names: Sequence[str]) -> Iterator[str]:
-    """For each architecture, which kind of IDs is ahead, and of which."""
+    """For each architecture, the best kind of IDs and its lead over each of the others."""
     for name in names:
         first, *others = _ranked([row for row in models if row["name"] == name])
         if others:
             yield (
                 f"For {name}, {first['semantic_ids']} IDs are best: "
-                f"{' and '.join(_ahead(first, other, 'semantic_ids') for other in others)}."
+                f"{' and '.join(_lead(first, other, 'semantic_ids') for other in others)}."
             )
 
 
 def _ranked(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    return sorted(rows, key=lambda row: -row["test"][JUDGED]["mean"])
+    return sorted(rows, key=lambda row: -row["test"][SELECTION_METRIC]["mean"])
 
 
-def _ahead(first: dict[str, Any], second: dict[str, Any], called: str = "name") -> str:
-    high, low = first["test"][JUDGED], second["test"][JUDGED]
+def _lead(first: dict[str, Any], second: dict[str, Any], label: str = "name") -> str:
+    high, low = first["test"][SELECTION_METRIC], second["test"][SELECTION_METRIC]
     share = f"{high['mean'] / low['mean'] - 1:.0%}" if low["mean"] else "far"
-    words = f"{share} above {second[called]} ({shown(low)})"
+    lead = f"{share} above {second[label]} ({format_spread(low)})"
     if high["deviation"] is None or low["deviation"] is None:
-        return f"{words}, with one seed"
+        return f"{lead}, with one seed"
     if high["mean"] - low["mean"] <= high["deviation"] + low["deviation"]:
-        return f"{words}, no more than seeds differ"
-    return words
+        return f"{lead}, which is within the spread over seeds"
+    return lead
 
 
 def _cost(models: Sequence[dict[str, Any]]) -> list[str]:
-    columns = ["parameters", "steps", "teraflop", "training, s", "decoded users per s"]
+    columns = ["parameters", "steps", "teraflop", "training, s", "decoded users / s"]
     return [
         heading("Cost"),
         table(
@@ -150,8 +154,8 @@ def _cost(models: Sequence[dict[str, Any]]) -> list[str]:
             ],
         ),
         paragraph(
-            "Means over seeds. Seconds are those of the processor, one thread a run; training includes the "
-            "validations, and decoding is the test with its beam search."
+            "Means over seeds. Times are CPU seconds, with one thread per run. Training includes the validations; "
+            "decoding is the beam search of the test."
         ),
     ]
 
@@ -160,7 +164,7 @@ def _codes(results: dict[str, Any]) -> list[str]:
     return [
         heading("The semantic IDs"),
         table(
-            ["kind", "seed", "codes of each level", "items that share their codes"],
+            ["kind", "seed", "codes per level", "colliding items"],
             [
                 [
                     ids["kind"],
@@ -171,21 +175,23 @@ def _codes(results: dict[str, Any]) -> list[str]:
                 for ids in results["semantic_ids"]
             ],
         ),
-        paragraph(_embedded(results["embeddings"])),
+        paragraph(_describe_embeddings(results["embeddings"])),
     ]
 
 
-def _embedded(settings: dict[str, Any]) -> str:
+def _describe_embeddings(settings: dict[str, Any]) -> str:
     content = (
-        f"{settings['model']} of the items' texts" if settings["model"] else "vectors that came with the data"
+        f"{settings['model']} embeddings of the items' texts"
+        if settings["model"]
+        else "the embeddings that came with the data"
     )
-    taken = settings["collaborative"]
-    beside = (
-        f", with {taken['width']} dimensions of which items training users took together" if taken else ""
+    collaborative = settings["collaborative"]
+    appended = (
+        f", with {collaborative['width']} co-occurrence dimensions computed from the training interactions"
+        if collaborative
+        else ""
     )
-    return (
-        f"The RQ-VAE reads {content}{beside}. The last level tells items apart that share their other codes."
-    )
+    return f"The RQ-VAE reads {content}{appended}. The last level tells items apart whose other codes are the same."
 
 
 def _settings(settings: dict[str, dict[str, Any]]) -> list[str]:

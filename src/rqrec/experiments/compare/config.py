@@ -1,0 +1,136 @@
+"""Settings of a comparison, with their defaults. In gin all of them are `compare.NAME`."""
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from rqrec.evaluation.registry import BASELINES
+from rqrec.models.architectures import ARCHITECTURES, architecture
+from rqrec.stages.raw_data import DataConfig
+
+SEMANTIC_ID_KINDS = ("trained", "untrained", "random")
+
+
+@dataclass(frozen=True)
+class SizeConfig:
+    """What all models have in common: parameters, compute and shape."""
+
+    parameters: int = 500_000
+    """Trained parameters of every model, code embeddings included; its width follows from it."""
+    tolerance: float = 0.05
+    """How far a model's parameters may be from that number, as a share of it."""
+    teraflops: float = 3.5
+    """Training compute of every model, in 10^12 floating-point operations."""
+    max_items: int = 20
+    """Items of the history that a model reads, the latest ones."""
+    attn_heads: int = 4
+    """Attention heads of every transformer."""
+    attn_dropout: float = 0.2
+    """Dropout of every transformer."""
+    attn_layers: Mapping[str, int] = field(
+        default_factory=lambda: {"decoder_only": 3, "encoder_decoder": 2, "hierarchical": 2}
+    )
+    """Number of layers for each architecture."""
+
+    def __post_init__(self) -> None:
+        for name in ("parameters", "teraflops", "tolerance"):
+            if getattr(self, name) <= 0:
+                raise ValueError(f"compare.{name} is {getattr(self, name)}, but must be above 0.")
+        for name in self.attn_layers:
+            architecture(name)  # raises ValueError if there is none
+
+
+@dataclass(frozen=True)
+class TrainingConfig:
+    """How every model is trained, selected and tested."""
+
+    batch_size: int = 128
+    """Sequences in a training step."""
+    learning_rate: float = 2e-3
+    """Peak learning rate of the cosine schedule."""
+    weight_decay: float = 0.05
+    """Weight decay of AdamW."""
+    warmup: float = 0.05
+    """Share of the training steps in which the learning rate rises, from 0 to below 1."""
+    validations: int = 4
+    """Number of validations, evenly spaced over training."""
+    validation_users: int = 4096
+    """Largest number of users in a validation; every model is validated on the same ones."""
+    beam_width: int = 20
+    """Beam width in the test."""
+    save_model_every: int = 200
+    """Steps between checkpoints."""
+
+    def __post_init__(self) -> None:
+        for name in ("batch_size", "validations", "validation_users", "beam_width"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"compare.{name} is {getattr(self, name)}, but must be at least 1.")
+        if not 0 <= self.warmup < 1:
+            raise ValueError(
+                f"compare.warmup is {self.warmup}, but must be a share of the steps: from 0 to below 1."
+            )
+
+
+@dataclass(frozen=True)
+class TokenizerConfig:
+    """Shape and training of the RQ-VAEs; random codes have the same shape."""
+
+    iterations: int = 2000
+    """Training steps of an RQ-VAE."""
+    batch_size: int = 512
+    """Items in a training step."""
+    learning_rate: float = 1e-3
+    """Peak learning rate of the cosine schedule."""
+    embed_dim: int = 32
+    """Width of the latent vectors that are quantised."""
+    hidden_dims: tuple[int, ...] = (512, 256, 128)
+    """Widths of the encoder's hidden layers; the decoder has them in reverse."""
+    codebook_size: int = 256
+    """Codes of each level."""
+    n_layers: int = 3
+    """Number of levels, without the one that tells colliding items apart."""
+
+
+@dataclass(frozen=True)
+class CompareConfig:
+    """A comparison of architectures and kinds of semantic IDs.
+
+    Raises ValueError if a name is unknown or a number is out of range.
+    """
+
+    data: DataConfig = field(default_factory=DataConfig)
+    sizes: SizeConfig = SizeConfig()
+    training: TrainingConfig = TrainingConfig()
+    tokenizer: TokenizerConfig = field(default=TokenizerConfig(), metadata={"prefix": "vae_"})
+    architectures: tuple[str, ...] = tuple(ARCHITECTURES)
+    """Architectures to compare: decoder_only, encoder_decoder, hierarchical."""
+    semantic_ids: tuple[str, ...] = SEMANTIC_ID_KINDS
+    """Kinds of semantic IDs to compare: trained, untrained, random."""
+    seeds: tuple[int, ...] = (0, 1)
+    """Seeds; each is used for the semantic IDs and for the models trained on them."""
+    baselines: tuple[str, ...] = ()
+    """Baselines to test beside the models: popularity, item_knn, content_knn, hybrid_knn."""
+    jobs: int = 1
+    """Trainings that run at once, each in a process with one thread."""
+    save_dir_root: Path = Path("out/compare")
+    """Folder of the results, the runs and their logs."""
+    findings: Path | None = None
+    """Text file whose paragraphs are the last section of the report."""
+
+    def __post_init__(self) -> None:
+        _check_names("architectures", self.architectures, ARCHITECTURES)
+        _check_names("semantic_ids", self.semantic_ids, SEMANTIC_ID_KINDS)
+        if self.baselines:
+            _check_names("baselines", self.baselines, BASELINES)
+        if not self.seeds:
+            raise ValueError("compare.seeds is empty, but needs at least one seed.")
+        if self.jobs < 1:
+            raise ValueError(f"compare.jobs is {self.jobs}, but must be at least 1.")
+
+
+def _check_names(field_name: str, names: tuple[str, ...], allowed: Collection[str]) -> None:
+    if not names:
+        raise ValueError(f"compare.{field_name} is empty; allowed are {', '.join(allowed)}.")
+    for name in names:
+        if name not in allowed:
+            raise ValueError(f"compare.{field_name} has {name!r}; allowed are {', '.join(allowed)}.")
