@@ -155,7 +155,7 @@ def test_ctrl_c_ends_the_step_saves_and_says_where(
     assert names(checkpoints.folder) == ["step-000000005"]
     said = " ".join(capsys.readouterr().err.split())
     assert "step 5 is saved" in said
-    assert "goes on from there" in said
+    assert "same command again to resume" in said
     again = Stopping(None)
     fit(again, SETTINGS, "line", checkpoints)
     assert again.steps[0] == 5

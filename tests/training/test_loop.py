@@ -77,7 +77,7 @@ def test_early_stopping_waits_for_patience_validations_and_keeps_the_best() -> N
     task = Line([0.1, 0.5, 0.4, 0.3, 0.9])
     history = fit(task, LoopConfig(iterations=50, full_eval_every=10, patience=2), "line")
     assert [record["step"] for record in history.validation] == [10, 20, 30, 40]
-    assert "had not risen above 0.5000 in 2 validations" in str(history.stopped)
+    assert "has not risen above 0.5000 in 2 validations" in str(history.stopped)
     assert task.model.weight.item() == task.weights[1]
     with pytest.raises(ValueError, match="patience"):
         fit(Line(), LoopConfig(iterations=5, patience=1), "line")
