@@ -81,9 +81,9 @@ class ModelRun:
         with _timed(self.folder / SECONDS_FILE):
             config = self._training_config(budget.iterations)
             retrieval = train_decoder(config, dataset=self.dataset, semantic_ids=self.table)
-        checkpoint, device = read_checkpoint(retrieval), Processes.join().device
-        model = checkpoint.model.to(device)
-        test = _test(Retriever(model, checkpoint.table, self.training.beam_width, device), split.test)
+        artifact, device = read_retrieval(retrieval), Processes.join().device
+        model = artifact.model.to(device)
+        test = _test(Retriever(model, artifact.table, self.training.beam_width, device), split.test)
         manifest = read_manifest(retrieval, "retrieval")
         result = {
             "architecture": self.architecture,
