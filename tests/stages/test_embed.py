@@ -87,5 +87,7 @@ def test_vectors_follow_their_items_through_a_filter(tmp_path: Path) -> None:
 
 
 def test_settings_of_no_use_are_refused() -> None:
-    with pytest.raises(ValueError, match="no split 'random'; allowed are leave_one_out, temporal"):
+    with pytest.raises(
+        ValueError, match="Unknown evaluation protocol 'random'; allowed are leave_one_out, temporal"
+    ):
         Collaborative(split="random")
