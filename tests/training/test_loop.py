@@ -130,9 +130,9 @@ def test_accumulated_batches_of_unequal_size_equal_one_large_batch() -> None:
 
     one, two = Parts([8]), Parts([2, 6])
     settings = {"iterations": 5, "log_every": 1}
-    whole = fit(one, LoopConfig(**settings), "line")
+    at_once = fit(one, LoopConfig(**settings), "line")
     parts = fit(two, LoopConfig(**settings, gradient_accumulate_every=2), "line")
-    for a, b in zip(whole.training, parts.training, strict=True):
+    for a, b in zip(at_once.training, parts.training, strict=True):
         assert a == pytest.approx(b, rel=1e-5)
     assert one.model.weight.item() == pytest.approx(two.model.weight.item(), rel=1e-5)
 
