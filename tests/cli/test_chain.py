@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from rqrec.cli.command import app
+from rqrec.cli import app
 from rqrec.core.artifact import read_manifest
 from tests.serving.test_server import Process
 from tests.stages.world import write_world

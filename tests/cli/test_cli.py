@@ -13,7 +13,7 @@ from click.testing import Result
 from typer.testing import CliRunner
 
 from rqrec import __version__
-from rqrec.cli.command import app
+from rqrec.cli import app
 from rqrec.core.artifact import read_json, read_manifest, write_json
 from rqrec.tokenizer.semantic_ids import SemanticIdTable
 from tests.tiny import tiny_vectors

@@ -12,7 +12,7 @@ import pytest
 from click.testing import Result
 from typer.testing import CliRunner
 
-from rqrec.cli.command import app
+from rqrec.cli import app
 from rqrec.core.artifact import read_json, read_manifest
 from rqrec.data.dataset import Dataset
 from rqrec.data.splits import leave_one_out

@@ -7,7 +7,7 @@ import pytest
 from typer.testing import CliRunner
 
 from rqrec import Recommender
-from rqrec.cli.command import app
+from rqrec.cli import app
 from rqrec.core.artifact import read_json, read_manifest, write_json
 from rqrec.core.hub import upload
 from rqrec.stages.share import pull, push

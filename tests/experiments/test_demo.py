@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from rqrec.cli.command import app
+from rqrec.cli import app
 from rqrec.core.artifact import create
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -69,7 +69,8 @@ def test_the_demo_goes_on_and_beats_popularity(finished: tuple[Path, dict, str])
     assert min(facts["codebook_usage"]) > 0.9
     assert len(facts["recommendations"]) == 10
     assert set(facts["recommendations"][0]) == {"item_id", "title", "score"}
-    stages = {"dataset", "embeddings", "rqvae", "semantic_ids", "retrieval", "evaluation"}
+    stages = {"dataset", "embeddings", "tokenizer/rqvae", "semantic_ids", "retrieval"}
+    stages |= {"evaluation", "evaluation_popularity"}
     assert set(facts["seconds"]) == stages
 
 
@@ -93,7 +94,7 @@ def test_a_second_run_finds_everything_and_says_the_same(finished: tuple[Path, d
     process = demo(folder)
     out, words = process.communicate(timeout=120)
     assert process.returncode == 0, words
-    assert words.count(": found in") == 6
+    assert words.count(": found in") == 7
     assert json.loads(out) == facts
 
 

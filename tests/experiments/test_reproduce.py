@@ -9,9 +9,9 @@ from click.testing import Result
 from typer.testing import CliRunner
 
 from rqrec import Recommender
-from rqrec.cli.command import app
+from rqrec.cli import app
 from rqrec.core.artifact import read_json, read_manifest
-from rqrec.experiments.reproduce import FIGURES, METRICS, Reproduction
+from rqrec.experiments.reproduce import EVALUATIONS, METRICS, ReproduceConfig, training_minutes
 from tests.stages.world import write_world
 
 
@@ -37,7 +37,7 @@ def finished(world: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Pat
 def test_it_tells_every_figure_and_what_each_stage_took(finished: tuple[Path, dict[str, Any]]) -> None:
     out, facts = finished
     (run,) = facts["seeds"]
-    for figures in FIGURES:
+    for figures in EVALUATIONS:
         assert set(run[figures]) == set(METRICS)
         assert {name: figure["mean"] for name, figure in facts[figures].items()} == run[figures]
     assert facts["test"]["recall@10"]["mean"] > 0.5  # popularity has a fifth
@@ -57,14 +57,13 @@ def test_what_is_there_is_found_again(world: Path, finished: tuple[Path, dict[st
     assert read_manifest(out / "semantic_ids").hash == before
 
 
-def test_training_gets_what_slow_embeddings_leave_of_the_budget(tmp_path: Path) -> None:
-    run = Reproduction("amazon-beauty", tmp_path, tmp_path / "out", seeds=2, max_minutes=10)
-    run.stages.seconds = {"dataset": 0.0, "rqkmeans": 0.0, "semantic_ids": 0.0, "embeddings": 120.0}
-    assert run.training_minutes() == pytest.approx(0.7 * 8 / 2)
-    run.stages.seconds["embeddings"] = 1200.0  # more than all of it
-    assert run.training_minutes() == pytest.approx(0.7 * 2 / 2)
-    run.stages.seconds.clear()  # lost: killed before they were written
-    assert run.training_minutes() == pytest.approx(0.7 * 10 / 2)
+def test_training_gets_the_time_that_slow_embeddings_leave() -> None:
+    config = ReproduceConfig(seeds=2, max_minutes=10)
+    seconds = {"dataset": 0.0, "rqkmeans": 0.0, "semantic_ids": 0.0, "embeddings": 120.0}
+    assert training_minutes(seconds, config) == pytest.approx(0.7 * 8 / 2)
+    too_slow = {**seconds, "embeddings": 1200.0}  # more than the whole budget
+    assert training_minutes(too_slow, config) == pytest.approx(0.7 * 2 / 2)
+    assert training_minutes({}, config) == pytest.approx(0.7 * 10 / 2)  # killed before they were written
 
 
 @pytest.mark.parametrize(

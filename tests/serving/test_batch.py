@@ -11,7 +11,7 @@ import pytest
 from typer.testing import CliRunner
 
 from rqrec import Recommender
-from rqrec.cli.command import app
+from rqrec.cli import app
 from rqrec.core.artifact import read_manifest
 from rqrec.core.workers import LocalProcesses, workers
 from rqrec.data.ids import UnknownIdError

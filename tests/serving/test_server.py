@@ -18,7 +18,7 @@ import polars as pl
 import pytest
 from typer.testing import CliRunner
 
-from rqrec.cli.command import app
+from rqrec.cli import app
 from rqrec.core.artifact import create, read_manifest
 from rqrec.data.catalog import Catalog
 from rqrec.retrieval.artifact import read_retrieval, write_retrieval
