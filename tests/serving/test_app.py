@@ -77,14 +77,14 @@ def assert_refused(response: Any, status: int, code: str, *words: str) -> None:
 
 
 def test_one_history_gets_the_recommenders_results(client: TestClient, recommender: Recommender) -> None:
-    answer = client.post(RECOMMEND, json={"history": items(8, 9), "k": 3})
-    assert answer.status_code == 200
-    body = answer.json()
+    response = client.post(RECOMMEND, json={"history": items(8, 9), "k": 3})
+    assert response.status_code == 200
+    body = response.json()
     assert body["model"] == "tiny"
-    (found,) = body["recommendations"]
+    (result,) = body["recommendations"]
     (expected,) = recommender.recommend([items(8, 9)], k=3)
-    assert (found["n_allowed"], found["skipped"]) == (N_ITEMS - 2, [])
-    for item, other in zip(found["items"], expected, strict=True):
+    assert (result["n_allowed"], result["skipped"]) == (N_ITEMS - 2, [])
+    for item, other in zip(result["items"], expected, strict=True):
         assert (item["item_id"], item["title"]) == (other.item_id, other.title)
         assert item["semantic_id"] == list(other.semantic_id)
         assert item["score"] == pytest.approx(other.score, abs=1e-5)
@@ -108,10 +108,10 @@ def test_several_histories_are_answered_in_order_with_all_options(client: TestCl
     first, second, third = body["recommendations"]
     assert first["skipped"] == ["gone", "lost"]
     assert second["skipped"] == third["skipped"] == ["lost"]
-    for found in (first, second, third):
-        assert found["n_allowed"] == 7
-        assert len(found["items"]) == 2
-        for item in found["items"]:
+    for result in (first, second, third):
+        assert result["n_allowed"] == 7
+        assert len(result["items"]) == 2
+        for item in result["items"]:
             assert item["item_id"] in set(items(*range(8))) - set(items(2))
             assert [step["code"] for step in item["path"]] == item["semantic_id"]
             product = 1.0
@@ -124,28 +124,28 @@ def test_several_histories_are_answered_in_order_with_all_options(client: TestCl
 
 def test_concurrent_requests_with_different_filters_get_their_own_answers(service: Service) -> None:
     client = service()
-    found: dict[int, Any] = {}
+    results: dict[int, Any] = {}
 
     def ask(family: int) -> None:
         allow = items(*range(family * SIZE, family * SIZE + SIZE)) if family % 2 else None
         request = {"history": items(family * SIZE), "k": 3, "allow": allow}
-        answer = client.post(RECOMMEND, json=request)
-        while answer.status_code == 429:
-            answer = client.post(RECOMMEND, json=request)
-        found[family] = answer.json()["recommendations"][0]
+        response = client.post(RECOMMEND, json=request)
+        while response.status_code == 429:
+            response = client.post(RECOMMEND, json=request)
+        results[family] = response.json()["recommendations"][0]
 
     threads = [threading.Thread(target=ask, args=(family,)) for family in range(6)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    for family, answer in found.items():
-        assert answer["n_allowed"] == (SIZE - 1 if family % 2 else N_ITEMS - 1)
+    for family, result in results.items():
+        assert result["n_allowed"] == (SIZE - 1 if family % 2 else N_ITEMS - 1)
         if family % 2:
-            assert {int(item["item_id"].removeprefix("item ")) // SIZE for item in answer["items"]} == {
+            assert {int(item["item_id"].removeprefix("item ")) // SIZE for item in result["items"]} == {
                 family
             }
-    assert len(found) == 6
+    assert len(results) == 6
 
 
 def test_models_and_users(client: TestClient) -> None:
@@ -168,9 +168,9 @@ def test_items_are_paged_searched_and_fetched_by_id(client: TestClient, recommen
     page = client.get("/v1/items?page=3&page_size=20").json()
     assert [page["total"], page["page"], page["page_size"]] == [N_ITEMS, 3, 20]
     assert [item["item_id"] for item in page["items"]] == items(*range(40, 48))
-    found = client.get("/v1/items", params={"query": "title 4"}).json()
-    assert found["items"][0]["item_id"] == "item 4"
-    assert found["total"] == 1 + 8
+    result = client.get("/v1/items", params={"query": "title 4"}).json()
+    assert result["items"][0]["item_id"] == "item 4"
+    assert result["total"] == 1 + 8
     assert client.get("/v1/items", params={"query": "itle"}).json()["total"] == 0
     item = client.get("/v1/items/item 7").json()
     codes = recommender.table.codes_NL[7].tolist()
@@ -440,8 +440,8 @@ def test_reloading_needs_the_admin_token(service: Service, registry: ModelRegist
     assert_refused(client.post("/admin/reload"), 401, "unauthorized")
     assert_refused(client.post("/admin/reload", headers={"Authorization": "Bearer one"}), 401, "unauthorized")
     before = registry.get().model
-    answer = client.post("/admin/reload", headers={"Authorization": "Bearer boss"})
-    assert [model["name"] for model in answer.json()["models"]] == ["tiny", "bare"]
+    response = client.post("/admin/reload", headers={"Authorization": "Bearer boss"})
+    assert [model["name"] for model in response.json()["models"]] == ["tiny", "bare"]
     assert registry.get().model is not before
 
 
@@ -508,10 +508,10 @@ def test_timestamps_and_users_reach_a_model_that_uses_them(
 ) -> None:
     client, recommender = contextual
     one = {"history": items(8, 9), "timestamps": [10**9, 10**9 + 60], "user": "u1", "k": 3, "explain": True}
-    found = client.post(RECOMMEND, json=one)
-    assert found.status_code == 200, found.text
+    response = client.post(RECOMMEND, json=one)
+    assert response.status_code == 200, response.text
     expected = recommender.recommend([items(8, 9)], k=3, timestamps=[[10**9, 10**9 + 60]], users=["u1"])
-    scores = [item["score"] for item in found.json()["recommendations"][0]["items"]]
+    scores = [item["score"] for item in response.json()["recommendations"][0]["items"]]
     assert scores == pytest.approx([item.score for item in expected[0]], abs=1e-5)
     several = {
         "histories": [items(8, 9), items(1)],
@@ -536,9 +536,9 @@ def test_timestamps_and_users_reach_a_model_that_uses_them(
 def test_timestamps_and_users_of_the_wrong_shape_are_refused(
     contextual: tuple[TestClient, Recommender], more: dict[str, Any], word: str
 ) -> None:
-    answer = contextual[0].post(RECOMMEND, json={"history": items(8, 9), **more})
-    assert answer.status_code == 422
-    assert word in answer.json()["error"]["message"]
+    response = contextual[0].post(RECOMMEND, json={"history": items(8, 9), **more})
+    assert response.status_code == 422
+    assert word in response.json()["error"]["message"]
 
 
 def test_other_models_ignore_timestamps_and_users(client: TestClient) -> None:

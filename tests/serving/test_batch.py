@@ -38,7 +38,7 @@ def users(tmp_path: Path) -> Path:
     return tmp_path / "users"
 
 
-def result(folder: Path) -> pl.DataFrame:
+def read_rows(folder: Path) -> pl.DataFrame:
     return pl.concat([pl.read_parquet(path) for path in sorted(folder.glob("part-*.parquet"))])
 
 
@@ -55,13 +55,13 @@ def test_every_user_gets_the_same_as_alone(tiny_run: Path, users: Path, tmp_path
         tiny_run, users, tmp_path / "out", BatchConfig(k=5, rows_per_part=64), ONE_PROCESS
     )
     assert facts == {"users": USERS, "parts": 3, "recommendations": 5 * USERS, "skipped_ids": 0}
-    found = result(tmp_path / "out")
-    assert found["user_id"].to_list() == histories()["user_id"].to_list()
+    rows = read_rows(tmp_path / "out")
+    assert rows["user_id"].to_list() == histories()["user_id"].to_list()
     recommender = Recommender.load(tiny_run)
     for row in (0, 1, 77, 149):
         (alone,) = recommender.recommend([histories()["history"].to_list()[row] or []], k=5)
-        assert found["item_ids"][row].to_list() == [item.item_id for item in alone]
-        assert found["scores"][row].to_list() == pytest.approx([item.score for item in alone], abs=1e-5)
+        assert rows["item_ids"][row].to_list() == [item.item_id for item in alone]
+        assert rows["scores"][row].to_list() == pytest.approx([item.score for item in alone], abs=1e-5)
     manifest = read_manifest(tmp_path / "out", "recommendations", verify=True)
     assert manifest.inputs == {"retrieval": read_manifest(tiny_run / "retrieval").hash}
 
@@ -72,8 +72,8 @@ def test_part_size_and_number_of_processes_do_not_change_rows(
     batch_recommend(tiny_run, users, tmp_path / "one", BatchConfig(rows_per_part=64), ONE_PROCESS)
     batch_recommend(tiny_run, users, tmp_path / "large", BatchConfig(rows_per_part=6400), ONE_PROCESS)
     batch_recommend(tiny_run, users, tmp_path / "two", BatchConfig(rows_per_part=64), LocalProcesses(2))
-    assert_same_rows(result(tmp_path / "one"), result(tmp_path / "large"))
-    assert_same_rows(result(tmp_path / "one"), result(tmp_path / "two"))
+    assert_same_rows(read_rows(tmp_path / "one"), read_rows(tmp_path / "large"))
+    assert_same_rows(read_rows(tmp_path / "one"), read_rows(tmp_path / "two"))
 
 
 class Interrupted:
@@ -128,18 +128,18 @@ def test_a_folder_of_another_run_is_refused_with_the_differences(
 
 def test_unknown_ids_raise_an_error_or_are_skipped(tiny_run: Path, tmp_path: Path) -> None:
     source = tmp_path / "users.parquet"
-    rows = {"user_id": [1, 2], "history": [["item 1"], ["gone", "item 3", "lost"]]}
-    pl.DataFrame(rows).write_parquet(source)
+    histories_of = {"user_id": [1, 2], "history": [["item 1"], ["gone", "item 3", "lost"]]}
+    pl.DataFrame(histories_of).write_parquet(source)
     with pytest.raises(UnknownIdError, match=r"User 2: Unknown item id 'gone', 'lost'.*unknown=skip"):
         batch_recommend(tiny_run, source, tmp_path / "raise", BatchConfig(), ONE_PROCESS)
     facts = batch_recommend(
         tiny_run, source, tmp_path / "skip", BatchConfig(k=2, unknown="skip"), ONE_PROCESS
     )
-    found = result(tmp_path / "skip")
-    assert (facts["skipped_ids"], found["n_skipped"].to_list()) == (2, [0, 2])
-    assert found["user_id"].to_list() == [1, 2]
+    rows = read_rows(tmp_path / "skip")
+    assert (facts["skipped_ids"], rows["n_skipped"].to_list()) == (2, [0, 2])
+    assert rows["user_id"].to_list() == [1, 2]
     (alone,) = Recommender.load(tiny_run).recommend([["item 3"]], k=2)
-    assert found["item_ids"][1].to_list() == [item.item_id for item in alone]
+    assert rows["item_ids"][1].to_list() == [item.item_id for item in alone]
 
 
 def test_seen_items_are_excluded_and_k_may_exceed_the_catalogue(tiny_run: Path, tmp_path: Path) -> None:
@@ -148,8 +148,11 @@ def test_seen_items_are_excluded_and_k_may_exceed_the_catalogue(tiny_run: Path, 
     pl.DataFrame({"user_id": ["u"], "history": [history]}).write_parquet(source)
     batch_recommend(tiny_run, source, tmp_path / "new", BatchConfig(k=100), ONE_PROCESS)
     batch_recommend(tiny_run, source, tmp_path / "all", BatchConfig(k=100, exclude_seen=False), ONE_PROCESS)
-    assert not set(result(tmp_path / "new")["item_ids"][0]) & set(history)
-    assert (len(result(tmp_path / "new")["item_ids"][0]), len(result(tmp_path / "all")["item_ids"][0])) == (
+    assert not set(read_rows(tmp_path / "new")["item_ids"][0]) & set(history)
+    assert (
+        len(read_rows(tmp_path / "new")["item_ids"][0]),
+        len(read_rows(tmp_path / "all")["item_ids"][0]),
+    ) == (
         8,
         48,
     )
@@ -167,11 +170,11 @@ def test_csv_histories_and_interaction_logs_give_the_same_results(
         out = tmp_path / f"out-{source}"
         batch_recommend(tiny_run, tmp_path / source, out, BatchConfig(k=4), ONE_PROCESS)
         batch_recommend(tiny_run, tmp_path / source, out, BatchConfig(k=4), ONE_PROCESS)
-        found = result(out).sort("user_id")
-        expected = found if expected is None else expected
-        assert found["user_id"].to_list() == sorted(table["user_id"])
+        rows = read_rows(out).sort("user_id")
+        expected = rows if expected is None else expected
+        assert rows["user_id"].to_list() == sorted(table["user_id"])
         # The order of users differs, and with it which users share a search.
-        assert found["item_ids"].to_list() == expected["item_ids"].to_list()
+        assert rows["item_ids"].to_list() == expected["item_ids"].to_list()
         assert not (out / ".histories").exists()
 
 
@@ -234,4 +237,4 @@ def test_a_ray_cluster_gives_the_same_rows(tiny_run: Path, users: Path, tmp_path
             batch_recommend(tiny_run, tmp_path / "x.parquet", tmp_path / "no", BatchConfig(), workers("ray"))
     finally:
         ray.shutdown()
-    assert_same_rows(result(tmp_path / "local"), result(tmp_path / "ray"))
+    assert_same_rows(read_rows(tmp_path / "local"), read_rows(tmp_path / "ray"))

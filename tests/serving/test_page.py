@@ -254,7 +254,7 @@ def test_recommended_items_and_items_of_the_tree_can_be_added_to_the_history(vis
 def test_the_tree_zooms_by_mouse(visitor: Visitor) -> None:
     page = visitor.open()
     code = cells(page).first.locator("strong").inner_text()
-    below = page.evaluate(f"() => fetch('v1/semantic-ids/{code}').then(answer => answer.json())")
+    below = page.evaluate(f"() => fetch('v1/semantic-ids/{code}').then(response => response.json())")
     cells(page).first.click()
     expect(crumb(page)).to_have_text(code)
     expect(cells(page)).to_have_count(len(below["children"]))
@@ -372,9 +372,9 @@ def prefix_titles(prefix: str, page: Page) -> None:
     """Prepend a prefix to every title that the service sends."""
 
     def change(route: Route) -> None:
-        answer = route.fetch()
+        response = route.fetch()
         route.fulfill(
-            response=answer, body=answer.text().replace('"Title ', json.dumps(prefix)[:-1] + "Title ")
+            response=response, body=response.text().replace('"Title ', json.dumps(prefix)[:-1] + "Title ")
         )
 
     page.route("**/v1/**", change)
@@ -526,9 +526,9 @@ FAILURES = {
 
 @pytest.mark.parametrize("failure", FAILURES)
 def test_a_failure_shows_a_message_and_can_be_retried(lenient_visitor: Visitor, failure: str) -> None:
-    answer, words = FAILURES[failure]
+    response, words = FAILURES[failure]
     page = lenient_visitor.page()
-    page.route("**/v1/recommendations", lambda route: route.fulfill(**answer))
+    page.route("**/v1/recommendations", lambda route: route.fulfill(**response))
     lenient_visitor.go(page, "?history=item+8")
     alert = page.locator("#recommendations").get_by_role("alert")
     expect(alert).to_contain_text(words)
@@ -576,9 +576,9 @@ def test_a_late_response_never_replaces_a_newer_one(visitor: Visitor) -> None:
 
 def test_the_content_policy_forbids_other_hosts_and_inline_code(visitor: Visitor) -> None:
     page = visitor.page()
-    answer = page.request.get(visitor._address)
-    assert "default-src 'self'" in answer.headers["content-security-policy"]
-    assert not re.search(r"\son\w+=|\sstyle=|<script(?![^>]*\ssrc=)|https?://", answer.text())
+    response = page.request.get(visitor._address)
+    assert "default-src 'self'" in response.headers["content-security-policy"]
+    assert not re.search(r"\son\w+=|\sstyle=|<script(?![^>]*\ssrc=)|https?://", response.text())
 
 
 def test_a_token_can_be_entered_and_is_sent(browser: Browser, tiny_run: Path) -> None:

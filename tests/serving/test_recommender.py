@@ -27,9 +27,9 @@ def items(*numbers: int) -> list[str]:
 def assert_predicts_the_next_item(recommender: Recommender) -> None:
     for family in range(6):
         first = family * SIZE
-        (found,) = recommender.recommend([items(first, first + 1, first + 2)], k=3)
-        assert found[0].item_id == f"item {first + 3}"
-        assert found[0].title == f"Title {first + 3}"
+        (recommended,) = recommender.recommend([items(first, first + 1, first + 2)], k=3)
+        assert recommended[0].item_id == f"item {first + 3}"
+        assert recommended[0].title == f"Title {first + 3}"
 
 
 def test_it_predicts_the_next_item(recommender: Recommender) -> None:
@@ -52,11 +52,11 @@ def test_seen_items_are_returned_only_on_request(recommender: Recommender) -> No
 
 
 def test_scores_are_descending_log_probabilities_of_distinct_items(recommender: Recommender) -> None:
-    (found,) = recommender.recommend([items(9, 10)], k=20)
-    scores = [item.score for item in found]
+    (recommended,) = recommender.recommend([items(9, 10)], k=20)
+    scores = [item.score for item in recommended]
     assert scores == sorted(scores, reverse=True)
     assert max(scores) <= 0
-    assert len({item.semantic_id for item in found}) == 20
+    assert len({item.semantic_id for item in recommended}) == 20
 
 
 def test_a_history_gets_the_same_items_alone_and_in_a_batch(recommender: Recommender) -> None:
@@ -72,46 +72,46 @@ def test_allow_and_block_filter_the_items(recommender: Recommender) -> None:
     everything = recommender.recommend([history], k=48)[0]
     assert (len(everything), everything.n_allowed) == (45, 45)
     for allow, block in ((items(2, 3, 30, 40), None), (None, items(3, 4)), (items(3, 4, 5), items(3))):
-        (found,) = recommender.recommend([history], k=48, allow=allow, block=block)
+        (recommended,) = recommender.recommend([history], k=48, allow=allow, block=block)
         kept = [
             item
             for item in everything
             if (allow is None or item.item_id in allow) and item.item_id not in (block or ())
         ]
-        assert [item.item_id for item in found] == [item.item_id for item in kept]
-        assert found[0].score == pytest.approx(kept[0].score, abs=1e-5)
-        assert found.n_allowed == len(kept)
+        assert [item.item_id for item in recommended] == [item.item_id for item in kept]
+        assert recommended[0].score == pytest.approx(kept[0].score, abs=1e-5)
+        assert recommended.n_allowed == len(kept)
     (seen,) = recommender.recommend([history], k=48, allow=items(2, 3), exclude_seen=False)
     assert (len(seen), seen.n_allowed) == (2, 2)
 
 
 def test_n_allowed_explains_fewer_than_k_items(recommender: Recommender) -> None:
-    (found,) = recommender.recommend([items(1, 1, 2)], k=10, allow=items(1, 5, 9))
-    assert [len(found), found.n_allowed] == [2, 2]
+    (recommended,) = recommender.recommend([items(1, 1, 2)], k=10, allow=items(1, 5, 9))
+    assert [len(recommended), recommended.n_allowed] == [2, 2]
     (nothing,) = recommender.recommend([[]], k=10, allow=[])
     assert [len(nothing), nothing.n_allowed] == [0, 0]
 
 
 def test_max_per_code_spreads_items_over_first_codes(recommender: Recommender) -> None:
-    (found,) = recommender.recommend([items(8, 9)], k=4, max_per_code=1)
-    assert len({item.semantic_id[0] for item in found}) == len(found) == 4
-    assert found[0] == recommender.recommend([items(8, 9)], k=1)[0][0]
+    (recommended,) = recommender.recommend([items(8, 9)], k=4, max_per_code=1)
+    assert len({item.semantic_id[0] for item in recommended}) == len(recommended) == 4
+    assert recommended[0] == recommender.recommend([items(8, 9)], k=1)[0][0]
 
 
 def test_reprs_name_the_model_and_list_the_items(recommender: Recommender) -> None:
     assert repr(recommender) == "Recommender(decoder_only, 48 items)"
-    (found,) = recommender.recommend([items(8)], k=2)
-    first, second, third = repr(found).splitlines()
+    (recommended,) = recommender.recommend([items(8)], k=2)
+    first, second, third = repr(recommended).splitlines()
     assert first.startswith("2 of 47 items")
-    for line, item in zip((second, third), found, strict=True):
+    for line, item in zip((second, third), recommended, strict=True):
         assert f"{item.title}  {item.score:.3f}  ({item.item_id})" in line
 
 
 def test_unknown_ids_can_be_skipped_and_are_listed(recommender: Recommender) -> None:
     history = ["gone", *items(3, 4), "lost"]
-    (found,) = recommender.recommend([history], k=5, block=["never"], unknown="skip")
-    assert found.skipped == ("gone", "lost", "never")
-    assert found.items == recommender.recommend([items(3, 4)], k=5)[0].items
+    (recommended,) = recommender.recommend([history], k=5, block=["never"], unknown="skip")
+    assert recommended.skipped == ("gone", "lost", "never")
+    assert recommended.items == recommender.recommend([items(3, 4)], k=5)[0].items
     with pytest.raises(UnknownIdError, match="'never'"):
         recommender.recommend([items(3)], block=["never"])
     with pytest.raises(ValueError, match="unknown is 'ignore': use 'raise' or 'skip'"):
@@ -164,11 +164,11 @@ def test_similar_items_share_the_longest_prefix(recommender: Recommender) -> Non
             for other in range(48)
         ]
         for k in (1, 7, 47, 100):
-            found = recommender.similar_items(f"item {item}", k)
-            assert len({neighbour.item_id for neighbour in found} - {f"item {item}"}) == min(k, 47)
-            lengths = [shared[int(neighbour.item_id.removeprefix("item "))] for neighbour in found]
-            assert lengths == sorted(shared, reverse=True)[: len(found)]
-            scores = [neighbour.score for neighbour in found]
+            recommended = recommender.similar_items(f"item {item}", k)
+            assert len({neighbour.item_id for neighbour in recommended} - {f"item {item}"}) == min(k, 47)
+            lengths = [shared[int(neighbour.item_id.removeprefix("item "))] for neighbour in recommended]
+            assert lengths == sorted(shared, reverse=True)[: len(recommended)]
+            scores = [neighbour.score for neighbour in recommended]
             assert scores == sorted(scores, reverse=True)
             for score, length in zip(scores, lengths, strict=True):
                 assert length <= score <= length + 1
@@ -182,9 +182,9 @@ def test_threads_can_share_a_recommender(recommender: Recommender) -> None:
     histories = [items(first, first + 1) for first in range(46)]
 
     def ask(history: list[str]) -> tuple:
-        (found,) = recommender.recommend([history], k=5)
-        explained = recommender.explain(history, found[0].item_id)
-        return found, explained, recommender.similar_items(history[0], 3)
+        (recommended,) = recommender.recommend([history], k=5)
+        explained = recommender.explain(history, recommended[0].item_id)
+        return recommended, explained, recommender.similar_items(history[0], 3)
 
     one_by_one = [ask(history) for history in histories]
     with ThreadPoolExecutor(8) as pool:
@@ -213,8 +213,8 @@ def test_users_and_timestamps_reach_a_model_that_uses_them(name: str) -> None:
     history, times = items(1, 2, 3), [0, 10, 10**6]
 
     def scores(history: list[str] = history, times: list[int] = times, **more: Any) -> list[float]:
-        found = recommender.recommend([history], 30, timestamps=[times], exclude_seen=False, **more)[0]
-        return [item.score for item in sorted(found, key=lambda item: item.item_id)]
+        recommended = recommender.recommend([history], 30, timestamps=[times], exclude_seen=False, **more)[0]
+        return [item.score for item in sorted(recommended, key=lambda item: item.item_id)]
 
     nobody = scores()
     assert scores(users=[None]) == nobody
@@ -234,8 +234,8 @@ def test_a_copied_folder_recommends_the_same(
     recommender: Recommender, tiny_run: Path, tmp_path: Path
 ) -> None:
     shutil.copytree(tiny_run / "retrieval", tmp_path / "copy")
-    (found,) = Recommender.load(tmp_path / "copy").recommend([items(3, 4, 5)], k=10)
-    assert found == recommender.recommend([items(3, 4, 5)], k=10)[0]
+    (recommended,) = Recommender.load(tmp_path / "copy").recommend([items(3, 4, 5)], k=10)
+    assert recommended == recommender.recommend([items(3, 4, 5)], k=10)[0]
 
 
 def test_a_semantic_id_table_of_another_model_is_refused(tiny_run: Path, tmp_path: Path) -> None:

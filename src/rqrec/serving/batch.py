@@ -38,9 +38,8 @@ from rqrec.retrieval.artifact import read_retrieval
 from rqrec.retrieval.retriever import Retriever
 
 PLAN_FILE = "plan.json"
-BATCH = (
-    64  # users per search; parts are multiples of it, so that a user is always searched with the same others
-)
+# Users per search. Parts are multiples of it, so that a user is always searched together with the same others.
+BATCH = 64
 SCHEMA: dict[str, Any] = {
     "item_ids": pl.List(pl.String),
     "scores": pl.List(pl.Float32),

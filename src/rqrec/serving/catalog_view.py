@@ -1,4 +1,4 @@
-"""Read-only view of a catalogue for the page: its items, a search, and its semantic IDs as a tree."""
+"""Read-only view of a catalogue for the HTTP API: its items, a search, and its semantic IDs as a tree."""
 
 from collections.abc import Iterable, Sequence
 from typing import Any

@@ -24,18 +24,18 @@ export const node = (prefix, page, pageSize, model, signal) =>
 
 /** The k most probable items after a history; ids that are not in the catalogue are skipped and listed. */
 export async function recommend(history, k, model, signal) {
-  const answer = await post("v1/recommendations", { history, k, model, unknown: "skip" }, signal);
-  return { model: answer.model, ...answer.recommendations[0] };
+  const response = await post("v1/recommendations", { history, k, model, unknown: "skip" }, signal);
+  return { model: response.model, ...response.recommendations[0] };
 }
 
 /** One item of `recommend`, with the path of its codes. */
 export async function explain(history, id, model) {
   const body = { history, k: 1, model, unknown: "skip", allow: [id], exclude_seen: false, explain: true };
-  const answer = await post("v1/recommendations", body);
-  return answer.recommendations[0].items[0];
+  const response = await post("v1/recommendations", body);
+  return response.recommendations[0].items[0];
 }
 
-/** Runs requests of which only the newest matters: a new one aborts the previous one, whose promise never settles. */
+/** Runs requests of which only the newest matters: it aborts the previous one, whose promise never settles. */
 export function newestOnly() {
   let current = new AbortController();
   return (start) => {

@@ -8,7 +8,8 @@ const ZOOM_MS = 280;
 
 /**
  * Draws the map of `cells`: {size, label, detail, spoken, hue, marked, pick}, where `spoken` is the accessible name.
- * `pick(rectangle)` opens a cell; the next map can grow out of its rectangle. `up` goes one level up (Escape, Backspace).
+ * `pick(rectangle)` opens a cell; the next map can grow out of its rectangle. `up` goes one level up (Escape,
+ * Backspace).
  */
 export function drawMap(cells, width, height, label, up) {
   const rectangles = squarify(cells.map((cell) => cell.size), width, height);

@@ -20,13 +20,13 @@ export function createRecommendations({ add, open, openPrefix, removeAll, onReco
     content.setAttribute("aria-busy", "true");
     if (!content.querySelector("ol")) content.replaceChildren(loading(5));
     try {
-      const answer = await newest((signal) => api.recommend(history, k, model, signal));
-      rememberTitles(answer.items);
+      const response = await newest((signal) => api.recommend(history, k, model, signal));
+      rememberTitles(response.items);
       const hadFocus = content.contains(document.activeElement);
-      content.replaceChildren(...parts(answer, history, k, model));
+      content.replaceChildren(...parts(response, history, k, model));
       if (hadFocus) content.querySelector(".title")?.focus();
-      announce(count(answer.items.length, "recommendation"));
-      onRecommended(answer.items);
+      announce(count(response.items.length, "recommendation"));
+      onRecommended(response.items);
     } catch (error) {
       shown = null;
       content.replaceChildren(notice(error.message, button("Try again", () => load(history, k, model))));

@@ -21,10 +21,10 @@ export function createSearch({ pick, model }) {
   async function runSearch() {
     try {
       const query = input.value.trim();
-      const answer = await newest((signal) => api.search(query, PAGE_SIZE, model(), signal));
-      const more = answer.total - answer.items.length;
+      const response = await newest((signal) => api.search(query, PAGE_SIZE, model(), signal));
+      const more = response.total - response.items.length;
       const none = `No title contains words that start with “${query}”.`;
-      open(answer.items, answer.total === 0 ? none : more > 0 ? `and ${count(more, "more item")}` : "");
+      open(response.items, response.total === 0 ? none : more > 0 ? `and ${count(more, "more item")}` : "");
     } catch (error) {
       open([], error.message);
     }

@@ -151,13 +151,13 @@ export function createTree({ openPrefix, setView, open, add }) {
     more.disabled = true;
     try {
       const { prefix, page } = node;
-      const answer = await newest((signal) => api.node(prefix, page + 1, PAGE_SIZE, model, signal));
-      rememberTitles(answer.items);
-      node = { ...answer, items: [...node.items, ...answer.items] };
-      const rows = answer.items.map(itemRow);
+      const response = await newest((signal) => api.node(prefix, page + 1, PAGE_SIZE, model, signal));
+      rememberTitles(response.items);
+      node = { ...response, items: [...node.items, ...response.items] };
+      const rows = response.items.map(itemRow);
       list.append(...rows);
       rows[0]?.querySelector("button").focus();
-      more.hidden = answer.items.length === 0 || node.items.length >= node.n_items;
+      more.hidden = response.items.length === 0 || node.items.length >= node.n_items;
     } catch (error) {
       list.after(notice(error.message));
     }

@@ -1,8 +1,8 @@
 /** Geometry of the treemap: its layout, and which rectangle is next to which. Independent of the DOM. */
 
 /**
- * Fills a frame with nearly square rectangles {x, y, width, height} whose areas are proportional to `values` (positive,
- * descending): squarified treemaps (Bruls, Huizing, van Wijk 2000).
+ * Fills a frame with nearly square rectangles {x, y, width, height} whose areas are proportional to `values`
+ * (positive, descending): squarified treemaps (Bruls, Huizing, van Wijk 2000).
  */
 export function squarify(values, width, height) {
   const scale = (width * height) / values.reduce((sum, value) => sum + value, 0);
@@ -22,8 +22,8 @@ export function squarify(values, width, height) {
 }
 
 /**
- * How many of `values` (positive, descending) fit into a frame of `area` with cells of at least `minArea`. If not all
- * fit, one more cell, as large as the smallest shown, stands for the rest.
+ * How many of `values` (positive, descending) fit into a frame of `area` with cells of at least `minArea`. If not
+ * all fit, one more cell, as large as the smallest shown, stands for the rest.
  */
 export function countFitting(values, area, minArea) {
   let sum = values.reduce((total, value) => total + value, 0);
