@@ -48,4 +48,4 @@ def __getattr__(name: str) -> Any:
 def _load(modules: list[str]) -> Any:
     for module in modules:
         import_module(f"rqrec.cli.{module}")
-    return import_module("rqrec.cli.app").app
+    return import_module("rqrec.cli.command").app
