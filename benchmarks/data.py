@@ -51,10 +51,10 @@ def write_csv(latest_small: Path, folder: Path, rows: int) -> None:
 
 def with_rqrec(folder: Path) -> int:
     """The whole command: read, index, sort, write the artefact. Returns the number of interactions."""
-    from rqrec.serving.settings import Settings
-    from rqrec.stages.prepare import prepare
+    from rqrec.data.dataset import Dataset
+    from rqrec.stages.prepare import PrepareConfig, prepare
 
-    dataset = prepare(Settings("movielens", "latest-small"), folder, folder / "dataset")
+    dataset = Dataset.read(prepare(PrepareConfig("movielens", "latest-small"), folder, folder / "dataset"))
     return len(dataset.sequences.items)
 
 

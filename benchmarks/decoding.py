@@ -1,8 +1,8 @@
-"""Users per second in batches and latency of one user, by architecture, catalogue and beam width.
+"""Users per second in batches and latency of one user, by architecture, catalogue size and beam width.
 
-The weights are random, and so are the codes (unevenly, 4 levels of 256): neither changes the work much.
-`t5_generate` is Hugging Face's T5 of encoder_decoder's sizes; it is slow, so that it is measured at the smallest
-catalogue alone, with few repetitions and small batches.
+Weights and codes are random (codes unevenly, 4 levels of 256), which hardly changes the work.
+`t5_generate` is Hugging Face's T5 with the sizes of encoder_decoder. It is slow, so it is measured only with the
+smallest catalogue, few repetitions and small batches.
 
     python benchmarks/decoding.py --json
     python benchmarks/decoding.py --architectures hierarchical --items 12101 --beams 50 --seconds 3
@@ -15,7 +15,8 @@ import time
 from collections.abc import Callable
 from typing import NamedTuple
 
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # before torch loads: threads don't spin while they wait
+# Set before torch loads, so that threads do not spin while they wait.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 import numpy as np
 import torch
@@ -23,7 +24,7 @@ import torch
 from rqrec.data.ids import IdMap
 from rqrec.data.sequences import Histories
 from rqrec.models.architectures import ARCHITECTURES, build_model
-from rqrec.models.interface import parameter_count
+from rqrec.models.retrieval_model import parameter_count
 from rqrec.retrieval.retriever import Retriever
 from rqrec.tokenizer.semantic_ids import SemanticIdTable
 
@@ -34,7 +35,7 @@ T5_BATCH, T5_REPEATS = 8, 2
 
 
 def random_table(n_items: int) -> SemanticIdTable:
-    """Unique tuples of codes, of which low ones are more frequent."""
+    """Unique tuples of codes, with low codes more frequent."""
     rng = np.random.default_rng(0)
     drawn = (256 * rng.random((n_items + n_items // 10, 4)) ** 1.5).astype(np.int64)
     codes_NL = rng.permutation(np.unique(drawn, axis=0))[:n_items]
@@ -42,18 +43,18 @@ def random_table(n_items: int) -> SemanticIdTable:
 
 
 class Times(NamedTuple):
-    """Seconds of each call: on the clock, and of all cores' work, which other processes disturb less."""
+    """Seconds of each call: wall-clock, and CPU time of all cores, which other processes disturb less."""
 
     wall: np.ndarray
     cpu: np.ndarray
 
 
-def times_of(call: Callable[[], object], budget: float, least: int = 5) -> Times:
-    """Repeated calls for about `budget` seconds, at least `least`, after one that is not counted."""
+def times_of(call: Callable[[], object], budget: float, min_repeats: int = 5) -> Times:
+    """Repeat a call for about `budget` seconds, at least `min_repeats` times, after one warm-up call."""
     call()
     wall: list[float] = []
     cpu: list[float] = []
-    while len(wall) < least or sum(wall) < budget:
+    while len(wall) < min_repeats or sum(wall) < budget:
         start, start_cpu = time.perf_counter(), time.process_time()
         call()
         wall.append(time.perf_counter() - start)
@@ -81,14 +82,14 @@ def measure(name: str, table: SemanticIdTable, beam: int, batch: int, budget: fl
     """One row: throughput at `batch` users, latency of one."""
     torch.manual_seed(0)
     if name == T5:
-        batch, least = min(batch, T5_BATCH), T5_REPEATS
+        batch, min_repeats = min(batch, T5_BATCH), T5_REPEATS
         model, recommend = t5(table, beam)
     else:
-        least = 5
+        min_repeats = 5
         model, recommend = ours(name, table, beam)
     items_BT = np.random.default_rng(1).integers(0, len(table), (batch, HISTORY))
-    many = times_of(lambda: recommend(items_BT, min(10, beam)), budget, least)
-    single = times_of(lambda: recommend(items_BT[:1], min(10, beam)), budget, least)
+    many = times_of(lambda: recommend(items_BT, min(10, beam)), budget, min_repeats)
+    single = times_of(lambda: recommend(items_BT[:1], min(10, beam)), budget, min_repeats)
     return {
         "architecture": name,
         "parameters": parameter_count(model),
@@ -112,24 +113,26 @@ def main() -> None:
     parser.add_argument("--items", nargs="+", type=int, default=[12_101, 100_000, 1_000_000])
     parser.add_argument("--beams", nargs="+", type=int, default=[10, 50, 100])
     parser.add_argument("--threads", nargs="+", type=int, default=[1, 2])
-    parser.add_argument("--batch", type=int, default=64, help="users of a batch")
-    parser.add_argument("--seconds", type=float, default=5.0, help="for each of the two figures of a row")
+    parser.add_argument("--batch", type=int, default=64, help="users in a batch")
+    parser.add_argument(
+        "--seconds", type=float, default=5.0, help="budget for each of the two measurements of a row"
+    )
     parser.add_argument("--json", action="store_true")
-    chosen = parser.parse_args()
+    args = parser.parse_args()
     rows = []
-    for n_items in chosen.items:
+    for n_items in args.items:
         table = random_table(n_items)
-        for threads in chosen.threads:
+        for threads in args.threads:
             torch.set_num_threads(threads)
-            for name in chosen.architectures:
-                if name == T5 and n_items > min(chosen.items):
+            for name in args.architectures:
+                if name == T5 and n_items > min(args.items):
                     continue
-                for beam in chosen.beams:
-                    rows.append(measure(name, table, beam, chosen.batch, chosen.seconds))
-                    if not chosen.json:
+                for beam in args.beams:
+                    rows.append(measure(name, table, beam, args.batch, args.seconds))
+                    if not args.json:
                         print("  ".join(f"{key} {value}" for key, value in rows[-1].items()), flush=True)
-    if chosen.json:
-        print(json.dumps({"history": HISTORY, "batch": chosen.batch, "rows": rows}))
+    if args.json:
+        print(json.dumps({"history": HISTORY, "batch": args.batch, "rows": rows}))
 
 
 if __name__ == "__main__":

@@ -96,7 +96,7 @@ def main() -> None:
             name: [(row["minutes"], row["ndcg@10"]) for row in rows if row["model"] == name]
             for name in chosen.models
         }
-        draw_curves(chosen.figure, {"validation NDCG@10": curves}, over="minutes of training")
+        draw_curves(chosen.figure, {"validation NDCG@10": curves}, x_label="minutes of training")
     if chosen.json:
         print(json.dumps({"seed": chosen.seed, "batch": chosen.batch, "rows": rows}))
 

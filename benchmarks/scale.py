@@ -37,7 +37,7 @@ from rqrec.data.encoders import PACKAGED_MODEL, load_encoder
 from rqrec.data.ids import IdMap
 from rqrec.data.sequences import Histories
 from rqrec.models.architectures import ARCHITECTURES, build_model
-from rqrec.models.interface import CodeLookup
+from rqrec.models.retrieval_model import CodeLookup
 from rqrec.retrieval.retriever import Retriever
 from rqrec.serving.batch import BATCH
 from rqrec.tokenizer.rqvae import RqVae, RqVaeConfig
@@ -160,7 +160,7 @@ def search(seconds: float, n_items: int) -> dict[str, Any]:
 def training(seconds: float, _: int) -> dict[str, Any]:
     rates = {}
     rng = np.random.default_rng(0)
-    lookup = CodeLookup.of(rng.integers(0, 256, (10_000, len(LEVEL_SIZES))))
+    lookup = CodeLookup.from_codes(rng.integers(0, 256, (10_000, len(LEVEL_SIZES))))
     batch = lookup.batch(Histories(rng.integers(0, 10_000, (128, HISTORY))), HISTORY)
     for name in ARCHITECTURES:
         torch.manual_seed(0)

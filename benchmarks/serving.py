@@ -1,9 +1,9 @@
-"""Requests per second and latency of the HTTP service, from a second process over loopback.
+"""Throughput and latency of the HTTP service, measured from a second process over loopback.
 
-With and without gathering requests into batches, at some numbers of connections; then at a fixed rate; while
-it reloads; and at twice the rate that it can bear, where refusals (429 with Retry-After) are counted apart.
-Nothing may be lost, and no status may be 500 or above. Without --artifact it serves random weights on a
-catalogue of the size of Amazon Beauty, whose codes are random too: neither changes the work much.
+Loads: several numbers of connections, with and without batching; a fixed rate; during reloads; and twice the
+highest throughput measured, where refusals (429 with Retry-After) are counted separately. The benchmark fails
+if a request is lost or gets status 500 or above. Without --artifact it serves random weights on a catalogue of
+the size of Amazon Beauty with random codes, which hardly changes the cost of a request.
 
     python benchmarks/serving.py --json
     python benchmarks/serving.py --artifact out/demo --seconds 5 --connections 64
@@ -27,13 +27,13 @@ from typing import Any
 
 import numpy as np
 
-HISTORY = 20  # items
-RATE = 200.0  # requests per second that two cores are to bear, with a p99 under 150 ms
+HISTORY = 20  # items per request
+RATE = 200.0  # requests per second; the target for two cores is a p99 below 150 ms at this rate
 MAX_CONNECTIONS = 1000
 
 
 def write_artifact(folder: Path, n_items: int) -> None:
-    """A hierarchical model with random weights, on 3 levels of 256 codes and the one that makes rows unique."""
+    """Write a hierarchical model with random weights: 3 levels of 256 codes, and one that resolves collisions."""
     import polars as pl
     import torch
 
@@ -41,7 +41,7 @@ def write_artifact(folder: Path, n_items: int) -> None:
     from rqrec.data.catalog import Catalog
     from rqrec.data.ids import IdMap
     from rqrec.models.architectures import ARCHITECTURES, build_model
-    from rqrec.retrieval.artifact import Checkpoint, write_checkpoint
+    from rqrec.retrieval.artifact import RetrievalArtifact, write_retrieval
     from rqrec.tokenizer.semantic_ids import SemanticIdTable
 
     torch.manual_seed(0)
@@ -53,13 +53,13 @@ def write_artifact(folder: Path, n_items: int) -> None:
     titles = [f"Item {item}" for item in ids]
     catalog = Catalog(pl.DataFrame({"item_id": ids, "title": titles, "text": titles}))
     with create(folder, "retrieval") as target:
-        write_checkpoint(target, Checkpoint(model, table, catalog))
+        write_retrieval(target, RetrievalArtifact(model, table, catalog))
 
 
 @contextmanager
-def served(artifact: Path, *options: str) -> Iterator[tuple[int, int]]:
-    """The service in a process of its own: its port and process id. It must stop in peace."""
-    fixed = ("--port", "0", "--timeout", "60")  # latencies are measured, not cut off
+def running_service(artifact: Path, *options: str) -> Iterator[tuple[int, int]]:
+    """Run the service in its own process; yields port and process id. Raises RuntimeError on a bad exit status."""
+    fixed = ("--port", "0", "--timeout", "60")  # slow requests are measured, not timed out
     command = [sys.executable, "-m", "rqrec", "serve", "--artifact", str(artifact), *fixed, *options]
     with tempfile.TemporaryFile("w+") as log:
         process = subprocess.Popen(command, stderr=log, text=True)
@@ -81,7 +81,7 @@ def served(artifact: Path, *options: str) -> Iterator[tuple[int, int]]:
 
 
 class Connection:
-    """HTTP/1.1 over one connection, as lean as the measurement needs."""
+    """A minimal HTTP/1.1 client on one connection, to keep the client's own cost low."""
 
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._reader, self._writer = reader, writer
@@ -91,7 +91,7 @@ class Connection:
         return cls(*await asyncio.open_connection("127.0.0.1", port))
 
     async def post(self, body: bytes) -> tuple[int, bytes]:
-        """Status and head of the response to one request."""
+        """Send one request; returns status and head of the response."""
         self._writer.write(
             b"POST /v1/recommendations HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
             b"Content-Length: %d\r\n\r\n%s" % (len(body), body)
@@ -107,16 +107,16 @@ class Connection:
 
 @dataclass
 class Outcome:
-    """What became of the requests of a load."""
+    """Results of the requests of one load."""
 
     statuses: Counter[int] = field(default_factory=Counter)
-    seconds: list[float] = field(default_factory=list)  # of those answered with 200
+    seconds: list[float] = field(default_factory=list)  # latencies of requests with status 200
     lost: int = 0
     without_retry_after: int = 0
     duration: float = 0.0
 
-    async def ask(self, connection: Connection, body: bytes) -> None:
-        """One request; a connection that fails has lost it."""
+    async def send(self, connection: Connection, body: bytes) -> None:
+        """Send one request and record its result; it counts as lost if the connection fails."""
         start = time.perf_counter()
         try:
             status, head = await connection.post(body)
@@ -129,8 +129,8 @@ class Outcome:
         elif status == 429:
             self.without_retry_after += b"retry-after:" not in head
 
-    def facts(self) -> dict[str, Any]:
-        """Figures; latencies in milliseconds."""
+    def summary(self) -> dict[str, Any]:
+        """Summary statistics; latencies in milliseconds."""
         quantiles = np.quantile(self.seconds or [np.nan], [0.5, 0.95, 0.99]) * 1e3
         return {
             "requests": sum(self.statuses.values()),
@@ -143,24 +143,24 @@ class Outcome:
         }
 
 
-def bodies(items: list[str]) -> Callable[[], bytes]:
-    """Requests of random histories."""
+def random_bodies(items: list[str]) -> Callable[[], bytes]:
+    """A source of request bodies with random histories."""
     rng = np.random.default_rng(1)
-    made = [
+    prepared = [
         json.dumps({"history": [items[i] for i in rng.integers(0, len(items), HISTORY)]}).encode()
         for _ in range(1000)
     ]
-    return lambda: made[int(rng.integers(len(made)))]
+    return lambda: prepared[int(rng.integers(len(prepared)))]
 
 
 async def closed_loop(port: int, body: Callable[[], bytes], connections: int, seconds: float) -> Outcome:
-    """Each connection asks again as soon as it is answered."""
+    """Each connection sends its next request as soon as the previous one is answered."""
     outcome, end = Outcome(), time.perf_counter() + seconds
 
     async def client() -> None:
         connection = await Connection.open(port)
         while time.perf_counter() < end:
-            await outcome.ask(connection, body())
+            await outcome.send(connection, body())
         connection.close()
 
     start = time.perf_counter()
@@ -170,22 +170,22 @@ async def closed_loop(port: int, body: Callable[[], bytes], connections: int, se
 
 
 async def paced(port: int, body: Callable[[], bytes], rate: float, seconds: float) -> Outcome:
-    """Requests at a fixed rate, whether or not earlier ones have been answered."""
-    outcome, free, tasks = Outcome(), [], []
+    """Send requests at a fixed rate, whether or not earlier ones have been answered."""
+    outcome, idle, tasks = Outcome(), [], []
     opened = 0
 
     async def one() -> None:
         nonlocal opened
-        if free:
-            connection = free.pop()
+        if idle:
+            connection = idle.pop()
         elif opened < MAX_CONNECTIONS:
             opened += 1
             connection = await Connection.open(port)
         else:
-            outcome.statuses[0] += 1  # the client's own limit: not the service's fault, and told
+            outcome.statuses[0] += 1  # the client's limit, reported as status 0: not the service's fault
             return
-        await outcome.ask(connection, body())
-        free.append(connection)
+        await outcome.send(connection, body())
+        idle.append(connection)
 
     start = time.perf_counter()
     for number in range(int(rate * seconds)):
@@ -193,7 +193,7 @@ async def paced(port: int, body: Callable[[], bytes], rate: float, seconds: floa
         tasks.append(asyncio.create_task(one()))
     await asyncio.gather(*tasks, return_exceptions=True)
     outcome.duration = time.perf_counter() - start
-    for connection in free:
+    for connection in idle:
         connection.close()
     return outcome
 
@@ -207,7 +207,7 @@ def item_ids(port: int) -> list[str]:
 
 
 async def while_reloading(port: int, pid: int, body: Callable[[], bytes], seconds: float) -> Outcome:
-    """16 connections that ask while the artefact is read again every second."""
+    """16 connections in a closed loop while the artefact is reloaded every second."""
 
     async def reload() -> None:
         for _ in range(max(1, int(seconds) - 1)):
@@ -219,20 +219,20 @@ async def while_reloading(port: int, pid: int, body: Callable[[], bytes], second
 
 
 def measure(artifact: Path, connections: list[int], seconds: float) -> Iterator[dict[str, Any]]:
-    """One row a load."""
+    """One row per load."""
 
     def row(outcome: Coroutine[Any, Any, Outcome], **names: Any) -> dict[str, Any]:
-        return {**names, **asyncio.run(outcome).facts()}
+        return {**names, **asyncio.run(outcome).summary()}
 
     best = 0.0
     for max_batch in (1, 32):
-        with served(artifact, "--max-batch", str(max_batch)) as (port, pid):
-            body = bodies(item_ids(port))
-            asyncio.run(closed_loop(port, body, 8, min(2.0, seconds)))  # not counted
+        with running_service(artifact, "--max-batch", str(max_batch)) as (port, pid):
+            body = random_bodies(item_ids(port))
+            asyncio.run(closed_loop(port, body, 8, min(2.0, seconds)))  # warm-up
             for count in connections:
                 load = closed_loop(port, body, count, seconds)
-                yield (found := row(load, load="closed", connections=count, max_batch=max_batch))
-                best = max(best, found["requests_per_second"])
+                yield (result := row(load, load="closed", connections=count, max_batch=max_batch))
+                best = max(best, result["requests_per_second"])
             if max_batch > 1:
                 yield row(paced(port, body, RATE, seconds), load="paced", rate=RATE, max_batch=max_batch)
                 load = while_reloading(port, pid, body, seconds)
@@ -243,24 +243,28 @@ def measure(artifact: Path, connections: list[int], seconds: float) -> Iterator[
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("--artifact", type=Path, help="a retrieval model or its run; else one is made up")
-    parser.add_argument("--items", type=int, default=12_101, help="of the catalogue that is made up")
+    parser.add_argument(
+        "--artifact",
+        type=Path,
+        help="a retrieval model or its run; by default one with random weights is written",
+    )
+    parser.add_argument("--items", type=int, default=12_101, help="size of the catalogue without --artifact")
     parser.add_argument("--connections", nargs="+", type=int, default=[1, 8, 64])
-    parser.add_argument("--seconds", type=float, default=10.0, help="of each load")
+    parser.add_argument("--seconds", type=float, default=10.0, help="duration of each load")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
-    chosen = parser.parse_args()
+    options = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="rqrec-benchmark-") as scratch:
-        artifact = chosen.artifact or Path(scratch) / "retrieval"
-        if not chosen.artifact:
-            write_artifact(artifact, chosen.items)
+        artifact = options.artifact or Path(scratch) / "retrieval"
+        if not options.artifact:
+            write_artifact(artifact, options.items)
         rows = []
-        for row in measure(artifact, chosen.connections, chosen.seconds):
+        for row in measure(artifact, options.connections, options.seconds):
             rows.append(row)
             print("  ".join(f"{key} {value}" for key, value in row.items()), file=sys.stderr, flush=True)
     failed = any(row["lost"] or any(int(s) >= 500 for s in row["other_statuses"]) for row in rows)
-    if chosen.json:
-        facts = {"benchmark": "serving", "cores": os.cpu_count(), "history": HISTORY, "failed": failed}
-        print(json.dumps({**facts, "rows": rows}))
+    if options.json:
+        header = {"benchmark": "serving", "cores": os.cpu_count(), "history": HISTORY, "failed": failed}
+        print(json.dumps({**header, "rows": rows}))
     sys.exit(failed)
 
 

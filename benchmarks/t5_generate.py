@@ -1,8 +1,8 @@
-"""The same task by Hugging Face's T5 and its `generate`: what one would write without rqrec.
+"""The same task with Hugging Face's T5 and its `generate`: what one would write without rqrec.
 
-Sizes are those of our encoder-decoder: layers, width, heads, feed-forward, history. A code is a token of its
-level; `prefix_allowed_tokens_fn` looks up in a dictionary which tokens go on from a prefix. Seen items are not
-excluded, since `generate` has no means for it.
+Sizes (layers, width, heads, feed-forward, history) are those of our encoder-decoder. Each level has its own tokens,
+one for each code; `prefix_allowed_tokens_fn` looks up in a dictionary which tokens may follow a prefix. Seen items
+are not excluded, since `generate` cannot do so.
 
 Shapes: B histories, T items, N items of the catalogue, L levels.
 """
@@ -20,7 +20,7 @@ PAD, EOS, FIRST = 0, 1, 2  # token ids; codes start at FIRST
 
 
 class T5Generate:
-    """Beam search with `num_beams` over the legal codes of a table."""
+    """Beam search with `num_beams` beams over the legal codes of a table."""
 
     def __init__(self, table: SemanticIdTable, num_beams: int) -> None:
         sizes = EncoderDecoderConfig(table.level_sizes)
@@ -49,11 +49,11 @@ class T5Generate:
         self.children = {prefix: sorted(tokens) for prefix, tokens in children.items()}
 
     def _allowed(self, row: int, tokens: torch.Tensor) -> list[int]:
-        return self.children.get(tuple(tokens[1:].tolist()), [PAD])  # the first is the decoder's start
+        return self.children.get(tuple(tokens[1:].tolist()), [PAD])  # the first token is the decoder's start
 
     @torch.inference_mode()
     def recommend(self, items_BT: np.ndarray, k: int) -> torch.Tensor:
-        """Tokens [B x k, 1 + L] of the best k of each history."""
+        """Tokens [B x k, 1 + L] of the k best items of each history."""
         input_ids = self.tokens_NL[torch.from_numpy(items_BT)].flatten(1)
         n_levels = self.tokens_NL.shape[1]
         return self.model.generate(

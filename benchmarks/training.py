@@ -21,7 +21,7 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.utils.flop_counter import FlopCounterMode
 
 from rqrec.models.architectures import ARCHITECTURES, architecture
-from rqrec.models.interface import parameter_count
+from rqrec.models.retrieval_model import parameter_count
 from rqrec.training.processes import Processes
 from rqrec.training.profile import LEVEL_SIZES, TRAINING_ITEMS, WARM_UP, Workload, sizes_of
 

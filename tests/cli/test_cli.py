@@ -12,7 +12,8 @@ import pytest
 from click.testing import Result
 from typer.testing import CliRunner
 
-from rqrec.cli import app
+from rqrec import __version__
+from rqrec.cli.command import app
 from rqrec.core.artifact import read_json, read_manifest, write_json
 from rqrec.tokenizer.semantic_ids import SemanticIdTable
 from tests.tiny import tiny_vectors
@@ -61,13 +62,13 @@ def test_recommend_with_filters_and_variety(tiny_run: Path) -> None:
     spread = json.loads(rqrec(*arguments, "--max-per-code", 1, "--json").stdout)["recommendations"]
     assert len({row["semantic_id"][0] for row in spread}) == len(spread)
     many = ("recommend", "--artifact", tiny_run, "--history", "item 8", "--k", 40, "--max-per-code", 1)
-    assert "--max-per-code holds the others back" in rqrec(*many).stdout
+    assert "--max-per-code excludes the others" in rqrec(*many).stdout
 
 
 def test_recommend_skips_unknown_ids_and_says_which(tiny_run: Path) -> None:
     arguments = ("recommend", "--artifact", tiny_run, "--history", "item 8,gone,item 9", "--block", "lost")
     done = rqrec(*arguments, "--unknown", "skip")
-    assert "Skipped, since the catalogue does not have them: gone, lost." in done.stdout
+    assert "Skipped, because they are not in the catalogue: gone, lost." in done.stdout
     facts = json.loads(rqrec(*arguments, "--unknown", "skip", "--explain", "--json").stdout)
     assert facts["skipped"] == ["gone", "lost"]
     assert facts["recommendations"][0]["item_id"] == "item 10"
@@ -120,7 +121,6 @@ def test_wrong_usage_is_status_2(tiny_run: Path) -> None:
     for arguments in (
         ("nonsense",),
         ("recommend", "--history", "a"),
-        ("recommend", "--artifact", tiny_run, "--history", "item 1", "--k", 0),
         ("recommend", "--artifact", tiny_run, "--history", "item 1", "--k", "many"),
     ):
         done = rqrec(*arguments)
@@ -224,10 +224,29 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 def test_a_full_disk_is_a_sentence_and_keeps_what_was_saved(custom: Path, small_disk: Path) -> None:
     root = f"train.save_dir_root='{small_disk}/run'"
     assert train(custom, root).exit_code == 0
-    before = (small_disk / "run" / "model" / "manifest.json").read_bytes()
-    done = train(custom, root, "train.vae_hidden_dims=[512, 256, 128]")
-    fails(done, str(small_disk), "No space left")
-    assert (small_disk / "run" / "model" / "manifest.json").read_bytes() == before
+    before = (small_disk / "run" / "rqvae" / "manifest.json").read_bytes()
+    larger = ("train.vae_hidden_dims=[512, 256, 128]", "train.resume='never'")
+    fails(train(custom, root, *larger), str(small_disk), "No space left")
+    assert (small_disk / "run" / "rqvae" / "manifest.json").read_bytes() == before
+
+
+def test_a_finished_run_is_reused_and_never_replaced_by_one_with_other_settings(custom: Path) -> None:
+    assert train(custom).exit_code == 0
+    manifest = custom / "out" / "rqvae" / "manifest.json"
+    before = manifest.read_bytes()
+    again = train(custom)
+    assert again.exit_code == 0
+    assert "rqvae: found in" in again.stderr
+    fails(train(custom, "train.seed=3"), "training.seed was 0 and is 3", "train.resume='never'")
+    assert manifest.read_bytes() == before
+    assert train(custom, "train.seed=3", "train.resume='never'").exit_code == 0
+    assert manifest.read_bytes() != before
+
+
+def test_the_version_is_printed_by_the_command_and_the_module() -> None:
+    for command in ([str(Path(sys.executable).with_name("rqrec"))], [sys.executable, "-m", "rqrec"]):
+        done = subprocess.run([*command, "--version"], capture_output=True, text=True, check=True)
+        assert done.stdout.strip() == f"rqrec {__version__}"
 
 
 def test_a_model_of_another_version_is_refused(tiny_run: Path, tmp_path: Path) -> None:
@@ -282,7 +301,7 @@ def test_inspecting_ids_measures_them_and_writes_a_report(tiny_run: Path, tmp_pa
     facts = facts_of(rqrec("inspect-ids", tiny_run, *options))
     assert facts["items"] == 48
     assert facts["codebook_sizes"] == [8, 8]
-    assert facts["agreement"]["neighbours"][0] > facts["agreement"]["strangers"][0]
+    assert facts["agreement"]["neighbours"][0] > facts["agreement"]["random_items"][0]
     assert facts["examples"][0]["titles"][0].startswith("Title ")
     assert (tmp_path / "report" / "report.html").read_text().count("data:image/png") == 2
     lines = (tmp_path / "tokens.jsonl").read_text().splitlines()
@@ -321,7 +340,7 @@ def test_own_files_are_prepared_and_embedded_with_own_vectors(tmp_path: Path) ->
 
 
 def test_tokenizing_in_blocks_makes_the_same_table(tiny_run: Path, tmp_path: Path) -> None:
-    inputs = (tiny_run / "rqvae", tiny_run / "embeddings", "--dataset", tiny_run / "dataset")
+    inputs = (tiny_run / "tokenizer", tiny_run / "embeddings", "--dataset", tiny_run / "dataset")
     done = rqrec("tokenize", *inputs, "--out", tmp_path / "ids", "--processes", 1)
     assert done.exit_code == 0, done.stderr
     expected = read_manifest(tiny_run / "semantic_ids").hash
@@ -358,4 +377,4 @@ def test_max_minutes_of_the_command_line_ends_training(custom: Path) -> None:
         0.02,
     )
     assert done.exit_code == 0, done.stderr
-    assert "max_minutes" in read_json(custom / "out" / "model" / "manifest.json")["metrics"]["stopped"]
+    assert "max_minutes" in read_json(custom / "out" / "rqvae" / "manifest.json")["metrics"]["stopped"]

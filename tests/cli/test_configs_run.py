@@ -11,7 +11,7 @@ import pytest
 from typer.testing import CliRunner
 
 from rqrec import Recommender
-from rqrec.cli import app
+from rqrec.cli.command import app
 
 ROOT = Path(__file__).resolve().parents[2]
 

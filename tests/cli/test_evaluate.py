@@ -12,13 +12,13 @@ import pytest
 from click.testing import Result
 from typer.testing import CliRunner
 
-from rqrec.cli import app
+from rqrec.cli.command import app
 from rqrec.core.artifact import read_json, read_manifest
 from rqrec.data.dataset import Dataset
 from rqrec.data.splits import leave_one_out
 from rqrec.evaluation.evaluate import evaluate
 from rqrec.evaluation.measure import EvalResult
-from rqrec.retrieval.artifact import read_checkpoint
+from rqrec.retrieval.artifact import read_retrieval
 from rqrec.retrieval.retriever import Retriever
 from tests.stages.world import bindings, decoder_settings, rqvae_settings, write_world
 from tests.tiny import tiny_dataset, write_inputs
@@ -56,7 +56,7 @@ def test_an_evaluation_is_an_artefact_with_figures_ranks_and_a_report(
 ) -> None:
     manifest = read_manifest(evaluated / "model", "evaluation", verify=True)
     facts = read_json(evaluated / "model" / "evaluation.json")
-    checkpoint = read_checkpoint(tiny_run)
+    checkpoint = read_retrieval(tiny_run)
     cases = leave_one_out(Dataset.read(tiny_run).sequences).test
     light = evaluate(Retriever(checkpoint.model, checkpoint.table), cases)
     for name, value in light.metrics.items():
@@ -95,7 +95,8 @@ def test_two_runs_are_compared_on_the_same_cases(tiny_run: Path, evaluated: Path
     assert compared["p_value"] < 0.01
     assert compared["better"] + compared["worse"] + compared["equal"] == facts["cases"]
     assert "Against popularity" in (tmp_path / "e" / "report.md").read_text()
-    seen = ("evaluate", "--artifact", tiny_run, "--allow-seen", *options)
+    other = ("--compare", evaluated / "popularity", "--out", tmp_path / "other")
+    seen = ("evaluate", "--artifact", tiny_run, "--allow-seen", *other)
     fails(rqrec(*seen), "other cases", "exclude_seen is True and not False")
 
 
@@ -142,7 +143,7 @@ def test_what_does_not_belong_together_is_refused(tiny_run: Path, tmp_path: Path
         "trained on",
     )
     fails(rqrec("evaluate", "--artifact", tiny_run / "retrieval", *out), "--dataset")
-    fails(rqrec("evaluate", "--artifact", tiny_run / "dataset", *out), "recommends nothing")
+    fails(rqrec("evaluate", "--artifact", tiny_run / "dataset", *out), "cannot recommend")
     fails(rqrec("evaluate", "--artifact", tmp_path, *out), "rqrec train-decoder")
     fails(rqrec("evaluate", "--artifact", tiny_run, "--split", "train", *out), "'train'", "validation")
     fails(rqrec("evaluate", "--baseline", "bpr", "--dataset", tiny_run, *out), "'bpr'", "item_knn")

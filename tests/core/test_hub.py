@@ -1,4 +1,4 @@
-"""Artefacts to Hugging Face and back, against a hub that is a folder."""
+"""Push and pull of artefacts, against a local folder that stands in for Hugging Face."""
 
 import shutil
 from pathlib import Path
@@ -7,16 +7,16 @@ import pytest
 from typer.testing import CliRunner
 
 from rqrec import Recommender
-from rqrec.cli import app
+from rqrec.cli.command import app
 from rqrec.core.artifact import read_json, read_manifest, write_json
 from rqrec.core.hub import upload
 from rqrec.stages.share import pull, push
-from rqrec.tokenizer.opening import open_tokenizer
+from rqrec.tokenizer.loading import load_tokenizer
 
 
 @pytest.fixture
 def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder in which each repository is a folder, behind the functions of huggingface_hub."""
+    """A folder with one subfolder per repository, behind the functions of huggingface_hub."""
     root = tmp_path / "hub"
 
     class Api:
@@ -44,12 +44,12 @@ def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return root
 
 
-def test_a_model_that_was_pushed_and_pulled_recommends_the_same(
+def test_a_pushed_and_pulled_model_makes_the_same_recommendations(
     tiny_run: Path, hub: Path, tmp_path: Path
 ) -> None:
     assert push(tiny_run, "me/tiny", data="48 items in families.") == "https://hub/me/tiny"
     pull("me/tiny", tmp_path / "pulled")
-    pull("me/tiny", tmp_path / "pulled")  # it is there already
+    pull("me/tiny", tmp_path / "pulled")  # the folder already has this artefact
     original = read_manifest(tiny_run / "retrieval", "retrieval")
     assert read_manifest(tmp_path / "pulled", "retrieval", verify=True).hash == original.hash
     expected = Recommender.load(tiny_run).recommend([["item 8", "item 9"]], k=5)
@@ -57,18 +57,18 @@ def test_a_model_that_was_pushed_and_pulled_recommends_the_same(
         assert Recommender.load(source).recommend([["item 8", "item 9"]], k=5) == expected
 
 
-def test_the_card_tells_data_figures_and_use(tiny_run: Path, hub: Path, tmp_path: Path) -> None:
+def test_the_model_card_has_data_metrics_and_usage(tiny_run: Path, hub: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
     shutil.copytree(tiny_run / "retrieval", run / "retrieval")
     inputs = {"retrieval": read_manifest(run / "retrieval").hash}
-    for folder, made, figure in (
+    for folder, evaluated, recall in (
         ("evaluation", inputs, 0.625),
         ("other", {"retrieval": "another"}, 0.875),
     ):
         (run / folder).mkdir()
-        manifest = {"artifact_type": "evaluation", "settings": {"split": "test"}, "inputs": made}
+        manifest = {"artifact_type": "evaluation", "settings": {"split": "test"}, "inputs": evaluated}
         write_json(run / folder / "manifest.json", manifest)
-        write_json(run / folder / "evaluation.json", {"model": {"recall@10": figure}})
+        write_json(run / folder / "evaluation.json", {"model": {"recall@10": recall}})
     push(run, "me/tiny", data="48 items in families.")
     card = (hub / "me/tiny/README.md").read_text()
     assert card.startswith("---\nlibrary_name: rqrec\n")
@@ -83,19 +83,19 @@ def test_the_card_tells_data_figures_and_use(tiny_run: Path, hub: Path, tmp_path
     assert "0.875" not in card
 
 
-def test_a_tokenizer_is_shared_too(tiny_run: Path, hub: Path, tmp_path: Path) -> None:
+def test_a_tokenizer_can_be_pushed_and_pulled(tiny_run: Path, hub: Path, tmp_path: Path) -> None:
     push(tiny_run / "rqvae", "me/ids")
     assert 'RqVae.from_pretrained("me/ids")' in (hub / "me/ids/README.md").read_text()
     pull("me/ids", tmp_path / "ids")
-    assert open_tokenizer(tmp_path / "ids").hash == open_tokenizer(tiny_run / "rqvae").hash
+    assert load_tokenizer(tmp_path / "ids").hash == load_tokenizer(tiny_run / "rqvae").hash
 
 
-def test_what_is_no_model_is_not_pushed(tiny_run: Path, hub: Path, tmp_path: Path) -> None:
+def test_only_intact_models_and_tokenizers_can_be_pushed(tiny_run: Path, hub: Path, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="holds 'dataset'; what can be pushed is retrieval, rqvae, rqkmeans"):
         push(tiny_run / "dataset", "me/tiny")
     with pytest.raises(FileNotFoundError, match="nothing to push"):
         push(tmp_path, "me/tiny")
-    with pytest.raises(ValueError, match="'tiny' is no repository id"):
+    with pytest.raises(ValueError, match="'tiny' is not a repository id"):
         push(tiny_run, "tiny")
     shutil.copytree(tiny_run / "retrieval", tmp_path / "changed")
     (tmp_path / "changed" / "config.json").write_text("{}")
@@ -104,7 +104,7 @@ def test_what_is_no_model_is_not_pushed(tiny_run: Path, hub: Path, tmp_path: Pat
     assert not hub.exists()
 
 
-def test_a_damaged_repository_leaves_nothing(tiny_run: Path, hub: Path, tmp_path: Path) -> None:
+def test_pulling_a_damaged_repository_leaves_no_folder(tiny_run: Path, hub: Path, tmp_path: Path) -> None:
     push(tiny_run, "me/tiny")
     (hub / "me/tiny/model.safetensors").write_bytes(b"other")
     with pytest.raises(ValueError, match=r"me/tiny: model\.safetensors is missing or differs"):
@@ -115,16 +115,20 @@ def test_a_damaged_repository_leaves_nothing(tiny_run: Path, hub: Path, tmp_path
 
 
 @pytest.mark.parametrize("name", ["../outside.json", "/etc/x.json", "model.pkl", "a\\b.json", "code.py"])
-def test_names_that_no_artefact_has_are_refused(name: str, tiny_run: Path, hub: Path, tmp_path: Path) -> None:
+def test_unsafe_file_names_in_a_manifest_are_refused(
+    name: str, tiny_run: Path, hub: Path, tmp_path: Path
+) -> None:
     push(tiny_run, "me/tiny")
     manifest = read_json(hub / "me/tiny/manifest.json")
     manifest["files"][name] = "0" * 64
     write_json(hub / "me/tiny/manifest.json", manifest)
-    with pytest.raises(ValueError, match="which no artefact has"):
+    with pytest.raises(ValueError, match="which is not allowed in an artefact"):
         pull("me/tiny", tmp_path / "pulled")
 
 
-def test_a_folder_with_something_else_is_left_alone(tiny_run: Path, hub: Path, tmp_path: Path) -> None:
+def test_pull_does_not_overwrite_a_folder_with_other_content(
+    tiny_run: Path, hub: Path, tmp_path: Path
+) -> None:
     push(tiny_run, "me/tiny")
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "thesis.txt").write_text("years")
@@ -136,23 +140,21 @@ def test_a_folder_with_something_else_is_left_alone(tiny_run: Path, hub: Path, t
     assert read_manifest(tmp_path / "model").artifact_type == "rqvae"
 
 
-def test_the_command_line_pushes_and_pulls_and_tells_failures(
-    tiny_run: Path, hub: Path, tmp_path: Path
-) -> None:
+def test_the_commands_push_and_pull_and_report_failures(tiny_run: Path, hub: Path, tmp_path: Path) -> None:
     def rqrec(*arguments: object) -> tuple[int, str]:
         done = CliRunner().invoke(app, [str(argument) for argument in arguments])
         return done.exit_code, done.output
 
     assert rqrec("push", tiny_run, "me/tiny") == (0, "https://hub/me/tiny\n")
     assert rqrec("pull", "me/tiny", tmp_path / "pulled") == (0, f"retrieval: {tmp_path / 'pulled'}\n")
-    status, words = rqrec("pull", "me/nothing", tmp_path / "other")
-    assert (status, "Traceback" in words) == (1, False)
-    assert "Hugging Face gave no repository of that name (404: no repository me/nothing)" in words
+    status, output = rqrec("pull", "me/nothing", tmp_path / "other")
+    assert (status, "Traceback" in output) == (1, False)
+    assert "Hugging Face returned no repository of that name (404: no repository me/nothing)" in output
     (hub / "me/empty").mkdir()
-    assert "holds no manifest.json" in rqrec("pull", "me/empty", tmp_path / "other")[1]
+    assert "has no manifest.json" in rqrec("pull", "me/empty", tmp_path / "other")[1]
 
 
-def test_without_a_login_push_says_how_to_log_in(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_push_without_a_login_explains_how_to_log_in(monkeypatch: pytest.MonkeyPatch) -> None:
     class Api:
         def create_repo(self, *args: object, **options: object) -> str:
             raise OSError("401 Unauthorized")

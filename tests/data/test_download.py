@@ -12,11 +12,11 @@ from rqrec.data.download import drive_url, extract, fetch, fetch_wheel
 
 CONTENT = b"a line of the file\n" * 50_000
 SHA256 = "sha256:" + hashlib.sha256(CONTENT).hexdigest()
-NOWHERE = "http://127.0.0.1:9"  # no service listens there
+NOWHERE = "http://127.0.0.1:9"  # nothing listens on this port
 
 
 class Server(ThreadingHTTPServer):
-    """Serves CONTENT on every path but /missing; `answers` foresees statuses, or "cut" for half an answer."""
+    """Serves CONTENT on every path except /missing; `answers` queues status codes, or "cut" for half the content."""
 
     daemon_threads = True
 
@@ -24,10 +24,10 @@ class Server(ThreadingHTTPServer):
         super().__init__(("127.0.0.1", 0), Handler)
         self.answers: list[int | str] = []
         self.asked: list[tuple[str, str | None]] = []
-        self.page: tuple[bytes, str] | None = None  # body and type of every answer, where not CONTENT
+        self.page: tuple[bytes, str] | None = None  # body and type to serve instead of CONTENT
 
     def handle_error(self, request: object, client_address: object) -> None:
-        """A client that hangs up is part of these tests."""
+        """Disconnecting clients are part of these tests."""
 
     @property
     def url(self) -> str:
@@ -84,19 +84,19 @@ def test_a_file_is_fetched_once(server: Server, tmp_path: Path) -> None:
     assert len(server.asked) == 1
 
 
-def test_the_next_source_is_asked_where_the_first_fails(server: Server, tmp_path: Path) -> None:
+def test_the_next_url_is_tried_if_the_first_fails(server: Server, tmp_path: Path) -> None:
     urls = [f"{NOWHERE}/file", f"{server.url}/missing", f"{server.url}/mirror"]
     assert fetch("file", tmp_path, urls, SHA256).read_bytes() == CONTENT
     assert [path for path, _ in server.asked] == ["/missing", "/mirror"]
 
 
-def test_a_busy_server_is_asked_again(server: Server, tmp_path: Path) -> None:
+def test_a_busy_server_is_retried(server: Server, tmp_path: Path) -> None:
     server.answers = [503, 429]
     assert fetch("file", tmp_path, [f"{server.url}/file"], SHA256).read_bytes() == CONTENT
     assert len(server.asked) == 3
 
 
-def test_an_interrupted_download_goes_on_where_it_stopped(server: Server, tmp_path: Path) -> None:
+def test_an_interrupted_download_is_resumed(server: Server, tmp_path: Path) -> None:
     server.answers = ["cut"]
     assert fetch("file", tmp_path, [f"{server.url}/file"], SHA256).read_bytes() == CONTENT
     (_, first), (_, second) = server.asked
@@ -106,13 +106,13 @@ def test_an_interrupted_download_goes_on_where_it_stopped(server: Server, tmp_pa
     assert not list(tmp_path.glob("*.part"))
 
 
-def test_without_a_known_hash_an_interrupted_download_starts_again(server: Server, tmp_path: Path) -> None:
+def test_without_a_known_hash_an_interrupted_download_restarts(server: Server, tmp_path: Path) -> None:
     server.answers = ["cut"]
     assert fetch("file", tmp_path, [f"{server.url}/file"]).read_bytes() == CONTENT
     assert server.asked == [("/file", None), ("/file", None)]
 
 
-def test_offline_it_says_what_to_put_where(tmp_path: Path) -> None:
+def test_offline_the_error_says_which_file_to_put_where(tmp_path: Path) -> None:
     with pytest.raises(
         ConnectionError, match=f"Download it elsewhere from {NOWHERE}/file, put it at .*/file"
     ):
@@ -139,7 +139,7 @@ def test_without_a_known_hash_the_first_download_is_trusted_and_recorded(
         fetch("file", tmp_path, [f"{server.url}/file"])
 
 
-def test_two_at_once_fetch_once(server: Server, tmp_path: Path) -> None:
+def test_concurrent_fetches_download_once(server: Server, tmp_path: Path) -> None:
     def work() -> None:
         fetch("file", tmp_path, [f"{server.url}/file"], SHA256)
 
@@ -151,14 +151,14 @@ def test_two_at_once_fetch_once(server: Server, tmp_path: Path) -> None:
     assert len(server.asked) == 1
 
 
-def test_a_wheel_that_pip_cannot_get(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_wheel_that_pip_cannot_download(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PIP_NO_INDEX", "1")
     monkeypatch.setenv("PIP_FIND_LINKS", "")
     with pytest.raises(ConnectionError, match=r"pip could not download rqrec-none==1.0 .* put it into"):
         fetch_wheel("rqrec-none", "1.0", tmp_path, "0" * 64)
 
 
-def test_a_wheel_that_is_there_is_checked_and_used(tmp_path: Path) -> None:
+def test_an_existing_wheel_is_verified_and_used(tmp_path: Path) -> None:
     wheel = tmp_path / "some_project-1.0-py3-none-any.whl"
     wheel.write_bytes(CONTENT)
     assert fetch_wheel("some-project", "1.0", tmp_path, SHA256.removeprefix("sha256:")) == wheel
@@ -173,7 +173,7 @@ def make_zip(path: Path, **members: bytes) -> Path:
     return path
 
 
-def test_members_land_under_their_last_name(tmp_path: Path) -> None:
+def test_members_are_extracted_without_their_folders(tmp_path: Path) -> None:
     archive = make_zip(tmp_path / "a.zip", **{"top/u.data": b"data", "top/u.item": b"item", "top/x": b""})
     paths = extract(archive, ["u.item", "top/u.data"], tmp_path / "out")
     assert [path.relative_to(tmp_path).as_posix() for path in paths] == ["out/u.item", "out/u.data"]
@@ -181,16 +181,16 @@ def test_members_land_under_their_last_name(tmp_path: Path) -> None:
     assert len(list((tmp_path / "out").iterdir())) == 2
 
 
-def test_a_member_that_is_missing(tmp_path: Path) -> None:
+def test_a_missing_member_is_refused(tmp_path: Path) -> None:
     archive = make_zip(tmp_path / "a.zip", **{"top/u.data": b"data"})
-    with pytest.raises(ValueError, match=r"a.zip holds no 'u.item'"):
+    with pytest.raises(ValueError, match=r"a.zip contains no file 'u.item'"):
         extract(archive, ["u.item"], tmp_path)
 
 
 @pytest.mark.parametrize("name", ["../evil", "top/../../evil", "/evil", "C:\\evil", "..\\evil"])
-def test_an_archive_with_a_path_that_leads_outside_is_refused(tmp_path: Path, name: str) -> None:
+def test_an_archive_with_a_path_outside_the_folder_is_refused(tmp_path: Path, name: str) -> None:
     archive = make_zip(tmp_path / "a.zip", **{"u.data": b"data", name: b"evil"})
-    with pytest.raises(ValueError, match="leads outside"):
+    with pytest.raises(ValueError, match="outside the target folder"):
         extract(archive, ["u.data"], tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
@@ -214,7 +214,7 @@ def test_a_zip_bomb_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("damage", ["cut", "flip", "text"])
-def test_a_broken_archive_is_named(tmp_path: Path, damage: str) -> None:
+def test_a_damaged_archive_is_named(tmp_path: Path, damage: str) -> None:
     archive = make_zip(tmp_path / "a.zip", **{"u.data": bytes(range(256)) * 100})
     content = bytearray(archive.read_bytes())
     if damage == "flip":
@@ -231,7 +231,7 @@ CONFIRM = b"""<html><form id="download-form" action="%s/confirmed" method="get">
 
 
 @pytest.mark.parametrize("page", ["file", "confirm", "quota"])
-def test_google_drives_page_is_passed(page: str, server: Server) -> None:
+def test_the_google_drive_confirmation_page_is_answered(page: str, server: Server) -> None:
     body = {
         "file": CONTENT,
         "confirm": CONFIRM % server.url.encode(),
@@ -239,7 +239,7 @@ def test_google_drives_page_is_passed(page: str, server: Server) -> None:
     }
     server.page = body[page], "application/zip" if page == "file" else "text/html; charset=utf-8"
     if page == "quota":
-        with pytest.raises(ConnectionError, match="gave a page and no file"):
+        with pytest.raises(ConnectionError, match="returned a page instead of the file"):
             drive_url("ID", server.url)
     else:
         url = drive_url("ID", server.url)
@@ -247,6 +247,6 @@ def test_google_drives_page_is_passed(page: str, server: Server) -> None:
         assert url == server.url + end
 
 
-def test_google_drive_out_of_reach() -> None:
-    with pytest.raises(ConnectionError, match="gave nothing: it cannot be reached"):
+def test_google_drive_unreachable() -> None:
+    with pytest.raises(ConnectionError, match="failed: it cannot be reached"):
         drive_url("ID", NOWHERE)

@@ -25,14 +25,14 @@ def test_a_plain_folder_is_memory_mapped(tmp_path: Path, dtype: str) -> None:
     assert found.is_train.tolist() == [True, False, True, True]
 
 
-def test_without_is_train_there_is_nothing_to_evaluate_on(tmp_path: Path) -> None:
+def test_evaluation_requires_is_train(tmp_path: Path) -> None:
     write(tmp_path, np.ones((4, 3), dtype="float32"))
     assert read_embeddings(tmp_path).is_train is None
     with pytest.raises(FileNotFoundError, match=r"no is_train.npy .* set train.do_eval=False"):
         read_embeddings(tmp_path, do_eval=True)
 
 
-def test_a_folder_with_nothing_in_it(tmp_path: Path) -> None:
+def test_an_empty_folder_is_refused(tmp_path: Path) -> None:
     with pytest.raises(
         FileNotFoundError, match=r"has no item_embeddings.npy: put an array \[num_items, dim\]"
     ):
@@ -42,15 +42,15 @@ def test_a_folder_with_nothing_in_it(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("vectors", "problem"),
     [
-        (np.ones(4), r"the shape \[4\]; a full \[num_items, dim\] is needed"),
+        (np.ones(4), r"the shape \[4\]; a non-empty \[num_items, dim\] is required"),
         (np.ones((0, 3)), r"the shape \[0, 3\]"),
         (np.ones((4, 0)), r"the shape \[4, 0\]"),
-        (np.ones((4, 3), dtype="int64"), "holds int64; float16, float32 or float64 is needed"),
+        (np.ones((4, 3), dtype="int64"), "holds int64; float16, float32 or float64 is required"),
         (np.array([[None, {}]], dtype=object), "without Python objects"),
         (np.array([[1.0, 2], [np.nan, 3], [1, 2], [np.inf, 0]]), "NaN or infinite values in row 1, 3. Every"),
     ],
 )
-def test_vectors_of_no_use_are_refused(tmp_path: Path, vectors: NDArray, problem: str) -> None:
+def test_invalid_vectors_are_refused(tmp_path: Path, vectors: NDArray, problem: str) -> None:
     np.save(tmp_path / "item_embeddings.npy", vectors, allow_pickle=True)
     with pytest.raises(ValueError, match=problem):
         read_embeddings(tmp_path)
@@ -67,16 +67,16 @@ def test_a_truncated_file_is_named(tmp_path: Path) -> None:
     ("is_train", "problem"),
     [
         (np.ones(3, dtype=bool), r"the shape \[3\], but item_embeddings.npy has 4 rows"),
-        (np.ones(4, dtype="int64"), "holds int64; bool is needed"),
+        (np.ones(4, dtype="int64"), "holds int64; bool is required"),
         (np.zeros(4, dtype=bool), "no True"),
     ],
 )
-def test_a_mark_of_no_use_is_refused(tmp_path: Path, is_train: NDArray, problem: str) -> None:
+def test_an_invalid_is_train_is_refused(tmp_path: Path, is_train: NDArray, problem: str) -> None:
     with pytest.raises(ValueError, match=problem):
         read_embeddings(write(tmp_path, np.ones((4, 3)), is_train))
 
 
-def test_rows_of_zeros_are_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_rows_of_zeros_raise_a_warning(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     vectors = np.ones((5, 3), dtype=np.float32)
     vectors[[1, 4]] = 0
     np.save(tmp_path / "item_embeddings.npy", vectors)
@@ -84,15 +84,17 @@ def test_rows_of_zeros_are_told(tmp_path: Path, caplog: pytest.LogCaptureFixture
     assert "2 rows of zeros (the first is row 1)" in caplog.text
 
 
-def test_training_and_judging_rows_are_read_only_when_asked_for(tmp_path: Path) -> None:
+def test_training_and_evaluation_rows_are_read_lazily(tmp_path: Path) -> None:
     vectors = np.arange(12, dtype="float16").reshape(4, 3)
-    train, judged = read_embeddings(write(tmp_path, vectors, np.array([True, False, True, False]))).parts()
+    train, held_out = read_embeddings(
+        write(tmp_path, vectors, np.array([True, False, True, False]))
+    ).train_and_eval()
     assert isinstance(train.vectors_ND, np.memmap)
     assert (train.shape, train.ndim, train.dtype) == ((2, 3), 2, np.float16)
     np.testing.assert_array_equal(train[:], vectors[[0, 2]])
-    np.testing.assert_array_equal(judged[np.array([1])], vectors[[3]])
+    np.testing.assert_array_equal(held_out[np.array([1])], vectors[[3]])
 
 
 def test_without_is_train_every_row_trains(tmp_path: Path) -> None:
-    train, judged = read_embeddings(write(tmp_path, np.ones((4, 3), dtype="float32"))).parts()
-    assert (len(train), len(judged)) == (4, 0)
+    train, held_out = read_embeddings(write(tmp_path, np.ones((4, 3), dtype="float32"))).train_and_eval()
+    assert (len(train), len(held_out)) == (4, 0)

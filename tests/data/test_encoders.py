@@ -15,7 +15,7 @@ TEXTS = ["Toy Story (1995), Animation, Children's", "Heat (1995), Crime, Thrille
 
 
 class FakeEncoder:
-    """Stands in for a model: a text's vector is its length, and the texts that it read are kept."""
+    """Fake model: the vector of a text is its length, and `read` records the encoded texts."""
 
     def __init__(self) -> None:
         self.read: list[str] = []
@@ -48,7 +48,7 @@ def test_vectors_are_cached_by_content(fake: FakeEncoder, tmp_path: Path) -> Non
     fake.read.clear()
     np.testing.assert_array_equal(encode_texts(texts, "m", cache=tmp_path), first)
     assert fake.read == []
-    texts[3] = "changed"  # costs its chunk alone
+    texts[3] = "changed"  # only its chunk is encoded again
     assert encode_texts(texts, "m", cache=tmp_path)[:, 0].tolist() == [1, 2, 3, 7, 5]
     assert fake.read == ["ccc", "changed"]
     fake.read.clear()
@@ -56,7 +56,7 @@ def test_vectors_are_cached_by_content(fake: FakeEncoder, tmp_path: Path) -> Non
     assert fake.read == texts
 
 
-def test_a_text_of_several_items_is_read_once(fake: FakeEncoder, tmp_path: Path) -> None:
+def test_duplicate_texts_are_encoded_once(fake: FakeEncoder, tmp_path: Path) -> None:
     texts = ["bb", "a", "bb", "a", "ccc"]
     for cache in (tmp_path, None):
         fake.read.clear()
@@ -64,16 +64,16 @@ def test_a_text_of_several_items_is_read_once(fake: FakeEncoder, tmp_path: Path)
         assert fake.read == ["bb", "a", "ccc"]
 
 
-def test_an_interrupted_run_goes_on(fake: FakeEncoder, tmp_path: Path) -> None:
+def test_an_interrupted_run_resumes(fake: FakeEncoder, tmp_path: Path) -> None:
     fake.fail_at = "ccc"
     with pytest.raises(KeyboardInterrupt):
         encode_texts(["a", "bb", "ccc"], "m", cache=tmp_path)
     fake.fail_at = None
     assert encode_texts(["a", "bb", "ccc"], "m", cache=tmp_path)[:, 0].tolist() == [1, 2, 3]
-    assert fake.read == ["a", "bb", "ccc"]  # the first chunk was read once
+    assert fake.read == ["a", "bb", "ccc"]  # the first chunk was encoded once
 
 
-def test_no_texts_are_refused() -> None:
+def test_an_empty_list_of_texts_is_refused() -> None:
     with pytest.raises(ValueError, match="no texts"):
         encode_texts([], "m")
 
@@ -84,30 +84,30 @@ def packaged_encoder() -> str:
     return "all-MiniLM-L6-v2"
 
 
-def test_texts_alike_have_vectors_alike(packaged_encoder: str) -> None:
+def test_similar_texts_have_similar_vectors(packaged_encoder: str) -> None:
     vectors = encode_texts(TEXTS, packaged_encoder)
     assert vectors.shape == (3, 384)
     assert vectors[0] @ vectors[2] > vectors[0] @ vectors[1]
 
 
 @pytest.mark.slow
-def test_two_processes_give_what_one_gives(packaged_encoder: str) -> None:
+def test_two_processes_give_the_same_vectors_as_one(packaged_encoder: str) -> None:
     one, two = (encode_texts(TEXTS * 4, packaged_encoder, devices=["cpu"] * count) for count in (1, 2))
     np.testing.assert_allclose(one, two, atol=1e-5)
 
 
-def test_an_encoder_that_cannot_be_had(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(encoders, "_hub_answers", lambda: False)
+def test_an_unavailable_encoder_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(encoders, "_hub_is_reachable", lambda: False)
     with pytest.raises(ConnectionError, match=r"'nobody/nothing' is not cached .* Give the path of a folder"):
         load_encoder("nobody/nothing")
 
 
-def test_a_folder_that_holds_no_encoder(tmp_path: Path) -> None:
+def test_a_folder_without_an_encoder_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="cannot be loaded as a sentence encoder"):
         load_encoder(str(tmp_path))
 
 
-def test_importing_the_data_package_loads_no_encoder() -> None:
+def test_importing_the_data_package_does_not_import_torch() -> None:
     heavy = "{'torch', 'transformers', 'sentence_transformers'}"
     code = f"import sys, rqrec.stages.embed, rqrec.stages.prepare; assert not {heavy} & set(sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True)

@@ -10,7 +10,7 @@ from rqrec.data import ids as module
 from rqrec.data.ids import PADDING, IdMap, UnknownIdError
 
 
-def test_ids_and_indices_are_each_others_inverse() -> None:
+def test_ids_and_indices_round_trip() -> None:
     id_map = IdMap(["b", "a", "10"])
     assert id_map.indices(["10", "b", "b"]).tolist() == [2, 0, 0]
     assert id_map.ids(np.array([2, 0])) == ["10", "b"]
@@ -25,7 +25,7 @@ def test_unknown_ids_are_named() -> None:
         IdMap(["a"]).indices(list("tuvwxyz"))
 
 
-def test_ids_whose_hashes_meet_are_told_apart(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_ids_with_colliding_hashes_are_distinguished(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "_hashes", lambda ids: np.array([len(item_id) for item_id in ids]))
     ids = ["a", "b", "cc", "c", "dd"]
     id_map = IdMap(ids)
@@ -35,7 +35,7 @@ def test_ids_whose_hashes_meet_are_told_apart(monkeypatch: pytest.MonkeyPatch) -
         IdMap(["a", "b", "cc", "b"])
 
 
-def test_a_map_goes_to_a_process_with_other_hashes() -> None:
+def test_a_map_can_be_unpickled_in_a_process_with_another_hash_seed() -> None:
     code = "import pickle, sys; id_map = pickle.load(sys.stdin.buffer); print(id_map.indices(['b', 'a']).tolist())"
     done = subprocess.run(
         [sys.executable, "-c", code],
@@ -47,7 +47,7 @@ def test_a_map_goes_to_a_process_with_other_hashes() -> None:
     assert done.stdout.strip() == b"[1, 0]"
 
 
-def test_padding_is_no_item() -> None:
+def test_padding_is_not_an_item() -> None:
     with pytest.raises(IndexError, match="-1 is outside 0 to 0"):
         IdMap(["a"]).ids([PADDING])
 

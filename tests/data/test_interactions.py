@@ -27,11 +27,11 @@ def test_sequences_are_in_time_order_and_ties_keep_the_order_of_the_log() -> Non
         (pl.DataFrame({"user_id": ["u"], "item_id": ["a"], "timestamp": [1.5]}), "integer"),
     ],
 )
-def test_a_bad_log_is_refused_in_a_sentence(frame: pl.DataFrame, message: str) -> None:
+def test_an_invalid_log_is_refused(frame: pl.DataFrame, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         Interactions(frame)
 
 
-def test_an_item_that_the_catalogue_lacks_is_named() -> None:
+def test_an_item_missing_from_the_catalogue_is_named() -> None:
     with pytest.raises(UnknownIdError, match="'z'"):
         Interactions(log([("u", "z", 1)])).sequences(IdMap(["a"]))

@@ -1,4 +1,4 @@
-"""The benchmark's own pieces, on few rows: the CSV that it makes is in the official format."""
+"""The data benchmark runs on few rows, and the CSV that it generates is in the official format."""
 
 import json
 import subprocess

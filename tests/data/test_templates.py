@@ -6,7 +6,7 @@ TEMPLATE = "{title}; Brand: {brand}; {price} of {stock}"
 
 
 @pytest.mark.parametrize("missing", [None, "", "  ", "nan", "NaN", float("nan"), "None", [], [[None]]])
-def test_what_is_missing_is_left_out(missing: object) -> None:
+def test_parts_with_missing_fields_are_omitted(missing: object) -> None:
     assert fill(TEMPLATE, {"title": "A", "brand": missing, "price": 1, "stock": 2}) == "A; 1 of 2"
     assert fill(TEMPLATE, {"title": "A", "brand": "B", "price": 1, "stock": missing}) == "A; Brand: B"
     assert fill(TEMPLATE, {"title": missing}) == ""
@@ -20,7 +20,7 @@ def test_a_field_is_cleaned() -> None:
 
 
 @pytest.mark.parametrize("template", ["", "no field", "{open", "{a} {}", "{a b}"])
-def test_a_template_that_is_not_valid(template: str) -> None:
+def test_an_invalid_template_is_refused(template: str) -> None:
     with pytest.raises(ValueError, match="is not valid: it needs fields in braces"):
         fields_of(template)
 

@@ -1,4 +1,4 @@
-"""The split at two moments, against the plainest reading of its definition."""
+"""The temporal protocol, against a direct implementation of its definition."""
 
 import numpy as np
 import pytest
@@ -17,7 +17,7 @@ def make(times_of_users: list[list[int]]) -> Sequences:
 
 
 def test_a_split_worked_by_hand() -> None:
-    # Ten moments: the first 6 train, then 2 validate, then 2 test.
+    # Ten timestamps: the first 6 are for training, then 2 for validation, then 2 for test.
     sequences = make([[100, 103, 106, 108], [101, 102, 107, 109], [104, 105]])
     split = temporal(sequences, validation=0.2, test=0.2)
     assert [split.train.of_user(user).tolist() for user in range(3)] == [[0, 1], [4, 5], [8, 9]]
@@ -30,38 +30,38 @@ def test_a_split_worked_by_hand() -> None:
 
 @settings(max_examples=100, deadline=None)
 @given(st.lists(st.lists(st.integers(1000, 1030), min_size=1, max_size=8), min_size=3, max_size=8))
-def test_nobodys_future_trains(times: list[list[int]]) -> None:
+def test_training_and_validation_precede_the_test_period(times: list[list[int]]) -> None:
     sequences = make(times)
     try:
         split = temporal(sequences, 0.2, 0.2)
     except ValueError:
-        return  # too many interactions at one moment
+        return  # too many interactions with the same timestamp
     times_of = sequences.timestamps
-    validated = times_of[split.validation.ends]
-    tested = times_of[split.test.ends]
-    if len(validated):
-        assert split.train.timestamps.max() < validated.min()
-    if len(tested):
-        assert split.train.timestamps.max() < tested.min()
-    if len(validated) and len(tested):
-        assert validated.max() < tested.min()
-    for cases in (split.validation, split.test):
-        assert (cases.ends > cases.starts).all()
-        assert (cases.ends < sequences.offsets[cases.users + 1]).all()
-        assert (np.diff(cases.users) > 0).all()
+    validation_times = times_of[split.validation.ends]
+    test_times = times_of[split.test.ends]
+    if len(validation_times):
+        assert split.train.timestamps.max() < validation_times.min()
+    if len(test_times):
+        assert split.train.timestamps.max() < test_times.min()
+    if len(validation_times) and len(test_times):
+        assert validation_times.max() < test_times.min()
+    for examples in (split.validation, split.test):
+        assert (examples.ends > examples.starts).all()
+        assert (examples.ends < sequences.offsets[examples.users + 1]).all()
+        assert (np.diff(examples.users) > 0).all()
 
 
 def test_a_dataset_without_time_is_refused() -> None:
-    with pytest.raises(ValueError, match="kept no time"):
+    with pytest.raises(ValueError, match="has no time"):
         temporal(make([[0, 1, 2], [0, 1]]))
 
 
-def test_one_moment_for_all_is_refused() -> None:
-    with pytest.raises(ValueError, match="share the moments"):
+def test_a_single_timestamp_for_all_is_refused() -> None:
+    with pytest.raises(ValueError, match="have the timestamps"):
         temporal(make([[5, 5, 5, 5], [5, 5, 5]]))
 
 
 @pytest.mark.parametrize(("validation", "test"), [(0, 0.1), (0.5, 0.5), (0.1, -1)])
-def test_shares_of_no_use_are_refused(validation: float, test: float) -> None:
+def test_invalid_fractions_are_refused(validation: float, test: float) -> None:
     with pytest.raises(ValueError, match="above 0 and together below 1"):
         temporal(make([[1, 2, 3]]), validation, test)

@@ -1,4 +1,4 @@
-"""What every baseline does; a new one joins by a line in BASELINES."""
+"""The contract of every baseline; add a new one as a line of BASELINES."""
 
 from dataclasses import dataclass
 
@@ -15,7 +15,7 @@ from rqrec.models.sasrec import SasRec, SasRecConfig
 from rqrec.retrieval.ranking import ExhaustiveRecommender, ItemRecommender
 
 N_ITEMS, WIDTH = 40, 16
-COLD = (3, 17, 39)  # items that never train
+COLD = (3, 17, 39)  # items without training interactions
 
 
 @dataclass(frozen=True)
@@ -25,7 +25,7 @@ class World:
 
 
 def sasrec(world: World) -> SasRec:
-    """Untrained, but with embeddings that go with the items when these are numbered anew."""
+    """Untrained; its item embeddings follow the items when these are renumbered."""
     torch.manual_seed(0)
     model = SasRec(SasRecConfig(N_ITEMS, max_items=6, width=WIDTH, heads=2, layers=1, dropout=0.5)).eval()
     with torch.no_grad():
@@ -44,7 +44,7 @@ HISTORIES = [[0, 1, 2], [], [5], [3, 8, 17], [7, 7, 9, 1, 0, 12, 30, 22, 4]]
 
 
 def world_of(order: np.ndarray) -> World:
-    """A random log whose item i has the index order[i]."""
+    """A random log in which item i has the index order[i]."""
     rng = np.random.default_rng(0)
     warm = np.setdiff1d(np.arange(N_ITEMS), COLD)
     items = warm[rng.zipf(1.5, 400) % len(warm)]
@@ -65,7 +65,7 @@ def baseline(name: str) -> ItemRecommender:
     return ExhaustiveRecommender(BASELINES[name](world_of(np.arange(N_ITEMS))))
 
 
-def test_seen_items_do_not_return_unless_asked(baseline: ItemRecommender) -> None:
+def test_seen_items_are_excluded_unless_requested(baseline: ItemRecommender) -> None:
     histories = Histories.of(HISTORIES)
     without = baseline.recommend(histories, N_ITEMS).items.tolist()
     for history, items in zip(HISTORIES, without, strict=True):
@@ -75,7 +75,7 @@ def test_seen_items_do_not_return_unless_asked(baseline: ItemRecommender) -> Non
     assert (everything.sort(dim=1).values == torch.arange(N_ITEMS)).all()
 
 
-def test_a_batch_is_its_rows_one_by_one_however_padded(baseline: ItemRecommender) -> None:
+def test_a_batch_equals_its_rows_one_by_one_whatever_the_padding(baseline: ItemRecommender) -> None:
     items, scores = baseline.recommend(Histories.of(HISTORIES), 10)
     for row, history in enumerate(HISTORIES):
         alone = baseline.recommend(Histories.of([history]), 10)
@@ -83,14 +83,14 @@ def test_a_batch_is_its_rows_one_by_one_however_padded(baseline: ItemRecommender
         torch.testing.assert_close(alone.scores[0], scores[row])
 
 
-def test_scores_fall_and_ties_go_by_item_index(baseline: ItemRecommender) -> None:
+def test_scores_are_descending_and_ties_are_ordered_by_item_index(baseline: ItemRecommender) -> None:
     items, scores = baseline.recommend(Histories.of(HISTORIES), N_ITEMS, exclude_seen=False)
     assert (scores.diff(dim=1) <= 0).all()
     tied = scores.diff(dim=1) == 0
     assert (items.diff(dim=1)[tied] > 0).all()
 
 
-def test_more_than_there_is_is_padded(baseline: ItemRecommender) -> None:
+def test_a_list_longer_than_the_catalogue_is_padded(baseline: ItemRecommender) -> None:
     items, scores = baseline.recommend(Histories.of([[0, 1, 2]]), N_ITEMS + 5)
     assert items.shape == scores.shape == (1, N_ITEMS + 5)
     assert (items[0, N_ITEMS - 3 :] == PADDING).all()
@@ -98,21 +98,19 @@ def test_more_than_there_is_is_padded(baseline: ItemRecommender) -> None:
     assert (items[0, : N_ITEMS - 3] != PADDING).all()
 
 
-def test_an_empty_history_has_an_answer(baseline: ItemRecommender) -> None:
+def test_an_empty_history_gets_recommendations(baseline: ItemRecommender) -> None:
     (items,) = baseline.recommend(Histories.of([[]]), 10).items.tolist()
     assert len(set(items)) == 10
     assert min(items) >= 0
 
 
-def test_items_that_never_trained_are_ranked_and_may_be_in_a_history(baseline: ItemRecommender) -> None:
+def test_cold_items_are_ranked_and_may_be_in_a_history(baseline: ItemRecommender) -> None:
     items, scores = baseline.recommend(Histories.of([list(COLD)]), N_ITEMS, exclude_seen=False)
     assert scores.isfinite().all()
     assert set(COLD) <= set(items[0].tolist())
 
 
-def test_numbering_the_items_anew_numbers_the_recommendations_anew(
-    name: str, baseline: ItemRecommender
-) -> None:
+def test_renumbering_the_items_renumbers_the_recommendations(name: str, baseline: ItemRecommender) -> None:
     order = np.random.default_rng(1).permutation(N_ITEMS)
     renumbered = ExhaustiveRecommender(BASELINES[name](world_of(order)))
     for history in HISTORIES:
@@ -121,7 +119,7 @@ def test_numbering_the_items_anew_numbers_the_recommendations_anew(
             Histories.of([order[history].tolist() if history else []]), N_ITEMS, exclude_seen=False
         )
         if name == "content_knn" and not history:
-            continue  # all tie, and item index decides
+            continue  # all scores tie, so item indices decide
         by_item = scores[0, items[0].argsort()]
         by_other_item = other_scores[0, others[0].argsort()]
         torch.testing.assert_close(by_other_item[torch.from_numpy(order)], by_item)

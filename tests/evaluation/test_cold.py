@@ -10,21 +10,21 @@ from tests.evaluation.test_measure import Rotating
 from tests.evaluation.test_metrics import random_sequences
 
 
-def test_held_out_items_are_a_seeded_share_of_those_that_were_taken() -> None:
+def test_held_out_items_are_a_seeded_share_of_the_items_with_interactions() -> None:
     sequences = random_sequences(0, 60, 30)
-    held = choose_items(sequences, 40, 0.2, seed=1)
-    assert held.sum() == round(0.2 * len(np.unique(sequences.items)))
-    assert set(np.flatnonzero(held)) <= set(sequences.items.tolist())
-    assert (held == choose_items(sequences, 40, 0.2, seed=1)).all()
-    assert (held != choose_items(sequences, 40, 0.2, seed=2)).any()
+    held_out = choose_items(sequences, 40, 0.2, seed=1)
+    assert held_out.sum() == round(0.2 * len(np.unique(sequences.items)))
+    assert set(np.flatnonzero(held_out)) <= set(sequences.items.tolist())
+    assert (held_out == choose_items(sequences, 40, 0.2, seed=1)).all()
+    assert (held_out != choose_items(sequences, 40, 0.2, seed=2)).any()
     with pytest.raises(ValueError, match="holds out 0"):
         choose_items(sequences, 40, 0.001, seed=1)
 
 
 def test_each_user_keeps_the_other_items_in_order() -> None:
     sequences = random_sequences(0, 60, 30)
-    held = np.arange(30) % 3 == 0
-    left = without_items(sequences, held)
+    held_out = np.arange(30) % 3 == 0
+    left = without_items(sequences, held_out)
     assert left.user_ids == sequences.user_ids
     for user in range(60):
         expected = [item for item in sequences.of_user(user).tolist() if item % 3]
@@ -32,32 +32,31 @@ def test_each_user_keeps_the_other_items_in_order() -> None:
 
 
 class Echo:
-    """Recommends what it is shown, so that a test sees both directions of the translation."""
+    """Recommends the history it is given, which shows the index translation in both directions."""
 
     def recommend(self, histories: Histories, k: int, *, exclude_seen: bool = True) -> Ranked:
         items = torch.from_numpy(histories.items_BT)
         return Ranked(items, torch.zeros(items.shape))
 
 
-def test_within_translates_both_ways_and_passes_over_what_it_does_not_know() -> None:
-    within = CatalogueSubset(Echo(), np.array([2, -1, 0, 1]))  # item 1 has no place
-    found = within.recommend(Histories.of([[1, 3, 1, 0], [2]]), 4)
-    assert found.items.tolist() == [[3, 0, -1, -1], [2, -1, -1, -1]]
+def test_a_subset_translates_indices_both_ways_and_drops_items_outside_it() -> None:
+    subset = CatalogueSubset(Echo(), np.array([2, -1, 0, 1]))  # item 1 is outside
+    ranked = subset.recommend(Histories.of([[1, 3, 1, 0], [2]]), 4)
+    assert ranked.items.tolist() == [[3, 0, -1, -1], [2, -1, -1, -1]]
 
 
-def test_cold_and_warm_targets_are_measured_apart() -> None:
+def test_cold_and_warm_targets_are_measured_separately() -> None:
     sequences = random_sequences(1, 80, 30)
-    split, held = leave_one_out(sequences), np.arange(30) % 4 == 0
-    train = without_items(split.train, held)
+    split, held_out = leave_one_out(sequences), np.arange(30) % 4 == 0
+    train = without_items(split.train, held_out)
     recommender = Rotating(30, 0)
-    found = cold_and_warm(recommender, split.test, train, held)
+    groups = cold_and_warm(recommender, split.test, train, held_out)
     hits: dict[bool, list[bool]] = {True: [], False: []}
     for user in split.test.users:
-        taken = sequences.of_user(user).tolist()
-        shown = recommender.list_of(taken[:-1], 10, exclude_seen=True)
-        hits[taken[-1] % 4 == 0].append(taken[-1] in shown)
-    for kind, cold in (("cold", True), ("warm", False)):
-        assert found[kind]["cases"] == len(hits[cold])
-        assert found[kind]["metrics"]["recall@10"] == pytest.approx(np.mean(hits[cold]))
+        *history, target = sequences.of_user(user).tolist()
+        hits[target % 4 == 0].append(target in recommender.list_of(history, 10, exclude_seen=True))
+    for group, cold in (("cold", True), ("warm", False)):
+        assert groups[group]["cases"] == len(hits[cold])
+        assert groups[group]["metrics"]["recall@10"] == pytest.approx(np.mean(hits[cold]))
     with pytest.raises(ValueError, match="No case has a cold target"):
         cold_and_warm(recommender, split.test, train, np.zeros(30, dtype=bool))

@@ -1,6 +1,7 @@
-"""The one-pass measurement against a straightforward evaluator that shares no code with it."""
+"""The one-pass evaluation against a brute-force evaluator that shares no code with it."""
 
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -17,14 +18,14 @@ from tests.evaluation.test_metrics import random_sequences
 
 
 class Rotating:
-    """Ranks differ from history to history: items in a fixed random order, turned by the history's sum."""
+    """Recommends the items in a fixed random order, rotated by the sum of the history."""
 
     def __init__(self, n_items: int, seed: int) -> None:
         self.order = np.random.default_rng(seed).permutation(n_items)
 
     def list_of(self, history: list[int], k: int, exclude_seen: bool) -> list[int]:
-        turned = np.roll(self.order, sum(history))
-        return [int(item) for item in turned if not (exclude_seen and item in history)][:k]
+        rotated = np.roll(self.order, sum(history))
+        return [int(item) for item in rotated if not (exclude_seen and item in history)][:k]
 
     def recommend(self, histories: Histories, k: int, *, exclude_seen: bool = True) -> Ranked:
         rows = []
@@ -36,14 +37,14 @@ class Rotating:
 
 @settings(max_examples=30, deadline=None)
 @given(st.integers(0, 10**6), st.integers(2, 25), st.integers(2, 40), st.booleans(), st.integers(1, 7))
-def test_every_figure_equals_brute_force(
+def test_every_metric_equals_brute_force(
     seed: int, n_users: int, n_items: int, exclude_seen: bool, batch_size: int
 ) -> None:
     sequences = random_sequences(seed, n_users, n_items)
     split = leave_one_out(sequences)
     keys = np.random.default_rng(seed).integers(0, max(2, n_items // 2), n_items)
     recommender = Rotating(n_items, seed)
-    found = measure(
+    summary = measure(
         recommender,
         split.test,
         split.train,
@@ -51,77 +52,77 @@ def test_every_figure_equals_brute_force(
         keys_N=keys,
         exclude_seen=exclude_seen,
         batch_size=batch_size,
-    ).facts()
+    ).summary()
 
     users = [sequences.of_user(user).tolist() for user in range(n_users)]
-    train = [item for taken in users for item in (taken[:-2] if len(taken) >= 3 else taken)]
+    train = [item for items in users for item in (items[:-2] if len(items) >= 3 else items)]
     lists, id_lists, targets, lengths = [], [], [], []
-    for taken in users:
-        if len(taken) >= 3:
-            items = recommender.list_of(taken[:-1], 20, exclude_seen)
-            lists.append(items)
-            id_lists.append(list(dict.fromkeys(int(keys[item]) for item in items)))
-            targets.append(taken[-1])
-            lengths.append(len(taken) - 1)
+    for items in users:
+        if len(items) >= 3:
+            ranked = recommender.list_of(items[:-1], 20, exclude_seen)
+            lists.append(ranked)
+            id_lists.append(list(dict.fromkeys(int(keys[item]) for item in ranked)))
+            targets.append(items[-1])
+            lengths.append(len(items) - 1)
 
     def mean(values: list[float]) -> float:
         return sum(values) / len(values)
 
-    def recall(k: int, ranked: list[list[int]], wanted: list[int]) -> list[float]:
-        return [float(one in items[:k]) for items, one in zip(ranked, wanted, strict=True)]
+    def recall(k: int, lists: list[list[int]], targets: list[int]) -> list[float]:
+        return [float(target in items[:k]) for items, target in zip(lists, targets, strict=True)]
 
-    def gain(k: int, ranked: list[list[int]], wanted: list[int]) -> list[float]:
+    def ndcg(k: int, lists: list[list[int]], targets: list[int]) -> list[float]:
         return [
-            1 / math.log2(items.index(one) + 2) if one in items[:k] else 0.0
-            for items, one in zip(ranked, wanted, strict=True)
+            1 / math.log2(items.index(target) + 2) if target in items[:k] else 0.0
+            for items, target in zip(lists, targets, strict=True)
         ]
 
-    assert found["cases"] == len(targets)
+    assert summary["cases"] == len(targets)
     for k in (1, 5, 10, 20):
-        assert found["metrics"][f"recall@{k}"] == pytest.approx(mean(recall(k, lists, targets)))
-        assert found["metrics"][f"hit_rate@{k}"] == found["metrics"][f"recall@{k}"]
-        assert found["metrics"][f"ndcg@{k}"] == pytest.approx(mean(gain(k, lists, targets)))
+        assert summary["metrics"][f"recall@{k}"] == pytest.approx(mean(recall(k, lists, targets)))
+        assert summary["metrics"][f"hit_rate@{k}"] == summary["metrics"][f"recall@{k}"]
+        assert summary["metrics"][f"ndcg@{k}"] == pytest.approx(mean(ndcg(k, lists, targets)))
         reciprocal = [
-            1 / (items.index(one) + 1) if one in items[:k] else 0.0
-            for items, one in zip(lists, targets, strict=True)
+            1 / (items.index(target) + 1) if target in items[:k] else 0.0
+            for items, target in zip(lists, targets, strict=True)
         ]
-        assert found["metrics"][f"mrr@{k}"] == pytest.approx(mean(reciprocal))
+        assert summary["metrics"][f"mrr@{k}"] == pytest.approx(mean(reciprocal))
     id_targets = [int(keys[target]) for target in targets]
     for k in (5, 10):
-        by_id = found["id_level"]["metrics"]
-        assert by_id[f"recall@{k}"] == pytest.approx(mean(recall(k, id_lists, id_targets)))
-        assert by_id[f"ndcg@{k}"] == pytest.approx(mean(gain(k, id_lists, id_targets)))
+        id_level = summary["id_level"]["metrics"]
+        assert id_level[f"recall@{k}"] == pytest.approx(mean(recall(k, id_lists, id_targets)))
+        assert id_level[f"ndcg@{k}"] == pytest.approx(mean(ndcg(k, id_lists, id_targets)))
 
     shown = [item for items in lists for item in items[:10]]
     counts = {item: train.count(item) for item in range(n_items)}
-    exposure = found["exposure"]
+    exposure = summary["exposure"]
     assert exposure["coverage"] == pytest.approx(len(set(shown)) / n_items)
     assert exposure["popularity"] == pytest.approx(mean([counts[item] for item in shown] or [0]))
     bits = [-math.log2((counts[item] + 1) / (len(train) + n_items)) for item in shown]
     assert exposure["novelty"] == pytest.approx(mean(bits or [0]))
 
     hits = recall(10, lists, targets)
-    by_target = {row["group"].split(":")[0]: row for row in found["groups"]["target"]}
-    for name, belongs in {
+    by_target = {row["group"].split(":")[0]: row for row in summary["groups"]["target"]}
+    for name, is_member in {
         "cold": lambda count: count == 0,
         "few": lambda count: 1 <= count <= 5,
         "warm": lambda count: count >= 6,
     }.items():
-        members = [hit for hit, target in zip(hits, targets, strict=True) if belongs(counts[target])]
+        members = [hit for hit, target in zip(hits, targets, strict=True) if is_member(counts[target])]
         assert by_target[name]["cases"] == len(members)
         if members:
             assert by_target[name]["metrics"]["recall@10"] == pytest.approx(mean(members))
         else:
             assert by_target[name]["metrics"] is None
     for row, (low, high) in zip(
-        found["groups"]["history"], ((1, 4), (5, 9), (10, 19), (20, 49), (50, 999)), strict=True
+        summary["groups"]["history"], ((1, 4), (5, 9), (10, 19), (20, 49), (50, 999)), strict=True
     ):
         members = [hit for hit, length in zip(hits, lengths, strict=True) if low <= length <= high]
         assert row["cases"] == len(members)
-    assert sum(row["cases"] for row in found["groups"]["popularity"]) == len(targets)
+    assert sum(row["cases"] for row in summary["groups"]["popularity"]) == len(targets)
 
 
-def test_items_are_popular_by_their_place_and_not_by_their_count() -> None:
+def test_popularity_groups_depend_on_ranks_and_not_on_counts() -> None:
     from rqrec.evaluation.groups import by_popularity
 
     counts = np.array([0, 5, 9, 1, 1, 1, 1, 1, 1, 1])
@@ -132,14 +133,14 @@ def test_items_are_popular_by_their_place_and_not_by_their_count() -> None:
     assert np.flatnonzero(tail).tolist() == [0, 6, 7, 8, 9]
 
 
-def test_gini_by_hand() -> None:
+def test_gini_of_hand_worked_examples() -> None:
     assert gini(np.array([3, 3, 3])) == 0
     assert gini(np.array([0, 0, 0, 8])) == pytest.approx(0.75)
     assert gini(np.array([1, 3])) == pytest.approx(0.25)
     assert gini(np.zeros(4, dtype=int)) == 0
 
 
-def test_id_level_figures_count_a_bucket_once_and_flatter() -> None:
+def test_id_level_ranks_count_items_with_the_same_key_once() -> None:
     from rqrec.evaluation.metrics import target_id_ranks, target_ranks
 
     keys = np.array([7, 7, 8, 9, 9])
@@ -148,16 +149,16 @@ def test_id_level_figures_count_a_bucket_once_and_flatter() -> None:
     assert target_id_ranks(items, targets, keys).tolist() == [0, 2]
 
 
-def test_ranks_are_saved_and_read_again(tmp_path: object) -> None:
+def test_a_written_result_reads_back_the_same(tmp_path: Path) -> None:
     split = leave_one_out(random_sequences(3, 20, 30))
-    measured = measure(Rotating(30, 0), split.test, split.train, 30)
-    measured.write(tmp_path)  # type: ignore[arg-type]
-    again = EvalResult.read(tmp_path)  # type: ignore[arg-type]
-    assert again.id_ranks_C is None
-    assert again.facts() == measured.facts()
+    result = measure(Rotating(30, 0), split.test, split.train, 30)
+    result.write(tmp_path)
+    read = EvalResult.read(tmp_path)
+    assert read.id_ranks_C is None
+    assert read.summary() == result.summary()
 
 
-def test_a_split_without_cases_is_a_sentence() -> None:
+def test_a_split_without_cases_is_refused() -> None:
     split = leave_one_out(random_sequences(3, 20, 30))
     with pytest.raises(ValueError, match="no user of this split"):
-        measure(Rotating(30, 0), split.test.every(1, len(split.test)), split.train, 30)
+        measure(Rotating(30, 0), split.test.strided(1, len(split.test)), split.train, 30)

@@ -1,4 +1,4 @@
-"""Metrics against hand-worked numbers and a brute-force evaluator that shares no code with ours."""
+"""Metrics against hand-worked numbers and a brute-force evaluator that shares no code with them."""
 
 import math
 
@@ -16,7 +16,7 @@ from rqrec.knn.popularity import Popularity
 from rqrec.retrieval.ranking import ExhaustiveRecommender, Ranked
 
 
-def test_hand_worked_numbers() -> None:
+def test_metrics_equal_hand_worked_numbers() -> None:
     items = np.array([[7, 3, 9], [1, 2, 7], [4, 5, 6], [7, 0, 1]])
     ranks = target_ranks(items, np.array([7, 7, 7, 0]))
     assert ranks.tolist() == [0, 2, MISSED, 1]
@@ -33,7 +33,7 @@ def test_a_rank_below_the_cutoff_does_not_count() -> None:
     assert metrics["ndcg@10"] == pytest.approx((1 / math.log2(7) + 1 / math.log2(11)) / 3)
 
 
-def test_no_cases_have_no_mean() -> None:
+def test_metrics_without_cases_are_refused() -> None:
     with pytest.raises(ValueError, match="no cases"):
         ranking_metrics(np.zeros(0, dtype=np.int64))
 
@@ -51,7 +51,7 @@ def random_sequences(seed: int, n_users: int, n_items: int) -> Sequences:
 
 
 class RandomScores:
-    """Ranks by fixed random scores, so that a brute-force evaluator can rank by the same."""
+    """Ranks by fixed random scores, which the brute-force evaluator uses too."""
 
     def __init__(self, scores: np.ndarray) -> None:
         self.scores = scores
@@ -72,8 +72,8 @@ def test_the_evaluator_equals_brute_force(
 ) -> None:
     sequences = random_sequences(seed, n_users, n_items)
     scores = np.random.default_rng(seed).random(n_items)
-    for place, cases in ((-2, leave_one_out(sequences).validation), (-1, leave_one_out(sequences).test)):
-        found = evaluate(
+    for position, cases in ((-2, leave_one_out(sequences).validation), (-1, leave_one_out(sequences).test)):
+        metrics = evaluate(
             RandomScores(scores), cases, exclude_seen=exclude_seen, batch_size=batch_size
         ).metrics
         recalls, gains = [], []
@@ -81,7 +81,7 @@ def test_the_evaluator_equals_brute_force(
             items = sequences.of_user(user).tolist()
             if len(items) < 3:
                 continue
-            target, history = items[place], items[:place]
+            target, history = items[position], items[:position]
             rank = sum(
                 scores[other] > scores[target]
                 for other in range(n_items)
@@ -91,12 +91,11 @@ def test_the_evaluator_equals_brute_force(
             hit = reachable and rank < 10
             recalls.append(float(hit))
             gains.append(1 / math.log2(rank + 2) if hit else 0.0)
-        assert found["recall@10"] == pytest.approx(sum(recalls) / len(recalls))
-        assert found["ndcg@10"] == pytest.approx(sum(gains) / len(gains))
+        assert metrics["recall@10"] == pytest.approx(sum(recalls) / len(recalls))
+        assert metrics["ndcg@10"] == pytest.approx(sum(gains) / len(gains))
 
 
-def test_hits_are_counted_on_items_where_items_share_codes() -> None:
-    """A recommender that names another item of the same codes has no hit."""
+def test_another_item_with_the_same_codes_is_not_a_hit() -> None:
     ranks = target_ranks(np.array([[0, 1, 2]]), np.array([3]))
     assert ranks.tolist() == [MISSED]
 

@@ -8,7 +8,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from rqrec.experiments.compare.sizes import step_flops, steps_within
 from rqrec.models.architectures import ARCHITECTURES, build_model
-from rqrec.models.interface import Batch
+from rqrec.models.retrieval_model import Batch
 
 
 def batch(rows: int, items: int, rng: np.random.Generator) -> Batch:

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from rqrec.cli import app
+from rqrec.cli.command import app
 from rqrec.core.artifact import create
 
 ROOT = Path(__file__).resolve().parents[2]

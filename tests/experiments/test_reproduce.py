@@ -9,7 +9,7 @@ from click.testing import Result
 from typer.testing import CliRunner
 
 from rqrec import Recommender
-from rqrec.cli import app
+from rqrec.cli.command import app
 from rqrec.core.artifact import read_json, read_manifest
 from rqrec.experiments.reproduce import FIGURES, METRICS, Reproduction
 from tests.stages.world import write_world

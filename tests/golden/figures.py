@@ -16,10 +16,10 @@ from safetensors.numpy import load_file
 
 from rqrec.data.splits import leave_one_out, temporal
 from rqrec.evaluation.evaluate import evaluate
-from rqrec.evaluation.registry import BASELINES, baseline_named
+from rqrec.evaluation.registry import BASELINES, fit_baseline
 from rqrec.models.architectures import ARCHITECTURES, build_model
 from rqrec.models.sasrec import SasRec, SasRecConfig
-from rqrec.retrieval.artifact import read_checkpoint
+from rqrec.retrieval.artifact import read_retrieval
 from rqrec.retrieval.retriever import Retriever
 from rqrec.stages.embed import EmbedConfig, embed
 from rqrec.stages.fit_rqkmeans import FitRqKMeansConfig, fit_rqkmeans
@@ -163,13 +163,13 @@ def ranks(run: Path, small: Path) -> dict[str, list[int]]:
     sequences = tiny_dataset().sequences
     found = {}
     for name, folder in (("decoder_only", run), ("hierarchical with kNN", small)):
-        checkpoint = read_checkpoint(folder)
-        retriever = Retriever(checkpoint.generator(), checkpoint.table, 20)
+        checkpoint = read_retrieval(folder)
+        retriever = Retriever(checkpoint.search_model(), checkpoint.table, 20)
         found[name] = evaluate(retriever, leave_one_out(sequences).test).ranks_C
     for name in BASELINES:
         for protocol in (leave_one_out, temporal):
             split = protocol(sequences)
-            recommender = baseline_named(name, split.train, len(tiny_vectors()), tiny_vectors())
+            recommender = fit_baseline(name, split.train, len(tiny_vectors()), tiny_vectors())
             found[f"{name} {protocol.__name__}"] = evaluate(recommender, split.test).ranks_C
     return {name: np.minimum(ranks_C, 99).tolist() for name, ranks_C in found.items()}
 

@@ -1,4 +1,4 @@
-"""What every architecture must do; a new one joins by its line in ARCHITECTURES."""
+"""The contract of every architecture; a new one is tested by its entry in ARCHITECTURES."""
 
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -13,7 +13,7 @@ from rqrec.data.sequences import Histories
 from rqrec.models.architectures import ARCHITECTURES, AnyModel, architecture, build_model
 from rqrec.models.decoder_only import DecoderOnly
 from rqrec.models.hierarchical import Hierarchical
-from rqrec.models.interface import Batch, CodeLookup, ModelConfig, TrainingLoss
+from rqrec.models.retrieval_model import Batch, CodeLookup, ModelConfig, TrainingLoss
 from rqrec.models.side_information import user_number
 from rqrec.retrieval.beam_search import beam_search, score_items
 from rqrec.tokenizer.trie import Trie
@@ -31,12 +31,12 @@ def maker(name: str, **options: Any) -> Callable:
 
 
 def all_options(name: str) -> dict[str, Any]:
-    """Whatever is off unless asked for."""
+    """The options that are off by default, switched on."""
     return {"user_buckets": 5, "time_gaps": 4, "tie_codes": not architecture(name).config.tie_codes}
 
 
 def each(names: Iterable[str]) -> pytest.MarkDecorator:
-    """The architectures as they are, and with every option."""
+    """The architectures with their defaults, and with every option."""
     makers = {name: maker(name) for name in names}
     makers |= {f"{name} with options": maker(name, **all_options(name)) for name in names}
     return pytest.mark.parametrize("make", makers.values(), ids=makers)
@@ -94,7 +94,7 @@ def test_padded_equals_unpadded(make: Callable) -> None:
 
 
 @architectures
-def test_what_stands_in_the_padding_is_never_looked_at(make: Callable) -> None:
+def test_the_content_of_padding_changes_nothing(make: Callable) -> None:
     model, batch = make().eval(), random_batch()
     padding = torch.arange(6) >= batch.lengths_B[:, None]
     codes, times = batch.codes_BTL.clone(), batch.times_BT.clone()
@@ -106,14 +106,14 @@ def test_what_stands_in_the_padding_is_never_looked_at(make: Callable) -> None:
 
 @architectures
 def test_cached_equals_uncached(make: Callable) -> None:
-    """What encode and next_level say of an item is what one pass over the history and the item says."""
+    """encode and next_level give an item the same probability as one pass over the history and the item."""
     model, batch = make().eval(), random_batch(n_items=7)
     for row, length in enumerate(batch.lengths_B.tolist()):
         for n_history in range(length):
             whole, history = row_of(batch, row, n_history + 1), row_of(batch, row, n_history)
             uncached = model(whole).by_level_L
             if isinstance(model, DecoderOnly | Hierarchical):
-                # Theirs is the mean over all items, from which the earlier ones' share is taken.
+                # Theirs is the mean over all items: subtract what the earlier ones add to it.
                 before = model(history).by_level_L * n_history if n_history else 0
                 uncached = uncached * (n_history + 1) - before
             context, item_L = model.encode(history), whole.codes_BTL[0, -1]
@@ -126,8 +126,8 @@ def test_cached_equals_uncached(make: Callable) -> None:
 
 
 @causal_ones
-def test_the_loss_is_the_mean_of_what_decoding_says(make: Callable) -> None:
-    """Teacher forcing and generation are the same model: every item is a target, given those before it."""
+def test_the_loss_is_the_mean_cross_entropy_of_decoding(make: Callable) -> None:
+    """Teacher forcing and generation agree: every item is a target, given those before it."""
     model, batch = make().eval(), random_batch()
     by_level = [[] for _ in SIZES]
     for row, length in enumerate(batch.lengths_B.tolist()):
@@ -143,19 +143,19 @@ def test_the_loss_is_the_mean_of_what_decoding_says(make: Callable) -> None:
     assert loss.total.item() == pytest.approx(np.mean(expected), abs=1e-5)
 
 
-def test_the_encoder_decoder_learns_from_every_cut_and_is_judged_on_the_last() -> None:
+def test_the_encoder_decoder_trains_on_a_random_target_and_evaluates_on_the_last() -> None:
     model, batch = maker("encoder_decoder")(), random_batch()
     by_item = []
     for row, length in enumerate(batch.lengths_B.tolist()):
         for item in range(length):
             short = Batch(batch.codes_BTL[row : row + 1, : item + 1], torch.tensor([item + 1]))
             scores = score_items(model.eval(), short._replace(lengths_B=torch.tensor([item])), all_codes())
-            place = (all_codes() == batch.codes_BTL[row, item]).all(1).nonzero().item()
-            assert model(short).total.item() == pytest.approx(-scores[0, place].item() / 3, abs=1e-5)
-            by_item.append((row, -scores[0, place].item() / 3))
+            column = (all_codes() == batch.codes_BTL[row, item]).all(1).nonzero().item()
+            assert model(short).total.item() == pytest.approx(-scores[0, column].item() / 3, abs=1e-5)
+            by_item.append((row, -scores[0, column].item() / 3))
     last = [next(loss for r, loss in reversed(by_item) if r == row) for row in range(5)]
     assert model(batch).total.item() == pytest.approx(np.mean(last), abs=1e-5)
-    # Training draws an item of each sequence uniformly.
+    # Training draws the target of each sequence uniformly.
     expected = np.mean([np.mean([loss for r, loss in by_item if r == row]) for row in range(5)])
     drawn = [model.train()(batch).total.item() for _ in range(400)]
     assert np.mean(drawn) == pytest.approx(expected, abs=4 * np.std(drawn) / 20)
@@ -175,8 +175,8 @@ def test_the_future_does_not_leak_into_the_past(make: Callable) -> None:
 
 
 @architectures
-def test_the_time_of_an_item_does_not_tell_which_it_is(make: Callable) -> None:
-    """When the next item is taken is not known while it is generated."""
+def test_the_time_of_an_item_does_not_change_its_own_probability(make: Callable) -> None:
+    """The time of the next interaction is not known while its item is generated."""
     model, batch = make().eval(), random_batch(n_batch=1)
     later = batch._replace(times_BT=batch.times_BT.clone())
     later.times_BT[:, -1] += 10**7
@@ -192,8 +192,8 @@ def test_every_parameter_gets_a_gradient(make: Callable) -> None:
 
 
 @causal_ones
-def test_every_place_is_trained(make: Callable) -> None:
-    """An item after a full history is a target, as it is when recommending."""
+def test_every_position_gets_a_gradient(make: Callable) -> None:
+    """The item after a full history is a target in training too."""
     model = make().train()
     model(random_batch(n_items=model.max_items + 1)).total.backward()
     assert model.item_position.weight.grad.any(dim=1).all()
@@ -203,8 +203,8 @@ def test_every_place_is_trained(make: Callable) -> None:
 def test_it_overfits_one_batch(make: Callable) -> None:
     model = make().train()
     codes = random_batch().codes_BTL.clone()
-    codes[:, 0] = all_codes()[torch.arange(5) * 12]  # five different first items tell the histories apart
-    # Copies, since the encoder-decoder draws one target of each sequence at a step.
+    codes[:, 0] = all_codes()[torch.arange(5) * 12]  # five different first items make the histories distinct
+    # Copies, since the encoder-decoder draws one target from each sequence at a step.
     batch = Batch(codes.repeat(8, 1, 1), torch.full((40,), 6))
     optimizer = torch.optim.Adam(model.parameters(), lr=3e-3)
     for _ in range(500):
@@ -212,7 +212,7 @@ def test_it_overfits_one_batch(make: Callable) -> None:
         optimizer.zero_grad()
         loss.total.backward()
         optimizer.step()
-    # What remains is the choice among the five first items, which nothing tells.
+    # Only the choice among the five first items cannot be learned.
     context = model.eval().encode(Batch(codes[:, :5], torch.full((5,), 5)))
     for level in range(3):
         log_probs = model.next_level(context, codes[:, 5:6, :level])[:, 0]
@@ -220,26 +220,26 @@ def test_it_overfits_one_batch(make: Callable) -> None:
 
 
 @plain_architectures
-def test_dropout_is_for_training_only(make: Callable) -> None:
+def test_dropout_is_used_only_in_training(make: Callable) -> None:
     model, batch = make(0.5), random_batch()
     assert model.train()(batch).total != model(batch).total
     model.eval()
     assert torch.equal(score_items(model, batch, all_codes()), score_items(model, batch, all_codes()))
 
 
-def test_label_smoothing_spreads_a_share_of_each_target_evenly() -> None:
+def test_label_smoothing_equals_torchs() -> None:
     logits, targets = [torch.randn(7, size) for size in SIZES], all_codes()[:7]
-    loss = TrainingLoss.of(logits, targets, smoothing=0.2)
+    loss = TrainingLoss.from_logits(logits, targets, smoothing=0.2)
     expected = [
         functional.cross_entropy(part, targets[:, level], label_smoothing=0.2)
         for level, part in enumerate(logits)
     ]
     assert loss.total.item() == pytest.approx(np.mean(expected), abs=1e-6)
-    assert torch.equal(loss.by_level_L, TrainingLoss.of(logits, targets).by_level_L)
+    assert torch.equal(loss.by_level_L, TrainingLoss.from_logits(logits, targets).by_level_L)
 
 
 @plain_architectures
-def test_label_smoothing_is_for_training_only(make: Callable) -> None:
+def test_label_smoothing_is_used_only_in_training(make: Callable) -> None:
     plain, smooth, batch = make(), make(label_smoothing=0.3), random_batch()
     assert smooth.eval()(batch).total == plain.eval()(batch).total
     torch.manual_seed(1)
@@ -250,16 +250,16 @@ def test_label_smoothing_is_for_training_only(make: Callable) -> None:
 @architectures
 def test_an_empty_history_gets_recommendations(make: Callable) -> None:
     codes = all_codes().numpy()
-    batch = CodeLookup.of(codes).batch(Histories.of([[], []], times=[[], []]), 6)
+    batch = CodeLookup.from_codes(codes).batch(Histories.of([[], []], times=[[], []]), 6)
     found = beam_search(make().eval(), batch, Trie.build(codes), 5, beam_width=5)
     assert (found.items >= 0).all()
     assert found.items[0].tolist() == found.items[1].tolist()
 
 
-def test_the_most_recent_items_are_read_of_a_long_history() -> None:
+def test_only_the_most_recent_items_of_a_long_history_are_read() -> None:
     codes = all_codes().numpy()
     histories = Histories.of([[1, 2, 3, 4, 5], [7]], [[10, 20, 30, 40, 50], [70]], ["ann", None])
-    batch = CodeLookup.of(codes).batch(histories, 3)
+    batch = CodeLookup.from_codes(codes).batch(histories, 3)
     assert batch.times_BT.tolist() == [[30, 40, 50], [70, 0, 0]]
     assert batch.users_B.tolist() == [user_number("ann"), PADDING]
     assert batch.codes_BTL[0].tolist() == codes[[3, 4, 5]].tolist()
@@ -280,14 +280,14 @@ def test_the_most_recent_items_are_read_of_a_long_history() -> None:
         ({"time_gaps": -1}, "time_gaps is -1"),
     ],
 )
-def test_sizes_that_cannot_be_are_refused(change: dict, message: str) -> None:
+def test_values_out_of_range_are_refused(change: dict, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         ModelConfig(**{"level_sizes": SIZES, **change})
 
 
 @pytest.mark.parametrize("tied", [False, True])
 @pytest.mark.parametrize("name", ARCHITECTURES)
-def test_codes_that_are_tied_have_one_embedding_for_input_and_output(name: str, tied: bool) -> None:
+def test_tied_codes_share_one_embedding_between_input_and_output(name: str, tied: bool) -> None:
     model = maker(name, tie_codes=tied)().eval()
     batch, unread = Batch(all_codes()[None, :1], torch.tensor([1])), 2  # code 2 of level 1 is never input
     with torch.no_grad():

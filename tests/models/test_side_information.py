@@ -1,18 +1,18 @@
-"""What is known beside the items: the user, and the time between them."""
+"""Side information: the user of a history, and the time between its items."""
 
 import pytest
 import torch
 
 from rqrec.data.ids import PADDING
 from rqrec.models.architectures import ARCHITECTURES, architecture, build_model
-from rqrec.models.interface import Batch
+from rqrec.models.retrieval_model import Batch
 from rqrec.models.side_information import LONGEST, SHORTEST, SideInformation, user_number
 
 architectures = pytest.mark.parametrize("name", ARCHITECTURES)
 DAY = 24 * 3600
 
 
-def test_a_user_has_the_same_number_everywhere() -> None:
+def test_a_user_id_always_has_the_same_number() -> None:
     assert user_number("A1YJEY40YUW4SE") == 1260036062548698549
     assert user_number(None) == PADDING
     numbers = [user_number(str(user)) for user in range(1000)]
@@ -32,7 +32,7 @@ def test_gaps_share_a_bucket_by_their_order_of_magnitude() -> None:
     assert len(set(rows)) == 6
 
 
-def test_only_the_last_place_of_an_item_knows_the_gap_and_the_first_item_has_none() -> None:
+def test_only_the_last_position_of_an_item_gets_the_gap_and_the_first_item_gets_none() -> None:
     side = SideInformation(0, 6, 3)
     x_BTPD = side.with_gaps(torch.zeros(2, 4, 3, 3), torch.tensor([[1, 2, 3, 4], [5, 6, 7, 0]]))
     assert not x_BTPD[:, :, :2].any()
@@ -41,36 +41,36 @@ def test_only_the_last_place_of_an_item_knows_the_gap_and_the_first_item_has_non
     assert side.with_gaps(torch.zeros(2, 0, 3, 3), torch.zeros(2, 0).long()).shape == (2, 0, 3, 3)
 
 
-def test_without_a_user_begin_stands_alone() -> None:
+def test_without_a_user_begin_is_unchanged() -> None:
     side, begin = SideInformation(4, 0, 3), torch.randn(3, 1, 3)
     assert torch.equal(side.with_user(begin, None), begin)
     numbers = torch.tensor([PADDING, 5, 9])  # 5 and 9 share one of 4 buckets
-    known = side.with_user(begin, numbers) - begin
-    assert not known[0].any()
-    assert known[1].any()
-    torch.testing.assert_close(known[1], known[2])
+    added = side.with_user(begin, numbers) - begin
+    assert not added[0].any()
+    assert added[1].any()
+    torch.testing.assert_close(added[1], added[2])
 
 
 @architectures
-def test_models_without_the_options_do_not_look(name: str) -> None:
+def test_models_without_the_options_ignore_times_and_users(name: str) -> None:
     model = build_model(architecture(name).config((4, 3), 5, 8, 8, 2, 1, 0.0)).eval()
     codes, lengths = torch.randint(3, (2, 5, 2)), torch.tensor([5, 3])
     bare = Batch(codes, lengths)
-    known = Batch(codes, lengths, torch.arange(10).view(2, 5), torch.tensor([7, 8]))
-    assert model(bare).total == model(known).total
+    full = Batch(codes, lengths, torch.arange(10).view(2, 5), torch.tensor([7, 8]))
+    assert model(bare).total == model(full).total
     assert not [key for key in model.state_dict() if "side" in key]
 
 
 @architectures
-def test_histories_without_times_are_refused_by_a_model_that_reads_them(name: str) -> None:
+def test_a_model_that_reads_times_refuses_histories_without_them(name: str) -> None:
     model = build_model(architecture(name).config((4, 3), 5, 8, 8, 2, 1, time_gaps=3))
     with pytest.raises(ValueError, match=r"reads the time between items .* Give the timestamp of each item"):
         model.encode(Batch(torch.zeros(1, 2, 2).long(), torch.tensor([2])))
 
 
 @architectures
-def test_it_learns_what_only_the_user_and_only_the_time_tells(name: str) -> None:
-    """Four histories of the same items, whose next item follows from the user (rows) and the gap (columns)."""
+def test_it_learns_from_the_user_and_from_the_time(name: str) -> None:
+    """Four histories of the same items, whose next item depends on the user (rows) and the gap (columns)."""
     torch.manual_seed(0)
     model = build_model(architecture(name).config((4, 4), 3, 16, 16, 2, 1, 0.0, user_buckets=50, time_gaps=8))
     codes_BTL = torch.zeros(4, 3, 2).long()
@@ -80,7 +80,7 @@ def test_it_learns_what_only_the_user_and_only_the_time_tells(name: str) -> None
     batch = Batch(codes_BTL, torch.full((4,), 3), times_BT, users_B)
     copies = Batch(
         *(part if part is None else part.repeat(6, *[1] * (part.dim() - 1)) for part in batch)
-    )  # as more draws a step
+    )  # more random targets at each step
     optimizer = torch.optim.Adam(model.parameters(), lr=3e-3)
     for _ in range(250):
         optimizer.zero_grad()

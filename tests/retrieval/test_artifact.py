@@ -1,4 +1,4 @@
-"""A model on disk is the model."""
+"""Saving and loading a model changes nothing."""
 
 import json
 from pathlib import Path
@@ -14,33 +14,33 @@ from rqrec.data.catalog import Catalog
 from rqrec.data.ids import PADDING, IdMap
 from rqrec.data.sequences import Histories
 from rqrec.models.architectures import ARCHITECTURES, architecture, build_model
-from rqrec.retrieval.artifact import CONFIG_FILE, Checkpoint, read_checkpoint, write_checkpoint
+from rqrec.retrieval.artifact import CONFIG_FILE, RetrievalArtifact, read_retrieval, write_retrieval
 from rqrec.retrieval.retriever import Retriever
 from rqrec.tokenizer.semantic_ids import SemanticIdTable
 
 
-def fresh_checkpoint(name: str, n_items: int = 30, **options: Any) -> Checkpoint:
+def fresh_artifact(name: str, n_items: int = 30, **options: Any) -> RetrievalArtifact:
     codes_NL = np.random.default_rng(0).integers(0, 4, (n_items, 2))
     ids = [f"item {item}" for item in range(n_items)]
-    table = SemanticIdTable.from_codes(IdMap(ids), codes_NL, (4, 4), "of a test")
+    table = SemanticIdTable.from_codes(IdMap(ids), codes_NL, (4, 4), "a test")
     catalog = Catalog(pl.DataFrame({"item_id": ids, "title": ids, "text": ids}))
     model = build_model(architecture(name).config(table.level_sizes, 5, 12, 16, 2, 1, 0.3, **options))
-    return Checkpoint(model.eval(), table, catalog)
+    return RetrievalArtifact(model.eval(), table, catalog)
 
 
-def write(folder: Path, checkpoint: Checkpoint) -> None:
+def write(folder: Path, artifact: RetrievalArtifact) -> None:
     with create(folder, "retrieval", settings={}, inputs={}) as target:
-        write_checkpoint(target, checkpoint)
+        write_retrieval(target, artifact)
 
 
 @pytest.mark.parametrize("options", [{}, {"user_buckets": 9, "time_gaps": 5, "tie_codes": True}])
 @pytest.mark.parametrize("name", ARCHITECTURES)
-def test_it_is_read_as_it_was_written_and_recommends_the_same(
+def test_a_loaded_model_has_the_same_config_and_recommends_the_same(
     name: str, options: dict[str, Any], tmp_path: Path
 ) -> None:
-    before = fresh_checkpoint(name, **options)
+    before = fresh_artifact(name, **options)
     write(tmp_path / "model", before)
-    after = read_checkpoint(tmp_path / "model")
+    after = read_retrieval(tmp_path / "model")
     assert after.model.config == before.model.config
     histories = Histories.of([[1, 2, 3], [4]], [[100, 200, 90_000], [5]], ["ann", None])
     one, other = (Retriever(c.model, c.table).recommend(histories, 5) for c in (before, after))
@@ -49,19 +49,19 @@ def test_it_is_read_as_it_was_written_and_recommends_the_same(
 
 
 @pytest.mark.parametrize("name", ARCHITECTURES)
-def test_one_of_before_the_options_is_read_too(name: str, tmp_path: Path) -> None:
-    before = fresh_checkpoint(name)
+def test_a_config_without_the_newer_options_gets_their_defaults(name: str, tmp_path: Path) -> None:
+    before = fresh_artifact(name)
     with create(tmp_path / "model", "retrieval", settings={}, inputs={}) as target:
-        write_checkpoint(target, before)
+        write_retrieval(target, before)
         config = json.loads((target / CONFIG_FILE).read_text())
         for option in ("user_buckets", "time_gaps", "tie_codes"):
             del config[option]
         (target / CONFIG_FILE).write_text(json.dumps(config))
-    assert read_checkpoint(tmp_path / "model").model.config == before.model.config
+    assert read_retrieval(tmp_path / "model").model.config == before.model.config
 
 
-def test_scores_of_all_items_are_those_of_the_search_and_sum_over_codes() -> None:
-    model, table, *_ = fresh_checkpoint("hierarchical")
+def test_scores_of_all_items_equal_those_of_the_search_and_the_sums_over_codes() -> None:
+    model, table, *_ = fresh_artifact("hierarchical")
     retriever, histories = Retriever(model, table), Histories.of([[1, 2, 3], [4]])
     scores = retriever.score_items(histories)
     assert scores.shape == (2, 30)
@@ -82,10 +82,10 @@ def test_scores_of_all_items_are_those_of_the_search_and_sum_over_codes() -> Non
         ({"attn_layers": 3}, r"does not fit config\.json"),
     ],
 )
-def test_a_configuration_of_another_version_is_refused(change: dict, message: str, tmp_path: Path) -> None:
+def test_a_config_of_another_version_is_refused(change: dict, message: str, tmp_path: Path) -> None:
     with create(tmp_path / "model", "retrieval", settings={}, inputs={}) as target:
-        write_checkpoint(target, fresh_checkpoint("hierarchical"))
+        write_retrieval(target, fresh_artifact("hierarchical"))
         config = json.loads((target / CONFIG_FILE).read_text())
         (target / CONFIG_FILE).write_text(json.dumps(config | change))
     with pytest.raises(ValueError, match=message):
-        read_checkpoint(tmp_path / "model")
+        read_retrieval(tmp_path / "model")

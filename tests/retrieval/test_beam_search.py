@@ -1,4 +1,4 @@
-"""Beam search against exhaustive scoring, on random catalogues with uneven tries."""
+"""Beam search compared with exhaustive scoring, on random catalogues with uneven tries."""
 
 import itertools
 from typing import Any
@@ -12,14 +12,14 @@ from hypothesis import strategies as st
 from rqrec.data.ids import PADDING
 from rqrec.data.sequences import Histories
 from rqrec.models.architectures import ARCHITECTURES, AnyModel, architecture, build_model
-from rqrec.models.interface import Batch, CodeLookup
+from rqrec.models.retrieval_model import Batch, CodeLookup
 from rqrec.retrieval.beam_search import beam_search, score_items
 from rqrec.retrieval.ranking import order_keys, rank_scores
 from rqrec.tokenizer.trie import Trie
 
 
 def random_codes(seed: int, n_items: int, level_sizes: tuple[int, ...]) -> np.ndarray:
-    """Unique tuples, drawn unevenly so that some prefixes are crowded and others hold one item."""
+    """Unique tuples, drawn unevenly so that some prefixes have many items and others one."""
     rng = np.random.default_rng(seed)
     every = np.array(list(itertools.product(*map(range, level_sizes))))
     weights = np.exp(-0.15 * every[:, 0]) * rng.random(len(every))
@@ -37,7 +37,7 @@ def random_model(
     model = build_model(architecture(name).config(level_sizes, 6, 12, 16, 2, 2, 0.1, **options)).eval()
     with torch.no_grad():
         for parameter in model.parameters():
-            parameter.mul_(3.0)  # far from uniform, so that an error in a score shows
+            parameter.mul_(3.0)  # far from uniform, so that wrong scores show
     return model
 
 
@@ -77,7 +77,7 @@ def test_a_beam_as_wide_as_the_catalogue_equals_exhaustive_scoring(
 ) -> None:
     codes = random_codes(seed, n_items, level_sizes)
     model = random_model(seed, level_sizes, name, **options)
-    trie, lookup = Trie.build(codes), CodeLookup.of(codes)
+    trie, lookup = Trie.build(codes), CodeLookup.from_codes(codes)
     items = random_histories(seed, len(codes), 4, 8)
     batch = lookup.batch(with_times_and_users(items), model.max_items)
     excluded = torch.from_numpy(items) if exclude else None
@@ -90,8 +90,8 @@ def test_a_beam_as_wide_as_the_catalogue_equals_exhaustive_scoring(
     torch.testing.assert_close(found.scores, expected.scores, atol=1e-4, rtol=0)
     # Orders agree wherever the scores are further apart than float32 rounding.
     for row in range(len(items)):
-        for place in np.flatnonzero((found.items[row] != expected.items[row]).numpy()):
-            one, other = found.items[row, place], expected.items[row, place]
+        for rank in np.flatnonzero((found.items[row] != expected.items[row]).numpy()):
+            one, other = found.items[row, rank], expected.items[row, rank]
             assert abs(scores[row, one] - scores[row, other]) < 1e-4
     if exclude:
         for row, history in enumerate(items):
@@ -106,15 +106,15 @@ def test_a_beam_as_wide_as_the_catalogue_equals_exhaustive_scoring(
     share=st.floats(0, 1),
     max_per_code=st.sampled_from([None, 1, 3]),
 )
-def test_filters_and_spread_equal_exhaustive_scoring_too(
+def test_filters_and_max_per_code_equal_exhaustive_scoring(
     seed: int, n_items: int, level_sizes: tuple[int, ...], share: float, max_per_code: int | None
 ) -> None:
-    """Allowed items, seen ones and at most so many of a first code: as if the ranked catalogue were read."""
+    """The same as going down the ranked catalogue and skipping items that are not allowed."""
     codes = random_codes(seed, n_items, level_sizes)
     model, trie, lookup = (
         random_model(seed, level_sizes, "hierarchical"),
         Trie.build(codes),
-        CodeLookup.of(codes),
+        CodeLookup.from_codes(codes),
     )
     items = random_histories(seed, len(codes), 4, 8)
     batch, excluded = lookup.batch(Histories(items), 6), torch.from_numpy(items)
@@ -137,16 +137,16 @@ def test_filters_and_spread_equal_exhaustive_scoring_too(
 
     wide, narrow = found(n, n), found(min(n, 5), min(n, 5))
     for row in range(4):
-        taken: dict[int, int] = {}
+        counts: dict[int, int] = {}
         expected = []
         for item in ranked.items[row].tolist():
             first = int(codes[item, 0])
-            if item != PADDING and taken.get(first, 0) < (max_per_code or n):
-                taken[first] = taken.get(first, 0) + 1
+            if item != PADDING and counts.get(first, 0) < (max_per_code or n):
+                counts[first] = counts.get(first, 0) + 1
                 expected.append(item)
         got = wide[row][wide[row] != PADDING]
         torch.testing.assert_close(scores[row, got], scores[row, expected], atol=1e-4, rtol=0)
-        # A narrow beam may miss the best, but never comes back with less than there is, or with more.
+        # A narrow beam may miss the best items, but always returns as many as there are, up to k.
         few = narrow[row][narrow[row] != PADDING].tolist()
         assert len(set(few)) == len(few) == min(len(expected), narrow.shape[1])
         assert set(few) <= set(ranked.items[row].tolist())
@@ -154,19 +154,19 @@ def test_filters_and_spread_equal_exhaustive_scoring_too(
             assert np.bincount(codes[few, 0]).max() <= max_per_code
 
 
-def test_no_item_of_a_code_is_refused() -> None:
+def test_max_per_code_of_zero_is_refused() -> None:
     codes = random_codes(0, 5, (3, 3))
-    batch = CodeLookup.of(codes).batch(Histories.of([[]]), 6)
+    batch = CodeLookup.from_codes(codes).batch(Histories.of([[]]), 6)
     with pytest.raises(ValueError, match="max_per_code is 0"):
         beam_search(random_model(0, (3, 3)), batch, Trie.build(codes), 2, beam_width=5, max_per_code=0)
 
 
-def test_probabilities_of_all_items_and_all_illegal_tuples_sum_to_one() -> None:
-    """Masking after the softmax: the legal items hold only the mass that the model gives them."""
+def test_probabilities_of_all_tuples_sum_to_one_and_masking_does_not_rescale_them() -> None:
+    """Illegal codes are masked after the softmax, so legal items keep the model's own probability."""
     level_sizes = (3, 4, 2)
     model = random_model(1, level_sizes)
     every = np.array(list(itertools.product(*map(range, level_sizes))))
-    batch = CodeLookup.of(every).batch(Histories.of([[0, 5, 7]]), model.max_items)
+    batch = CodeLookup.from_codes(every).batch(Histories.of([[0, 5, 7]]), model.max_items)
     everything = score_items(model, batch, torch.from_numpy(every)).exp().sum()
     half = score_items(model, batch, torch.from_numpy(every[::2])).exp().sum()
     assert everything == pytest.approx(1.0, abs=1e-5)
@@ -176,10 +176,10 @@ def test_probabilities_of_all_items_and_all_illegal_tuples_sum_to_one() -> None:
     assert found.scores.exp().sum() < half + 1e-6
 
 
-def test_a_forced_continuation_still_costs_its_log_probability() -> None:
+def test_the_only_legal_code_still_costs_its_log_probability() -> None:
     codes = np.array([[0, 3, 1], [1, 0, 0], [1, 2, 1]])  # item 0 is alone under code 0
     model = random_model(2, (2, 4, 2))
-    batch = CodeLookup.of(codes).batch(Histories.of([[1]]), model.max_items)
+    batch = CodeLookup.from_codes(codes).batch(Histories.of([[1]]), model.max_items)
     found = beam_search(model, batch, Trie.build(codes), 3, beam_width=3)
     first_level = model.next_level(model.encode(batch), torch.zeros(1, 1, 0, dtype=torch.long))
     score_of_item_0 = found.scores[found.items == 0].item()
@@ -188,10 +188,10 @@ def test_a_forced_continuation_still_costs_its_log_probability() -> None:
 
 @architectures
 @pytest.mark.parametrize("seed", range(3))
-def test_beam_of_one_is_greedy(seed: int, name: str) -> None:
+def test_a_beam_of_one_is_greedy(seed: int, name: str) -> None:
     codes = random_codes(seed, 40, (6, 6, 6))
     model = random_model(seed, (6, 6, 6), name)
-    batch = CodeLookup.of(codes).batch(Histories(random_histories(seed, 40, 3, 5)), model.max_items)
+    batch = CodeLookup.from_codes(codes).batch(Histories(random_histories(seed, 40, 3, 5)), model.max_items)
     found = beam_search(model, batch, Trie.build(codes), 1, beam_width=1)
     context = model.encode(batch)
     for row in range(3):
@@ -205,10 +205,10 @@ def test_beam_of_one_is_greedy(seed: int, name: str) -> None:
         assert codes[found.items[row, 0]].tolist() == prefix
 
 
-def assert_each_gets_what_it_gets_alone(
+def assert_batch_equals_single(
     model: Any, lookup: CodeLookup, trie: Trie, items_BT: np.ndarray, rtol: float = 0.0
 ) -> None:
-    """Beam search in one batch finds for each history what it finds for that history by itself."""
+    """Beam search gives each history of a batch what it gives that history alone."""
     together = beam_search(model, lookup.batch(Histories(items_BT), 6), trie, 5, beam_width=8)
     for row, history in enumerate(items_BT):
         alone = lookup.batch(Histories.of([history[history != PADDING]]), 6)
@@ -218,31 +218,31 @@ def assert_each_gets_what_it_gets_alone(
 
 
 @architectures
-def test_a_batch_gives_each_user_what_the_user_gets_alone(name: str) -> None:
+def test_each_user_of_a_batch_gets_the_same_as_alone(name: str) -> None:
     codes = random_codes(3, 50, (5, 5, 5))
-    model, trie, lookup = random_model(3, (5, 5, 5), name), Trie.build(codes), CodeLookup.of(codes)
-    assert_each_gets_what_it_gets_alone(model, lookup, trie, random_histories(3, 50, 7, 9))
+    model, trie, lookup = random_model(3, (5, 5, 5), name), Trie.build(codes), CodeLookup.from_codes(codes)
+    assert_batch_equals_single(model, lookup, trie, random_histories(3, 50, 7, 9))
 
 
 @architectures
 @settings(max_examples=10, deadline=None)
 @given(seed=st.integers(0, 10**6), size=st.integers(1, 8))
-def test_the_first_users_of_a_batch_get_the_same_whatever_its_size(name: str, seed: int, size: int) -> None:
+def test_users_get_the_same_whatever_the_batch_size(name: str, seed: int, size: int) -> None:
     codes = random_codes(seed, 50, (5, 5, 5))
     model = random_model(seed, (5, 5, 5), name, user_buckets=3, time_gaps=4)
-    trie, lookup, everyone = Trie.build(codes), CodeLookup.of(codes), random_histories(seed, 50, 8, 9)
-    known = with_times_and_users(everyone)
-    first = Histories(everyone[:size], known.times_BT[:size], known.user_ids[:size])
+    trie, lookup, everyone = Trie.build(codes), CodeLookup.from_codes(codes), random_histories(seed, 50, 8, 9)
+    full = with_times_and_users(everyone)
+    first = Histories(everyone[:size], full.times_BT[:size], full.user_ids[:size])
     whole, part = (
-        beam_search(model, lookup.batch(histories, 6), trie, 5, beam_width=8) for histories in (known, first)
+        beam_search(model, lookup.batch(histories, 6), trie, 5, beam_width=8) for histories in (full, first)
     )
     assert part.items.tolist() == whole.items[:size].tolist()
     torch.testing.assert_close(part.scores, whole.scores[:size], atol=1e-5, rtol=1e-5)
 
 
-def test_fewer_allowed_items_than_k_are_padded_not_repeated() -> None:
+def test_fewer_allowed_items_than_k_are_padded() -> None:
     codes = random_codes(4, 5, (3, 3))
-    model, trie, lookup = random_model(4, (3, 3)), Trie.build(codes), CodeLookup.of(codes)
+    model, trie, lookup = random_model(4, (3, 3)), Trie.build(codes), CodeLookup.from_codes(codes)
     items = np.array([[0, 1, 2, 2, 1]])
     found = beam_search(
         model, lookup.batch(Histories(items), 6), trie, 8, beam_width=8, excluded_BX=torch.from_numpy(items)
@@ -252,10 +252,10 @@ def test_fewer_allowed_items_than_k_are_padded_not_repeated() -> None:
     assert found.scores[0, 2:].isneginf().all()
 
 
-def test_exclusion_never_starves_a_narrow_beam() -> None:
-    """Where the favourite branch is wholly excluded, the beam goes elsewhere at once."""
+def test_excluded_items_never_use_up_a_narrow_beam() -> None:
+    """If all items of the likeliest branch are excluded, the beam does not enter it."""
     codes = np.array([[0, i] for i in range(8)] + [[1, 0], [2, 0]])
-    model, trie, lookup = random_model(5, (3, 8)), Trie.build(codes), CodeLookup.of(codes)
+    model, trie, lookup = random_model(5, (3, 8)), Trie.build(codes), CodeLookup.from_codes(codes)
     with torch.no_grad():
         model.bias[0] += 50.0  # nearly all mass on first code 0
     seen = np.arange(8)[None]
@@ -272,14 +272,14 @@ def test_ties_go_to_the_lower_item_index(name: str) -> None:
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.zero_()  # every item has the same probability
-    batch = CodeLookup.of(codes).batch(Histories.of([[3, 4]]), 6)
+    batch = CodeLookup.from_codes(codes).batch(Histories.of([[3, 4]]), 6)
     for width in (1, 5, 30):
         found = beam_search(model, batch, Trie.build(codes), min(5, width), beam_width=width)
         assert found.items[0, 0] == 0
     assert found.items[0].tolist() == [0, 1, 2, 3, 4]
 
 
-def test_order_keys_sort_like_scores_then_ties() -> None:
+def test_order_keys_sort_by_score_then_tie() -> None:
     scores = torch.tensor([0.0, -0.0, -1.5, -torch.inf, 2.0, -1.5, 1e-30, -1e-30])
     ties = torch.tensor([5, 4, 9, 1, 2, 3, 7, 8])
     order = order_keys(scores, ties).argsort(descending=True).tolist()
@@ -298,7 +298,7 @@ def test_a_beam_narrower_than_k_is_refused() -> None:
 def test_one_item_and_items_that_share_all_but_the_last_code(name: str) -> None:
     for codes in (np.array([[2, 1, 0]]), np.array([[1, 1, i] for i in range(9)])):
         model = random_model(7, (3, 3, 9), name)
-        batch = CodeLookup.of(codes).batch(Histories.of([[], []]), 6)
+        batch = CodeLookup.from_codes(codes).batch(Histories.of([[], []]), 6)
         found = beam_search(model, batch, Trie.build(codes), len(codes), beam_width=len(codes))
         assert sorted(found.items[0].tolist()) == list(range(len(codes)))
 
@@ -306,12 +306,12 @@ def test_one_item_and_items_that_share_all_but_the_last_code(name: str) -> None:
 @pytest.mark.slow
 @architectures
 def test_a_catalogue_of_100_000_items(name: str) -> None:
-    """Uneven codes, seen items among the likeliest: the search finds what scoring its own finds says."""
+    """Uneven codes, seen items among the likeliest: found items have their exact scores."""
     rng = np.random.default_rng(8)
     codes = np.unique((64 * rng.random((130_000, 4)) ** 2).astype(int), axis=0)[:100_000]
     rng.shuffle(codes)
     assert len(codes) == 100_000
-    model, trie, lookup = random_model(8, (64,) * 4, name), Trie.build(codes), CodeLookup.of(codes)
+    model, trie, lookup = random_model(8, (64,) * 4, name), Trie.build(codes), CodeLookup.from_codes(codes)
     first = beam_search(model, lookup.batch(Histories.of([[1, 2, 3]]), 6), trie, 50, beam_width=100)
     seen = np.concatenate([[[1, 2, 3]], first.items[:, :20].numpy()], axis=1)
     batch = lookup.batch(Histories.of([[1, 2, 3]]), 6)

@@ -1,4 +1,4 @@
-"""The service in a thread of the tests."""
+"""Runs the service in a thread of the test process."""
 
 import socket
 import threading
@@ -10,16 +10,16 @@ from typing import Any
 import uvicorn
 
 from rqrec.serving.app import create_app
+from rqrec.serving.config import ServiceConfig
 from rqrec.serving.metrics import Metrics
 from rqrec.serving.model_registry import ModelRegistry
-from rqrec.serving.settings import Settings
 
 
 @contextmanager
-def running(runs: Mapping[str, Path], **settings_of: Any) -> Iterator[str]:
-    """The address of a service over these runs, the first of them the default."""
-    settings, metrics = Settings(timeout=60.0, **settings_of), Metrics()
-    app = create_app(ModelRegistry(runs, settings, metrics), settings, metrics)
+def running(runs: Mapping[str, Path], **options: Any) -> Iterator[str]:
+    """The address of a service over these runs; the first is the default model."""
+    config, metrics = ServiceConfig(timeout=60.0, **options), Metrics()
+    app = create_app(ModelRegistry(runs, config, metrics), config, metrics)
     server = uvicorn.Server(uvicorn.Config(app, log_config=None, access_log=False))
     with socket.create_server(("127.0.0.1", 0)) as listening:
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})

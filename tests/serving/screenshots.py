@@ -1,4 +1,4 @@
-"""Pictures of the page for the documentation: `python -m tests.serving.screenshots out/demo docs`."""
+"""Screenshots of the page for the documentation: `python -m tests.serving.screenshots out/demo docs`."""
 
 import sys
 from pathlib import Path
@@ -7,18 +7,18 @@ from typing import Any
 from playwright.sync_api import Browser, sync_playwright
 
 from tests.serving.running import running
-from tests.serving.test_page import CHROMIUM, PATIENCE_MS
+from tests.serving.test_page import CHROMIUM, TIMEOUT_MS
 
-PICTURES: dict[str, dict[str, Any]] = {
+SCREENSHOTS: dict[str, dict[str, Any]] = {
     "page.png": {"viewport": {"width": 1180, "height": 1160}},
     "page-dark.png": {"viewport": {"width": 390, "height": 1160}, "color_scheme": "dark"},
 }
 
 
-def take(browser: Browser, address: str, target: Path, context: dict[str, Any]) -> None:
-    """A sample user's recommendations, the first of them explained, and what fits of the tree."""
+def take_screenshot(browser: Browser, address: str, target: Path, context: dict[str, Any]) -> None:
+    """A history with its recommendations, the first of them explained, and the top of the tree."""
     page = browser.new_context(reduced_motion="reduce", **context).new_page()
-    page.set_default_timeout(PATIENCE_MS)
+    page.set_default_timeout(TIMEOUT_MS)
     page.goto(f"{address}/?k=5&history=1&history=50&history=181&history=172")
     page.locator(".card").first.get_by_role("button", name="Why").click()
     page.locator(".path li").first.wait_for()
@@ -31,8 +31,8 @@ def take(browser: Browser, address: str, target: Path, context: dict[str, Any]) 
 def main(run: Path, folder: Path) -> None:
     with running({"films": run}) as address, sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        for name, context in PICTURES.items():
-            take(browser, address, folder / name, context)
+        for name, context in SCREENSHOTS.items():
+            take_screenshot(browser, address, folder / name, context)
         browser.close()
 
 

@@ -1,4 +1,4 @@
-"""The service as a client meets it."""
+"""The HTTP API as a client sees it."""
 
 import json
 import logging
@@ -15,13 +15,13 @@ from rqrec import Recommender
 from rqrec.core.artifact import create
 from rqrec.models.architectures import build_model
 from rqrec.models.hierarchical import HierarchicalConfig
-from rqrec.retrieval.artifact import Checkpoint, read_checkpoint, write_checkpoint
+from rqrec.retrieval.artifact import RetrievalArtifact, read_retrieval, write_retrieval
 from rqrec.serving.app import create_app
+from rqrec.serving.config import ServiceConfig
 from rqrec.serving.logs import LOG, JsonFormatter
 from rqrec.serving.metrics import Metrics
-from rqrec.serving.model_registry import ModelRegistry, named
-from rqrec.serving.page import Page
-from rqrec.serving.settings import Settings
+from rqrec.serving.model_registry import ModelRegistry, parse_sources
+from rqrec.serving.web_page import WebPage
 from tests.tiny import N_ITEMS, SIZE
 
 RECOMMEND = "/v1/recommendations"
@@ -37,25 +37,25 @@ def recommender(tiny_run: Path) -> Recommender:
 
 
 @pytest.fixture(scope="module")
-def fleet(tiny_run: Path) -> Iterator[ModelRegistry]:
+def registry(tiny_run: Path) -> Iterator[ModelRegistry]:
     sources = {"tiny": tiny_run, "bare": tiny_run / "retrieval"}
-    fleet = ModelRegistry(sources, Settings(max_queue=4, max_wait=0.001), Metrics())
-    yield fleet
-    fleet.close()
+    registry = ModelRegistry(sources, ServiceConfig(max_queue=4, max_wait_ms=1.0), Metrics())
+    yield registry
+    registry.close()
 
 
 Service = Callable[..., TestClient]
 
 
 @pytest.fixture(scope="module")
-def service(fleet: ModelRegistry) -> Service:
-    """A client of the service with some settings; what fails within comes back as a status."""
+def service(registry: ModelRegistry) -> Service:
+    """A client of the service with the given options; server errors come back as a status."""
 
-    def of(page: Page | None = None, **settings: Any) -> TestClient:
-        app = create_app(fleet, Settings(**settings), Metrics(), page)
+    def client_with(page: WebPage | None = None, **options: Any) -> TestClient:
+        app = create_app(registry, ServiceConfig(**options), Metrics(), page)
         return TestClient(app, raise_server_exceptions=False)
 
-    return of
+    return client_with
 
 
 @pytest.fixture(scope="module")
@@ -63,8 +63,8 @@ def client(service: Service) -> TestClient:
     return service()
 
 
-def refused(response: Any, status: int, code: str, *words: str) -> None:
-    """In the one shape of errors, with a sentence and no traceback."""
+def assert_refused(response: Any, status: int, code: str, *words: str) -> None:
+    """The response has the common error shape, with a sentence and no traceback."""
     assert response.status_code == status, response.text
     error = response.json()["error"]
     assert error["code"] == code
@@ -76,7 +76,7 @@ def refused(response: Any, status: int, code: str, *words: str) -> None:
         assert word in error["message"]
 
 
-def test_one_history_gets_what_the_recommender_says(client: TestClient, recommender: Recommender) -> None:
+def test_one_history_gets_the_recommenders_results(client: TestClient, recommender: Recommender) -> None:
     answer = client.post(RECOMMEND, json={"history": items(8, 9), "k": 3})
     assert answer.status_code == 200
     body = answer.json()
@@ -91,7 +91,7 @@ def test_one_history_gets_what_the_recommender_says(client: TestClient, recommen
         assert "path" not in item
 
 
-def test_several_histories_come_back_in_order_with_all_options(client: TestClient) -> None:
+def test_several_histories_are_answered_in_order_with_all_options(client: TestClient) -> None:
     request = {
         "histories": [["gone", *items(0, 1)], [], items(17)],
         "k": 2,
@@ -122,7 +122,7 @@ def test_several_histories_come_back_in_order_with_all_options(client: TestClien
             assert product == pytest.approx(2.718281828 ** item["score"], rel=1e-3)
 
 
-def test_requests_with_differing_filters_at_once_get_their_own_answers(service: Service) -> None:
+def test_concurrent_requests_with_different_filters_get_their_own_answers(service: Service) -> None:
     client = service()
     found: dict[int, Any] = {}
 
@@ -164,7 +164,7 @@ def test_models_and_users(client: TestClient) -> None:
         assert client.post(RECOMMEND, json={"history": items(*numbers)}).status_code == 200
 
 
-def test_items_in_pages_by_search_and_alone(client: TestClient, recommender: Recommender) -> None:
+def test_items_are_paged_searched_and_fetched_by_id(client: TestClient, recommender: Recommender) -> None:
     page = client.get("/v1/items?page=3&page_size=20").json()
     assert [page["total"], page["page"], page["page_size"]] == [N_ITEMS, 3, 20]
     assert [item["item_id"] for item in page["items"]] == items(*range(40, 48))
@@ -176,12 +176,12 @@ def test_items_in_pages_by_search_and_alone(client: TestClient, recommender: Rec
     codes = recommender.table.codes_NL[7].tolist()
     assert item == {"item_id": "item 7", "title": "Title 7", "text": "Title 7", "semantic_id": codes}
     similar = client.get("/v1/items/item 7/similar?k=4").json()["items"]
-    assert [like["item_id"] for like in similar] == [
-        like.item_id for like in recommender.similar_items("item 7", 4)
+    assert [neighbour["item_id"] for neighbour in similar] == [
+        neighbour.item_id for neighbour in recommender.similar_items("item 7", 4)
     ]
 
 
-def test_the_tree_of_semantic_ids_leads_to_every_item(client: TestClient) -> None:
+def test_the_semantic_id_tree_reaches_every_item(client: TestClient) -> None:
     def walk(prefix: list[int]) -> list[str]:
         path = "/v1/semantic-ids" + ("/" + "-".join(map(str, prefix)) if prefix else "")
         node = client.get(path, params={"page_size": 100}).json()
@@ -243,10 +243,10 @@ BODIES = [
 
 
 @pytest.mark.parametrize(("body", "status"), BODIES, ids=lambda value: str(value)[:40])
-def test_bad_bodies_are_refused_in_a_sentence(client: TestClient, body: bytes, status: int) -> None:
+def test_invalid_bodies_get_an_error_message(client: TestClient, body: bytes, status: int) -> None:
     response = client.post(RECOMMEND, content=body, headers={"Content-Type": "application/json"})
     assert response.status_code == status, response.text
-    refused(response, status, response.json()["error"]["code"])
+    assert_refused(response, status, response.json()["error"]["code"])
 
 
 @pytest.mark.parametrize(
@@ -280,20 +280,22 @@ def test_bad_bodies_are_refused_in_a_sentence(client: TestClient, body: bytes, s
         ("/static/../../app.py", 404, "not_found"),
     ],
 )
-def test_bad_paths_are_refused_in_a_sentence(client: TestClient, path: str, status: int, code: str) -> None:
-    refused(client.get(path), status, code)
+def test_invalid_paths_get_an_error_message(client: TestClient, path: str, status: int, code: str) -> None:
+    assert_refused(client.get(path), status, code)
 
 
-def test_too_much_is_refused(service: Service) -> None:
+def test_requests_above_the_size_limits_are_refused(service: Service) -> None:
     small = service(max_body=200, max_histories=2, max_history=3)
-    refused(small.post(RECOMMEND, content=b"x" * 201), 413, "too_large", "200 bytes")
-    refused(small.post(RECOMMEND, content=iter([b"x" * 150, b"x" * 150])), 413, "too_large")
-    refused(small.post(RECOMMEND, json={"histories": [[], [], []]}), 422, "too_many_histories", "2 are")
-    refused(small.post(RECOMMEND, json={"history": items(1, 1, 1, 1)}), 422, "long_history", "3 are")
+    assert_refused(small.post(RECOMMEND, content=b"x" * 201), 413, "too_large", "200 bytes")
+    assert_refused(small.post(RECOMMEND, content=iter([b"x" * 150, b"x" * 150])), 413, "too_large")
+    assert_refused(
+        small.post(RECOMMEND, json={"histories": [[], [], []]}), 422, "too_many_histories", "2 are"
+    )
+    assert_refused(small.post(RECOMMEND, json={"history": items(1, 1, 1, 1)}), 422, "long_history", "3 are")
     assert small.post(RECOMMEND, json={"histories": [items(1, 1, 1), []]}).status_code == 200
 
 
-def test_every_answer_has_its_id_and_the_headers_of_safety(client: TestClient) -> None:
+def test_every_response_has_a_request_id_and_security_headers(client: TestClient) -> None:
     for response in (client.get("/healthz"), client.get("/nope"), client.post(RECOMMEND, content=b"{")):
         assert "default-src 'self'" in response.headers["Content-Security-Policy"]
         assert "frame-ancestors 'none'" in response.headers["Content-Security-Policy"]
@@ -305,12 +307,12 @@ def test_every_answer_has_its_id_and_the_headers_of_safety(client: TestClient) -
     assert len(forged) == 16
 
 
-def test_tokens_guard_what_is_asked_and_not_the_page_or_health(service: Service) -> None:
+def test_tokens_protect_the_api_and_metrics_but_not_health_checks(service: Service) -> None:
     client = service(tokens=("one", "two"))
     for path in ("/v1/models", "/metrics"):
         for headers in ({}, {"Authorization": "Bearer three"}, {"Authorization": "Basic one"}):
             response = client.get(path, headers=headers)
-            refused(response, 401, "unauthorized", "Bearer")
+            assert_refused(response, 401, "unauthorized", "Bearer")
             assert response.headers["WWW-Authenticate"] == "Bearer"
         for token in ("one", "two"):
             assert client.get(path, headers={"Authorization": f"Bearer {token}"}).status_code == 200
@@ -318,25 +320,25 @@ def test_tokens_guard_what_is_asked_and_not_the_page_or_health(service: Service)
     assert client.get("/healthz").status_code == client.get("/readyz").status_code == 200
 
 
-def test_a_key_that_asks_too_often_is_told_when_to_come_again(service: Service) -> None:
+def test_a_rate_limited_client_gets_retry_after(service: Service) -> None:
     client = service(rate=0.01, burst=2, tokens=("one", "two"))
     one, two = ({"Authorization": f"Bearer {token}"} for token in ("one", "two"))
     statuses = [client.get("/v1/models", headers=one).status_code for _ in range(3)]
     assert statuses == [200, 200, 429]
     response = client.get("/v1/models", headers=one)
-    refused(response, 429, "rate_limited")
+    assert_refused(response, 429, "rate_limited")
     assert 1 <= int(response.headers["Retry-After"]) <= 100
     assert client.get("/v1/models", headers=two).status_code == 200
     assert [client.get("/v1/models").status_code for _ in range(3)] == [401, 401, 429]
     assert client.get("/healthz").status_code == 200
 
 
-def test_other_origins_may_call_only_when_allowed(service: Service) -> None:
+def test_other_origins_need_to_be_allowed(service: Service) -> None:
     origin = {"Origin": "https://shop.example"}
     preflight = origin | {"Access-Control-Request-Method": "POST"}
     closed = service()
     assert "Access-Control-Allow-Origin" not in closed.get("/v1/models", headers=origin).headers
-    refused(closed.options(RECOMMEND, headers=preflight), 405, "method_not_allowed")
+    assert_refused(closed.options(RECOMMEND, headers=preflight), 405, "method_not_allowed")
     opened = service(allow_origins=("https://shop.example",), tokens=("one",))
     assert opened.options(RECOMMEND, headers=preflight).status_code == 200
     allowed = opened.get("/v1/models", headers=origin | {"Authorization": "Bearer one"})
@@ -345,20 +347,20 @@ def test_other_origins_may_call_only_when_allowed(service: Service) -> None:
     assert "Access-Control-Allow-Origin" not in other.headers
 
 
-def test_a_slow_model_refuses_more_than_it_can_queue_and_answers_in_time_or_not_at_all(
-    service: Service, fleet: ModelRegistry, monkeypatch: pytest.MonkeyPatch
+def test_a_slow_model_refuses_a_full_queue_and_times_out(
+    service: Service, registry: ModelRegistry, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    client, hurried = service(), service(timeout=0.05)
-    batcher = fleet.get("bare").batcher
-    go, begun = threading.Event(), threading.Event()
-    answer = batcher._answer
+    client, impatient = service(), service(timeout=0.05)
+    batcher = registry.get("bare").batcher
+    release, started = threading.Event(), threading.Event()
+    process = batcher._process
 
     def slow(*arguments: Any) -> Any:
-        begun.set()
-        assert go.wait(60)
-        return answer(*arguments)
+        started.set()
+        assert release.wait(60)
+        return process(*arguments)
 
-    monkeypatch.setattr(batcher, "_answer", slow)
+    monkeypatch.setattr(batcher, "_process", slow)
     request = {"history": [], "model": "bare"}
     statuses: list[int] = []
 
@@ -367,35 +369,35 @@ def test_a_slow_model_refuses_more_than_it_can_queue_and_answers_in_time_or_not_
 
     threads = [threading.Thread(target=ask) for _ in range(5)]
     threads[0].start()
-    assert begun.wait(60)
-    refused(hurried.post(RECOMMEND, json=request), 504, "timeout", "0.05 s")
+    assert started.wait(60)
+    assert_refused(impatient.post(RECOMMEND, json=request), 504, "timeout", "0.05 s")
     for thread in threads[1:4]:
         thread.start()
-    while batcher.waiting < 4:
+    while batcher.queue_length < 4:
         assert not statuses
     response = client.post(RECOMMEND, json=request)
-    refused(response, 429, "busy")
+    assert_refused(response, 429, "busy")
     assert int(response.headers["Retry-After"]) >= 1
-    go.set()
+    release.set()
     for thread in threads[:4]:
         thread.join()
     assert statuses == [200] * 4
 
 
-def test_a_failure_of_ours_is_a_sentence_and_its_traceback_is_in_the_log(
+def test_a_server_error_is_a_message_and_its_traceback_is_logged(
     client: TestClient,
-    fleet: ModelRegistry,
+    registry: ModelRegistry,
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     def broken(*_: Any) -> None:
         raise KeyError("secret")
 
-    monkeypatch.setattr(fleet.get().model.browser, "items", broken)
-    monkeypatch.setattr(fleet.get().batcher, "_answer", broken)
+    monkeypatch.setattr(registry.get().model.catalog_view, "items", broken)
+    monkeypatch.setattr(registry.get().batcher, "_process", broken)
     for request in (("GET", "/v1/items"), ("POST", RECOMMEND)):
         response = client.request(*request, json={"history": []})
-        refused(response, 500, "internal")
+        assert_refused(response, 500, "internal")
         assert "secret" not in response.text
         record = next(record for record in caplog.records if record.exc_info)
         line = json.loads(JsonFormatter().format(record))
@@ -404,7 +406,7 @@ def test_a_failure_of_ours_is_a_sentence_and_its_traceback_is_in_the_log(
         caplog.clear()
 
 
-def test_each_request_is_a_line_of_json_in_the_log(
+def test_each_request_is_logged_as_one_json_line(
     client: TestClient, caplog: pytest.LogCaptureFixture
 ) -> None:
     with caplog.at_level(logging.INFO, LOG.name):
@@ -420,7 +422,7 @@ def test_each_request_is_a_line_of_json_in_the_log(
     assert "item 1" not in json.dumps(line)
 
 
-def test_metrics_count_by_route_and_not_by_path(service: Service) -> None:
+def test_metrics_are_labelled_by_route_and_not_by_path(service: Service) -> None:
     client = service()
     for path in ("/v1/items/item 1", "/v1/items/item 2", "/v1/items/nope", "/nope"):
         client.get(path)
@@ -432,25 +434,23 @@ def test_metrics_count_by_route_and_not_by_path(service: Service) -> None:
     assert "rqrec_request_seconds_bucket" in text
 
 
-def test_reloading_needs_the_admin_token(service: Service, fleet: ModelRegistry) -> None:
-    refused(service().post("/admin/reload"), 403, "admin_off", "SIGHUP")
+def test_reloading_needs_the_admin_token(service: Service, registry: ModelRegistry) -> None:
+    assert_refused(service().post("/admin/reload"), 403, "admin_off", "SIGHUP")
     client = service(admin_token="boss", tokens=("one",))
-    refused(client.post("/admin/reload"), 401, "unauthorized")
-    refused(client.post("/admin/reload", headers={"Authorization": "Bearer one"}), 401, "unauthorized")
-    before = fleet.get().model
+    assert_refused(client.post("/admin/reload"), 401, "unauthorized")
+    assert_refused(client.post("/admin/reload", headers={"Authorization": "Bearer one"}), 401, "unauthorized")
+    before = registry.get().model
     answer = client.post("/admin/reload", headers={"Authorization": "Bearer boss"})
     assert [model["name"] for model in answer.json()["models"]] == ["tiny", "bare"]
-    assert fleet.get().model is not before
+    assert registry.get().model is not before
 
 
-def test_the_page_is_served_with_types_and_kept_while_it_is_the_same(
-    service: Service, tmp_path: Path
-) -> None:
+def test_page_files_have_media_types_and_are_revalidated_by_etag(service: Service, tmp_path: Path) -> None:
     (tmp_path / "fonts").mkdir()
     contents = {"index.html": "<p>", "app.js": "1", "fonts/a.woff2": "f", "odd.xyz": "?"}
     for name, text in contents.items():
         (tmp_path / name).write_text(text)
-    client = service(Page(tmp_path))
+    client = service(WebPage(tmp_path))
     types = (
         "text/html; charset=utf-8",
         "text/javascript; charset=utf-8",
@@ -464,12 +464,12 @@ def test_the_page_is_served_with_types_and_kept_while_it_is_the_same(
         again = client.get(f"/static/{name}", headers={"If-None-Match": response.headers["ETag"]})
         assert (again.status_code, again.content) == (304, b"")
     assert client.head("/").status_code == 200
-    bare = service(Page(tmp_path / "nowhere"))
-    refused(bare.get("/"), 404, "not_found")
+    bare = service(WebPage(tmp_path / "nowhere"))
+    assert_refused(bare.get("/"), 404, "not_found")
     assert bare.get("/v1/models").status_code == 200
 
 
-def test_the_openapi_has_examples_that_work(client: TestClient) -> None:
+def test_the_openapi_examples_are_valid_requests(client: TestClient) -> None:
     schema = client.get("/openapi.json").json()
     assert set(schema["paths"]) >= {RECOMMEND, "/v1/items/{item_id}", "/v1/semantic-ids/{prefix}", "/readyz"}
     examples = schema["components"]["schemas"]["RecommendationRequest"]["examples"]
@@ -477,34 +477,36 @@ def test_the_openapi_has_examples_that_work(client: TestClient) -> None:
         assert client.post(RECOMMEND, json=example | {"unknown": "skip"}).status_code == 200
 
 
-def test_models_are_named_by_their_folders_or_by_name(tmp_path: Path) -> None:
-    assert named(["out/a", "b=out/c"]) == {"a": Path("out/a"), "b": Path("out/c")}
+def test_models_are_named_explicitly_or_after_their_folder(tmp_path: Path) -> None:
+    assert parse_sources(["out/a", "b=out/c"]) == {"a": Path("out/a"), "b": Path("out/c")}
     odd = tmp_path / "x=y"
     odd.mkdir()
-    assert named([str(odd)]) == {"x=y": odd}
+    assert parse_sources([str(odd)]) == {"x=y": odd}
     with pytest.raises(ValueError, match=r"Two models are named 'a'.*other=there/a"):
-        named(["out/a", "there/a"])
+        parse_sources(["out/a", "there/a"])
 
 
 @pytest.fixture(scope="module")
-def knowing(
+def contextual(
     tiny_run: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[tuple[TestClient, Recommender]]:
-    """A service of a model that looks at times and users (its weights are random), and its recommender."""
+    """A service of a model that uses timestamps and users (with random weights), and its recommender."""
     torch.manual_seed(0)
-    tiny = read_checkpoint(tiny_run)
+    tiny = read_retrieval(tiny_run)
     config = HierarchicalConfig(tiny.table.level_sizes, 8, 16, 16, 2, 1, user_buckets=50, time_gaps=8)
-    folder = tmp_path_factory.mktemp("knowing") / "retrieval"
+    folder = tmp_path_factory.mktemp("contextual") / "retrieval"
     with create(folder, "retrieval", settings={}, inputs={}) as target:
-        write_checkpoint(target, Checkpoint(build_model(config).eval(), tiny.table, tiny.catalog))
-    fleet = ModelRegistry({"knowing": folder}, Settings(max_wait=0.001), Metrics())
-    app = create_app(fleet, Settings(), Metrics())
+        write_retrieval(target, RetrievalArtifact(build_model(config).eval(), tiny.table, tiny.catalog))
+    registry = ModelRegistry({"contextual": folder}, ServiceConfig(max_wait_ms=1.0), Metrics())
+    app = create_app(registry, ServiceConfig(), Metrics())
     yield TestClient(app, raise_server_exceptions=False), Recommender.load(folder)
-    fleet.close()
+    registry.close()
 
 
-def test_times_and_users_reach_a_model_that_looks_at_them(knowing: tuple[TestClient, Recommender]) -> None:
-    client, recommender = knowing
+def test_timestamps_and_users_reach_a_model_that_uses_them(
+    contextual: tuple[TestClient, Recommender],
+) -> None:
+    client, recommender = contextual
     one = {"history": items(8, 9), "timestamps": [10**9, 10**9 + 60], "user": "u1", "k": 3, "explain": True}
     found = client.post(RECOMMEND, json=one)
     assert found.status_code == 200, found.text
@@ -531,15 +533,15 @@ def test_times_and_users_reach_a_model_that_looks_at_them(knowing: tuple[TestCli
         ({"timestamps": [1, 2], "users": ["u"]}, "users goes with histories"),
     ],
 )
-def test_times_and_users_that_do_not_fit_are_refused(
-    knowing: tuple[TestClient, Recommender], more: dict[str, Any], word: str
+def test_timestamps_and_users_of_the_wrong_shape_are_refused(
+    contextual: tuple[TestClient, Recommender], more: dict[str, Any], word: str
 ) -> None:
-    answer = knowing[0].post(RECOMMEND, json={"history": items(8, 9), **more})
+    answer = contextual[0].post(RECOMMEND, json={"history": items(8, 9), **more})
     assert answer.status_code == 422
     assert word in answer.json()["error"]["message"]
 
 
-def test_a_model_that_looks_at_neither_is_asked_with_them_too(client: TestClient) -> None:
+def test_other_models_ignore_timestamps_and_users(client: TestClient) -> None:
     plain = client.post(RECOMMEND, json={"history": items(8, 9)}).json()
     more = client.post(RECOMMEND, json={"history": items(8, 9), "timestamps": [1, 2], "user": "u"}).json()
     assert more == plain

@@ -1,4 +1,4 @@
-"""Batches: every user gets what they would get alone, wherever and in whatever parts it is computed."""
+"""Batch recommendation gives each user the same items as a single request, for any partition and workers."""
 
 import json
 from collections.abc import Callable, Iterator, Sequence
@@ -11,19 +11,19 @@ import pytest
 from typer.testing import CliRunner
 
 from rqrec import Recommender
-from rqrec.cli import app
+from rqrec.cli.command import app
 from rqrec.core.artifact import read_manifest
 from rqrec.core.workers import LocalProcesses, workers
 from rqrec.data.ids import UnknownIdError
-from rqrec.serving.batch import BatchSettings, batch_recommend
+from rqrec.serving.batch import BatchConfig, batch_recommend
 from tests.tiny import N_ITEMS
 
 USERS = 150
-HERE = LocalProcesses(1)
+ONE_PROCESS = LocalProcesses(1)
 
 
 def histories() -> pl.DataFrame:
-    """Lengths from 0 to more than the model reads; one user without a history."""
+    """Histories of 0 items to more than the model reads; one user has none (null)."""
     rng = np.random.default_rng(0)
     rows = [[f"item {i}" for i in rng.integers(0, N_ITEMS, n % 13)] for n in range(USERS)]
     return pl.DataFrame({"user_id": [f"u{n}" for n in range(USERS)], "history": [None, *rows[1:]]})
@@ -31,7 +31,7 @@ def histories() -> pl.DataFrame:
 
 @pytest.fixture
 def users(tmp_path: Path) -> Path:
-    """Two files, of 100 and of 50 users."""
+    """Two files, of 100 and 50 users."""
     (tmp_path / "users").mkdir()
     histories()[:100].write_parquet(tmp_path / "users" / "a.parquet", row_group_size=30)
     histories()[100:].write_parquet(tmp_path / "users" / "b.parquet")
@@ -43,15 +43,17 @@ def result(folder: Path) -> pl.DataFrame:
 
 
 def assert_same_rows(first: pl.DataFrame, second: pl.DataFrame) -> None:
-    """The same items in the same order; scores differ by the last bits that the number of threads moves."""
+    """The same items in the same order; the last bits of scores may depend on the number of threads."""
     assert first.drop("scores").equals(second.drop("scores"))
     assert first["scores"].explode().to_numpy() == pytest.approx(
         second["scores"].explode().to_numpy(), abs=1e-5
     )
 
 
-def test_every_user_gets_what_they_get_alone(tiny_run: Path, users: Path, tmp_path: Path) -> None:
-    facts = batch_recommend(tiny_run, users, tmp_path / "out", BatchSettings(k=5, rows_per_part=64), HERE)
+def test_every_user_gets_the_same_as_alone(tiny_run: Path, users: Path, tmp_path: Path) -> None:
+    facts = batch_recommend(
+        tiny_run, users, tmp_path / "out", BatchConfig(k=5, rows_per_part=64), ONE_PROCESS
+    )
     assert facts == {"users": USERS, "parts": 3, "recommendations": 5 * USERS, "skipped_ids": 0}
     found = result(tmp_path / "out")
     assert found["user_id"].to_list() == histories()["user_id"].to_list()
@@ -64,18 +66,18 @@ def test_every_user_gets_what_they_get_alone(tiny_run: Path, users: Path, tmp_pa
     assert manifest.inputs == {"retrieval": read_manifest(tiny_run / "retrieval").hash}
 
 
-def test_rows_are_those_of_any_part_size_and_of_several_processes(
+def test_part_size_and_number_of_processes_do_not_change_rows(
     tiny_run: Path, users: Path, tmp_path: Path
 ) -> None:
-    batch_recommend(tiny_run, users, tmp_path / "one", BatchSettings(rows_per_part=64), HERE)
-    batch_recommend(tiny_run, users, tmp_path / "large", BatchSettings(rows_per_part=6400), HERE)
-    batch_recommend(tiny_run, users, tmp_path / "two", BatchSettings(rows_per_part=64), LocalProcesses(2))
+    batch_recommend(tiny_run, users, tmp_path / "one", BatchConfig(rows_per_part=64), ONE_PROCESS)
+    batch_recommend(tiny_run, users, tmp_path / "large", BatchConfig(rows_per_part=6400), ONE_PROCESS)
+    batch_recommend(tiny_run, users, tmp_path / "two", BatchConfig(rows_per_part=64), LocalProcesses(2))
     assert_same_rows(result(tmp_path / "one"), result(tmp_path / "large"))
     assert_same_rows(result(tmp_path / "one"), result(tmp_path / "two"))
 
 
 class Interrupted:
-    """Workers that do `tasks` of them, and meet Ctrl-C."""
+    """Workers that are interrupted by Ctrl-C after `tasks` tasks."""
 
     def __init__(self, tasks: int) -> None:
         self.tasks = tasks
@@ -89,48 +91,50 @@ class Interrupted:
             self.done += 1
 
 
-def test_an_interrupted_run_goes_on_with_the_parts_that_lack(
+def test_an_interrupted_run_resumes_with_the_missing_parts(
     tiny_run: Path, users: Path, tmp_path: Path
 ) -> None:
-    settings, out = BatchSettings(k=3, rows_per_part=64), tmp_path / "out"
+    config, out = BatchConfig(k=3, rows_per_part=64), tmp_path / "out"
     with pytest.raises(KeyboardInterrupt):
-        batch_recommend(tiny_run, users, out, settings, Interrupted(2))
+        batch_recommend(tiny_run, users, out, config, Interrupted(2))
     first = {path: path.stat().st_mtime_ns for path in out.glob("part-*.parquet")}
     assert len(first) == 2
     assert not (out / "manifest.json").exists()
     rest = Interrupted(100)
-    facts = batch_recommend(tiny_run, users, out, settings, rest)
+    facts = batch_recommend(tiny_run, users, out, config, rest)
     assert (rest.done, facts["users"], facts["parts"]) == (1, USERS, 3)
-    assert all(path.stat().st_mtime_ns == then for path, then in first.items())
-    assert batch_recommend(tiny_run, users, out, settings, Interrupted(0)) == facts
+    assert all(path.stat().st_mtime_ns == modified for path, modified in first.items())
+    assert batch_recommend(tiny_run, users, out, config, Interrupted(0)) == facts
     next(iter(first)).unlink()
     again = Interrupted(100)
-    assert batch_recommend(tiny_run, users, out, settings, again) == facts
+    assert batch_recommend(tiny_run, users, out, config, again) == facts
     assert again.done == 1
 
 
-def test_a_folder_of_another_run_is_refused_by_what_differs(
+def test_a_folder_of_another_run_is_refused_with_the_differences(
     tiny_run: Path, users: Path, tmp_path: Path
 ) -> None:
     out = tmp_path / "out"
-    batch_recommend(tiny_run, users / "b.parquet", out, BatchSettings(k=3), HERE)
-    with pytest.raises(ValueError, match="begun otherwise: it differs in k 3 and not 4"):
-        batch_recommend(tiny_run, users / "b.parquet", out, BatchSettings(k=4), HERE)
-    with pytest.raises(ValueError, match="differs in inputs"):
-        batch_recommend(tiny_run, users, out, BatchSettings(k=3), HERE)
+    batch_recommend(tiny_run, users / "b.parquet", out, BatchConfig(k=3), ONE_PROCESS)
+    with pytest.raises(ValueError, match=r"different values of: k \(was 3, now 4\)"):
+        batch_recommend(tiny_run, users / "b.parquet", out, BatchConfig(k=4), ONE_PROCESS)
+    with pytest.raises(ValueError, match="different values of: inputs"):
+        batch_recommend(tiny_run, users, out, BatchConfig(k=3), ONE_PROCESS)
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "thesis.txt").write_text("years")
-    with pytest.raises(FileExistsError, match="was not begun by this command"):
-        batch_recommend(tiny_run, users, tmp_path / "mine", BatchSettings(), HERE)
+    with pytest.raises(FileExistsError, match="was not created by this command"):
+        batch_recommend(tiny_run, users, tmp_path / "mine", BatchConfig(), ONE_PROCESS)
 
 
-def test_unknown_ids_are_refused_by_user_or_passed_over(tiny_run: Path, tmp_path: Path) -> None:
+def test_unknown_ids_raise_an_error_or_are_skipped(tiny_run: Path, tmp_path: Path) -> None:
     source = tmp_path / "users.parquet"
     rows = {"user_id": [1, 2], "history": [["item 1"], ["gone", "item 3", "lost"]]}
     pl.DataFrame(rows).write_parquet(source)
     with pytest.raises(UnknownIdError, match=r"User 2: Unknown item id 'gone', 'lost'.*unknown=skip"):
-        batch_recommend(tiny_run, source, tmp_path / "raise", BatchSettings(), HERE)
-    facts = batch_recommend(tiny_run, source, tmp_path / "skip", BatchSettings(k=2, unknown="skip"), HERE)
+        batch_recommend(tiny_run, source, tmp_path / "raise", BatchConfig(), ONE_PROCESS)
+    facts = batch_recommend(
+        tiny_run, source, tmp_path / "skip", BatchConfig(k=2, unknown="skip"), ONE_PROCESS
+    )
     found = result(tmp_path / "skip")
     assert (facts["skipped_ids"], found["n_skipped"].to_list()) == (2, [0, 2])
     assert found["user_id"].to_list() == [1, 2]
@@ -138,12 +142,12 @@ def test_unknown_ids_are_refused_by_user_or_passed_over(tiny_run: Path, tmp_path
     assert found["item_ids"][1].to_list() == [item.item_id for item in alone]
 
 
-def test_seen_items_and_short_catalogues(tiny_run: Path, tmp_path: Path) -> None:
+def test_seen_items_are_excluded_and_k_may_exceed_the_catalogue(tiny_run: Path, tmp_path: Path) -> None:
     source = tmp_path / "users.parquet"
     history = [f"item {item}" for item in range(40)]
     pl.DataFrame({"user_id": ["u"], "history": [history]}).write_parquet(source)
-    batch_recommend(tiny_run, source, tmp_path / "new", BatchSettings(k=100), HERE)
-    batch_recommend(tiny_run, source, tmp_path / "all", BatchSettings(k=100, exclude_seen=False), HERE)
+    batch_recommend(tiny_run, source, tmp_path / "new", BatchConfig(k=100), ONE_PROCESS)
+    batch_recommend(tiny_run, source, tmp_path / "all", BatchConfig(k=100, exclude_seen=False), ONE_PROCESS)
     assert not set(result(tmp_path / "new")["item_ids"][0]) & set(history)
     assert (len(result(tmp_path / "new")["item_ids"][0]), len(result(tmp_path / "all")["item_ids"][0])) == (
         8,
@@ -151,7 +155,9 @@ def test_seen_items_and_short_catalogues(tiny_run: Path, tmp_path: Path) -> None
     )
 
 
-def test_csv_and_logs_are_the_histories_they_tell(tiny_run: Path, users: Path, tmp_path: Path) -> None:
+def test_csv_histories_and_interaction_logs_give_the_same_results(
+    tiny_run: Path, users: Path, tmp_path: Path
+) -> None:
     table = histories().filter(pl.col("history").list.len() > 0)
     table.with_columns(pl.col("history").list.join(", ")).write_csv(tmp_path / "users.csv")
     log = table.explode("history").with_row_index("timestamp").rename({"history": "item_id"})
@@ -159,45 +165,47 @@ def test_csv_and_logs_are_the_histories_they_tell(tiny_run: Path, users: Path, t
     expected = None
     for source in ("users.csv", "log.csv"):
         out = tmp_path / f"out-{source}"
-        batch_recommend(tiny_run, tmp_path / source, out, BatchSettings(k=4), HERE)
-        batch_recommend(tiny_run, tmp_path / source, out, BatchSettings(k=4), HERE)
+        batch_recommend(tiny_run, tmp_path / source, out, BatchConfig(k=4), ONE_PROCESS)
+        batch_recommend(tiny_run, tmp_path / source, out, BatchConfig(k=4), ONE_PROCESS)
         found = result(out).sort("user_id")
         expected = found if expected is None else expected
         assert found["user_id"].to_list() == sorted(table["user_id"])
-        # The order of users differs, and with it who is searched beside whom.
+        # The order of users differs, and with it which users share a search.
         assert found["item_ids"].to_list() == expected["item_ids"].to_list()
         assert not (out / ".histories").exists()
 
 
-def test_a_log_that_is_dealt_out_keeps_users_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_log_grouped_in_several_passes_keeps_each_user_in_one_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     from rqrec.data import history_files as module
 
     monkeypatch.setattr(module, "LOG_ROWS_IN_MEMORY", 100)
     table = histories().filter(pl.col("history").list.len() > 0)
     log = table.explode("history").with_row_index("timestamp").rename({"history": "item_id"})
     log.reverse().write_parquet(tmp_path / "log.parquet")
-    files = module.as_histories([tmp_path / "log.parquet"], tmp_path / "made")
+    files = module.as_histories([tmp_path / "log.parquet"], tmp_path / "grouped")
     assert len(files) > 5
     assert pl.concat(map(pl.read_parquet, files)).sort("user_id").equals(table.sort("user_id"))
 
 
-def test_inputs_that_are_no_histories_are_refused(tiny_run: Path, tmp_path: Path) -> None:
+def test_invalid_history_files_are_refused(tiny_run: Path, tmp_path: Path) -> None:
     def refused(table: pl.DataFrame, words: str, name: str = "x.parquet") -> None:
         table.write_parquet(tmp_path / name)
         with pytest.raises(ValueError, match=words):
-            batch_recommend(tiny_run, tmp_path / name, tmp_path / f"out {words}", BatchSettings(), HERE)
+            batch_recommend(tiny_run, tmp_path / name, tmp_path / f"out {words}", BatchConfig(), ONE_PROCESS)
 
     refused(pl.DataFrame({"user": [1]}), r"needs the columns user_id and history .* it has user\.")
     refused(pl.DataFrame({"user_id": ["u"], "history": [3]}), "history is Int64; a list")
     refused(pl.DataFrame({"user_id": ["a", None], "history": [["item 1"], []]}), "row 1 has no user_id")
     refused(pl.DataFrame({"user_id": ["a"], "history": [["item 1", None]]}), "user 'a' has a missing item id")
     with pytest.raises(FileNotFoundError, match=r"no \.parquet or \.csv file"):
-        batch_recommend(tiny_run, tmp_path / "*.nothing", tmp_path / "out", BatchSettings(), HERE)
+        batch_recommend(tiny_run, tmp_path / "*.nothing", tmp_path / "out", BatchConfig(), ONE_PROCESS)
     (tmp_path / "notes.txt").write_text("a")
     with pytest.raises(ValueError, match=r"suffix '\.txt'; allowed"):
-        batch_recommend(tiny_run, tmp_path / "notes.txt", tmp_path / "out", BatchSettings(), HERE)
-    with pytest.raises(ValueError, match="rows_per_part is 100; it must be a multiple of 64"):
-        BatchSettings(rows_per_part=100)
+        batch_recommend(tiny_run, tmp_path / "notes.txt", tmp_path / "out", BatchConfig(), ONE_PROCESS)
+    with pytest.raises(ValueError, match="rows_per_part is 100, but must be a multiple of 64"):
+        BatchConfig(rows_per_part=100)
 
 
 def test_the_command_line(tiny_run: Path, users: Path, tmp_path: Path) -> None:
@@ -215,17 +223,15 @@ def test_the_command_line(tiny_run: Path, users: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_two_workers_of_a_ray_cluster_give_the_same_rows(tiny_run: Path, users: Path, tmp_path: Path) -> None:
+def test_a_ray_cluster_gives_the_same_rows(tiny_run: Path, users: Path, tmp_path: Path) -> None:
     ray = pytest.importorskip("ray", reason='Ray is not installed: pip install "rqrec[ray]"')
-    batch_recommend(tiny_run, users, tmp_path / "here", BatchSettings(rows_per_part=64), HERE)
+    batch_recommend(tiny_run, users, tmp_path / "local", BatchConfig(rows_per_part=64), ONE_PROCESS)
     ray.init(num_cpus=2, log_to_driver=False)
     try:
-        batch_recommend(tiny_run, users, tmp_path / "ray", BatchSettings(rows_per_part=64), workers("ray"))
+        batch_recommend(tiny_run, users, tmp_path / "ray", BatchConfig(rows_per_part=64), workers("ray"))
         with pytest.raises(UnknownIdError, match="User 'x'"):
             pl.DataFrame({"user_id": ["x"], "history": [["gone"]]}).write_parquet(tmp_path / "x.parquet")
-            batch_recommend(
-                tiny_run, tmp_path / "x.parquet", tmp_path / "no", BatchSettings(), workers("ray")
-            )
+            batch_recommend(tiny_run, tmp_path / "x.parquet", tmp_path / "no", BatchConfig(), workers("ray"))
     finally:
         ray.shutdown()
-    assert_same_rows(result(tmp_path / "here"), result(tmp_path / "ray"))
+    assert_same_rows(result(tmp_path / "local"), result(tmp_path / "ray"))

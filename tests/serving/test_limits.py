@@ -1,8 +1,8 @@
 import pytest
 
 from rqrec.serving import limits
+from rqrec.serving.config import ServiceConfig
 from rqrec.serving.limits import RateLimiter
-from rqrec.serving.settings import Settings
 
 
 class Clock:
@@ -12,7 +12,7 @@ class Clock:
         return self.now
 
 
-def test_a_burst_then_the_rate_for_each_key_alone() -> None:
+def test_each_key_gets_a_burst_and_then_the_rate() -> None:
     clock = Clock()
     limiter = RateLimiter(2.0, 3, clock)
     assert [limiter.take("a") for _ in range(3)] == [0, 0, 0]
@@ -25,12 +25,12 @@ def test_a_burst_then_the_rate_for_each_key_alone() -> None:
     assert [limiter.take("a") > 0 for _ in range(4)] == [False, False, False, True]
 
 
-def test_no_rate_is_no_limit() -> None:
+def test_rate_zero_means_no_limit() -> None:
     limiter = RateLimiter(0.0, 1)
     assert not any(limiter.take("a") for _ in range(1000))
 
 
-def test_keys_without_number_take_no_memory_without_bound(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_number_of_buckets_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(limits, "MAX_KEYS", 10)
     limiter = RateLimiter(1.0, 1, Clock())
     for key in range(1000):
@@ -40,15 +40,19 @@ def test_keys_without_number_take_no_memory_without_bound(monkeypatch: pytest.Mo
 
 
 @pytest.mark.parametrize(
-    ("setting", "words"),
+    ("option", "words"),
     [
         ({"max_batch": 0}, "max_batch is 0"),
         ({"timeout": 0}, "timeout is 0"),
+        ({"max_wait_ms": -1.0}, "max_wait_ms is -1.0"),
+        ({"threads": 0}, "threads is 0"),
+        ({"port": 65536}, "port is 65536, but must be from 0"),
+        ({"log_level": "loud"}, "log_level is 'loud', but must be one of debug, info"),
         ({"rate": -1.0}, "rate is -1.0"),
-        ({"tokens": ("a b",)}, "without spaces"),
+        ({"tokens": ("a b",)}, "contains a space"),
         ({"admin_token": "ä"}, "ASCII"),
     ],
 )
-def test_settings_that_cannot_be_are_sentences(setting: dict, words: str) -> None:
+def test_invalid_options_are_refused(option: dict, words: str) -> None:
     with pytest.raises(ValueError, match=words):
-        Settings(**setting)
+        ServiceConfig(**option)

@@ -1,4 +1,4 @@
-"""Requests made from the OpenAPI, good and bad: never a status of 500, always what it describes."""
+"""Valid and invalid requests generated from the OpenAPI: never status 500, always a described response."""
 
 from collections.abc import Iterator
 from contextlib import suppress
@@ -11,26 +11,26 @@ from hypothesis import strategies as st
 from hypothesis.errors import Unsatisfiable
 
 from rqrec.serving.app import create_app
+from rqrec.serving.config import ServiceConfig
 from rqrec.serving.metrics import Metrics
 from rqrec.serving.model_registry import ModelRegistry
-from rqrec.serving.settings import Settings
 
 
 @pytest.fixture
 def app(tiny_run: Path) -> Iterator[Any]:
-    """One a test: what drives it may end it, and its fleet with it."""
-    fleet = ModelRegistry({"tiny": tiny_run}, Settings(), Metrics())
-    yield create_app(fleet, Settings(), Metrics())
-    fleet.close()
+    """One app per test: schemathesis may run its lifespan, which closes the registry."""
+    registry = ModelRegistry({"tiny": tiny_run}, ServiceConfig(), Metrics())
+    yield create_app(registry, ServiceConfig(), Metrics())
+    registry.close()
 
 
 @pytest.mark.slow
-def test_what_schemathesis_sends_is_answered_as_described(app: Any) -> None:
+def test_generated_requests_get_the_described_responses(app: Any) -> None:
     schemathesis = pytest.importorskip("schemathesis")
     from schemathesis import checks
 
     schema = schemathesis.openapi.from_asgi("/openapi.json", app)
-    kept = [
+    rules = [
         checks.not_a_server_error,
         checks.response_schema_conformance,
         checks.content_type_conformance,
@@ -44,9 +44,9 @@ def test_what_schemathesis_sends_is_answered_as_described(app: Any) -> None:
             @settings(max_examples=30, deadline=None, suppress_health_check=list(HealthCheck), database=None)
             @given(case=operation.as_strategy(generation_mode=mode))
             def answered(case: Any) -> None:
-                case.call_and_validate(checks=kept)
+                case.call_and_validate(checks=rules)
 
-            with suppress(Unsatisfiable):  # a route without parameters has no bad ones
+            with suppress(Unsatisfiable):  # a route without parameters has no invalid requests
                 answered()
                 answered_operations.append((operation.path, mode))
     assert len({path for path, _ in answered_operations}) == 12
@@ -81,7 +81,7 @@ FIELDS = (
 
 @settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
 @given(body=JSON | st.dictionaries(st.sampled_from(FIELDS), JSON, min_size=1))
-def test_no_json_breaks_the_service(app: Any, body: Any) -> None:
+def test_no_json_body_causes_a_server_error(app: Any, body: Any) -> None:
     import json
 
     from starlette.testclient import TestClient

@@ -1,4 +1,4 @@
-"""What people do on the service's page, in a real browser."""
+"""The web page, driven in a real browser."""
 
 import json
 import re
@@ -18,7 +18,7 @@ from tests.serving.running import running
 from tests.tiny import train_tiny
 
 CHROMIUM = Path("/usr/bin/chromium")
-PATIENCE_MS = 60_000
+TIMEOUT_MS = 60_000
 LIGHT_AND_DARK = pytest.mark.parametrize("scheme", ["light", "dark"])
 HOSTILE = "<img src=x onerror=\"document.title='owned'\"><b>&amp;</b> "
 
@@ -39,7 +39,7 @@ def address(tiny_run: Path, other_run: Path) -> Iterator[str]:
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
     if not CHROMIUM.exists():
-        pytest.skip(f"There is no {CHROMIUM}: apt-get install chromium.")
+        pytest.skip(f"{CHROMIUM} is missing: apt-get install chromium.")
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
         yield browser
@@ -47,20 +47,20 @@ def browser() -> Iterator[Browser]:
 
 
 class Visitor:
-    """Opens the page, and hears everything that goes wrong on it."""
+    """Opens the page and collects its console errors, exceptions and requests to other hosts."""
 
     def __init__(self, browser: Browser, address: str) -> None:
         self._browser = browser
         self._address = address
-        self.complaints: list[str] = []
+        self.problems: list[str] = []
 
     def page(self, **context: Any) -> Page:
-        """A blank page in a context of its own."""
+        """A blank page in a new browser context."""
         page = self._browser.new_context(reduced_motion="reduce", **context).new_page()
-        page.set_default_timeout(PATIENCE_MS)
-        page.on("console", lambda message: message.type == "error" and self.complaints.append(message.text))
-        page.on("pageerror", lambda error: self.complaints.append(str(error)))
-        page.on("request", self._hears_of)
+        page.set_default_timeout(TIMEOUT_MS)
+        page.on("console", lambda message: message.type == "error" and self.problems.append(message.text))
+        page.on("pageerror", lambda error: self.problems.append(str(error)))
+        page.on("request", self._check_host)
         return page
 
     def open(self, query: str = "", **context: Any) -> Page:
@@ -71,27 +71,27 @@ class Visitor:
     def go(self, page: Page, query: str = "") -> None:
         page.goto(f"{self._address}/{query}")
 
-    def _hears_of(self, request: Request) -> None:
+    def _check_host(self, request: Request) -> None:
         if urlsplit(request.url).netloc != urlsplit(self._address).netloc:
-            self.complaints.append(f"A request to another host: {request.url}")
+            self.problems.append(f"request to another host: {request.url}")
 
 
 @pytest.fixture
-def careless(browser: Browser, address: str) -> Iterator[Visitor]:
-    """For tests that make things go wrong."""
+def lenient_visitor(browser: Browser, address: str) -> Iterator[Visitor]:
+    """For tests that provoke errors."""
     yield Visitor(browser, address)
     for context in browser.contexts:
         context.close()
 
 
 @pytest.fixture
-def visitor(careless: Visitor) -> Iterator[Visitor]:
-    """Nothing may go wrong: no errors on the console (a breach of the content policy is one), no other hosts."""
-    yield careless
-    assert careless.complaints == []
+def visitor(lenient_visitor: Visitor) -> Iterator[Visitor]:
+    """For tests without errors: no console errors (violations of the content policy included), no other hosts."""
+    yield lenient_visitor
+    assert lenient_visitor.problems == []
 
 
-expect.set_options(timeout=PATIENCE_MS)
+expect.set_options(timeout=TIMEOUT_MS)
 
 
 def recommended(page: Page) -> Locator:
@@ -107,7 +107,7 @@ def cells(page: Page) -> Locator:
 
 
 def options(page: Page) -> Locator:
-    return page.get_by_role("listbox", name="Items found").get_by_role("option")
+    return page.get_by_role("listbox", name="Search results").get_by_role("option")
 
 
 def crumb(page: Page) -> Locator:
@@ -123,20 +123,20 @@ def search_for(page: Page, words: str) -> None:
     expect(options(page).first).to_be_visible()
 
 
-def settled(page: Page) -> None:
-    """Waits until the page has begun and nothing is on its way."""
+def wait_until_loaded(page: Page) -> None:
+    """Wait until the page has started and nothing is loading."""
     expect(page.locator("#node > *").first).to_be_attached()
     expect(page.locator("[aria-busy=true], .loading")).to_have_count(0)
 
 
-def test_search_pick_and_be_recommended_by_keyboard_alone(visitor: Visitor, tiny_run: Path) -> None:
+def test_search_pick_and_recommend_by_keyboard(visitor: Visitor, tiny_run: Path) -> None:
     page = visitor.open()
     search_for(page, "Title 1")
     expect(options(page).first).to_have_attribute("aria-selected", "true")
     second = options(page).nth(1).locator("span").first.inner_text()
     page.keyboard.press("ArrowDown")
     box = page.get_by_role("combobox", name="Add an item")
-    expect(box).to_have_attribute("aria-activedescendant", "found-1")
+    expect(box).to_have_attribute("aria-activedescendant", "results-1")
     page.keyboard.press("Enter")
     expect(chips(page)).to_have_text([second])
     expect(options(page)).to_have_count(0)
@@ -146,7 +146,7 @@ def test_search_pick_and_be_recommended_by_keyboard_alone(visitor: Visitor, tiny
     assert page.url.endswith(f"?history={item_id.replace(' ', '+')}")
 
 
-def test_escape_closes_the_search_and_then_empties_it(visitor: Visitor) -> None:
+def test_escape_closes_the_search_and_then_clears_it(visitor: Visitor) -> None:
     page = visitor.open()
     search_for(page, "Title 2")
     box = page.get_by_role("combobox", name="Add an item")
@@ -156,26 +156,26 @@ def test_escape_closes_the_search_and_then_empties_it(visitor: Visitor) -> None:
     page.keyboard.press("Escape")
     expect(box).to_have_value("")
     box.press_sequentially("zebra")
-    expect(page.get_by_text("No title has words that start with “zebra”.").first).to_be_visible()
+    expect(page.get_by_text("No title contains words that start with “zebra”.").first).to_be_visible()
 
 
-def test_words_typed_before_the_page_has_begun_are_searched_for(visitor: Visitor) -> None:
+def test_text_typed_before_the_page_is_ready_is_searched_for(visitor: Visitor) -> None:
     page = visitor.page()
     held: list[Route] = []
     page.route("**/v1/models", lambda route: held.append(route))
     with page.expect_request("**/v1/models"):
         visitor.go(page)
     page.get_by_role("combobox", name="Add an item").press_sequentially("Title 1")
-    page.wait_for_timeout(500)  # longer than the search waits for another letter
+    page.wait_for_timeout(500)  # longer than the debounce time of the search
     held[0].continue_()
     options(page).first.click()
     expect(chips(page)).to_have_count(1)
 
 
-def test_typing_asks_once_and_not_for_every_letter(visitor: Visitor) -> None:
+def test_typing_sends_one_request_and_not_one_per_letter(visitor: Visitor) -> None:
     page = visitor.open()
-    asked = []
-    page.on("request", lambda request: "query=" in request.url and asked.append(request.url))
+    urls = []
+    page.on("request", lambda request: "query=" in request.url and urls.append(request.url))
     page.evaluate(
         """() => {
             const box = document.getElementById("search");
@@ -186,7 +186,7 @@ def test_typing_asks_once_and_not_for_every_letter(visitor: Visitor) -> None:
         }"""
     )
     expect(options(page).first).to_be_visible()
-    assert [url.split("query=")[1].split("&")[0] for url in asked] == ["Title+3"]
+    assert [url.split("query=")[1].split("&")[0] for url in urls] == ["Title+3"]
 
 
 def test_scores_are_probabilities_and_log_probabilities(visitor: Visitor, tiny_run: Path) -> None:
@@ -201,7 +201,7 @@ def test_scores_are_probabilities_and_log_probabilities(visitor: Visitor, tiny_r
     expect(first.locator(".codes button")).to_have_text([str(code) for code in best.semantic_id])
 
 
-def test_why_shows_each_code_with_its_probability_and_neighbours(visitor: Visitor, tiny_run: Path) -> None:
+def test_why_shows_each_code_with_its_probability_and_other_items(visitor: Visitor, tiny_run: Path) -> None:
     page = visitor.open("?history=item+8&history=item+9")
     recommender = Recommender.load(tiny_run)
     best = recommender.recommend([["item 8", "item 9"]], k=1)[0][0]
@@ -211,18 +211,18 @@ def test_why_shows_each_code_with_its_probability_and_neighbours(visitor: Visito
     expect(why).to_have_attribute("aria-expanded", "true")
     rows = page.locator(".path li")
     expect(rows).to_have_count(len(steps))
-    for place, step in enumerate(steps):
-        row = rows.nth(place)
+    for level, step in enumerate(steps):
+        row = rows.nth(level)
         expect(row.locator(".code")).to_have_text(str(step.code))
         share = row.locator(".bar").evaluate("bar => getComputedStyle(bar).getPropertyValue('--share')")
         assert float(share) == pytest.approx(step.probability, abs=1e-4)
-        neighbours = [other.replace("item", "Title") for other in step.others]
-        expect(row.locator(".beside button")).to_have_text(neighbours)
+        examples = [other.replace("item", "Title") for other in step.others]
+        expect(row.locator(".shared-with button")).to_have_text(examples)
     rows.first.locator(".code").click()
     expect(crumb(page)).to_have_text(str(best.semantic_id[0]))
 
 
-def test_a_sample_user_brings_a_history_which_can_be_changed(visitor: Visitor) -> None:
+def test_a_sample_users_history_can_be_edited(visitor: Visitor) -> None:
     page = visitor.open()
     user = page.get_by_role("group", name="Sample users").get_by_role("button").nth(2)
     name = user.inner_text()
@@ -242,7 +242,7 @@ def test_a_sample_user_brings_a_history_which_can_be_changed(visitor: Visitor) -
     expect(recommended(page)).to_have_count(10)
 
 
-def test_recommendations_and_items_of_the_tree_join_the_history(visitor: Visitor) -> None:
+def test_recommended_items_and_items_of_the_tree_can_be_added_to_the_history(visitor: Visitor) -> None:
     page = visitor.open("?history=item+8")
     best = recommended(page).first.inner_text()
     page.get_by_role("button", name=f"Add {best} to the history", exact=True).first.click()
@@ -274,7 +274,7 @@ def test_the_tree_zooms_by_keyboard_down_to_an_item(visitor: Visitor) -> None:
     depth = 1
     while "Code" in cells(page).first.get_attribute("aria-label"):
         page.keyboard.press("Enter")
-        settled(page)
+        wait_until_loaded(page)
         depth += 1
         expect(page.locator("#crumbs li")).to_have_count(depth)
         expect(cells(page).first).to_be_focused()
@@ -289,9 +289,9 @@ def test_the_tree_zooms_by_keyboard_down_to_an_item(visitor: Visitor) -> None:
     expect(cells(page).first).to_be_focused()
 
 
-def test_the_tree_is_a_list_too(visitor: Visitor) -> None:
+def test_the_tree_can_be_shown_as_a_list(visitor: Visitor) -> None:
     page = visitor.open()
-    settled(page)
+    wait_until_loaded(page)
     n_codes = cells(page).count()
     page.get_by_role("button", name="List", exact=True).click()
     rows = page.get_by_role("list", name="Codes").get_by_role("button")
@@ -313,7 +313,7 @@ def test_all_items_of_a_prefix_can_be_paged_through(visitor: Visitor) -> None:
     assert len(set(listed.all_inner_texts())) == 48
 
 
-def test_an_item_opens_with_its_text_codes_and_likes(visitor: Visitor) -> None:
+def test_an_item_opens_with_its_codes_and_similar_items(visitor: Visitor) -> None:
     page = visitor.open("?item=item+9")
     dialog = page.get_by_role("dialog", name="Title 9")
     expect(dialog.locator(".codes button").first).to_be_visible()
@@ -340,7 +340,7 @@ def test_switching_the_model_and_k(visitor: Visitor, tiny_run: Path, other_run: 
     assert "model=other" in page.url
 
 
-def test_an_address_can_be_shared_and_the_back_button_works(visitor: Visitor) -> None:
+def test_the_url_can_be_shared_and_the_back_button_works(visitor: Visitor) -> None:
     page = visitor.open()
     search_for(page, "Title 30")
     page.keyboard.press("Enter")
@@ -348,14 +348,14 @@ def test_an_address_can_be_shared_and_the_back_button_works(visitor: Visitor) ->
     page.get_by_label("Show", exact=True).select_option("5")
     expect(recommended(page)).to_have_count(5)
     cells(page).first.click()
-    settled(page)
+    wait_until_loaded(page)
     shown = [page.locator(part).inner_text() for part in ("#picked", "#recommendations", "#node")]
 
     again = visitor.open(page.url.rpartition("/")[2])
     expect(again.locator("#crumbs li")).to_have_count(2)
     expect(recommended(again)).to_have_count(5)
     expect(chips(again)).to_have_text(["Title 30"])
-    settled(again)
+    wait_until_loaded(again)
     assert [again.locator(p).inner_text() for p in ("#picked", "#recommendations", "#node")] == shown
 
     page.go_back()
@@ -368,8 +368,8 @@ def test_an_address_can_be_shared_and_the_back_button_works(visitor: Visitor) ->
     expect(chips(page)).to_have_text(["Title 30"])
 
 
-def with_titles(prefix: str, page: Page) -> None:
-    """Puts a prefix before every title that the service sends."""
+def prefix_titles(prefix: str, page: Page) -> None:
+    """Prepend a prefix to every title that the service sends."""
 
     def change(route: Route) -> None:
         answer = route.fetch()
@@ -380,9 +380,9 @@ def with_titles(prefix: str, page: Page) -> None:
     page.route("**/v1/**", change)
 
 
-def test_titles_are_text_whatever_they_hold(visitor: Visitor) -> None:
+def test_titles_are_never_parsed_as_html(visitor: Visitor) -> None:
     page = visitor.page()
-    with_titles(HOSTILE, page)
+    prefix_titles(HOSTILE, page)
     visitor.go(page, "?history=item+8&item=item+9")
     expect(page.get_by_role("dialog").locator(".items li").first).to_contain_text(HOSTILE)
     page.keyboard.press("Escape")
@@ -392,14 +392,14 @@ def test_titles_are_text_whatever_they_hold(visitor: Visitor) -> None:
     search_for(page, "Title")
     expect(options(page).first).to_contain_text(HOSTILE)
     expect(page.locator("#node .items li").first).to_contain_text(HOSTILE)
-    assert page.locator("img").count() == 1  # the page's own
+    assert page.locator("img").count() == 1  # the logo
     assert page.title() == "rqrec"
 
 
 @pytest.mark.parametrize("prefix", ["", "Unbreakable" * 30])
-def test_a_phone_never_scrolls_sideways(visitor: Visitor, prefix: str) -> None:
+def test_the_page_never_scrolls_sideways_on_a_phone(visitor: Visitor, prefix: str) -> None:
     page = visitor.page(viewport={"width": 360, "height": 740}, has_touch=True)
-    with_titles(prefix, page)
+    prefix_titles(prefix, page)
     visitor.go(page, "?history=item+8&history=item+9")
     page.locator(".card").first.get_by_role("button", name="Why").tap()
     expect(page.locator(".path li").first).to_be_visible()
@@ -430,36 +430,36 @@ CONTRASTS = """() => {
     };
     const linear = (c) => (c /= 255) <= 0.04045 ? c / 12.92 : ((c + 0.055) / 1.055) ** 2.4;
     const luminance = ([r, g, b]) => 0.2126 * linear(r) + 0.7152 * linear(g) + 0.0722 * linear(b);
-    const behind = (node) => {
+    const background = (node) => {
         for (; node; node = node.parentElement) {
             const color = rgba(getComputedStyle(node).backgroundColor);
             if (color[3] === 255) return color;
         }
-        throw new Error("nothing opaque behind");
+        throw new Error("no opaque background");
     };
     const ratio = (color, node) => {
-        const [low, high] = [luminance(rgba(color)), luminance(behind(node))].sort((a, b) => a - b);
+        const [low, high] = [luminance(rgba(color)), luminance(background(node))].sort((a, b) => a - b);
         return (high + 0.05) / (low + 0.05);
     };
-    const found = [];
+    const contrasts = [];
     for (const node of document.body.querySelectorAll("*")) {
-        const says = [...node.childNodes].some((child) => child.nodeType === 3 && child.data.trim());
+        const hasText = [...node.childNodes].some((child) => child.nodeType === 3 && child.data.trim());
         const styles = getComputedStyle(node, node.placeholder ? "::placeholder" : null);
-        if (!node.placeholder && !(says && node.checkVisibility())) continue;
-        found.push([node.placeholder || node.textContent, ratio(styles.color, node)]);
+        if (!node.placeholder && !(hasText && node.checkVisibility())) continue;
+        contrasts.push([node.placeholder || node.textContent, ratio(styles.color, node)]);
     }
-    return found;
+    return contrasts;
 }"""
 
 
 @LIGHT_AND_DARK
-def test_every_text_stands_out_from_its_background(careless: Visitor, scheme: str) -> None:
-    page = careless.open("?history=item+8&history=gone", color_scheme=scheme)
+def test_every_text_has_enough_contrast(lenient_visitor: Visitor, scheme: str) -> None:
+    page = lenient_visitor.open("?history=item+8&history=gone", color_scheme=scheme)
     page.locator(".card").first.get_by_role("button", name="Why").click()
     expect(page.locator(".path li").first).to_be_visible()
     expect(page.locator(".notice")).to_be_visible()
     search_for(page, "Title")
-    settled(page)
+    wait_until_loaded(page)
     contrasts = page.evaluate(CONTRASTS)
     page.keyboard.press("Escape")
     recommended(page).first.click()
@@ -471,25 +471,27 @@ def test_every_text_stands_out_from_its_background(careless: Visitor, scheme: st
     assert page_is_dark == (scheme == "dark")
 
 
-@pytest.mark.parametrize(("motion", "moves"), [("reduce", 0), ("no-preference", 1)])
-def test_the_map_grows_only_for_people_who_like_motion(visitor: Visitor, motion: str, moves: int) -> None:
+@pytest.mark.parametrize(("motion", "animations"), [("reduce", 0), ("no-preference", 1)])
+def test_the_map_is_animated_unless_reduced_motion_is_preferred(
+    visitor: Visitor, motion: str, animations: int
+) -> None:
     page = visitor.page()
     page.emulate_media(reduced_motion=motion)
     page.add_init_script(
-        "Element.prototype.animate = () => { globalThis.moves = (globalThis.moves ?? 0) + 1; }"
+        "Element.prototype.animate = () => { globalThis.animations = (globalThis.animations ?? 0) + 1; }"
     )
     visitor.go(page)
     cells(page).first.click()
     expect(page.locator("#crumbs li")).to_have_count(2)
-    settled(page)
-    assert page.evaluate("globalThis.moves ?? 0") == moves
+    wait_until_loaded(page)
+    assert page.evaluate("globalThis.animations ?? 0") == animations
 
 
-def test_ids_that_the_catalogue_lacks_are_named_and_can_be_removed(visitor: Visitor) -> None:
+def test_unknown_ids_are_listed_and_can_be_removed(visitor: Visitor) -> None:
     page = visitor.page()
     page.route("**/v1/items/*", lambda route: route.fulfill(json={"item_id": "x", "title": "x"}))
     visitor.go(page, "?history=gone&history=item+8")
-    expect(page.get_by_text("the catalogue does not have it: gone.")).to_be_visible()
+    expect(page.get_by_text("Not in the catalogue, and therefore ignored: gone.")).to_be_visible()
     expect(recommended(page)).to_have_count(10)
     page.get_by_role("button", name="Remove from the history").click()
     expect(page.locator(".notice")).to_have_count(0)
@@ -497,8 +499,8 @@ def test_ids_that_the_catalogue_lacks_are_named_and_can_be_removed(visitor: Visi
     assert page.url.endswith("?history=item+8")
 
 
-def test_an_item_or_prefix_that_does_not_exist_is_told_in_words(careless: Visitor) -> None:
-    page = careless.open("?item=nowhere&prefix=7-7-7-7")
+def test_an_unknown_item_or_prefix_shows_a_message(lenient_visitor: Visitor) -> None:
+    page = lenient_visitor.open("?item=nowhere&prefix=7-7-7-7")
     expect(page.get_by_role("dialog").get_by_role("alert")).to_contain_text("nowhere")
     page.keyboard.press("Escape")
     expect(page.get_by_role("dialog")).to_be_hidden()
@@ -507,24 +509,27 @@ def test_an_item_or_prefix_that_does_not_exist_is_told_in_words(careless: Visito
     expect(cells(page).first).to_be_visible()
 
 
-def test_a_user_that_does_not_exist_is_told_in_words(visitor: Visitor) -> None:
+def test_an_unknown_user_shows_a_message(visitor: Visitor) -> None:
     page = visitor.open("?user=nobody")
     expect(page.locator("#history").get_by_role("alert")).to_contain_text("no sample user “nobody”")
 
 
 FAILURES = {
     "too many": ({"status": 429, "headers": {"Retry-After": "7"}, "body": ""}, "Try again in 7 seconds."),
-    "in its words": ({"status": 422, "json": {"error": {"code": "x", "message": "k is 0."}}}, "k is 0."),
+    "the service's message": (
+        {"status": 422, "json": {"error": {"code": "x", "message": "k is 0."}}},
+        "k is 0.",
+    ),
     "a proxy": ({"status": 502, "body": "<h1>Bad gateway</h1>"}, "The service failed (status 502)."),
 }
 
 
 @pytest.mark.parametrize("failure", FAILURES)
-def test_a_failure_is_told_and_can_be_tried_again(careless: Visitor, failure: str) -> None:
+def test_a_failure_shows_a_message_and_can_be_retried(lenient_visitor: Visitor, failure: str) -> None:
     answer, words = FAILURES[failure]
-    page = careless.page()
+    page = lenient_visitor.page()
     page.route("**/v1/recommendations", lambda route: route.fulfill(**answer))
-    careless.go(page, "?history=item+8")
+    lenient_visitor.go(page, "?history=item+8")
     alert = page.locator("#recommendations").get_by_role("alert")
     expect(alert).to_contain_text(words)
     page.unroute("**/v1/recommendations")
@@ -533,8 +538,8 @@ def test_a_failure_is_told_and_can_be_tried_again(careless: Visitor, failure: st
     expect(alert).to_have_count(0)
 
 
-def test_being_offline_is_told_in_words(careless: Visitor) -> None:
-    page = careless.open()
+def test_being_offline_shows_a_message(lenient_visitor: Visitor) -> None:
+    page = lenient_visitor.open()
     expect(recommended(page)).to_have_count(10)
     page.context.set_offline(True)
     page.get_by_label("Show", exact=True).select_option("20")
@@ -544,24 +549,24 @@ def test_being_offline_is_told_in_words(careless: Visitor) -> None:
     expect(recommended(page)).to_have_count(20)
 
 
-def test_a_service_that_does_not_answer_at_all(careless: Visitor) -> None:
-    page = careless.page()
+def test_an_unreachable_service_shows_a_message(lenient_visitor: Visitor) -> None:
+    page = lenient_visitor.page()
     page.route("**/v1/**", lambda route: route.abort())
-    careless.go(page)
-    expect(page.get_by_role("alert")).to_contain_text("The service does not answer.")
+    lenient_visitor.go(page)
+    expect(page.get_by_role("alert")).to_contain_text("The service does not respond.")
 
 
-def test_a_late_answer_never_replaces_a_newer_one(visitor: Visitor) -> None:
+def test_a_late_response_never_replaces_a_newer_one(visitor: Visitor) -> None:
     page = visitor.page()
     held: list[Route] = []
 
-    def hold_the_first(route: Route) -> None:
+    def hold_first(route: Route) -> None:
         if held:
             route.continue_()
         else:
             held.append(route)
 
-    page.route("**/v1/recommendations", hold_the_first)
+    page.route("**/v1/recommendations", hold_first)
     visitor.go(page, "?history=item+8")
     expect(page.locator("#recommendations .loading")).to_be_visible()
     page.get_by_label("Show", exact=True).select_option("5")
@@ -569,24 +574,24 @@ def test_a_late_answer_never_replaces_a_newer_one(visitor: Visitor) -> None:
     assert [route.request.failure for route in held] == ["net::ERR_ABORTED"]
 
 
-def test_the_policy_forbids_other_hosts_and_inline_code(visitor: Visitor) -> None:
+def test_the_content_policy_forbids_other_hosts_and_inline_code(visitor: Visitor) -> None:
     page = visitor.page()
     answer = page.request.get(visitor._address)
     assert "default-src 'self'" in answer.headers["content-security-policy"]
     assert not re.search(r"\son\w+=|\sstyle=|<script(?![^>]*\ssrc=)|https?://", answer.text())
 
 
-def test_a_service_that_wants_a_token_is_asked_with_it(browser: Browser, tiny_run: Path) -> None:
+def test_a_token_can_be_entered_and_is_sent(browser: Browser, tiny_run: Path) -> None:
     with running({"main": tiny_run}, tokens=("open-sesame",)) as address:
         visitor = Visitor(browser, address)
         page = visitor.open()
         expect(page.get_by_role("alert")).to_contain_text("token")
         page.get_by_label("Token").fill("wrong")
-        page.get_by_role("button", name="Use it").click()
+        page.get_by_role("button", name="Use token").click()
         expect(page.get_by_role("alert")).to_contain_text("token")
         page.get_by_label("Token").fill("open-sesame")
         page.keyboard.press("Enter")
-        expect(page.get_by_role("alert")).to_have_count(0)  # the page has begun anew
+        expect(page.get_by_role("alert")).to_have_count(0)  # the page has reloaded
         search_for(page, "title 1")
         options(page).first.click()
         expect(recommended(page)).to_have_count(10)

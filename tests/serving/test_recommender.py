@@ -11,7 +11,7 @@ from rqrec import Recommender
 from rqrec.core.artifact import read_json, write_json
 from rqrec.data.ids import UnknownIdError
 from rqrec.models.architectures import ARCHITECTURES
-from tests.retrieval.test_artifact import fresh_checkpoint
+from tests.retrieval.test_artifact import fresh_artifact
 from tests.tiny import SIZE, train_tiny
 
 
@@ -24,7 +24,7 @@ def items(*numbers: int) -> list[str]:
     return [f"item {number}" for number in numbers]
 
 
-def knows_which_item_comes_next(recommender: Recommender) -> None:
+def assert_predicts_the_next_item(recommender: Recommender) -> None:
     for family in range(6):
         first = family * SIZE
         (found,) = recommender.recommend([items(first, first + 1, first + 2)], k=3)
@@ -32,18 +32,18 @@ def knows_which_item_comes_next(recommender: Recommender) -> None:
         assert found[0].title == f"Title {first + 3}"
 
 
-def test_it_has_learned_which_item_comes_next(recommender: Recommender) -> None:
-    knows_which_item_comes_next(recommender)
+def test_it_predicts_the_next_item(recommender: Recommender) -> None:
+    assert_predicts_the_next_item(recommender)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["encoder_decoder", "hierarchical"])
-def test_so_have_the_other_architectures(name: str, tmp_path: Path) -> None:
+def test_the_other_architectures_predict_the_next_item(name: str, tmp_path: Path) -> None:
     train_tiny(tmp_path / "run", name=name, iterations=800)
-    knows_which_item_comes_next(Recommender.load(tmp_path / "run"))
+    assert_predicts_the_next_item(Recommender.load(tmp_path / "run"))
 
 
-def test_seen_items_come_back_only_when_asked_for(recommender: Recommender) -> None:
+def test_seen_items_are_returned_only_on_request(recommender: Recommender) -> None:
     history = items(*range(40))
     (unseen,) = recommender.recommend([history], k=48)
     assert sorted(item.item_id for item in unseen) == sorted(items(*range(40, 48)))
@@ -51,7 +51,7 @@ def test_seen_items_come_back_only_when_asked_for(recommender: Recommender) -> N
     assert len({item.item_id for item in everything}) == 48
 
 
-def test_scores_fall_and_belong_to_the_items_codes(recommender: Recommender) -> None:
+def test_scores_are_descending_log_probabilities_of_distinct_items(recommender: Recommender) -> None:
     (found,) = recommender.recommend([items(9, 10)], k=20)
     scores = [item.score for item in found]
     assert scores == sorted(scores, reverse=True)
@@ -59,7 +59,7 @@ def test_scores_fall_and_belong_to_the_items_codes(recommender: Recommender) -> 
     assert len({item.semantic_id for item in found}) == 20
 
 
-def test_one_user_gets_the_same_alone_and_in_a_batch(recommender: Recommender) -> None:
+def test_a_history_gets_the_same_items_alone_and_in_a_batch(recommender: Recommender) -> None:
     histories = [items(0, 1), [], items(20, 21, 22, 23), items(47)]
     together = recommender.recommend(histories, k=5)
     for history, expected in zip(histories, together, strict=True):
@@ -67,7 +67,7 @@ def test_one_user_gets_the_same_alone_and_in_a_batch(recommender: Recommender) -
         assert [item.item_id for item in alone] == [item.item_id for item in expected]
 
 
-def test_only_allowed_items_come_back_and_no_blocked_ones(recommender: Recommender) -> None:
+def test_allow_and_block_filter_the_items(recommender: Recommender) -> None:
     history = items(0, 1, 2)
     everything = recommender.recommend([history], k=48)[0]
     assert (len(everything), everything.n_allowed) == (45, 45)
@@ -85,20 +85,29 @@ def test_only_allowed_items_come_back_and_no_blocked_ones(recommender: Recommend
     assert (len(seen), seen.n_allowed) == (2, 2)
 
 
-def test_fewer_than_k_are_allowed_and_it_says_so(recommender: Recommender) -> None:
+def test_n_allowed_explains_fewer_than_k_items(recommender: Recommender) -> None:
     (found,) = recommender.recommend([items(1, 1, 2)], k=10, allow=items(1, 5, 9))
     assert [len(found), found.n_allowed] == [2, 2]
     (nothing,) = recommender.recommend([[]], k=10, allow=[])
     assert [len(nothing), nothing.n_allowed] == [0, 0]
 
 
-def test_variety_spreads_over_first_codes(recommender: Recommender) -> None:
+def test_max_per_code_spreads_items_over_first_codes(recommender: Recommender) -> None:
     (found,) = recommender.recommend([items(8, 9)], k=4, max_per_code=1)
     assert len({item.semantic_id[0] for item in found}) == len(found) == 4
     assert found[0] == recommender.recommend([items(8, 9)], k=1)[0][0]
 
 
-def test_unknown_ids_are_skipped_when_asked_and_listed(recommender: Recommender) -> None:
+def test_reprs_name_the_model_and_list_the_items(recommender: Recommender) -> None:
+    assert repr(recommender) == "Recommender(decoder_only, 48 items)"
+    (found,) = recommender.recommend([items(8)], k=2)
+    first, second, third = repr(found).splitlines()
+    assert first.startswith("2 of 47 items")
+    for line, item in zip((second, third), found, strict=True):
+        assert f"{item.title}  {item.score:.3f}  ({item.item_id})" in line
+
+
+def test_unknown_ids_can_be_skipped_and_are_listed(recommender: Recommender) -> None:
     history = ["gone", *items(3, 4), "lost"]
     (found,) = recommender.recommend([history], k=5, block=["never"], unknown="skip")
     assert found.skipped == ("gone", "lost", "never")
@@ -119,16 +128,16 @@ def test_an_explanation_is_the_path_of_codes_to_an_item(recommender: Recommender
     assert tuple(step.code for step in explained.path) == best.semantic_id
     codes = recommender.table.codes_NL
     for level, step in enumerate(explained.path, start=1):
-        beside = [
+        sharing = [
             f"item {i}" for i, row in enumerate(codes) if tuple(row[:level]) == best.semantic_id[:level]
         ]
-        assert step.n_items == len(beside)
-        assert len(step.others) == min(3, len(beside) - 1)
-        assert set(step.others) < set(beside)
+        assert step.n_items == len(sharing)
+        assert len(step.others) == min(3, len(sharing) - 1)
+        assert set(step.others) < set(sharing)
         assert best.item_id not in step.others
 
 
-def test_a_whole_answer_is_explained_as_its_items_are_one_by_one(recommender: Recommender) -> None:
+def test_explain_all_equals_explaining_items_one_by_one(recommender: Recommender) -> None:
     histories = [items(8, 9, 10), ["gone", *items(30)], []]
     answers = [items(11, 12), items(31), []]
     together = recommender.explain_all(histories, answers, unknown="skip")
@@ -156,10 +165,10 @@ def test_similar_items_share_the_longest_prefix(recommender: Recommender) -> Non
         ]
         for k in (1, 7, 47, 100):
             found = recommender.similar_items(f"item {item}", k)
-            assert len({like.item_id for like in found} - {f"item {item}"}) == min(k, 47)
-            lengths = [shared[int(like.item_id.removeprefix("item "))] for like in found]
+            assert len({neighbour.item_id for neighbour in found} - {f"item {item}"}) == min(k, 47)
+            lengths = [shared[int(neighbour.item_id.removeprefix("item "))] for neighbour in found]
             assert lengths == sorted(shared, reverse=True)[: len(found)]
-            scores = [like.score for like in found]
+            scores = [neighbour.score for neighbour in found]
             assert scores == sorted(scores, reverse=True)
             for score, length in zip(scores, lengths, strict=True):
                 assert length <= score <= length + 1
@@ -169,7 +178,7 @@ def test_similar_items_share_the_longest_prefix(recommender: Recommender) -> Non
         recommender.similar_items("item 0", 0)
 
 
-def test_threads_share_a_recommender(recommender: Recommender) -> None:
+def test_threads_can_share_a_recommender(recommender: Recommender) -> None:
     histories = [items(first, first + 1) for first in range(46)]
 
     def ask(history: list[str]) -> tuple:
@@ -182,13 +191,13 @@ def test_threads_share_a_recommender(recommender: Recommender) -> None:
         assert list(pool.map(ask, histories)) == one_by_one
 
 
-def test_a_long_unknown_id_makes_no_long_message(recommender: Recommender) -> None:
-    with pytest.raises(UnknownIdError) as told:
+def test_a_long_unknown_id_is_cut_in_the_message(recommender: Recommender) -> None:
+    with pytest.raises(UnknownIdError) as raised:
         recommender.recommend([["x" * 1_000_000]])
-    assert len(str(told.value)) < 500
+    assert len(str(raised.value)) < 500
 
 
-def test_unknown_ids_and_k_below_one_are_sentences(recommender: Recommender) -> None:
+def test_unknown_ids_and_k_below_one_are_refused(recommender: Recommender) -> None:
     with pytest.raises(UnknownIdError, match=r"'item 99'.*48 items"):
         recommender.recommend([["item 99"]])
     with pytest.raises(ValueError, match="k is 0"):
@@ -196,9 +205,9 @@ def test_unknown_ids_and_k_below_one_are_sentences(recommender: Recommender) -> 
 
 
 @pytest.mark.parametrize("name", ARCHITECTURES)
-def test_users_and_times_reach_a_model_that_looks_at_them(name: str) -> None:
-    recommender = Recommender(fresh_checkpoint(name, user_buckets=50, time_gaps=8))
-    with torch.no_grad():  # a model that is sure of what it sees
+def test_users_and_timestamps_reach_a_model_that_uses_them(name: str) -> None:
+    recommender = Recommender(fresh_artifact(name, user_buckets=50, time_gaps=8))
+    with torch.no_grad():  # make users and time gaps count
         recommender._retriever.model.side.user.weight.mul_(50)
         recommender._retriever.model.side.gap.weight.mul_(50)
     history, times = items(1, 2, 3), [0, 10, 10**6]
@@ -229,19 +238,19 @@ def test_a_copied_folder_recommends_the_same(
     assert found == recommender.recommend([items(3, 4, 5)], k=10)[0]
 
 
-def test_a_table_of_another_model_is_refused(tiny_run: Path, tmp_path: Path) -> None:
-    from rqrec.retrieval.artifact import read_checkpoint
+def test_a_semantic_id_table_of_another_model_is_refused(tiny_run: Path, tmp_path: Path) -> None:
+    from rqrec.retrieval.artifact import read_retrieval
     from rqrec.retrieval.retriever import Retriever
     from rqrec.tokenizer.semantic_ids import SemanticIdTable
 
-    checkpoint = read_checkpoint(tiny_run)
+    checkpoint = read_retrieval(tiny_run)
     table = checkpoint.table
     other = SemanticIdTable(table.item_ids, table.codes_NL, (9, *table.level_sizes[1:]), "other")
     with pytest.raises(ValueError, match="they don't belong together"):
         Retriever(checkpoint.model, other)
 
 
-def test_an_architecture_of_the_future_is_refused(tiny_run: Path, tmp_path: Path) -> None:
+def test_an_unknown_architecture_is_refused(tiny_run: Path, tmp_path: Path) -> None:
     shutil.copytree(tiny_run / "retrieval", tmp_path / "copy")
     config = read_json(tmp_path / "copy" / "config.json") | {"architecture": "mamba"}
     write_json(tmp_path / "copy" / "config.json", config)

@@ -6,7 +6,7 @@ import polars as pl
 import pytest
 
 from rqrec.core.artifact import read_manifest
-from rqrec.data.embeddings import content_vectors, read_embeddings
+from rqrec.data.embeddings import read_content_vectors, read_embeddings
 from rqrec.stages import embed as module
 from rqrec.stages.embed import EmbedConfig, embed
 from rqrec.stages.prepare import PrepareConfig, prepare
@@ -63,11 +63,11 @@ def test_collaborative_vectors_are_appended_to_content(dataset: Path, tmp_path: 
     vectors = vectors_of(config, dataset, tmp_path / "e")
     assert vectors.shape == (10, 5)
     np.testing.assert_allclose(np.linalg.norm(vectors[:, 2:].astype(float), axis=1), 2, rtol=1e-2)
-    np.testing.assert_array_equal(content_vectors(tmp_path / "e"), vectors[:, :2])
+    np.testing.assert_array_equal(read_content_vectors(tmp_path / "e"), vectors[:, :2])
     embed(EmbedConfig("m"), dataset, tmp_path / "plain")
-    assert content_vectors(tmp_path / "plain").shape == (10, 2)
+    assert read_content_vectors(tmp_path / "plain").shape == (10, 2)
     np.save(tmp_path / "item_embeddings.npy", vectors)  # a folder without a manifest
-    np.testing.assert_array_equal(content_vectors(tmp_path), vectors)
+    np.testing.assert_array_equal(read_content_vectors(tmp_path), vectors)
 
 
 def test_a_small_catalogue_gets_narrower_collaborative_vectors(dataset: Path, tmp_path: Path) -> None:
@@ -98,7 +98,7 @@ def test_vectors_follow_their_items_through_a_filter(tmp_path: Path) -> None:
 
 
 def test_invalid_settings_are_refused() -> None:
-    with pytest.raises(ValueError, match="no split 'random'; allowed are leave_one_out, temporal"):
+    with pytest.raises(ValueError, match="protocol 'random'; allowed are leave_one_out, temporal"):
         EmbedConfig(split="random")
     with pytest.raises(ValueError, match="collaborative is -1, but must not be negative"):
         EmbedConfig(collaborative=-1)

@@ -110,7 +110,7 @@ def test_what_may_be_a_tie_in_p5s_order_is_shuffled(shared_data: Path) -> None:
         load(PrepareConfig("amazon", "beauty", tie_break=tie_break), raw)
         for tie_break in ("keep", "hash", "hash")
     )
-    assert hashed.sequences.in_order_only
+    assert hashed.sequences.order_only
     assert hashed.sequences.items.tolist() == again.sequences.items.tolist()
     ids = np.array(kept.catalog.id_map.all)
 

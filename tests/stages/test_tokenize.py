@@ -7,7 +7,7 @@ import torch
 from rqrec.core.artifact import create, read_manifest
 from rqrec.core.workers import LocalProcesses, RayCluster
 from rqrec.stages.tokenize import TokenizeConfig, tokenize
-from rqrec.tokenizer.opening import open_tokenizer
+from rqrec.tokenizer.loading import load_tokenizer
 from rqrec.tokenizer.rqkmeans import RqKMeans, RqKMeansConfig
 from rqrec.tokenizer.rqvae import RqVae, RqVaeConfig
 from rqrec.tokenizer.semantic_ids import SemanticIdTable
@@ -46,12 +46,12 @@ def test_any_tokenizer_is_opened_from_any_folder(vectors: Path, kind: str, as_ar
             model.save_pretrained(target)
     else:
         model.save_pretrained(folder)
-    opened = open_tokenizer(folder)
+    opened = load_tokenizer(folder)
     assert (opened.artifact_type, type(opened.model)) == (kind, type(model))
     x = np.load(vectors / "item_embeddings.npy")
     assert torch.equal(opened.model.semantic_ids(x), model.semantic_ids(x))
     if as_artifact:
-        assert open_tokenizer(vectors / "run").hash == opened.hash
+        assert load_tokenizer(vectors / "run").hash == opened.hash
 
 
 @pytest.mark.parametrize("collisions", ["extra_code", "reassign"])
@@ -86,11 +86,11 @@ def test_what_does_not_belong_together_is_refused(vectors: Path) -> None:
     with pytest.raises(ValueError, match="'sometimes'; allowed are extra_code, reassign"):
         TokenizeConfig("sometimes")
     with pytest.raises(FileNotFoundError, match="holds no tokenizer"):
-        open_tokenizer(vectors)
+        load_tokenizer(vectors)
     with create(vectors / "other", "evaluation") as target:
         (target / "config.json").write_text("{}")
     with pytest.raises(ValueError, match="'evaluation', but a tokenizer is needed"):
-        open_tokenizer(vectors / "other")
+        load_tokenizer(vectors / "other")
 
 
 def test_a_checkpoint_of_the_reference_implementation_tokenizes(shared_data: Path, tmp_path: Path) -> None:

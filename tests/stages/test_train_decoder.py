@@ -8,7 +8,7 @@ import pytest
 from rqrec.core.artifact import read_json
 from rqrec.core.config import configured, with_settings
 from rqrec.data.splits import leave_one_out
-from rqrec.models.interface import ModelConfig
+from rqrec.models.retrieval_model import ModelConfig
 from rqrec.stages.train_decoder import TrainDecoderConfig, schedule, train_decoder
 from rqrec.training.loop import LoopConfig
 from tests.tiny import N_ITEMS, tiny_dataset, tiny_vectors

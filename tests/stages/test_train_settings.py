@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import load_file
 
 from rqrec.core.artifact import read_manifest
-from rqrec.retrieval.artifact import read_checkpoint
+from rqrec.retrieval.artifact import read_retrieval
 from rqrec.tokenizer.rqvae import RqVae
 from rqrec.training.loop import LoopConfig
 from rqrec.training.tracking import History
@@ -137,7 +137,7 @@ def test_the_decoder_uses_the_tokenizer_at_pretrained_rqvae_path_from_any_place(
     for source in (tokenizer, plain):
         root = tmp_path / f"from {source.name}"
         train_decoder(world, root, pretrained_rqvae_path=str(source))
-        tables.append(read_checkpoint(root).table.codes_NL)
+        tables.append(read_retrieval(root).table.codes_NL)
     assert np.array_equal(*tables)
     with pytest.raises(ValueError, match=r"vae_codebook_size is 16, but the checkpoint .* has 8"):
         train_decoder(world, tmp_path, pretrained_rqvae_path=str(tokenizer), vae_codebook_size=16)
@@ -160,7 +160,7 @@ def test_without_a_tokenizer_the_vae_sizes_shape_a_random_one(world: Path, tmp_p
     config = json.loads((tmp_path / "rqvae" / "config.json").read_text())
     assert (config["input_dim"], config["embed_dim"], config["hidden_dims"]) == (16, 4, [12])
     assert (config["codebook_size"], config["codebook_normalize"], config["sim_vq"]) == (6, True, True)
-    assert read_checkpoint(tmp_path).table.level_sizes[:3] == (6, 6, 6)
+    assert read_retrieval(tmp_path).table.level_sizes[:3] == (6, 6, 6)
 
 
 def test_pretrained_decoder_path_is_the_start_of_the_decoder(
@@ -170,7 +170,7 @@ def test_pretrained_decoder_path_is_the_start_of_the_decoder(
     train_decoder(world, tmp_path / "first", **same)
     start = {"pretrained_decoder_path": str(tmp_path / "first"), "learning_rate": 1e-12, "weight_decay": 0.0}
     train_decoder(world, tmp_path / "second", **same, **start)
-    one, two = (read_checkpoint(tmp_path / name).model.state_dict() for name in ("first", "second"))
+    one, two = (read_retrieval(tmp_path / name).model.state_dict() for name in ("first", "second"))
     assert all(torch.allclose(one[name], two[name], atol=1e-6) for name in one)
     with pytest.raises(ValueError, match=r"pretrained_decoder_path.*attn_layers is 2 and was 1"):
         train_decoder(world, tmp_path / "third", **same, **start, attn_layers=2)
@@ -231,7 +231,7 @@ def test_users_times_and_ties_reach_the_model(architecture: str, world: Path, tm
     more = {"architecture": architecture, "user_buckets": 40, "time_gaps": 6, "tie_codes": tie}
     made_with = train_decoder(world, tmp_path, **more)
     assert more.items() <= made_with["model"].items()
-    model = read_checkpoint(tmp_path).model
+    model = read_retrieval(tmp_path).model
     assert [model.side.user.num_embeddings, model.side.gap.num_embeddings] == [41, 7]
 
 

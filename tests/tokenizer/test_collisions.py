@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from rqrec.tokenizer.collisions import reassign
 from rqrec.tokenizer.semantic_ids import collision_rate, group_sizes
 
-# What each of 4 codes costs each of 5 items; items 0 to 3 share a prefix.
+# Costs of 4 codes (columns) for 5 items (rows); items 0 to 3 share a prefix.
 CODES = np.array([[0, 1], [0, 1], [0, 1], [0, 3], [1, 1]])
 COSTS = np.array(
     [
@@ -19,14 +19,14 @@ COSTS = np.array(
 )
 
 
-def test_the_best_fit_stays_and_the_others_move_at_the_lowest_total_cost():
-    """Item 1 fits code 1 best. Items 0 and 2 share out codes 0 and 2: 5 + 3 beats 2 + 9."""
+def test_the_cheapest_item_stays_and_the_others_move_at_the_lowest_total_cost():
+    """Item 1 has the lowest cost for code 1. Items 0 and 2 get codes 0 and 2: 5 + 3 is less than 2 + 9."""
     moved = reassign(CODES, lambda rows: COSTS[rows], 4)
     assert moved.tolist() == [[0, 0], [0, 1], [0, 2], [0, 3], [1, 1]]
-    assert CODES[0, 1] == 1  # the input is left alone
+    assert CODES[0, 1] == 1  # the input does not change
 
 
-def test_equals_are_settled_by_item_index():
+def test_ties_are_broken_by_item_index():
     codes = np.zeros((3, 2), dtype=np.int64)
     moved = reassign(codes, lambda rows: np.ones((len(rows), 3)), 3)
     assert moved[0].tolist() == [0, 0]
@@ -35,7 +35,7 @@ def test_equals_are_settled_by_item_index():
 
 @settings(max_examples=40, deadline=None)
 @given(st.lists(st.tuples(st.integers(0, 3), st.integers(0, 3), st.integers(0, 7)), min_size=1, max_size=8))
-def test_ids_are_unique_the_same_every_time_and_lonely_items_never_move(rows):
+def test_ids_become_unique_deterministically_and_items_without_collision_never_move(rows):
     codes = np.array(rows)
     costs = np.random.default_rng(0).random((len(codes), 8))
     moved = reassign(codes, lambda chosen: costs[chosen], 8)

@@ -39,7 +39,7 @@ def test_the_same_seed_gives_the_same_result():
     assert torch.equal(first.codes_N, second.codes_N)
 
 
-def test_far_from_the_origin_no_digits_are_lost():
+def test_precision_is_kept_far_from_the_origin():
     x = blobs(4, 10)
     near, far = kmeans(x, 4, generator=seeded()), kmeans(x + 1e4, 4, generator=seeded())
     assert torch.equal(near.codes_N, far.codes_N)
@@ -63,7 +63,7 @@ def test_fewer_points_than_clusters_give_each_point_its_own_centroid(points, clu
     assert result.inertia == pytest.approx(0, abs=1e-5)
 
 
-def test_copies_of_few_points_do_not_break_the_seeds():
+def test_seeding_handles_many_duplicates_of_few_points():
     x = torch.tensor([[1.0, 2.0], [3.0, 4.0]]).repeat(50, 1)
     result = kmeans(x, 10, generator=seeded())
     assert torch.isfinite(result.centroids_VD).all()
@@ -88,14 +88,14 @@ def test_an_empty_cluster_moves_to_the_farthest_point():
         (torch.tensor([[0.0], [float("nan")]]), 2, "Row 1"),
     ],
 )
-def test_bad_input_is_refused_by_name(x, clusters, message):
+def test_invalid_input_is_refused(x, clusters, message):
     with pytest.raises(ValueError, match=message):
         kmeans(x, clusters, generator=seeded())
 
 
 @settings(max_examples=30, deadline=None)
 @given(st.integers(1, 40), st.integers(1, 12), st.integers(0, 1000))
-def test_codes_are_nearest_and_distances_true(points, clusters, seed):
+def test_codes_are_the_nearest_centroids(points, clusters, seed):
     x = torch.randn(points, 5, generator=seeded(seed))
     result = kmeans(x, clusters, generator=seeded(seed))
     direct = (x[:, None] - result.centroids_VD[None]).square().sum(-1)
@@ -104,7 +104,7 @@ def test_codes_are_nearest_and_distances_true(points, clusters, seed):
     assert torch.allclose(squared_distances(x, result.centroids_VD), direct, atol=1e-4)
 
 
-def test_no_tensor_of_points_by_clusters_by_dimensions(monkeypatch):
+def test_blocked_search_equals_all_pairs(monkeypatch):
     monkeypatch.setattr(kmeans_module, "BLOCK_ENTRIES", 16)
     x = blobs(4, 10)
     codes, distances = nearest(x, x[:8])

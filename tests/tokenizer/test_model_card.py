@@ -1,7 +1,7 @@
 from rqrec.tokenizer.model_card import model_card
 
 
-def test_the_card_tells_data_figures_and_use():
+def test_the_card_has_data_metrics_and_usage():
     card = model_card(
         "me/beauty-ids",
         "RqVae",
@@ -22,6 +22,6 @@ def test_the_card_tells_data_figures_and_use():
         assert part in card
 
 
-def test_a_card_without_figures_says_so():
+def test_a_card_without_metrics_says_so():
     card = model_card("me/x", "RqVae", "rqrec", {"input_dim": 4}, data="Some.", figures={})
     assert "None were recorded" in card

@@ -57,7 +57,7 @@ def test_rotation_trick_matches_equation_4_2_by_explicit_matrices(rows, dim, see
         assert torch.allclose(z.grad[row], scaled.T @ weights[row])
 
 
-def test_rotation_trick_survives_zero_and_opposite_vectors():
+def test_rotation_trick_handles_zero_and_opposite_vectors():
     z = torch.tensor([[0.0, 0.0], [1.0, 1.0], [1.0, 0.0], [0.0, 0.0]], requires_grad=True)
     q = torch.tensor([[1.0, 2.0], [0.0, 0.0], [-2.0, 0.0], [0.0, 0.0]])
     out = rotation_trick(z, q)
@@ -98,8 +98,8 @@ def test_permuted_items_get_permuted_codes(order):
 
 
 @pytest.mark.parametrize("mode", [QuantizeMode.STE, QuantizeMode.ROTATION_TRICK])
-def test_every_level_sends_its_commitment_to_the_encoder(mode):
-    """A residual that carried the straight-through output would have no gradient from level 2 on."""
+def test_the_commitment_loss_of_every_level_reaches_the_encoder(mode):
+    """If residuals were computed from the straight-through output, levels after the first had no gradient."""
     model, z = quantizer(mode), latents()
     out = model(z)
     codes = out.codes_BL
@@ -113,7 +113,7 @@ def test_every_level_sends_its_commitment_to_the_encoder(mode):
 
 
 @pytest.mark.parametrize("mode", [QuantizeMode.STE, QuantizeMode.ROTATION_TRICK])
-def test_each_loss_moves_its_own_side_only(mode):
+def test_each_loss_reaches_only_the_encoder_or_only_the_codebooks(mode):
     model, z = quantizer(mode), latents()
     model(z).codebook_loss.backward()
     assert z.grad is None
@@ -130,7 +130,7 @@ def test_each_loss_moves_its_own_side_only(mode):
     assert all(codebook.weight.grad is None for codebook in model.codebooks())
 
 
-def test_gumbel_moves_both_sides_through_the_mixture():
+def test_gumbel_mixtures_have_gradients_to_encoder_and_codebooks():
     model, z = quantizer(QuantizeMode.GUMBEL_SOFTMAX), latents()
     model(z, temperature=0.7).latent_BD.square().sum().backward()
     assert z.grad.abs().sum() > 0
@@ -158,7 +158,7 @@ def test_gumbel_weights_become_the_nearest_code_as_the_temperature_falls():
         gumbel_weights(distances, 0)
 
 
-def test_the_temperature_falls_from_start_to_end_by_equal_factors():
+def test_the_temperature_decays_exponentially_from_start_to_end():
     temperatures = [annealed_temperature(step, 4, start=1.0, end=0.0625) for step in range(6)]
     assert temperatures == pytest.approx([1, 0.5, 0.25, 0.125, 0.0625, 0.0625])
 
@@ -174,14 +174,14 @@ def test_losses_sum_over_dimensions_and_average_over_items():
     assert out.commitment_loss.item() == pytest.approx(expected.item(), rel=1e-5)
 
 
-def test_sim_vq_learns_the_matrix_and_keeps_the_table():
+def test_sim_vq_learns_the_matrix_but_not_the_table():
     model, z = quantizer(sim_vq=True), latents()
     assert sorted(dict(model.named_parameters())) == [f"levels.{i}.projection" for i in range(3)]
     model(z).codebook_loss.backward()
     assert all(codebook.projection.grad.abs().sum() > 0 for codebook in model.codebooks())
 
 
-def test_sim_vq_codes_are_placed_through_the_matrix():
+def test_sim_vq_codes_are_set_through_the_matrix():
     codebook = Codebook(8, 4, sim_vq=True, normalize=False, distance=Distance.L2, ema_decay=None)
     torch.nn.init.orthogonal_(codebook.projection)
     wanted = torch.randn(2, 4, generator=seeded())
@@ -198,7 +198,7 @@ def test_only_the_first_level_is_normalised():
     assert not torch.allclose(norms[1], torch.ones(8))
 
 
-def test_cosine_ignores_length():
+def test_cosine_distance_ignores_length():
     model = quantizer(distance=Distance.COSINE)
     z = latents().detach()
     assert torch.equal(model.codebooks()[0].nearest(z), model.codebooks()[0].nearest(z * 7))
@@ -219,7 +219,7 @@ def test_moving_averages_converge_to_the_means_without_a_gradient():
     assert torch.equal(codebook.vectors(), frozen)
 
 
-def test_a_code_that_nothing_uses_stays_under_moving_averages():
+def test_an_unused_code_does_not_move_under_moving_averages():
     model = ResidualQuantizer((2,), 2, mode=QuantizeMode.STE, ema_decay=0.5)
     codebook = model.codebooks()[0]
     codebook.set_codes(torch.tensor([0, 1]), torch.tensor([[1.0, 0.0], [-50.0, 0.0]]))
@@ -243,20 +243,20 @@ def test_initialisation_uses_every_code_and_lowers_the_residual_level_by_level(o
 
 
 @pytest.mark.parametrize("options", [{}, {"sim_vq": True}, {"ema_decay": 0.9}])
-def test_dead_codes_come_back_to_life(options):
+def test_dead_codes_are_used_after_a_reset(options):
     model = quantizer(**options)
     z = torch.randn(400, 4, generator=seeded(9))
     model.initialize(z, seeded())
     for codebook in model.codebooks():
         codebook.set_codes(torch.arange(4), torch.full((4, 4), 1e3))
-    moved = model.reset_dead_codes(z, seeded())
-    assert moved[0] == 4
+    replaced = model.reset_dead_codes(z, seeded())
+    assert replaced[0] == 4
     codes = model.encode(z)
     assert all(codes[:, level].unique().numel() == 8 for level in range(3))
     assert model.reset_dead_codes(z, seeded()) == [0, 0, 0]
 
 
-def test_dead_codes_stay_where_there_is_nothing_left_to_fit():
+def test_dead_codes_are_not_reset_if_the_error_is_zero():
     model = quantizer()
     z = torch.zeros(5, 4)
     model.initialize(z, seeded())

@@ -38,26 +38,26 @@ def test_ids_use_every_code_and_decode_to_the_reconstruction(options):
     assert torch.allclose(model.reconstruct(items()), rebuilt, atol=1e-4)
 
 
-def test_whitened_directions_have_variance_one_and_come_back():
+def test_whitening_gives_unit_variance_and_is_invertible():
     model = fitted(whiten_dim=10)
     white = (items() - model.mean_I) @ model.whiten_ID
     assert torch.allclose(white.T.cov(correction=0), torch.eye(10), atol=1e-4)
     assert torch.allclose(white @ model.unwhiten_DI + model.mean_I, items(), atol=1e-4)
 
 
-def test_each_level_lowers_the_error():
+def test_each_level_lowers_the_reconstruction_error():
     errors = [float((fitted(n_layers=n).reconstruct(items()) - items()).square().mean()) for n in (1, 2, 3)]
     assert errors == sorted(errors, reverse=True)
 
 
-def test_a_balanced_tokenizer_holds_its_cap():
+def test_a_balanced_tokenizer_keeps_codes_within_the_maximum():
     codes = fitted(balance=1.2).semantic_ids(items())
     for level in range(3):
         assert torch.bincount(codes[:, level]).max() <= 62
 
 
 @pytest.mark.parametrize("options", OPTIONS, ids=str)
-def test_codes_do_not_depend_on_company_order_or_chunks(options, monkeypatch):
+def test_codes_do_not_depend_on_other_items_order_or_chunks(options, monkeypatch):
     model, x = fitted(**options), items()
     codes = model.semantic_ids(x)
     order = torch.randperm(400, generator=seeded(3))
@@ -80,7 +80,7 @@ def test_the_same_seed_gives_the_same_tokenizer():
     assert torch.equal(fitted().semantic_ids(items()), fitted().semantic_ids(items()))
 
 
-def test_the_code_of_an_item_is_the_cheapest_of_its_last_level():
+def test_the_last_code_of_an_item_has_the_lowest_cost():
     model = fitted(balance=1.2)
     assert torch.equal(model.last_level_costs(items()).argmin(1), model.semantic_ids(items())[:, -1])
 
@@ -113,14 +113,14 @@ def test_contradictory_settings_are_refused(options, message):
         fitted(**options)
 
 
-def test_bad_embeddings_are_refused():
-    with pytest.raises(ValueError, match="4 dimensions, but the tokenizer was made for 10"):
+def test_invalid_embeddings_are_refused():
+    with pytest.raises(ValueError, match="4 dimensions, but the tokenizer expects 10"):
         fitted().semantic_ids(torch.zeros(3, 4))
     with pytest.raises(ValueError, match="empty"):
         fitted().semantic_ids(torch.zeros(0, 10))
 
 
-def test_push_sends_a_card(monkeypatch):
+def test_push_to_hub_sends_a_model_card(monkeypatch):
     sent = {}
     monkeypatch.setattr(
         "rqrec.tokenizer.rqkmeans.upload", lambda repo, save, card, private: sent.update(card=card)

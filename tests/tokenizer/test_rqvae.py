@@ -64,7 +64,7 @@ def test_training_lowers_the_reconstruction_loss(options):
     assert losses[-1] < 0.97 * losses[0]
 
 
-def test_each_loss_term_moves_its_own_parameters():
+def test_each_loss_term_reaches_its_own_parameters():
     model = ready()
     out = model(items())
     assert grads(model, out.reconstruction_loss) == {"encoder", "decoder"}
@@ -72,8 +72,8 @@ def test_each_loss_term_moves_its_own_parameters():
     assert grads(model, out.commitment_loss) == {"encoder"}
 
 
-def test_every_level_of_the_commitment_reaches_the_encoder():
-    """From level 2 on as well: with the first level's residual alone the gradient would differ."""
+def test_the_commitment_loss_of_every_level_reaches_the_encoder():
+    """With the first level alone the gradient would differ."""
     model, x = ready(), items()
     grads(model, model(x).commitment_loss)
     both = model.encoder[0].weight.grad.clone()
@@ -118,8 +118,8 @@ def test_standardised_inputs_have_mean_zero_and_mean_variance_one():
 
 
 @pytest.mark.parametrize("n_cat_features", [0, 2])
-def test_categorical_features_are_probabilities_and_no_features_change_nothing(n_cat_features):
-    """`[..., :-0]` is empty: with no categorical features the dense part must still be whole."""
+def test_categorical_features_become_probabilities_and_are_optional(n_cat_features):
+    """`[..., :-0]` is empty: without categorical features, all features must still be dense."""
     model = ready(n_cat_features=n_cat_features)
     out = model(items())
     assert out.reconstruction_BI.shape == (200, 12)
@@ -129,7 +129,7 @@ def test_categorical_features_are_probabilities_and_no_features_change_nothing(n
     assert (model.decoder[-1].weight.grad.abs().sum(1) > 0).all()
 
 
-def test_categorical_loss_is_binary_cross_entropy_by_hand():
+def test_the_categorical_loss_is_binary_cross_entropy():
     model, x = ready(n_cat_features=2).eval(), items()
     out = model(x)
     p = out.reconstruction_BI[:, 10:].detach()
@@ -140,7 +140,7 @@ def test_categorical_loss_is_binary_cross_entropy_by_hand():
 
 
 @pytest.mark.parametrize("options", OPTIONS, ids=str)
-def test_ids_are_hard_and_the_same_in_training_and_evaluation(options):
+def test_ids_are_the_same_in_training_and_evaluation_mode(options):
     model = ready(**options)
     x = items()
     training = model.train().semantic_ids(x)
@@ -153,7 +153,7 @@ def test_ids_are_hard_and_the_same_in_training_and_evaluation(options):
     assert torch.allclose(model.reconstruct(x), model(x).reconstruction_BI, atol=1e-5)
 
 
-def test_one_item_alone_gets_the_code_it_gets_among_others():
+def test_the_codes_of_an_item_do_not_depend_on_the_batch():
     model, x = ready(), items(20)
     whole = model.semantic_ids(x)
     assert all(torch.equal(model.semantic_ids(x[i : i + 1])[0], whole[i]) for i in range(20))
@@ -186,7 +186,7 @@ def test_save_and_load_give_the_same_model(tmp_path, options):
     assert torch.equal(loaded.reconstruct(items()), model.reconstruct(items()))
 
 
-def test_initialised_is_remembered(tmp_path):
+def test_the_initialized_flag_is_saved(tmp_path):
     model = small()
     assert not model.initialized
     model.save_pretrained(tmp_path)
@@ -230,7 +230,7 @@ def test_mixed_precision_quantises_in_float32():
         ({"mode": "magic"}, "gumbel_softmax, ste, rotation_trick"),
         ({"distance": "l1"}, "l2, cosine"),
         ({"ema_decay": 1.5}, "between 0 and 1"),
-        ({"ema_decay": 0.9, "sim_vq": True}, "Leave ema_decay out"),
+        ({"ema_decay": 0.9, "sim_vq": True}, "set ema_decay to None"),
     ],
 )
 def test_contradictory_settings_are_refused(options, message):
@@ -245,9 +245,9 @@ def test_settings_are_read_back_from_names_and_lists():
     assert config.codebook_sizes == (4, 4, 4)
 
 
-def test_a_wrong_dimension_and_broken_values_are_refused():
+def test_a_wrong_dimension_and_nan_values_are_refused():
     model = ready()
-    with pytest.raises(ValueError, match="5 dimensions, but the tokenizer was made for 12"):
+    with pytest.raises(ValueError, match="5 dimensions, but the tokenizer expects 12"):
         model.semantic_ids(torch.zeros(3, 5))
     broken = items()
     broken[7, 3] = float("nan")
@@ -257,20 +257,20 @@ def test_a_wrong_dimension_and_broken_values_are_refused():
         model.fit_normalizer(torch.zeros(0, 12))
 
 
-def test_settings_that_its_tensors_contradict_are_refused(tmp_path):
+def test_settings_that_contradict_the_tensors_are_refused(tmp_path):
     ready().save_pretrained(tmp_path)
     config = json.loads((tmp_path / "config.json").read_text())
     for change, message in [
         ({"colour": 3}, r"unknown settings \['colour'\]"),
-        ({"embed_dim": 5}, "its settings ask for"),
-        ({"n_layers": 2}, "its settings do not ask for"),
+        ({"embed_dim": 5}, "by its settings the shape must be"),
+        ({"n_layers": 2}, "unexpected tensors"),
     ]:
         (tmp_path / "config.json").write_text(json.dumps(config | change))
         with pytest.raises(ValueError, match=message):
             RqVae.from_pretrained(tmp_path)
 
 
-def test_push_sends_a_card_with_the_figures(monkeypatch):
+def test_push_to_hub_sends_a_model_card_with_the_metrics(monkeypatch):
     sent = {}
     monkeypatch.setattr(
         "rqrec.tokenizer.rqvae.upload", lambda repo, save, card, private: sent.update(repo=repo, card=card)
@@ -282,6 +282,6 @@ def test_push_sends_a_card_with_the_figures(monkeypatch):
 
 
 @pytest.mark.parametrize("options", OPTIONS, ids=str)
-def test_the_last_code_is_the_nearest_of_its_level(options):
+def test_the_last_code_of_an_item_has_the_lowest_cost(options):
     model = ready(**options)
     assert torch.equal(model.last_level_costs(items()).argmin(1), model.semantic_ids(items())[:, -1])

@@ -9,7 +9,7 @@ from rqrec.tokenizer.trie import Trie
 
 @settings(max_examples=50, deadline=None)
 @given(st.integers(0, 10**6), st.integers(1, 80), st.integers(1, 4))
-def test_children_and_ranges_equal_a_search_by_hand(seed: int, n_items: int, n_levels: int) -> None:
+def test_nodes_children_and_leaves_equal_a_brute_force_search(seed: int, n_items: int, n_levels: int) -> None:
     rng = np.random.default_rng(seed)
     codes = np.unique(rng.integers(0, 5, (n_items, n_levels)), axis=0)
     rng.shuffle(codes)
@@ -18,6 +18,10 @@ def test_children_and_ranges_equal_a_search_by_hand(seed: int, n_items: int, n_l
     for depth in range(n_levels + 1):
         here = trie.depths[depth]
         assert len(here.code) == len(prefixes)
+        nodes_of_items = [prefixes.index(tuple(row[:depth])) for row in codes.tolist()]
+        assert trie.nodes_of_items(depth).tolist() == nodes_of_items
+        as_tensor = torch.tensor(prefixes, dtype=torch.int64).view(1, len(prefixes), depth)
+        assert trie.nodes_of_prefixes(as_tensor).tolist() == [list(range(len(prefixes)))]
         below = []
         for node, prefix in enumerate(prefixes):
             mine = [i for i, row in enumerate(codes) if tuple(row[:depth]) == prefix]
@@ -30,40 +34,45 @@ def test_children_and_ranges_equal_a_search_by_hand(seed: int, n_items: int, n_l
                 children = range(here.first_child[node], here.first_child[node + 1])
                 assert trie.depths[depth + 1].code[list(children)].tolist() == expected
                 below += [(*prefix, code) for code in expected]
+                assert trie.parents(depth + 1)[list(children)].tolist() == [node] * len(children)
         prefixes = below
     assert trie.item_of_leaf[trie.leaf_of_item].tolist() == list(range(len(codes)))
     for absent in ((9,), (*codes[0], 0), (*codes[0][:-1], 10**30)):
         assert trie.node([int(code) for code in absent]) is None
+    absent_BKl = torch.tensor([[[9] * n_levels, [*codes[0][:-1], 9]]])
+    assert trie.nodes_of_prefixes(absent_BKl).tolist() == [[-1, -1]]
 
 
-def test_counts_of_allowed_items_are_those_of_the_leaves_below() -> None:
+def test_counts_of_allowed_items_are_sums_over_the_leaves_below() -> None:
     trie = Trie.build(np.array([[1, 0], [0, 0], [0, 1], [0, 2]]))
     assert [counts.tolist() for counts in trie.allowed_below(None)] == [[4], [3, 1], [1, 1, 1, 1]]
     allowed = torch.tensor([True, False, True, False])
     assert [counts.tolist() for counts in trie.allowed_below(allowed)] == [[2], [1, 1], [0, 1, 0, 1]]
 
 
-def test_nodes_are_emptied_by_their_last_allowed_item_whatever_padding_and_repeats() -> None:
+def test_a_node_is_exhausted_once_all_its_allowed_items_are_excluded() -> None:
     trie = Trie.build(np.array([[1, 0], [0, 0], [0, 1], [0, 2]]))
     items = torch.tensor([[1, 1, 3, -1], [-1, -1, -1, -1], [3, 2, 1, 2]])
     for allowed, expected in ((None, [set(), set(), {0}]), ([True, False, True, True], [set(), set(), {0}])):
         allowed = None if allowed is None else torch.tensor(allowed)
-        emptied = trie.emptied(1, trie.excluded_leaves(items, allowed), trie.allowed_below(allowed)[1])
-        assert [set(row) - {2} for row in emptied.tolist()] == expected
+        exhausted = trie.exhausted_nodes(
+            1, trie.excluded_leaves(items, allowed), trie.allowed_below(allowed)[1]
+        )
+        assert [set(row) - {2} for row in exhausted.tolist()] == expected
     allowed = torch.tensor([True, True, False, True])
-    emptied = trie.emptied(1, trie.excluded_leaves(items, allowed), trie.allowed_below(allowed)[1])
-    assert [set(row) - {2} for row in emptied.tolist()] == [{0}, set(), {0}]
+    exhausted = trie.exhausted_nodes(1, trie.excluded_leaves(items, allowed), trie.allowed_below(allowed)[1])
+    assert [set(row) - {2} for row in exhausted.tolist()] == [{0}, set(), {0}]
 
 
-def test_items_beside_an_item_share_its_first_codes() -> None:
+def test_items_sharing_a_prefix_have_the_same_first_codes() -> None:
     trie = Trie.build(np.array([[1, 0], [0, 0], [0, 1], [0, 2]]))
-    assert [sorted(trie.items_beside(2, depth).tolist()) for depth in range(3)] == [
+    assert [sorted(trie.items_sharing_prefix(2, depth).tolist()) for depth in range(3)] == [
         [0, 1, 2, 3],
         [1, 2, 3],
         [2],
     ]
 
 
-def test_repeated_tuples_are_refused_by_name() -> None:
+def test_repeated_tuples_are_refused_with_their_items() -> None:
     with pytest.raises(ValueError, match=r"Items 0 and 2 have the same semantic ID \(1, 1\)"):
         Trie.build(np.array([[1, 1], [0, 1], [1, 1]]))

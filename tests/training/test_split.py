@@ -4,7 +4,7 @@ import pytest
 
 from rqrec.core.artifact import read_manifest
 from rqrec.data.dataset import Dataset
-from rqrec.data.splits import split_named
+from rqrec.data.splits import get_protocol
 from rqrec.models.decoder_only import DecoderOnlyConfig
 from rqrec.stages.train_decoder import train_decoder
 from rqrec.tokenizer.semantic_ids import SemanticIdTable
@@ -28,7 +28,7 @@ def test_a_model_is_trained_and_selected_by_the_split_that_is_named(tiny_run: Pa
     train(tiny_run, tmp_path / "model", "temporal")
     assert read_manifest(tmp_path / "model", "retrieval").settings["split"] == "temporal"
     sequences = Dataset.read(tiny_run).sequences
-    one, other = (split_named(name)(sequences).train for name in ("leave_one_out", "temporal"))
+    one, other = (get_protocol(name)(sequences).train for name in ("leave_one_out", "temporal"))
     assert len(one.items) != len(other.items)
 
 

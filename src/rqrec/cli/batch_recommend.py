@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from rqrec.cli.app import AsJson, Engine, Processes, command, emit
+from rqrec.cli.command import AsJson, Engine, Processes, command, emit
 from rqrec.core.workers import workers
 from rqrec.serving.batch import BatchConfig
 from rqrec.serving.batch import batch_recommend as run

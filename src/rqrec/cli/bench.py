@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from rqrec.cli.app import AsJson, app, command, emit
+from rqrec.cli.command import AsJson, app, command, emit
 
 
 class Precision(StrEnum):
@@ -40,7 +40,7 @@ def train(
     import torch
 
     from rqrec.models.architectures import architecture as named
-    from rqrec.models.interface import parameter_count
+    from rqrec.models.retrieval_model import parameter_count
     from rqrec.training.profile import LEVEL_SIZES, Workload, profile_steps, sizes_of
 
     if threads:

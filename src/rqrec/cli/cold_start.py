@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from rqrec.cli.app import AsJson, Force, command, emit, emit_artifact
+from rqrec.cli.command import AsJson, Force, command, emit, emit_artifact
 from rqrec.core.artifact import read_json
 from rqrec.evaluation.evaluation_report import with_interval
 from rqrec.experiments.cold_start import COLD_FILE, WARM, EvaluateColdConfig, HoldOutConfig

@@ -1,6 +1,6 @@
 """`rqrec compare`."""
 
-from rqrec.cli.app import AsJson, Bindings, Configs, command, emit
+from rqrec.cli.command import AsJson, Bindings, Configs, command, emit
 from rqrec.core.artifact import read_json
 from rqrec.core.config import configured
 from rqrec.experiments.compare.config import CompareConfig

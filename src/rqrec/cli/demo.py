@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from rqrec.cli.app import AsJson, DataDir, command, emit, table
+from rqrec.cli.command import AsJson, DataDir, command, emit, table
 from rqrec.experiments.demo import run_demo
 
 

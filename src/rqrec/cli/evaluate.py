@@ -5,7 +5,7 @@ from typing import Annotated, Any
 
 import typer
 
-from rqrec.cli.app import AsJson, Force, command, emit
+from rqrec.cli.command import AsJson, Force, command, emit
 from rqrec.core.artifact import read_json
 from rqrec.evaluation.evaluation_report import with_interval
 from rqrec.evaluation.results_io import EVALUATION_FILE

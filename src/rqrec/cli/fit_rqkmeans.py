@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from rqrec.cli.app import AsJson, Force, command, emit_artifact
+from rqrec.cli.command import AsJson, Force, command, emit_artifact
 from rqrec.stages.fit_rqkmeans import FitRqKMeansConfig
 from rqrec.stages.fit_rqkmeans import fit_rqkmeans as run
 

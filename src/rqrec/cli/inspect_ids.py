@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from rqrec.cli.app import AsJson, command, emit
+from rqrec.cli.command import AsJson, command, emit
 from rqrec.stages.inspect_ids import inspect_table
 
 

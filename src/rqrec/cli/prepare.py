@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from rqrec.cli.app import AsJson, DataDir, Force, command, emit
+from rqrec.cli.command import AsJson, DataDir, Force, command, emit
 from rqrec.core.artifact import read_manifest
 from rqrec.data.sources.custom import CustomFiles
 from rqrec.stages.prepare import PrepareConfig

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
 
 import typer
 
-from rqrec.cli.app import AsJson, command, emit, table
+from rqrec.cli.command import AsJson, command, emit, table
 
 if TYPE_CHECKING:
     from rqrec.serving.recommender import Recommendations

@@ -5,7 +5,7 @@ from typing import Annotated, Any
 
 import typer
 
-from rqrec.cli.app import AsJson, command, emit
+from rqrec.cli.command import AsJson, command, emit
 from rqrec.data.sources.custom import CustomFiles
 from rqrec.experiments.reproduce import EVALUATIONS, METRICS, ReproduceConfig
 from rqrec.experiments.reproduce import reproduce as run

@@ -1,6 +1,6 @@
 """`rqrec run-rqvae`."""
 
-from rqrec.cli.app import AsJson, Bindings, Configs, command, emit
+from rqrec.cli.command import AsJson, Bindings, Configs, command, emit
 from rqrec.core.config import configured
 from rqrec.stages.run_rqvae import GenerateSemanticIdsConfig, generate_semantic_ids
 

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from rqrec.cli.app import AsJson, Engine, Force, Processes, command, emit_artifact
+from rqrec.cli.command import AsJson, Engine, Force, Processes, command, emit_artifact
 from rqrec.core.workers import workers
 from rqrec.stages.tokenize import TokenizeConfig, tokenize_new
 from rqrec.stages.tokenize import tokenize as run

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from rqrec.cli.app import AsJson, Bindings, Configs, MaxMinutes, command, emit_artifact, training_config
+from rqrec.cli.command import AsJson, Bindings, Configs, MaxMinutes, command, emit_artifact, training_config
 from rqrec.stages.train_rqvae import TrainRqVaeConfig
 from rqrec.stages.train_rqvae import train_rqvae as run
 

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from rqrec.cli.app import AsJson, Bindings, Configs, MaxMinutes, command, emit_artifact, training_config
+from rqrec.cli.command import AsJson, Bindings, Configs, MaxMinutes, command, emit_artifact, training_config
 from rqrec.stages.train_sasrec import TrainSasRecConfig
 from rqrec.stages.train_sasrec import train_sasrec as run
 

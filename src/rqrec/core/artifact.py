@@ -297,7 +297,8 @@ def reuse(
         more = f" and {len(differing) - SHOWN} more" if len(differing) > SHOWN else ""
         raise ValueError(
             f"{folder} already holds an artefact of type {artifact_type!r} that was made differently: "
-            f"{'; '.join(differing[:SHOWN])}{more}. Use it as it is, choose another folder, or replace it with {how_to_replace}."
+            f"{'; '.join(differing[:SHOWN])}{more}. Use it as it is, choose another "
+            f"folder, or replace it with {how_to_replace}."
         )
     read_manifest(folder, artifact_type, verify=True)
     log(f"{Path(folder).name}: found in {folder}.")

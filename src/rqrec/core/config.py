@@ -8,7 +8,8 @@ A field may have this metadata:
 prefix: put before the names of a nested config's fields ("vae_")
 fields_of: the field is a mapping that may set any field of this config class, whose own defaults hold for the rest
 without, names: of `fields_of`, fields that cannot be set, and the outside names of fields that have another one
-flags: how a bool is spelled on the command line, as "--exclude-seen/--allow-seen"
+flags: how the option is spelled, as "--exclude-seen/--allow-seen" for a bool
+envvar: an environment variable that sets the option
 option: False for a setting that has no command-line option
 
 A config class may have `ALIASES` (outside names that stand for another one) and `IGNORED` (names that are accepted
@@ -23,7 +24,7 @@ from dataclasses import fields, is_dataclass, replace
 from functools import cache
 from pathlib import Path
 from types import NoneType, UnionType
-from typing import Any, NamedTuple, TypeVar, Union, get_args, get_origin, get_type_hints
+from typing import Any, Literal, NamedTuple, TypeVar, Union, get_args, get_origin, get_type_hints
 
 import gin
 
@@ -113,7 +114,8 @@ def _partial(
 def field_docs(config: Any) -> dict[str, str]:
     """The docstring below each field of a dataclass, those of its base classes included."""
     docs: dict[str, str] = {}
-    for cls in reversed([cls for cls in config.__mro__ if is_dataclass(cls)]):
+    bases: list[Any] = [cls for cls in config.__mro__ if is_dataclass(cls)]
+    for cls in reversed(bases):
         body = ast.parse(textwrap.dedent(inspect.getsource(cls))).body[0]
         assert isinstance(body, ast.ClassDef)
         for statement, following in zip(body.body, body.body[1:], strict=False):
@@ -168,6 +170,8 @@ def _converted(name: str, annotation: Any, value: Any) -> Any:
         kind = get_origin(choice) or choice
         if choice is NoneType and value is None:
             return None
+        if kind is Literal and value in get_args(choice):
+            return value
         if choice is Path and isinstance(value, str | Path):
             return Path(value)
         if kind is tuple and isinstance(value, list | tuple):
@@ -185,6 +189,8 @@ def _converted(name: str, annotation: Any, value: Any) -> Any:
 
 
 def _words(annotation: Any) -> str:
+    if get_origin(annotation) is Literal:
+        return f"one of {', '.join(map(repr, get_args(annotation)))}"
     names = {int: "a whole number", float: "a number", bool: "True or False", str: "a string", Path: "a path"}
     return names.get(annotation, "a list" if get_origin(annotation) is tuple else str(annotation))
 

@@ -1,4 +1,4 @@
-"""Hugging Face repositories: what goes there with a model card, and what comes back without running code."""
+"""Hugging Face repositories: upload artefacts with a model card, download them without running code."""
 
 import re
 import tempfile
@@ -10,17 +10,24 @@ from rqrec.core.artifact import MANIFEST, read_json
 
 CARD_FILE = "README.md"
 REPO_ID = re.compile(r"[\w.-]+/[\w.-]+")
-PLAIN_SUFFIXES = (".json", ".jsonl", ".npy", ".npz", ".parquet", ".safetensors")  # none of them can run code
+DATA_SUFFIXES = (
+    ".json",
+    ".jsonl",
+    ".npy",
+    ".npz",
+    ".parquet",
+    ".safetensors",
+)  # formats that cannot run code
 
 
 def upload(repo_id: str, save: Callable[[Path], None], card: str, *, private: bool) -> str:
-    """Create the repository if need be and put what `save` writes and the model card there; gives its URL.
+    """Upload the files that `save` writes, with a model card; returns the URL of the repository.
 
-    Raises ValueError for a name that is no repository id, ConnectionError where the hub cannot be reached
-    or refuses.
+    The repository is created if it does not exist. Raises ValueError for an invalid repository id, and
+    ConnectionError if the hub cannot be reached or refuses the upload.
     """
     if not REPO_ID.fullmatch(repo_id):
-        raise ValueError(f"{repo_id!r} is no repository id: write it as owner/name.")
+        raise ValueError(f"{repo_id!r} is not a repository id: write it as owner/name.")
     from huggingface_hub import HfApi
     from huggingface_hub.errors import HfHubHTTPError
 
@@ -39,9 +46,9 @@ def upload(repo_id: str, save: Callable[[Path], None], card: str, *, private: bo
 
 
 def download(repo_id: str, names: Sequence[str], *, revision: str | None = None) -> Path:
-    """These files of a repository, in the cache of huggingface_hub; gives their folder.
+    """Download these files of a repository into the cache of huggingface_hub; returns their folder.
 
-    Raises ConnectionError where the hub cannot be reached or gives no such repository.
+    Raises ConnectionError if the hub cannot be reached or has no such repository.
     """
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError
@@ -50,54 +57,59 @@ def download(repo_id: str, names: Sequence[str], *, revision: str | None = None)
         return Path(snapshot_download(repo_id, revision=revision, allow_patterns=list(names)))
     except (OSError, HfHubHTTPError) as error:
         raise ConnectionError(
-            f"There is no folder {repo_id!r} here, and Hugging Face gave no repository of that name "
-            f"({first_line(error)}). Check the name and the network, or download it and give the folder; a "
-            f"private one needs `hf auth login` or HF_TOKEN."
+            f"There is no folder {repo_id!r} here, and Hugging Face returned no repository of that name "
+            f"({first_line(error)}). Check the name and the network, or download it and pass the folder; a "
+            f"private repository needs `hf auth login` or HF_TOKEN."
         ) from error
 
 
 def download_artifact(repo_id: str, *, revision: str | None = None) -> Path:
-    """The artefact of a repository, in the cache: the files that its manifest names, and no others.
+    """Download an artefact into the cache: only the files that its manifest lists.
 
-    The caller reads it as any artefact, which checks the hashes. Raises ValueError where the repository
-    holds none, or one with names that no artefact has; ConnectionError as `download` does.
+    Hashes are checked when the caller reads the artefact. Raises ValueError if the repository contains no
+    artefact, or one with file names that artefacts do not use; ConnectionError as `download` does.
     """
     if not REPO_ID.fullmatch(repo_id):
-        raise ValueError(f"{repo_id!r} is no repository id: write it as owner/name.")
+        raise ValueError(f"{repo_id!r} is not a repository id: write it as owner/name.")
     path = download(repo_id, [MANIFEST], revision=revision) / MANIFEST
     if not path.is_file():
-        raise ValueError(f"{repo_id} holds no {MANIFEST}: it is no artefact that `rqrec push` put there.")
+        raise ValueError(f"{repo_id} has no {MANIFEST}: it is not an artefact uploaded by `rqrec push`.")
     manifest = read_json(path)
     files = manifest.get("files") if isinstance(manifest, dict) else None
     if not isinstance(files, dict):
-        raise ValueError(f"{repo_id}: {MANIFEST} names no files, so it is no manifest of rqrec.")
+        raise ValueError(f"{repo_id}: {MANIFEST} lists no files, so it is not an rqrec manifest.")
     for name in files:
-        place = PurePosixPath(name)
-        if place.is_absolute() or ".." in place.parts or "\\" in name or place.suffix not in PLAIN_SUFFIXES:
+        relative = PurePosixPath(name)
+        if (
+            relative.is_absolute()
+            or ".." in relative.parts
+            or "\\" in name
+            or relative.suffix not in DATA_SUFFIXES
+        ):
             raise ValueError(
-                f"{repo_id} names the file {name!r}, which no artefact has: allowed are plain names within the "
-                f"folder with {', '.join(PLAIN_SUFFIXES)}. Nothing of it was used."
+                f"{repo_id} lists the file {name!r}, which is not allowed in an artefact: use relative paths "
+                f"inside the folder that end in {', '.join(DATA_SUFFIXES)}. Nothing was downloaded but {MANIFEST}."
             )
-    # A name is taken as it is: brackets and stars would be patterns.
+    # Escape glob characters: these are names, not patterns.
     patterns = [re.sub(r"([\[*?])", r"[\1]", name) for name in files]
     return download(repo_id, [MANIFEST, *patterns], revision=revision)
 
 
 def first_line(error: BaseException) -> str:
-    """The first line of an error's message, or its name."""
+    """The first line of an error's message, or the name of its class if it has none."""
     return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 
 def model_card(
     repo_id: str,
-    what: str,
+    description: str,
     *,
     data: str,
-    figures: Mapping[str, float],
+    metrics: Mapping[str, float],
     settings: Mapping[str, Any],
     use: Sequence[str],
 ) -> str:
-    """Markdown with the metadata that the hub reads: what it is, data, figures, settings, and code to use it."""
+    """The model card: Markdown with the YAML metadata of the hub, metrics, settings, and code to use the model."""
     lines = [
         "---",
         "library_name: rqrec",
@@ -109,20 +121,20 @@ def model_card(
         "",
         f"# {repo_id.split('/')[-1]}",
         "",
-        what,
+        description,
         "",
         "## Data",
         "",
         data,
         "",
-        "## Figures",
+        "## Metrics",
         "",
     ]
-    if figures:
-        lines += ["| figure | value |", "| --- | --- |"]
-        lines += [f"| {name} | {value:.4g} |" for name, value in figures.items()]
+    if metrics:
+        lines += ["| metric | value |", "| --- | --- |"]
+        lines += [f"| {name} | {value:.4g} |" for name, value in metrics.items()]
     else:
-        lines += ["None were recorded when this was pushed."]
+        lines += ["None were recorded when this was uploaded."]
     lines += ["", "## Settings", "", "| setting | value |", "| --- | --- |"]
     lines += [f"| {name} | {value} |" for name, value in settings.items()]
     lines += ["", "## How to use", "", "```python", *use, "```", ""]

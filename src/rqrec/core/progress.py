@@ -1,4 +1,4 @@
-"""What long work tells the person who waits: on standard error, with an estimate of the time left."""
+"""Log lines and progress bars on standard error, with an estimate of the time left."""
 
 import sys
 import time
@@ -20,35 +20,35 @@ from rich.progress import (
 from rich.text import Text
 
 T = TypeVar("T")
-LINE_EVERY = 10.0  # seconds between lines where there is no terminal to draw a bar on
+LINE_INTERVAL = 10.0  # seconds between progress lines if standard error is not a terminal
 
 console = Console(stderr=True, highlight=False, soft_wrap=True)
 
 
 def log(message: str) -> None:
-    """One line on standard error."""
+    """Print one line on standard error."""
     console.print(message, markup=False)
 
 
 class RateColumn(ProgressColumn):
-    """How many are done a second, lately."""
+    """Recent steps per second."""
 
     def render(self, task: Task) -> Text:
-        """The text of the column; empty until there is a rate."""
+        """The text of the column; empty until a rate is known."""
         rate = task.finished_speed or task.speed
         return Text(f"{rate:.3g}/s" if rate else "")
 
 
 class Meter:
-    """A bar on a terminal; elsewhere (a log file, CI) a line now and then."""
+    """A progress bar on a terminal; elsewhere (a log file, CI) a line every 10 seconds."""
 
     def __init__(self, description: str, total: int, bar: Progress | None) -> None:
         self._description, self._total, self._bar = description, total, bar
         self._task = bar.add_task(description, total=total, note="") if bar else None
-        self._done, self._start, self._last = 0, time.monotonic(), time.monotonic()
+        self._done, self._start, self._last_line = 0, time.monotonic(), time.monotonic()
 
     def advance(self, steps: int = 1, note: str = "") -> None:
-        """Count `steps` as done and show `note` (a loss, say) beside the bar."""
+        """Count `steps` as done and show `note`, such as a loss, beside the bar."""
         self._done += steps
         if self._bar is not None and self._task is not None:
             self._bar.advance(self._task, steps)
@@ -56,12 +56,12 @@ class Meter:
                 self._bar.update(self._task, note=note)
             return
         now = time.monotonic()
-        if now - self._last >= LINE_EVERY and self._done < self._total:
-            self._last = now
+        if now - self._last_line >= LINE_INTERVAL and self._done < self._total:
+            self._last_line = now
             rate = self._done / (now - self._start)
             left = (self._total - self._done) / rate
-            where = f"{self._done}/{self._total}, {rate:.3g} a second"
-            log(f"{self._description}: {where}, about {left:.0f} s left. {note}".rstrip())
+            done = f"{self._done}/{self._total}, {rate:.3g}/s"
+            log(f"{self._description}: {done}, about {left:.0f} s left. {note}".rstrip())
 
 
 @contextmanager
@@ -88,7 +88,7 @@ def meter(description: str, total: int) -> Iterator[Meter]:
 
 
 def track(items: Sequence[T], description: str) -> Iterable[T]:
-    """Iterate over `items` and show the progress."""
+    """Iterate over `items` and show progress."""
     with meter(description, len(items)) as progress:
         for item in items:
             yield item

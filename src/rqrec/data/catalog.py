@@ -1,4 +1,4 @@
-"""The items: who they are outside, and the text that describes them."""
+"""The catalogue: item ids, titles and descriptive texts."""
 
 from dataclasses import dataclass
 from functools import cached_property
@@ -16,8 +16,9 @@ CATALOG_FILE = "catalog.parquet"
 class Catalog:
     """The items of a dataset, one row each; the row number is the item index.
 
-    `items` has the string columns `item_id` (unique), `title` (shown to people, may be empty) and `text`
-    (what the text encoder reads). Further columns are kept.
+    `items` has the string columns `item_id` (unique), `title` (for display, may be empty) and `text` (input of
+    the text encoder). Other columns are kept. Raises ValueError on missing columns, an empty catalogue, and
+    empty or repeated ids.
     """
 
     items: pl.DataFrame
@@ -27,8 +28,8 @@ class Catalog:
             if column not in self.items.columns:
                 raise ValueError(f"The catalogue has no column {column!r}; it has {self.items.columns}.")
         if self.items.is_empty():
-            raise ValueError("The catalogue is empty: at least one item is needed.")
-        _ = self.id_map  # refuses repeated and empty ids now, not at first use
+            raise ValueError("The catalogue is empty: at least one item is required.")
+        _ = self.id_map  # check for repeated and empty ids now rather than at first use
 
     def __len__(self) -> int:
         return self.items.height
@@ -39,11 +40,11 @@ class Catalog:
         return IdMap(self.items["item_id"])
 
     def titles(self) -> list[str]:
-        """The title of each item, or its id where it has none."""
+        """The title of each item, or its id if it has none; N strings in order of item index."""
         return [title or item_id for item_id, title in self.items.select("item_id", "title").iter_rows()]
 
     def of_items(self, item_ids: pl.Series) -> "Catalog":
-        """The items whose id is among `item_ids`, in the same order."""
+        """The catalogue of the items whose id is in `item_ids`, in the order of this catalogue."""
         return Catalog(self.items.filter(pl.col("item_id").is_in(item_ids.implode())))
 
     def write(self, folder: Path) -> None:
@@ -53,5 +54,5 @@ class Catalog:
 
     @classmethod
     def read(cls, folder: Path) -> "Catalog":
-        """Read what `write` wrote."""
+        """Read a catalogue written by `write`."""
         return cls(pl.read_parquet(folder / CATALOG_FILE))

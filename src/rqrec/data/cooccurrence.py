@@ -1,11 +1,11 @@
-"""Item vectors from who took what together, learned on training interactions alone.
+"""Collaborative item vectors: learned from co-occurrence in training interactions.
 
-Items within a window of each other's place in a training sequence count as a pair; pairs are weighed by
-positive pointwise mutual information (O. Levy and Y. Goldberg, 2014), and a truncated SVD of that matrix
-gives the vectors. They are appended to content vectors before quantisation: items then are alike when they
-read alike or are taken alike.
+Two items co-occur if they are at most `window` positions apart in a user's training sequence. Co-occurrence
+counts are turned into positive pointwise mutual information (O. Levy and Y. Goldberg, 2014), and a truncated
+SVD of that matrix gives the vectors. Appended to content vectors before quantisation, they make items similar
+that have similar content or similar users.
 
-Shapes: N items, P pairs, D content width, R rank.
+Shapes: N items, D dimensions of the content vectors, R rank.
 """
 
 import numpy as np
@@ -16,8 +16,8 @@ from threadpoolctl import threadpool_limits
 from rqrec.data.sequences import Sequences
 
 
-def cooccurrences(train: Sequences, items: int, window: int) -> csr_array:
-    """How often each two items stand at most `window` places apart, symmetric, [N, N], 0 on the diagonal."""
+def cooccurrence_counts(train: Sequences, items: int, window: int) -> csr_array:
+    """Number of times two items are at most `window` positions apart, symmetric [N, N], 0 on the diagonal."""
     users = np.repeat(np.arange(len(train)), train.lengths)
     counts = csr_array((items, items), dtype=np.float64)
     for distance in range(1, window + 1):
@@ -30,7 +30,7 @@ def cooccurrences(train: Sequences, items: int, window: int) -> csr_array:
 
 
 def positive_pmi(counts: csr_array) -> csr_array:
-    """max(0, log of p(i, j) / (p(i) p(j))) where items i and j occur together, [N, N] sparse."""
+    """max(0, log(p(i, j) / (p(i) p(j)))) of items i and j that co-occur, sparse [N, N]."""
     pairs = counts.tocoo()
     totals = np.asarray(counts.sum(axis=1)).ravel()
     rows, columns = pairs.coords
@@ -42,32 +42,36 @@ def positive_pmi(counts: csr_array) -> csr_array:
 def collaborative_vectors(
     train: Sequences, items: int, rank: int = 64, window: int = 5, seed: int = 0
 ) -> NDArray[np.float32]:
-    """Vectors of length 1, float32 [N, R]; of zeros for an item that no training pair has.
+    """Vectors of unit length, float32 [N, R]; zero for items that co-occur with no other item.
 
-    `train` are training sequences and nothing else (see `rqrec.data.splits`): validation and test items
-    never count. The vectors are U sqrt(S) of the truncated SVD, and the same in every run.
-    Raises ValueError where `rank` is not below the number of items, or where no two items pair.
+    The vectors are the normalised rows of U sqrt(S) of the truncated SVD, deterministic for a `seed`. `train`
+    must be training sequences only (see `rqrec.data.splits`), without validation and test interactions.
+    Raises ValueError if `rank` is not from 1 to N - 1, if `window` is below 1, or if no items co-occur.
     """
     if not 1 <= rank < items:
-        raise ValueError(f"The rank of the collaborative vectors is {rank}; 1 to {items - 1} are allowed.")
+        raise ValueError(
+            f"The rank of the collaborative vectors is {rank}; it must be from 1 to {items - 1}."
+        )
     if window < 1:
         raise ValueError(f"The window is {window}; it must be at least 1.")
-    pmi = positive_pmi(cooccurrences(train, items, window))
+    pmi = positive_pmi(cooccurrence_counts(train, items, window))
     if not pmi.nnz:
-        raise ValueError("No two items of the training sequences go together: bring a longer log.")
-    # One thread: the matrices are narrow, and threads that wait for busy cores cost ten times the work.
+        raise ValueError(
+            "No two items co-occur in the training sequences: a longer log or a larger window is required."
+        )
+    # One thread: the matrices are narrow, and on busy cores several threads take up to ten times as long.
     with threadpool_limits(1):
         left_NR, values_R = _truncated_svd(pmi, rank, np.random.default_rng(seed))
     vectors_NR = left_NR * np.sqrt(values_R)
     lengths = np.linalg.norm(vectors_NR, axis=1, keepdims=True)
-    paired = np.diff(pmi.indptr)[:, None] > 0
-    return np.where(paired, vectors_NR / np.maximum(lengths, 1e-12), 0).astype(np.float32)
+    has_pairs = np.diff(pmi.indptr)[:, None] > 0
+    return np.where(has_pairs, vectors_NR / np.maximum(lengths, 1e-12), 0).astype(np.float32)
 
 
 def _truncated_svd(
     matrix: csr_array, rank: int, rng: np.random.Generator
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """The left singular vectors [N, R] and values [R] of a symmetric matrix, by random projection.
+    """Left singular vectors [N, R] and singular values [R] of a symmetric matrix, by randomised SVD.
 
     N. Halko, P. Martinsson and J. Tropp (2011), algorithm 4.4, with four power iterations.
     """
@@ -82,28 +86,29 @@ def _truncated_svd(
 def append_collaborative(
     content_ND: NDArray[np.floating], collaborative_NR: NDArray[np.float32], weight: float = 1.0
 ) -> NDArray[np.float32]:
-    """Content and collaborative vectors side by side, float32 [N, D + R].
+    """Concatenate content and collaborative vectors, float32 [N, D + R].
 
-    Content rows are brought to a mean length of 1 and collaborative rows have the length `weight`. An item
-    without a collaborative vector takes the mean of those of the items that read most like it.
+    Content vectors are scaled to a mean length of 1, collaborative vectors to the length `weight`. An item
+    without a collaborative vector gets the mean vector of the items with the most similar content.
     """
     content = content_ND.astype(np.float32)
     content /= max(float(np.linalg.norm(content, axis=1).mean()), 1e-12)
-    return np.hstack([content, weight * _from_neighbours(content, collaborative_NR)])
+    return np.hstack([content, weight * _impute_from_neighbours(content, collaborative_NR)])
 
 
-def _from_neighbours(
+def _impute_from_neighbours(
     content_ND: NDArray[np.float32], collaborative_NR: NDArray[np.float32], neighbours: int = 10
 ) -> NDArray[np.float32]:
-    known = collaborative_NR.any(axis=1)
+    """Replace zero rows by the mean vector of the nearest items by content (cosine), scaled to unit length."""
+    has_vector = collaborative_NR.any(axis=1)
     filled = collaborative_NR.copy()
     unit = content_ND / np.maximum(np.linalg.norm(content_ND, axis=1, keepdims=True), 1e-12)
-    count = min(neighbours, int(known.sum()))
-    unknown = np.flatnonzero(~known)
-    for start in range(0, len(unknown) if count else 0, 1024):
-        rows = unknown[start : start + 1024]
-        likeness = unit[rows] @ unit[known].T
-        nearest = np.argpartition(-likeness, count - 1, axis=1)[:, :count]
-        mean = collaborative_NR[known][nearest].mean(axis=1)
+    count = min(neighbours, int(has_vector.sum()))
+    missing = np.flatnonzero(~has_vector)
+    for start in range(0, len(missing) if count else 0, 1024):
+        rows = missing[start : start + 1024]
+        similarity = unit[rows] @ unit[has_vector].T
+        nearest = np.argpartition(-similarity, count - 1, axis=1)[:, :count]
+        mean = collaborative_NR[has_vector][nearest].mean(axis=1)
         filled[rows] = mean / np.maximum(np.linalg.norm(mean, axis=1, keepdims=True), 1e-12)
     return filled

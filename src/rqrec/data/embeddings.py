@@ -1,6 +1,6 @@
-"""Item embeddings on disk: one row an item, memory-mapped, checked before use.
+"""Item embeddings on disk: one row per item, memory-mapped, validated before use.
 
-Shapes: N items, D width.
+Shapes: N items, M selected items, D dimensions.
 """
 
 import logging
@@ -21,10 +21,10 @@ ROWS_PER_CHECK = 65_536
 
 
 @dataclass(frozen=True)
-class Rows:
-    """Some rows of a memory-mapped matrix, as a matrix [M, D] whose rows are read only when they are asked for.
+class RowSubset:
+    """A lazy view [M, D] of some rows of a memory-mapped matrix; rows are read when indexed.
 
-    `rows` int64 [M], ascending. Indexed with a slice or an array of places in `rows`.
+    `rows` int64 [M], ascending. Index with a slice or an array of positions in `rows`.
     """
 
     vectors_ND: NDArray[np.floating]
@@ -33,8 +33,8 @@ class Rows:
     def __len__(self) -> int:
         return len(self.rows)
 
-    def __getitem__(self, places: slice | NDArray[np.int64]) -> NDArray[np.floating]:
-        return self.vectors_ND[self.rows[places]]
+    def __getitem__(self, positions: slice | NDArray[np.int64]) -> NDArray[np.floating]:
+        return self.vectors_ND[self.rows[positions]]
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -48,35 +48,33 @@ class Rows:
 
     @property
     def dtype(self) -> np.dtype[Any]:
-        """That of the matrix."""
+        """Data type of the matrix."""
         return self.vectors_ND.dtype
 
 
 class ItemEmbeddings(NamedTuple):
-    """What the tokenizer learns from.
-
-    `vectors` [N, D] in any float dtype, read-only and memory-mapped; `is_train` bool [N] says which items it
-    may learn from (the others only judge it), None where all train.
-    """
+    """The training input of a tokenizer."""
 
     vectors: NDArray[np.floating]
+    """Any float dtype [N, D], read-only and memory-mapped."""
     is_train: NDArray[np.bool_] | None
+    """bool [N], True for training items, False for evaluation items; None: all items train."""
 
-    def parts(self) -> tuple[Rows, Rows]:
-        """The items to learn from, and those to judge on (none where all train)."""
+    def train_and_eval(self) -> tuple[RowSubset, RowSubset]:
+        """Training rows and evaluation rows (none if all items train)."""
         rows = np.arange(len(self.vectors))
         train = np.ones(len(rows), dtype=bool) if self.is_train is None else self.is_train
-        return Rows(self.vectors, rows[train]), Rows(self.vectors, rows[~train])
+        return RowSubset(self.vectors, rows[train]), RowSubset(self.vectors, rows[~train])
 
 
 def read_embeddings(folder: Path, *, do_eval: bool = False) -> ItemEmbeddings:
-    """The embeddings of an artefact of kind "embeddings", or of a plain folder of one's own.
+    """Read the embeddings of an artefact of type "embeddings", or of a plain folder.
 
-    A plain folder holds `item_embeddings.npy` [N, D] and, where the tokenizer is to be judged on items that
-    it has not seen (`do_eval`), `is_train.npy` bool [N].
+    A plain folder contains `item_embeddings.npy` float [N, D] and optionally `is_train.npy` bool [N]. With
+    `do_eval` (evaluate the tokenizer on held-out items), `is_train.npy` is required.
 
-    Raises FileNotFoundError where a file lacks, ValueError where one has the wrong shape or type or holds
-    values that are not finite; both say what is expected.
+    Raises FileNotFoundError if a file is missing, ValueError on a wrong shape or dtype and on NaN or infinite
+    values.
     """
     folder = _folder_of(folder)
     vectors = read_vectors(folder / EMBEDDINGS_FILE)
@@ -92,7 +90,7 @@ def read_embeddings(folder: Path, *, do_eval: bool = False) -> ItemEmbeddings:
 
 
 def open_vectors(folder: Path) -> NDArray[np.floating]:
-    """The array of a folder that `read_embeddings` has checked: memory-mapped, and not read through again."""
+    """Memory-map the array of a folder that `read_embeddings` has already validated, without reading it again."""
     return _load(_folder_of(folder) / EMBEDDINGS_FILE, "an array of floats")
 
 
@@ -103,23 +101,23 @@ def _folder_of(folder: Path) -> Path:
         return find(folder, "embeddings")
     except FileNotFoundError as error:
         raise FileNotFoundError(
-            f"{folder} has no {EMBEDDINGS_FILE}: put an array [num_items, dim] of floats there, or make "
+            f"{folder} has no {EMBEDDINGS_FILE}: put an array [num_items, dim] of floats there, or create "
             f"one from a dataset with `rqrec embed`."
         ) from error
 
 
 def embeddings_hash(folder: Path) -> str:
-    """The hash of an "embeddings" artefact or of a plain folder's array, for the `inputs` of what it made."""
+    """Hash of an "embeddings" artefact or of a plain folder's array, for the `inputs` of derived artefacts."""
     if not (Path(folder) / MANIFEST).is_file() and (Path(folder) / EMBEDDINGS_FILE).is_file():
         return file_hash(Path(folder) / EMBEDDINGS_FILE)
     return read_manifest(find(folder, "embeddings"), "embeddings").hash
 
 
-def content_vectors(folder: Path) -> NDArray[np.floating]:
-    """The vectors of content alone, memory-mapped: without those of who took what, where some were appended."""
+def read_content_vectors(folder: Path) -> NDArray[np.floating]:
+    """The content vectors, memory-mapped: without the collaborative vectors, if any were appended."""
     vectors = read_embeddings(folder).vectors
     if (Path(folder) / EMBEDDINGS_FILE).is_file() and not (Path(folder) / MANIFEST).is_file():
-        return vectors  # of one's own
+        return vectors  # a plain folder
     joined = read_manifest(find(folder, "embeddings"), "embeddings").settings.get("collaborative")
     return vectors[:, : vectors.shape[1] - joined["width"]] if joined else vectors
 
@@ -129,18 +127,20 @@ def _load(path: Path, what: str) -> NDArray[Any]:
         return np.load(path, mmap_mode="r", allow_pickle=False)
     except (ValueError, EOFError) as error:
         raise ValueError(
-            f"{path} is not {what}, or only a part of one. Write it with numpy.save, without Python objects."
+            f"{path} is not {what}, or it is truncated. Write it with numpy.save, without Python objects."
         ) from error
 
 
 def read_vectors(path: Path) -> NDArray[np.floating]:
-    """A memory-mapped float array [N, D], every value of which is finite; else a ValueError."""
+    """A memory-mapped float array [N, D]. Raises ValueError on a wrong shape or dtype and on NaN or infinity."""
     vectors = _load(path, "an array of floats")
     if vectors.ndim != 2 or 0 in vectors.shape:
-        raise ValueError(f"{path} has the shape {list(vectors.shape)}; a full [num_items, dim] is needed.")
+        raise ValueError(
+            f"{path} has the shape {list(vectors.shape)}; a non-empty [num_items, dim] is required."
+        )
     if not np.issubdtype(vectors.dtype, np.floating):
         raise ValueError(
-            f"{path} holds {vectors.dtype}; float16, float32 or float64 is needed. "
+            f"{path} holds {vectors.dtype}; float16, float32 or float64 is required. "
             f"Convert it with .astype('float32')."
         )
     bad: list[int] = []
@@ -154,7 +154,7 @@ def read_vectors(path: Path) -> NDArray[np.floating]:
         raise ValueError(f"{path} has NaN or infinite values in row {shown}. Every value must be finite.")
     if empty:
         log.warning(
-            "%s has %d rows of zeros (the first is row %d): items without content, which share their codes.",
+            "%s has %d rows of zeros (the first is row %d): items without content, which will share their codes.",
             path, len(empty), empty[0],
         )  # fmt: skip
     return vectors
@@ -163,12 +163,12 @@ def read_vectors(path: Path) -> NDArray[np.floating]:
 def _read_is_train(path: Path, items: int) -> NDArray[np.bool_]:
     is_train = np.array(_load(path, "a bool array"))
     if is_train.dtype != np.bool_:
-        raise ValueError(f"{path} holds {is_train.dtype}; bool is needed. Convert it with .astype(bool).")
+        raise ValueError(f"{path} holds {is_train.dtype}; bool is required. Convert it with .astype(bool).")
     if is_train.shape != (items,):
         raise ValueError(
             f"{path} has the shape {list(is_train.shape)}, but {EMBEDDINGS_FILE} has {items} rows: "
-            f"[{items}] is needed."
+            f"[{items}] is required."
         )
     if not is_train.any():
-        raise ValueError(f"{path} has no True: at least one item must train.")
+        raise ValueError(f"{path} has no True: at least one training item is required.")
     return is_train

@@ -1,7 +1,7 @@
-"""Histories of users from files of any size: read in slices, never whole.
+"""Read user histories from files of any size in slices, without loading a whole file.
 
-What is read: `user_id` and `history` (item ids, oldest first), a row a user; or a log of interactions with
-`user_id`, `item_id` and `timestamp`, which is first grouped by user.
+Input files have one row per user with `user_id` and `history` (item ids, oldest first), or are an interaction
+log with `user_id`, `item_id` and `timestamp`, which is first grouped by user.
 """
 
 import shutil
@@ -14,18 +14,18 @@ import polars as pl
 from rqrec.core.artifact import atomic_write
 from rqrec.data.interactions import COLUMNS
 from rqrec.data.sources.custom import as_timestamps
-from rqrec.data.tables import naming_the_file, scan_table
+from rqrec.data.tables import parse_errors_for, scan_table
 
 SUFFIXES = (".parquet", ".csv")
 SEPARATOR = ","  # between the item ids of a history in a CSV file
 ROWS_PER_GROUP = 65_536
-LOG_ROWS_IN_MEMORY = 20_000_000  # about 2 GB while they are grouped
+LOG_ROWS_IN_MEMORY = 20_000_000  # about 2 GB while grouping
 
 
 def input_files(source: Path | str) -> list[Path]:
-    """The files of a path: a file, the .parquet (or else .csv) files of a folder, or those of a glob pattern.
+    """The input files of a file, a folder (its .parquet or else .csv files) or a glob pattern, sorted by name.
 
-    Sorted by name. Raises FileNotFoundError where there is none, ValueError on other files.
+    Raises FileNotFoundError if there are none, ValueError on another suffix.
     """
     path = Path(source)
     if path.is_file():
@@ -45,13 +45,16 @@ def input_files(source: Path | str) -> list[Path]:
 
 
 def as_histories(files: Sequence[Path], folder: Path) -> list[Path]:
-    """Parquet files with a row a user: `files` themselves, or what is made of them in `folder`, once.
+    """Parquet files with one row per user: `files` themselves, or their conversion in `folder`.
 
-    Raises ValueError on a file without the columns, or where files differ in kind.
+    If `folder` exists, an earlier conversion is reused. Raises ValueError if columns are missing, or if some
+    files are logs and others are histories.
     """
     is_log = {_is_log(file) for file in files}
     if len(is_log) > 1:
-        raise ValueError(f"Some of {files[0].parent} are logs and some are histories: give one kind.")
+        raise ValueError(
+            f"Some files of {files[0].parent} are logs and some are histories: give only one type."
+        )
     if not is_log.pop() and all(file.suffix == ".parquet" for file in files):
         return list(files)
     if not folder.is_dir():
@@ -61,38 +64,38 @@ def as_histories(files: Sequence[Path], folder: Path) -> list[Path]:
         if _is_log(files[0]):
             _group(files, temporary)
         else:
-            for place, file in enumerate(files):
-                with naming_the_file(file):
-                    _histories(file).sink_parquet(_numbered(temporary, place), row_group_size=ROWS_PER_GROUP)
+            for number, file in enumerate(files):
+                with parse_errors_for(file):
+                    _histories(file).sink_parquet(_numbered(temporary, number), row_group_size=ROWS_PER_GROUP)
         temporary.rename(folder)
     return sorted(folder.glob("*.parquet"))
 
 
 def count_rows(file: Path) -> int:
-    """Rows of a parquet file, from its footer."""
-    with naming_the_file(file):
+    """Number of rows of a parquet file, read from its footer."""
+    with parse_errors_for(file):
         return int(pl.scan_parquet(file).select(pl.len()).collect().item())
 
 
 def read_histories(file: Path, first: int, rows: int) -> pl.DataFrame:
-    """Rows `first` to `first + rows` of a parquet file: `user_id` as it is, `history` as lists of strings.
+    """Rows `first` to `first + rows` of a parquet file: `user_id` unchanged, `history` as lists of strings.
 
-    A missing history is an empty one. Raises ValueError on a missing user or item id.
+    A null history counts as empty. Raises ValueError on a null user or item id.
     """
-    with naming_the_file(file):
+    with parse_errors_for(file):
         table = _histories(file).slice(first, rows).collect()
     if table["user_id"].null_count():
         row = first + int(table["user_id"].is_null().arg_max() or 0)
         raise ValueError(f"{file}: row {row} has no user_id.")
-    holes = table["history"].list.eval(pl.element().is_null()).list.any()
-    if holes.any():
-        user = table["user_id"][int(holes.arg_max() or 0)]
+    has_null = table["history"].list.eval(pl.element().is_null()).list.any()
+    if has_null.any():
+        user = table["user_id"][int(has_null.arg_max() or 0)]
         raise ValueError(f"{file}: the history of user {user!r} has a missing item id.")
     return table
 
 
 def _columns(file: Path) -> pl.Schema:
-    with naming_the_file(file):
+    with parse_errors_for(file):
         return scan_table(file).collect_schema()
 
 
@@ -118,20 +121,22 @@ def _histories(file: Path) -> pl.LazyFrame:
         history = history.cast(pl.List(pl.String)).fill_null([])
     else:
         raise ValueError(
-            f"{file}: history is {dtype}; a list of item ids is needed, or text with ids between commas."
+            f"{file}: history has type {dtype}; it must be a list of item ids, or text with comma-separated ids."
         )
     return scan_table(file).select("user_id", history.alias("history"))
 
 
 def _group(files: Sequence[Path], folder: Path) -> None:
-    """A log as histories. One that is large is first dealt out by user, so that each part fits in memory."""
+    """Group a log by user. A large log is partitioned by the hash of the user, so each partition fits in memory."""
     log = pl.concat([scan_table(file).select(COLUMNS) for file in files])
-    with naming_the_file(files[0]):
+    with parse_errors_for(files[0]):
         rows = int(log.select(pl.len()).collect().item())
-        shares = -(-rows // LOG_ROWS_IN_MEMORY)
-        for share in range(shares):
-            mine = log if shares == 1 else log.filter(pl.col("user_id").hash(0) % shares == share)
-            part = mine.collect(engine="streaming")
+        partitions = -(-rows // LOG_ROWS_IN_MEMORY)
+        for partition in range(partitions):
+            selected = (
+                log if partitions == 1 else log.filter(pl.col("user_id").hash(0) % partitions == partition)
+            )
+            part = selected.collect(engine="streaming")
             part = part.with_columns(timestamp=as_timestamps(files[0], part["timestamp"]))
             grouped = (
                 part.sort("timestamp", maintain_order=True)
@@ -139,9 +144,9 @@ def _group(files: Sequence[Path], folder: Path) -> None:
                 .agg(history=pl.col("item_id").cast(pl.String))
                 .sort("user_id")
             )
-            with atomic_write(_numbered(folder, share)) as target:
+            with atomic_write(_numbered(folder, partition)) as target:
                 grouped.write_parquet(target, row_group_size=ROWS_PER_GROUP)
 
 
-def _numbered(folder: Path, place: int) -> Path:
-    return folder / f"{place:05d}.parquet"
+def _numbered(folder: Path, number: int) -> Path:
+    return folder / f"{number:05d}.parquet"

@@ -1,4 +1,4 @@
-"""Outside ids and inside indices, with one frozen map between them."""
+"""External item ids and internal item indices, with an immutable map between them."""
 
 from collections.abc import Iterable, Sequence
 from reprlib import Repr
@@ -8,24 +8,23 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-PADDING = -1  # the one item index that means "no item", everywhere
+PADDING = -1  # the item index that means "no item"
 
-
-_IN_MESSAGES = Repr()  # an id may be as long as a request
+_IN_MESSAGES = Repr()  # ids from a request may be arbitrarily long
 _IN_MESSAGES.maxstring = 100
 
 
 class UnknownIdError(ValueError):
-    """An outside id that the catalogue does not have."""
+    """An item id that is not in the catalogue."""
 
 
 class IdMap:
-    """A frozen one-to-one map between item ids (strings, outside) and item indices (0 to n - 1, inside).
+    """An immutable one-to-one map between item ids (external, strings) and item indices (internal, 0 to n - 1).
 
     The order of `ids` is the order of the indices. Raises ValueError on an empty or repeated id.
 
-    An id costs 28 bytes and, where it has more than 12 bytes, its own: there is no Python object per item.
-    It is found by bisecting the sorted hashes of all ids; the string itself has the last word.
+    An id takes 28 bytes of memory, plus its own length if it is longer than 12 bytes; there is no Python object
+    per item. Look-up is a binary search in the sorted hashes of all ids, confirmed by comparing the strings.
     """
 
     def __init__(self, ids: Sequence[str] | pl.Series) -> None:
@@ -36,7 +35,7 @@ class IdMap:
         order_N = hashes_N.argsort(kind="stable")
         self._sorted_hashes = hashes_N[order_N]
         self._index_of_hash = order_N.astype(np.int32 if len(self._ids) < 2**31 else np.int64)
-        # Equal ids have equal hashes, so that only ids that share theirs have to be compared.
+        # Equal ids have equal hashes, so only ids with the same hash need to be compared.
         shared = self._sorted_hashes[1:][self._sorted_hashes[1:] == self._sorted_hashes[:-1]]
         if len(shared):
             suspects = self._ids.filter(np.isin(hashes_N, shared))
@@ -44,7 +43,7 @@ class IdMap:
                 raise ValueError(f"Item id {repeated[0]!r} occurs more than once: ids must be unique.")
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return IdMap, (self._ids,)  # hashes of strings differ from process to process
+        return IdMap, (self._ids,)  # rebuild: string hashes differ between processes
 
     def __len__(self) -> int:
         return len(self._ids)
@@ -63,49 +62,49 @@ class IdMap:
 
     @property
     def all(self) -> pl.Series:
-        """Every id, in the order of the indices."""
+        """All ids, in order of item index."""
         return self._ids
 
     def find(self, ids: Iterable[str]) -> NDArray[np.int64]:
-        """Item indices of `ids`, int64 of the same length; PADDING for those that the map does not have."""
+        """Item indices of `ids`, int64 of the same length; PADDING for unknown ids."""
         ids = list(ids)
         hashes = _hashes(ids)
-        places = np.searchsorted(self._sorted_hashes, hashes)
+        positions = np.searchsorted(self._sorted_hashes, hashes)
         found = np.full(len(ids), PADDING, dtype=np.int64)
-        rows = np.flatnonzero(places < len(self))
-        rows = rows[self._sorted_hashes[places[rows]] == hashes[rows]]
-        found[rows] = self._index_of_hash[places[rows]]
+        rows = np.flatnonzero(positions < len(self))
+        rows = rows[self._sorted_hashes[positions[rows]] == hashes[rows]]
+        found[rows] = self._index_of_hash[positions[rows]]
         for row, item_id in zip(rows.tolist(), self._ids.gather(found[rows]).to_list(), strict=True):
             if item_id != ids[row]:
-                found[row] = self._find_after(ids[row], int(hashes[row]), int(places[row]) + 1)
+                found[row] = self._find_from(ids[row], int(hashes[row]), int(positions[row]) + 1)
         return found
 
-    def _find_after(self, item_id: str, hashed: int, place: int) -> int:
-        """The index of an id whose hash stands at `place` or later: a look that is needed only where hashes meet."""
-        while place < len(self) and self._sorted_hashes[place] == hashed:
-            index = int(self._index_of_hash[place])
+    def _find_from(self, item_id: str, hashed: int, position: int) -> int:
+        """The index of an id after a hash collision: search the equal hashes from `position` on."""
+        while position < len(self) and self._sorted_hashes[position] == hashed:
+            index = int(self._index_of_hash[position])
             if self._ids[index] == item_id:
                 return index
-            place += 1
+            position += 1
         return PADDING
 
     def indices(self, ids: Iterable[str]) -> NDArray[np.int64]:
-        """Item indices of `ids`, int64 of the same length. Raises UnknownIdError that names the ids."""
+        """Item indices of `ids`, int64 of the same length. Raises UnknownIdError naming the unknown ids."""
         ids = list(ids)
         found = self.find(ids)
         if (found == PADDING).any():
-            unknown = [ids[place] for place in np.flatnonzero(found == PADDING)]
+            unknown = [ids[position] for position in np.flatnonzero(found == PADDING)]
             shown = ", ".join(_IN_MESSAGES.repr(item_id) for item_id in unknown[:5])
             more = f" and {len(unknown) - 5} more" if len(unknown) > 5 else ""
             example = f", such as {self._ids[0]!r}" if len(self) else ""
             raise UnknownIdError(
                 f"Unknown item id {shown}{more}: it is not among the {len(self)} items of the catalogue. "
-                f"Use the ids that the catalogue was made with{example}."
+                f"Use the ids of the catalogue{example}."
             )
         return found
 
     def ids(self, indices: Iterable[int]) -> list[str]:
-        """Item ids of `indices`. Raises IndexError outside 0 to n - 1, PADDING included."""
+        """Item ids of `indices`. Raises IndexError on an index outside 0 to n - 1, including PADDING."""
         indices = np.fromiter(indices, dtype=np.int64)
         if len(outside := indices[(indices < 0) | (indices >= len(self))]):
             raise IndexError(f"Item index {outside[0]} is outside 0 to {len(self) - 1}.")

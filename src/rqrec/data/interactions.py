@@ -1,4 +1,4 @@
-"""The log: who took which item, when."""
+"""The interaction log: user, item, time."""
 
 from dataclasses import dataclass
 
@@ -14,10 +14,10 @@ TIE_BREAKS = ("keep", "hash")
 
 @dataclass(frozen=True)
 class Interactions:
-    """An interaction log, one row an interaction, in the order of the file that it came from.
+    """An interaction log, one row per interaction, in the order of the source file.
 
-    `log` has the columns `user_id`, `item_id` (strings) and `timestamp` (integer, in any unit, not
-    negative). Raises ValueError on missing columns, missing values and negative timestamps.
+    `log` has the columns `user_id`, `item_id` (strings) and `timestamp` (non-negative integer, in any unit).
+    Raises ValueError on an empty log, missing columns, nulls, and timestamps of another type or negative.
     """
 
     log: pl.DataFrame
@@ -27,7 +27,7 @@ class Interactions:
         if missing:
             raise ValueError(f"The log lacks {missing}; its columns are {self.log.columns}.")
         if self.log.is_empty():
-            raise ValueError("The log is empty: at least one interaction is needed.")
+            raise ValueError("The log is empty: at least one interaction is required.")
         for column in COLUMNS:
             if count := self.log[column].null_count():
                 row = self.log[column].is_null().arg_true()[0]
@@ -36,22 +36,22 @@ class Interactions:
             raise ValueError(f"timestamp must be an integer column, not {self.log.schema['timestamp']}.")
         lowest = self.log["timestamp"].min()
         if isinstance(lowest, int) and lowest < 0:
-            raise ValueError(f"The log has a negative timestamp ({lowest}): time must not be negative.")
+            raise ValueError(f"The log has a negative timestamp ({lowest}): timestamps must be 0 or more.")
 
     def __len__(self) -> int:
         return self.log.height
 
     def of_items(self, id_map: IdMap) -> "Interactions":
-        """The interactions whose item `id_map` has, in the same order."""
+        """The interactions with items of `id_map`, in the same order. Raises ValueError if there are none."""
         known = pl.DataFrame({"item_id": id_map.all}, schema={"item_id": self.log.schema["item_id"]})
         return Interactions(self.log.join(known, on="item_id", how="semi", maintain_order="left"))
 
     def sequences(self, id_map: IdMap, *, tie_break: str = "keep") -> Sequences:
         """Each user's item indices, oldest first; users in order of first appearance.
 
-        Interactions of a user at the same time keep the order of the log, or with `tie_break` "hash" take
-        one that is random but the same in every run: a log in the order of its items would leak that order.
-        Raises UnknownIdError where the log has an item that `id_map` lacks.
+        Interactions of a user with the same timestamp keep the order of the log; with `tie_break` "hash" they
+        get a pseudo-random order that is the same in every run, because a log sorted by item would leak that
+        order to the model. Raises UnknownIdError if the log has an item that is not in `id_map`.
         """
         if tie_break not in TIE_BREAKS:
             raise ValueError(f"tie_break is {tie_break!r}; allowed are {', '.join(TIE_BREAKS)}.")
@@ -69,11 +69,11 @@ class Interactions:
         )
         if indexed["item_index"].null_count():
             unknown = self.log["item_id"][int(indexed["item_index"].is_null().arg_max() or 0)]
-            raise UnknownIdError(f"The log has item id {unknown!r}, which the catalogue lacks.")
+            raise UnknownIdError(f"The log has item id {unknown!r}, which is not in the catalogue.")
         keys = ["user_index", "timestamp"]
         if tie_break == "hash":
-            indexed = indexed.with_columns(mixed=_mix(indexed["user_index"], indexed["item_index"]))
-            keys.append("mixed")
+            indexed = indexed.with_columns(tie_key=_tie_keys(indexed["user_index"], indexed["item_index"]))
+            keys.append("tie_key")
         ordered = indexed.sort(keys, maintain_order=True)
         lengths = np.bincount(ordered["user_index"].to_numpy(), minlength=users.height)
         return Sequences(
@@ -84,10 +84,10 @@ class Interactions:
         )
 
 
-def _mix(users: pl.Series, items: pl.Series) -> pl.Series:
-    """A number for each interaction that looks random and depends on its user and item alone.
+def _tie_keys(users: pl.Series, items: pl.Series) -> pl.Series:
+    """A pseudo-random key per interaction, uint64, that depends only on its user and item.
 
-    The finaliser of splitmix64 (G. Steele et al., 2014): the same on every machine.
+    Uses the finaliser of splitmix64 (G. Steele et al., 2014), so it is the same on every machine.
     """
     mixed = (users.to_numpy().astype(np.uint64) << np.uint64(32)) | items.to_numpy().astype(np.uint64)
     mixed += np.uint64(0x9E3779B97F4A7C15)

@@ -1,4 +1,4 @@
-"""User histories as flat arrays: no Python object per user, batches by indexing.
+"""User sequences as flat arrays: no Python object per user, batches by indexing.
 
 Shapes: U users, M interactions, B batch, T items in a history (padded on the right with PADDING).
 """
@@ -21,16 +21,19 @@ USERS_FILE = "users.parquet"
 
 @dataclass(frozen=True)
 class Sequences:
-    """The item sequences of all users, one after the other, each oldest first.
+    """The concatenated item sequences of all users, each oldest first.
 
-    `items` int32 [M], `timestamps` int64 [M], `offsets` int64 [U + 1]: user u has
-    `items[offsets[u]:offsets[u + 1]]`. `user_ids` has U strings.
+    The items of user u are `items[offsets[u]:offsets[u + 1]]`. Raises ValueError if the lengths disagree.
     """
 
     items: NDArray[np.int32]
+    """Item indices, int32 [M]."""
     offsets: NDArray[np.int64]
+    """Start of each user's sequence in `items`, and M at the end; int64 [U + 1]."""
     timestamps: NDArray[np.int64]
+    """int64 [M], in the unit of the source; positions 0, 1, ... if the source has no time."""
     user_ids: tuple[str, ...]
+    """U ids."""
 
     def __post_init__(self) -> None:
         if len(self.items) != len(self.timestamps) or self.offsets[-1] != len(self.items):
@@ -43,25 +46,25 @@ class Sequences:
 
     @property
     def lengths(self) -> NDArray[np.int64]:
-        """Interactions of each user, [U]."""
+        """Number of interactions of each user, int64 [U]."""
         return np.diff(self.offsets)
 
     def of_user(self, user: int) -> NDArray[np.int32]:
-        """Item indices of one user, oldest first."""
+        """Item indices of one user (by user index), oldest first, int32."""
         return self.items[self.offsets[user] : self.offsets[user + 1]]
 
     @property
-    def in_order_only(self) -> bool:
-        """Whether the timestamps are only positions in each user's sequence: the source kept no time."""
+    def order_only(self) -> bool:
+        """Whether only the order is known: the timestamps are positions in each user's sequence."""
         return bool((self.timestamps == self._positions).all())
 
     @property
     def times(self) -> NDArray[np.int64] | None:
-        """The timestamps (unix seconds), or None where the source kept no time."""
-        return None if self.in_order_only else self.timestamps
+        """The timestamps, int64 [M], or None if the source has no time."""
+        return None if self.order_only else self.timestamps
 
-    def in_order(self) -> "Sequences":
-        """The same sequences without times: timestamps are positions."""
+    def without_times(self) -> "Sequences":
+        """The same sequences with positions as timestamps."""
         return replace(self, timestamps=self._positions)
 
     @property
@@ -69,13 +72,13 @@ class Sequences:
         return np.arange(len(self.items)) - np.repeat(self.offsets[:-1], self.lengths)
 
     def last(self, count: int) -> "Sequences":
-        """Each user's last `count` interactions."""
+        """The sequences limited to each user's last `count` interactions."""
         kept = np.minimum(self.lengths, count)
         dropped = np.repeat(self.lengths - kept, self.lengths)
         keep = self._positions >= dropped
         offsets = np.concatenate([[0], np.cumsum(kept)]).astype(np.int64)
-        # Positions count from the first interaction that is kept.
-        timestamps = self.timestamps - dropped if self.in_order_only else self.timestamps
+        # Positions restart at the first interaction that is kept.
+        timestamps = self.timestamps - dropped if self.order_only else self.timestamps
         return Sequences(self.items[keep], offsets, timestamps[keep], self.user_ids)
 
     def write(self, folder: Path) -> None:
@@ -87,7 +90,7 @@ class Sequences:
 
     @classmethod
     def read(cls, folder: Path) -> "Sequences":
-        """Read what `write` wrote."""
+        """Read sequences written by `write`."""
         with np.load(folder / SEQUENCES_FILE, allow_pickle=False) as arrays:
             users = pl.read_parquet(folder / USERS_FILE)["user_id"].to_list()
             return cls(arrays["items"], arrays["offsets"], arrays["timestamps"], tuple(users))
@@ -95,16 +98,14 @@ class Sequences:
 
 @dataclass(frozen=True)
 class Histories:
-    """What is known of B users before a moment: what every recommender reads.
-
-    `items_BT` int64: item indices, oldest first, padded on the right with PADDING. `times_BT` int64: when each
-    was taken (unix seconds, padded alike), None where no time is known. `user_ids`: whose they are, None for
-    a user without an id; None where no user has one.
-    """
+    """A batch of B user histories: the input of every recommender."""
 
     items_BT: NDArray[np.int64]
+    """Item indices, int64 [B, T], oldest first, padded on the right with PADDING."""
     times_BT: NDArray[np.int64] | None = None
+    """Time of each interaction, int64 [B, T] (unix seconds), padded like the items; None if unknown."""
     user_ids: tuple[str | None, ...] | None = None
+    """B user ids, None for a user without one; None if no user has an id."""
 
     def __len__(self) -> int:
         return len(self.items_BT)
@@ -116,14 +117,16 @@ class Histories:
         times: Sequence[Sequence[int] | NDArray[Any]] | None = None,
         user_ids: Sequence[str | None] | None = None,
     ) -> "Histories":
-        """From each user's item indices; `times` has one for each of them.
+        """Build a batch from lists of item indices, with one time per item and one id per user if given.
 
-        Raises ValueError where the numbers of items, times and users disagree.
+        Raises ValueError if the numbers of items, times and users disagree.
         """
         if times is not None:
             check_times(histories, times)
         if user_ids is not None and len(user_ids) != len(histories):
-            raise ValueError(f"{len(histories)} histories have {len(user_ids)} users: give one for each.")
+            raise ValueError(
+                f"{len(histories)} histories have {len(user_ids)} user ids: give one per history."
+            )
         return cls(
             _right_padded(histories),
             None if times is None else _right_padded(times),
@@ -131,27 +134,29 @@ class Histories:
         )
 
     def last(self, count: int) -> "Histories":
-        """Each history's last `count` items."""
+        """The batch limited to each history's last `count` items."""
         lengths = (self.items_BT != PADDING).sum(axis=1)
         kept = np.minimum(lengths, count)
         starts = np.arange(len(self)) * self.items_BT.shape[1] + lengths - kept
 
-        def recent(known_BT: NDArray[np.int64]) -> NDArray[np.int64]:
-            return gather_right_padded(known_BT.ravel(), starts, kept)
+        def recent(values_BT: NDArray[np.int64]) -> NDArray[np.int64]:
+            return gather_right_padded(values_BT.ravel(), starts, kept)
 
         times_BT = None if self.times_BT is None else recent(self.times_BT)
         return Histories(recent(self.items_BT), times_BT, self.user_ids)
 
 
 def check_times(histories: Sequence[Sized], times: Sequence[Sized]) -> None:
-    """Raises ValueError unless there is one time for each item of each history."""
+    """Raise ValueError unless there is one time per item of each history."""
     lengths, given = ([len(row) for row in rows] for rows in (histories, times))
     if len(lengths) != len(given):
-        raise ValueError(f"{len(lengths)} histories have timestamps for {len(given)}: give each its own.")
-    for place, (items, stamps) in enumerate(zip(lengths, given, strict=True)):
+        raise ValueError(
+            f"{len(lengths)} histories have timestamps for {len(given)}: give one list per history."
+        )
+    for row, (items, stamps) in enumerate(zip(lengths, given, strict=True)):
         if items != stamps:
             raise ValueError(
-                f"History {place} has {items} items and {stamps} timestamps: give one for each item."
+                f"History {row} has {items} items and {stamps} timestamps: give one timestamp per item."
             )
 
 
@@ -164,7 +169,7 @@ def _right_padded(rows: Sequence[Sequence[int] | NDArray[Any]]) -> NDArray[np.in
 def gather_right_padded(
     items: NDArray[Any], starts_B: NDArray[np.int64], lengths_B: NDArray[np.int64]
 ) -> NDArray[np.int64]:
-    """Slices of a flat array as one matrix int64 [B, max length], padded on the right with PADDING."""
+    """Slices of a flat array as a matrix int64 [B, max length], padded on the right with PADDING."""
     width = int(lengths_B.max(initial=0))
     steps_T = np.arange(width)
     inside_BT = steps_T < lengths_B[:, None]

@@ -1,4 +1,9 @@
-"""Which interactions train, which select a model, which judge it."""
+"""Evaluation protocols: division of the interactions into a training, a validation and a test split.
+
+A protocol ("leave_one_out" or "temporal") is a function from sequences to a `Split`.
+
+Shapes: U users, M interactions, E evaluation examples, T items in a history.
+"""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
@@ -11,19 +16,23 @@ from rqrec.data.sequences import Histories, Sequences, gather_right_padded
 
 @dataclass(frozen=True)
 class EvalExamples:
-    """Evaluation cases: for each, the items before a moment, and the item that came then.
+    """Evaluation examples: histories, each with the next item as target.
 
-    `starts` and `ends` int64 [C] are slices of the flat `items`; the target of case c is
-    `items[ends[c]]` and its history `items[starts[c]:ends[c]]`. `users` int64 [C] are user indices.
-    `times` int64 (unix seconds), flat as the items are, and `user_ids` by user index are None where unknown.
+    The history of example e is `items[starts[e]:ends[e]]`, its target `items[ends[e]]`.
     """
 
     items: NDArray[np.int32]
+    """Item indices of all users, int32 [M]."""
     starts: NDArray[np.int64]
+    """Start of each history in `items`, int64 [E]."""
     ends: NDArray[np.int64]
+    """Position of each target in `items`, int64 [E]."""
     users: NDArray[np.int64]
+    """User index of each example, int64 [E]."""
     times: NDArray[np.int64] | None = None
+    """Time of each interaction, int64 [M] (unix seconds); None if the source has no time."""
     user_ids: tuple[str, ...] | None = None
+    """Ids by user index, U strings; None if unknown."""
 
     @classmethod
     def of(
@@ -33,7 +42,7 @@ class EvalExamples:
         ends: NDArray[np.int64],
         users: NDArray[np.int64],
     ) -> "EvalExamples":
-        """EvalExamples among the interactions of `sequences`, with all that is known of them."""
+        """Examples within `sequences`, with their times and user ids."""
         return cls(sequences.items, starts, ends, users, sequences.times, sequences.user_ids)
 
     def __len__(self) -> int:
@@ -41,49 +50,54 @@ class EvalExamples:
 
     @property
     def targets(self) -> NDArray[np.int64]:
-        """The held-out item of each case, [C]."""
+        """Item index of each target, int64 [E]."""
         return self.items[self.ends].astype(np.int64)
 
     @property
     def lengths(self) -> NDArray[np.int64]:
-        """Items of each case's history, [C]."""
+        """Length of each history, int64 [E]."""
         return self.ends - self.starts
 
-    def histories(self, cases: slice | NDArray[np.int64]) -> Histories:
-        """Whole histories of some cases."""
-        starts, lengths = self.starts[cases], self.ends[cases] - self.starts[cases]
+    def histories(self, examples: slice | NDArray[np.int64]) -> Histories:
+        """The full histories of some examples, selected by a slice or an array of indices."""
+        starts, lengths = self.starts[examples], self.ends[examples] - self.starts[examples]
         return Histories(
             gather_right_padded(self.items, starts, lengths),
             None if self.times is None else gather_right_padded(self.times, starts, lengths),
-            None if self.user_ids is None else tuple(self.user_ids[user] for user in self.users[cases]),
+            None if self.user_ids is None else tuple(self.user_ids[user] for user in self.users[examples]),
         )
 
-    def every(self, stride: int, first: int = 0) -> "EvalExamples":
-        """EvalExamples first, first + stride, ..."""
-        chosen = slice(first, None, stride)
-        return replace(self, starts=self.starts[chosen], ends=self.ends[chosen], users=self.users[chosen])
+    def strided(self, stride: int, offset: int = 0) -> "EvalExamples":
+        """The subset of examples offset, offset + stride, offset + 2 stride, ..."""
+        subset = slice(offset, None, stride)
+        return replace(self, starts=self.starts[subset], ends=self.ends[subset], users=self.users[subset])
 
     def batches(self, size: int) -> Iterator[slice]:
-        """Slices that cover all cases in order, `size` at a time."""
+        """Slices that cover all examples in order, `size` at a time."""
         for start in range(0, len(self), size):
             yield slice(start, min(start + size, len(self)))
 
 
 @dataclass(frozen=True)
 class Split:
-    """Training sequences, and the cases to select on and to test on."""
+    """A dataset divided by an evaluation protocol."""
 
     train: Sequences
+    """Training sequences."""
     validation: EvalExamples
+    """Examples for model selection."""
     test: EvalExamples
+    """Examples for the final evaluation."""
 
 
 def leave_one_out(sequences: Sequences) -> Split:
-    """The protocol of TIGER (arXiv 2305.05065, section 4) and SASRec.
+    """The leave-one-out protocol of TIGER (arXiv 2305.05065, section 4) and SASRec.
 
-    Of a user's n items the last is the test target, the one before it the validation target, and the first
-    n - 2 train: training targets are the positions 0 to n - 3 and nothing later. The history of the test
-    target includes the validation item. A user with fewer than 3 items has no cases and trains whole.
+    Of a user's n items, the last is the test target, the one before it the validation target, and the first
+    n - 2 (positions 0 to n - 3) are for training. The history of the test target includes the validation item.
+    A user with fewer than 3 items has no evaluation examples, and all of their items are for training.
+
+    Raises ValueError if no user has 3 items.
     """
     lengths = sequences.lengths
     held_out = np.where(lengths >= 3, 2, 0)
@@ -98,7 +112,7 @@ def leave_one_out(sequences: Sequences) -> Split:
     if not len(users):
         raise ValueError(
             "No user has 3 or more interactions, so nothing can be held out for validation and test. "
-            "Bring a longer log."
+            "Use a longer log."
         )
     starts, ends = sequences.offsets[users], sequences.offsets[users + 1]
     return Split(
@@ -109,34 +123,36 @@ def leave_one_out(sequences: Sequences) -> Split:
 
 
 def temporal(sequences: Sequences, validation: float = 0.1, test: float = 0.1) -> Split:
-    """A split at two moments, the same for all users: nobody's future trains.
+    """Split at two points in time that are the same for all users, so that training never sees the future.
 
-    The last `test` of all interactions lie after the second moment, the `validation` before them between the
-    two; interactions at one moment stay together. Training sequences end at the first moment. A user's case
-    is the first interaction within a stretch, and its history all that came before; a user with none before
-    has no case.
+    `validation` and `test` are fractions of all interactions: the last `test` of them form the test period, those
+    before form the validation period, and the rest is for training. Interactions with the same timestamp stay
+    together. A user's example in a period has their first interaction of the period as target and everything
+    before it as history; a user without earlier interactions has no example.
 
-    Raises ValueError where the shares leave nothing, or where the source kept no time.
+    Raises ValueError if a fraction is out of range or leaves a period empty, or if the source has no time.
     """
     if not (validation > 0 and test > 0 and validation + test < 1):
-        raise ValueError(f"The shares {validation} and {test} must be above 0 and together below 1.")
-    times = sequences.timestamps
-    if sequences.in_order_only:
         raise ValueError(
-            "The source of this dataset kept no time, only each user's order, so there is no moment to split "
-            "at. Use leave_one_out, or prepare from files that keep the time."
+            f"The fractions {validation} (validation) and {test} (test) must be above 0 and together below 1."
+        )
+    times = sequences.timestamps
+    if sequences.order_only:
+        raise ValueError(
+            "The source of this dataset has no time, only each user's order, so it cannot be split by time. Use "
+            "leave_one_out, or prepare the dataset from files with timestamps."
         )
     ranked = np.sort(times)
     first = ranked[int(len(ranked) * (1 - validation - test))]
     second = ranked[int(len(ranked) * (1 - test))]
-    # As times ascend within a user, an interaction's stretch is a position in the sequence.
+    # Times ascend within a user, so a period is a range of positions in the sequence.
     before_first = _count_by_user(sequences, times < first)
     before_second = _count_by_user(sequences, times < second)
     keep = times < first
     if first == second or not keep.any():
         raise ValueError(
-            f"Too many interactions share the moments {first} and {second}: the shares {validation} and "
-            f"{test} leave a stretch empty. Choose other shares."
+            f"Too many interactions have the timestamps {first} and {second}: the fractions {validation} and "
+            f"{test} leave a period empty. Choose other fractions."
         )
     train = Sequences(
         items=sequences.items[keep],
@@ -146,8 +162,8 @@ def temporal(sequences: Sequences, validation: float = 0.1, test: float = 0.1) -
     )
     return Split(
         train=train,
-        validation=_first_cases(sequences, before_first, before_second),
-        test=_first_cases(sequences, before_second, sequences.lengths),
+        validation=_first_examples(sequences, before_first, before_second),
+        test=_first_examples(sequences, before_second, sequences.lengths),
     )
 
 
@@ -156,18 +172,18 @@ def _count_by_user(sequences: Sequences, mask: NDArray[np.bool_]) -> NDArray[np.
     return totals[sequences.offsets[1:]] - totals[sequences.offsets[:-1]]
 
 
-def _first_cases(sequences: Sequences, begin: NDArray[np.int64], end: NDArray[np.int64]) -> EvalExamples:
-    """The case of each user with a history whose positions `begin` to `end` are not empty."""
+def _first_examples(sequences: Sequences, begin: NDArray[np.int64], end: NDArray[np.int64]) -> EvalExamples:
+    """One example per user whose positions `begin` to `end` are not empty and who has a history before them."""
     users = np.flatnonzero((begin > 0) & (begin < end))
     starts = sequences.offsets[users]
     return EvalExamples.of(sequences, starts, starts + begin[users], users)
 
 
-SPLITS: dict[str, Callable[[Sequences], Split]] = {"leave_one_out": leave_one_out, "temporal": temporal}
+PROTOCOLS: dict[str, Callable[[Sequences], Split]] = {"leave_one_out": leave_one_out, "temporal": temporal}
 
 
-def split_named(name: str) -> Callable[[Sequences], Split]:
-    """The split of that name. Raises ValueError with the names that exist."""
-    if name not in SPLITS:
-        raise ValueError(f"There is no split {name!r}; allowed are {', '.join(SPLITS)}.")
-    return SPLITS[name]
+def get_protocol(name: str) -> Callable[[Sequences], Split]:
+    """The evaluation protocol of that name. Raises ValueError on an unknown name."""
+    if name not in PROTOCOLS:
+        raise ValueError(f"Unknown evaluation protocol {name!r}; allowed are {', '.join(PROTOCOLS)}.")
+    return PROTOCOLS[name]

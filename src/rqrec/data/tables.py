@@ -1,4 +1,4 @@
-"""Tables from files that others wrote: read lazily, refused in a sentence."""
+"""Lazy reading of table files, with one-line errors that name the file."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,8 +12,8 @@ SUFFIXES = (".parquet", ".csv", ".jsonl")
 
 
 @contextmanager
-def naming_the_file(path: Path) -> Iterator[None]:
-    """Turn the errors of a parser into a ValueError that names the file."""
+def parse_errors_for(path: Path) -> Iterator[None]:
+    """Convert parser errors to a ValueError that names the file."""
     try:
         yield
     except PolarsError as error:
@@ -26,9 +26,9 @@ def naming_the_file(path: Path) -> Iterator[None]:
 
 
 def scan_table(path: Path, **csv_options: Any) -> pl.LazyFrame:
-    """A `.parquet`, `.csv` (with a header) or `.jsonl` file as a lazy frame; CSV columns are all strings.
+    """A `.parquet`, `.csv` (with a header) or `.jsonl` file as a lazy frame; CSV columns are read as strings.
 
-    Raises FileNotFoundError, or ValueError on another suffix.
+    Raises FileNotFoundError if the file is missing, ValueError on another suffix.
     """
     path = Path(path)
     if not path.is_file():

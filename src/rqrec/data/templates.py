@@ -1,7 +1,7 @@
-"""Item text from an item's fields, by a template that the artefact keeps.
+"""Item texts from item fields by a template, which is stored in the artefact.
 
-A template is parts joined by "; ", each with fields in braces: "{title}; Brand: {brand}; Price: {price}".
-A part of which a field is missing is left out, so that no text ever says "nan".
+A template consists of parts joined by "; ", with fields in braces: "{title}; Brand: {brand}; Price: {price}".
+A part with a missing field is omitted, so that texts never contain "nan".
 """
 
 import html
@@ -16,7 +16,7 @@ _FIELD = re.compile(r"{(\w+)}")
 
 
 def fields_of(template: str) -> tuple[str, ...]:
-    """The names of a template's fields, in their order. Raises ValueError where there is none."""
+    """The field names of a template, in order. Raises ValueError if there are none or the braces are invalid."""
     fields = tuple(dict.fromkeys(_FIELD.findall(template)))
     if not fields or set(_FIELD.sub("", template)) & set("{}"):
         raise ValueError(
@@ -27,9 +27,9 @@ def fields_of(template: str) -> tuple[str, ...]:
 
 
 def clean(value: Any) -> str:
-    """A field as text: HTML entities decoded, white space single, "" where it says nothing.
+    """A field value as text: HTML entities decoded, white space collapsed, "" for missing values.
 
-    Lists are joined by ", ", each word once.
+    Nested lists are flattened, deduplicated and joined by ", ".
     """
     if isinstance(value, list | tuple):
         return ", ".join(dict.fromkeys(filter(None, map(clean, _flatten(value)))))
@@ -48,7 +48,7 @@ def _flatten(values: Iterable[Any]) -> Iterable[Any]:
 
 
 def fill(template: str, item: Mapping[str, Any]) -> str:
-    """The text of an item; "" where it has none of the template's fields."""
+    """The text of an item; "" if it has none of the template's fields."""
     texts = {field: clean(item.get(field)) for field in fields_of(template)}
     parts = []
     for part in template.split(SEPARATOR):

@@ -1,4 +1,4 @@
-"""Items that nobody had taken when everything was trained: chosen, taken out, and measured apart.
+"""Cold items: hold items out of training, and measure cold and warm targets separately.
 
 Shapes: N items of the catalogue, B histories, T items of a history, K recommended items.
 """
@@ -22,75 +22,78 @@ METRICS = ("recall@10",)
 
 
 def choose_items(sequences: Sequences, n_items: int, share: float, seed: int) -> NDArray[np.bool_]:
-    """Which items are held out, bool [N]: `share` of those that were ever taken, at random.
+    """A mask of the items to hold out, bool [N]: a random fraction `share` of the items with interactions.
 
-    Raises ValueError where that is no item, or all.
+    Raises ValueError if that fraction comes to no item or to all of them.
     """
-    taken = np.unique(sequences.items)
-    count = round(share * len(taken))
-    if not 0 < count < len(taken):
-        raise ValueError(f"A share of {share} of {len(taken)} items holds out {count}: choose another share.")
-    held_N = np.zeros(n_items, dtype=bool)
-    held_N[np.random.default_rng(seed).choice(taken, count, replace=False)] = True
-    return held_N
+    interacted = np.unique(sequences.items)
+    count = round(share * len(interacted))
+    if not 0 < count < len(interacted):
+        raise ValueError(
+            f"A share of {share} of {len(interacted)} items holds out {count}: it must hold out at least one "
+            f"item and leave at least one. Choose another share."
+        )
+    held_out_N = np.zeros(n_items, dtype=bool)
+    held_out_N[np.random.default_rng(seed).choice(interacted, count, replace=False)] = True
+    return held_out_N
 
 
-def without_items(sequences: Sequences, held_N: NDArray[np.bool_]) -> Sequences:
-    """Every user's sequence without the held-out items; a user may be left with none."""
-    keep = ~held_N[sequences.items]
+def without_items(sequences: Sequences, held_out_N: NDArray[np.bool_]) -> Sequences:
+    """Every user's sequence without the held-out items; a sequence may become empty."""
+    keep = ~held_out_N[sequences.items]
     offsets = np.concatenate([[0], np.cumsum(keep)])[sequences.offsets]
     return Sequences(sequences.items[keep], offsets, sequences.timestamps[keep], sequences.user_ids)
 
 
 @dataclass(frozen=True)
 class CatalogueSubset:
-    """A recommender that knows some of a catalogue's items, by indices of its own.
+    """Adapts a recommender for a subset of the items, with item indices of its own, to the full catalogue.
 
-    `places_N` int64: the index that it gives each item of the catalogue, PADDING where it knows it not; such
-    an item is passed over in histories and never recommended.
+    `local_indices_N` int64: the recommender's index of each catalogue item, PADDING for items outside the
+    subset. Those items are dropped from histories and never recommended.
     """
 
     recommender: ItemRecommender
-    places_N: NDArray[np.int64]
+    local_indices_N: NDArray[np.int64]
 
     def recommend(self, histories: Histories, k: int, *, exclude_seen: bool = True) -> Ranked:
-        """The k best of the items that it knows, by the catalogue's indices."""
+        """The k best items of the subset, as catalogue indices."""
         items_BT = histories.items_BT
-        places_BT = np.where(items_BT == PADDING, PADDING, self.places_N[items_BT])
-        order_BT = np.argsort(places_BT == PADDING, axis=1, kind="stable")
-        known = Histories(np.take_along_axis(places_BT, order_BT, axis=1))
-        ranked = self.recommender.recommend(known, k, exclude_seen=exclude_seen)
-        items = np.flatnonzero(self.places_N != PADDING)
-        by_place = np.empty(len(items), dtype=np.int64)
-        by_place[self.places_N[items]] = items
-        found_BK = ranked.items.cpu().numpy()
-        return Ranked(
-            torch.from_numpy(np.where(found_BK == PADDING, PADDING, by_place[found_BK])), ranked.scores.cpu()
-        )
+        local_BT = np.where(items_BT == PADDING, PADDING, self.local_indices_N[items_BT])
+        # A stable sort moves the dropped items to the end, as padding, and keeps the order of the others.
+        order_BT = np.argsort(local_BT == PADDING, axis=1, kind="stable")
+        local_histories = Histories(np.take_along_axis(local_BT, order_BT, axis=1))
+        ranked = self.recommender.recommend(local_histories, k, exclude_seen=exclude_seen)
+        subset = np.flatnonzero(self.local_indices_N != PADDING)
+        catalogue_indices = np.empty(len(subset), dtype=np.int64)
+        catalogue_indices[self.local_indices_N[subset]] = subset
+        local_BK = ranked.items.cpu().numpy()
+        items_BK = np.where(local_BK == PADDING, PADDING, catalogue_indices[local_BK])
+        return Ranked(torch.from_numpy(items_BK), ranked.scores.cpu())
 
 
 def cold_and_warm(
     recommender: ItemRecommender,
     cases: EvalExamples,
     train: Sequences,
-    held_N: NDArray[np.bool_],
+    held_out_N: NDArray[np.bool_],
     *,
     seed: int = 0,
     description: str | None = None,
 ) -> dict[str, dict[str, Any]]:
-    """Recall@10 with its interval over the cases whose target is held out ("cold") and over the others ("warm").
+    """Recall@10 with its interval, for cases with a held-out target ("cold") and for all others ("warm").
 
-    Raises ValueError where there is no case of a kind.
+    Raises ValueError if either group has no cases.
     """
-    measured = measure(recommender, cases, train, len(held_N), description=description)
-    cold_C = held_N[measured.targets_C]
-    found = {}
-    for kind, ranks in (("cold", measured.ranks_C[cold_C]), ("warm", measured.ranks_C[~cold_C])):
+    result = measure(recommender, cases, train, len(held_out_N), description=description)
+    cold_C = held_out_N[result.targets_C]
+    groups = {}
+    for group, ranks in (("cold", result.ranks_C[cold_C]), ("warm", result.ranks_C[~cold_C])):
         if not len(ranks):
-            raise ValueError(f"No case has a {kind} target: hold out another share of the items.")
-        found[kind] = {
+            raise ValueError(f"No case has a {group} target: hold out another share of the items.")
+        groups[group] = {
             "cases": len(ranks),
             "metrics": ranking_metrics(ranks, METRICS),
             "intervals": intervals(ranks, METRICS, seed),
         }
-    return found
+    return groups

@@ -1,4 +1,4 @@
-"""One evaluator for every recommender: the full catalogue, items and not semantic IDs, all cases.
+"""The evaluator that all recommenders share: full catalogue, item-level hits, every case.
 
 Shapes: C cases, B cases of a batch, K recommended items.
 """
@@ -14,14 +14,15 @@ from rqrec.data.splits import EvalExamples
 from rqrec.evaluation.metrics import ranking_metrics, target_ranks
 from rqrec.retrieval.ranking import ItemRecommender
 
-LENGTH = 10  # items of a list where nothing else is said; training validates on as many
+LIST_LENGTH = 10  # length of the recommended lists; the same as for validation during training
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """The rank of each case's target, and the means over all cases.
+    """The rank of each case's target, and the mean metrics over all cases.
 
-    `exclude_seen` is part of the protocol: whether items of the history could be recommended.
+    `ranks_C` int64: 0-based, MISSED if the target is not in the list. `exclude_seen`: whether items of the
+    history were excluded from the recommendations; metrics with and without are not comparable.
     """
 
     ranks_C: NDArray[np.int64]
@@ -37,15 +38,15 @@ def evaluate(
     batch_size: int = 128,
     description: str | None = None,
 ) -> Evaluation:
-    """Rank the catalogue for every case and look where the held-out item stands among the first ten.
+    """Rank the catalogue for every case and find the held-out item among the first ten.
 
-    With `description` the progress is shown. For more than ranks see `rqrec.evaluation.measure`.
+    With `description`, progress is shown. `rqrec.evaluation.measure` computes more than ranks.
     """
     ranks_C, targets_C = np.empty(len(cases), dtype=np.int64), cases.targets
     for rows, items_BK in ranked_lists(
         recommender,
         cases,
-        LENGTH,
+        LIST_LENGTH,
         exclude_seen=exclude_seen,
         batch_size=batch_size,
         description=description,
@@ -63,9 +64,9 @@ def ranked_lists(
     batch_size: int,
     description: str | None = None,
 ) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64]]]:
-    """Batch by batch, which cases [B] and their recommended items [B, K].
+    """Yield, batch by batch, the indices of the cases [B] and their recommended items [B, K].
 
-    EvalExamples come in the order of their histories' lengths: little of a batch is padding then.
+    Cases are sorted by history length, so that batches contain little padding.
     """
     order_C = np.argsort(cases.lengths, kind="stable")
     slices = list(cases.batches(batch_size))

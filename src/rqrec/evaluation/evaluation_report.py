@@ -1,4 +1,4 @@
-"""The written report of an evaluation, drawn from the figures in its `evaluation.json`."""
+"""The report of an evaluation, generated from its `evaluation.json`."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -6,121 +6,122 @@ from typing import Any
 
 from rqrec.evaluation.figures import draw_intervals
 from rqrec.evaluation.metrics import CUTOFFS
-from rqrec.evaluation.report import Block, Figure, Heading, Paragraph, Report, Table
+from rqrec.evaluation.report import figure, heading, paragraph, save_report, table
 
 PROTOCOLS = {
-    "leave_one_out": "each user's last item is the test, the one before it the validation, the rest trains",
-    "temporal": "two moments, the same for all users, part training, validation and test; a user's case is "
-    "the first item of a stretch",
+    "leave_one_out": "the last item of each user is the test target and the one before it the validation "
+    "target; the rest is for training",
+    "temporal": "two points in time, the same for all users, separate training, validation and test; the "
+    "target of a user is the first item of the evaluated period",
 }
 GROUPS = {
-    "target": "How often the target occurs in training",
-    "history": "Items of the history",
-    "popularity": "Popularity of the target",
+    "target": "training interactions of the target",
+    "history": "items in the history",
+    "popularity": "popularity of the target",
 }
 
 
 def write_evaluation_report(folder: Path, facts: dict[str, Any]) -> None:
     """Write `report.md`, `report.html` and their figure into `folder`; `facts` as in `evaluation.json`."""
-    report = Report(f"{facts['recommender']}: {facts['split']}, {facts['protocol']}")
-    report.add(*_protocol(facts), *_ranking(folder, facts), *_groups(facts), *_exposure(facts))
-    report.add(*_comparison(facts), *_id_level(facts))
-    report.write(folder)
+    blocks = [*_setup(facts), *_ranking(folder, facts), *_groups(facts), *_exposure(facts)]
+    blocks += [*_comparison(facts), *_id_level(facts)]
+    save_report(folder, f"{facts['recommender']}: {facts['split']}, {facts['protocol']}", blocks)
 
 
 def with_interval(mean: float, interval: Sequence[float]) -> str:
-    """A mean and its interval as people write them."""
+    """A mean with its interval, such as "0.1000 [0.0900, 0.1100]"."""
     return f"{mean:.4f} [{interval[0]:.4f}, {interval[1]:.4f}]"
 
 
-def _protocol(facts: dict[str, Any]) -> list[Block]:
-    seen = "that the user has not had before " if facts["exclude_seen"] else ""
-    asked = "".join(f" {name.replace('_', ' ')}: {value}." for name, value in facts["settings"].items())
+def _setup(facts: dict[str, Any]) -> list[str]:
+    seen = ", except the items of the user's history," if facts["exclude_seen"] else ""
+    chosen = ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in facts["settings"].items())
+    settings = f" Settings: {chosen}." if chosen else ""
     return [
-        Paragraph(facts["selected"]),
-        Paragraph(
-            f"{facts['cases']} cases, one a user; {PROTOCOLS[facts['protocol']]}. Every item of the catalogue "
-            f"{seen}competes, and a hit is an item, not a semantic ID. In brackets: 95 % bootstrap intervals "
-            f"over users (seed {facts['seed']}).{asked}"
+        paragraph(facts["selected"]),
+        paragraph(
+            f"{facts['cases']} cases, one per user: {PROTOCOLS[facts['protocol']]}. The whole catalogue"
+            f"{seen} is ranked, and a hit is the target item, not its semantic ID. In brackets: 95 % bootstrap "
+            f"intervals over users (seed {facts['seed']}).{settings}"
         ),
     ]
 
 
-def _ranking(folder: Path, facts: dict[str, Any]) -> list[Block]:
+def _ranking(folder: Path, facts: dict[str, Any]) -> list[str]:
     metrics, intervals = facts["metrics"], facts["intervals"]
-    kinds = {"recall": "recall (hit rate)", "ndcg": "NDCG", "mrr": "MRR"}
+    labels = {"recall": "recall (hit rate)", "ndcg": "NDCG", "mrr": "MRR"}
     rows = [
-        [words, *(with_interval(metrics[f"{kind}@{k}"], intervals[f"{kind}@{k}"]) for k in CUTOFFS)]
-        for kind, words in kinds.items()
+        [label, *(with_interval(metrics[f"{name}@{k}"], intervals[f"{name}@{k}"]) for k in CUTOFFS)]
+        for name, label in labels.items()
     ]
-    names = [f"{kind}@{k}" for kind in ("recall", "ndcg") for k in CUTOFFS[1:]]
+    names = [f"{name}@{k}" for name in ("recall", "ndcg") for k in CUTOFFS[1:]]
     draw_intervals(folder / "metrics.png", {name: (metrics[name], *intervals[name]) for name in names})
     return [
-        Heading("Ranking"),
-        Table(["", *(f"@{k}" for k in CUTOFFS)], rows),
-        Figure("metrics.png", "Item-level metrics with 95 % intervals"),
+        heading("Ranking"),
+        table(["", *(f"@{k}" for k in CUTOFFS)], rows),
+        figure("metrics.png", "Item-level metrics with 95 % intervals"),
     ]
 
 
-def _groups(facts: dict[str, Any]) -> list[Block]:
-    blocks: list[Block] = [Heading("For whom it works")]
-    for kind, words in GROUPS.items():
+def _groups(facts: dict[str, Any]) -> list[str]:
+    blocks = [heading("By group of cases")]
+    for group, label in GROUPS.items():
         rows = []
-        for row in facts["groups"][kind]:
+        for row in facts["groups"][group]:
             cells = [
                 with_interval(row["metrics"][name], row["intervals"][name]) if row["cases"] else "no cases"
                 for name in ("recall@10", "ndcg@10")
             ]
             rows.append([row["group"], row["cases"], *cells])
-        blocks.append(Table([words, "cases", "recall@10", "NDCG@10"], rows))
+        blocks.append(table([label, "cases", "recall@10", "NDCG@10"], rows))
     return blocks
 
 
-def _exposure(facts: dict[str, Any]) -> list[Block]:
-    shown = facts["exposure"]
+def _exposure(facts: dict[str, Any]) -> list[str]:
+    exposure = facts["exposure"]
     rows = [
-        ["items shown to somebody (coverage)", f"{shown['coverage']:.1%}"],
-        ["novelty, bits", f"{shown['novelty']:.2f}"],
-        ["training interactions of a shown item, mean", f"{shown['popularity']:.1f}"],
-        ["the same of the training interactions themselves", f"{shown['train_popularity']:.1f}"],
-        ["Gini of what is shown", f"{shown['gini']:.3f}"],
-        ["Gini of training interactions", f"{shown['train_gini']:.3f}"],
+        ["coverage: items shown to at least one user", f"{exposure['coverage']:.1%}"],
+        ["novelty, bits", f"{exposure['novelty']:.2f}"],
+        ["training interactions of a shown item, mean", f"{exposure['popularity']:.1f}"],
+        ["the same mean over the training interactions", f"{exposure['train_popularity']:.1f}"],
+        ["Gini coefficient of the shown items", f"{exposure['gini']:.3f}"],
+        ["Gini coefficient of the training interactions", f"{exposure['train_gini']:.3f}"],
     ]
-    return [Heading("What is shown (first ten)"), Table(["", "value"], rows)]
+    return [heading("Exposure of the first ten recommendations"), table(["", "value"], rows)]
 
 
-def _comparison(facts: dict[str, Any]) -> list[Block]:
+def _comparison(facts: dict[str, Any]) -> list[str]:
     if "comparison" not in facts:
         return []
-    compared = facts["comparison"]
+    comparison = facts["comparison"]
     rows = []
-    for name, row in compared["metrics"].items():
-        counts = [row[kind] for kind in ("better", "worse", "equal")]
+    for name, row in comparison["metrics"].items():
+        counts = [row[outcome] for outcome in ("better", "worse", "equal")]
         rows.append([name, with_interval(row["mean"], row["interval"]), f"{row['p_value']:.4f}", *counts])
     return [
-        Heading(f"Against {compared['with']}"),
-        Paragraph(
-            "Mean difference over the same cases, above 0 where this one is better; paired bootstrap over "
-            "users, and the p-value of a two-sided sign-flip permutation test."
+        heading(f"Against {comparison['with']}"),
+        paragraph(
+            "Mean difference over the same cases, positive if this recommender is better, with a paired "
+            "bootstrap interval over users and the p-value of a two-sided sign-flip permutation test."
         ),
-        Table(["", "difference", "p", "users better", "worse", "equal"], rows),
+        table(["", "difference", "p", "users better", "worse", "equal"], rows),
     ]
 
 
-def _id_level(facts: dict[str, Any]) -> list[Block]:
+def _id_level(facts: dict[str, Any]) -> list[str]:
     if "id_level" not in facts:
         return []
-    by_id = facts["id_level"]
+    id_level = facts["id_level"]
     rows = [
         [
             name,
-            with_interval(by_id["metrics"][name], by_id["intervals"][name]),
+            with_interval(id_level["metrics"][name], id_level["intervals"][name]),
             with_interval(facts["metrics"][name], facts["intervals"][name]),
         ]
-        for name in by_id["metrics"]
+        for name in id_level["metrics"]
     ]
     return [
-        Heading("By semantic ID, to compare with work that counts so"),
-        Paragraph(f"ID-level: {by_id['note']}."),
-        Table(["", "ID-level", "item-level"], rows),
+        heading("By semantic ID, for comparison with work that counts this way"),
+        paragraph(f"ID-level: {id_level['note']}."),
+        table(["", "ID-level", "item-level"], rows),
     ]

@@ -1,4 +1,4 @@
-"""The figures of a report, each a function of plain numbers that draws one PNG file."""
+"""Figures of reports: each function draws one PNG file from plain numbers."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -23,7 +23,7 @@ def _drawing(path: Path, panels: int = 1) -> "Iterator[list[Axes]]":
 
     figure = Figure(figsize=(5.2 * panels if panels > 1 else 7.2, 3.6), layout="constrained")
     FigureCanvasAgg(figure)
-    axes = [figure.add_subplot(1, panels, place + 1) for place in range(panels)]
+    axes = [figure.add_subplot(1, panels, panel + 1) for panel in range(panels)]
     for ax in axes:
         ax.spines[["top", "right"]].set_visible(False)
         ax.grid(axis="y", alpha=0.25)
@@ -33,54 +33,54 @@ def _drawing(path: Path, panels: int = 1) -> "Iterator[list[Axes]]":
 
 
 def draw_curves(
-    path: Path, panels: Mapping[str, Mapping[str, Sequence[tuple[float, float]]]], over: str = "step"
+    path: Path, panels: Mapping[str, Mapping[str, Sequence[tuple[float, float]]]], x_label: str = "step"
 ) -> None:
-    """One panel a title, one line a name; points are (step, value), or what else the values go `over`."""
+    """One panel per title and one line per name; a point is (x, value)."""
     with _drawing(path, len(panels)) as axes:
         for ax, (title, lines) in zip(axes, panels.items(), strict=True):
-            for place, (name, points) in enumerate(lines.items()):
+            for i, (name, points) in enumerate(lines.items()):
                 steps, values = zip(*points, strict=True) if points else ((), ())
                 marker = "o" if len(points) < 25 else None
-                color = COLORS[place % len(COLORS)]
+                color = COLORS[i % len(COLORS)]
                 ax.plot(steps, values, label=name, color=color, lw=1.6, marker=marker, ms=3)
             ax.set_title(title, fontsize=10)
-            ax.set_xlabel(over)
+            ax.set_xlabel(x_label)
             ax.set_ylim(bottom=0)
             ax.legend(frameon=False, fontsize=8)
 
 
 def draw_code_counts(path: Path, counts: Sequence[NDArray[np.integer]]) -> None:
-    """How many items each code of each level has, codes ordered from the fullest to the emptiest."""
+    """Items per code, one panel per level, codes sorted by their number of items."""
     with _drawing(path, len(counts)) as axes:
         for level, (ax, counts_V) in enumerate(zip(axes, counts, strict=True)):
             ordered = np.sort(counts_V)[::-1]
             used = int((ordered > 0).sum())
             ax.bar(np.arange(len(ordered)), ordered, width=1.0, color=COLORS[level % len(COLORS)])
             ax.set_title(f"level {level + 1}: {used} of {len(ordered)} codes used", fontsize=10)
-            ax.set_xlabel("codes, fullest first")
+            ax.set_xlabel("codes, most items first")
             ax.set_ylabel("items")
 
 
 def draw_bars(path: Path, groups: Sequence[str], series: Mapping[str, Sequence[float]]) -> None:
-    """Bars side by side: one group a metric, one colour a recommender."""
+    """Grouped bars, such as one group per metric and one colour per recommender."""
     with _drawing(path) as (ax,):
         width = 0.8 / len(series)
-        for place, (name, values) in enumerate(series.items()):
-            x = np.arange(len(groups)) + (place - (len(series) - 1) / 2) * width
-            bars = ax.bar(x, values, width=width * 0.92, label=name, color=COLORS[place % len(COLORS)])
+        for i, (name, values) in enumerate(series.items()):
+            x = np.arange(len(groups)) + (i - (len(series) - 1) / 2) * width
+            bars = ax.bar(x, values, width=width * 0.92, label=name, color=COLORS[i % len(COLORS)])
             ax.bar_label(bars, fmt="%.3f", fontsize=8, padding=2)
         ax.set_xticks(np.arange(len(groups)), groups)
         ax.legend(frameon=False)
 
 
 def draw_intervals(path: Path, values: Mapping[str, tuple[float, float, float]]) -> None:
-    """A bar a metric, with its interval; a value is (mean, low, high)."""
+    """One bar per metric with its interval; a value is (mean, low, high)."""
     with _drawing(path) as (ax,):
         means, lows, highs = (np.array(part) for part in zip(*values.values(), strict=True))
-        places = np.arange(len(values))
-        bars = ax.bar(places, means, width=0.6, color=COLORS[0])
-        # A mean may lie at the edge of its own interval, and rounding beyond it.
+        x = np.arange(len(values))
+        bars = ax.bar(x, means, width=0.6, color=COLORS[0])
+        # A mean at the edge of its interval can be outside it by a rounding error.
         errors = np.clip([means - lows, highs - means], 0, None)
-        ax.errorbar(places, means, errors, fmt="none", ecolor="black", lw=1.2, capsize=3)
+        ax.errorbar(x, means, errors, fmt="none", ecolor="black", lw=1.2, capsize=3)
         ax.bar_label(bars, fmt="%.3f", fontsize=8, label_type="center", color="white")
-        ax.set_xticks(places, list(values))
+        ax.set_xticks(x, list(values))

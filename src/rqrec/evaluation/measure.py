@@ -1,6 +1,6 @@
-"""Everything that is measured of a recommender, in one pass over the cases.
+"""All metrics of a recommender, computed in one pass over the cases.
 
-What is kept is a few numbers a case and one count an item: a million users need no more than some 40 MB.
+The result holds a few numbers per case and two counters per item: about 40 MB for a million users.
 Shapes: C cases, N items of the catalogue, K recommended items.
 """
 
@@ -22,36 +22,37 @@ from rqrec.evaluation.significance import intervals
 from rqrec.retrieval.ranking import ItemRecommender
 
 RANKS_FILE = "ranks.npz"
-SHOWN = 10  # items of a list that count as shown
-BY_GROUP = ("recall@10", "ndcg@10")
-BY_ID = ("recall@5", "recall@10", "ndcg@5", "ndcg@10")
+EXPOSURE_CUTOFF = 10  # the first items of a list, which count as shown to the user
+GROUP_METRICS = ("recall@10", "ndcg@10")
+ID_LEVEL_METRICS = ("recall@5", "recall@10", "ndcg@5", "ndcg@10")
 
 
 @dataclass(frozen=True)
 class EvalResult:
-    """What a pass over the cases leaves.
-
-    `users_C`, `targets_C` int64: user and item index of each case. `ranks_C` int64: the target's 0-based
-    place in a list of 20, MISSED where it is not there; `id_ranks_C` the same by semantic ID, None where
-    there are none. `lengths_C`: items of the history. `shown_N`: how often an item was among the first ten.
-    `train_counts_N`: its training interactions.
-    """
+    """Raw results of one pass over the cases, from which all metrics follow."""
 
     users_C: NDArray[np.int64]
+    """User index of each case."""
     targets_C: NDArray[np.int64]
+    """Item index of each case's held-out item."""
     ranks_C: NDArray[np.int64]
+    """0-based rank of the target in a list of 20, MISSED if it is not there."""
     id_ranks_C: NDArray[np.int64] | None
+    """The same at ID level (see `target_id_ranks`); None for recommenders without semantic IDs."""
     lengths_C: NDArray[np.int64]
+    """Number of items in each case's history."""
     shown_N: NDArray[np.int64]
+    """How often each item was among the first ten recommended."""
     train_counts_N: NDArray[np.int64]
+    """Training interactions of each item."""
 
-    def facts(self, seed: int = 0) -> dict[str, Any]:
-        """All figures, as JSON values. `seed` is that of the intervals.
+    def summary(self, seed: int = 0) -> dict[str, Any]:
+        """All metrics as JSON values; `seed` is for the bootstrap intervals.
 
-        `metrics` and `intervals` by name; `id_level` the same of semantic IDs; `exposure` of the first ten;
-        `groups`: tables by target, history length and popularity, null where a kind has no cases.
+        `metrics` and `intervals` by name; `id_level`: the same at ID level; `exposure`: of the first ten;
+        `groups`: tables by target, history length and popularity, with null metrics for a group without cases.
         """
-        facts: dict[str, Any] = {
+        summary: dict[str, Any] = {
             "cases": len(self.ranks_C),
             "metrics": ranking_metrics(self.ranks_C, ALL),
             "intervals": intervals(self.ranks_C, ALL, seed),
@@ -63,25 +64,24 @@ class EvalResult:
             },
         }
         if self.id_ranks_C is not None:
-            facts["id_level"] = {
-                "note": "semantic IDs without the deduplication code: items that share one count as one "
-                "place, and any of them as a hit; not comparable with item-level figures",
-                "metrics": ranking_metrics(self.id_ranks_C, BY_ID),
-                "intervals": intervals(self.id_ranks_C, BY_ID, seed),
+            summary["id_level"] = {
+                "note": "semantic IDs without the deduplication code: items that share one take one rank "
+                "together, and any of them is a hit; not comparable with item-level metrics",
+                "metrics": ranking_metrics(self.id_ranks_C, ID_LEVEL_METRICS),
+                "intervals": intervals(self.id_ranks_C, ID_LEVEL_METRICS, seed),
             }
-        return facts
+        return summary
 
     def _table(self, groups: Groups, seed: int) -> list[dict[str, Any]]:
         rows = []
         for name, members_C in groups.items():
             ranks = self.ranks_C[members_C]
-            some = len(ranks) > 0
             rows.append(
                 {
                     "group": name,
                     "cases": len(ranks),
-                    "metrics": ranking_metrics(ranks, BY_GROUP) if some else None,
-                    "intervals": intervals(ranks, BY_GROUP, seed) if some else None,
+                    "metrics": ranking_metrics(ranks, GROUP_METRICS) if len(ranks) else None,
+                    "intervals": intervals(ranks, GROUP_METRICS, seed) if len(ranks) else None,
                 }
             )
         return rows
@@ -112,9 +112,9 @@ def measure(
 ) -> EvalResult:
     """Rank the whole catalogue for every case.
 
-    `train` are the training sequences of the same split: how often an item occurs there makes it popular or
-    cold. `keys_N` (see `target_id_ranks`) asks for ranks by semantic ID too. With `description` the progress
-    is shown. Raises ValueError where there are no cases.
+    `train` are the training sequences under the same protocol; item popularity is counted on them. With
+    `keys_N` (see `target_id_ranks`), ID-level ranks are computed as well. With `description`, progress is
+    shown. Raises ValueError if there are no cases.
     """
     if not len(cases):
         raise ValueError("There are no cases to evaluate: no user of this split has a held-out item.")
@@ -133,7 +133,7 @@ def measure(
         ranks_C[rows] = target_ranks(items_BK, targets_C[rows])
         if keys_N is not None and id_ranks_C is not None:
             id_ranks_C[rows] = target_id_ranks(items_BK, targets_C[rows], keys_N)
-        shown = items_BK[:, :SHOWN]
+        shown = items_BK[:, :EXPOSURE_CUTOFF]
         shown_N += np.bincount(shown[shown >= 0], minlength=n_items)
     return EvalResult(
         users_C=cases.users,

@@ -1,6 +1,6 @@
-"""Ranking metrics for one held-out item per case, on items (never on semantic IDs, unless a name says so).
+"""Ranking metrics with one held-out item per case. Hits are items, not semantic IDs, unless a name says so.
 
-With one relevant item, recall@k is the hit rate, and the ideal DCG is 1.
+With one relevant item, recall@k equals the hit rate, and the ideal DCG is 1.
 Shapes: C cases, K recommended items, N items of the catalogue.
 """
 
@@ -13,7 +13,7 @@ MISSED = np.iinfo(np.int64).max  # the rank of a target that was not recommended
 
 
 def target_ranks(items_CK: NDArray[np.int64], targets_C: NDArray[np.int64]) -> NDArray[np.int64]:
-    """The 0-based place of each target in its list, MISSED where it is not there."""
+    """The 0-based rank of each target in its list, MISSED if it is not there."""
     hits_CK = items_CK == targets_C[:, None]
     return np.where(hits_CK.any(axis=1), hits_CK.argmax(axis=1), MISSED).astype(np.int64)
 
@@ -21,18 +21,18 @@ def target_ranks(items_CK: NDArray[np.int64], targets_C: NDArray[np.int64]) -> N
 def target_id_ranks(
     items_CK: NDArray[np.int64], targets_C: NDArray[np.int64], keys_N: NDArray[np.int64]
 ) -> NDArray[np.int64]:
-    """The same where items of one key count as one place, and any of them as a hit.
+    """ID-level ranks: items with the same key take one rank together, and any of them is a hit.
 
-    `keys_N`, not negative, are equal for items that share their codes without the deduplication code: so
-    count implementations that rank semantic IDs. `items_CK` are padded with PADDING.
+    `keys_N`, non-negative, are equal for items that share their codes apart from the deduplication code.
+    Implementations that rank semantic IDs count this way. `items_CK` are padded with PADDING.
     """
     keys_CK = np.where(items_CK >= 0, keys_N[items_CK], -1)
-    alike_CKK = keys_CK[:, :, None] == keys_CK[:, None, :]
-    again_CK = np.tril(alike_CKK, -1).any(axis=2)
-    places_CK = np.cumsum(~again_CK, axis=1) - 1
+    same_key_CKK = keys_CK[:, :, None] == keys_CK[:, None, :]
+    repeated_CK = np.tril(same_key_CKK, -1).any(axis=2)
+    key_ranks_CK = np.cumsum(~repeated_CK, axis=1) - 1
     ranks_C = target_ranks(keys_CK, keys_N[targets_C])
     hit_C = ranks_C != MISSED
-    ranks_C[hit_C] = places_CK[hit_C, ranks_C[hit_C]]
+    ranks_C[hit_C] = key_ranks_CK[hit_C, ranks_C[hit_C]]
     return ranks_C
 
 
@@ -52,20 +52,23 @@ def mrr_at(k: int, ranks_C: NDArray[np.int64]) -> NDArray[np.float64]:
     return np.where(ranks_C < k, 1.0 / (ranks_C.astype(np.float64) + 1.0), 0.0)
 
 
-BY_CASE = {"recall": recall_at, "hit_rate": recall_at, "ndcg": ndcg_at, "mrr": mrr_at}
+METRICS = {"recall": recall_at, "hit_rate": recall_at, "ndcg": ndcg_at, "mrr": mrr_at}
 CUTOFFS = (1, 5, 10, 20)
-ALL = tuple(f"{kind}@{k}" for kind in BY_CASE for k in CUTOFFS)
-BASIC = ("recall@1", "recall@5", "recall@10", "ndcg@5", "ndcg@10")  # of lists of 10
+ALL = tuple(f"{metric}@{k}" for metric in METRICS for k in CUTOFFS)
+BASIC = ("recall@1", "recall@5", "recall@10", "ndcg@5", "ndcg@10")  # need lists of 10 items
 
 
-def by_case(name: str, ranks_C: NDArray[np.int64]) -> NDArray[np.float64]:
-    """The metric of that name, such as "ndcg@10", of each case; lists must be as long as its cutoff."""
-    kind, cutoff = name.split("@")
-    return BY_CASE[kind](int(cutoff), ranks_C)
+def per_case(name: str, ranks_C: NDArray[np.int64]) -> NDArray[np.float64]:
+    """A metric such as "ndcg@10" of each case; lists must be at least as long as the cutoff."""
+    metric, cutoff = name.split("@")
+    return METRICS[metric](int(cutoff), ranks_C)
 
 
 def ranking_metrics(ranks_C: NDArray[np.int64], names: Sequence[str] = BASIC) -> dict[str, float]:
-    """Each metric's mean over all cases; by default recall@{1, 5, 10} and NDCG@{5, 10}."""
+    """The mean of each metric over all cases; by default recall@{1, 5, 10} and NDCG@{5, 10}.
+
+    Raises ValueError if there are no cases.
+    """
     if not len(ranks_C):
-        raise ValueError("There are no cases to evaluate: a metric over none has no value.")
-    return {name: float(by_case(name, ranks_C).mean()) for name in names}
+        raise ValueError("There are no cases to evaluate, so the metrics are undefined.")
+    return {name: float(per_case(name, ranks_C).mean()) for name in names}

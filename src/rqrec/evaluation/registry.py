@@ -1,4 +1,4 @@
-"""The baselines that need no training run, by the names that commands give them."""
+"""Baselines that need no training run, by the names used on the command line."""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,25 +12,25 @@ from rqrec.retrieval.ranking import ExhaustiveRecommender, ItemRecommender
 BASELINES = ("popularity", "item_knn", "content_knn", "hybrid_knn")
 
 
-def baseline_named(
+def fit_baseline(
     name: str, train: Sequences, n_items: int, vectors_ND: NDArray[np.floating] | None = None
 ) -> ItemRecommender:
-    """The baseline of that name, fitted to training sequences; `vectors_ND` are the embeddings of content.
+    """Fit the baseline `name` to training sequences; `vectors_ND` are the items' content embeddings.
 
-    "hybrid_knn" is "item_knn" with contents: what a model's memory of neighbours holds. Raises ValueError with the
-    names that exist, and where "content_knn" or "hybrid_knn" has no embeddings of these items.
+    "hybrid_knn" is "item_knn" plus content neighbours, the neighbours used by a model's kNN mixture. Raises
+    ValueError for an unknown name, and if "content_knn" or "hybrid_knn" lacks embeddings of these items.
     """
     if name == "popularity":
         return ExhaustiveRecommender(Popularity(train, n_items))
     if name == "item_knn":
         return ExhaustiveRecommender(ItemKnn(train, n_items))
     if name not in BASELINES:
-        raise ValueError(f"There is no baseline {name!r}; allowed are {', '.join(BASELINES)}.")
+        raise ValueError(f"Unknown baseline {name!r}; allowed are {', '.join(BASELINES)}.")
     if vectors_ND is None:
         raise ValueError(f"{name} compares items by their embeddings: give --embeddings.")
     if len(vectors_ND) != n_items:
         raise ValueError(
-            f"There are {len(vectors_ND)} embeddings but {n_items} items: they don't belong together."
+            f"There are {len(vectors_ND)} embeddings but {n_items} items. Use the embeddings of this dataset."
         )
     if name == "hybrid_knn":
         return ExhaustiveRecommender(ItemKnn(train, n_items, contents_ND=vectors_ND))

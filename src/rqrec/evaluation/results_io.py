@@ -1,4 +1,4 @@
-"""An evaluation on disk: figures, ranks and a report in one folder, and the comparison of two of them."""
+"""Evaluation artefacts: metrics, ranks and a report in one folder, and the comparison of two of them."""
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -11,30 +11,29 @@ from rqrec.evaluation.measure import RANKS_FILE, EvalResult
 from rqrec.evaluation.significance import difference
 
 EVALUATION_FILE = "evaluation.json"
-COMPARED = ("recall@10", "ndcg@10")
+MAIN_METRICS = ("recall@10", "ndcg@10")  # in the manifest, and in comparisons
 
 
 @dataclass(frozen=True)
-class Protocol:
-    """What two evaluations must have in common for their figures to be compared.
-
-    split: "test" or "validation". protocol: "leave_one_out" or "temporal" (see `rqrec.data.splits`).
-    exclude_seen: whether items of the history could not be recommended.
-    """
+class EvalSetup:
+    """What two evaluations must have in common for their metrics to be comparable."""
 
     split: str
+    """The evaluated split: "test" or "validation"."""
     protocol: str
+    """How interactions are split: "leave_one_out" or "temporal" (see `rqrec.data.splits`)."""
     exclude_seen: bool = True
+    """Whether items of the history are excluded from the recommendations."""
 
     def __post_init__(self) -> None:
         if self.split not in ("test", "validation"):
-            raise ValueError(f"There is no split {self.split!r} to evaluate on; use test or validation.")
+            raise ValueError(f"Unknown split {self.split!r}; use test or validation.")
 
 
 def write_evaluation(
     folder: Path,
-    measured: EvalResult,
-    protocol: Protocol,
+    result: EvalResult,
+    setup: EvalSetup,
     *,
     recommender: str,
     selected: str,
@@ -43,48 +42,50 @@ def write_evaluation(
     compare: Path | None = None,
     seed: int = 0,
 ) -> dict[str, Any]:
-    """Write the artefact of kind "evaluation" and return what its `evaluation.json` holds.
+    """Write an artefact of type "evaluation" and return the contents of its `evaluation.json`.
 
-    `recommender` is the name that the report calls it by, `selected` a sentence on how it was chosen,
-    `settings` what it was asked with (a beam width). `compare` is another evaluation of the same cases.
+    `recommender` is the name used in the report, `selected` a sentence on how the model was selected,
+    `settings` are inference settings such as the beam width. `compare` is another evaluation of the same cases.
     """
     facts: dict[str, Any] = {
         "recommender": recommender,
-        **asdict(protocol),
+        **asdict(setup),
         "selected": selected,
         "settings": dict(settings or {}),
         "seed": seed,
-        **measured.facts(seed),
+        **result.summary(seed),
     }
     if compare is not None:
-        facts["comparison"] = comparison(measured, protocol, inputs["dataset"], compare, seed)
-    chosen = {"recommender": recommender, **asdict(protocol), **facts["settings"], "seed": seed}
-    main = {name: facts["metrics"][name] for name in COMPARED}
+        facts["comparison"] = comparison(result, setup, inputs["dataset"], compare, seed)
+    chosen = {"recommender": recommender, **asdict(setup), **facts["settings"], "seed": seed}
+    main = {name: facts["metrics"][name] for name in MAIN_METRICS}
     with create(folder, "evaluation", settings=chosen, inputs=inputs, metrics=main) as target:
         write_json(target / EVALUATION_FILE, facts)
-        measured.write(target)
+        result.write(target)
         write_evaluation_report(target, facts)
     return facts
 
 
 def comparison(
-    measured: EvalResult, protocol: Protocol, dataset_hash: str, other: Path, seed: int = 0
+    result: EvalResult, setup: EvalSetup, dataset_hash: str, other: Path, seed: int = 0
 ) -> dict[str, Any]:
-    """How a recommender differs from that of another evaluation, case by case, as JSON values.
+    """Compare a recommender with that of the evaluation `other`, case by case; returns JSON values.
 
-    Raises ValueError where the other one has no ranks, or is of other cases.
+    Raises ValueError if `other` has no ranks or evaluated other cases.
     """
     other = find(other, "evaluation")
     manifest = read_manifest(other, "evaluation", verify=True)
     if not (other / RANKS_FILE).is_file():
-        raise ValueError(f"{other} has no {RANKS_FILE} to compare by. Make it again with `rqrec evaluate`.")
-    wanted = {**asdict(protocol), "dataset": dataset_hash}
-    found = {name: manifest.settings.get(name) for name in asdict(protocol)}
-    found["dataset"] = manifest.inputs.get("dataset")
-    if differing := [f"{k} is {found[k]} and not {wanted[k]}" for k in wanted if found[k] != wanted[k]]:
+        raise ValueError(f"{other} has no {RANKS_FILE} to compare with. Make it again with `rqrec evaluate`.")
+    expected = {**asdict(setup), "dataset": dataset_hash}
+    actual = {name: manifest.settings.get(name) for name in asdict(setup)}
+    actual["dataset"] = manifest.inputs.get("dataset")
+    if differing := [
+        f"{k} is {actual[k]} and not {expected[k]}" for k in expected if actual[k] != expected[k]
+    ]:
         raise ValueError(
-            f"{other} is an evaluation of other cases: {'; '.join(differing)}. Evaluate both in the same way."
+            f"{other} evaluated other cases: {'; '.join(differing)}. Evaluate both with the same options."
         )
-    ranks_C = EvalResult.read(other).ranks_C
-    named = {name: difference(name, measured.ranks_C, ranks_C, seed)._asdict() for name in COMPARED}
-    return {"with": manifest.settings["recommender"], "metrics": named}
+    other_ranks_C = EvalResult.read(other).ranks_C
+    metrics = {name: difference(name, result.ranks_C, other_ranks_C, seed)._asdict() for name in MAIN_METRICS}
+    return {"with": manifest.settings["recommender"], "metrics": metrics}

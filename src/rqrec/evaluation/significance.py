@@ -1,9 +1,9 @@
-"""How sure a mean over users is, and whether two recommenders differ: bootstrap and permutation.
+"""Bootstrap intervals of a mean over users, and a permutation test for two recommenders.
 
-A metric is a function of the target's rank, and a rank takes few values. Drawing users again and again is
-drawing how many of them have each rank, from a multinomial distribution; flipping the signs of users'
-differences at random is drawing how many of each size flip, from a binomial one. These are the same
-distributions as those over single users, and cost no more for a million of them.
+A metric is a function of the target's rank, and ranks take few distinct values. Resampling users is therefore
+the same as drawing from a multinomial distribution how many of them have each rank, and flipping the signs of
+the users' differences at random is the same as drawing from a binomial distribution how many differences of
+each size flip. The distributions equal those over single users, at a cost independent of their number.
 
 Shapes: C cases, R distinct ranks (or pairs of ranks), S samples, M metrics.
 """
@@ -14,52 +14,57 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from rqrec.evaluation.metrics import by_case
+from rqrec.evaluation.metrics import per_case
 
-SAMPLES = 2000
-LEVEL = 0.95
+SAMPLES = 2000  # bootstrap samples, and sign flips of the permutation test
+LEVEL = 0.95  # confidence level of the intervals
 
 
 class Interval(NamedTuple):
-    """The middle 95 % of the bootstrap distribution (percentile method)."""
+    """A 95 % bootstrap interval (percentile method)."""
 
     low: float
     high: float
 
 
 class Difference(NamedTuple):
-    """How much better one recommender is than another on the same cases.
-
-    mean: of the metric's differences over all cases, above 0 where the first is better
-    interval: paired bootstrap over users
-    p_value: two-sided, of the sign-flip permutation test: how often chance alone gives as large a mean
-    better, worse, equal: cases of each kind
-    """
+    """The difference in a metric between two recommenders on the same cases."""
 
     mean: float
+    """Mean difference over all cases, positive if the first recommender is better."""
     interval: Interval
+    """Paired bootstrap interval over users."""
     p_value: float
+    """Two-sided p-value of the sign-flip permutation test."""
     better: int
+    """Cases in which the first recommender is better."""
     worse: int
+    """Cases in which the first recommender is worse."""
     equal: int
+    """Cases in which both are equal."""
 
 
 def intervals(ranks_C: NDArray[np.int64], names: Sequence[str], seed: int = 0) -> dict[str, Interval]:
-    """A bootstrap interval over users of each metric's mean; equal seeds give equal intervals."""
+    """Bootstrap interval over users of each metric's mean; the same seed gives the same intervals."""
     distinct_R, counts_R = np.unique(ranks_C, return_counts=True)
-    values_RM = np.stack([by_case(name, distinct_R) for name in names], axis=1)
+    values_RM = np.stack([per_case(name, distinct_R) for name in names], axis=1)
     return dict(zip(names, _bootstrap(values_RM, counts_R, np.random.default_rng(seed)), strict=True))
 
 
 def difference(
     name: str, ranks_C: NDArray[np.int64], other_ranks_C: NDArray[np.int64], seed: int = 0
 ) -> Difference:
-    """A metric's difference between two recommenders; the ranks are of the same cases in the same order."""
+    """The difference in metric `name` between two recommenders, from ranks of the same cases in the same order.
+
+    Raises ValueError if the numbers of ranks differ.
+    """
     if len(ranks_C) != len(other_ranks_C):
-        raise ValueError(f"{len(ranks_C)} and {len(other_ranks_C)} ranks can't be of the same cases.")
+        raise ValueError(
+            f"Got {len(ranks_C)} and {len(other_ranks_C)} ranks: compare recommenders on the same cases."
+        )
     rng = np.random.default_rng(seed)
     pairs_R2, counts_R = np.unique(np.stack([ranks_C, other_ranks_C], axis=1), axis=0, return_counts=True)
-    gains_R = by_case(name, pairs_R2[:, 0]) - by_case(name, pairs_R2[:, 1])
+    gains_R = per_case(name, pairs_R2[:, 0]) - per_case(name, pairs_R2[:, 1])
     (interval,) = _bootstrap(gains_R[:, None], counts_R, rng)
     mean = float(gains_R @ counts_R) / len(ranks_C)
     kept_SR = rng.binomial(counts_R, 0.5, size=(SAMPLES, len(counts_R)))

@@ -15,16 +15,17 @@ from rqrec.data.ids import PADDING, IdMap
 from rqrec.data.splits import leave_one_out
 from rqrec.evaluation.cold import CatalogueSubset, choose_items, cold_and_warm, without_items
 from rqrec.evaluation.evaluation_report import with_interval
-from rqrec.evaluation.report import Paragraph, Report, Table
+from rqrec.evaluation.report import paragraph, save_report, table
 from rqrec.knn.content_knn import ContentKnn
 from rqrec.knn.popularity import Popularity
-from rqrec.models.interface import RetrievalModel
-from rqrec.retrieval.artifact import Checkpoint, read_checkpoint
+from rqrec.models.retrieval_model import RetrievalModel
+from rqrec.retrieval.artifact import RetrievalArtifact, read_retrieval
 from rqrec.retrieval.cold_items import ColdItemSmoothing
 from rqrec.retrieval.ranking import ExhaustiveRecommender, ItemRecommender
 from rqrec.retrieval.retriever import Retriever
 from rqrec.stages.tokenize import tokenize_new
 from rqrec.tokenizer.semantic_ids import SemanticIdTable
+from rqrec.tokenizer.trie import Trie
 
 WARM, NEW_VECTORS, NEW_IDS, COLD_FILE = "warm", "new.npy", "new_ids.txt", "cold.json"
 
@@ -113,7 +114,7 @@ def evaluate_cold(
     check_inputs(held_out, {"dataset": dataset})
     if read_manifest(held_out).inputs["embeddings"] != embeddings_hash(embeddings):
         raise ValueError(f"{held_out} was not made from {embeddings}. Run `rqrec hold-out-items` again.")
-    data, checkpoint = Dataset.read(dataset), read_checkpoint(model)
+    data, checkpoint = Dataset.read(dataset), read_retrieval(model)
     ids = data.catalog.id_map
     new_ids = (held_out / NEW_IDS).read_text(encoding="utf-8").split("\n")[:-1]
     held_N = np.zeros(len(ids), dtype=bool)
@@ -145,7 +146,7 @@ def evaluate_cold(
         }
         results = {
             "held_out": len(new_ids),
-            "without_a_code": int((plain.places_N == PADDING).sum()),
+            "without_a_code": int((plain.local_indices_N == PADDING).sum()),
             "recommenders": {
                 name: cold_and_warm(
                     recommender,
@@ -159,7 +160,7 @@ def evaluate_cold(
             },
         }
         write_json(target / COLD_FILE, results)
-        _report(results).write(target)
+        save_report(target, "Cold items", _report(results))
     return out
 
 
@@ -178,7 +179,11 @@ def _check_content_alone(embeddings: Path, rows: int, items: int) -> None:
 
 
 def _with_new_items(
-    checkpoint: Checkpoint, table: SemanticIdTable, ids: IdMap, beam_width: int, share: float | None = None
+    checkpoint: RetrievalArtifact,
+    table: SemanticIdTable,
+    ids: IdMap,
+    beam_width: int,
+    share: float | None = None,
 ) -> CatalogueSubset:
     """The model over all items that have a code of its levels, by the indices of the whole catalogue.
 
@@ -193,26 +198,25 @@ def _with_new_items(
         checkpoint.table.level_sizes,
         table.tokenizer_hash,
     )
-    places_N = np.full(len(ids), PADDING, dtype=np.int64)
-    places_N[ids.indices(reachable.item_ids.all)] = np.arange(len(reachable))
+    local_indices_N = np.full(len(ids), PADDING, dtype=np.int64)
+    local_indices_N[ids.indices(reachable.item_ids.all)] = np.arange(len(reachable))
     model: RetrievalModel[Any] = checkpoint.model
     if share is not None:
         trained_N = checkpoint.catalog.id_map.find(reachable.item_ids.all) != PADDING
-        codes_NL = torch.from_numpy(reachable.codes_NL).long()
-        model = ColdItemSmoothing(model, codes_NL, torch.from_numpy(trained_N), share)
-    return CatalogueSubset(Retriever(model, reachable, beam_width), places_N)
+        trie = Trie.build(reachable.codes_NL)
+        model = ColdItemSmoothing(model, trie, torch.from_numpy(trained_N), share)
+    return CatalogueSubset(Retriever(model, reachable, beam_width), local_indices_N)
 
 
-def _report(facts: dict[str, Any]) -> Report:
-    report = Report("Items that came after training")
+def _report(facts: dict[str, Any]) -> list[str]:
     left = facts["without_a_code"]
-    report.add(
-        Paragraph(
+    return [
+        paragraph(
             f"{facts['held_out']} items were held out of all training, and got their semantic IDs afterwards. "
             f"{left} of them have no code that the model could generate, and count as missed. Recall@10 on "
             f"the test items of the whole dataset (leave-one-out, full catalogue), 95 % bootstrap intervals."
         ),
-        Table(
+        table(
             ["", "cold targets", "warm targets"],
             [
                 [
@@ -225,5 +229,4 @@ def _report(facts: dict[str, Any]) -> Report:
                 for name, row in facts["recommenders"].items()
             ],
         ),
-    )
-    return report
+    ]

@@ -8,7 +8,7 @@ import numpy as np
 from rqrec.core.artifact import read_manifest
 from rqrec.data.dataset import Dataset
 from rqrec.evaluation.figures import draw_bars, draw_code_counts, draw_curves
-from rqrec.evaluation.report import Figure, Heading, Paragraph, Report, Table
+from rqrec.evaluation.report import figure, heading, paragraph, save_report, table
 from rqrec.tokenizer.semantic_ids import SemanticIdTable
 from rqrec.training.tracking import History
 
@@ -20,20 +20,22 @@ def write_report(folder: Path, facts: dict[str, Any]) -> None:
 
     `facts` are what the demo prints as JSON.
     """
-    report = Report("Recommendations from semantic IDs: MovieLens 100K")
-    report.add(*_result(folder, facts), *_sample(folder, facts), *_codes(folder, facts), *_training(folder))
-    report.add(
-        Heading("Time"),
-        Table(["stage", "seconds"], [[stage, round(spent)] for stage, spent in facts["seconds"].items()]),
-    )
-    report.write(folder)
+    blocks = [
+        *_result(folder, facts),
+        *_sample(folder, facts),
+        *_codes(folder, facts),
+        *_training(folder),
+        heading("Time"),
+        table(["stage", "seconds"], [[stage, round(spent)] for stage, spent in facts["seconds"].items()]),
+    ]
+    save_report(folder, "Recommendations from semantic IDs: MovieLens 100K", blocks)
 
 
 def _points(records: list[dict[str, float]], name: str) -> list[tuple[float, float]]:
     return [(record["step"], record[name]) for record in records]
 
 
-def _result(folder: Path, facts: dict[str, Any]) -> list[Any]:
+def _result(folder: Path, facts: dict[str, Any]) -> list[str]:
     dataset = read_manifest(folder / "dataset", "dataset").metrics
     names = ["recall@1", "recall@5", "recall@10", "ndcg@5", "ndcg@10"]
     series = {name: [facts[name][metric] for metric in names] for name in ("model", "popularity")}
@@ -41,22 +43,22 @@ def _result(folder: Path, facts: dict[str, Any]) -> list[Any]:
     retrieval = read_manifest(folder / "retrieval", "retrieval")
     best = retrieval.metrics["validation"]
     return [
-        Paragraph(
+        paragraph(
             f"{dataset['users']} users, {dataset['items']} films, {dataset['interactions']} ratings. Each "
             f"user's last film is the test, the one before it the validation, the rest trains. Every film of "
             f"the catalogue that the user has not rated before competes, and a hit is a film, not a code."
         ),
-        Heading("Against popularity"),
-        Table(["", *names], [[name, *values] for name, values in series.items()]),
-        Figure("metrics.png", "Test metrics of the model and of popularity, in the same evaluator"),
-        Paragraph(
+        heading("Against popularity"),
+        table(["", *names], [[name, *values] for name, values in series.items()]),
+        figure("metrics.png", "Test metrics of the model and of popularity, in the same evaluator"),
+        paragraph(
             f"The model ({retrieval.metrics['parameters']:,} parameters) was chosen by validation ndcg@10 "
             f"({best['ndcg@10']:.4f} at step {best['step']:.0f}) and tested once, with one seed."
         ),
     ]
 
 
-def _sample(folder: Path, facts: dict[str, Any]) -> list[Any]:
+def _sample(folder: Path, facts: dict[str, Any]) -> list[str]:
     dataset = Dataset.read(folder / "dataset")
     titles = dataset.catalog.titles()
     recent = [titles[item] for item in dataset.sequences.of_user(0)[-RECENT:]]
@@ -64,16 +66,16 @@ def _sample(folder: Path, facts: dict[str, Any]) -> list[Any]:
         [place, item["title"], item["score"]] for place, item in enumerate(facts["recommendations"], start=1)
     ]
     return [
-        Heading(f"Ten recommendations for user {facts['sample_user']}"),
-        Paragraph("Rated last, oldest first: " + "; ".join(recent) + "."),
-        Table(["", "film", "log-probability"], rows),
+        heading(f"Ten recommendations for user {facts['sample_user']}"),
+        paragraph("Rated last, oldest first: " + "; ".join(recent) + "."),
+        table(["", "film", "log-probability"], rows),
     ]
 
 
-def _codes(folder: Path, facts: dict[str, Any]) -> list[Any]:
-    table = SemanticIdTable.read(folder / "semantic_ids")
-    sizes = table.level_sizes[:-1]
-    counts = [np.bincount(table.codes_NL[:, level], minlength=size) for level, size in enumerate(sizes)]
+def _codes(folder: Path, facts: dict[str, Any]) -> list[str]:
+    id_table = SemanticIdTable.read(folder / "semantic_ids")
+    sizes = id_table.level_sizes[:-1]
+    counts = [np.bincount(id_table.codes_NL[:, level], minlength=size) for level, size in enumerate(sizes)]
     draw_code_counts(folder / "codes.png", counts)
     perplexity = read_manifest(folder / "semantic_ids", "semantic_ids").metrics["perplexity"]
     rows = [
@@ -81,17 +83,17 @@ def _codes(folder: Path, facts: dict[str, Any]) -> list[Any]:
         for level, size in enumerate(sizes)
     ]
     return [
-        Heading("The semantic IDs"),
-        Paragraph(
+        heading("The semantic IDs"),
+        paragraph(
             f"{facts['collision_rate']:.1%} of the films share their {len(sizes)} codes with another film; "
-            f"one more code, of {table.level_sizes[-1]} values, makes every tuple unique."
+            f"one more code, of {id_table.level_sizes[-1]} values, makes every tuple unique."
         ),
-        Table(["level", "codes", "share used", "perplexity"], rows),
-        Figure("codes.png", "Films of each code, level by level"),
+        table(["level", "codes", "share used", "perplexity"], rows),
+        figure("codes.png", "Films of each code, level by level"),
     ]
 
 
-def _training(folder: Path) -> list[Any]:
+def _training(folder: Path) -> list[str]:
     tokenizer, retrieval = History.read(folder / "tokenizer" / "rqvae"), History.read(folder / "retrieval")
     draw_curves(
         folder / "tokenizer.png",
@@ -113,7 +115,7 @@ def _training(folder: Path) -> list[Any]:
         },
     )
     return [
-        Heading("Training"),
-        Figure("tokenizer.png", "Loss of the RQ-VAE"),
-        Figure("retrieval.png", "Loss of the retrieval model by level, and validation metrics"),
+        heading("Training"),
+        figure("tokenizer.png", "Loss of the RQ-VAE"),
+        figure("retrieval.png", "Loss of the retrieval model by level, and validation metrics"),
     ]

@@ -57,7 +57,7 @@ class ReproduceConfig:
     max_minutes: float = 30.0
     """Time budget for everything; training gets seven tenths of what the stages before it leave."""
     tie_break: str = "keep"
-    """Order of a user's interactions at the same time: keep (as in the file) or hash (random, the same in every run)."""
+    """Order of interactions at the same time: keep (as in the file) or hash (random, the same in every run)."""
     encoder: str | None = None
     """A sentence-transformers model, by name or folder; by default the recipe's."""
 

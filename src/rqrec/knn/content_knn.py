@@ -1,4 +1,4 @@
-"""What reads most like what the user took last; it needs no interaction of an item, so cold ones come too.
+"""Nearest neighbours by content alone: needs no interactions with an item, so it recommends cold items too.
 
 Shapes: N items, D width of an embedding, B histories.
 """
@@ -14,14 +14,17 @@ from rqrec.knn.recency import weighted_histories
 
 
 class ContentKnn:
-    """Ranks items by the cosine of their embedding to the history's: a mean of its items' directions.
+    """Ranks items by the cosine of their embedding with the history's profile.
 
-    An item of the history weighs `decay` times as much as the one after it. An empty history is like no item:
-    all score 0, and item index decides.
+    The profile is the weighted sum of the unit embeddings of the history's items, each weighing `decay` times as
+    much as the one after it. For an empty history every item scores 0, and the
+    lower item index comes first.
     """
 
     def __init__(self, vectors_ND: NDArray[np.floating], *, decay: float = 0.7) -> None:
-        vectors = torch.from_numpy(np.array(vectors_ND, dtype=np.float32))  # of a read-only file
+        vectors = torch.from_numpy(
+            np.array(vectors_ND, dtype=np.float32)
+        )  # a copy: the file may be read-only
         self._decay, self._unit_ND = decay, functional.normalize(vectors, dim=1)
 
     def score_items(self, histories: Histories) -> Tensor:

@@ -1,6 +1,6 @@
-"""Item-based nearest neighbours: what goes with what the user took last, and soon after it.
+"""Item-based nearest neighbours: items that often follow the most recent items of a history.
 
-B. Sarwar et al., "Item-based collaborative filtering recommendation algorithms", 2001, with shrinkage and the order.
+B. Sarwar et al., "Item-based collaborative filtering recommendation algorithms", 2001, with shrinkage and order.
 Shapes: N items, D width of an embedding, B histories.
 """
 
@@ -13,19 +13,19 @@ from rqrec.data.sequences import Histories, Sequences
 from rqrec.knn.graph import CONTENT_NEIGHBOURS, content_knn_graph, item_item_knn
 from rqrec.knn.recency import weighted_histories
 
-LEAST = 1e-6  # of the score of the most popular item: below what any neighbour adds
+MAX_POPULARITY_SCORE = 1e-6  # below what any neighbour adds, so that popularity only breaks ties
 
 
 class ItemKnn:
-    """Scores an item by its likeness to each item of the history, the last ones weighing most.
+    """Scores an item by its summed similarity to the items of the history, the most recent weighing most.
 
-    Likeness is how often and how soon one item follows the other (`rqrec.knn.graph.item_item_knn`), with
-    a `shrinkage` that makes few common users count for little. Each item keeps its `neighbours` likest.
-    An item of the history weighs `decay` times as much as the one after it. What has no neighbour in the history
-    follows by popularity, and an empty history gets popularity alone. With `contents_ND`, the items' embeddings,
-    `content` times their cosine is added, for the CONTENT_NEIGHBOURS likest of each item.
+    Similarity is how often and how soon an item follows the other (`rqrec.knn.graph.item_item_knn`); `shrinkage`
+    lowers similarities that rest on few interactions. Each item keeps its `neighbours` most similar ones. An item of
+    the history weighs `decay` times as much as the one after it. Items that are no neighbour of the history follow by
+    popularity, and an empty history gets popularity alone. With `contents_ND`, the items' content embeddings,
+    `content_weight` times the cosine is added for each item's CONTENT_NEIGHBOURS most similar items.
 
-    Raises ValueError on settings that are out of range.
+    Raises ValueError on settings out of range.
     """
 
     def __init__(
@@ -37,20 +37,20 @@ class ItemKnn:
         shrinkage: float = 20.0,
         decay: float = 0.6,
         contents_ND: NDArray[np.floating] | None = None,
-        content: float = 0.03,
+        content_weight: float = 0.03,
     ) -> None:
         if neighbours < 1 or shrinkage < 0:
             raise ValueError(
                 f"neighbours is {neighbours}, at least 1 is needed; shrinkage is {shrinkage}, at least 0."
             )
         self._decay = decay
-        self._likeness_NN = item_item_knn(train, n_items, neighbours, shrinkage)
+        self._similarity_NN = item_item_knn(train, n_items, neighbours, shrinkage)
         if contents_ND is not None:
-            self._likeness_NN += content * content_knn_graph(contents_ND, CONTENT_NEIGHBOURS)
+            self._similarity_NN += content_weight * content_knn_graph(contents_ND, CONTENT_NEIGHBOURS)
         counts_N = np.bincount(train.items, minlength=n_items)
-        self._popularity_N = (counts_N * (LEAST / max(1, counts_N.max()))).astype(np.float32)
+        self._popularity_N = (counts_N * (MAX_POPULARITY_SCORE / max(1, counts_N.max()))).astype(np.float32)
 
     def score_items(self, histories: Histories) -> Tensor:
-        """A sum of similarities of every item for each history, float32 [B, N]."""
+        """The summed similarity of every item to each history, float32 [B, N]."""
         weights_BN = weighted_histories(histories, self._decay, len(self._popularity_N))
-        return torch.from_numpy((weights_BN @ self._likeness_NN).toarray() + self._popularity_N)
+        return torch.from_numpy((weights_BN @ self._similarity_NN).toarray() + self._popularity_N)

@@ -1,4 +1,4 @@
-"""The baseline that knows no user: what most people took, to everyone."""
+"""The non-personalised baseline: the most popular items, the same for everyone."""
 
 import numpy as np
 import torch

@@ -1,4 +1,4 @@
-"""Histories as weights of items, the last ones weighing most.
+"""Histories as weights of items, the most recent weighing most.
 
 Shapes: B histories, T items of a history, N items of the catalogue.
 """
@@ -11,15 +11,15 @@ from rqrec.data.sequences import Histories
 
 
 def weighted_histories(histories: Histories, decay: float, n_items: int) -> csr_array:
-    """1 for a history's last item, and `decay` times as much for each one before it; float32 [B, N] sparse.
+    """1 for the last item of a history, times `decay` for each position before it; float32 [B, N] sparse.
 
-    An item that is there twice has the sum. Raises ValueError where `decay` is not above 0 and at most 1.
+    The weights of a repeated item are summed. Raises ValueError unless 0 < decay <= 1.
     """
     if not 0 < decay <= 1:
-        raise ValueError(f"decay is {decay}; it must be above 0 and at most 1 (all items weigh as much).")
+        raise ValueError(f"decay is {decay}, but must be above 0 and at most 1 (all items weigh the same).")
     items_BT = histories.items_BT
     real_BT = items_BT != PADDING
-    rows, places = np.nonzero(real_BT)
-    ages = real_BT.sum(axis=1)[rows] - 1 - places
+    rows, positions = np.nonzero(real_BT)
+    ages = real_BT.sum(axis=1)[rows] - 1 - positions
     weights = (decay ** ages.astype(np.float64)).astype(np.float32)
-    return csr_array((weights, (rows, items_BT[rows, places])), shape=(len(items_BT), n_items))
+    return csr_array((weights, (rows, items_BT[rows, positions])), shape=(len(items_BT), n_items))

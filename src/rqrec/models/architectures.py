@@ -1,17 +1,17 @@
-"""The architectures by the names that configurations and checkpoints give them."""
+"""The architectures by the names that they have in configurations and artefacts."""
 
 from typing import Any, NamedTuple
 
 from rqrec.models.decoder_only import DecoderOnly, DecoderOnlyConfig
 from rqrec.models.encoder_decoder import EncoderDecoder, EncoderDecoderConfig
 from rqrec.models.hierarchical import Hierarchical, HierarchicalConfig
-from rqrec.models.interface import ModelConfig
+from rqrec.models.retrieval_model import ModelConfig
 
 AnyModel = DecoderOnly | EncoderDecoder | Hierarchical
 
 
 class Architecture(NamedTuple):
-    """The class of a model and that of its sizes."""
+    """The classes of a model and of its configuration."""
 
     model: type[Any]
     config: type[ModelConfig]
@@ -25,17 +25,17 @@ ARCHITECTURES = {
 
 
 def architecture(name: str) -> Architecture:
-    """The architecture of that name. Raises ValueError with the names that exist."""
+    """The architecture of that name. Raises ValueError that lists the names if there is none."""
     if name not in ARCHITECTURES:
         raise ValueError(f"There is no architecture {name!r}: use {', '.join(ARCHITECTURES)}.")
     return ARCHITECTURES[name]
 
 
 def build_model(config: ModelConfig) -> AnyModel:
-    """A model with fresh weights, of the architecture that the configuration is for."""
+    """A model of the configuration's architecture, with freshly initialised weights."""
     return architecture(name_of(config)).model(config)
 
 
 def name_of(config: ModelConfig) -> str:
-    """The name of the architecture that a configuration is for."""
+    """The name of a configuration's architecture."""
     return next(name for name, kind in ARCHITECTURES.items() if type(config) is kind.config)

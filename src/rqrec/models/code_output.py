@@ -1,4 +1,4 @@
-"""From states to logits of codes, which is where every architecture ends.
+"""The output layers of every architecture: from states to logits of codes.
 
 Shapes: D width of a state, E width of a code's embedding, V codes of a level.
 """
@@ -6,22 +6,22 @@ Shapes: D width of a state, E width of a code's embedding, V codes of a level.
 from torch import Tensor, nn, zeros
 from torch.nn import functional
 
-from rqrec.models.interface import ModelConfig
 from rqrec.models.layers import CodeEmbedding
+from rqrec.models.retrieval_model import ModelConfig
 
 
 class CodeOutput(nn.Module):
-    """A model that generates codes.
+    """Base class of models that generate codes.
 
-    With `tie_codes` a logit is the likeness of the state to the code's own input embedding, plus a bias (weight
-    tying, arXiv 1608.05859); without, each level has a linear map of its own.
+    With `tie_codes` a logit is the dot product of the (projected) state and the code's input embedding, plus a bias
+    (weight tying, arXiv 1608.05859). Without it each level has its own linear layer.
     """
 
     config: ModelConfig
     codes: CodeEmbedding
 
     def _build_output(self, config: ModelConfig, width: int) -> None:
-        """The last layers, of a model whose states have that width."""
+        """Add the output layers, for states of this width."""
         embed = config.decoder_embed_dim
         if config.tie_codes:
             self.narrow = nn.Linear(width, embed, bias=False) if embed != width else nn.Identity()

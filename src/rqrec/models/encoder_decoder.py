@@ -1,4 +1,4 @@
-"""The encoder-decoder of TIGER (arXiv 2305.05065, section 3.2): a history is encoded, the next item decoded.
+"""The encoder-decoder of TIGER (arXiv 2305.05065, section 3.2): encode the history, decode the next item.
 
 Shapes: B batch, T items, L levels, S = T x L + 1 positions of a history, D width, H heads, K beams, l codes of
 a prefix, V codes of a level.
@@ -12,7 +12,6 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from rqrec.models.code_output import CodeOutput
-from rqrec.models.interface import Batch, ModelConfig, TrainingLoss
 from rqrec.models.kv_cache import KeysValues
 from rqrec.models.layers import (
     Block,
@@ -22,25 +21,29 @@ from rqrec.models.layers import (
     RelativeBias,
     initialize,
 )
+from rqrec.models.retrieval_model import Batch, ModelConfig, TrainingLoss
 from rqrec.models.side_information import SideInformation
 
 
 @dataclass(frozen=True)
 class EncoderDecoderConfig(ModelConfig):
-    """Sizes of an encoder-decoder; `attn_layers` is the depth of the encoder, and that of the decoder."""
+    """Sizes of an encoder-decoder."""
 
     attn_layers: int = 4
+    """Number of blocks of the encoder, and of the decoder."""
 
 
-class Context(NamedTuple):
-    """The encoded histories as each decoder block's keys and values, and which positions are real."""
+class EncodedHistory(NamedTuple):
+    """The encoder's output for the histories."""
 
     memory: tuple[KeysValues, ...]
+    """The keys and values that each decoder block attends to."""
     mask_BS: Tensor
+    """bool: which positions are real."""
 
 
 class DecoderBlock(Block):
-    """A pre-norm block of the decoder: attention to its own codes, to the memory, then feed-forward."""
+    """A pre-norm decoder block: causal self-attention, cross-attention to the memory, then feed-forward."""
 
     def __init__(self, width: int, heads: int, hidden: int, dropout: float) -> None:
         super().__init__(width, heads, hidden, dropout)
@@ -48,7 +51,7 @@ class DecoderBlock(Block):
         self.cross = CrossAttention(width, heads)
 
     def decode(self, x_BKlD: Tensor, memory: KeysValues, mask_BS: Tensor) -> Tensor:
-        """K sequences for each of B memories; each is causal, and all read one copy of the memory."""
+        """A causal pass over K sequences for each of B memories, which share one copy of the memory."""
         attended, _ = self.attention.causal(self.attention_norm(x_BKlD).flatten(0, 1))
         x_BKlD = x_BKlD + self.dropout(attended.view_as(x_BKlD))
         crossed = self.cross(self.cross_norm(x_BKlD).flatten(1, 2), memory, mask_BS)
@@ -58,13 +61,12 @@ class DecoderBlock(Block):
 class EncoderDecoder(CodeOutput):
     """A bidirectional encoder over [BEGIN, codes of item 1, ...] and a causal decoder over one item's codes.
 
-    The encoder knows places by relative position alone (T5's bias), the decoder by level. BEGIN stands where
-    TIGER has the user's token, so that an empty history has something to attend to; with `user_buckets` the
-    user's vector is added to it.
+    Positions are relative in the encoder (T5's bias) and levels in the decoder. BEGIN replaces TIGER's user token so
+    that an empty history has something to attend to; with `user_buckets` the user's embedding is added to it.
 
-    Training: one item of each sequence is the target, and the items before it are the history. Which one is
-    drawn anew at every step, uniformly from the first to the last, so that over the epochs every position is
-    a target (as it is in every step of the causal models). In evaluation mode it is the last.
+    In training, one item of each sequence is the target and the items before it are the history. The target is drawn
+    uniformly at every step, so that over the epochs every position is a target (in the causal models every position
+    is one at each step). In evaluation mode the target is the last item.
     """
 
     def __init__(self, config: EncoderDecoderConfig) -> None:
@@ -90,8 +92,8 @@ class EncoderDecoder(CodeOutput):
         nn.init.normal_(self.level_position.weight, std=0.02)
         self.side = SideInformation(config.user_buckets, config.time_gaps, width)
 
-    def encode(self, batch: Batch) -> Context:
-        """Read each history once, an empty one included: BEGIN alone predicts a first item."""
+    def encode(self, batch: Batch) -> EncodedHistory:
+        """Read each history once. An empty one is BEGIN alone, which predicts a first item."""
         vectors_BTLD = self.side.with_gaps(self.widen(self.codes(batch.codes_BTL)), batch.times_BT)
         begin_B1D = self.side.with_user(self.begin.expand(len(vectors_BTLD), 1, -1), batch.users_B)
         x_BSD = self.dropout(torch.cat([begin_B1D, vectors_BTLD.flatten(1, 2)], dim=1))
@@ -103,12 +105,12 @@ class EncoderDecoder(CodeOutput):
             x_BSD = block.bidirectional(x_BSD, bias_BHSS)
         memory_BSD = self.encoder_norm(x_BSD)
         blocks = cast(list[DecoderBlock], self.decoder)
-        return Context(tuple(block.cross.memory(memory_BSD) for block in blocks), mask_BS)
+        return EncodedHistory(tuple(block.cross.memory(memory_BSD) for block in blocks), mask_BS)
 
-    def _decode(self, context: Context, prefix_BKl: Tensor) -> Tensor:
-        """States [B, K, l + 1, D] after nothing, after code 0, ... of each prefix."""
+    def _decode(self, context: EncodedHistory, prefix_BKl: Tensor) -> Tensor:
+        """States [B, K, l + 1, D] that predict codes 0 to l of each prefix."""
         level = prefix_BKl.shape[2]
-        # The input at place l is code l - 1, and at place 0 nothing but the place.
+        # The input at position l is code l - 1; at position 0 it is the position embedding alone.
         codes_BKlD = functional.pad(self.widen(self.codes(prefix_BKl)), (0, 0, 1, 0))
         x_BKlD = self.dropout(codes_BKlD + self.level_position.weight[: level + 1])
         for block, memory in zip(cast(list[DecoderBlock], self.decoder), context.memory, strict=True):
@@ -116,7 +118,7 @@ class EncoderDecoder(CodeOutput):
         return self.decoder_norm(x_BKlD)
 
     def forward(self, batch: Batch) -> TrainingLoss:
-        """Cross-entropy of the codes of one item of each sequence, given the items before it."""
+        """Mean cross-entropy over the codes of one item of each sequence, given the items before it."""
         targets_B = batch.lengths_B - 1
         if self.training:
             targets_B = (torch.rand(len(targets_B), device=targets_B.device) * batch.lengths_B).long()
@@ -124,13 +126,13 @@ class EncoderDecoder(CodeOutput):
         rows_B = torch.arange(len(targets_B), device=targets_B.device)
         codes_BL = batch.codes_BTL[rows_B, targets_B]
         states_BLD = self._decode(context, codes_BL[:, None, :-1])[:, 0]
-        return TrainingLoss.of(
+        return TrainingLoss.from_logits(
             [self._logits(states_BLD[:, level], level) for level in range(len(self.level_sizes))],
             codes_BL,
             self.config.label_smoothing if self.training else 0.0,
         )
 
-    def next_level(self, context: Context, prefix_BKl: Tensor) -> Tensor:
+    def next_level(self, context: EncodedHistory, prefix_BKl: Tensor) -> Tensor:
         """Log-probabilities float32 [B, K, V] of the level after the prefix (see RetrievalModel)."""
         n_beams, level = prefix_BKl.shape[1:]
         if level == 0:

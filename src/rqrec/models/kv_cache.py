@@ -1,6 +1,6 @@
-"""Keys and values that are kept, so that a history is read once and its beams go on from there.
+"""The KV cache: keys and values of a history, which is read once and then shared by its beams.
 
-Shapes: B batch, S positions that were read, N new positions, P = S + N, K beams, l codes of a prefix, D width,
+Shapes: B batch, S cached positions, N new positions, P = S + N, K beams, l codes of a prefix, D width,
 H heads, d width of a head.
 """
 
@@ -22,21 +22,21 @@ class KeysValues(NamedTuple):
     values: Tensor
 
     def extended(self, keys_BHNd: Tensor, values_BHNd: Tensor) -> "KeysValues":
-        """With those of the positions that come after."""
+        """With the keys and values of later positions appended."""
         return KeysValues(
             torch.cat([self.keys, keys_BHNd], dim=2), torch.cat([self.values, values_BHNd], dim=2)
         )
 
 
 def beams_mask(past_mask_BS: Tensor, n_beams: int, length: int) -> Tensor:
-    """What each code of K prefixes of `length` codes, side by side, may see: bool [B, K x l, S + K x l].
+    """Attention mask of K concatenated prefixes of `length` codes: bool [B, K x l, S + K x l], True: visible.
 
-    All of the past that `past_mask_BS` lets through, and the codes of its own beam up to itself.
+    Each code sees the past where `past_mask_BS` is True, and the codes of its own beam up to itself.
     """
-    place_N = torch.arange(n_beams * length, device=past_mask_BS.device)
-    beam_N = place_N // length
-    own_NN = (beam_N[:, None] == beam_N) & (place_N <= place_N[:, None])
+    position_N = torch.arange(n_beams * length, device=past_mask_BS.device)
+    beam_N = position_N // length
+    own_NN = (beam_N[:, None] == beam_N) & (position_N <= position_N[:, None])
     n_batch = len(past_mask_BS)
     return torch.cat(
-        [past_mask_BS[:, None].expand(-1, len(place_N), -1), own_NN.expand(n_batch, -1, -1)], dim=2
+        [past_mask_BS[:, None].expand(-1, len(position_N), -1), own_NN.expand(n_batch, -1, -1)], dim=2
     )

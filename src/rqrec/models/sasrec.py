@@ -1,6 +1,6 @@
-"""SASRec, self-attention over items (arXiv 1808.09781), trained with the full softmax over the catalogue.
+"""SASRec: self-attention over items (arXiv 1808.09781), trained with the full softmax over the catalogue.
 
-The paper samples one negative a target; cross-entropy over all items ranks far better (arXiv 2309.07602).
+The paper samples one negative for each target; cross-entropy over all items ranks far better (arXiv 2309.07602).
 
 Shapes: B batch, T items, S = T or T + 1 positions, D width, N items of the catalogue, M targets.
 """
@@ -21,20 +21,21 @@ from rqrec.models.softmax import catalogue_cross_entropy
 class SasRecConfig:
     """Sizes of a SASRec model.
 
-    n_items: items of the catalogue
-    max_items: items of history that are read, the most recent
-    width, heads, layers: of the transformer; the width is that of an item's embedding too
-    dropout: on the embeddings and on what each attention and feed-forward adds (probability)
-
-    Raises ValueError on sizes that no model can have.
+    Raises ValueError on values out of range.
     """
 
     n_items: int
+    """Number of items in the catalogue."""
     max_items: int = 50
+    """Number of most recent items of a history that the model reads."""
     width: int = 128
+    """Width of the transformer and of the item embeddings; a multiple of heads."""
     heads: int = 2
+    """Number of attention heads."""
     layers: int = 2
+    """Number of transformer blocks."""
     dropout: float = 0.4
+    """Dropout probability on the input embeddings and on the output of each attention and feed-forward layer."""
 
     def __post_init__(self) -> None:
         for name in ("n_items", "max_items", "width", "heads", "layers"):
@@ -49,8 +50,7 @@ class SasRecConfig:
 class SasRec(nn.Module):
     """A causal transformer over [BEGIN, item 1, item 2, ...] whose state at position s predicts item s + 1.
 
-    Input and output share the item embeddings. BEGIN predicts a first item, so that an empty history has an
-    answer too.
+    Input and output share the item embeddings. For an empty history BEGIN alone predicts a first item.
     """
 
     def __init__(self, config: SasRecConfig) -> None:
@@ -65,16 +65,16 @@ class SasRec(nn.Module):
             nn.init.normal_(table.weight, std=0.02)
 
     def _inputs(self, items_BT: Tensor) -> Tensor:
-        """[B, T + 1, D]: BEGIN and the items; what stands at padding is never looked at."""
+        """Transformer inputs [B, T + 1, D]: BEGIN and the items; those at padding are never used."""
         vectors_BTD = self.items(items_BT.clamp(min=0))
         vectors_BSD = torch.cat([self.begin.expand(len(items_BT), 1, -1), vectors_BTD], dim=1)
         return self.dropout(vectors_BSD + self.positions.weight[: vectors_BSD.shape[1]])
 
     def forward(self, items_BT: Tensor) -> Tensor:
-        """Cross-entropy of every real item given all before it, in nats; mean over items.
+        """Mean cross-entropy of all real items in nats, each given the items before it.
 
-        `items_BT` int64, at most max_items + 1 a row, padded on the right with PADDING. Logits are worked
-        out for real items alone, and only a block of them at a time.
+        `items_BT` int64, at most max_items + 1 a row, padded on the right with PADDING. Logits are computed only
+        for real items, one block at a time.
         """
         states_BTD, _ = self.transformer.causal(self._inputs(items_BT[:, :-1]))
         real_BT = items_BT != PADDING
@@ -82,7 +82,7 @@ class SasRec(nn.Module):
 
     @torch.inference_mode()
     def score_items(self, histories: Histories) -> Tensor:
-        """A logit of every item for each history, float32 [B, N], by one matrix product."""
+        """The logit of every item for each history, float32 [B, N]."""
         items_BT = torch.from_numpy(histories.last(self.config.max_items).items_BT)
         items_BT = items_BT.to(self.items.weight.device)
         lengths_B = (items_BT != PADDING).sum(1)

@@ -1,6 +1,6 @@
-"""What is known beside the items: whose history it is, and how much time lies between its items.
+"""Side information of a history: its user, and the time between its items.
 
-Shapes: B batch, T items of a history, P places of an item (its codes), D width, G gaps that part the buckets.
+Shapes: B batch, T items of a history, P positions of an item (its codes), D width, G bucket boundaries.
 """
 
 from hashlib import blake2b
@@ -12,22 +12,22 @@ from torch.nn import functional
 
 from rqrec.data.ids import PADDING
 
-SHORTEST, LONGEST = 60, 2 * 365 * 24 * 3600  # seconds: all gaps below share a bucket, and all from there on
+SHORTEST, LONGEST = 60, 2 * 365 * 24 * 3600  # seconds: the first and the last bucket boundary
 
 
 def user_number(user_id: str | None) -> int:
-    """A number from 0 to 2**63 - 1 that is the user's in every process and on every machine; PADDING for None."""
+    """A hash of the user id from 0 to 2**63 - 1, the same on every machine; PADDING for None."""
     if user_id is None:
         return PADDING
     return int.from_bytes(blake2b(user_id.encode(), digest_size=8).digest(), "big") >> 1
 
 
 class SideInformation(nn.Module):
-    """Embeddings of the user and of the time between items, each only where it is asked for.
+    """Embeddings of the user and of the time between items, both optional.
 
-    `user_buckets`: user ids are hashed into so many tokens (TIGER, arXiv 2305.05065, section 3.2, has 2000).
-    `time_gaps`: so many buckets for the time since the item before, log-spaced from a minute to two years.
-    0 leaves either out. Row 0 of a table stands for what isn't known, and stays zero: no user, no item before.
+    `user_buckets`: number of tokens that user ids are hashed into (2000 in TIGER, arXiv 2305.05065, section 3.2).
+    `time_gaps`: number of buckets for the time since the previous item, log-spaced from a minute to two years.
+    0 leaves either out. Row 0 of a table stays zero: it means that there is no user, or no previous item.
     """
 
     gaps_G: Tensor
@@ -40,32 +40,32 @@ class SideInformation(nn.Module):
         self.gap = _table(time_gaps, width) if time_gaps else None
 
     def with_user(self, begin_B1D: Tensor, users_B: Tensor | None) -> Tensor:
-        """Add the user's vector to BEGIN. `users_B` are numbers of users, PADDING where there is none."""
+        """Add the user's embedding to BEGIN. `users_B` are user numbers, PADDING for an unknown user."""
         if self.user is None or users_B is None:
             return begin_B1D
         rows_B = torch.where(users_B == PADDING, 0, users_B % (self.user.num_embeddings - 1) + 1)
         return begin_B1D + self.user(rows_B)[:, None]
 
     def with_gaps(self, x_BTPD: Tensor, times_BT: Tensor | None) -> Tensor:
-        """Add to each item's last place the vector of the time since the item before it.
+        """Add the embedding of the time since the previous item to the last position of each item.
 
-        The last place alone, because a causal model reads the others while it generates the same item, whose
-        time is not known yet. `times_BT` (unix seconds) may go on after the T items.
+        Only to the last, because a causal model reads the others while it still generates the same item, whose time
+        is not known yet. `times_BT` (unix seconds) may have more columns than there are items.
 
-        Raises ValueError where the model reads times and there are none.
+        Raises ValueError if the model needs times and `times_BT` is None.
         """
         if self.gap is None:
             return x_BTPD
         if times_BT is None:
             raise ValueError(
                 "This model reads the time between items (it was trained with time_gaps), but the histories "
-                "came without. Give the timestamp of each item, in unix seconds."
+                "have no timestamps. Give the timestamp of each item, in unix seconds."
             )
-        n_items, n_places = x_BTPD.shape[1:3]
+        n_items, n_positions = x_BTPD.shape[1:3]
         buckets = torch.bucketize(times_BT[:, 1:] - times_BT[:, :-1], self.gaps_G, right=True) + 1
-        rows_BT = functional.pad(buckets, (1, 0))[:, :n_items]  # row 0: nothing before the first item
+        rows_BT = functional.pad(buckets, (1, 0))[:, :n_items]  # row 0: the first item has no previous one
         gaps_BT1D = self.gap(rows_BT)[:, :, None]
-        return x_BTPD + functional.pad(gaps_BT1D, (0, 0, n_places - 1, 0))
+        return x_BTPD + functional.pad(gaps_BT1D, (0, 0, n_positions - 1, 0))
 
 
 def _table(size: int, width: int) -> nn.Embedding:

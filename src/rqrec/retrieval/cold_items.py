@@ -1,16 +1,16 @@
-"""A share of every model's probability for items that came after its training.
+"""Cold-item smoothing: reserve some of a model's probability for items that were added after training.
 
-A path of codes that nobody took in training is unlikely at its last codes, however well its first ones fit, so that a
-new item is never among the first. TIGER gives such items a share of the list (arXiv 2305.05065, section 4.3); here
-they get a share of the probability where their path leaves the known ones:
+A path of codes that never occurred in training is unlikely at its last codes, however well its first ones fit, so
+cold items never reach the top of a list. TIGER reserves a share of the list for them (arXiv 2305.05065, section
+4.3). Here they get a share of the probability, at each prefix where their path leaves those of the trained items:
 
-    p(code | history, prefix) = (1 - share) x p_model(code | history, prefix) + share / n    for n new codes
+    p(code | history, prefix) = (1 - share) x p_model(code | history, prefix) + share / n    for the n cold codes
 
-at every known prefix that has new codes, codes under which no item was trained on. From there on nothing is known,
-and the codes share evenly. What comes out is a model like any other.
+A code is cold if no item below it was in training. Below a cold prefix nothing is known, so its codes share all of
+the probability evenly.
 
-Shapes: B batch, K beams, l codes of a prefix, V codes of the next level, C new codes of a prefix (the most), N items,
-L levels.
+Shapes: B batch, K beams, l codes of a prefix, V codes of the next level, C cold codes of a prefix (at most),
+N items.
 """
 
 from typing import Any
@@ -18,64 +18,53 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from rqrec.models.interface import Batch, RetrievalModel, TrainingLoss
-from rqrec.retrieval.prefixes import Prefixes
+from rqrec.models.retrieval_model import RetrievalModel
+from rqrec.retrieval.wrapped_model import WrappedModel
+from rqrec.tokenizer.trie import Trie
 
 
-class ColdItemSmoothing:
-    """A model that makes room for new items: those of `codes_NL` int64 [N, L] where `known_N` bool [N] is False.
+class ColdItemSmoothing(WrappedModel):
+    """Gives the items of a trie that are False in `trained_N` (bool [N]) a share of the model's probability.
 
-    Raises ValueError where `share` is not above 0 and below 1.
+    Raises ValueError unless 0 < share < 1.
     """
 
-    def __init__(self, model: RetrievalModel[Any], codes_NL: Tensor, known_N: Tensor, share: float) -> None:
+    def __init__(self, model: RetrievalModel[Any], trie: Trie, trained_N: Tensor, share: float) -> None:
+        super().__init__(model)
         if not 0 < share < 1:
-            raise ValueError(f"The share of new items is {share}, but must be above 0 and below 1.")
-        self.model, self.share = model, share
-        self.level_sizes, self.max_items = model.level_sizes, model.max_items
-        self._prefixes = Prefixes(codes_NL, tuple(model.level_sizes))
-        self._is_new = [self._without(known_N, nodes_N) for nodes_N in self._prefixes.of_item]
-        self._new_codes = [self._new_codes_of(level) for level in range(len(model.level_sizes))]
+            raise ValueError(f"The share of cold items is {share}, but must be above 0 and below 1.")
+        self.share, self._trie = share, trie
+        self._is_cold = [counts == 0 for counts in trie.allowed_below(trained_N)]
+        self._cold_codes = [self._cold_codes_after(depth) for depth in range(trie.n_levels)]
 
-    @staticmethod
-    def _without(known_N: Tensor, nodes_N: Tensor) -> Tensor:
-        """Whether no known item is below each node of a depth, bool."""
-        counts = torch.zeros(int(nodes_N.max()) + 1, dtype=torch.int64, device=nodes_N.device)
-        return counts.scatter_add_(0, nodes_N, known_N.long()) == 0
-
-    def _new_codes_of(self, level: int) -> tuple[Tensor, Tensor]:
-        """The new codes of all nodes of a depth, one after the other, and where each node's begin [nodes + 1]."""
-        keys = self._prefixes.keys[level][self._is_new[level + 1]]
-        parents = keys.div(self.level_sizes[level], rounding_mode="floor")
-        counts = torch.bincount(parents, minlength=len(self._is_new[level]))
-        begins = torch.zeros(len(counts) + 1, dtype=torch.int64, device=keys.device)
-        begins[1:] = counts.cumsum(0)
-        return keys % self.level_sizes[level], begins
-
-    def __call__(self, batch: Batch) -> TrainingLoss:
-        """The model's own: the share is not trained."""
-        return self.model(batch)
-
-    def encode(self, batch: Batch) -> Any:
-        """Read the histories once."""
-        return self.model.encode(batch)
+    def _cold_codes_after(self, depth: int) -> tuple[Tensor, Tensor]:
+        """The cold codes below all nodes at a depth, concatenated, and where each node's start int64 [n_d + 1]."""
+        is_cold = self._is_cold[depth + 1]
+        codes = self._trie.depths[depth + 1].code[is_cold].long()
+        parents = self._trie.parents(depth + 1)[is_cold]
+        counts = torch.bincount(parents, minlength=len(self._is_cold[depth]))
+        starts = torch.zeros(len(counts) + 1, dtype=torch.int64, device=codes.device)
+        starts[1:] = counts.cumsum(0)
+        return codes, starts
 
     def next_level(self, context: Any, prefix_BKl: Tensor) -> Tensor:
-        """Log-probabilities float32 [B, K, V], with the share of new codes (see RetrievalModel)."""
+        """Log-probabilities float32 [B, K, V], with the share of the cold codes (see RetrievalModel)."""
         level = prefix_BKl.shape[2]
-        own_BKV = self.model.next_level(context, prefix_BKl)
-        codes, begins = self._new_codes[level]
+        log_probs_BKV = self.model.next_level(context, prefix_BKl)
+        codes, starts = self._cold_codes[level]
         if not len(codes):
-            return own_BKV
-        nodes_BK = self._prefixes.of_prefix(prefix_BKl)
-        real_BK = nodes_BK >= 0
+            return log_probs_BKV
+        nodes_BK = self._trie.nodes_of_prefixes(prefix_BKl)
+        is_real_BK = nodes_BK >= 0
         nodes_BK = nodes_BK.clamp(min=0)
-        first_BK = begins[nodes_BK]
-        counts_BK = (begins[nodes_BK + 1] - first_BK) * real_BK
-        shares_BK = torch.where(self._is_new[level][nodes_BK], 1.0, self.share) * (counts_BK > 0)
-        places_BKC = torch.arange(int(counts_BK.max()), device=codes.device).expand(*counts_BK.shape, -1)
-        inside_BKC = places_BKC < counts_BK[:, :, None]
-        codes_BKC = codes[(first_BK[:, :, None] + places_BKC).clamp(max=len(codes) - 1)]
+        start_BK = starts[nodes_BK]
+        counts_BK = (starts[nodes_BK + 1] - start_BK) * is_real_BK
+        shares_BK = torch.where(self._is_cold[level][nodes_BK], 1.0, self.share) * (counts_BK > 0)
+        offsets_BKC = torch.arange(int(counts_BK.max()), device=codes.device).expand(*counts_BK.shape, -1)
+        inside_BKC = offsets_BKC < counts_BK[:, :, None]
+        codes_BKC = codes[(start_BK[:, :, None] + offsets_BKC).clamp(max=len(codes) - 1)]
         each_BKC = (inside_BKC * shares_BK[:, :, None]) / counts_BK.clamp(min=1)[:, :, None]
-        new_BKV = torch.zeros_like(own_BKV).scatter_add_(2, codes_BKC, each_BKC.to(own_BKV.dtype))
-        return torch.logaddexp(own_BKV + torch.log1p(-shares_BK)[:, :, None], new_BKV.log())
+        cold_BKV = torch.zeros_like(log_probs_BKV).scatter_add_(
+            2, codes_BKC, each_BKC.to(log_probs_BKV.dtype)
+        )
+        return torch.logaddexp(log_probs_BKV + torch.log1p(-shares_BK)[:, :, None], cold_BKV.log())

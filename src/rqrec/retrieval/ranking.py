@@ -1,4 +1,4 @@
-"""Ranked items, and the ranking of a whole catalogue by scores.
+"""Ranked items, and the ranking of a full catalogue by scores.
 
 Shapes: B batch, K items of a list, N items of the catalogue, X excluded items.
 """
@@ -15,14 +15,12 @@ from rqrec.data.sequences import Histories
 
 
 class Ranked(NamedTuple):
-    """Items in falling order of score, ties by item index.
-
-    `items` int64 [B, k], padded with PADDING where fewer than k items are allowed; `scores` float32 [B, k],
-    minus infinity there. For a retrieval model a score is the item's log-probability.
-    """
+    """Items in descending order of score, ties by item index."""
 
     items: Tensor
+    """int64 [B, k], padded with PADDING if fewer than k items are allowed."""
     scores: Tensor
+    """float32 [B, k], minus infinity at padding; a retrieval model's scores are log-probabilities."""
 
 
 class ItemRecommender(Protocol):
@@ -33,7 +31,7 @@ class ItemRecommender(Protocol):
 
 
 class ItemScorer(Protocol):
-    """Anything that scores the whole catalogue for each history."""
+    """Anything that scores the full catalogue for each history."""
 
     def score_items(self, histories: Histories) -> Tensor:
         """A score of every item for each history, float32 [B, N]; higher is better."""
@@ -41,7 +39,7 @@ class ItemScorer(Protocol):
 
 @dataclass(frozen=True)
 class ExhaustiveRecommender:
-    """Recommends by the scores of the whole catalogue."""
+    """Recommends the items with the highest scores in the full catalogue."""
 
     scorer: ItemScorer
 
@@ -53,10 +51,10 @@ class ExhaustiveRecommender:
 
 
 def order_keys(scores: Tensor, ties: Tensor) -> Tensor:
-    """int64 keys that sort as (score, then -tie): no two equal, so that top-k has one right answer.
+    """int64 keys that sort by score, then by descending tie; all distinct, so that top-k is unambiguous.
 
-    The bits of a float32 sort as an integer once negative ones are mirrored; the tie breaker, below 2**32,
-    fills the low half.
+    The bits of a float32 sort like an integer once those of negative numbers are flipped. The tie, below 2**32,
+    fills the lower half.
     """
     bits = (scores + 0.0).view(torch.int32)  # + 0.0 turns -0.0 into 0.0
     bits = torch.where(bits < 0, bits ^ 0x7FFFFFFF, bits).to(torch.int64)
@@ -67,7 +65,7 @@ def rank_scores(scores_BN: Tensor, k: int, *, excluded_BX: Tensor | None = None)
     """The k best items of a full score matrix, without the excluded ones; ties by item index."""
     n_items = scores_BN.shape[1]
     if excluded_BX is not None and excluded_BX.shape[1]:
-        # An extra column takes the padding, so that it masks no item.
+        # Padding goes to an extra column, so that it masks no item.
         mask_BN = torch.zeros(len(scores_BN), n_items + 1, dtype=torch.bool, device=scores_BN.device)
         mask_BN.scatter_(1, torch.where(excluded_BX >= 0, excluded_BX, n_items), True)
         scores_BN = scores_BN.masked_fill(mask_BN[:, :n_items], -torch.inf)
@@ -77,7 +75,7 @@ def rank_scores(scores_BN: Tensor, k: int, *, excluded_BX: Tensor | None = None)
 
 
 def padded(items_BK: Tensor, scores_BK: Tensor, k: int) -> Ranked:
-    """Exactly k columns, padded where fewer items have a finite score."""
+    """Cut or pad to k columns; items without a finite score become padding."""
     items_BK = torch.where(scores_BK.isfinite(), items_BK, PADDING)[:, :k]
     short = max(0, k - items_BK.shape[1])
     return Ranked(

@@ -1,6 +1,6 @@
 """A retrieval model with its semantic-ID table: histories of item indices in, ranked items out.
 
-Shapes: B histories, T items of a history, K items asked about, N items of the catalogue, L levels,
+Shapes: B histories, T items of a history, K given items of each, N items of the catalogue, L levels,
 X excluded items.
 """
 
@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from rqrec.data.sequences import Histories
-from rqrec.models.interface import CodeLookup, RetrievalModel
+from rqrec.models.retrieval_model import CodeLookup, RetrievalModel
 from rqrec.retrieval.beam_search import beam_search, score_items
 from rqrec.retrieval.ranking import Ranked
 from rqrec.tokenizer.semantic_ids import SemanticIdTable
@@ -24,7 +24,7 @@ from rqrec.tokenizer.trie import Trie
 class Retriever:
     """Generates the next items of histories by beam search over the legal semantic IDs.
 
-    Raises ValueError where the table and the model differ in the sizes of their levels.
+    Raises ValueError if the table and the model have different level sizes.
     """
 
     model: RetrievalModel[Any]
@@ -41,7 +41,7 @@ class Retriever:
                 f"table has levels of {tuple(self.table.level_sizes)}: they don't belong together. "
                 "Use the table that the model was trained with."
             )
-        self.lookup = CodeLookup.of(self.table.codes_NL, self.device)
+        self.lookup = CodeLookup.from_codes(self.table.codes_NL, self.device)
         self.trie = Trie.build(self.table.codes_NL, self.device)
 
     def recommend(
@@ -55,9 +55,9 @@ class Retriever:
     ) -> Ranked:
         """The k most likely next items of each history.
 
-        The beam is widened to k where it is narrower. With `exclude_seen` no item of a history comes back.
-        `allowed_N`, by item index, says which items may come back at all; `max_per_code` how many under one
-        code of the first level (see `beam_search`).
+        The beam is at least k wide. `exclude_seen` leaves out the items of each history. `allowed_N` (bool, by item
+        index) restricts the items that may be recommended; `max_per_code` limits how many may share their first code
+        (see `beam_search`).
         """
         excluded_BX: Tensor | None = None
         if exclude_seen:
@@ -74,16 +74,16 @@ class Retriever:
         )
 
     def score_items(self, histories: Histories) -> Tensor:
-        """The exact log-probability of every item for each history, float32 [B, N]; slow, with no search."""
+        """The exact log-probability of every item for each history, float32 [B, N]; slow: no search."""
         return score_items(
             self.model, self.lookup.batch(histories, self.model.max_items), self.lookup.codes_NL
         )
 
     @torch.inference_mode()
     def code_log_probs(self, histories: Histories, items_BK: NDArray[np.int64]) -> Tensor:
-        """log p(code | history, codes before it) of each code of K items a history, float32 [B, K, L].
+        """log p(code | history, codes before it) for each code of K items of each history, float32 [B, K, L].
 
-        The history is read once for its K items. What stands where `items_BK` is PADDING means nothing.
+        Each history is read once for its K items. Values where `items_BK` is PADDING are meaningless.
         """
         context = self.model.encode(self.lookup.batch(histories, self.model.max_items))
         codes_BKL = self.lookup.codes_NL[torch.from_numpy(items_BK).to(self.device).clamp(min=0)]

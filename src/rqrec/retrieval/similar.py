@@ -1,4 +1,4 @@
-"""Items like one item: those that share the most of its semantic ID.
+"""Items similar to one item: those that share most of its semantic ID.
 
 Shapes: M candidates, N items, L levels, V codes of a level, D width.
 """
@@ -14,14 +14,14 @@ from rqrec.tokenizer.trie import Trie
 
 @torch.inference_mode()
 def similar_items(embedding: CodeEmbedding, codes_NL: Tensor, trie: Trie, item: int, k: int) -> Ranked:
-    """The k items most like an item, itself left out, `items` and `scores` [min(k, N - 1)]; ties by item index.
+    """The k items most similar to an item, which is left out: `items` and `scores` [min(k, N - 1)].
 
-    A score is the length of the common prefix (in codes) plus the nearness of the codes' embeddings, from 0
-    to 1: the mean over levels of their cosine, mapped linearly. The last code, which only tells apart items
-    of equal content, has no part in nearness.
+    A score is the number of leading codes that both items share, plus the mean over levels of the cosine of their
+    code embeddings, mapped linearly to 0 to 1. The mean leaves out the last code, which only deduplicates items of
+    equal content. Ties go to the lower item index.
     """
     for depth in reversed(range(trie.n_levels)):
-        candidates_M = trie.items_beside(item, depth)
+        candidates_M = trie.items_sharing_prefix(item, depth)
         if len(candidates_M) > k:
             break
     candidates_M = candidates_M[candidates_M != item]

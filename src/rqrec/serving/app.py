@@ -1,4 +1,4 @@
-"""The HTTP service: routes over the models."""
+"""The HTTP service: its routes and error handlers."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -15,55 +15,65 @@ from rqrec import __version__
 from rqrec.data.ids import UnknownIdError
 from rqrec.serving import schemas
 from rqrec.serving.batcher import QueueFullError
-from rqrec.serving.errors import ApiError, Json, error_response, later
+from rqrec.serving.config import ServiceConfig
+from rqrec.serving.errors import ApiError, JsonResponse, error_response, too_many_requests
 from rqrec.serving.metrics import Metrics
-from rqrec.serving.middleware import AuthMiddleware, RequestLogging, bearer, same_token
-from rqrec.serving.model_registry import Asked, Model, ModelRegistry, Options
-from rqrec.serving.page import Page
-from rqrec.serving.settings import Settings
+from rqrec.serving.middleware import AuthMiddleware, RequestLogging, bearer_token, is_valid_token
+from rqrec.serving.model_registry import HistoryRequest, ModelRegistry, RequestOptions, ServedModel
+from rqrec.serving.web_page import WebPage
 
-ModelName = Annotated[str | None, Query(alias="model", max_length=1000, description="Of /v1/models.")]
+ModelName = Annotated[
+    str | None,
+    Query(
+        alias="model",
+        max_length=1000,
+        description="Name of a model listed by /v1/models; the default model if omitted.",
+    ),
+]
 PageNumber = Annotated[int, Query(ge=1, le=1_000_000)]
 PageSize = Annotated[int, Query(ge=1, le=100)]
 ItemId = Annotated[str, Path(max_length=1000)]
 ERRORS: dict[int | str, dict[str, Any]] = {
-    "4XX": {"model": schemas.ErrorBody, "description": "It cannot be answered as it is: see the message."},
-    "5XX": {"model": schemas.ErrorBody, "description": "The service cannot answer now."},
-    422: {"model": schemas.ErrorBody, "description": "A value is not allowed: see the message."},
+    "4XX": {"model": schemas.ErrorBody, "description": "The request was refused: the message says why."},
+    "5XX": {
+        "model": schemas.ErrorBody,
+        "description": "The service failed or is unavailable: the message says what to do.",
+    },
+    422: {"model": schemas.ErrorBody, "description": "A value is not allowed: the message says which."},
 }
-CODES = {404: "not_found", 405: "method_not_allowed", 400: "bad_json"}
+ERROR_CODES = {404: "not_found", 405: "method_not_allowed", 400: "bad_json"}
 
 
 def create_app(
-    fleet: ModelRegistry, settings: Settings, metrics: Metrics, page: Page | None = None
+    registry: ModelRegistry, config: ServiceConfig, metrics: Metrics, page: WebPage | None = None
 ) -> FastAPI:
-    """The service over a fleet, which it closes at its end."""
+    """The service over a registry of models, which it closes on shutdown."""
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         yield
-        await asyncio.to_thread(fleet.close)
+        await asyncio.to_thread(registry.close)
 
     app = FastAPI(
         title="rqrec",
         version=__version__,
-        description="Recommendations by generating semantic IDs. Where the service asks for a token, send it "
-        "in the header `Authorization: Bearer TOKEN`.",
-        docs_url=None,  # its page loads scripts of another host
+        description="Generative recommendations with semantic IDs. If the service requires a token, send it in "
+        "the header `Authorization: Bearer TOKEN`.",
+        docs_url=None,  # its page would load scripts from another host
         redoc_url=None,
         responses=ERRORS,
         lifespan=lifespan,
     )
-    add_recommendations(app, fleet, settings)
-    add_catalogue(app, fleet)
-    add_operations(app, fleet, settings, metrics)
-    add_page(app, page or Page())
+    add_recommendations(app, registry, config)
+    add_catalogue(app, registry)
+    add_operations(app, registry, config, metrics)
+    add_page(app, page or WebPage())
     add_errors(app)
-    app.add_middleware(AuthMiddleware, settings=settings)
-    if settings.allow_origins:
+    app.add_middleware(AuthMiddleware, config=config)
+    if config.allow_origins:
         app.add_middleware(
             CORSMiddleware,
-            allow_origins=settings.allow_origins,
+            allow_origins=config.allow_origins,
             allow_methods=["GET", "POST"],
             allow_headers=["Authorization", "Content-Type", "X-Request-ID"],
             expose_headers=["X-Request-ID", "Retry-After"],
@@ -72,16 +82,16 @@ def create_app(
     return app
 
 
-def add_recommendations(app: FastAPI, fleet: ModelRegistry, settings: Settings) -> None:
-    """The route that recommends."""
+def add_recommendations(app: FastAPI, registry: ModelRegistry, config: ServiceConfig) -> None:
+    """Add the recommendation route."""
 
-    @app.post("/v1/recommendations", response_model=schemas.RecommendationAnswer, tags=["recommend"])
+    @app.post("/v1/recommendations", response_model=schemas.RecommendationResponse, tags=["recommend"])
     async def recommendations(body: schemas.RecommendationRequest, request: Request) -> Response:
-        """The next items for one history or several."""
-        model, batcher = fleet.get(body.model)
-        asked = body.asked()
-        check_request(body, asked, model, settings)
-        options = Options(
+        """Recommend the next items for one or several histories."""
+        model, batcher = registry.get(body.model)
+        requests = body.history_requests()
+        check_request(body, requests, model, config)
+        options = RequestOptions(
             body.k,
             body.exclude_seen,
             None if body.allow is None else tuple(body.allow),
@@ -89,44 +99,50 @@ def add_recommendations(app: FastAPI, fleet: ModelRegistry, settings: Settings) 
             body.max_per_code,
             body.explain,
         )
-        request.scope["facts"] = {"model": model.name, "histories": len(asked)}
+        request.scope["log_fields"] = {"model": model.name, "histories": len(requests)}
         try:
-            future = asyncio.wrap_future(batcher.submit(options, asked))
+            future = asyncio.wrap_future(batcher.submit(options, requests))
         except QueueFullError as error:
-            raise later("busy", "More requests came than this service can answer.", error.seconds) from error
+            raise too_many_requests("busy", "The request queue is full.", error.seconds) from error
         try:
-            async with asyncio.timeout(settings.timeout):
-                answers = await future
+            async with asyncio.timeout(config.timeout):
+                results = await future
         except TimeoutError as error:
             raise ApiError(
-                504, "timeout", f"No answer within {settings.timeout:g} s: ask for less, or later."
+                504,
+                "timeout",
+                f"No answer within {config.timeout:g} s: send fewer histories, or try again later.",
             ) from error
-        return Json({"model": model.name, "recommendations": answers})
+        return JsonResponse({"model": model.name, "recommendations": results})
 
 
 def check_request(
-    body: schemas.RecommendationRequest, asked: list[Asked], model: Model, settings: Settings
+    body: schemas.RecommendationRequest,
+    requests: list[HistoryRequest],
+    model: ServedModel,
+    config: ServiceConfig,
 ) -> None:
-    """Refuse a request that is too much, or of unknown ids where it does not skip them."""
-    histories = [one.items for one in asked]
-    if len(histories) > settings.max_histories:
+    """Raise ApiError (422) on too many or too long histories, missing timestamps, and unknown ids to raise on."""
+    histories = [request.items for request in requests]
+    if len(histories) > config.max_histories:
         raise ApiError(
             422,
             "too_many_histories",
-            f"{len(histories)} histories came, and {settings.max_histories} are allowed: send several requests.",
+            f"The request has {len(histories)} histories, but {config.max_histories} are allowed: split it into "
+            "several requests.",
         )
     longest = max(map(len, histories), default=0)
-    if longest > settings.max_history:
+    if longest > config.max_history:
         raise ApiError(
             422,
             "long_history",
-            f"A history has {longest} items, and {settings.max_history} are allowed: send the most recent ones.",
+            f"A history has {longest} items, but {config.max_history} are allowed: send the most recent ones.",
         )
-    if model.needs_timestamps and any(one.timestamps is None for one in asked):
+    if model.needs_timestamps and any(request.timestamps is None for request in requests):
         raise ApiError(
             422,
             "no_timestamps",
-            f"{model.name} looks at when items were taken: send timestamps, unix seconds.",
+            f"The model {model.name} needs timestamps: send the unix seconds of each item.",
         )
     if body.unknown == "raise":
         for ids in (*histories, body.allow or (), body.block or ()):
@@ -136,18 +152,18 @@ def check_request(
                 raise ApiError(422, "unknown_item", f'{error} Or send "unknown": "skip".') from error
 
 
-def add_catalogue(app: FastAPI, fleet: ModelRegistry) -> None:
-    """The routes that show models, users, items and semantic IDs. Their functions run in threads."""
+def add_catalogue(app: FastAPI, registry: ModelRegistry) -> None:
+    """Add the routes for models, users, items and semantic IDs; their functions run in a thread pool."""
 
     @app.get("/v1/models", response_model=schemas.Models, tags=["catalogue"])
     def models() -> Response:
-        """The served models."""
-        return Json(fleet.facts())
+        """List the served models."""
+        return JsonResponse(registry.describe())
 
     @app.get("/v1/users", response_model=schemas.Users, tags=["catalogue"])
     def users(name: ModelName = None) -> Response:
-        """A few users of the model's dataset, to try."""
-        return Json({"users": fleet.get(name).model.users})
+        """Return a few sample users of the model's dataset."""
+        return JsonResponse({"users": registry.get(name).model.users})
 
     @app.get("/v1/items", response_model=schemas.ItemPage, tags=["catalogue"])
     def items(
@@ -156,37 +172,39 @@ def add_catalogue(app: FastAPI, fleet: ModelRegistry) -> None:
         page_size: PageSize = 20,
         name: ModelName = None,
     ) -> Response:
-        """All items, or those in whose title or id each word of the query starts a word."""
-        return Json(fleet.get(name).model.browser.items(query, page, page_size))
+        """List all items, or those with a title or id in which every query word is a prefix of a word."""
+        return JsonResponse(registry.get(name).model.catalog_view.items(query, page, page_size))
 
     @app.get("/v1/items/{item_id:path}/similar", response_model=schemas.SimilarItems, tags=["catalogue"])
     def similar(
         item_id: ItemId, k: Annotated[int, Query(ge=1, le=schemas.MAX_K)] = 10, name: ModelName = None
     ) -> Response:
-        """The items that share the most of an item's semantic ID."""
-        model = fleet.get(name).model
+        """Return the items whose semantic IDs share the longest prefix with an item's."""
+        model = registry.get(name).model
         item_index(model, item_id)
-        found = model.recommender.similar_items(item_id, k)
-        return Json({"items": [{**vars(item), "semantic_id": list(item.semantic_id)} for item in found]})
+        neighbours = model.recommender.similar_items(item_id, k)
+        return JsonResponse(
+            {"items": [{**vars(item), "semantic_id": list(item.semantic_id)} for item in neighbours]}
+        )
 
     @app.get("/v1/items/{item_id:path}", response_model=schemas.Item, tags=["catalogue"])
     def item(item_id: ItemId, name: ModelName = None) -> Response:
-        """An item."""
-        model = fleet.get(name).model
-        return Json(model.browser.item(item_index(model, item_id)))
+        """Return an item with its text and semantic ID."""
+        model = registry.get(name).model
+        return JsonResponse(model.catalog_view.item(item_index(model, item_id)))
 
-    def node(codes: list[int], page: int, page_size: int, name: str | None) -> Response:
-        found = fleet.get(name).model.browser.semantic_ids(codes, page, page_size)
-        if found is None:
+    def node_response(codes: list[int], page: int, page_size: int, name: str | None) -> Response:
+        node = registry.get(name).model.catalog_view.node(codes, page, page_size)
+        if node is None:
             raise ApiError(
                 404, "unknown_prefix", "No semantic ID starts with these codes: try a shorter prefix."
             )
-        return Json(found)
+        return JsonResponse(node)
 
     @app.get("/v1/semantic-ids", response_model=schemas.SemanticIdNode, tags=["catalogue"])
     def root(page: PageNumber = 1, page_size: PageSize = 20, name: ModelName = None) -> Response:
-        """The tree of semantic IDs: its first codes."""
-        return node([], page, page_size, name)
+        """Return the root of the semantic-ID tree: the first codes."""
+        return node_response([], page, page_size, name)
 
     @app.get("/v1/semantic-ids/{prefix}", response_model=schemas.SemanticIdNode, tags=["catalogue"])
     def below(
@@ -195,93 +213,96 @@ def add_catalogue(app: FastAPI, fleet: ModelRegistry) -> None:
         page_size: PageSize = 20,
         name: ModelName = None,
     ) -> Response:
-        """What is below a prefix of codes."""
-        return node([int(code) for code in prefix.split("-")], page, page_size, name)
+        """Return the node of a prefix: its next codes and its items."""
+        return node_response([int(code) for code in prefix.split("-")], page, page_size, name)
 
 
-def item_index(model: Model, item_id: str) -> int:
-    """An item's index, or status 404."""
+def item_index(model: ServedModel, item_id: str) -> int:
+    """An item's index. Raises ApiError (404) on an unknown id."""
     try:
         return int(model.recommender.catalog.id_map.indices([item_id])[0])
     except UnknownIdError as error:
         raise ApiError(404, "unknown_item", str(error)) from error
 
 
-def add_operations(app: FastAPI, fleet: ModelRegistry, settings: Settings, metrics: Metrics) -> None:
-    """The routes for those who run the service."""
+def add_operations(app: FastAPI, registry: ModelRegistry, config: ServiceConfig, metrics: Metrics) -> None:
+    """Add the routes for operators: health, metrics, reload."""
 
     @app.head("/healthz", include_in_schema=False)
     @app.get("/healthz", response_model=schemas.Status, tags=["operate"])
     async def healthz() -> Response:
-        """Whether the process answers."""
-        return Json({"status": "ok"})
+        """Report that the process is alive."""
+        return JsonResponse({"status": "ok"})
 
     @app.head("/readyz", include_in_schema=False)
     @app.get("/readyz", response_model=schemas.Status, tags=["operate"])
     async def readyz() -> Response:
-        """Whether it takes requests."""
-        if not fleet.ready:
-            raise ApiError(503, "not_ready", "The service is stopping: ask another one.")
-        return Json({"status": "ok"})
+        """Report whether the service accepts requests."""
+        if not registry.ready:
+            raise ApiError(
+                503, "not_ready", "The service is shutting down: send the request to another instance."
+            )
+        return JsonResponse({"status": "ok"})
 
     @app.get("/metrics", response_class=Response, tags=["operate"])
-    def figures() -> Response:
-        """Figures for Prometheus."""
-        return Response(metrics.text(), media_type=metrics.content_type)
+    def prometheus_metrics() -> Response:
+        """Return the metrics in the Prometheus text format."""
+        return Response(metrics.render(), media_type=metrics.content_type)
 
     @app.post("/admin/reload", response_model=schemas.Models, tags=["operate"])
     async def reload(request: Request) -> Response:
-        """Read the artefacts again. Needs the admin token; a broken one is refused, and the old ones stay."""
-        if not settings.admin_token:
+        """Reload the artefacts; needs the admin token. If one is invalid, the old models stay."""
+        if not config.admin_token:
             raise ApiError(
-                403, "admin_off", "The service was started without an admin token: send it SIGHUP."
+                403, "admin_off", "The service was started without an admin token: reload it with SIGHUP."
             )
-        if not same_token(bearer(request.scope), [settings.admin_token]):
+        if not is_valid_token(bearer_token(request.scope), [config.admin_token]):
             raise ApiError(
                 401,
                 "unauthorized",
                 "Send the admin token in the header `Authorization: Bearer TOKEN`.",
                 {"WWW-Authenticate": "Bearer"},
             )
-        await fleet.reload()
-        return Json(fleet.facts())
+        await registry.reload()
+        return JsonResponse(registry.describe())
 
 
-def add_page(app: FastAPI, page: Page) -> None:
-    """The web page."""
+def add_page(app: FastAPI, page: WebPage) -> None:
+    """Add the web page and its static files."""
 
     @app.api_route("/", methods=["GET", "HEAD"], include_in_schema=False)
     async def index(request: Request) -> Response:
-        return page.answer(request, "index.html")
+        return page.response(request, "index.html")
 
     @app.api_route("/static/{name:path}", methods=["GET", "HEAD"], include_in_schema=False)
     async def static(name: str, request: Request) -> Response:
-        return page.answer(request, name)
+        return page.response(request, name)
 
 
 def add_errors(app: FastAPI) -> None:
-    """Every failure in the one shape."""
+    """Add handlers that turn every failure into the one error shape."""
 
     @app.exception_handler(ApiError)
-    async def told(request: Request, error: ApiError) -> Response:
+    async def handle_api_error(request: Request, error: ApiError) -> Response:
         return error_response(error, request.scope["request_id"])
 
     @app.exception_handler(HTTPException)
-    async def of_http(request: Request, error: HTTPException) -> Response:
-        code = CODES.get(error.status_code, "refused")
-        sentence = (
-            f"{request.method} {request.url.path[:100]}: {error.detail}. /openapi.json has what there is."
+    async def handle_http_error(request: Request, error: HTTPException) -> Response:
+        code = ERROR_CODES.get(error.status_code, "refused")
+        message = (
+            f"{request.method} {request.url.path[:100]}: {error.detail}. See /openapi.json for the routes."
         )
-        found = ApiError(error.status_code, code, sentence, error.headers)
-        return error_response(found, request.scope["request_id"])
+        api_error = ApiError(error.status_code, code, message, error.headers)
+        return error_response(api_error, request.scope["request_id"])
 
     @app.exception_handler(RequestValidationError)
-    async def of_values(request: Request, error: RequestValidationError) -> Response:
+    async def handle_invalid_request(request: Request, error: RequestValidationError) -> Response:
         first = error.errors()[0]
-        where = ".".join(str(place)[:50] for place in first["loc"][1:]) or str(first["loc"][0])
-        sentence = f"{where}: {first['msg']}."[:500]
+        location = ".".join(str(part)[:50] for part in first["loc"][1:]) or str(first["loc"][0])
         if first["type"] == "json_invalid":
-            found = ApiError(400, "bad_json", f"The body is not valid JSON, from character {where} on.")
+            api_error = ApiError(
+                400, "bad_json", f"The body is not valid JSON: error at character {location}."
+            )
         else:
-            found = ApiError(422, "invalid_request", sentence)
-        return error_response(found, request.scope["request_id"])
+            api_error = ApiError(422, "invalid_request", f"{location}: {first['msg']}."[:500])
+        return error_response(api_error, request.scope["request_id"])

@@ -1,8 +1,7 @@
-"""Recommendations for more users than fit in memory, part by part, by as many workers as there are.
+"""Batch recommendation for more users than fit in memory, by any number of workers.
 
-A part is a run of rows of an input file, and its result a file of its own that appears when it is whole. So a
-run that was interrupted goes on with the parts that lack, and neither the number of workers nor where they
-are changes a row.
+A part is a slice of rows of an input file, and is written atomically to its own output file. An interrupted run
+therefore resumes with the missing parts, and neither the number nor the location of the workers changes a row.
 
 Shapes: U users of a part, K recommendations.
 """
@@ -35,11 +34,13 @@ from rqrec.core.workers import Workers
 from rqrec.data.history_files import as_histories, count_rows, input_files, read_histories
 from rqrec.data.ids import PADDING, IdMap, UnknownIdError
 from rqrec.data.sequences import Histories, gather_right_padded
-from rqrec.retrieval.artifact import read_checkpoint
+from rqrec.retrieval.artifact import read_retrieval
 from rqrec.retrieval.retriever import Retriever
 
 PLAN_FILE = "plan.json"
-BATCH = 64  # users of one search; parts are whole batches, so that a user's neighbours in it never change
+BATCH = (
+    64  # users per search; parts are multiples of it, so that a user is always searched with the same others
+)
 SCHEMA: dict[str, Any] = {
     "item_ids": pl.List(pl.String),
     "scores": pl.List(pl.Float32),
@@ -48,39 +49,42 @@ SCHEMA: dict[str, Any] = {
 
 
 @dataclass(frozen=True)
-class BatchSettings:
-    """What is asked for.
+class BatchConfig:
+    """Options of batch recommendation.
 
-    The `k` best items of each user, by a beam of at least `beam_width`; with `exclude_seen` none of the
-    history. `unknown`: an id that the catalogue lacks is an error ("raise") or passed over ("skip").
-    `rows_per_part`: users of a part, a multiple of 64.
+    Raises ValueError on a value that is not allowed.
     """
 
     k: int = 20
+    """Number of items to recommend to each user."""
     beam_width: int = 50
+    """Number of prefixes that the beam search keeps; at least k are kept."""
     exclude_seen: bool = True
+    """Whether to leave out the items of a user's history."""
     unknown: Literal["raise", "skip"] = "raise"
+    """Whether an item id that is not in the catalogue is an error (raise) or skipped and counted (skip)."""
     rows_per_part: int = 8192
+    """Users per part, a multiple of 64: the most work that an interruption loses per worker."""
 
     def __post_init__(self) -> None:
         for name in ("k", "beam_width"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)}, but must be at least 1.")
         if self.unknown not in ("raise", "skip"):
-            raise ValueError(f"unknown is {self.unknown!r}: use 'raise' or 'skip'.")
+            raise ValueError(f"unknown is {self.unknown!r}, but must be 'raise' or 'skip'.")
         if self.rows_per_part < 1 or self.rows_per_part % BATCH:
-            raise ValueError(f"rows_per_part is {self.rows_per_part}; it must be a multiple of {BATCH}.")
+            raise ValueError(f"rows_per_part is {self.rows_per_part}, but must be a multiple of {BATCH}.")
 
 
-class Model(NamedTuple):
-    """The folder of a retrieval model, and the hash that it has: a worker refuses another one there."""
+class ModelReference(NamedTuple):
+    """Folder and hash of a retrieval model; a worker that finds a different hash there refuses it."""
 
     folder: str
     hash: str
 
 
 class Part(NamedTuple):
-    """`rows` users of a file of histories, from row `first` on, and where their recommendations go."""
+    """`rows` users of a history file, from row `first` on, and the output file for them."""
 
     source: Path
     first: int
@@ -89,57 +93,56 @@ class Part(NamedTuple):
 
 
 def batch_recommend(
-    artifact: Path, source: Path | str, folder: Path, settings: BatchSettings, workers: Workers
+    artifact: Path, source: Path | str, folder: Path, config: BatchConfig, workers: Workers
 ) -> dict[str, Any]:
-    """Recommend to every user of `source`, into parquet files in `folder`; gives the counts.
+    """Recommend items to every user of `source`, as parquet files in `folder`; returns the counts.
 
-    `source` is a .parquet or .csv file, a folder of them or a pattern: histories, or a log (see
-    `rqrec.data.history_files`). The result has a row a user, in the order of the histories: `user_id`, `item_ids`
-    (list of strings, the likeliest first), `scores` (list of float32, log-probabilities), `n_skipped`
-    (unknown ids of the history). The same call goes on where it was interrupted.
+    `source` is a .parquet or .csv file, a folder of them, or a glob pattern: histories, or an interaction log
+    (see `rqrec.data.history_files`). The output has one row per user, in the order of the histories: `user_id`,
+    `item_ids` (list of strings, most probable first), `scores` (list of float32, log-probabilities), `n_skipped`
+    (number of unknown ids in the history). The same call resumes an interrupted run.
 
-    Raises ValueError where `folder` was begun with another model, input or settings, FileExistsError where
-    it holds something else, UnknownIdError (see `BatchSettings`).
+    Raises ValueError if `folder` was started with another model, input or config, FileExistsError if it
+    contains anything else, UnknownIdError on an unknown item id (see `BatchConfig.unknown`).
     """
     folder, files = Path(folder), input_files(source)
     artifact = find(artifact, "retrieval").resolve()
-    model = Model(str(artifact), read_manifest(artifact, "retrieval", verify=True).hash)
+    model = ModelReference(str(artifact), read_manifest(artifact, "retrieval", verify=True).hash)
     plan = {
         "format_version": FORMAT_VERSION,
         "model": model.hash,
         "inputs": {file.name: file_hash(file) for file in files},
-        **asdict(settings),
+        **asdict(config),
     }
-    _begin(folder, plan)
-    if (facts := _finished(folder)) is not None:
-        return facts
+    _start(folder, plan)
+    if (counts := _finished_counts(folder)) is not None:
+        return counts
     histories = as_histories(files, folder / ".histories")
-    parts = list(_parts(histories, folder.resolve(), settings.rows_per_part))
+    parts = list(_parts(histories, folder.resolve(), config.rows_per_part))
     missing = [part for part in parts if not part.target.is_file()]
     if len(missing) < len(parts):
-        log(f"{len(parts) - len(missing)} of {len(parts)} parts are there already.")
+        log(f"{len(parts) - len(missing)} of {len(parts)} parts are already done.")
     if missing:
         with meter("Recommending", sum(part.rows for part in missing)) as progress:
-            for rows in workers.run(partial(recommend_part, model, settings), missing):
+            for rows in workers.run(partial(recommend_part, model, config), missing):
                 progress.advance(rows)
     return _finish(folder, [part.target for part in parts], plan)
 
 
-def recommend_part(model: Model, settings: BatchSettings, part: Part) -> int:
-    """Write the recommendations of one part, whole or not at all; gives the number of its users."""
-    retriever, id_map = _opened(model, settings.beam_width)
+def recommend_part(model: ModelReference, config: BatchConfig, part: Part) -> int:
+    """Write the recommendations of one part atomically; returns its number of users."""
+    retriever, id_map = _load_retriever(model, config.beam_width)
     users = read_histories(part.source, part.first, part.rows)
     lengths_U = users["history"].list.len().to_numpy().astype(np.int64)
-    flat = id_map.find(chain.from_iterable(users["history"].to_list()))
+    flat_items = id_map.find(chain.from_iterable(users["history"].to_list()))
     user_of = np.repeat(np.arange(len(users)), lengths_U)
-    unknown = flat == PADDING
-    if settings.unknown == "raise" and unknown.any():
+    unknown = flat_items == PADDING
+    if config.unknown == "raise" and unknown.any():
         row = int(user_of[unknown.argmax()])
-        _refuse(id_map, users["user_id"][row], users["history"][row].to_list())
+        _raise_unknown(id_map, users["user_id"][row], users["history"][row].to_list())
     skipped_U = np.bincount(user_of[unknown], minlength=len(users))
-    items_UK, scores_UK = _ranked(
-        retriever, flat[~unknown], lengths_U - skipped_U, users["user_id"].cast(pl.String).to_list(), settings
-    )
+    user_ids = users["user_id"].cast(pl.String).to_list()
+    items_UK, scores_UK = _recommend(retriever, flat_items[~unknown], lengths_U - skipped_U, user_ids, config)
     counts = (items_UK != PADDING).sum(axis=1).tolist()
     columns = {
         "item_ids": [id_map.ids(row[:n]) for row, n in zip(items_UK.tolist(), counts, strict=True)],
@@ -153,77 +156,81 @@ def recommend_part(model: Model, settings: BatchSettings, part: Part) -> int:
 
 
 @lru_cache(maxsize=1)
-def _opened(model: Model, beam_width: int) -> tuple[Retriever, IdMap]:
-    """The model, read once in each process."""
+def _load_retriever(model: ModelReference, beam_width: int) -> tuple[Retriever, IdMap]:
+    """The retriever and the ids of a model; loaded once per process."""
     if read_manifest(Path(model.folder), "retrieval").hash != model.hash:
-        raise ValueError(f"{model.folder} holds another model than the one that this run began with.")
-    checkpoint = read_checkpoint(Path(model.folder))
-    return Retriever(checkpoint.generator(), checkpoint.table, beam_width), checkpoint.catalog.id_map
+        raise ValueError(
+            f"The model in {model.folder} is not the one that this run started with: do not replace it during a run."
+        )
+    checkpoint = read_retrieval(Path(model.folder))
+    return Retriever(checkpoint.search_model(), checkpoint.table, beam_width), checkpoint.catalog.id_map
 
 
-def _ranked(
+def _recommend(
     retriever: Retriever,
-    flat: NDArray[np.int64],
+    flat_items: NDArray[np.int64],
     lengths_U: NDArray[np.int64],
     user_ids: Sequence[str],
-    settings: BatchSettings,
+    config: BatchConfig,
 ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-    """Items and scores [U, K] for users whose item indices stand one after the other in `flat`."""
+    """Items and scores [U, K] for users whose histories are concatenated in `flat_items`."""
     starts_U = np.cumsum(lengths_U) - lengths_U
-    k = min(settings.k, len(retriever.table))
-    found = []
+    k = min(config.k, len(retriever.table))
+    results = []
     for first in range(0, len(lengths_U), BATCH):
         batch = slice(first, first + BATCH)
-        items_BT = gather_right_padded(flat, starts_U[batch], lengths_U[batch])
+        items_BT = gather_right_padded(flat_items, starts_U[batch], lengths_U[batch])
         histories = Histories(items_BT, user_ids=tuple(user_ids[batch]))
-        found.append(retriever.recommend(histories, k, exclude_seen=settings.exclude_seen))
-    items_UK = np.concatenate([ranked.items.cpu().numpy() for ranked in found])
-    return items_UK, np.concatenate([ranked.scores.cpu().numpy() for ranked in found])
+        results.append(retriever.recommend(histories, k, exclude_seen=config.exclude_seen))
+    items_UK = np.concatenate([ranked.items.cpu().numpy() for ranked in results])
+    return items_UK, np.concatenate([ranked.scores.cpu().numpy() for ranked in results])
 
 
-def _refuse(id_map: IdMap, user_id: object, history: list[str]) -> None:
+def _raise_unknown(id_map: IdMap, user_id: object, history: list[str]) -> None:
     try:
         id_map.indices(history)
     except UnknownIdError as error:
-        raise UnknownIdError(f"User {user_id!r}: {error} Or pass over such ids with unknown=skip.") from error
+        raise UnknownIdError(f"User {user_id!r}: {error} Or skip unknown ids with unknown=skip.") from error
 
 
 def _parts(files: Sequence[Path], folder: Path, rows_per_part: int) -> Iterator[Part]:
-    """Slices of the files, named after where they begin."""
-    for place, file in enumerate(files):
+    """Slices of the files; each output file is named after its file index and first row."""
+    for file_index, file in enumerate(files):
         rows = count_rows(file)
         for first in range(0, rows, rows_per_part):
-            target = folder / f"part-{place:05d}-{first:012d}.parquet"
+            target = folder / f"part-{file_index:05d}-{first:012d}.parquet"
             yield Part(file.resolve(), first, min(rows_per_part, rows - first), target)
 
 
-def _begin(folder: Path, plan: dict[str, Any]) -> None:
-    """Make the folder of a new run; refuse one of another run."""
+def _start(folder: Path, plan: dict[str, Any]) -> None:
+    """Create the folder of a new run, or check that it belongs to this one."""
     path = folder / PLAN_FILE
     if not path.is_file():
         if folder.exists() and any(folder.iterdir()):
             raise FileExistsError(
-                f"{folder} exists and was not begun by this command. Choose another folder."
+                f"{folder} is not empty and was not created by this command: choose another folder."
             )
         write_json(path, plan)
         return
-    begun = read_json(path)
-    names = [name for name in plan if begun.get(name) != plan[name]]
-    if names:
-        told = ", ".join(
-            f"{name} {begun.get(name)!r} and not {plan[name]!r}" if name not in ("model", "inputs") else name
-            for name in names
+    old_plan = read_json(path)
+    changed = [name for name in plan if old_plan.get(name) != plan[name]]
+    if changed:
+        differences = ", ".join(
+            name
+            if name in ("model", "inputs")
+            else f"{name} (was {old_plan.get(name)!r}, now {plan[name]!r})"
+            for name in changed
         )
         raise ValueError(
-            f"{folder} was begun otherwise: it differs in {told}. Run the command that began it, choose another "
-            f"folder, or remove this one."
+            f"{folder} was started with different values of: {differences}. Run the original command, choose "
+            f"another folder, or remove this one."
         )
-    for leftover in folder.glob(".part-*.tmp"):  # of a process that was killed
+    for leftover in folder.glob(".part-*.tmp"):  # left by a killed process
         leftover.unlink(missing_ok=True)
 
 
-def _finished(folder: Path) -> dict[str, Any] | None:
-    """The counts of a run that is whole, None where parts lack."""
+def _finished_counts(folder: Path) -> dict[str, Any] | None:
+    """The counts of a finished run; None if parts are missing."""
     if not (folder / MANIFEST).is_file():
         return None
     manifest = read_manifest(folder, "recommendations")
@@ -234,18 +241,18 @@ def _finished(folder: Path) -> dict[str, Any] | None:
 
 
 def _finish(folder: Path, targets: Sequence[Path], plan: dict[str, Any]) -> dict[str, Any]:
-    """The manifest over all parts; the counts come from the parts themselves."""
+    """Write the manifest of all parts; returns the counts, which are read from the parts."""
     tables = pl.concat([pl.scan_parquet(target) for target in targets]) if targets else None
-    facts: dict[str, Any] = {"users": 0, "parts": len(targets), "recommendations": 0, "skipped_ids": 0}
+    counts: dict[str, Any] = {"users": 0, "parts": len(targets), "recommendations": 0, "skipped_ids": 0}
     if tables is not None:
-        counts = tables.select(
+        totals = tables.select(
             users=pl.len(),
             recommendations=pl.col("item_ids").list.len().sum(),
             skipped_ids=pl.col("n_skipped").sum(),
         )
-        facts |= counts.collect(engine="streaming").row(0, named=True)
+        counts |= totals.collect(engine="streaming").row(0, named=True)
     files = {target.name: file_hash(target) for target in targets}
-    manifest = Manifest("recommendations", plan, {"retrieval": plan["model"]}, facts, files)
+    manifest = Manifest("recommendations", plan, {"retrieval": plan["model"]}, counts, files)
     write_json(folder / MANIFEST, manifest.__dict__)
     shutil.rmtree(folder / ".histories", ignore_errors=True)
-    return facts
+    return counts

@@ -1,7 +1,7 @@
-"""Requests of one model gathered into batches.
+"""Dynamic batching of the requests to one model.
 
-A batch costs a model little more than one request, so a request waits a few milliseconds for company. Each
-model has one worker thread; what arrives while it works is the next batch.
+A batch costs a model little more than a single request, so a request waits a few milliseconds for others.
+Each model has one worker thread; requests that arrive while it is busy form the next batch.
 """
 
 import threading
@@ -17,10 +17,10 @@ HistoryT = TypeVar("HistoryT")
 
 
 class QueueFullError(Exception):
-    """Too much waits already; `seconds` is about how long that will take."""
+    """The queue has no room; `seconds` is an estimate of how long it takes to drain."""
 
     def __init__(self, seconds: float) -> None:
-        super().__init__(f"The queue is full for about {seconds:.1f} s.")
+        super().__init__(f"The queue is full; it drains in about {seconds:.1f} s.")
         self.seconds = seconds
 
 
@@ -36,118 +36,120 @@ class _Job(Generic[OptionsT, HistoryT]):
 
 
 class Batcher(Generic[OptionsT, HistoryT]):
-    """Answers histories in batches of equal options, first come, first served.
+    """Processes histories in batches with equal options, first come, first served.
 
-    `answer(options, histories)` gives one answer a history. At most `max_batch` histories go to it at once,
-    the first of which has waited `max_wait` seconds or less for others; at most `max_queue` wait.
-    `observe(histories, seconds)` is told of each batch.
+    `process(options, histories)` returns one result per history. It gets at most `max_batch` histories at
+    once, and the oldest of them has waited at most `max_wait_s` seconds for others. At most `max_queue`
+    histories are queued. `on_batch(histories, seconds)` is called after each batch.
     """
 
     def __init__(
         self,
-        answer: Callable[[OptionsT, Sequence[HistoryT]], Sequence[Any]],
+        process: Callable[[OptionsT, Sequence[HistoryT]], Sequence[Any]],
         *,
         max_batch: int,
-        max_wait: float,
+        max_wait_s: float,
         max_queue: int,
-        observe: Callable[[int, float], None] = lambda histories, seconds: None,
+        on_batch: Callable[[int, float], None] = lambda histories, seconds: None,
     ) -> None:
-        self._answer, self._observe = answer, observe
-        self._max_batch, self._max_wait, self._max_queue = max_batch, max_wait, max_queue
-        self._jobs: deque[_Job[OptionsT, HistoryT]] = deque()
-        self._waiting = 0  # histories of _jobs
-        self._pace = 0.01  # seconds a history, a moving average
+        self._process, self._on_batch = process, on_batch
+        self._max_batch, self._max_wait_s, self._max_queue = max_batch, max_wait_s, max_queue
+        self._queue: deque[_Job[OptionsT, HistoryT]] = deque()
+        self._queue_length = 0  # histories in _queue
+        self._seconds_per_history = 0.01  # moving average
         self._closed = False
         self._changed = threading.Condition()
         self._thread = threading.Thread(target=self._run, name="batcher", daemon=True)
         self._thread.start()
 
     @property
-    def waiting(self) -> int:
-        """Histories in the queue."""
-        return self._waiting
+    def queue_length(self) -> int:
+        """Number of queued histories."""
+        return self._queue_length
 
     @property
     def alive(self) -> bool:
-        """Whether requests are taken and answered."""
+        """Whether requests are accepted and processed."""
         return self._thread.is_alive() and not self._closed
 
     def submit(self, options: OptionsT, histories: Sequence[HistoryT]) -> "Future[list[Any]]":
-        """A future of the answers, one a history. Cancel it, and what has not begun is left undone.
+        """Queue histories; returns a future of the results, one per history.
 
-        Raises QueueFullError where too much waits, RuntimeError once closed.
+        Cancelling the future before its batch starts skips the work. An empty queue accepts any number of
+        histories. Raises QueueFullError if they don't fit behind those that are queued, RuntimeError once
+        closed.
         """
         job = _Job(options, histories)
         with self._changed:
             if self._closed:
                 raise RuntimeError("The batcher is closed.")
-            if self._waiting and self._waiting + len(job) > self._max_queue:
-                raise QueueFullError(self._waiting * self._pace)
-            self._jobs.append(job)
-            self._waiting += len(job)
-            if len(self._jobs) == 1 or self._waiting >= self._max_batch:
+            if self._queue_length and self._queue_length + len(job) > self._max_queue:
+                raise QueueFullError(self._queue_length * self._seconds_per_history)
+            self._queue.append(job)
+            self._queue_length += len(job)
+            if len(self._queue) == 1 or self._queue_length >= self._max_batch:
                 self._changed.notify()
         return job.future
 
     def close(self) -> None:
-        """Take no more, finish what waits, and end the thread."""
+        """Accept no more requests, process the queued ones, and end the thread."""
         with self._changed:
             self._closed = True
             self._changed.notify()
         self._thread.join()
 
     def _run(self) -> None:
-        while jobs := self._next():
+        while jobs := self._next_batch():
             running = [job for job in jobs if job.future.set_running_or_notify_cancel()]
             if not running:
                 continue
             try:
-                self._finish(running)
-            except Exception as error:  # of one request, it may be: the others are not to blame
+                self._run_batch(running)
+            except Exception as error:  # one bad request must not fail the others: run each alone
                 if len(running) == 1:
                     running[0].future.set_exception(error)
                     continue
                 for job in running:
                     try:
-                        self._finish([job])
-                    except Exception as its_own:
-                        job.future.set_exception(its_own)
+                        self._run_batch([job])
+                    except Exception as job_error:
+                        job.future.set_exception(job_error)
 
-    def _next(self) -> list[_Job[OptionsT, HistoryT]]:
-        """The jobs of the next batch; none once closed and empty."""
+    def _next_batch(self) -> list[_Job[OptionsT, HistoryT]]:
+        """The jobs of the next batch; empty once the batcher is closed and the queue is drained."""
         with self._changed:
-            while not self._jobs and not self._closed:
+            while not self._queue and not self._closed:
                 self._changed.wait()
-            while self._jobs and self._waiting < self._max_batch and not self._closed:
-                left = self._jobs[0].arrived + self._max_wait - time.monotonic()
+            while self._queue and self._queue_length < self._max_batch and not self._closed:
+                left = self._queue[0].arrived + self._max_wait_s - time.monotonic()
                 if left <= 0:
                     break
                 self._changed.wait(left)
-            taken: list[_Job[OptionsT, HistoryT]] = []
-            others: deque[_Job[OptionsT, HistoryT]] = deque()
+            batch: list[_Job[OptionsT, HistoryT]] = []
+            rest: deque[_Job[OptionsT, HistoryT]] = deque()
             count = 0
-            for job in self._jobs:
-                fits = not taken or count + len(job) <= self._max_batch
-                if fits and (not taken or job.options == taken[0].options):
-                    taken.append(job)
+            for job in self._queue:
+                fits = not batch or count + len(job) <= self._max_batch
+                if fits and (not batch or job.options == batch[0].options):
+                    batch.append(job)
                     count += len(job)
                 else:
-                    others.append(job)
-            self._jobs = others
-            self._waiting -= count
-            return taken
+                    rest.append(job)
+            self._queue = rest
+            self._queue_length -= count
+            return batch
 
-    def _finish(self, jobs: list[_Job[OptionsT, HistoryT]]) -> None:
-        """Answer the jobs together. A job of more histories than a batch is answered in parts."""
+    def _run_batch(self, jobs: list[_Job[OptionsT, HistoryT]]) -> None:
+        """Process jobs together; a job with more histories than a batch holds is processed in slices."""
         histories = [history for job in jobs for history in job.histories]
-        answers: list[Any] = []
+        results: list[Any] = []
         for start in range(0, len(histories), self._max_batch):
             part = histories[start : start + self._max_batch]
-            begun = time.monotonic()
-            answers += self._answer(jobs[0].options, part)
-            seconds = time.monotonic() - begun
-            self._pace += 0.1 * (seconds / len(part) - self._pace)
-            self._observe(len(part), seconds)
+            started = time.monotonic()
+            results += self._process(jobs[0].options, part)
+            seconds = time.monotonic() - started
+            self._seconds_per_history += 0.1 * (seconds / len(part) - self._seconds_per_history)
+            self._on_batch(len(part), seconds)
         for job in jobs:
-            job.future.set_result(answers[: len(job)])
-            answers = answers[len(job) :]
+            job.future.set_result(results[: len(job)])
+            results = results[len(job) :]

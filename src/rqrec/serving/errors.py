@@ -1,6 +1,7 @@
-"""What a request is told when it cannot be answered: one shape for all failures."""
+"""Error responses: every failure has the same JSON shape."""
 
 import json
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -8,7 +9,7 @@ from starlette.responses import Response
 
 
 class ApiError(Exception):
-    """A failure that the client is told: an HTTP status, a code for programs, a sentence for people."""
+    """A failure reported to the client: HTTP status, machine-readable code, human-readable message."""
 
     def __init__(
         self, status: int, code: str, message: str, headers: Mapping[str, str] | None = None
@@ -18,23 +19,23 @@ class ApiError(Exception):
         self.headers = dict(headers or {})
 
 
-class Json(Response):
-    """A JSON response; ASCII alone, so that no string of a request or a catalogue can break it."""
+class JsonResponse(Response):
+    """A JSON response, escaped to ASCII so that no string of a request or a catalogue can break it."""
 
     media_type = "application/json"
 
     def render(self, content: Any) -> bytes:
-        """The bytes of the body."""
+        """Encode the body."""
         return json.dumps(content, separators=(",", ":"), allow_nan=False).encode()
 
 
-def error_response(error: ApiError, request_id: str) -> Json:
-    """The answer that tells an error."""
+def error_response(error: ApiError, request_id: str) -> JsonResponse:
+    """The response for an error."""
     body = {"code": error.code, "message": error.message, "request_id": request_id}
-    return Json({"error": body}, error.status, error.headers)
+    return JsonResponse({"error": body}, error.status, error.headers)
 
 
-def later(code: str, message: str, seconds: float) -> ApiError:
-    """Status 429: come again after so many seconds (rounded up, at least 1)."""
-    wait = max(1, int(-(-seconds // 1)))
+def too_many_requests(code: str, message: str, seconds: float) -> ApiError:
+    """Status 429 with Retry-After: `seconds`, rounded up to whole seconds, at least 1."""
+    wait = max(1, math.ceil(seconds))
     return ApiError(429, code, f"{message} Try again in {wait} s.", {"Retry-After": str(wait)})

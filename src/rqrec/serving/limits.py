@@ -1,4 +1,4 @@
-"""How much one client may ask."""
+"""Rate limiting per client."""
 
 import time
 from collections import OrderedDict
@@ -8,22 +8,26 @@ MAX_KEYS = 10_000
 
 
 class RateLimiter:
-    """A bucket of requests for each key, refilled at `rate` a second up to `burst`.
+    """A token bucket per key, refilled at `rate` requests per second up to `burst`; rate 0 means no limit.
 
-    Of more than MAX_KEYS keys the one unheard of for longest is forgotten, which gives it a full bucket.
+    At most MAX_KEYS buckets are kept. Beyond that the least recently used one is dropped, so its key starts
+    again with a full bucket.
     """
 
     def __init__(self, rate: float, burst: int, clock: Callable[[], float] = time.monotonic) -> None:
         self._rate, self._burst, self._clock = rate, burst, clock
-        self._buckets: OrderedDict[str, tuple[float, float]] = OrderedDict()  # requests left, as of when
+        self._buckets: OrderedDict[str, tuple[float, float]] = OrderedDict()  # requests left, time of update
 
     def take(self, key: str) -> float:
-        """0 where the key may ask now, else in how many seconds it may."""
+        """Take one request from the bucket of `key`.
+
+        Returns 0 if the request is allowed, else the number of seconds until the next one will be.
+        """
         if not self._rate:
             return 0.0
         now = self._clock()
-        left, then = self._buckets.pop(key, (float(self._burst), now))
-        left = min(self._burst, left + (now - then) * self._rate)
+        left, updated = self._buckets.pop(key, (float(self._burst), now))
+        left = min(self._burst, left + (now - updated) * self._rate)
         allowed = left >= 1
         self._buckets[key] = (left - 1 if allowed else left, now)
         if len(self._buckets) > MAX_KEYS:

@@ -1,4 +1,4 @@
-"""Logs as JSON, an object a line, on standard error."""
+"""Logs as JSON on standard error, one object per line."""
 
 import json
 import logging
@@ -8,16 +8,16 @@ LOG = logging.getLogger("rqrec.serving")
 
 
 class JsonFormatter(logging.Formatter):
-    """A record as one JSON object: time (UTC), level, message, then the fields given as `extra={"facts": ...}`."""
+    """Formats a record as a JSON object: time (UTC), level, message, then the fields of `extra={"fields": ...}`."""
 
     def format(self, record: logging.LogRecord) -> str:
-        """The line of a record."""
+        """The log line of a record."""
         moment = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(record.created))
         line = {
             "time": f"{moment}.{int(record.msecs):03d}Z",
             "level": record.levelname.lower(),
             "message": record.getMessage(),
-            **getattr(record, "facts", {}),
+            **getattr(record, "fields", {}),
         }
         if record.exc_info:
             line["traceback"] = self.formatException(record.exc_info)

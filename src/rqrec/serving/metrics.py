@@ -1,4 +1,4 @@
-"""Figures of the running service, in the text format of Prometheus."""
+"""Metrics of the running service, in the Prometheus text format."""
 
 from collections.abc import Callable
 
@@ -11,44 +11,51 @@ METHODS = frozenset({"GET", "HEAD", "POST", "OPTIONS"})
 
 
 class Metrics:
-    """Requests, batches, queues and reloads of one service."""
+    """Requests, batches, queue lengths and reloads of one service."""
 
     content_type = CONTENT_TYPE_LATEST
 
     def __init__(self) -> None:
-        self.registry = on = CollectorRegistry()
-        self._requests = Counter("rqrec_requests", "Requests.", ["method", "path", "status"], registry=on)
+        self.registry = registry = CollectorRegistry()
+        self._requests = Counter(
+            "rqrec_requests",
+            "Requests by method, route and status.",
+            ["method", "path", "status"],
+            registry=registry,
+        )
         self._seconds = Histogram(
-            "rqrec_request_seconds", "Time to answer a request.", ["path"], buckets=SECONDS, registry=on
+            "rqrec_request_seconds", "Request latency.", ["path"], buckets=SECONDS, registry=registry
         )
         self._histories = Histogram(
-            "rqrec_batch_histories", "Histories answered at once.", ["model"], buckets=HISTORIES, registry=on
+            "rqrec_batch_histories", "Histories per batch.", ["model"], buckets=HISTORIES, registry=registry
         )
         self._batch_seconds = Histogram(
-            "rqrec_batch_seconds", "Time of a batch in the model.", ["model"], buckets=SECONDS, registry=on
+            "rqrec_batch_seconds", "Model time per batch.", ["model"], buckets=SECONDS, registry=registry
         )
-        self._waiting = Gauge("rqrec_waiting_histories", "Histories in the queue.", ["model"], registry=on)
-        self._reloads = Counter("rqrec_reloads", "Reloads, by outcome.", ["outcome"], registry=on)
+        self._waiting = Gauge(
+            "rqrec_waiting_histories", "Histories in the queue.", ["model"], registry=registry
+        )
+        self._reloads = Counter("rqrec_reloads", "Reloads by outcome.", ["outcome"], registry=registry)
 
-    def request(self, method: str, path: str, status: int, seconds: float) -> None:
-        """A request was answered; `path` is the route's pattern, so that there are few."""
+    def observe_request(self, method: str, path: str, status: int, seconds: float) -> None:
+        """Record an answered request; `path` is the route's pattern, which bounds the number of labels."""
         method = method if method in METHODS else "other"
         self._requests.labels(method, path, str(status)).inc()
         self._seconds.labels(path).observe(seconds)
 
-    def batch(self, model: str, histories: int, seconds: float) -> None:
-        """A model answered a batch."""
+    def observe_batch(self, model: str, histories: int, seconds: float) -> None:
+        """Record a batch that a model has processed."""
         self._histories.labels(model).observe(histories)
         self._batch_seconds.labels(model).observe(seconds)
 
-    def watch_queue(self, model: str, waiting: Callable[[], float]) -> None:
-        """Ask `waiting` for the length of a model's queue whenever figures are read."""
-        self._waiting.labels(model).set_function(waiting)
+    def watch_queue(self, model: str, queue_length: Callable[[], float]) -> None:
+        """Call `queue_length` for a model's queue whenever the metrics are read."""
+        self._waiting.labels(model).set_function(queue_length)
 
-    def reload(self, outcome: str) -> None:
-        """Artefacts were "loaded" or "refused"."""
+    def count_reload(self, outcome: str) -> None:
+        """Record a reload; `outcome` is "loaded" or "refused"."""
         self._reloads.labels(outcome).inc()
 
-    def text(self) -> bytes:
-        """All figures."""
+    def render(self) -> bytes:
+        """All metrics in the Prometheus text format."""
         return generate_latest(self.registry)

@@ -1,4 +1,4 @@
-"""The models that are served, and how new ones take their place."""
+"""The served models, and how a reload replaces them."""
 
 import asyncio
 from collections.abc import Mapping, Sequence
@@ -12,21 +12,23 @@ import numpy as np
 from rqrec.core.artifact import find, read_manifest
 from rqrec.data.sequences import Sequences
 from rqrec.models.architectures import name_of
-from rqrec.models.interface import parameter_count
+from rqrec.models.retrieval_model import parameter_count
 from rqrec.serving.batcher import Batcher
-from rqrec.serving.browser import Browser
+from rqrec.serving.catalog_view import CatalogView
+from rqrec.serving.config import ServiceConfig
 from rqrec.serving.errors import ApiError
 from rqrec.serving.logs import LOG
 from rqrec.serving.metrics import Metrics
 from rqrec.serving.recommender import Explanation, Recommendation, Recommender
-from rqrec.serving.settings import Settings
 
-USERS, LEAST, SHOWN = 12, 3, 20  # sample users, items that each has at least, items of each that are shown
+SAMPLE_USERS = 12
+MIN_SAMPLE_ITEMS = 3  # in the history of a sample user
+MAX_SAMPLE_ITEMS = 20  # most recent ones that are shown
 
 
 @dataclass(frozen=True)
-class Options:
-    """What requests must have in common to be answered together (see Recommender.recommend)."""
+class RequestOptions:
+    """What requests must have in common to share a batch (see Recommender.recommend)."""
 
     k: int = 10
     exclude_seen: bool = True
@@ -36,37 +38,37 @@ class Options:
     explain: bool = False
 
 
-class Asked(NamedTuple):
-    """A history as a request tells it: item ids, unix seconds of each, whose it is."""
+class HistoryRequest(NamedTuple):
+    """One history of a request: item ids, unix seconds of each item, the user's id."""
 
     items: Sequence[str]
     timestamps: Sequence[int] | None = None
     user: str | None = None
 
 
-class Model:
-    """A recommender with what the service shows of it.
+class ServedModel:
+    """A recommender with its catalogue view and sample users.
 
-    Raises ValueError or OSError where there is no sound artefact.
+    Raises ValueError or OSError if `source` has no valid artefact.
     """
 
     def __init__(self, name: str, source: Path, beam_width: int) -> None:
         self.name = name
         self.recommender = Recommender.load(source, beam_width=beam_width)
-        self.browser = Browser(self.recommender)
-        self.users = sample_users(source, self.browser)
+        self.catalog_view = CatalogView(self.recommender)
+        self.users = sample_users(source, self.catalog_view)
 
     @property
     def needs_timestamps(self) -> bool:
-        """Whether it was trained to look at them."""
+        """Whether the model was trained with timestamps."""
         return self.recommender.model.config.time_gaps > 0
 
-    def answer(self, options: Options, asked: Sequence[Asked]) -> list[dict[str, Any]]:
-        """What each history gets, as JSON values; unknown ids are skipped and listed."""
-        histories = [one.items for one in asked]
-        timestamps = [one.timestamps or () for one in asked] if self.needs_timestamps else None
-        users = [one.user for one in asked]
-        found = self.recommender.recommend(
+    def recommend(self, options: RequestOptions, requests: Sequence[HistoryRequest]) -> list[dict[str, Any]]:
+        """One JSON result per history; unknown ids are skipped and listed."""
+        histories = [request.items for request in requests]
+        timestamps = [request.timestamps or () for request in requests] if self.needs_timestamps else None
+        users = [request.user for request in requests]
+        recommendations = self.recommender.recommend(
             histories,
             options.k,
             exclude_seen=options.exclude_seen,
@@ -77,38 +79,38 @@ class Model:
             timestamps=timestamps,
             users=users,
         )
-        answers: list[dict[str, Any]] = [
+        results: list[dict[str, Any]] = [
             {
-                "items": [_item(item) for item in answer],
-                "n_allowed": answer.n_allowed,
-                "skipped": list(answer.skipped),
+                "items": [_item_json(item) for item in recommended],
+                "n_allowed": recommended.n_allowed,
+                "skipped": list(recommended.skipped),
             }
-            for answer in found
+            for recommended in recommendations
         ]
         if options.explain:
-            item_ids = [[item.item_id for item in answer] for answer in found]
+            item_ids = [[item.item_id for item in recommended] for recommended in recommendations]
             explained = self.recommender.explain_all(
                 histories, item_ids, unknown="skip", timestamps=timestamps, users=users
             )
-            for answer, explanations in zip(answers, explained, strict=True):
-                for item, explanation in zip(answer["items"], explanations, strict=True):
-                    item["path"] = self._path(explanation)
-        return answers
+            for result, explanations in zip(results, explained, strict=True):
+                for item, explanation in zip(result["items"], explanations, strict=True):
+                    item["path"] = self._path_json(explanation)
+        return results
 
-    def _path(self, explanation: Explanation) -> list[dict[str, Any]]:
+    def _path_json(self, explanation: Explanation) -> list[dict[str, Any]]:
         indices = self.recommender.catalog.id_map.indices
         return [
             {
                 "code": step.code,
                 "probability": step.probability,
                 "n_items": step.n_items,
-                "others": [self.browser.named(other) for other in indices(step.others).tolist()],
+                "others": [self.catalog_view.id_and_title(item) for item in indices(step.others).tolist()],
             }
             for step in explanation.path
         ]
 
-    def facts(self) -> dict[str, Any]:
-        """What /v1/models tells of it."""
+    def describe(self) -> dict[str, Any]:
+        """The model's entry in /v1/models."""
         model = self.recommender.model
         return {
             "name": self.name,
@@ -118,15 +120,15 @@ class Model:
             "level_sizes": list(model.level_sizes),
         }
 
-    def warm(self, max_batch: int) -> None:
-        """Answer once, so that the first client doesn't wait for what torch does at first use."""
+    def warm_up(self, max_batch: int) -> None:
+        """Run one history and one full batch, so that the first client doesn't wait for torch to initialise."""
         item_ids = self.recommender.catalog.id_map.all[:5].to_list()
-        history = Asked(item_ids, range(len(item_ids)))
-        for asked in ([history], [history] * max_batch):
-            self.answer(Options(explain=True), asked)
+        history = HistoryRequest(item_ids, range(len(item_ids)))
+        for requests in ([history], [history] * max_batch):
+            self.recommend(RequestOptions(explain=True), requests)
 
 
-def _item(item: Recommendation) -> dict[str, Any]:
+def _item_json(item: Recommendation) -> dict[str, Any]:
     return {
         "item_id": item.item_id,
         "title": item.title,
@@ -135,132 +137,141 @@ def _item(item: Recommendation) -> dict[str, Any]:
     }
 
 
-def sample_users(source: Path, browser: Browser) -> list[dict[str, Any]]:
-    """A few users of the dataset that lies in the model's run; none where there is no such dataset."""
+def sample_users(source: Path, catalog_view: CatalogView) -> list[dict[str, Any]]:
+    """A few users of the dataset next to the model; empty if there is none that the model was trained on."""
     artifact = find(source, "retrieval")
     try:
         dataset = find(artifact.parent, "dataset")
     except (OSError, ValueError):
         return []
     if read_manifest(dataset).hash != read_manifest(artifact).inputs.get("dataset"):
-        LOG.warning(f"{dataset} is not what {artifact} was made from: there will be no sample users.")
+        LOG.warning(f"{artifact} was not trained on {dataset}: no sample users are offered.")
         return []
     sequences = Sequences.read(dataset)
-    long = np.flatnonzero(sequences.lengths >= LEAST)
-    chosen = long[np.unique(np.linspace(0, len(long) - 1, min(USERS, len(long))).astype(int))]
+    long = np.flatnonzero(sequences.lengths >= MIN_SAMPLE_ITEMS)
+    chosen = long[np.unique(np.linspace(0, len(long) - 1, min(SAMPLE_USERS, len(long))).astype(int))]
     return [
         {
             "user_id": sequences.user_ids[user],
-            "history": [browser.named(item) for item in sequences.of_user(user)[-SHOWN:].tolist()],
+            "history": [
+                catalog_view.id_and_title(item)
+                for item in sequences.of_user(user)[-MAX_SAMPLE_ITEMS:].tolist()
+            ],
         }
         for user in chosen.tolist()
     ]
 
 
-class Served(NamedTuple):
-    """A model and the queue before it."""
+class Deployment(NamedTuple):
+    """A model and the batcher that queues its requests."""
 
-    model: Model
-    batcher: Batcher[Options, Asked]
+    model: ServedModel
+    batcher: Batcher[RequestOptions, HistoryRequest]
 
 
 class ModelRegistry:
-    """The served models by name; the first is the default. New ones replace them all at once, or none.
+    """The served models by name; the first is the default. A reload replaces all of them or none.
 
-    Raises ValueError or OSError where a source has no sound artefact.
+    Raises ValueError or OSError if a source has no valid artefact.
     """
 
-    def __init__(self, sources: Mapping[str, Path], settings: Settings, metrics: Metrics) -> None:
-        self._sources, self._settings, self._metrics = dict(sources), settings, metrics
+    def __init__(self, sources: Mapping[str, Path], config: ServiceConfig, metrics: Metrics) -> None:
+        self._sources, self._config, self._metrics = dict(sources), config, metrics
         self._reloading = asyncio.Lock()
-        self._served = self._start(self._read())
+        self._deployments = self._deploy(self._load())
         for name in self._sources:
-            metrics.watch_queue(name, partial(self._waiting, name))
+            metrics.watch_queue(name, partial(self._queue_length, name))
 
-    def get(self, name: str | None = None) -> Served:
-        """A model by name, or the default one."""
+    def get(self, name: str | None = None) -> Deployment:
+        """The model with this name, or the default one. Raises ApiError (404) if there is none."""
         if name is None:
-            name = next(iter(self._served))
-        if name not in self._served:
+            name = next(iter(self._deployments))
+        if name not in self._deployments:
             raise ApiError(
-                404, "unknown_model", f"There is no such model: use one of {', '.join(self._served)}."
+                404, "unknown_model", f"There is no such model: use one of {', '.join(self._deployments)}."
             )
-        return self._served[name]
+        return self._deployments[name]
 
     @property
     def ready(self) -> bool:
-        """Whether every model takes requests."""
-        return all(served.batcher.alive for served in self._served.values())
+        """Whether every model accepts requests."""
+        return all(deployment.batcher.alive for deployment in self._deployments.values())
 
-    def facts(self) -> dict[str, Any]:
-        """What /v1/models answers."""
-        served = enumerate(self._served.values())
-        return {"models": [{**one.model.facts(), "default": place == 0} for place, one in served]}
+    def describe(self) -> dict[str, Any]:
+        """The body of /v1/models."""
+        deployments = enumerate(self._deployments.values())
+        return {
+            "models": [
+                {**deployment.model.describe(), "default": index == 0} for index, deployment in deployments
+            ]
+        }
 
     async def reload(self) -> None:
-        """Read the artefacts again and let them answer from now on; what has begun, the old ones finish.
+        """Load the artefacts again and switch to the new models; the old ones finish their queued requests.
 
-        Raises ApiError where one is broken: then the old ones stay.
+        Raises ApiError (409) if a reload is running or an artefact is invalid; the old models then stay.
         """
         if self._reloading.locked():
-            raise ApiError(409, "reload_running", "A reload is running: wait until it ends.")
+            raise ApiError(409, "reload_running", "A reload is already running: wait until it ends.")
         async with self._reloading:
             try:
-                models = await asyncio.to_thread(self._read)
-            except Exception as error:  # a broken file may raise anything
-                self._metrics.reload("refused")
+                models = await asyncio.to_thread(self._load)
+            except Exception as error:  # a corrupt file may raise anything
+                self._metrics.count_reload("refused")
                 LOG.error("reload refused", exc_info=error)
                 raise ApiError(
-                    409, "reload_refused", f"The models stay as they were: {' '.join(str(error).split())}"
+                    409, "reload_refused", f"The models were not replaced: {' '.join(str(error).split())}"
                 ) from error
-            old, self._served = self._served, self._start(models)
-            self._metrics.reload("loaded")
-            LOG.info("reloaded", extra={"facts": self.facts()})
-            for served in old.values():
-                await asyncio.to_thread(served.batcher.close)
+            old, self._deployments = self._deployments, self._deploy(models)
+            self._metrics.count_reload("loaded")
+            LOG.info("reloaded", extra={"fields": self.describe()})
+            for deployment in old.values():
+                await asyncio.to_thread(deployment.batcher.close)
 
     def close(self) -> None:
-        """Finish what waits, and stop."""
-        for served in self._served.values():
-            served.batcher.close()
+        """Finish the queued requests, and stop."""
+        for deployment in self._deployments.values():
+            deployment.batcher.close()
 
-    def _waiting(self, name: str) -> int:
-        return self._served[name].batcher.waiting
+    def _queue_length(self, name: str) -> int:
+        return self._deployments[name].batcher.queue_length
 
-    def _read(self) -> list[Model]:
+    def _load(self) -> list[ServedModel]:
         models = []
         for name, source in self._sources.items():
-            models.append(Model(name, source, self._settings.beam_width))
-            models[-1].warm(self._settings.max_batch)
+            models.append(ServedModel(name, source, self._config.beam_width))
+            models[-1].warm_up(self._config.max_batch)
         return models
 
-    def _start(self, models: Sequence[Model]) -> dict[str, Served]:
+    def _deploy(self, models: Sequence[ServedModel]) -> dict[str, Deployment]:
         return {
-            model.name: Served(
+            model.name: Deployment(
                 model,
                 Batcher(
-                    model.answer,
-                    max_batch=self._settings.max_batch,
-                    max_wait=self._settings.max_wait,
-                    max_queue=self._settings.max_queue,
-                    observe=partial(self._metrics.batch, model.name),
+                    model.recommend,
+                    max_batch=self._config.max_batch,
+                    max_wait_s=self._config.max_wait_ms / 1000,
+                    max_queue=self._config.max_queue,
+                    on_batch=partial(self._metrics.observe_batch, model.name),
                 ),
             )
             for model in models
         }
 
 
-def named(sources: Sequence[str]) -> dict[str, Path]:
-    """The models' names and folders, from FOLDER or NAME=FOLDER; a folder's own name is the model's.
+def parse_sources(sources: Sequence[str]) -> dict[str, Path]:
+    """Model names and folders from FOLDER or NAME=FOLDER; without a name, the folder's name is used.
 
-    Raises ValueError where two have one name.
+    Raises ValueError if two models have the same name.
     """
-    found: dict[str, Path] = {}
+    parsed: dict[str, Path] = {}
     for source in sources:
         name, equals, folder = source.partition("=")
         if not equals or Path(source).exists():
             name, folder = Path(source).resolve().name, source
-        if name in found:
-            raise ValueError(f"Two models are named {name!r}: name one yourself, as in other={folder}.")
-        found[name] = Path(folder)
-    return found
+        if name in parsed:
+            raise ValueError(
+                f"Two models are named {name!r}: give one of them another name, as in other={folder}."
+            )
+        parsed[name] = Path(folder)
+    return parsed

@@ -1,4 +1,4 @@
-"""Recommendations by outside ids: what an application calls."""
+"""The Python API of a trained model: item ids in, recommendations out."""
 
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 from rqrec.core.hub import REPO_ID, download_artifact
 from rqrec.data.ids import PADDING
 from rqrec.data.sequences import Histories, check_times
-from rqrec.retrieval.artifact import Checkpoint, read_checkpoint
+from rqrec.models.architectures import name_of
+from rqrec.retrieval.artifact import RetrievalArtifact, read_retrieval
 from rqrec.retrieval.ranking import Ranked
 from rqrec.retrieval.retriever import Retriever
 from rqrec.retrieval.similar import similar_items
@@ -32,10 +33,10 @@ class Recommendation:
 
 @dataclass(frozen=True)
 class Recommendations(Sequence[Recommendation]):
-    """What one history gets, the likeliest first: a sequence of `Recommendation`.
+    """The recommendations for one history, most probable first: a sequence of `Recommendation`.
 
-    `n_allowed` items could have been recommended: fewer than k come back where it is below k (or where
-    `max_per_code` holds some back). `skipped` are the request's unknown ids that were passed over.
+    `n_allowed`: number of items that could have been recommended. Fewer than k are returned if it is below k,
+    or if `max_per_code` leaves too few. `skipped`: unknown ids of the request that were skipped.
     """
 
     items: tuple[Recommendation, ...]
@@ -43,22 +44,31 @@ class Recommendations(Sequence[Recommendation]):
     skipped: tuple[str, ...] = ()
 
     @overload
-    def __getitem__(self, place: int) -> Recommendation: ...
+    def __getitem__(self, index: int) -> Recommendation: ...
     @overload
-    def __getitem__(self, place: slice) -> tuple[Recommendation, ...]: ...
-    def __getitem__(self, place: int | slice) -> Recommendation | tuple[Recommendation, ...]:
-        return self.items[place]
+    def __getitem__(self, index: slice) -> tuple[Recommendation, ...]: ...
+    def __getitem__(self, index: int | slice) -> Recommendation | tuple[Recommendation, ...]:
+        return self.items[index]
 
     def __len__(self) -> int:
         return len(self.items)
 
+    def __repr__(self) -> str:
+        """One item per line, for notebooks."""
+        lines = (
+            f"{rank:4d}. {item.title or item.item_id}  {item.score:.3f}  ({item.item_id})"
+            for rank, item in enumerate(self, start=1)
+        )
+        return "\n".join((f"{len(self)} of {self.n_allowed} items, with log-probabilities:", *lines))
+
 
 @dataclass(frozen=True)
-class Step:
+class CodeStep:
     """One code of a recommended item's semantic ID.
 
-    `probability`: of the code, given the history and the codes before it. `n_items` of the catalogue have
-    the codes up to this one; `others` are ids of some of them, without the item itself.
+    `probability`: probability of the code, given the history and the preceding codes. `n_items`: number of
+    items whose semantic IDs start with the codes up to this one. `others`: ids of some of them, without the
+    item itself.
     """
 
     code: int
@@ -69,15 +79,15 @@ class Step:
 
 @dataclass(frozen=True)
 class Explanation:
-    """How the model came to an item: the path of its codes, whose probabilities multiply to e^score."""
+    """How the model arrived at an item: its codes, whose probabilities multiply to exp(score)."""
 
     recommendation: Recommendation
-    path: tuple[Step, ...]
+    path: tuple[CodeStep, ...]
 
 
 @dataclass(frozen=True)
 class SimilarItem:
-    """An item like another; `score`: codes that they share from the first on, plus nearness from 0 to 1."""
+    """A similar item; `score`: length of the shared prefix of codes, plus closeness from 0 to 1."""
 
     item_id: str
     title: str
@@ -86,28 +96,31 @@ class SimilarItem:
 
 
 class Recommender:
-    """History in, items out. Threads may share one.
+    """Recommends the next items for histories of item ids. Thread-safe.
 
     >>> recommender = Recommender.load("out/demo")                          # doctest: +SKIP
     >>> recommender.recommend([["50", "181"]], k=10)[0][0].title            # doctest: +SKIP
     """
 
-    def __init__(self, checkpoint: Checkpoint, *, beam_width: int = 50) -> None:
+    def __init__(self, checkpoint: RetrievalArtifact, *, beam_width: int = 50) -> None:
         self.catalog = checkpoint.catalog
         self.table = checkpoint.table
         self.titles = checkpoint.catalog.titles()
         self.model = checkpoint.model
-        self._retriever = Retriever(checkpoint.generator(), checkpoint.table, beam_width)
+        self._retriever = Retriever(checkpoint.search_model(), checkpoint.table, beam_width)
+
+    def __repr__(self) -> str:
+        return f"Recommender({name_of(self.model.config)}, {len(self.catalog)} items)"
 
     @classmethod
     def load(cls, folder: Path | str, *, beam_width: int = 50) -> "Recommender":
-        """From a "retrieval" artefact, the folder of a run that has one inside, or a Hugging Face repository.
+        """Load a "retrieval" artefact, the run folder that contains one, or a Hugging Face repository.
 
-        A repository is named by its id, a string such as "owner/name", where no folder has that name.
+        A string such as "owner/name" is a repository id unless a folder of that name exists.
         """
         if isinstance(folder, str) and REPO_ID.fullmatch(folder) and not Path(folder).exists():
             folder = download_artifact(folder)
-        return cls(read_checkpoint(Path(folder)), beam_width=beam_width)
+        return cls(read_retrieval(Path(folder)), beam_width=beam_width)
 
     def recommend(
         self,
@@ -122,45 +135,46 @@ class Recommender:
         timestamps: Sequence[Sequence[int]] | None = None,
         users: Sequence[str | None] | None = None,
     ) -> list[Recommendations]:
-        """The k best items for each history of item ids (oldest first), the likeliest first.
+        """The k most probable next items for each history of item ids (oldest first), most probable first.
 
-        Fewer come back where fewer are allowed; `Recommendations.n_allowed` says how many are. An empty
-        history gets what is likely as a first item.
+        Fewer are returned if fewer are allowed; see `Recommendations.n_allowed`. For an empty history these
+        are the most probable first items.
 
-        allow: only these items may come back (None: any); block: these may not. Both hold within the
-        search, which finds the best k of what is left, and for all histories of the call.
-        max_per_code: at most so many items that share the first code of their semantic IDs (variety).
-        unknown: what to do about an id that the catalogue does not have, in a history or a filter: "raise"
-        an UnknownIdError, or "skip" it and list it in `Recommendations.skipped`.
-        timestamps: unix seconds of each item of each history; a model that was trained with `time_gaps` needs
-        them, others don't look at them.
-        users: the id of each history's user, None where there is none; only a model that was trained with
-        `user_buckets` looks at them, and can do without.
+        exclude_seen: leave out the items of the history.
+        allow: only these items may be recommended (None: any); block: these may not. Both apply to every
+        history, and constrain the search itself: it finds the best k of the remaining items.
+        max_per_code: maximum number of items that share the first code of their semantic IDs (diversity).
+        unknown: for an id in a history or a filter that is not in the catalogue, "raise" UnknownIdError, or
+        "skip" it and list it in `Recommendations.skipped`.
+        timestamps: unix seconds of each item of each history. Required by models trained with `time_gaps`,
+        ignored by others.
+        users: the user id of each history, or None. Optional, and used only by models trained with
+        `user_buckets`.
 
-        Raises UnknownIdError (see above), ValueError on k or max_per_code below 1, and on timestamps that
-        are missing.
+        Raises UnknownIdError (see above), and ValueError if k or max_per_code is below 1 or required
+        timestamps are missing.
         """
         if k < 1:
-            raise ValueError(f"k is {k}, but at least 1 recommendation must be asked for.")
-        known, passed_over = self._read(histories, timestamps, users, unknown)
-        allowed_N, skipped = self._filter(allow, block, unknown)
+            raise ValueError(f"k is {k}, but must be at least 1.")
+        inputs, skipped_ids = self._read(histories, timestamps, users, unknown)
+        allowed_N, skipped_filter_ids = self._filter(allow, block, unknown)
         ranked = self._retriever.recommend(
-            known,
+            inputs,
             min(k, len(self.catalog)),
             exclude_seen=exclude_seen,
             allowed_N=allowed_N,
             max_per_code=max_per_code,
         )
-        found = []
-        for history_T, missing, described in zip(
-            known.items_BT, passed_over, self._described(ranked), strict=True
+        results = []
+        for history_T, skipped, items in zip(
+            inputs.items_BT, skipped_ids, self._to_recommendations(ranked), strict=True
         ):
             n_allowed = len(self.catalog) if allowed_N is None else int(allowed_N.sum())
             if exclude_seen:
                 seen = np.unique(history_T[history_T != PADDING])
                 n_allowed -= len(seen) if allowed_N is None else int(allowed_N[seen].sum())
-            found.append(Recommendations(described, n_allowed, (*missing, *skipped)))
-        return found
+            results.append(Recommendations(items, n_allowed, (*skipped, *skipped_filter_ids)))
+        return results
 
     def explain(
         self,
@@ -171,14 +185,16 @@ class Recommender:
         timestamps: Sequence[int] | None = None,
         user: str | None = None,
     ) -> Explanation:
-        """How likely each code of an item is after a history, and up to `examples` other items beside it.
+        """The probability of each code of an item after a history, with up to `examples` other items per prefix.
 
-        `timestamps` and `user` as in `recommend`. Raises UnknownIdError on an id that the catalogue does not
-        have, ValueError on timestamps that are missing.
+        `timestamps` and `user` as in `recommend`. Raises UnknownIdError on an id that is not in the catalogue,
+        ValueError if required timestamps are missing.
         """
         times = None if timestamps is None else [timestamps]
-        found = self.explain_all([history], [[item_id]], examples=examples, timestamps=times, users=[user])
-        return found[0][0]
+        ((explanation,),) = self.explain_all(
+            [history], [[item_id]], examples=examples, timestamps=times, users=[user]
+        )
+        return explanation
 
     def explain_all(
         self,
@@ -190,13 +206,13 @@ class Recommender:
         timestamps: Sequence[Sequence[int]] | None = None,
         users: Sequence[str | None] | None = None,
     ) -> list[tuple[Explanation, ...]]:
-        """`explain` for several items of each history, such as a whole answer of `recommend`, in one pass.
+        """`explain` for several items of each history, such as the results of `recommend`, in one forward pass.
 
-        `unknown` is about the ids of the histories, `timestamps` and `users` are as in `recommend`.
+        `unknown` applies to the ids of the histories only; `timestamps` and `users` are as in `recommend`.
         """
-        known, _ = self._read(histories, timestamps, users, unknown)
+        inputs, _ = self._read(histories, timestamps, users, unknown)
         items = [self.catalog.id_map.indices(ids) for ids in item_ids]
-        log_probs_BKL = self._retriever.code_log_probs(known, Histories.of(items).items_BT)
+        log_probs_BKL = self._retriever.code_log_probs(inputs, Histories.of(items).items_BT)
         return [
             tuple(
                 self._explanation(item, log_probs, examples)
@@ -206,17 +222,17 @@ class Recommender:
         ]
 
     def similar_items(self, item_id: str, k: int = 10) -> list[SimilarItem]:
-        """The k items that share the most of an item's semantic ID, the nearest first among equals.
+        """The k items that share the longest prefix of codes with an item; ties are ordered by closeness.
 
-        Raises UnknownIdError on an id that the catalogue does not have, ValueError on k below 1.
+        Raises UnknownIdError on an id that is not in the catalogue, ValueError if k is below 1.
         """
         if k < 1:
-            raise ValueError(f"k is {k}, but at least 1 item must be asked for.")
+            raise ValueError(f"k is {k}, but must be at least 1.")
         (item,) = self.catalog.id_map.indices([item_id]).tolist()
         codes_NL = self._retriever.lookup.codes_NL
-        found = similar_items(self.model.codes, codes_NL, self.trie, item, k)
-        described = (self._describe(i, s) for i, s in zip(*(x.tolist() for x in found), strict=True))
-        return [SimilarItem(d.item_id, d.title, d.score, d.semantic_id) for d in described]
+        similar = similar_items(self.model.codes, codes_NL, self.trie, item, k)
+        rows = (self._to_recommendation(i, s) for i, s in zip(*(x.tolist() for x in similar), strict=True))
+        return [SimilarItem(row.item_id, row.title, row.score, row.semantic_id) for row in rows]
 
     @property
     def trie(self) -> Trie:
@@ -226,17 +242,17 @@ class Recommender:
     def _explanation(self, item: int, log_probs: Sequence[float], examples: int) -> Explanation:
         path = []
         for level, log_prob in enumerate(log_probs):
-            beside = self.trie.items_beside(item, level + 1)
-            others = [other for other in beside[: examples + 1].tolist() if other != item][:examples]
+            sharing = self.trie.items_sharing_prefix(item, level + 1)
+            others = [other for other in sharing[: examples + 1].tolist() if other != item][:examples]
             path.append(
-                Step(
+                CodeStep(
                     code=int(self.table.codes_NL[item, level]),
                     probability=float(np.exp(log_prob)),
-                    n_items=len(beside),
+                    n_items=len(sharing),
                     others=tuple(self.catalog.id_map.ids(others)),
                 )
             )
-        return Explanation(self._describe(item, float(sum(log_probs))), tuple(path))
+        return Explanation(self._to_recommendation(item, float(sum(log_probs))), tuple(path))
 
     def _read(
         self,
@@ -245,28 +261,28 @@ class Recommender:
         users: Sequence[str | None] | None,
         unknown: Literal["raise", "skip"],
     ) -> tuple[Histories, list[list[str]]]:
-        """The histories by item index, and the ids of each that were skipped."""
-        read = [self._indices(history, unknown) for history in histories]
+        """The histories as item indices, and the skipped ids of each."""
+        rows = [self._indices(history, unknown) for history in histories]
         if timestamps is not None:
             check_times(histories, timestamps)
             timestamps = [
                 list(compress(times, self.catalog.id_map.find(history) != PADDING))
                 for times, history in zip(timestamps, histories, strict=True)
             ]
-        known = Histories.of([indices for indices, _ in read], timestamps, users)
-        return known, [missing for _, missing in read]
+        inputs = Histories.of([indices for indices, _ in rows], timestamps, users)
+        return inputs, [skipped for _, skipped in rows]
 
     def _indices(
         self, ids: Iterable[str], unknown: Literal["raise", "skip"]
     ) -> tuple[NDArray[np.int64], list[str]]:
-        """Item indices of ids, and the ids that were skipped."""
+        """The item indices of ids, and the skipped ids."""
         if unknown not in ("raise", "skip"):
             raise ValueError(f"unknown is {unknown!r}: use 'raise' or 'skip'.")
         ids = list(ids)
         if unknown == "raise":
             return self.catalog.id_map.indices(ids), []
-        found = self.catalog.id_map.find(ids)
-        return found[found != PADDING], list(compress(ids, found == PADDING))
+        indices = self.catalog.id_map.find(ids)
+        return indices[indices != PADDING], list(compress(ids, indices == PADDING))
 
     def _filter(
         self,
@@ -274,31 +290,30 @@ class Recommender:
         block: Collection[str] | None,
         unknown: Literal["raise", "skip"],
     ) -> tuple[NDArray[np.bool_] | None, list[str]]:
-        """Which items may come back, bool by item index (None: all), and the ids that were skipped."""
+        """Which items may be recommended, bool [N] (None: all), and the skipped ids."""
         if allow is None and not block:
             return None, []
         allowed_N = np.full(len(self.catalog), allow is None)
-        allow_indices, missing = self._indices(allow or (), unknown)
+        allow_indices, skipped_allow = self._indices(allow or (), unknown)
         allowed_N[allow_indices] = True
-        block_indices, more = self._indices(block or (), unknown)
+        block_indices, skipped_block = self._indices(block or (), unknown)
         allowed_N[block_indices] = False
-        return allowed_N, missing + more
+        return allowed_N, skipped_allow + skipped_block
 
-    def _described(self, ranked: Ranked) -> list[tuple[Recommendation, ...]]:
-        """Each history's items with their ids, titles and codes; what is no item is left out."""
+    def _to_recommendations(self, ranked: Ranked) -> list[tuple[Recommendation, ...]]:
+        """Each history's items with ids, titles and codes; padding is dropped."""
         items_BK = ranked.items.numpy(force=True)
-        rows_B = (items_BK != PADDING).sum(axis=1)
+        counts_B = (items_BK != PADDING).sum(axis=1)
         items = items_BK[items_BK != PADDING]
-        described = map(
+        recommendations = map(
             Recommendation,
             self.catalog.id_map.ids(items),
             [self.titles[item] for item in items],
             ranked.scores.numpy(force=True)[items_BK != PADDING].tolist(),
             map(tuple, self.table.codes_NL[items].tolist()),
         )
-        return [tuple(islice(described, count)) for count in rows_B.tolist()]
+        return [tuple(islice(recommendations, count)) for count in counts_B.tolist()]
 
-    def _describe(self, item: int, score: float) -> Recommendation:
-        return self._described(Ranked(torch.tensor([[item]]), torch.tensor([[score]], dtype=torch.float64)))[
-            0
-        ][0]
+    def _to_recommendation(self, item: int, score: float) -> Recommendation:
+        ranked = Ranked(torch.tensor([[item]]), torch.tensor([[score]], dtype=torch.float64))
+        return self._to_recommendations(ranked)[0][0]

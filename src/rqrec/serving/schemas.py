@@ -1,10 +1,10 @@
-"""The bodies of requests and answers, as OpenAPI describes them."""
+"""Request and response bodies, from which the OpenAPI description is generated."""
 
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from rqrec.serving.model_registry import Asked
+from rqrec.serving.model_registry import HistoryRequest
 
 MAX_K = 100
 ItemId = Annotated[str, Field(max_length=1000)]
@@ -16,7 +16,7 @@ Words = Annotated[list[str], Field(examples=[["animation", "children"]])]
 
 
 class RecommendationRequest(BaseModel):
-    """One history, or several; everything else is optional."""
+    """One history or several; everything else is optional."""
 
     model_config = ConfigDict(
         strict=True,
@@ -33,38 +33,42 @@ class RecommendationRequest(BaseModel):
         },
     )
 
-    history: list[ItemId] | None = Field(None, description="Item ids of one user, oldest first.")
-    histories: list[list[ItemId]] | None = Field(None, description="The same for several users.")
+    history: list[ItemId] | None = Field(None, description="One user's item ids, oldest first.")
+    histories: list[list[ItemId]] | None = Field(None, description="Several users' item ids, oldest first.")
     timestamps: list[Second] | list[list[Second]] | None = Field(
         None,
-        description="Unix seconds of each item of history, or of each of histories, where a model asks for it.",
+        description="Unix seconds of each item, in the shape of history or histories; some models need them.",
     )
-    user: UserId | None = Field(None, description="Whose history it is; some models look at it.")
-    users: list[UserId | None] | None = Field(None, description="The same for several users.")
-    k: int = Field(10, ge=1, le=MAX_K, description="How many items.")
-    exclude_seen: bool = Field(True, description="Leave out the items of the history.")
-    allow: list[ItemId] | None = Field(None, description="Only these items may come back.")
-    block: list[ItemId] | None = Field(None, description="These items may not come back.")
+    user: UserId | None = Field(None, description="The user's id; used by models trained with user_buckets.")
+    users: list[UserId | None] | None = Field(None, description="A user id, or null, for each of histories.")
+    k: int = Field(10, ge=1, le=MAX_K, description="Number of items to recommend.")
+    exclude_seen: bool = Field(True, description="Whether to leave out the items of the history.")
+    allow: list[ItemId] | None = Field(None, description="If given, only these items may be recommended.")
+    block: list[ItemId] | None = Field(None, description="These items may not be recommended.")
     max_per_code: int | None = Field(
-        None, ge=1, le=MAX_K, description="Items that may share the first code of their semantic IDs."
+        None, ge=1, le=MAX_K, description="Maximum number of items that share their first code (diversity)."
     )
-    unknown: Literal["raise", "skip"] = Field("raise", description="What to do about unknown ids.")
-    explain: bool = Field(False, description="Tell the path of codes to each item.")
-    model: str | None = Field(None, max_length=1000, description="A model of /v1/models.")
+    unknown: Literal["raise", "skip"] = Field(
+        "raise", description="Whether unknown ids are an error or skipped and listed."
+    )
+    explain: bool = Field(False, description="Whether to return each item's path of codes.")
+    model: str | None = Field(None, max_length=1000, description="Name of a model listed by /v1/models.")
 
     @model_validator(mode="after")
-    def _one_of_both(self) -> Self:
+    def _check_consistency(self) -> Self:
         if (self.history is None) == (self.histories is None):
-            raise ValueError("give either history, for one user, or histories, for several")
+            raise ValueError("give either history (one user) or histories (several users)")
         if self.history is None and self.user is not None:
-            raise ValueError("user goes with history; several histories have users")
+            raise ValueError("user goes with history; with histories, give users")
         if self.histories is None and self.users is not None:
-            raise ValueError("users goes with histories; one history has a user")
+            raise ValueError("users goes with histories; with history, give user")
         lengths = [len(items) for items in self._histories()]
         if self.users is not None and len(self.users) != len(lengths):
-            raise ValueError(f"{len(lengths)} histories came with {len(self.users)} users")
+            raise ValueError(
+                f"{len(lengths)} histories have {len(self.users)} users: give one, or null, for each history"
+            )
         if self.timestamps is not None and _lengths(self._timestamps()) != lengths:
-            raise ValueError("timestamps must have the shape of the histories, a number for each item")
+            raise ValueError("timestamps must have the shape of the histories: one number per item")
         return self
 
     def _histories(self) -> list[list[str]]:
@@ -73,16 +77,16 @@ class RecommendationRequest(BaseModel):
     def _timestamps(self) -> list[Any]:
         return [self.timestamps] if self.history is not None else list(self.timestamps or [])
 
-    def asked(self) -> list[Asked]:
-        """The histories with what else is known of each."""
+    def history_requests(self) -> list[HistoryRequest]:
+        """The histories, each with its timestamps and user."""
         histories = self._histories()
         users = [self.user] if self.history is not None else self.users or [None] * len(histories)
-        stamps = [None] * len(histories) if self.timestamps is None else self._timestamps()
-        return [Asked(*one) for one in zip(histories, stamps, users, strict=True)]
+        timestamps = [None] * len(histories) if self.timestamps is None else self._timestamps()
+        return [HistoryRequest(*row) for row in zip(histories, timestamps, users, strict=True)]
 
 
 def _lengths(rows: list[Any]) -> list[int]:
-    """The lengths of lists of numbers; -1 for what is none."""
+    """The lengths of lists of numbers; -1 for anything else."""
     return [
         len(row) if isinstance(row, list) and not any(isinstance(n, list) for n in row) else -1
         for row in rows
@@ -96,50 +100,54 @@ class NamedItem(BaseModel):
     title: Title
 
 
-class BriefItem(NamedItem):
+class ItemSummary(NamedItem):
     """An item with its semantic ID."""
 
     semantic_id: Codes
 
 
-class Item(BriefItem):
-    """An item with what the text encoder read."""
+class Item(ItemSummary):
+    """An item with the text that the text encoder reads."""
 
     text: Annotated[str, Field(examples=["Toy Story (1995), Animation, Children's, Comedy"])]
 
 
-class Step(BaseModel):
+class PathStep(BaseModel):
     """One code of the path to an item."""
 
     code: int
-    probability: Annotated[float, Field(description="Of the code, given the history and the codes before.")]
-    n_items: Annotated[int, Field(description="Items that have the codes up to this one.")]
-    others: Annotated[list[NamedItem], Field(description="Some of them.")]
+    probability: Annotated[
+        float, Field(description="Probability of the code, given the history and the preceding codes.")
+    ]
+    n_items: Annotated[
+        int, Field(description="Number of items whose semantic IDs start with the codes up to this one.")
+    ]
+    others: Annotated[list[NamedItem], Field(description="Examples of such items, without the item itself.")]
 
 
-class RecommendedItem(BriefItem):
-    """An item that may come next."""
+class RecommendedItem(ItemSummary):
+    """A recommended item."""
 
     score: Annotated[float, Field(description="Log-probability.", examples=[-3.21])]
-    path: Annotated[list[Step] | None, Field(description="With `explain` only.")] = None
+    path: Annotated[list[PathStep] | None, Field(description="Only with `explain`.")] = None
 
 
 class Recommendations(BaseModel):
-    """What one history gets, the likeliest first."""
+    """The recommendations for one history, most probable first."""
 
     items: list[RecommendedItem]
-    n_allowed: Annotated[int, Field(description="Items that could have come back.")]
-    skipped: Annotated[list[str], Field(description="Unknown ids that were passed over.")]
+    n_allowed: Annotated[int, Field(description="Number of items that could have been recommended.")]
+    skipped: Annotated[list[str], Field(description="Unknown ids that were skipped.")]
 
 
-class RecommendationAnswer(BaseModel):
-    """One entry a history, in their order."""
+class RecommendationResponse(BaseModel):
+    """Recommendations for each history, in the order of the request."""
 
     model: str
     recommendations: list[Recommendations]
 
 
-class ModelFacts(BaseModel):
+class ModelInfo(BaseModel):
     """A served model."""
 
     name: str
@@ -153,7 +161,7 @@ class ModelFacts(BaseModel):
 class Models(BaseModel):
     """The served models."""
 
-    models: list[ModelFacts]
+    models: list[ModelInfo]
 
 
 class User(BaseModel):
@@ -164,7 +172,7 @@ class User(BaseModel):
 
 
 class Users(BaseModel):
-    """A few users of the model's dataset; none where it has none."""
+    """Sample users of the model's dataset; empty if the dataset is not available."""
 
     users: list[User]
 
@@ -172,26 +180,29 @@ class Users(BaseModel):
 class ItemPage(BaseModel):
     """A page of items."""
 
-    items: list[BriefItem]
+    items: list[ItemSummary]
     total: int
     page: int
     page_size: int
 
 
-class SimilarItem(BriefItem):
-    """An item like another."""
+class SimilarItem(ItemSummary):
+    """A similar item."""
 
-    score: Annotated[float, Field(description="Codes shared from the first on, plus nearness, 0 to 1.")]
+    score: Annotated[
+        float,
+        Field(description="Length of the shared prefix of codes, plus the closeness of the codes, 0 to 1."),
+    ]
 
 
 class SimilarItems(BaseModel):
-    """The most similar first."""
+    """Similar items, most similar first."""
 
     items: list[SimilarItem]
 
 
 class Child(BaseModel):
-    """One code further."""
+    """A code that follows the prefix, and what is below it."""
 
     code: int
     n_items: int
@@ -199,25 +210,25 @@ class Child(BaseModel):
 
 
 class SemanticIdNode(BaseModel):
-    """What is below a prefix of codes."""
+    """The node of a prefix of codes."""
 
     prefix: Codes
     n_items: int
     words: Words
     children: list[Child]
-    items: list[BriefItem]
+    items: list[ItemSummary]
     page: int
     page_size: int
 
 
 class Status(BaseModel):
-    """Whether the service is well."""
+    """The state of the service."""
 
     status: Annotated[str, Field(examples=["ok"])]
 
 
 class ErrorDetail(BaseModel):
-    """What went wrong."""
+    """Code and message of a failure."""
 
     code: Annotated[str, Field(examples=["unknown_item"])]
     message: Annotated[str, Field(examples=["Unknown item id '99999': it is not among the 1682 items."])]
@@ -225,6 +236,6 @@ class ErrorDetail(BaseModel):
 
 
 class ErrorBody(BaseModel):
-    """The body of every failure."""
+    """The body of every error response."""
 
     error: ErrorDetail

@@ -1,4 +1,4 @@
-"""The process of the service: listening, signals, a graceful stop."""
+"""The server process: listening, signals, graceful shutdown."""
 
 import asyncio
 import gc
@@ -13,93 +13,82 @@ import torch
 import uvicorn
 
 from rqrec.serving.app import create_app
+from rqrec.serving.config import ServiceConfig
 from rqrec.serving.errors import ApiError
 from rqrec.serving.logs import LOG, log_json
 from rqrec.serving.metrics import Metrics
 from rqrec.serving.model_registry import ModelRegistry
-from rqrec.serving.settings import Settings
 
-# Seconds. A search is over a thousand short operations, each of which takes the interpreter's lock again: at
-# Python's own 0.005 each may wait that long for a request that is being read.
+# Seconds. A beam search runs over a thousand short operations, each of which reacquires the GIL: at Python's
+# default of 0.005 each of them may wait that long for a request that is being parsed.
 SWITCH_INTERVAL = 0.0002
-# Seconds that a connection may wait for its next request. Proxies keep theirs open for a minute; where the service
-# hangs up first, a request that is just then on its way is lost.
+# Seconds that an idle connection stays open. Proxies keep theirs open for a minute; if the service closed
+# first, a request in flight at that moment would be lost.
 KEEP_ALIVE = 75
 
 
-class Server(uvicorn.Server):
-    """Ends gracefully, and with status 0, on SIGTERM and SIGINT; reloads the fleet on SIGHUP."""
+class GracefulServer(uvicorn.Server):
+    """Shuts down gracefully, with exit status 0, on SIGTERM and SIGINT; reloads the models on SIGHUP."""
 
-    def __init__(self, config: uvicorn.Config, fleet: ModelRegistry) -> None:
+    def __init__(self, config: uvicorn.Config, registry: ModelRegistry) -> None:
         super().__init__(config)
-        self._fleet = fleet
+        self._registry = registry
         self._reload: asyncio.Task[None] | None = None
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
-        """Handle signals for as long as the server runs."""
+        """Handle signals while the server runs."""
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self.handle_exit, number, None)
-        loop.add_signal_handler(signal.SIGHUP, self._hang_up)
+        loop.add_signal_handler(signal.SIGHUP, self._on_hangup)
         try:
             yield
         finally:
             for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
                 loop.remove_signal_handler(number)
 
-    def _hang_up(self) -> None:
+    def _on_hangup(self) -> None:
         async def reload() -> None:
             try:
-                await self._fleet.reload()
+                await self._registry.reload()
             except ApiError as error:
                 LOG.error(error.message)
 
         self._reload = asyncio.get_running_loop().create_task(reload())
 
 
-def serve(
-    sources: Mapping[str, Path],
-    settings: Settings,
-    *,
-    host: str,
-    port: int,
-    threads: int = 1,
-    trusted_proxies: str = "",
-    log_level: str = "info",
-) -> None:
-    """Serve models until SIGTERM or SIGINT.
+def serve(sources: Mapping[str, Path], config: ServiceConfig) -> None:
+    """Serve the models of `sources` (name -> folder; the first is the default) until SIGTERM or SIGINT.
 
-    port: 0 takes a free one, which the log tells. threads: of torch, for each model. trusted_proxies:
-    addresses, separated by commas, whose X-Forwarded-For is believed.
-    Raises ValueError or OSError where an artefact is broken or the port is taken.
+    Raises ValueError or OSError if an artefact is invalid or the port is in use.
     """
-    log_json(log_level)
-    torch.set_num_threads(threads)
+    log_json(config.log_level)
+    torch.set_num_threads(config.threads)
     sys.setswitchinterval(SWITCH_INTERVAL)
     metrics = Metrics()
-    fleet = ModelRegistry(sources, settings, metrics)
+    registry = ModelRegistry(sources, config, metrics)
     gc.collect()
-    gc.freeze()  # what is loaded stays: no collection has to look through it while requests wait
+    gc.freeze()  # the models live as long as the process: no collection has to scan them while requests wait
     try:
-        family = socket.AF_INET6 if ":" in host else socket.AF_INET
-        listening = socket.create_server((host, port), family=family, backlog=2048)
+        family = socket.AF_INET6 if ":" in config.host else socket.AF_INET
+        listening = socket.create_server((config.host, config.port), family=family, backlog=2048)
     except OSError as error:
-        fleet.close()
+        registry.close()
         raise ValueError(
-            f"{host}:{port} cannot be listened on ({error.strerror}): choose another --host or --port."
+            f"Cannot listen on {config.host}:{config.port} ({error.strerror}): choose another host or port."
         ) from error
-    config = uvicorn.Config(
-        create_app(fleet, settings, metrics),
+    uvicorn_config = uvicorn.Config(
+        create_app(registry, config, metrics),
         log_config=None,
         access_log=False,
         server_header=False,
-        proxy_headers=bool(trusted_proxies),
-        forwarded_allow_ips=trusted_proxies or None,
+        proxy_headers=bool(config.trusted_proxies),
+        forwarded_allow_ips=list(config.trusted_proxies) or None,
         timeout_keep_alive=KEEP_ALIVE,
-        timeout_graceful_shutdown=int(settings.timeout) + 1,
+        timeout_graceful_shutdown=int(config.timeout) + 1,
     )
     with listening:
-        facts = {"host": host, "port": listening.getsockname()[1], **fleet.facts()}
-        LOG.info("listening", extra={"facts": facts})
-        Server(config, fleet).run(sockets=[listening])
+        fields = {"host": config.host, "port": listening.getsockname()[1], **registry.describe()}
+        LOG.info("listening", extra={"fields": fields})
+        GracefulServer(uvicorn_config, registry).run(sockets=[listening])

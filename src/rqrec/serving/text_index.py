@@ -1,6 +1,6 @@
-"""Which words occur in which texts: search by prefixes of words, and the words typical of some texts.
+"""Inverted index of words: search by word prefixes, and the words typical of a set of texts.
 
-Shapes: N texts, W different words, P pairs of a word and a text that has it, M found texts.
+Shapes: N texts, W distinct words, P (word, text) pairs, M matching texts.
 """
 
 from bisect import bisect_left
@@ -11,7 +11,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-LAST = "\U0010ffff"  # sorts after every character of a word
+MAX_CHARACTER = "\U0010ffff"  # sorts after every character of a word
 
 
 def split_words(texts: Sequence[str]) -> pl.Series:
@@ -24,8 +24,9 @@ def split_words(texts: Sequence[str]) -> pl.Series:
 class TextIndex:
     """The words of N texts.
 
-    `vocabulary` has the W words, sorted. `texts_P` int64: the texts that have word w, ascending, are
-    `texts_P[starts_W[w]:starts_W[w + 1]]`; `words_P` the words of text n, `words_P[starts_N[n]:starts_N[n + 1]]`.
+    `vocabulary`: the W words, sorted. `texts_P` int64: the texts that contain word w, ascending, are
+    `texts_P[starts_W[w]:starts_W[w + 1]]`. `words_P` int64: the words of text n are
+    `words_P[starts_N[n]:starts_N[n + 1]]`. `starts_W` int64 has W + 1 entries, `starts_N` int64 N + 1.
     """
 
     vocabulary: list[str]
@@ -36,7 +37,7 @@ class TextIndex:
 
     @classmethod
     def of(cls, texts: Sequence[str]) -> "TextIndex":
-        """The index of texts; a word that a text repeats counts once."""
+        """Index texts; a word that a text repeats counts once."""
         pairs = (
             pl.DataFrame({"text": np.arange(len(texts)), "word": split_words(texts)})
             .explode("word")
@@ -57,38 +58,41 @@ class TextIndex:
         )
 
     def search(self, query: str) -> NDArray[np.int64]:
-        """The texts [M] in which every word of the query starts a word, the best first.
+        """The texts [M] in which every word of the query is the prefix of a word, best match first.
 
-        Better are those with more of the query's words whole, then shorter ones, then earlier ones.
+        Texts with more exact matches of query words come first, then shorter texts, then lower indices.
         """
         words = split_words([query])[0].unique().to_list()
         if not words:
             return np.zeros(0, dtype=np.int64)
-        found_M = np.arange(len(self.starts_N) - 1)
+        matches_M = np.arange(len(self.starts_N) - 1)
         for word in words:
-            found_M = np.intersect1d(found_M, self._texts(word, word + LAST))
-        whole_M = np.zeros(len(found_M), dtype=np.int64)
+            matches_M = np.intersect1d(matches_M, self._texts_in_range(word, word + MAX_CHARACTER))
+        exact_M = np.zeros(len(matches_M), dtype=np.int64)
         for word in words:
-            whole_M += np.isin(found_M, self._texts(word, word + "\0"))
-        length_M = np.diff(self.starts_N)[found_M]
-        return found_M[np.lexsort((found_M, length_M, -whole_M))]
+            exact_M += np.isin(matches_M, self._texts_in_range(word, word + "\0"))
+        length_M = np.diff(self.starts_N)[matches_M]
+        return matches_M[np.lexsort((matches_M, length_M, -exact_M))]
 
-    def _texts(self, first: str, end: str) -> NDArray[np.int64]:
-        """Texts with a word w for which first <= w < end."""
+    def _texts_in_range(self, first: str, end: str) -> NDArray[np.int64]:
+        """The texts that contain a word w with first <= w < end."""
         start, stop = (self.starts_W[bisect_left(self.vocabulary, edge)] for edge in (first, end))
         return np.unique(self.texts_P[start:stop])
 
-    def typical(self, texts: NDArray[np.int64], count: int) -> list[str]:
-        """Up to `count` words that set some texts apart from all texts, the most typical first.
+    def typical_words(self, texts: NDArray[np.int64], count: int) -> list[str]:
+        """Up to `count` words that distinguish some texts from the rest, most typical first.
 
-        Ranked by n log(lift): n of the texts have the word, lift times the share of all texts that do.
+        Ranked by n log(lift): n of the given texts contain the word, and lift is the share of them that do
+        over the share of all texts that do. Words of one letter are left out.
         """
         if not len(texts):
             return []
-        own = np.concatenate([self.words_P[self.starts_N[n] : self.starts_N[n + 1]] for n in texts.tolist()])
-        words, counts = np.unique(own, return_counts=True)
+        word_ids = np.concatenate(
+            [self.words_P[self.starts_N[n] : self.starts_N[n + 1]] for n in texts.tolist()]
+        )
+        words, counts = np.unique(word_ids, return_counts=True)
         overall = np.diff(self.starts_W)[words] / (len(self.starts_N) - 1)
         weights = counts * np.log(counts / len(texts) / overall)
         order = np.lexsort((words, -weights))
-        letters = (self.vocabulary[words[place]] for place in order.tolist() if weights[place] > 1e-9)
-        return [word for word, _ in zip((w for w in letters if len(w) > 1), range(count), strict=False)]
+        typical = (self.vocabulary[words[rank]] for rank in order.tolist() if weights[rank] > 1e-9)
+        return [word for word, _ in zip((w for w in typical if len(w) > 1), range(count), strict=False)]

@@ -13,7 +13,7 @@ from rqrec.data.cooccurrence import append_collaborative, collaborative_vectors
 from rqrec.data.dataset import Dataset
 from rqrec.data.embeddings import EMBEDDINGS_FILE, read_vectors
 from rqrec.data.encoders import DEFAULT_MODEL, encode_texts
-from rqrec.data.splits import split_named
+from rqrec.data.splits import get_protocol
 
 CACHE = ".embeddings"  # next to the artefact
 ENCODER_BATCH = 64  # texts
@@ -37,7 +37,7 @@ class EmbedConfig:
     """Narrow the collaborative vectors until there are this many items per dimension; 0: never."""
 
     def __post_init__(self) -> None:
-        split_named(self.split)  # raises for an unknown name
+        get_protocol(self.split)  # raises for an unknown name
         for name in ("collaborative", "items_per_dimension"):
             if getattr(self, name) < 0:
                 raise ValueError(f"{name} is {getattr(self, name)}, but must not be negative.")
@@ -91,7 +91,7 @@ def embed(
             cache=Path(out).absolute().parent / CACHE,
         )
     if width:
-        train = split_named(config.split)(data.sequences).train
+        train = get_protocol(config.split)(data.sequences).train
         cooccurring = collaborative_vectors(train, len(content), width, config.collaborative_window)
         content = append_collaborative(content, cooccurring, config.collaborative_weight)
     metrics = {"items": len(content), "dim": content.shape[1]}

@@ -10,12 +10,12 @@ from numpy.typing import NDArray
 
 from rqrec.core.artifact import MANIFEST, check_inputs, find, read_manifest, reuse
 from rqrec.data.dataset import Dataset
-from rqrec.data.embeddings import content_vectors, embeddings_hash
-from rqrec.data.splits import split_named
+from rqrec.data.embeddings import embeddings_hash, read_content_vectors
+from rqrec.data.splits import get_protocol
 from rqrec.evaluation.measure import measure
-from rqrec.evaluation.registry import baseline_named
-from rqrec.evaluation.results_io import Protocol, write_evaluation
-from rqrec.retrieval.artifact import read_checkpoint, read_sasrec
+from rqrec.evaluation.registry import fit_baseline
+from rqrec.evaluation.results_io import EvalSetup, write_evaluation
+from rqrec.retrieval.artifact import read_retrieval, read_sasrec
 from rqrec.retrieval.ranking import ExhaustiveRecommender, ItemRecommender
 from rqrec.retrieval.retriever import Retriever
 from rqrec.tokenizer.semantic_ids import tuple_ranks
@@ -42,9 +42,9 @@ class EvaluateConfig:
     """Seed of the bootstrap intervals and tests."""
 
     def __post_init__(self) -> None:
-        Protocol(self.split, self.protocol or "leave_one_out")  # raises for unknown names
+        EvalSetup(self.split, self.protocol or "leave_one_out")  # raises for unknown names
         if self.protocol is not None:
-            split_named(self.protocol)
+            get_protocol(self.protocol)
         if self.beam_width is not None and self.beam_width < 1:
             raise ValueError(f"beam_width is {self.beam_width}, but must be at least 1.")
 
@@ -92,10 +92,10 @@ def evaluate(
             f"{model} was trained with the protocol {trained_with}: under {config.protocol} it may have trained on "
             f"what it would be tested on. Train with train.split={config.protocol!r}, or use {trained_with}."
         )
-    protocol = Protocol(config.split, trained_with, config.exclude_seen)
+    setup = EvalSetup(config.split, trained_with, config.exclude_seen)
     target = _target(model, config)
     name = f"evaluation_{config.split}" + ("" if config.knn else "_without_knn")
-    return _evaluate(target, dataset, protocol, compare, out or model.parent / name, config.seed, force=force)
+    return _evaluate(target, dataset, setup, compare, out or model.parent / name, config.seed, force=force)
 
 
 def evaluate_baseline(
@@ -119,15 +119,15 @@ def evaluate_baseline(
     inputs = {"dataset": read_manifest(dataset, "dataset").hash}
     vectors = None
     if embeddings is not None:
-        vectors = content_vectors(embeddings)
+        vectors = read_content_vectors(embeddings)
         inputs["embeddings"] = embeddings_hash(embeddings)
-    train = split_named(protocol)(data.sequences).train
-    recommender = baseline_named(baseline, train, len(data.catalog), vectors)
+    train = get_protocol(protocol)(data.sequences).train
+    recommender = fit_baseline(baseline, train, len(data.catalog), vectors)
     target = EvalTarget(recommender, baseline, "A baseline with its default settings.", inputs)
     ending = config.split if protocol == "leave_one_out" else f"{config.split}_{protocol}"
     out = out or dataset.parent / f"evaluation_{baseline}_{ending}"
-    judged = Protocol(config.split, protocol, config.exclude_seen)
-    return _evaluate(target, dataset, judged, compare, out, config.seed, force=force)
+    setup = EvalSetup(config.split, protocol, config.exclude_seen)
+    return _evaluate(target, dataset, setup, compare, out, config.seed, force=force)
 
 
 def find_model(artifact: Path) -> Path:
@@ -170,25 +170,25 @@ def _target(model: Path, config: EvaluateConfig) -> EvalTarget:
         if config.beam_width is not None:
             raise ValueError("SASRec scores every item: it has no beam, so leave --beam-width out.")
         return EvalTarget(ExhaustiveRecommender(read_sasrec(model).model), "SASRec", selected, inputs)
-    checkpoint = read_checkpoint(model)
+    checkpoint = read_retrieval(model)
     if not config.knn:
-        checkpoint = checkpoint._replace(memory=None)
-    retriever = Retriever(checkpoint.generator(), checkpoint.table, config.beam_width or BEAM_WIDTH)
+        checkpoint = checkpoint._replace(knn=None)
+    retriever = Retriever(checkpoint.search_model(), checkpoint.table, config.beam_width or BEAM_WIDTH)
     # Reassigned codes are unique without a deduplication code: there, ranks by ID are ranks by item.
     shared = manifest.metrics.get("collisions", "extra_code") == "extra_code"
     keys_N = tuple_ranks(checkpoint.table.codes_NL[:, :-1]) if shared else None
     name = manifest.settings["model"]["architecture"]
     settings: dict[str, Any] = {"beam_width": retriever.beam_width}
-    if checkpoint.memory:
+    if checkpoint.knn:
         name += " with kNN"
-        settings["knn_mixture"] = asdict(checkpoint.memory.settings)
+        settings["knn_mixture"] = asdict(checkpoint.knn.settings)
     return EvalTarget(retriever, name, selected, inputs, keys_N, settings)
 
 
 def _evaluate(
     target: EvalTarget,
     dataset: Path,
-    protocol: Protocol,
+    setup: EvalSetup,
     compare: Path | None,
     out: Path,
     seed: int,
@@ -198,24 +198,24 @@ def _evaluate(
     inputs = dict(target.inputs)
     if compare is not None:
         inputs["compared_with"] = read_manifest(find(compare, "evaluation"), "evaluation").hash
-    settings = {"recommender": target.name, **asdict(protocol), **target.settings, "seed": seed}
+    settings = {"recommender": target.name, **asdict(setup), **target.settings, "seed": seed}
     if reuse(out, "evaluation", settings, inputs, force=force):
         return out
     data = Dataset.read(dataset)
-    split = split_named(protocol.protocol)(data.sequences)
+    split = get_protocol(setup.protocol)(data.sequences)
     measured = measure(
         target.recommender,
-        split.test if protocol.split == "test" else split.validation,
+        split.test if setup.split == "test" else split.validation,
         split.train,
         len(data.catalog),
         keys_N=target.keys_N,
-        exclude_seen=protocol.exclude_seen,
+        exclude_seen=setup.exclude_seen,
         description=f"Evaluating {target.name}",
     )
     write_evaluation(
         out,
         measured,
-        protocol,
+        setup,
         recommender=target.name,
         selected=target.selected,
         inputs=inputs,

@@ -13,8 +13,8 @@ from rqrec.core.artifact import atomic_write, find, read_manifest
 from rqrec.data.catalog import Catalog
 from rqrec.data.embeddings import read_embeddings
 from rqrec.evaluation.figures import draw_bars, draw_code_counts
-from rqrec.evaluation.report import Figure, Heading, Paragraph, Report, Table
-from rqrec.tokenizer.inspect import Inspection, inspect, items_under
+from rqrec.evaluation.report import figure, heading, paragraph, save_report, table
+from rqrec.tokenizer.inspection import Inspection, inspect_codes, items_with_prefix
 from rqrec.tokenizer.semantic_ids import SemanticIdTable
 
 EXAMPLES, SHOWN = 6, 8  # prefixes, and items under each
@@ -41,7 +41,7 @@ def inspect_table(
     embeddings = embeddings or _beside(folder, "embeddings")
     dataset = dataset or _beside(folder, "dataset")
     vectors = read_embeddings(embeddings).vectors if embeddings else None
-    found = inspect(codes_NL, sizes, vectors, torch.Generator().manual_seed(0))
+    found = inspect_codes(codes_NL, sizes, vectors, torch.Generator().manual_seed(0))
     titles = Catalog.read(find(dataset, "dataset")).titles() if dataset else list(table.item_ids.all)
     examples = _examples(codes_NL, titles)
     facts = {**json.loads(json.dumps(asdict(found))), "warnings": found.warnings(), "examples": examples}
@@ -71,7 +71,9 @@ def _examples(codes_NL: NDArray[np.int64], titles: list[str]) -> list[dict[str, 
         {
             "prefix": prefixes[place].tolist(),
             "items": int(counts[place]),
-            "titles": [titles[item] for item in items_under(codes_NL, prefixes[place].tolist())[:SHOWN]],
+            "titles": [
+                titles[item] for item in items_with_prefix(codes_NL, prefixes[place].tolist())[:SHOWN]
+            ],
         }
         for place in fullest
     ]
@@ -81,35 +83,34 @@ def _write_report(
     folder: Path, found: Inspection, codes_NL: NDArray[np.int64], examples: list[dict[str, Any]]
 ) -> None:
     folder.mkdir(parents=True, exist_ok=True)
-    report = Report("Semantic IDs")
-    report.add(*(Paragraph(f"Warning: {words}") for words in found.warnings()))
-    report.add(
-        Paragraph(
+    blocks = [paragraph(f"Warning: {words}") for words in found.warnings()]
+    blocks += [
+        paragraph(
             f"{found.items} items. {found.collision_rate:.1%} of them share their codes with another item, at "
             f"most {found.largest_group}."
         ),
-        Heading("Codes"),
-        Table(
+        heading("Codes"),
+        table(
             ["level", "codes", "share used", "dead", "entropy (nats)", "perplexity"],
             [
                 [f"{place + 1}", size, level.usage, level.dead_codes, level.entropy, level.perplexity]
                 for place, (size, level) in enumerate(zip(found.codebook_sizes, found.levels, strict=True))
             ],
         ),
-    )
+    ]
     counts = [np.bincount(codes_NL[:, i], minlength=size) for i, size in enumerate(found.codebook_sizes)]
     draw_code_counts(folder / "codes.png", counts)
-    report.add(Figure("codes.png", "Items of each code, level by level"))
+    blocks.append(figure("codes.png", "Items of each code, level by level"))
     if found.agreement is not None:
         depths = [f"first {depth + 1}" for depth in range(len(found.codebook_sizes))]
         draw_bars(folder / "agreement.png", depths, asdict(found.agreement))
-        report.add(
-            Heading("Does the hierarchy follow content?"),
-            Figure(
+        blocks += [
+            heading("Does the hierarchy follow content?"),
+            figure(
                 "agreement.png",
                 "Share of items whose first codes equal their nearest neighbour's, a stranger's",
             ),
-        )
+        ]
     rows = [[str(tuple(row["prefix"])), row["items"], "; ".join(row["titles"])] for row in examples]
-    report.add(Heading("Items that share a prefix"), Table(["prefix", "items", "some of them"], rows))
-    report.write(folder)
+    blocks += [heading("Items that share a prefix"), table(["prefix", "items", "some of them"], rows)]
+    save_report(folder, "Semantic IDs", blocks)

@@ -9,9 +9,9 @@ from typing import Any
 from rqrec.core.artifact import MANIFEST, file_hash, read_manifest, reuse
 from rqrec.data.catalog import Catalog
 from rqrec.data.dataset import Dataset
-from rqrec.data.filters import k_core
 from rqrec.data.interactions import TIE_BREAKS, Interactions
-from rqrec.data.sources.amazon import SPLITS, find_amazon, load_amazon, possible_ties
+from rqrec.data.k_core import k_core
+from rqrec.data.sources.amazon import CATEGORIES, find_amazon, load_amazon, with_possible_ties
 from rqrec.data.sources.amazon import TEMPLATE as AMAZON_TEMPLATE
 from rqrec.data.sources.custom import CustomFiles, load_custom
 from rqrec.data.sources.movielens import TEMPLATE as MOVIELENS_TEMPLATE
@@ -31,7 +31,7 @@ class PrepareConfig:
     template: str | None = None
     """How an item's text is made of its fields, such as "{title}; Brand: {brand}"; by default the source's own."""
     tie_break: str = "keep"
-    """Order of a user's interactions at the same time: keep (as in the file) or hash (random, the same in every run)."""
+    """Order of interactions at the same time: keep (as in the file) or hash (random, the same in every run)."""
     user_core: int = 1
     """Every user has at least this many interactions; users with fewer are removed, repeatedly with item_core."""
     item_core: int = 1
@@ -42,7 +42,7 @@ class PrepareConfig:
     def __post_init__(self) -> None:
         if self.source not in SOURCES:
             raise ValueError(f"There is no source {self.source!r}; allowed are {', '.join(SOURCES)}.")
-        variants = {"amazon": tuple(SPLITS), "movielens": tuple(VARIANTS), "custom": ("",)}[self.source]
+        variants = {"amazon": tuple(CATEGORIES), "movielens": tuple(VARIANTS), "custom": ("",)}[self.source]
         if self.variant not in variants:
             allowed = ", ".join(filter(None, variants)) or "none"
             raise ValueError(f"{self.source} has no variant {self.variant!r}; allowed are {allowed}.")
@@ -110,13 +110,15 @@ def load(config: PrepareConfig, raw: Path | CustomFiles) -> Dataset:
     if config.item_core > 1:
         catalog = catalog.of_items(interactions.log["item_id"].unique())
     sequences = interactions.sequences(catalog.id_map, tie_break=config.tie_break)
-    if config.tie_break == "hash" and sequences.in_order_only:
+    if config.tie_break == "hash" and sequences.order_only:
         if config.source != "amazon":
             raise ValueError(
                 "tie_break is 'hash', but the raw files keep no time, only an order, so no ties are known. Use "
                 "'keep', or prepare from files that keep the time."
             )
-        sequences = possible_ties(interactions).sequences(catalog.id_map, tie_break="hash").in_order()
+        sequences = (
+            with_possible_ties(interactions).sequences(catalog.id_map, tie_break="hash").without_times()
+        )
     if config.max_history is not None:
         sequences = sequences.last(config.max_history)
     return Dataset(catalog, sequences)

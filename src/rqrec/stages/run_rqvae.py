@@ -8,7 +8,7 @@ import numpy as np
 from rqrec.core.artifact import atomic_write
 from rqrec.core.progress import log
 from rqrec.data.embeddings import read_embeddings
-from rqrec.tokenizer.opening import open_tokenizer
+from rqrec.tokenizer.loading import load_tokenizer
 from rqrec.tokenizer.semantic_ids import deduplicate
 
 
@@ -26,7 +26,7 @@ class GenerateSemanticIdsConfig:
 
 def generate_semantic_ids(config: GenerateSemanticIdsConfig) -> Path:
     """Write int64 [num_items, vae_n_layers + 1], every row unique, in the order of the embeddings."""
-    model = open_tokenizer(config.pretrained_model_path).model
+    model = load_tokenizer(config.pretrained_model_path).model
     codes_NL = model.semantic_ids(read_embeddings(config.dataset_folder).vectors).numpy()
     rows = np.concatenate([codes_NL, deduplicate(codes_NL)[:, None]], axis=1)
     with atomic_write(config.output_path) as file:

@@ -92,7 +92,7 @@ def _card(repo_id: str, manifest: Manifest, folder: Path, data: str) -> str:
         "A generative recommender (rqrec): it reads a history as semantic IDs and generates the next item's "
         "(arXiv 2305.05065). Model, semantic IDs and catalogue are together here.",
         data=data,
-        figures=dict(_numbers(manifest.metrics)) | dict(_test_figures(folder, manifest)),
+        metrics=dict(_numbers(manifest.metrics)) | dict(_test_figures(folder, manifest)),
         settings=manifest.settings.get("model", manifest.settings),
         use=[
             "from rqrec import Recommender",

@@ -18,7 +18,7 @@ from rqrec.data.catalog import Catalog
 from rqrec.data.embeddings import embeddings_hash, open_vectors, read_embeddings, read_vectors
 from rqrec.data.ids import IdMap
 from rqrec.tokenizer.collisions import reassign
-from rqrec.tokenizer.opening import OpenedTokenizer, open_tokenizer
+from rqrec.tokenizer.loading import LoadedTokenizer, load_tokenizer
 from rqrec.tokenizer.semantic_ids import SemanticIdTable, collision_rate, level_usage
 
 COLLISIONS = ("extra_code", "reassign")
@@ -32,7 +32,7 @@ class TokenizeConfig:
     """How items that get the same codes are told apart."""
 
     collisions: str = "extra_code"
-    """extra_code: one more code makes each tuple unique; reassign: move to the nearest free tuple of the last level."""
+    """extra_code: one more code makes each tuple unique; reassign: take the nearest free code of the last level."""
 
     def __post_init__(self) -> None:
         if self.collisions not in COLLISIONS:
@@ -59,7 +59,7 @@ def tokenize(
     Raises ValueError if the numbers of items and embeddings, or the tokenizer's input width and theirs differ, or
     `out` holds semantic IDs that were made differently.
     """
-    opened, x_NI = open_tokenizer(tokenizer), read_embeddings(embeddings).vectors
+    opened, x_NI = load_tokenizer(tokenizer), read_embeddings(embeddings).vectors
     inputs = {opened.artifact_type: opened.hash, "embeddings": embeddings_hash(embeddings)}
     if dataset is not None:
         dataset = find(dataset, "dataset")
@@ -90,7 +90,7 @@ def _item_ids(dataset: Path | None, n_embeddings: int) -> IdMap:
 
 
 def _table(
-    opened: OpenedTokenizer,
+    opened: LoadedTokenizer,
     x_NI: NDArray[np.floating],
     codes_NL: NDArray[np.int64],
     item_ids: IdMap,
@@ -124,9 +124,9 @@ class Block(NamedTuple):
 
 
 @lru_cache(maxsize=1)
-def _opened(source: str, expected: str) -> OpenedTokenizer:
+def _opened(source: str, expected: str) -> LoadedTokenizer:
     """A tokenizer, read once per process. Raises ValueError if its hash is not the expected one."""
-    opened = open_tokenizer(source)
+    opened = load_tokenizer(source)
     if opened.hash != expected:
         raise ValueError(f"{source} is not the tokenizer that this run started with.")
     return opened
@@ -172,7 +172,7 @@ def tokenize_new(
     `new` is a .npy file [M, I]; `new_ids` a text file with one item id per line, without which new items are
     numbered on. Raises ValueError if the table was made by another tokenizer, or has no deduplication level.
     """
-    opened, table = open_tokenizer(tokenizer), find(table, "semantic_ids")
+    opened, table = load_tokenizer(tokenizer), find(table, "semantic_ids")
     manifest = read_manifest(table, "semantic_ids", verify=True)
     known = SemanticIdTable.read(table)
     if manifest.settings.get("collisions") == "reassign":

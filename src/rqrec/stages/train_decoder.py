@@ -12,18 +12,18 @@ from numpy.typing import NDArray
 from rqrec.core.artifact import find, read_manifest
 from rqrec.core.progress import log
 from rqrec.data.dataset import Dataset
-from rqrec.data.embeddings import content_vectors, embeddings_hash
+from rqrec.data.embeddings import embeddings_hash, read_content_vectors
 from rqrec.data.sequences import Sequences
-from rqrec.data.splits import split_named
+from rqrec.data.splits import get_protocol
 from rqrec.models.architectures import AnyModel, architecture, build_model, name_of
-from rqrec.models.interface import ModelConfig, parameter_count
-from rqrec.retrieval.artifact import Checkpoint, read_checkpoint, write_checkpoint
+from rqrec.models.retrieval_model import ModelConfig, parameter_count
+from rqrec.retrieval.artifact import RetrievalArtifact, read_retrieval, write_retrieval
 from rqrec.retrieval.retriever import Retriever
 from rqrec.stages.pretrained import check_push, check_same_model, find_vae, push_vae
 from rqrec.stages.raw_data import DataConfig, inputs_from_raw
 from rqrec.stages.tokenize import TokenizeConfig, tokenize
 from rqrec.stages.train_rqvae import VAE_NAMES, make_untrained
-from rqrec.tokenizer.opening import open_tokenizer
+from rqrec.tokenizer.loading import load_tokenizer
 from rqrec.tokenizer.rqvae import RqVaeConfig
 from rqrec.tokenizer.semantic_ids import SemanticIdTable
 from rqrec.training.checkpoint import CheckpointConfig, CheckpointManager
@@ -103,7 +103,7 @@ class TrainDecoderConfig:
 
     def __post_init__(self) -> None:
         architecture(self.architecture)  # raises for an unknown name
-        split_named(self.split)
+        get_protocol(self.split)
         for name in ("targets_per_batch", "epochs", "validations"):
             if getattr(self, name) < 0:
                 raise ValueError(f"{name} is {getattr(self, name)}, but must not be negative (0: off).")
@@ -184,8 +184,8 @@ def _tokenize(config: TrainDecoderConfig, dataset: Path, embeddings: Path | None
 
 
 def _pretrained(source: str, sizes: Mapping[str, Any], embeddings: Path, out: Path) -> Path:
-    """The artefact of the tokenizer at `source`. Raises ValueError if one of `sizes` is not that of the checkpoint."""
-    opened = open_tokenizer(source)
+    """The tokenizer at `source`. Raises ValueError if one of `sizes` is not that of the checkpoint."""
+    opened = load_tokenizer(source)
     for name, value in sizes.items():
         found = getattr(opened.model.config, name, "none")
         if (tuple(value) if isinstance(value, list) else value) != found:
@@ -211,7 +211,7 @@ def _train(
             f"order. Set it to 0, or prepare the dataset from files that keep the time."
         )
     processes = Processes.join()
-    split = split_named(config.split)(data.sequences)
+    split = get_protocol(config.split)(data.sequences)
     batch_size, loop = schedule(config, model_config, split.train)
     batch_size = processes.global_batch_size(batch_size, split_batches=config.split_batches)
     settings = {
@@ -264,7 +264,7 @@ def _train(
             knn = tune_knn_mixture(retriever, split, contents_ND=content_ND, validation_users=users)
             metrics["knn_mixture"] = asdict(knn.settings)
         with checkpoints.finish(out, "retrieval", metrics) as target:
-            write_checkpoint(target, Checkpoint(model, table, data.catalog, knn))
+            write_retrieval(target, RetrievalArtifact(model, table, data.catalog, knn))
             history.write(target)
     processes.wait()
 
@@ -283,7 +283,7 @@ def _content(
     """The content vectors that the kNN mixture compares items by, if there are any."""
     if not (config.knn_mixture and embeddings):
         return None
-    content_ND = content_vectors(embeddings)
+    content_ND = read_content_vectors(embeddings)
     if len(content_ND) != len(table):
         raise ValueError(
             f"{embeddings} has embeddings of {len(content_ND)} items, but there are semantic IDs of {len(table)}. "
@@ -308,7 +308,7 @@ def schedule(config: TrainDecoderConfig, model: ModelConfig, train: Sequences) -
 
 
 def _load_weights(model: AnyModel, folder: Path) -> None:
-    other = read_checkpoint(folder).model
+    other = read_retrieval(folder).model
     advice = "Use the same sizes and the tokenizer that it was trained with"
     wanted, given = asdict(model.config), asdict(other.config)
     check_same_model("train.pretrained_decoder_path", folder, wanted, given, advice)

@@ -90,7 +90,7 @@ def train_rqvae(config: TrainRqVaeConfig, *, embeddings: Path | None = None) -> 
 def _train(config: TrainRqVaeConfig, folder: Path, out: Path, start: Path | None, *, do_eval: bool) -> None:
     """Train on the embeddings in `folder`, from the weights of the artefact `start` if there is one."""
     embeddings = read_embeddings(folder, do_eval=do_eval)
-    train_ND, held_out_ND = embeddings.parts() if do_eval else (embeddings.vectors, None)
+    train_ND, held_out_ND = embeddings.train_and_eval() if do_eval else (embeddings.vectors, None)
     model_config = RqVaeConfig(**{"input_dim": train_ND.shape[1], **config.rqvae})
     if train_ND.shape[1] != model_config.input_dim:
         raise ValueError(

@@ -10,10 +10,10 @@ import torch
 from rqrec.core.artifact import find, read_manifest
 from rqrec.core.progress import log
 from rqrec.data.dataset import Dataset
-from rqrec.data.splits import split_named
-from rqrec.models.interface import parameter_count
+from rqrec.data.splits import get_protocol
+from rqrec.models.retrieval_model import parameter_count
 from rqrec.models.sasrec import SasRec, SasRecConfig
-from rqrec.retrieval.artifact import SasRecCheckpoint, write_sasrec
+from rqrec.retrieval.artifact import SasRecArtifact, write_sasrec
 from rqrec.stages.raw_data import DataConfig, dataset_from_raw
 from rqrec.training.checkpoint import CheckpointConfig, CheckpointManager
 from rqrec.training.loop import LoopConfig, fit
@@ -49,7 +49,7 @@ class TrainSasRecConfig:
     """Protocol: leave_one_out or temporal."""
 
     def __post_init__(self) -> None:
-        split_named(self.split)  # raises for an unknown name
+        get_protocol(self.split)  # raises for an unknown name
 
 
 def train_sasrec(config: TrainSasRecConfig, *, dataset: Path | None = None) -> Path:
@@ -84,7 +84,7 @@ def _train(config: TrainSasRecConfig, dataset: Path, out: Path) -> None:
         return
     torch.manual_seed(config.loop.seed)
     model = SasRec(model_config)
-    task = SasRecTask(model, split_named(config.split)(data.sequences), config.batch_size, config.loop.seed)
+    task = SasRecTask(model, get_protocol(config.split)(data.sequences), config.batch_size, config.loop.seed)
     history = fit(task, config.loop, "Training SASRec", checkpoints)
     metrics = {
         "parameters": parameter_count(model),
@@ -94,6 +94,6 @@ def _train(config: TrainSasRecConfig, dataset: Path, out: Path) -> None:
     }
     if processes.is_first:
         with checkpoints.finish(out, "sasrec", metrics) as target:
-            write_sasrec(target, SasRecCheckpoint(model, data.catalog))
+            write_sasrec(target, SasRecArtifact(model, data.catalog))
             history.write(target)
     processes.wait()

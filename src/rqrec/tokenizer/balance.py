@@ -1,8 +1,9 @@
-"""Prices that keep any code from taking more than its share of the items.
+"""Balanced k-means: a price per code limits how many items the code can have.
 
-The dual of the assignment problem with capacities: an item takes the code with the least squared distance
-plus price. Sinkhorn's iterations (arXiv 1306.0895) bring the prices near in few rounds, by soft assignments
-that harden; then codes that are still overfull grow dearer until they no longer are (an auction).
+This is the dual of the assignment problem with capacities: an item is assigned to the code with the lowest
+squared distance + price. Sinkhorn iterations (arXiv 1306.0895), with soft assignments that gradually harden,
+bring the prices close to the solution in a few rounds. An auction then raises the price of codes that are
+still over capacity.
 
 Shapes: N items, V codes, D width.
 """
@@ -14,16 +15,17 @@ from rqrec.tokenizer.kmeans import squared_distances
 
 SOFT_ROUNDS = 100
 HARD_ROUNDS = 300
-SOFTNESS = (0.3, 0.01)  # of the assignments, first and last, in units of the usual squared distance
+# Temperature of the soft assignments in the first and the last round, in units of a typical squared distance.
+TEMPERATURES = (0.3, 0.01)
 
 
 def balanced_kmeans(
     x_ND: Tensor, centroids_VD: Tensor, capacity: int, iterations: int = 4
 ) -> tuple[Tensor, Tensor]:
-    """Centroids [V, D], and prices [V] that keep the items of a code within `capacity`; see `prices`.
+    """Centroids [V, D] and prices [V] that keep every code within `capacity` items; see `prices`.
 
     Starts from `centroids_VD` and moves each centroid to the mean of its items, `iterations` times. Needs
-    memory for N x V distances. Raises ValueError where `capacity` x V is too small for the items.
+    memory for N x V distances. Raises ValueError if `capacity` x V is less than N.
     """
     for _ in range(iterations):
         distances_NV = squared_distances(x_ND, centroids_VD)
@@ -35,19 +37,18 @@ def balanced_kmeans(
 
 
 def prices(distances_NV: Tensor, capacity: int) -> Tensor:
-    """The price of each code, [V]: 0 or more.
+    """Non-negative price of each code, [V].
 
-    A price cannot tell apart items that are copies of each other, nor items on the very border of two codes:
-    where there are such items a code may end a little above `capacity`. Raises ValueError where
-    `capacity` x V is too small for the items.
+    Prices cannot separate duplicate items, or items exactly on the border of two codes; with such items a
+    code may end slightly above `capacity`. Raises ValueError if `capacity` x V is less than N.
     """
     items, size = distances_NV.shape
     if capacity * size < items:
         raise ValueError(
-            f"{size} codes of at most {capacity} items cannot hold {items} items: allow at least "
-            f"{-(-items // size)}."
+            f"{size} codes of at most {capacity} items cannot hold {items} items: the capacity must be at "
+            f"least {-(-items // size)}."
         )
-    # The hard rounds settle only small excesses quickly: aim below the capacity where there is room.
+    # The hard rounds only remove small excesses quickly, so aim below the capacity where there is room.
     prices_V = soft_prices(distances_NV, max(items / size, 0.92 * capacity), SOFT_ROUNDS)
     step = 1e-3 * _unit(distances_NV)
     for _ in range(HARD_ROUNDS):
@@ -57,7 +58,7 @@ def prices(distances_NV: Tensor, capacity: int) -> Tensor:
         overfull = (counts_V > capacity).nonzero().squeeze(1)
         if not len(overfull):
             break
-        # Half of what is too much leaves at a time, for its neighbours grow dearer in the same round.
+        # Evict only half of the excess per round: neighbouring codes raise their prices in the same round.
         leaving = (counts_V[overfull] - capacity + 1) // 2
         by_margin = margins_N.argsort(stable=True)
         order_N = by_margin[codes_N[by_margin].argsort(stable=True)]
@@ -67,18 +68,18 @@ def prices(distances_NV: Tensor, capacity: int) -> Tensor:
 
 
 def soft_prices(distances_NV: Tensor, capacity: float, rounds: int) -> Tensor:
-    """Prices [V] with which soft assignments, growing harder, load no code beyond `capacity`."""
+    """Prices [V] under which the soft assignments, annealed over `rounds`, keep each code within `capacity`."""
     prices_V = torch.zeros_like(distances_NV[0])
     unit = _unit(distances_NV)
-    first, last = SOFTNESS
+    first, last = TEMPERATURES
     for done in range(rounds):
-        softness = unit * first * (last / first) ** (done / rounds)
-        loads_V = (-(distances_NV + prices_V) / softness).softmax(1).sum(0)
-        prices_V = (prices_V + softness * (loads_V.clamp_min(1e-9) / capacity).log()).clamp_min(0)
+        temperature = unit * first * (last / first) ** (done / rounds)
+        loads_V = (-(distances_NV + prices_V) / temperature).softmax(1).sum(0)
+        prices_V = (prices_V + temperature * (loads_V.clamp_min(1e-9) / capacity).log()).clamp_min(0)
     return prices_V
 
 
 def _unit(distances_NV: Tensor) -> Tensor:
-    """The median squared distance to the nearest code; where that is 0, a share of that to the second."""
+    """Scale of the distances: the median to the nearest code, but at least 0.1 x the median to the second."""
     median_2 = distances_NV.topk(2, dim=1, largest=False).values.median(dim=0).values
     return torch.maximum(median_2[0], 0.1 * median_2[1]).clamp_min(1e-12)

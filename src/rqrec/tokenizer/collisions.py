@@ -1,6 +1,6 @@
-"""Items that share their tuple of codes, told apart by moving some of them instead of by one more code.
+"""Collision resolution by reassignment: move colliding items to free codes instead of adding a level.
 
-Shapes: N items, L levels, R items of a group, V codes of the last level.
+Shapes: N items, L levels, R items that share a prefix, V codes of the last level.
 """
 
 from collections.abc import Callable
@@ -15,13 +15,14 @@ Costs = Callable[[NDArray[np.int64]], NDArray[np.floating]]
 
 
 def reassign(codes_NL: NDArray[np.int64], costs: Costs, last_size: int) -> NDArray[np.int64]:
-    """Unique codes [N, L]: of the items of a tuple one stays, the others get a free code at the last level.
+    """Make codes [N, L] unique by changing the last code of items that collide.
 
-    `costs(rows)` gives what each last-level code would cost these items, [R, V]. The item that fits a tuple
-    best stays (the first of equals); the others of a prefix move to codes that no item of that prefix has,
-    at the lowest total cost. Items that share their tuple with none never move. Deterministic.
+    Of the items with the same tuple, the one with the lowest cost keeps it (on a tie, the lowest item index).
+    The others move to free last-level codes of the same prefix, at the lowest total cost. Items without a
+    collision never move. The result is deterministic, int64 [N, L].
 
-    Raises ValueError where a prefix has more items than the last level has codes.
+    `costs(rows)` returns the cost of each last-level code for these items, [R, V]; `last_size` is V.
+    Raises ValueError if a prefix has more items than the last level has codes.
     """
     codes_NL = codes_NL.astype(np.int64, copy=True)
     prefixes_N = tuple_ranks(codes_NL[:, :-1])
@@ -37,12 +38,12 @@ def reassign(codes_NL: NDArray[np.int64], costs: Costs, last_size: int) -> NDArr
                 f"has {last_size} codes. Use the deduplication code, a larger codebook or one more level."
             )
         costs_RV = costs(rows_R)
-        # Best fit first, ties by item index: the first of each code stays.
-        fit = np.argsort(costs_RV[np.arange(len(rows_R)), last_R], kind="stable")
-        stays = np.zeros(len(rows_R), dtype=bool)
-        stays[fit[np.unique(last_R[fit], return_index=True)[1]]] = True
-        free = np.setdiff1d(np.arange(last_size), last_R[stays])
-        moving = np.flatnonzero(~stays)
+        # Lowest cost first, ties by item index: the first item of each code keeps it.
+        by_cost = np.argsort(costs_RV[np.arange(len(rows_R)), last_R], kind="stable")
+        keeps = np.zeros(len(rows_R), dtype=bool)
+        keeps[by_cost[np.unique(last_R[by_cost], return_index=True)[1]]] = True
+        free = np.setdiff1d(np.arange(last_size), last_R[keeps])
+        moving = np.flatnonzero(~keeps)
         chosen_rows, chosen_codes = linear_sum_assignment(costs_RV[np.ix_(moving, free)])
         codes_NL[rows_R[moving[chosen_rows]], -1] = free[chosen_codes]
     return codes_NL

@@ -1,4 +1,4 @@
-"""The README of a tokenizer on Hugging Face: what it is, its data, its figures, and how to use it."""
+"""Model card (README) of a tokenizer on the Hugging Face Hub."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -15,14 +15,14 @@ def model_card(
     data: str,
     figures: Mapping[str, float],
 ) -> str:
-    """Markdown with the metadata that the hub reads. `figures` are shown as given, by name."""
+    """Markdown with the YAML metadata of the hub; `figures` are metrics by name, `data` describes the data set."""
     input_dim = settings["input_dim"]
     return hub.model_card(
         repo_id,
         f"An item tokenizer ({class_name} of rqrec): item embeddings of {input_dim} dimensions become "
-        "semantic IDs, tuples of codes that similar items share from the left (arXiv 2305.05065).",
+        "semantic IDs, tuples of codes of which similar items share a prefix (arXiv 2305.05065).",
         data=data,
-        figures=figures,
+        metrics=figures,
         settings=settings,
         use=[
             f"from {module} import {class_name}",

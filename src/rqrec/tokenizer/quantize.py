@@ -1,6 +1,6 @@
-"""Residual quantisation: a vector becomes one code per level, and the gradient still reaches the encoder.
+"""Residual quantisation: a vector becomes one code per level, with a gradient estimator for the encoder.
 
-Shapes: B batch, L levels, V codes of a level, D width of the latent.
+Shapes: B batch, L levels, V codes of a level, D width of the latent, R codes to replace.
 """
 
 import math
@@ -16,63 +16,70 @@ from rqrec.tokenizer.kmeans import kmeans, squared_distances
 
 
 class QuantizeMode(StrEnum):
-    """How the gradient passes the choice of a code, which has none of its own."""
+    """How the gradient passes through the choice of a code, which is not differentiable."""
 
-    GUMBEL_SOFTMAX = "gumbel_softmax"  # a soft mixture of codes in training, the nearest one otherwise
-    STE = "ste"  # straight-through: the gradient is copied
-    ROTATION_TRICK = "rotation_trick"  # the gradient is rotated and rescaled with the vector
+    GUMBEL_SOFTMAX = "gumbel_softmax"  # a soft mixture of codes in training, the nearest code at evaluation
+    STE = "ste"  # straight-through estimator: the gradient is copied
+    ROTATION_TRICK = (
+        "rotation_trick"  # the gradient is rotated and rescaled like the vector (arXiv 2410.06424)
+    )
 
 
 class Distance(StrEnum):
-    """Which code is nearest: by squared L2 distance, or by angle."""
+    """Distance that defines the nearest code: squared L2 or 1 - cosine similarity."""
 
     L2 = "l2"
     COSINE = "cosine"
 
 
 class Quantized(NamedTuple):
-    """`latent_BD` is the sum of the chosen codes, with a gradient to the encoder. Codes are int64 [B, L].
+    """Result of `ResidualQuantizer.forward`.
 
-    Both losses are squared errors summed over the D dimensions and the levels, averaged over the B items.
+    Both losses are squared errors summed over the D dimensions and the L levels, averaged over the B items.
     """
 
     latent_BD: Tensor
+    """Sum of the chosen code vectors, [B, D], with a gradient to the encoder."""
     codes_BL: Tensor
+    """int64 [B, L]."""
     codebook_loss: Tensor
+    """Scalar; its gradient reaches the codebooks only."""
     commitment_loss: Tensor
+    """Scalar; its gradient reaches the encoder only."""
 
 
 def straight_through(z_BD: Tensor, q_BD: Tensor) -> Tensor:
-    """The value of `q_BD`, the gradient of `z_BD`."""
+    """`q_BD` in the forward pass; the gradient goes to `z_BD` unchanged."""
     return z_BD + (q_BD - z_BD).detach()
 
 
 def rotation_trick(z_BD: Tensor, q_BD: Tensor) -> Tensor:
-    """The value of `q_BD`; the gradient to `z_BD` is rotated by the angle between them and rescaled.
+    """`q_BD` in the forward pass; the gradient to `z_BD` is rotated by the angle between them and rescaled.
 
     Equation 4.2 of arXiv 2410.06424: q = sg[|q| / |z| R] z with R = I - 2 r r^T + 2 q' z'^T, where z' and
-    q' have unit length and r is z' + q' brought to unit length. A row where z or q is zero has no angle:
-    there the gradient passes straight through.
+    q' are z and q scaled to unit length and r is z' + q' scaled to unit length. For a row where z or q is
+    zero the angle is undefined, and the gradient passes straight through.
     """
     z, q = z_BD.detach(), q_BD.detach()
     z_norm, q_norm = z.norm(dim=-1, keepdim=True), q.norm(dim=-1, keepdim=True)
     turns = (z_norm > 1e-6) & (q_norm > 1e-6)
     z_unit, q_unit = F.normalize(z, dim=-1), F.normalize(q, dim=-1)
-    r = F.normalize(z_unit + q_unit, dim=-1)  # zero where z and q are opposite, which R allows
+    r = F.normalize(z_unit + q_unit, dim=-1)  # zero if z and q are opposite; R is still defined
     scale = torch.where(turns, q_norm / z_norm.clamp_min(1e-6), 0)
     along_r = (z_BD * r).sum(-1, keepdim=True)
     along_z = (z_BD * z_unit).sum(-1, keepdim=True)
     rotated = scale * (z_BD - 2 * along_r * r + 2 * along_z * q_unit)
     carrier = torch.where(turns, rotated, z_BD)
-    return straight_through(carrier, q_BD)  # q exactly, whatever the rounding of the rotation
+    return straight_through(carrier, q_BD)  # exactly q, despite the rounding error of the rotation
 
 
 def gumbel_weights(distances_BV: Tensor, temperature: float) -> Tensor:
-    """A random soft choice of codes, [B, V], each row summing to 1; nearer codes weigh more.
+    """Random soft assignment to codes, [B, V], each row summing to 1; nearer codes get more weight.
 
-    Distances count in units of their standard deviation, so that one temperature means the same at every
-    level and whatever the scale of the latent. The temperature divides them before the Gumbel noise is added:
-    as it falls, the noise fades with the softness, and training ends with the codes that evaluation uses.
+    Distances are divided by their standard deviation, so that a temperature means the same at every level and
+    for any scale of the latent. The temperature is applied before the Gumbel noise is added: as it falls, both
+    the noise and the softness vanish, and training ends with the codes that evaluation uses. Raises
+    ValueError if `temperature` is not positive.
     """
     if not temperature > 0:
         raise ValueError(f"temperature is {temperature}; it must be above 0.")
@@ -81,7 +88,7 @@ def gumbel_weights(distances_BV: Tensor, temperature: float) -> Tensor:
 
 
 def annealed_temperature(step: int, steps: int, start: float = 0.2, end: float = 0.005) -> float:
-    """The Gumbel temperature at `step` of `steps`: from `start` to `end` by equal factors."""
+    """Gumbel temperature at `step` of `steps`: exponential decay from `start` to `end`."""
     done = min(max(step / max(steps, 1), 0.0), 1.0)
     return start * math.exp(done * math.log(end / start))
 
@@ -89,9 +96,9 @@ def annealed_temperature(step: int, steps: int, start: float = 0.2, end: float =
 class Codebook(nn.Module):
     """The V code vectors of one level.
 
-    With `sim_vq` (arXiv 2411.02038) the vectors are a fixed table times a learned D x D matrix, so that one
-    step moves all of them. With `learned=False` the table takes no gradient (SimVQ, moving averages). With
-    `normalize` the vectors have unit length.
+    With `sim_vq` (arXiv 2411.02038) the vectors are a fixed random table times a learned D x D matrix, so that
+    every update moves all of them. With `ema_decay` they follow moving averages of their residuals instead of
+    a gradient. With `normalize` they have unit length.
     """
 
     weight: Tensor
@@ -123,12 +130,12 @@ class Codebook(nn.Module):
             self.register_buffer("ema_sum_VD", weight_VD.clone())
 
     def vectors(self) -> Tensor:
-        """The code vectors as they are used, [V, D]."""
+        """The effective code vectors, [V, D]: projected and normalised."""
         vectors_VD = self.weight if self.projection is None else self.weight @ self.projection.T
         return F.normalize(vectors_VD, dim=-1) if self.normalize else vectors_VD
 
     def distances(self, r_BD: Tensor, vectors_VD: Tensor) -> Tensor:
-        """Distance of each residual to each code, [B, V]."""
+        """Distance of each residual to each code vector, [B, V]."""
         if self.distance is Distance.COSINE:
             return 1 - F.normalize(r_BD, dim=-1) @ F.normalize(vectors_VD, dim=-1).T
         return squared_distances(r_BD, vectors_VD)
@@ -140,7 +147,7 @@ class Codebook(nn.Module):
 
     @torch.no_grad()
     def set_codes(self, rows: Tensor, vectors_RD: Tensor) -> None:
-        """Make `vectors_RD` the vectors of the codes `rows` [R]."""
+        """Set the vectors of the codes `rows`, int64 [R], to `vectors_RD`."""
         if self.projection is not None:
             vectors_RD = torch.linalg.lstsq(self.projection, vectors_RD.T).solution.T
         self.weight[rows] = vectors_RD
@@ -150,10 +157,10 @@ class Codebook(nn.Module):
 
     @torch.no_grad()
     def ema_update(self, r_BD: Tensor, codes_B: Tensor) -> None:
-        """Move each code towards the mean of its residuals, by an exponential moving average.
+        """Update the codes as exponential moving averages of their residuals (arXiv 1711.00937, appendix A.1).
 
-        The update of arXiv 1711.00937, appendix A.1. Codes without residuals stay where they are. Under
-        torch.distributed the sums are those of all processes.
+        Codes without residuals in the batch do not move. With torch.distributed initialised, counts and sums
+        are reduced over all processes.
         """
         assert self.ema_decay is not None
         count_V = torch.zeros_like(self.ema_count_V).index_add_(0, codes_B, torch.ones_like(r_BD[:, 0]))
@@ -168,11 +175,11 @@ class Codebook(nn.Module):
 
 
 class ResidualQuantizer(nn.Module):
-    """L codebooks in a row: each level quantises what the levels before it left over.
+    """L codebooks in sequence: each level quantises the residual of the levels before it.
 
-    arXiv 2305.05065, section 3.1: r_0 = z, c_l = argmin |r_l - e|, r_(l+1) = r_l - e_(c_l). The residual
-    passes on with the code detached, so that every level's loss reaches the encoder; the sum of the codes
-    meets the latent once, at the end.
+    arXiv 2305.05065, section 3.1: r_0 = z, c_l = argmin |r_l - e|, r_(l+1) = r_l - e_(c_l). The code vector
+    is detached in the residual, so that the loss of every level reaches the encoder. The gradient estimator
+    is applied once, to the sum of the code vectors.
     """
 
     def __init__(
@@ -201,11 +208,11 @@ class ResidualQuantizer(nn.Module):
         )
 
     def codebooks(self) -> list[Codebook]:
-        """The levels in order."""
+        """The codebooks, by level."""
         return [level for level in self.levels if isinstance(level, Codebook)]
 
     def forward(self, z_BD: Tensor, temperature: float = 1.0) -> Quantized:
-        """Quantise latents; `temperature` softens the choice with GUMBEL_SOFTMAX in training, only there."""
+        """Quantise latents [B, D]. `temperature` is used in training with GUMBEL_SOFTMAX only."""
         soft = self.mode is QuantizeMode.GUMBEL_SOFTMAX and self.training
         residual_BD = z_BD
         total_BD = torch.zeros_like(z_BD)
@@ -235,7 +242,7 @@ class ResidualQuantizer(nn.Module):
 
     @torch.no_grad()
     def encode(self, z_BD: Tensor) -> Tensor:
-        """The nearest code at every level, int64 [B, L]; never random."""
+        """The nearest code at every level, int64 [B, L]; deterministic, also in training mode."""
         codes = []
         for codebook in self.codebooks():
             codes.append(codebook.nearest(z_BD))
@@ -243,15 +250,15 @@ class ResidualQuantizer(nn.Module):
         return torch.stack(codes, dim=-1)
 
     @torch.no_grad()
-    def last_distances(self, z_BD: Tensor) -> Tensor:
-        """The distance to each code of the last level, of what the other levels leave over, [B, V]."""
+    def last_level_distances(self, z_BD: Tensor) -> Tensor:
+        """Distance of the residual at the last level to each code of that level, [B, V]."""
         *others, last = self.codebooks()
         for codebook in others:
             z_BD = z_BD - codebook.vectors()[codebook.nearest(z_BD)]
         return last.distances(z_BD, last.vectors())
 
     def decode(self, codes_BL: Tensor) -> Tensor:
-        """The sum of the codes' vectors, [B, D]: the inverse of `encode`, up to the last residual."""
+        """The sum of the code vectors, [B, D]: the inverse of `encode` up to the last residual."""
         codebooks = self.codebooks()
         total_BD = codebooks[0].vectors()[codes_BL[:, 0]]
         for level in range(1, len(codebooks)):
@@ -260,7 +267,7 @@ class ResidualQuantizer(nn.Module):
 
     @torch.no_grad()
     def initialize(self, z_BD: Tensor, generator: torch.Generator) -> None:
-        """Set every codebook by k-means on the residuals of its level."""
+        """Initialise every codebook by k-means on the residuals of its level."""
         for codebook in self.codebooks():
             if codebook.projection is not None:
                 codebook.projection.copy_(torch.eye(z_BD.shape[1]))
@@ -271,11 +278,12 @@ class ResidualQuantizer(nn.Module):
 
     @torch.no_grad()
     def reset_dead_codes(self, z_BD: Tensor, generator: torch.Generator) -> list[int]:
-        """Move codes that none of `z_BD` uses onto residuals that their level fits badly.
+        """Replace codes that none of `z_BD` uses by residuals with a large quantisation error.
 
-        A new place is drawn with probability ~ squared error. Returns how many codes moved on each level.
+        Residuals are sampled with probability proportional to their squared error. Returns the number of
+        codes replaced on each level.
         """
-        moved = []
+        replaced = []
         for codebook in self.codebooks():
             codes_B = codebook.nearest(z_BD)
             counts_V = torch.bincount(codes_B, minlength=len(codebook.weight))
@@ -285,11 +293,11 @@ class ResidualQuantizer(nn.Module):
             if len(dead):
                 rows = torch.multinomial(errors_B, len(dead), generator=generator).to(z_BD.device)
                 codebook.set_codes(dead, z_BD[rows])
-            moved.append(len(dead))
+            replaced.append(len(dead))
             z_BD = z_BD - codebook.vectors()[codebook.nearest(z_BD)]
-        return moved
+        return replaced
 
 
 def squared_error(a_BD: Tensor, b_BD: Tensor) -> Tensor:
-    """|a - b|^2 summed over the dimensions, averaged over the items."""
+    """|a - b|^2 summed over the D dimensions, averaged over the B items."""
     return (a_BD - b_BD).square().sum(dim=-1).mean()

@@ -1,6 +1,6 @@
-"""RQ-k-means: semantic IDs by k-means on the residuals of the embeddings themselves, without gradients.
+"""RQ-k-means: semantic IDs by k-means on the residuals of the embeddings, without gradient training.
 
-Shapes: N items, B chunk, I input dimensions, D clustered dimensions, L levels, V codes of a level.
+Shapes: N items, B rows of a chunk, I input dimensions, D clustered dimensions, L levels, V codes of a level.
 """
 
 import math
@@ -13,38 +13,33 @@ from torch import Tensor, nn
 
 from rqrec.core.hub import upload
 from rqrec.tokenizer.balance import balanced_kmeans
-from rqrec.tokenizer.checkpoints import (
-    check_settings,
-    check_tensors,
-    read_checkpoint,
-    write_checkpoint,
-)
-from rqrec.tokenizer.inputs import Embeddings, check_shape, chunks, sample_rows
+from rqrec.tokenizer.embedding_chunks import Embeddings, check_shape, chunks, sample_rows
 from rqrec.tokenizer.kmeans import kmeans, squared_distances
 from rqrec.tokenizer.model_card import model_card
+from rqrec.tokenizer.saved_tokenizer import (
+    check_settings,
+    check_tensors,
+    read_saved_tokenizer,
+    write_saved_tokenizer,
+)
 
 CHUNK_ROWS = 8192
 
 
 @dataclass(frozen=True)
 class RqKMeansConfig:
-    """What an RQ-k-means tokenizer is made of. Raises ValueError where the values contradict each other.
-
-    input_dim: dimensions of an item embedding.
-    codebook_size: codes of a level, one number for all levels or one per level.
-    n_layers: levels, the length of a semantic ID before the code that makes it unique.
-    balance: the cap on a code's items, among those it was fitted to, as a multiple of an even share (items /
-        codes); None sets none. Prices hold the cap, so copies and items on a border may exceed it a little.
-    whiten_dim: cluster in this many principal directions, each brought to variance 1; None clusters the
-        embeddings as they are. Small differences then count, so that fewer items share their codes, at the
-        price of a larger reconstruction error.
-    """
+    """Settings of an RQ-k-means tokenizer. Raises ValueError on values out of range or contradictory."""
 
     input_dim: int
+    """Dimensions of an item embedding."""
     codebook_size: int | tuple[int, ...] = 256
+    """Codes per level: one number for all levels, or one per level."""
     n_layers: int = 3
+    """Number of levels: codes per item, without the deduplication code."""
     balance: float | None = None
+    """Maximum items per code, as a multiple of items / codes; None: no limit. Duplicates may exceed it slightly."""
     whiten_dim: int | None = None
+    """Cluster in this many whitened principal components; None: no whitening. Fewer collisions, larger error."""
 
     def __post_init__(self) -> None:
         if not isinstance(self.codebook_size, int):
@@ -55,13 +50,14 @@ class RqKMeansConfig:
         if len(self.codebook_sizes) != self.n_layers:
             raise ValueError(
                 f"codebook_size has {len(self.codebook_sizes)} values for n_layers={self.n_layers} levels: "
-                f"give one for all levels, or one per level."
+                f"give one value for all levels, or one per level."
             )
         if any(size < 2 for size in self.codebook_sizes):
             raise ValueError(f"codebook_size is {self.codebook_size}; a level needs at least 2 codes.")
         if self.balance is not None and not self.balance >= 1:
-            raise ValueError(f"balance is {self.balance}; it must be at least 1, an even share, or None.")
-
+            raise ValueError(
+                f"balance is {self.balance}; it must be at least 1 (equally many items per code), or None."
+            )
         if self.whiten_dim is not None and not 1 <= self.whiten_dim <= self.input_dim:
             raise ValueError(
                 f"whiten_dim is {self.whiten_dim}; it must be from 1 to input_dim = {self.input_dim}, or None."
@@ -69,18 +65,18 @@ class RqKMeansConfig:
 
     @property
     def codebook_sizes(self) -> tuple[int, ...]:
-        """Codes of each level, [L]."""
+        """Number of codes of each level, L values."""
         if isinstance(self.codebook_size, int):
             return (self.codebook_size,) * self.n_layers
         return self.codebook_size
 
 
 class RqKMeans(nn.Module):
-    """Item embeddings in, semantic IDs out: the interface of `RqVae`, fitted by `fit` instead of training.
+    """Tokenizer with the interface of `RqVae`, fitted by `fit` instead of gradient training.
 
-    A balanced tokenizer charges a price for popular codes: an item takes the code with the least squared
-    distance + price. The prices are part of the model, so the code of an item never depends on which other
-    items are asked for at the same time.
+    With `balance`, every code has a price, and an item is assigned to the code with the lowest squared
+    distance + price. The prices are part of the model, so the codes of an item do not depend on the other
+    items of a call.
     """
 
     def __init__(self, config: RqKMeansConfig) -> None:
@@ -98,12 +94,17 @@ class RqKMeans(nn.Module):
 
     @property
     def device(self) -> torch.device:
-        """Where the centroids lie."""
+        """Device of the centroids."""
         return self.get_buffer("centroids_0").device
 
     @torch.no_grad()
     def fit(self, x_NI: Embeddings, generator: torch.Generator, sample_size: int = 65_536) -> None:
-        """Set the centroids level by level on the residuals of a random sample of items."""
+        """Fit the centroids of each level to the residuals of a random sample of items.
+
+        `x_NI` float [N, I], a tensor or an array (memory maps are read in chunks); `generator` must be a CPU
+        generator; `sample_size` is the maximum number of items used. Raises ValueError on a wrong shape or dtype
+        and on NaN or infinite values.
+        """
         check_shape(x_NI, self.config.input_dim)
         sample = sample_rows(x_NI, sample_size, generator)
         if self.config.whiten_dim is not None:
@@ -122,13 +123,13 @@ class RqKMeans(nn.Module):
 
     @torch.no_grad()
     def semantic_ids(self, x_NI: Embeddings) -> Tensor:
-        """The codes of each item, int64 [N, L], on the device of `x_NI`; see `RqVae.semantic_ids`."""
+        """Codes of each item, int64 [N, L], without the deduplication code; see `RqVae.semantic_ids`."""
         device = x_NI.device if isinstance(x_NI, Tensor) else torch.device("cpu")
         return torch.cat([self._encode(x_BD).to(device) for x_BD in self._chunks(x_NI)])
 
     @torch.no_grad()
     def last_level_costs(self, x_NI: Embeddings) -> Tensor:
-        """What each code of the last level would cost each item, [N, V]: squared distance + price."""
+        """Cost of each code of the last level for each item, [N, V]: squared distance + price."""
         parts = []
         last = self.config.n_layers - 1
         for x_BD in self._chunks(x_NI):
@@ -140,7 +141,7 @@ class RqKMeans(nn.Module):
 
     @torch.no_grad()
     def reconstruct(self, x_NI: Embeddings) -> Tensor:
-        """The sum of each item's centroids, float32 [N, I], on the device of `x_NI`."""
+        """Reconstruction of each item from its codes (the sum of its centroids), float32 [N, I]."""
         device = x_NI.device if isinstance(x_NI, Tensor) else torch.device("cpu")
         parts = []
         for x_BD in self._chunks(x_NI):
@@ -152,22 +153,22 @@ class RqKMeans(nn.Module):
 
     def save_pretrained(self, folder: Path | str) -> None:
         """Write `config.json` and `model.safetensors` into `folder`."""
-        write_checkpoint(Path(folder), asdict(self.config), self.state_dict())
+        write_saved_tokenizer(Path(folder), asdict(self.config), self.state_dict())
 
     @classmethod
     def from_pretrained(cls, source: Path | str) -> "RqKMeans":
-        """Read a folder or a Hugging Face repository; errors as for `RqVae.from_pretrained`."""
-        checkpoint = read_checkpoint(source)
-        check_settings({field.name for field in fields(RqKMeansConfig)}, {"input_dim"}, checkpoint)
-        model = cls(RqKMeansConfig(**checkpoint.settings))
-        check_tensors(model.state_dict(), checkpoint)
-        model.load_state_dict(checkpoint.tensors)
+        """Load from a folder, a `.pt` file or a Hugging Face repository; errors as in `RqVae.from_pretrained`."""
+        saved = read_saved_tokenizer(source)
+        check_settings({field.name for field in fields(RqKMeansConfig)}, {"input_dim"}, saved)
+        model = cls(RqKMeansConfig(**saved.settings))
+        check_tensors(model.state_dict(), saved)
+        model.load_state_dict(saved.tensors)
         return model.eval()
 
     def push_to_hub(
         self, repo_id: str, *, data: str, figures: Mapping[str, float], private: bool = False
     ) -> str:
-        """Put the model on Hugging Face with a model card; see `RqVae.push_to_hub`."""
+        """Upload the model to the Hugging Face Hub with a model card; see `RqVae.push_to_hub`."""
         settings = asdict(self.config)
         card = model_card(
             repo_id, "RqKMeans", "rqrec.tokenizer.rqkmeans", settings, data=data, figures=figures
@@ -177,7 +178,7 @@ class RqKMeans(nn.Module):
     def _fit_whitening(self, x_NI: Tensor, dim: int) -> None:
         mean_I = x_NI.mean(0)
         variances_I, directions_II = torch.linalg.eigh((x_NI - mean_I).double().T.cov(correction=0))
-        # Directions without variance would be blown up to noise: they count as if they had a millionth.
+        # Floor the variances at 1e-6 of the largest: directions without variance would be scaled up to noise.
         scales_D = variances_I[-dim:].clamp_min(1e-6 * float(variances_I[-1]) + 1e-30).sqrt()
         self.get_buffer("mean_I").copy_(mean_I)
         self.get_buffer("whiten_ID").copy_(directions_II[:, -dim:] / scales_D)
@@ -187,7 +188,7 @@ class RqKMeans(nn.Module):
         return chunks(x_NI, CHUNK_ROWS, dim=self.config.input_dim, device=self.device)
 
     def _chunks(self, x_NI: Embeddings) -> Iterator[Tensor]:
-        """What is clustered, in chunks [B, D]: the embeddings, or their whitened principal directions."""
+        """Chunks [B, D] of the vectors to cluster: the embeddings or their whitened principal components."""
         for x_BI in self._inputs(x_NI):
             if self.config.whiten_dim is None:
                 yield x_BI

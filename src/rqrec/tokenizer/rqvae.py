@@ -1,6 +1,7 @@
-"""The RQ-VAE of TIGER (arXiv 2305.05065, section 3.1): an autoencoder whose latent is a sum of L codes.
+"""The RQ-VAE of TIGER (arXiv 2305.05065, section 3.1): an autoencoder with a residual-quantised latent.
 
-Shapes: N items, B batch, I input dimensions, D latent dimensions, L levels, V codes of a level.
+Shapes: N items, B batch, I input dimensions, C categorical features, D latent dimensions, L levels, V codes of a
+level.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -14,59 +15,56 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from rqrec.core.hub import upload
-from rqrec.tokenizer.checkpoints import (
-    check_settings,
-    check_tensors,
-    read_checkpoint,
-    write_checkpoint,
-)
-from rqrec.tokenizer.inputs import Embeddings, check_shape, chunks, sample_rows
+from rqrec.tokenizer.embedding_chunks import Embeddings, check_shape, chunks, sample_rows
 from rqrec.tokenizer.model_card import model_card
 from rqrec.tokenizer.quantize import Distance, QuantizeMode, ResidualQuantizer, squared_error
-from rqrec.tokenizer.reference import is_reference, translate
+from rqrec.tokenizer.reference_checkpoints import convert, is_reference_checkpoint
+from rqrec.tokenizer.saved_tokenizer import (
+    check_settings,
+    check_tensors,
+    read_saved_tokenizer,
+    write_saved_tokenizer,
+)
 
-CHUNK_ROWS = 8192  # of a catalogue at a time: 25 MB at 768 dimensions
+CHUNK_ROWS = 8192  # items encoded at a time: 25 MB at 768 dimensions
 
 
 @dataclass(frozen=True)
 class RqVaeConfig:
-    """What an RQ-VAE is made of. Raises ValueError where the values contradict each other.
-
-    input_dim: dimensions of an item embedding, categorical features included.
-    embed_dim: dimensions of the latent and of the codes.
-    hidden_dims: widths of the encoder's hidden layers; the decoder has them in reverse.
-    codebook_size: codes of a level, one number for all levels or one per level.
-    n_layers: levels, the length of a semantic ID before the code that makes it unique.
-    commitment_weight: the beta of equation 2, which holds the encoder to its codes.
-    mode: how the gradient passes the quantiser.
-    distance: what makes a code the nearest.
-    codebook_normalize: the latent and the first level's codes have unit length. Later levels hold residuals,
-        which have no length in common, and stay free.
-    sim_vq: codes are a fixed table times a learned matrix (arXiv 2411.02038).
-    ema_decay: codes follow the moving average of their residuals with this decay, instead of a gradient.
-    n_cat_features: how many of the last input dimensions are 0/1 features, fitted by binary cross-entropy.
-    """
+    """Settings of an RQ-VAE. Raises ValueError on values out of range or contradictory."""
 
     input_dim: int
+    """Dimensions of an item embedding, including the categorical features."""
     embed_dim: int = 32
+    """Dimensions of the latent and of the code vectors."""
     hidden_dims: tuple[int, ...] = (512, 256, 128)
+    """Widths of the encoder's hidden layers; the decoder has them in reverse order."""
     codebook_size: int | tuple[int, ...] = 256
+    """Codes per level: one number for all levels, or one per level."""
     n_layers: int = 3
+    """Number of levels: codes per item, without the deduplication code."""
     commitment_weight: float = 0.25
+    """Weight of the commitment loss, which keeps latents close to their codes (beta in equation 2)."""
     mode: QuantizeMode = QuantizeMode.ROTATION_TRICK
+    """Gradient estimator of the quantiser: ROTATION_TRICK (arXiv 2410.06424), STE or GUMBEL_SOFTMAX."""
     distance: Distance = Distance.L2
+    """Distance that defines the nearest code: l2 (squared) or cosine."""
     codebook_normalize: bool = False
+    """Scale the latent and the codes of the first level to unit length; later levels hold residuals."""
     sim_vq: bool = False
+    """SimVQ (arXiv 2411.02038): codes are a fixed random table times a learned matrix."""
     ema_decay: float | None = None
+    """Decay of the moving averages that update the codes instead of a gradient, 0 to 1; None: gradient."""
     n_cat_features: int = 0
+    """Number of 0/1 features at the end of the input, reconstructed with binary cross-entropy."""
 
     def __post_init__(self) -> None:
-        # JSON has no tuples and no enums: accept what it gives back.
+        # JSON has no tuples and no enums: accept lists and strings.
         object.__setattr__(self, "hidden_dims", tuple(self.hidden_dims))
         if not isinstance(self.codebook_size, int):
             object.__setattr__(self, "codebook_size", tuple(self.codebook_size))
-        object.__setattr__(self, "mode", _member(QuantizeMode, "mode", self.mode))
-        object.__setattr__(self, "distance", _member(Distance, "distance", self.distance))
+        object.__setattr__(self, "mode", _parse_enum(QuantizeMode, "mode", self.mode))
+        object.__setattr__(self, "distance", _parse_enum(Distance, "distance", self.distance))
         for name in ("input_dim", "embed_dim", "n_layers"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)}; it must be at least 1.")
@@ -75,7 +73,7 @@ class RqVaeConfig:
         if len(self.codebook_sizes) != self.n_layers:
             raise ValueError(
                 f"codebook_size has {len(self.codebook_sizes)} values for n_layers={self.n_layers} levels: "
-                f"give one for all levels, or one per level."
+                f"give one value for all levels, or one per level."
             )
         if any(size < 2 for size in self.codebook_sizes):
             raise ValueError(f"codebook_size is {self.codebook_size}; a level needs at least 2 codes.")
@@ -91,39 +89,43 @@ class RqVaeConfig:
                 raise ValueError(f"ema_decay is {self.ema_decay}; it must be between 0 and 1.")
             if self.sim_vq or self.mode is QuantizeMode.GUMBEL_SOFTMAX:
                 raise ValueError(
-                    "ema_decay moves codes without a gradient; sim_vq and GUMBEL_SOFTMAX learn them by one. "
-                    "Leave ema_decay out, or the other."
+                    "ema_decay updates codes without a gradient, but sim_vq and GUMBEL_SOFTMAX need one: set "
+                    "ema_decay to None, or use neither of these."
                 )
 
     @property
     def codebook_sizes(self) -> tuple[int, ...]:
-        """Codes of each level, [L]."""
+        """Number of codes of each level, L values."""
         if isinstance(self.codebook_size, int):
             return (self.codebook_size,) * self.n_layers
         return self.codebook_size
 
 
 class RqVaeOutput(NamedTuple):
-    """Losses of a batch, each a scalar: summed over dimensions (and levels), averaged over items.
+    """Result of `RqVae.forward`.
 
-    `loss` is reconstruction + codebook + commitment_weight x commitment. The reconstruction loss is in the
-    units of the standardised input. `codes_BL` is int64; `reconstruction_BI` is in the input's own units,
-    with probabilities in place of the categorical features.
+    The losses are scalars: summed over dimensions (and levels), averaged over the items of the batch.
     """
 
     loss: Tensor
+    """reconstruction_loss + codebook_loss + commitment_weight x commitment_loss."""
     reconstruction_loss: Tensor
+    """In units of the standardised input."""
     codebook_loss: Tensor
+    """Pulls the codes towards the residuals."""
     commitment_loss: Tensor
+    """Pulls the latents towards their codes; not weighted."""
     codes_BL: Tensor
+    """int64 [B, L]."""
     reconstruction_BI: Tensor
+    """[B, I], in the units of the input; probabilities for the categorical features."""
 
 
 class RqVae(nn.Module):
-    """Item embeddings in, semantic IDs out.
+    """Tokenizer: item embeddings in, semantic IDs out (arXiv 2305.05065, section 3.1).
 
-    In order: `fit_normalizer`, `initialize_codebooks`, then train on `forward(...).loss`. `initialized` is
-    a buffer that says whether the codebooks were set from data.
+    To train: `fit_normalizer`, `initialize_codebooks`, then minimise `forward(...).loss`. To use: `semantic_ids`
+    and `reconstruct`. The buffer `initialized` is True once the codebooks were initialised from data.
     """
 
     input_mean_I: Tensor
@@ -151,15 +153,15 @@ class RqVae(nn.Module):
 
     @property
     def device(self) -> torch.device:
-        """Where the parameters lie."""
+        """Device of the parameters."""
         return self.input_mean_I.device
 
     @torch.no_grad()
     def fit_normalizer(self, x_NI: Embeddings) -> None:
-        """Standardise inputs from now on: each dimension's mean to 0, the mean variance to 1.
+        """Fit the input standardisation to `x_NI`, float [N, I]: mean 0 per dimension, mean variance 1.
 
-        One scale for all dimensions keeps their proportions. Categorical features stay as they are. Reads
-        `x_NI` once, in chunks.
+        A single scale for all dimensions keeps their proportions. Categorical features are not standardised.
+        Reads `x_NI` once, in chunks. Raises ValueError on a wrong shape or dtype and on NaN or infinite values.
         """
         total_I = torch.zeros(self.config.input_dim, dtype=torch.float64)
         squares_I = torch.zeros_like(total_I)
@@ -171,14 +173,17 @@ class RqVae(nn.Module):
         dense = slice(0, self.config.input_dim - self.config.n_cat_features)
         scale = float(variance_I[dense].mean().sqrt())
         self.input_mean_I.zero_()[dense] = mean_I[dense].float()
-        # A set without any variance (one item) has nothing to scale.
+        # Without variance (a single item) there is nothing to scale.
         self.input_scale_I.fill_(1.0)[dense] = scale if scale > 1e-12 else 1.0
 
     @torch.no_grad()
     def initialize_codebooks(
         self, x_NI: Embeddings, generator: torch.Generator, sample_size: int = 65_536
     ) -> None:
-        """Set the codebooks by k-means, level by level on the residuals of a random sample of items."""
+        """Initialise the codebooks by k-means on the residuals of a random sample of items, level by level.
+
+        `x_NI` float [N, I]; `generator` must be a CPU generator. Raises ValueError like `fit_normalizer`.
+        """
         check_shape(x_NI, self.config.input_dim)
         self.quantizer.initialize(self._latents(sample_rows(x_NI, sample_size, generator)), generator)
         self.initialized.fill_(True)
@@ -187,26 +192,26 @@ class RqVae(nn.Module):
     def reset_dead_codes(
         self, x_NI: Embeddings, generator: torch.Generator, sample_size: int = 65_536
     ) -> list[int]:
-        """Move codes that no item (of a random sample) uses to where items are fitted badly.
+        """Replace codes that no item of a random sample uses by residuals with a large error.
 
-        Returns how many codes moved on each level.
+        Returns the number of codes replaced on each level. Raises ValueError like `fit_normalizer`.
         """
         check_shape(x_NI, self.config.input_dim)
         latents_ND = self._latents(sample_rows(x_NI, sample_size, generator))
         return self.quantizer.reset_dead_codes(latents_ND, generator)
 
     def encode(self, x_BI: Tensor) -> Tensor:
-        """The latent before quantisation, [B, D]."""
+        """The latent before quantisation, [B, D], of inputs float [B, I]."""
         z_BD = self.encoder((x_BI - self.input_mean_I) / self.input_scale_I)
         return F.normalize(z_BD, dim=-1) if self.config.codebook_normalize else z_BD
 
     def forward(self, x_BI: Tensor, temperature: float = 1.0) -> RqVaeOutput:
         """Losses, codes and reconstruction of a batch, float [B, I].
 
-        `temperature` matters in training with GUMBEL_SOFTMAX only; see `annealed_temperature`.
+        `temperature` is used in training with GUMBEL_SOFTMAX only; see `annealed_temperature`.
         """
         z_BD = self.encode(x_BI)
-        # Distances and their differences need float32, also under mixed precision.
+        # Distances need float32, also under mixed precision.
         with torch.autocast(x_BI.device.type, enabled=False):
             quantized = self.quantizer(z_BD.float(), temperature)
         decoded_BI = self.decoder(quantized.latent_BD)
@@ -228,10 +233,11 @@ class RqVae(nn.Module):
 
     @torch.no_grad()
     def semantic_ids(self, x_NI: Embeddings) -> Tensor:
-        """The codes of each item, int64 [N, L], on the device of `x_NI`: the nearest code at every level.
+        """Codes of each item, int64 [N, L], without the deduplication code: the nearest code at every level.
 
-        The same in training and evaluation mode. Reads `x_NI` in chunks, so a memory map may be larger than
-        the memory. Raises ValueError on another dimension and on values that are not finite.
+        `x_NI` is a float tensor or array [N, I]; it is read in chunks, so a memory map may exceed the memory.
+        The result is on the device of a tensor, on the CPU for an array. Training mode makes no difference.
+        Raises ValueError on a wrong shape or dtype and on NaN or infinite values.
         """
         device = x_NI.device if isinstance(x_NI, Tensor) else torch.device("cpu")
         parts = [self.quantizer.encode(self.encode(x_BI)).to(device) for x_BI in self._chunks(x_NI)]
@@ -239,12 +245,17 @@ class RqVae(nn.Module):
 
     @torch.no_grad()
     def last_level_costs(self, x_NI: Embeddings) -> Tensor:
-        """The distance of each item to each code of its last level, [N, V], for `reassign`."""
-        return torch.cat([self.quantizer.last_distances(self.encode(x_BI)) for x_BI in self._chunks(x_NI)])
+        """Distance of each item to each code of the last level, [N, V], for `rqrec.tokenizer.collisions.reassign`."""
+        return torch.cat(
+            [self.quantizer.last_level_distances(self.encode(x_BI)) for x_BI in self._chunks(x_NI)]
+        )
 
     @torch.no_grad()
     def reconstruct(self, x_NI: Embeddings) -> Tensor:
-        """What the decoder makes of each item's codes, float32 [N, I], on the device of `x_NI`."""
+        """Reconstruction of each item from its codes, float32 [N, I]; device and errors as in `semantic_ids`.
+
+        Categorical features are returned as probabilities.
+        """
         device = x_NI.device if isinstance(x_NI, Tensor) else torch.device("cpu")
         parts = []
         for x_BI in self._chunks(x_NI):
@@ -254,30 +265,32 @@ class RqVae(nn.Module):
 
     def save_pretrained(self, folder: Path | str) -> None:
         """Write `config.json` and `model.safetensors` into `folder`."""
-        write_checkpoint(Path(folder), asdict(self.config), self.state_dict())
+        write_saved_tokenizer(Path(folder), asdict(self.config), self.state_dict())
 
     @classmethod
     def from_pretrained(cls, source: Path | str) -> "RqVae":
-        """Read a folder, a `.pt` file or a Hugging Face repository, also of the reference implementation.
+        """Load from a folder, a `.pt` file or the id of a Hugging Face repository (owner/name).
 
-        The model comes in evaluation mode, on the CPU. Raises FileNotFoundError, ConnectionError or
-        ValueError with the reason.
+        Checkpoints of the reference implementation are converted. The model is on the CPU, in evaluation mode.
+        Raises FileNotFoundError if there is no such source, ConnectionError if the hub cannot be reached, and
+        ValueError if files are damaged, or settings and tensors contradict each other.
         """
-        checkpoint = read_checkpoint(source)
-        if is_reference(checkpoint):
-            checkpoint = translate(checkpoint)
-        check_settings({field.name for field in fields(RqVaeConfig)}, {"input_dim"}, checkpoint)
-        model = cls(RqVaeConfig(**checkpoint.settings))
-        check_tensors(model.state_dict(), checkpoint)
-        model.load_state_dict(checkpoint.tensors)
+        saved = read_saved_tokenizer(source)
+        if is_reference_checkpoint(saved):
+            saved = convert(saved)
+        check_settings({field.name for field in fields(RqVaeConfig)}, {"input_dim"}, saved)
+        model = cls(RqVaeConfig(**saved.settings))
+        check_tensors(model.state_dict(), saved)
+        model.load_state_dict(saved.tensors)
         return model.eval()
 
     def push_to_hub(
         self, repo_id: str, *, data: str, figures: Mapping[str, float], private: bool = False
     ) -> str:
-        """Put the model on Hugging Face with a model card that tells its `data` and `figures`; gives the URL.
+        """Upload the model to the Hugging Face Hub and return its URL.
 
-        Raises ConnectionError where the hub cannot be reached or refuses.
+        The model card states `data` (a description of the training data) and `figures` (metrics by name).
+        Raises ConnectionError if the hub cannot be reached or rejects the upload.
         """
         card = model_card(repo_id, "RqVae", "rqrec", asdict(self.config), data=data, figures=figures)
         return upload(repo_id, self.save_pretrained, card, private=private)
@@ -289,7 +302,7 @@ class RqVae(nn.Module):
         return torch.cat([self.encode(x_BI) for x_BI in self._chunks(x_NI)])
 
     def _reconstruction_loss(self, decoded_BI: Tensor, x_BI: Tensor) -> Tensor:
-        """Squared error of the dense part, binary cross-entropy of the categorical one (from logits)."""
+        """Squared error of the dense features + binary cross-entropy of the categorical ones (from logits)."""
         target_BI = (x_BI - self.input_mean_I) / self.input_scale_I
         dense = self.config.input_dim - self.config.n_cat_features
         loss = squared_error(decoded_BI[:, :dense], target_BI[:, :dense])
@@ -307,7 +320,7 @@ class RqVae(nn.Module):
 
 
 def _mlp(widths: Sequence[int]) -> nn.Sequential:
-    """Linear maps without bias, with a ReLU between two of them; the output starts at the input's scale."""
+    """Linear layers without bias, with ReLU between them, initialised to preserve the scale of the input."""
     layers: list[nn.Module] = []
     for fan_in, fan_out in pairwise(widths):
         linear = nn.Linear(fan_in, fan_out, bias=False)
@@ -317,9 +330,9 @@ def _mlp(widths: Sequence[int]) -> nn.Sequential:
     return nn.Sequential(*layers[:-1])
 
 
-def _member(kind: Any, name: str, value: Any) -> Any:
+def _parse_enum(enum: Any, name: str, value: Any) -> Any:
     try:
-        return kind(value.lower())
+        return enum(value.lower())
     except (ValueError, AttributeError):
-        allowed = ", ".join(member.value for member in kind)
+        allowed = ", ".join(member.value for member in enum)
         raise ValueError(f"{name} is {value!r}; allowed are {allowed}.") from None

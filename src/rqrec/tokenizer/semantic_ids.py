@@ -1,6 +1,6 @@
-"""Semantic IDs: a tuple of codes for each item, made unique, kept as a table, and measured.
+"""Semantic IDs: deduplication of code tuples, usage metrics, and the table of items and their IDs.
 
-Shapes: N items, L levels.
+Shapes: N items, M new items, L levels, V codes of a level.
 """
 
 from collections.abc import Sequence
@@ -17,15 +17,15 @@ from rqrec.core.artifact import FORMAT_VERSION, atomic_write, read_json, write_j
 from rqrec.data.ids import IdMap
 
 TABLE_FILE = "semantic_ids.parquet"
-FACTS_FILE = "semantic_ids.json"
+METADATA_FILE = "semantic_ids.json"
 LARGEST_KEY = 2**63 - 1
 
 
 def tuple_ranks(codes_NL: NDArray[np.int64]) -> NDArray[np.int64]:
-    """One int64 [N] per row, equal for equal rows only, and in the lexicographic order of the rows.
+    """One key per row, int64 [N]: equal for equal rows only, and in the lexicographic order of the rows.
 
-    Codes are mixed into one number level by level. Before a number would outgrow int64 it is replaced by
-    its rank among those that occur, which is below N: O(L N log N) at worst, for any number of levels.
+    The codes of a row are combined into one number, level by level. Before the numbers would overflow int64
+    they are replaced by their ranks, which are below N: O(L N log N) at worst, for any number of levels.
     """
     keys_N = np.zeros(len(codes_NL), dtype=np.int64)
     largest = 0  # of keys_N, as an exact Python int
@@ -44,9 +44,10 @@ def tuple_ranks(codes_NL: NDArray[np.int64]) -> NDArray[np.int64]:
 
 
 def deduplicate(codes_NL: NDArray[np.int64]) -> NDArray[np.int64]:
-    """The code that makes each row unique, int64 [N]: 0 for the first item of a tuple, 1 for the next, ...
+    """Deduplication code of each item, int64 [N]: 0 for the first item with a tuple, 1 for the second, ...
 
-    Items of one tuple are counted in the order of their indices. O(N log N).
+    Items with the same tuple are numbered by item index (arXiv 2305.05065, section 3.1). O(N log N).
+    Raises ValueError unless `codes_NL` is a non-empty matrix of non-negative integers.
     """
     keys_N = tuple_ranks(_checked(codes_NL))
     order_N = np.argsort(keys_N, kind="stable")
@@ -59,30 +60,31 @@ def deduplicate(codes_NL: NDArray[np.int64]) -> NDArray[np.int64]:
 
 
 def group_sizes(codes_NL: NDArray[np.int64]) -> NDArray[np.int64]:
-    """How many items have the tuple of each item, itself included, int64 [N]."""
+    """Number of items with the same tuple as each item, itself included, int64 [N]."""
     _, inverse_N, counts = np.unique(tuple_ranks(_checked(codes_NL)), return_inverse=True, return_counts=True)
     return counts[inverse_N]
 
 
 def collision_rate(codes_NL: NDArray[np.int64]) -> float:
-    """Share of items that share their tuple with another item (give the codes without the extra level)."""
+    """Share of items that have the same tuple as another item; pass codes without the deduplication code."""
     return float((group_sizes(codes_NL) > 1).mean())
 
 
 class LevelUsage(NamedTuple):
-    """`usage`: share of a level's codes with at least one item. `entropy` in nats; `perplexity` = e^entropy.
-
-    The perplexity is the number of codes that, used equally, would spread the items as far.
-    """
+    """How the items are distributed over the codes of one level."""
 
     usage: float
+    """Share of the codes with at least one item."""
     entropy: float
+    """Entropy of the distribution, in nats."""
     perplexity: float
+    """e^entropy: the number of equally used codes with the same entropy."""
     dead_codes: int
+    """Number of codes without items."""
 
 
 def level_usage(codes_NL: NDArray[np.int64], codebook_sizes: Sequence[int]) -> list[LevelUsage]:
-    """How well each level spreads the items over its codes."""
+    """Usage of each level by codes int64 [N, L]; `codebook_sizes` has L values."""
     levels = []
     for level, size in enumerate(codebook_sizes):
         counts_V = np.bincount(codes_NL[:, level], minlength=size)
@@ -95,35 +97,37 @@ def level_usage(codes_NL: NDArray[np.int64], codebook_sizes: Sequence[int]) -> l
 
 @dataclass(frozen=True)
 class SemanticIdTable:
-    """Which item has which semantic ID: the one place where both are kept.
-
-    `codes_NL` int64 [N, L]: row i belongs to item index i of `item_ids`; rows are unique. The last level is
-    the code that made them so. `level_sizes`: codes of each level, the last one included.
-    `tokenizer_hash`: of the tokenizer that made the codes.
-    Raises ValueError where these contradict each other.
-    """
+    """The semantic ID of every item. Raises ValueError if the fields contradict each other."""
 
     item_ids: IdMap
+    """Maps item ids to item indices, the rows of `codes_NL`."""
     codes_NL: NDArray[np.int64]
+    """Unique rows of codes, int64 [N, L]; the last level is the deduplication code, unless codes were reassigned."""
     level_sizes: tuple[int, ...]
+    """Number of codes of each level, including the last one; L values."""
     tokenizer_hash: str
+    """Hash of the tokenizer that made the codes."""
 
     def __post_init__(self) -> None:
         codes_NL = _checked(self.codes_NL)
         if len(codes_NL) != len(self.item_ids):
-            raise ValueError(f"{len(self.item_ids)} items need as many rows of codes, not {len(codes_NL)}.")
+            raise ValueError(
+                f"{len(self.item_ids)} items need {len(self.item_ids)} rows of codes, not {len(codes_NL)}."
+            )
         if len(self.level_sizes) != codes_NL.shape[1]:
-            raise ValueError(f"{codes_NL.shape[1]} levels need as many sizes, not {len(self.level_sizes)}.")
+            raise ValueError(
+                f"{codes_NL.shape[1]} levels need {codes_NL.shape[1]} level_sizes, not {len(self.level_sizes)}."
+            )
         for level, size in enumerate(self.level_sizes):
             if len(over := np.flatnonzero(codes_NL[:, level] >= size)):
                 raise ValueError(
                     f"Item {over[0]} has code {codes_NL[over[0], level]} at level {level}, which has the "
                     f"codes 0 to {size - 1}: the codes come from another tokenizer."
                 )
-        if len(twice := np.flatnonzero(deduplicate(codes_NL))):
+        if len(repeated := np.flatnonzero(deduplicate(codes_NL))):
             raise ValueError(
-                f"Item {twice[0]} has the semantic ID {codes_NL[twice[0]].tolist()} of an earlier item; "
-                f"IDs must be unique. `SemanticIdTable.from_codes` makes them so."
+                f"Item {repeated[0]} has the same semantic ID {codes_NL[repeated[0]].tolist()} as an earlier item; "
+                f"IDs must be unique. Build the table with `SemanticIdTable.from_codes`."
             )
 
     def __len__(self) -> int:
@@ -133,37 +137,37 @@ class SemanticIdTable:
     def from_codes(
         cls, item_ids: IdMap, codes_NL: NDArray[np.int64], codebook_sizes: Sequence[int], tokenizer_hash: str
     ) -> "SemanticIdTable":
-        """A table of a tokenizer's codes, with the deduplication code as one more level.
+        """Build a table from a tokenizer's codes int64 [N, L - 1], adding the deduplication code as last level.
 
-        The size of that level is the size of the largest group of items that share their codes.
+        The size of the last level is the size of the largest group of items that share their codes.
         """
         extra_N = deduplicate(codes_NL)
         codes = np.concatenate([codes_NL, extra_N[:, None]], axis=1).astype(np.int64)
         return cls(item_ids, codes, (*codebook_sizes, int(extra_N.max()) + 1), tokenizer_hash)
 
     def extend(self, new_ids: Sequence[str], codes_ML: NDArray[np.int64]) -> "SemanticIdTable":
-        """This table with M new items after the old ones, whose rows do not change.
+        """A new table with M items appended; the rows of existing items do not change.
 
-        `codes_ML` are the tokenizer's codes of the new items, without the deduplication code: they get the
-        lowest ones that are free in their tuple, in their order. Where a tuple outgrows the last level, that
-        level grows, and a retrieval model made for the smaller one has to be trained again.
-        Raises ValueError for an id that the table has, and for codes of another tokenizer.
+        `codes_ML` int64 [M, L - 1] are the tokenizer's codes of the new items. Each new item gets the lowest
+        free deduplication code of its tuple. If a tuple exceeds the last level, that level grows, and a
+        retrieval model trained with the smaller level must be retrained.
+        Raises ValueError if an id is already in the table, or if the codes come from another tokenizer.
         """
         if codes_ML.ndim != 2 or codes_ML.shape[1] != len(self.level_sizes) - 1:
             raise ValueError(
                 f"The new codes have shape {codes_ML.shape}; the table needs [new items, "
-                f"{len(self.level_sizes) - 1}], from the tokenizer that made it."
+                f"{len(self.level_sizes) - 1}]: use the tokenizer that made the table."
             )
         old = len(self)
         keys = tuple_ranks(_checked(np.concatenate([self.codes_NL[:, :-1], codes_ML])))
-        taken: dict[int, set[int]] = {int(key): set() for key in keys[old:]}
+        used: dict[int, set[int]] = {int(key): set() for key in keys[old:]}
         for key, extra in zip(keys[:old].tolist(), self.codes_NL[:, -1].tolist(), strict=True):
-            if key in taken:
-                taken[key].add(extra)
-        lowest = dict.fromkeys(taken, 0)  # below it everything is taken, so each search goes on from there
+            if key in used:
+                used[key].add(extra)
+        lowest = dict.fromkeys(used, 0)  # all codes below are used, so the next search starts here
         extra_M = np.zeros(len(codes_ML), dtype=np.int64)
         for item, key in enumerate(keys[old:].tolist()):
-            while lowest[key] in taken[key]:
+            while lowest[key] in used[key]:
                 lowest[key] += 1
             extra_M[item] = lowest[key]
             lowest[key] += 1
@@ -177,9 +181,14 @@ class SemanticIdTable:
         )
 
     def llm_tokens(self) -> list[str]:
-        """Each item's ID as tokens for a language model, such as `<a_12><b_7><c_0>`: a letter a level."""
+        """Each ID as tokens for a language model, such as `<a_12><b_7><c_0>`, with one letter per level.
+
+        Raises ValueError with more than 26 levels.
+        """
         if len(self.level_sizes) > len(ascii_lowercase):
-            raise ValueError(f"{len(self.level_sizes)} levels outnumber the {len(ascii_lowercase)} letters.")
+            raise ValueError(
+                f"{len(self.level_sizes)} levels exceed the {len(ascii_lowercase)} letters of the tokens."
+            )
         letters = ascii_lowercase[: len(self.level_sizes)]
         rows = self.codes_NL.tolist()
         return ["".join(f"<{a}_{code}>" for a, code in zip(letters, row, strict=True)) for row in rows]
@@ -191,33 +200,33 @@ class SemanticIdTable:
         }
         with atomic_write(folder / TABLE_FILE) as file:
             pl.DataFrame(columns, schema_overrides={"item_id": pl.String}).write_parquet(file)
-        facts = {
+        metadata = {
             "format_version": FORMAT_VERSION,
             "items": len(self),
             "level_sizes": list(self.level_sizes),
             "tokenizer_hash": self.tokenizer_hash,
         }
-        write_json(folder / FACTS_FILE, facts)
+        write_json(folder / METADATA_FILE, metadata)
 
     @classmethod
     def read(cls, folder: Path) -> "SemanticIdTable":
-        """Read what `write` wrote. Raises ValueError where the two files do not belong together."""
-        facts = read_json(folder / FACTS_FILE)
-        if facts.get("format_version") != FORMAT_VERSION:
+        """Read a table written by `write`. Raises ValueError on another format version or contradictory files."""
+        metadata = read_json(folder / METADATA_FILE)
+        if metadata.get("format_version") != FORMAT_VERSION:
             raise ValueError(
-                f"{folder / FACTS_FILE} has format_version {facts.get('format_version')!r}; this version of "
-                f"rqrec reads {FORMAT_VERSION}. Make the table again with `rqrec tokenize`."
+                f"{folder / METADATA_FILE} has format_version {metadata.get('format_version')!r}; this version of "
+                f"rqrec reads {FORMAT_VERSION}. Recreate the table with `rqrec tokenize`."
             )
         table = pl.read_parquet(folder / TABLE_FILE)
-        sizes = tuple(facts["level_sizes"])
+        sizes = tuple(metadata["level_sizes"])
         expected = ["item_id", *(f"code_{level}" for level in range(len(sizes)))]
         if table.columns != expected:
             raise ValueError(
-                f"{folder / TABLE_FILE} has the columns {table.columns}; its JSON asks for {expected}. "
-                f"Make the table again with `rqrec tokenize`."
+                f"{folder / TABLE_FILE} has the columns {table.columns}, but by {METADATA_FILE} they must be "
+                f"{expected}. Recreate the table with `rqrec tokenize`."
             )
         codes_NL = table.drop("item_id").to_numpy().astype(np.int64)
-        return cls(IdMap(table["item_id"]), codes_NL, sizes, facts["tokenizer_hash"])
+        return cls(IdMap(table["item_id"]), codes_NL, sizes, metadata["tokenizer_hash"])
 
 
 def _checked(codes_NL: NDArray[np.int64]) -> NDArray[np.int64]:

@@ -1,13 +1,14 @@
-"""The legal tuples of codes as a trie in flat arrays, on the model's device.
+"""The semantic IDs of a catalogue as a trie, stored in flat arrays on the model's device.
 
-Leaves are the items, sorted by their codes, so that the items below any node are one contiguous range of
-leaves. That makes "how many allowed items are below this node" a subtraction of two prefix sums.
+Each leaf is an item. Leaves are sorted by their codes, so the items below any node are one contiguous range of
+leaves, and the number of allowed items below a node is the difference of two prefix sums.
 
-Shapes: N items, L levels, B batch, K beams, C children, X excluded items.
+Shapes: N items, L levels, B batch, K prefixes, l codes of a prefix, X excluded items, n_d nodes at depth d.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -17,40 +18,38 @@ from torch.nn import functional
 
 from rqrec.tokenizer.semantic_ids import tuple_ranks
 
-MOST_ITEMS = 2**31 - 1  # indices are int32: half the memory of int64, and of what a search reads
+MAX_ITEMS = 2**31 - 1  # int32 indices take half the memory of int64, and half the bandwidth of a search
 
 
 @dataclass(frozen=True)
 class Depth:
-    """The nodes of one depth d (prefixes of d codes), n_d of them, in the order of their codes.
-
-    `leaf_start` int32 [n_d + 1]: the items below node i are the leaves `leaf_start[i]:leaf_start[i + 1]`.
-    `first_child` int32 [n_d + 1]: its children are nodes `first_child[i]:first_child[i + 1]` of depth d + 1;
-    empty for the leaves.
-    `code` int32 [n_d]: the last code of the node's prefix (unused at the root).
-    `n_items` int32 [n_d]: how many items are below the node.
-    `first_item` int32 [n_d]: the smallest item index below the node, by which ties are broken.
-    """
+    """The n_d nodes at depth d, one for each distinct prefix of d codes, sorted by their codes."""
 
     leaf_start: Tensor
+    """int32 [n_d + 1]: the items below node i are the leaves `leaf_start[i]:leaf_start[i + 1]`."""
     first_child: Tensor
+    """int32 [n_d + 1]: node i's children are nodes `first_child[i]:first_child[i + 1]` of depth d + 1; empty
+    for the leaves."""
     code: Tensor
+    """int32 [n_d]: the last code of each node's prefix (unused at the root)."""
     n_items: Tensor
+    """int32 [n_d]: the number of items below each node."""
     first_item: Tensor
+    """int32 [n_d]: the smallest item index below each node, which breaks ties."""
     max_children: int
+    """The largest number of children of a node at this depth."""
 
 
 @dataclass(frozen=True)
 class Trie:
-    """All prefixes of the catalogue's semantic IDs.
-
-    `depths[d]` for d = 0 (the root) to L; the nodes of depth L are the leaves. `item_of_leaf` and
-    `leaf_of_item` int32 [N] translate between the order of codes and item indices.
-    """
+    """All prefixes of the catalogue's semantic IDs."""
 
     depths: tuple[Depth, ...]
+    """`depths[d]` for d = 0 (the root) to L (the leaves)."""
     item_of_leaf: Tensor
+    """int32 [N]: the item index of each leaf."""
     leaf_of_item: Tensor
+    """int32 [N]: the leaf of each item index."""
 
     @property
     def n_items(self) -> int:
@@ -66,22 +65,22 @@ class Trie:
     def build(cls, codes_NL: NDArray[np.integer], device: torch.device | str = "cpu") -> "Trie":
         """Build from the codes of all items, one unique row each, in O(N log N).
 
-        Raises ValueError on repeated rows: items that share a tuple can't be told apart by a decoder; and on
+        Raises ValueError if two rows are equal (a decoder could not tell these items apart), or if there are
         more than 2^31 - 1 items.
         """
         rows_NL: NDArray[np.int64] = np.asarray(codes_NL, dtype=np.int64)
         n_items, n_levels = rows_NL.shape
-        if n_items > MOST_ITEMS:
+        if n_items > MAX_ITEMS:
             raise ValueError(
-                f"There are {n_items} items; a trie holds at most {MOST_ITEMS}. Split the catalogue."
+                f"There are {n_items} items; a trie holds at most {MAX_ITEMS}. Split the catalogue."
             )
         order_N = np.argsort(tuple_ranks(rows_NL), kind="stable")
         sorted_NL = rows_NL[order_N].astype(np.int32)
-        # fresh[i, l]: leaf i is the first one of its prefix of l + 1 codes.
-        fresh_NL = np.ones((n_items, n_levels), dtype=bool)
-        fresh_NL[1:] = np.logical_or.accumulate(sorted_NL[1:] != sorted_NL[:-1], axis=1)
-        if not fresh_NL[:, -1].all():
-            leaf = int(np.flatnonzero(~fresh_NL[:, -1])[0])
+        # [i, l]: leaf i is the first one with its prefix of l + 1 codes.
+        is_first_NL = np.ones((n_items, n_levels), dtype=bool)
+        is_first_NL[1:] = np.logical_or.accumulate(sorted_NL[1:] != sorted_NL[:-1], axis=1)
+        if not is_first_NL[:, -1].all():
+            leaf = int(np.flatnonzero(~is_first_NL[:, -1])[0])
             raise ValueError(
                 f"Items {order_N[leaf - 1]} and {order_N[leaf]} have the same semantic ID "
                 f"{tuple(sorted_NL[leaf].tolist())}: make the rows unique with the deduplication code."
@@ -92,14 +91,14 @@ class Trie:
 
         item_of_leaf = on_device(order_N)
         starts = [np.zeros(min(n_items, 1), dtype=np.int64)]
-        starts += [np.flatnonzero(fresh_NL[:, level]) for level in range(n_levels)]
+        starts += [np.flatnonzero(is_first_NL[:, level]) for level in range(n_levels)]
         depths = []
         for depth, start in enumerate(starts):
             is_leaves = depth == n_levels
             bounds = np.append(start, n_items)
             first_child = bounds[:0] if is_leaves else np.searchsorted(starts[depth + 1], bounds)
             code = sorted_NL[start, depth - 1] if depth else np.zeros(len(start), dtype=np.int32)
-            # A leaf is one item, so that nothing has to be kept to say so.
+            # One item a leaf: an expanded 1 takes no memory.
             n_below = (
                 on_device(np.ones(1, dtype=np.int32)).expand(n_items)
                 if is_leaves
@@ -121,28 +120,53 @@ class Trie:
         return cls(depths=tuple(depths), item_of_leaf=item_of_leaf, leaf_of_item=on_device(leaf_of_item))
 
     def node(self, prefix: Sequence[int]) -> int | None:
-        """The node of depth len(prefix) that has these codes, or None where no item starts with them."""
+        """The node of depth len(prefix) with these codes, or None if no item starts with them."""
         if len(prefix) > self.n_levels:
             return None
         node = 0
         for parents, children, code in zip(self.depths, self.depths[1:], prefix, strict=False):
             first, end = parents.first_child[node : node + 2].tolist()
-            below = children.code[first:end].tolist()
-            if code not in below:
+            codes = children.code[first:end].tolist()
+            if code not in codes:
                 return None
-            node = first + below.index(code)
+            node = first + codes.index(code)
         return node
 
-    def items_beside(self, item: int, depth: int) -> Tensor:
-        """Item indices int32 of all items with the first `depth` codes of an item, it included."""
+    def nodes_of_items(self, depth: int) -> Tensor:
+        """The node at this depth that each item is below, int64 [N]."""
+        return torch.searchsorted(self.depths[depth].leaf_start, self.leaf_of_item, right=True) - 1
+
+    def nodes_of_prefixes(self, prefix_BKl: Tensor) -> Tensor:
+        """The node of each prefix at depth l, int64 [B, K]; -1 if no item has the prefix."""
+        nodes_BK = torch.zeros(prefix_BKl.shape[:2], dtype=torch.int64, device=prefix_BKl.device)
+        for keys, codes_BK in zip(self._child_keys, prefix_BKl.unbind(2), strict=False):
+            wanted_BK = (nodes_BK << 32) + codes_BK  # negative, so never found, below a node of -1
+            nodes_BK = torch.searchsorted(keys, wanted_BK).clamp_(max=len(keys) - 1)
+            nodes_BK = torch.where(keys[nodes_BK] == wanted_BK, nodes_BK, -1)
+        return nodes_BK
+
+    def parents(self, depth: int) -> Tensor:
+        """The parent of each node at a depth from 1 to L, int64 [n_d]."""
+        n_children = self.depths[depth - 1].first_child.diff()
+        return torch.arange(len(n_children), device=n_children.device).repeat_interleave(n_children)
+
+    @cached_property
+    def _child_keys(self) -> tuple[Tensor, ...]:
+        """For depths 1 to L, parent * 2^32 + code of each node, int64 [n_d], ascending."""
+        return tuple(
+            (self.parents(depth) << 32) + self.depths[depth].code for depth in range(1, self.n_levels + 1)
+        )
+
+    def items_sharing_prefix(self, item: int, depth: int) -> Tensor:
+        """Item indices int32 of all items with the same first `depth` codes as `item`, which is included."""
         leaf_start = self.depths[depth].leaf_start
         node = torch.searchsorted(leaf_start, self.leaf_of_item[item], right=True) - 1
         return self.item_of_leaf[leaf_start[node] : leaf_start[node + 1]]
 
     def allowed_below(self, allowed_N: Tensor | None) -> tuple[Tensor, ...]:
-        """How many allowed items are below each node, integers [n_d] for each depth d.
+        """The number of allowed items below each node: an integer tensor [n_d] for each depth d.
 
-        `allowed_N` bool, by item index; None allows every item. One prefix sum over the leaves.
+        `allowed_N` bool, by item index; None allows every item. Costs one prefix sum over the leaves.
         """
         if allowed_N is None:
             return tuple(depth.n_items for depth in self.depths)
@@ -150,9 +174,10 @@ class Trie:
         return tuple(sums[depth.leaf_start].diff() for depth in self.depths)
 
     def excluded_leaves(self, items_BX: Tensor, allowed_N: Tensor | None = None) -> Tensor:
-        """The leaves of `items_BX` (item indices, PADDING ignored) that are allowed, each once, ascending.
+        """The leaves of the allowed items among `items_BX` (item indices; PADDING is ignored).
 
-        Returns int32 [B, X] padded with `n_items`, which lies beyond every leaf.
+        Returns int32 [B, X], each leaf once and in ascending order, padded with `n_items`, which is past the last
+        leaf.
         """
         kept_BX = items_BX >= 0
         if allowed_N is not None:
@@ -163,17 +188,16 @@ class Trie:
         repeated_BX[:, 1:] = leaves_BX[:, 1:] == leaves_BX[:, :-1]
         return leaves_BX.masked_fill(repeated_BX, self.n_items).sort(dim=1).values
 
-    def emptied(self, depth: int, excluded_BX: Tensor, allowed: Tensor) -> Tensor:
-        """The nodes of a depth whose allowed items are all excluded, int64 [B, X], each once or more.
+    def exhausted_nodes(self, depth: int, excluded_BX: Tensor, allowed: Tensor) -> Tensor:
+        """The nodes at a depth whose allowed items are all excluded, int64 [B, X], possibly repeated.
 
-        `excluded_BX` is what `excluded_leaves` returns, `allowed` the depth's counts of `allowed_below`.
-        Padded with the number of nodes.
+        `excluded_BX` comes from `excluded_leaves`, `allowed` [n_d] from `allowed_below`. Padded with n_d.
         """
         n_nodes = len(allowed)
         leaf_start = self.depths[depth].leaf_start
         nodes_BX = torch.searchsorted(leaf_start, excluded_BX, right=True) - 1
-        # The padding lies in the open range after the last node; nodes ascend as their leaves do.
+        # Padding leaves fall past the last node. Nodes are in ascending order, as their leaves are.
         n_excluded_BX = torch.searchsorted(nodes_BX, nodes_BX, right=True)
         n_excluded_BX -= torch.searchsorted(nodes_BX, nodes_BX)
-        emptied_BX = n_excluded_BX == allowed[nodes_BX.clamp(max=n_nodes - 1)]
-        return torch.where(emptied_BX, nodes_BX, n_nodes)
+        exhausted_BX = n_excluded_BX == allowed[nodes_BX.clamp(max=n_nodes - 1)]
+        return torch.where(exhausted_BX, nodes_BX, n_nodes)

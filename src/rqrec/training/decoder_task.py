@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from rqrec.data.splits import Split
 from rqrec.models.architectures import AnyModel
-from rqrec.models.interface import Batch, CodeLookup, RetrievalModel
+from rqrec.models.retrieval_model import Batch, CodeLookup, RetrievalModel
 from rqrec.retrieval.ranking import ItemRecommender
 from rqrec.retrieval.retriever import Retriever
 from rqrec.tokenizer.semantic_ids import SemanticIdTable
@@ -40,7 +40,7 @@ class DecoderTask(NextItemTask):
         self._windows = Windows(
             self.split.train, longest, self.batch_size, self.seed, moving=self.moving_windows
         )
-        self._lookup = CodeLookup.of(self.table.codes_NL)
+        self._lookup = CodeLookup.from_codes(self.table.codes_NL)
 
     def batch(self, number: int) -> Batch:
         """Windows of training sequences as codes."""

@@ -38,7 +38,7 @@ class NextItemTask(Task):
         """Item-level metrics on the validation items; each process ranks for its share of the users."""
         processes = Processes.join()
         examples = self.validation_examples(self.validation_users)
-        own = examples.every(processes.count, processes.rank)
+        own = examples.strided(processes.count, processes.rank)
         if len(own):
             ranks_E = evaluate(self.recommender(), own, batch_size=self.eval_batch_size).ranks_C
         else:
@@ -48,4 +48,4 @@ class NextItemTask(Task):
     def validation_examples(self, at_most: int | None) -> EvalExamples:
         """Every n-th validation example, for the smallest n that gives at most this many; None gives all."""
         examples = self.split.validation
-        return examples if at_most is None else examples.every(-(-len(examples) // at_most))
+        return examples if at_most is None else examples.strided(-(-len(examples) // at_most))

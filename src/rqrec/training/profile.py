@@ -16,8 +16,8 @@ from torch.profiler import ProfilerActivity, profile, record_function
 
 from rqrec.data.sequences import Sequences
 from rqrec.models.architectures import AnyModel, build_model
-from rqrec.models.interface import Batch, CodeLookup, ModelConfig
 from rqrec.models.layers import Attention, CodeEmbedding, CrossAttention, Dropout
+from rqrec.models.retrieval_model import Batch, CodeLookup, ModelConfig
 from rqrec.training.optim import adamw
 from rqrec.training.speed import autocast
 from rqrec.training.windows import Windows
@@ -63,7 +63,7 @@ class Workload:
         self._windows = Windows(random_sequences(rng), longest, batch_size, seed=0)
         self._windows.batch(0)  # deals out the first epoch, once for hundreds of steps
         codes_NL = rng.integers(0, config.level_sizes, (ITEMS, len(config.level_sizes)))
-        self._lookup, self._longest = CodeLookup.of(codes_NL), longest
+        self._lookup, self._longest = CodeLookup.from_codes(codes_NL), longest
 
     def batch(self, number: int) -> Batch:
         """The data path: windows of sequences, as codes, on the device."""

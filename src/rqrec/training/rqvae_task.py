@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from rqrec.tokenizer.inputs import Embeddings
+from rqrec.tokenizer.embedding_chunks import Embeddings
 from rqrec.tokenizer.quantize import annealed_temperature
 from rqrec.tokenizer.rqvae import RqVae
 from rqrec.tokenizer.semantic_ids import collision_rate, level_usage

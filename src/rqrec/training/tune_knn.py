@@ -1,6 +1,6 @@
-"""What a memory of neighbours holds and how much it says beside a trained model: chosen on the validation split.
+"""Builds the kNN index that is mixed with a trained model, and tunes its settings on the validation split.
 
-Shapes: B cases, K items of a beam, R remembered items, N items, D width of a vector.
+Shapes: B examples, K items of a beam, R kNN candidates, N items, D width of a vector.
 """
 
 from itertools import product
@@ -18,13 +18,15 @@ from rqrec.knn.graph import CONTENT_NEIGHBOURS, content_knn_graph, item_item_knn
 from rqrec.knn.index import Candidates, KnnIndex
 from rqrec.retrieval.retriever import Retriever
 
-SHARES = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
-SHARPNESSES = (1.0, 2.0, 3.0, 4.0)
-CONTENTS = (0.0, 0.01, 0.02, 0.03, 0.05, 0.1, 0.2)
-NEIGHBOURS, SHRINKAGE = 50, 20.0  # by who took what
-MOST_CONTENTS = 200_000  # items that are compared with each other; the work grows with the square
-BATCH = 128
-CUT = 10  # places of a list that count
+MIXTURE_WEIGHTS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
+POWERS = (1.0, 2.0, 3.0, 4.0)
+CONTENT_WEIGHTS = (0.0, 0.01, 0.02, 0.03, 0.05, 0.1, 0.2)
+NEIGHBOURS, SHRINKAGE = 50, 20.0  # of the co-occurrence graph
+MAX_CONTENT_ITEMS = (
+    200_000  # comparing all pairs of items takes time that grows with the square of their number
+)
+BATCH_SIZE = 128
+CUTOFF = 10  # of NDCG
 
 
 @torch.inference_mode()
@@ -35,95 +37,102 @@ def tune_knn_mixture(
     contents_ND: NDArray[np.floating] | None = None,
     validation_users: int | None = None,
 ) -> KnnIndex:
-    """The memory that gives the best validation NDCG@10, of the training split: nothing later ever counts.
+    """The kNN index of the training split, with the settings that give the best validation NDCG@10.
 
-    First the weight of the contents' likeness is chosen, for the memory alone, then the mixture's share and
-    sharpness. One beam search for each validation case (every n-th of them, `validation_users` at most) serves
-    all choices: an item outside of the beam is taken to have the memory's part of its probability alone.
+    The content weight is chosen first, for the index alone, then the mixture weight and the power together. One beam
+    search for each validation example (every n-th, at most `validation_users`) serves all choices: the model's
+    probability of an item outside of the beam is taken to be 0.
     """
     everyone = split.validation
-    cases = everyone.every(-(-len(everyone) // (validation_users or len(everyone))))
-    memory = _neighbours(retriever, split, contents_ND, cases)
-    choices = [*product(SHARES, SHARPNESSES)]
-    gains = torch.zeros(len(choices), dtype=torch.float64)
-    for part in track(list(cases.batches(BATCH)), "Choosing the memory's share"):
-        histories, targets_B = cases.histories(part), _targets(cases, part, retriever)
+    examples = everyone.strided(-(-len(everyone) // (validation_users or len(everyone))))
+    index = _build_index(retriever, split, contents_ND, examples)
+    choices = [*product(MIXTURE_WEIGHTS, POWERS)]
+    ndcg_sums = torch.zeros(len(choices), dtype=torch.float64)
+    for part in track(list(examples.batches(BATCH_SIZE)), "Tuning the kNN mixture"):
+        histories, targets_B = examples.histories(part), _targets(examples, part, retriever)
         beam = retriever.recommend(histories, retriever.beam_width)
-        generated = Candidates(beam.items, beam.scores.exp())  # what is no item has a score of minus infinity
-        remembered = _recall(memory, histories, retriever)
-        both = _Common.of(generated.items_BR, remembered.items_BR)
-        for place, (share, sharpness) in enumerate(choices):
-            probabilities_BR = memory.using(sharpness=sharpness).probabilities(remembered)
-            recalled = Candidates(remembered.items_BR, probabilities_BR)
-            gains[place] += _gain(_mixed(generated, recalled, both, share), targets_B)
-    share, sharpness = choices[int(gains.argmax())]
-    return memory.using(share=share, sharpness=sharpness)
+        generated = Candidates(beam.items, beam.scores.exp())  # padding has a score of minus infinity
+        candidates = _retrieve(index, histories, retriever)
+        overlap = _overlap(generated.items_BR, candidates.items_BR)
+        for choice, (weight, power) in enumerate(choices):
+            p_knn_BR = index.with_settings(power=power).probabilities(candidates)
+            mixed = _mix(generated, Candidates(candidates.items_BR, p_knn_BR), overlap, weight)
+            ndcg_sums[choice] += _ndcg_sum(mixed, targets_B)
+    weight, power = choices[int(ndcg_sums.argmax())]
+    return index.with_settings(mixture_weight=weight, power=power)
 
 
-def _neighbours(
-    retriever: Retriever, split: Split, contents_ND: NDArray[np.floating] | None, cases: EvalExamples
+def _build_index(
+    retriever: Retriever, split: Split, contents_ND: NDArray[np.floating] | None, examples: EvalExamples
 ) -> KnnIndex:
+    """The index of co-occurrence, with the content weight that is best for the index alone."""
     n_items = len(retriever.table)
-    likeness_NN = item_item_knn(split.train, n_items, NEIGHBOURS, SHRINKAGE)
-    plain = KnnIndex.of(likeness_NN).to(retriever.device)
+    similarity_NN = item_item_knn(split.train, n_items, NEIGHBOURS, SHRINKAGE)
+    without_content = KnnIndex.from_similarity(similarity_NN).to(retriever.device)
     if contents_ND is None or n_items < 2:
-        return plain
-    if n_items > MOST_CONTENTS:
+        return without_content
+    if n_items > MAX_CONTENT_ITEMS:
         log(
-            f"The memory leaves contents out: comparing {n_items:,} items takes too long (limit {MOST_CONTENTS:,})."
+            f"The kNN index uses no content: comparing {n_items:,} items takes too long (the limit is "
+            f"{MAX_CONTENT_ITEMS:,})."
         )
-        return plain
+        return without_content
     content_NN = content_knn_graph(contents_ND, CONTENT_NEIGHBOURS)
-    best, most = plain, -1.0
-    for weight in track(CONTENTS, "Choosing what contents count"):
-        memory = KnnIndex.of(likeness_NN + weight * content_NN) if weight else plain
-        memory = memory.to(retriever.device).using(content=weight)
-        gain = sum(
-            _gain(_recall(memory, cases.histories(part), retriever), _targets(cases, part, retriever))
-            for part in cases.batches(BATCH)
+    best, best_sum = without_content, -1.0
+    for weight in track(CONTENT_WEIGHTS, "Tuning the content weight"):
+        index = KnnIndex.from_similarity(similarity_NN + weight * content_NN) if weight else without_content
+        index = index.to(retriever.device).with_settings(content_weight=weight)
+        ndcg_sum = sum(
+            _ndcg_sum(
+                _retrieve(index, examples.histories(part), retriever), _targets(examples, part, retriever)
+            )
+            for part in examples.batches(BATCH_SIZE)
         )
-        if gain > most:
-            best, most = memory, gain
+        if ndcg_sum > best_sum:
+            best, best_sum = index, ndcg_sum
     return best
 
 
-def _targets(cases: EvalExamples, part: slice, retriever: Retriever) -> Tensor:
-    return torch.from_numpy(cases.targets[part]).to(retriever.device)
+def _targets(examples: EvalExamples, part: slice, retriever: Retriever) -> Tensor:
+    return torch.from_numpy(examples.targets[part]).to(retriever.device)
 
 
-def _recall(memory: KnnIndex, histories: Histories, retriever: Retriever) -> Candidates:
+def _retrieve(index: KnnIndex, histories: Histories, retriever: Retriever) -> Candidates:
     recent = histories.last(retriever.model.max_items)
-    return memory.recall(torch.from_numpy(recent.items_BT).to(retriever.device))
+    return index.retrieve(torch.from_numpy(recent.items_BT).to(retriever.device))
 
 
-class _Common(NamedTuple):
-    """Which generated items were recalled too, at which place, and which of the recalled were generated."""
+class _Overlap(NamedTuple):
+    """The items that both the beam and the kNN index propose."""
 
-    recalled_BK: Tensor
-    place_BK: Tensor
-    generated_BR: Tensor
-
-    @classmethod
-    def of(cls, generated_BK: Tensor, recalled_BR: Tensor) -> "_Common":
-        equal_BKR = generated_BK[:, :, None] == recalled_BR[:, None]
-        return cls(*equal_BKR.max(dim=2), equal_BKR.any(1))
+    is_candidate_BK: Tensor
+    """bool: the beam's item is a kNN candidate too."""
+    candidate_BK: Tensor
+    """int64: its column among the candidates (0 if it is not one)."""
+    is_generated_BR: Tensor
+    """bool: the candidate is in the beam too."""
 
 
-def _mixed(generated: Candidates, recalled: Candidates, both: _Common, share: float) -> Candidates:
-    """The mixture's probabilities of what was generated or recalled."""
-    part_B1 = share * recalled.scores_BR.any(1, keepdim=True)
-    theirs_BR = part_B1 * recalled.scores_BR
-    theirs_BK = theirs_BR.gather(1, both.place_BK) * both.recalled_BK
-    both_BK = (1 - part_B1) * generated.scores_BR + theirs_BK
-    alone_BR = theirs_BR.masked_fill(both.generated_BR, 0.0)  # those of the beam stand in `both_BK`
-    items = torch.cat([generated.items_BR, recalled.items_BR], dim=1)
-    return Candidates(items, torch.cat([both_BK, alone_BR], dim=1))
+def _overlap(generated_BK: Tensor, candidates_BR: Tensor) -> _Overlap:
+    equal_BKR = generated_BK[:, :, None] == candidates_BR[:, None]
+    return _Overlap(*equal_BKR.max(dim=2), equal_BKR.any(1))
 
 
-def _gain(proposed: Candidates, targets_B: Tensor) -> float:
-    """The sum of NDCG@10 over the cases, each with one right item."""
+def _mix(generated: Candidates, candidates: Candidates, overlap: _Overlap, weight: float) -> Candidates:
+    """The mixture's probabilities of the beam's items and of the candidates."""
+    weight_B1 = weight * candidates.scores_BR.any(1, keepdim=True)
+    knn_BR = weight_B1 * candidates.scores_BR
+    knn_BK = knn_BR.gather(1, overlap.candidate_BK) * overlap.is_candidate_BK
+    mixed_BK = (1 - weight_B1) * generated.scores_BR + knn_BK
+    knn_only_BR = knn_BR.masked_fill(overlap.is_generated_BR, 0.0)  # the others are counted in `mixed_BK`
+    items = torch.cat([generated.items_BR, candidates.items_BR], dim=1)
+    return Candidates(items, torch.cat([mixed_BK, knn_only_BR], dim=1))
+
+
+def _ndcg_sum(proposed: Candidates, targets_B: Tensor) -> float:
+    """The sum of NDCG@10 over the examples, each with one relevant item."""
     hits_BR = proposed.scores_BR * (proposed.items_BR == targets_B[:, None])
-    target_B = hits_BR.sum(1)  # an item is proposed once, or again with a score of 0
+    target_B = hits_BR.sum(1)  # a second entry of the same item scores 0
     rank_B = (proposed.scores_BR > target_B[:, None]).sum(1)
-    counts_B = (rank_B < CUT) & (target_B > 0)
-    return float((counts_B / torch.log2(rank_B + 2.0)).sum())
+    is_hit_B = (rank_B < CUTOFF) & (target_B > 0)
+    return float((is_hit_B / torch.log2(rank_B + 2.0)).sum())

@@ -9,7 +9,7 @@ from rqrec.data.dataset import Dataset
 from rqrec.data.sources import amazon
 from rqrec.data.sources.amazon import fetch_amazon, find_amazon, load_amazon
 
-# Five users and six items; the last item is taken four times only, and so falls out of the 5-core.
+# Five users and six items; the last item has only four interactions, so it is not in the 5-core.
 ITEMS = ["B0E", "B0A", "B0C", "B0D", "B0B", "B0X"]
 META = [
     {
@@ -28,7 +28,7 @@ META = [
     {"asin": "B0C", "brand": "Unknown", "categories": [["Beauty"]], "price": float("nan")},
     {"asin": "B0D", "title": "nan", "brand": "", "categories": [["Beauty"]]},
     {"asin": "B0E", "title": "Brush", "brand": "Br", "categories": [["Beauty", "Tools"]], "price": 3},
-    {"asin": "B0Z", "title": "never taken"},
+    {"asin": "B0Z", "title": "without reviews"},
 ]
 TEXTS = {
     "B0A": "Title: Lip & Cheek; Brand: L'Or; Categories: Beauty, Lips; Price: 7.5",
@@ -37,7 +37,7 @@ TEXTS = {
     "B0D": "Categories: Beauty",
     "B0E": "Title: Brush; Brand: Br; Categories: Beauty, Tools; Price: 3",
 }
-# (user, item, day) as the file of reviews has them: by item; the days are tied within a user.
+# (user, item, day) in the order of the review file: by item; a user has several reviews on a day.
 REVIEWS = [
     (f"U{user}", item, 100 + (user * 3 + number * 2) % 4)
     for number, item in enumerate(ITEMS)
@@ -63,7 +63,7 @@ def write_official(folder: Path) -> Path:
 
 
 def write_p5(folder: Path) -> Path:
-    """P5's files for the same reviews, made by the plainest reading of what P5 does."""
+    """P5's files for the same reviews, by a direct implementation of P5's preprocessing."""
     folder.mkdir(parents=True, exist_ok=True)
     histories: dict[str, list[tuple[int, str]]] = {}
     for user, item, day in REVIEWS:
@@ -74,10 +74,10 @@ def write_p5(folder: Path) -> Path:
     lines = []
     for user, history in histories.items():
         users[user] = str(len(users) + 1)
-        taken = [item for _, item in sorted(history, key=lambda pair: pair[0])]
-        for item in taken:
+        ordered = [item for _, item in sorted(history, key=lambda pair: pair[0])]
+        for item in ordered:
             items.setdefault(item, str(len(items) + 1))
-        lines.append(" ".join([users[user], *(items[item] for item in taken)]) + "\n")
+        lines.append(" ".join([users[user], *(items[item] for item in ordered)]) + "\n")
     (folder / "sequential_data.txt").write_text("".join(lines))
     maps = {
         "user2id": users,
@@ -90,18 +90,18 @@ def write_p5(folder: Path) -> Path:
     return folder
 
 
-def test_both_roads_give_the_same_items_and_sequences(tmp_path: Path) -> None:
+def test_both_layouts_give_the_same_items_and_sequences(tmp_path: Path) -> None:
     p5 = Dataset.from_interactions(*load_amazon("beauty", write_p5(tmp_path / "p5")))
     official = Dataset.from_interactions(*load_amazon("beauty", write_official(tmp_path / "official")))
     assert p5.catalog.items.equals(official.catalog.items)
     assert p5.sequences.user_ids == official.sequences.user_ids == ("U4", "U1", "U2", "U5", "U3")
     assert p5.sequences.items.tolist() == official.sequences.items.tolist()
     assert p5.sequences.offsets.tolist() == official.sequences.offsets.tolist()
-    assert p5.sequences.in_order_only
-    assert not official.sequences.in_order_only
+    assert p5.sequences.order_only
+    assert not official.sequences.order_only
 
 
-def test_the_text_has_what_is_known_and_nothing_else(tmp_path: Path) -> None:
+def test_texts_contain_only_the_known_fields(tmp_path: Path) -> None:
     catalog, _ = load_amazon("beauty", write_p5(tmp_path))
     assert dict(zip(catalog.items["item_id"], catalog.items["text"], strict=True)) == TEXTS
     titles = dict(zip(catalog.items["item_id"], catalog.titles(), strict=True))
@@ -120,20 +120,20 @@ def test_counts_are_checked(
 ) -> None:
     with caplog.at_level(logging.WARNING):
         load_amazon("beauty", write_p5(tmp_path))
-    assert "holds 5 users, 5 items and 25 interactions; the published beauty has 22363, 12101" in caplog.text
-    monkeypatch.setitem(amazon.SPLITS, "toys", amazon.Split("Toys_and_Games", (5, 5, 25)))
-    with pytest.raises(ValueError, match="holds the files of 'toys', not of 'beauty'"):
+    assert "has 5 users, 5 items and 25 interactions; the published beauty has 22363, 12101" in caplog.text
+    monkeypatch.setitem(amazon.CATEGORIES, "toys", amazon.Category("Toys_and_Games", (5, 5, 25)))
+    with pytest.raises(ValueError, match="contains the files of 'toys', not of 'beauty'"):
         load_amazon("beauty", tmp_path)
 
 
-def test_a_file_of_sequences_that_lost_its_end(tmp_path: Path) -> None:
+def test_a_truncated_sequence_file_is_refused(tmp_path: Path) -> None:
     path = write_p5(tmp_path) / "sequential_data.txt"
     path.write_text("".join(path.read_text().splitlines(keepends=True)[:-1]))
     with pytest.raises(ValueError, match=r"has 4 lines, but .*datamaps.json has 5 users"):
         load_amazon("beauty", tmp_path)
 
 
-def test_an_item_that_the_maps_lack(tmp_path: Path) -> None:
+def test_an_item_missing_from_the_maps_is_refused(tmp_path: Path) -> None:
     path = write_p5(tmp_path) / "sequential_data.txt"
     path.write_text(path.read_text() + "1 99\n")
     with pytest.raises(ValueError, match=r"line 6: item 99 is not in .*datamaps.json"):
@@ -147,18 +147,20 @@ def test_an_item_that_the_maps_lack(tmp_path: Path) -> None:
         (b"no gzip", "truncated or broken"),
         (
             gzip.compress(b"{'asin': 'B0A', 'title': __import__('os').getcwd()}\n"),
-            "line 1 is not the literal",
+            "line 1 is not a dict literal",
         ),
         (gzip.compress(b"{'asin': 'B0A', 'title': '\xe9'}\n"), "not UTF-8"),
     ],
 )
-def test_metadata_that_cannot_be_trusted(tmp_path: Path, content: bytes, problem: str) -> None:
+def test_damaged_or_unsafe_metadata_is_refused(tmp_path: Path, content: bytes, problem: str) -> None:
     (write_p5(tmp_path) / "meta.json.gz").write_bytes(content)
     with pytest.raises(ValueError, match=problem):
         load_amazon("beauty", tmp_path)
 
 
-def test_offline_it_says_what_to_put_where(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_offline_the_error_says_which_files_to_put_where(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def offline(*args: object) -> str:
         raise ConnectionError("There is no network.")
 
@@ -168,14 +170,14 @@ def test_offline_it_says_what_to_put_where(tmp_path: Path, monkeypatch: pytest.M
         ConnectionError, match=r"put sequential_data.txt, datamaps.json and meta.json.gz .* toys"
     ):
         fetch_amazon("toys", tmp_path)
-    with pytest.raises(ValueError, match="no Amazon split 'books'; allowed are beauty, sports, toys"):
+    with pytest.raises(ValueError, match="Unknown Amazon category 'books'; allowed are beauty, sports, toys"):
         fetch_amazon("books", tmp_path)
 
 
-def test_beauty_is_whole(shared_data: Path) -> None:
+def test_beauty_is_complete(shared_data: Path) -> None:
     folder = shared_data / "amazon" / "raw" / "beauty"
     dataset = Dataset.from_interactions(*load_amazon("beauty", folder))
-    assert dataset.facts() == {"users": 22_363, "items": 12_101, "interactions": 198_502}
+    assert dataset.counts() == {"users": 22_363, "items": 12_101, "interactions": 198_502}
     lines = (folder / "sequential_data.txt").read_text().splitlines()
     for user in (0, 1000, 22_362):
         assert (dataset.sequences.of_user(user) + 1).tolist() == [int(i) for i in lines[user].split()[1:]]

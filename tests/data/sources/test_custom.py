@@ -40,11 +40,11 @@ def test_a_log_and_items(tmp_path: Path, log_suffix: str, items_suffix: str) -> 
     assert dataset.catalog.items["text"].to_list() == ITEMS["text"]
     assert dataset.catalog.titles() == ["Ape", "Bee", "Cat & Co"]
     assert dataset.sequences.user_ids == ("u", "v", "w")
-    assert dataset.sequences.of_user(0).tolist() == [2, 0, 1]  # by time, though the log is not in order
-    assert len(leave_one_out(dataset.sequences).test) == 1  # users with one item train, and have no case
+    assert dataset.sequences.of_user(0).tolist() == [2, 0, 1]  # by time, although the log is unordered
+    assert len(leave_one_out(dataset.sequences).test) == 1  # users with one item have no evaluation example
 
 
-def test_text_by_a_template(tmp_path: Path) -> None:
+def test_texts_are_built_from_a_template(tmp_path: Path) -> None:
     files = CustomFiles(write(tmp_path / "l.csv", LOG), write(tmp_path / "i.jsonl", ITEMS))
     catalog, _ = load_custom(files, "{title}; Brand: {brand}")
     assert catalog.items["text"].to_list() == ["Ape; Brand: X", "Bee", "Cat & Co; Brand: Y"]
@@ -54,7 +54,7 @@ def test_text_by_a_template(tmp_path: Path) -> None:
         load_custom(files, "{title}; {colour}")
 
 
-def test_vectors_of_ones_own(tmp_path: Path) -> None:
+def test_precomputed_embeddings_are_matched_to_items(tmp_path: Path) -> None:
     np.save(tmp_path / "item_embeddings.npy", np.ones((3, 4)))
     write(tmp_path / "log.csv", LOG)
     write(tmp_path / "items.csv", {"item_id": ["c", "a", "b"]})
@@ -66,7 +66,7 @@ def test_vectors_of_ones_own(tmp_path: Path) -> None:
         load_custom(CustomFiles.in_folder(tmp_path))
 
 
-def test_vectors_alone_number_the_items(tmp_path: Path) -> None:
+def test_without_an_items_file_ids_are_row_numbers(tmp_path: Path) -> None:
     np.save(tmp_path / "item_embeddings.npy", np.ones((3, 4)))
     write(tmp_path / "log.parquet", {**LOG, "item_id": [2, 0, 1, 0, 1]})
     dataset = Dataset.from_interactions(*load_custom(CustomFiles.in_folder(tmp_path)))
@@ -100,7 +100,7 @@ def test_timestamps_in_other_types(tmp_path: Path, times: list[Any], expected: i
         ({"timestamp": [1, 2, None, 4, 5]}, "1 rows of the log have no timestamp"),
         (
             {"timestamp": [1.0, 2.5, 3.0, 4.0, 5.0]},
-            r"1 timestamps are no whole numbers \(the first is 2.5 in row 1",
+            r"1 timestamps are not whole numbers \(the first is 2.5 in row 1",
         ),
         ({"timestamp": ["1", "2", "soon", "4", "5"]}, "the first is 'soon' in row 2"),
         ({"timestamp": [True] * 5}, "timestamp must hold whole numbers, dates or times, not Boolean"),
@@ -113,7 +113,7 @@ def test_timestamps_in_other_types(tmp_path: Path, times: list[Any], expected: i
         ({"user_id": [], "item_id": [], "timestamp": []}, "is empty"),
     ],
 )
-def test_a_log_of_no_use(tmp_path: Path, change: dict[str, Any], problem: str) -> None:
+def test_an_invalid_log_is_refused(tmp_path: Path, change: dict[str, Any], problem: str) -> None:
     columns = {name: values for name, values in {**LOG, **change}.items() if values is not None}
     files = CustomFiles(write(tmp_path / "log.parquet", columns), write(tmp_path / "items.csv", ITEMS))
     with pytest.raises(ValueError, match=problem):
@@ -132,7 +132,7 @@ def test_a_log_of_no_use(tmp_path: Path, change: dict[str, Any], problem: str) -
         ({"item_id": None}, "lacks item_id"),
     ],
 )
-def test_items_of_no_use(tmp_path: Path, change: dict[str, Any], problem: str) -> None:
+def test_invalid_items_are_refused(tmp_path: Path, change: dict[str, Any], problem: str) -> None:
     columns = {name: values for name, values in {**ITEMS, **change}.items() if values is not None}
     files = CustomFiles(write(tmp_path / "log.csv", LOG), write(tmp_path / "items.jsonl", columns))
     with pytest.raises(ValueError, match=problem):
@@ -148,7 +148,7 @@ def test_items_of_no_use(tmp_path: Path, change: dict[str, Any], problem: str) -
         ("items.jsonl", b'{"item_id": "a", "text"', r"items.jsonl cannot be read"),
     ],
 )
-def test_a_file_that_is_broken(tmp_path: Path, name: str, content: bytes, problem: str) -> None:
+def test_a_damaged_file_is_refused(tmp_path: Path, name: str, content: bytes, problem: str) -> None:
     paths = {"log": write(tmp_path / "log.csv", LOG), "items": write(tmp_path / "items.csv", ITEMS)}
     path = tmp_path / name
     path.write_bytes(content)
@@ -157,11 +157,11 @@ def test_a_file_that_is_broken(tmp_path: Path, name: str, content: bytes, proble
         load_custom(CustomFiles(paths["log"], paths["items"]))
 
 
-def test_files_that_are_missing(tmp_path: Path) -> None:
+def test_missing_files_are_refused(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match=r"needs one log.parquet or log.csv .* it has none of them"):
         CustomFiles.in_folder(tmp_path)
     log = write(tmp_path / "log.csv", LOG)
-    with pytest.raises(ValueError, match="alone does not say what the items are"):
+    with pytest.raises(ValueError, match="alone does not describe the items"):
         load_custom(CustomFiles.in_folder(tmp_path))
     with pytest.raises(FileNotFoundError, match=r"There is no file .*nothing.csv"):
         load_custom(CustomFiles(log, tmp_path / "nothing.csv"))

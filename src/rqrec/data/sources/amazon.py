@@ -1,9 +1,9 @@
 """Amazon Reviews 2014 (J. McAuley et al., 2015), 5-core: Beauty, Sports and Outdoors, Toys and Games.
 
-The sequences are those of P5 (S. Geng et al., arXiv 2203.13366), which TIGER (arXiv 2305.05065) and most
-that follow evaluate on. They come from P5's archive, or are made again from the official reviews: users in
-the order of the file of reviews, a user's reviews by day and, within a day, in the order of the file; items
-numbered as those sequences meet them.
+The sequences are those of P5 (S. Geng et al., arXiv 2203.13366), on which TIGER (arXiv 2305.05065) and most
+later work evaluate. They are read from P5's archive, or reconstructed from the official reviews: users in the
+order of the review file; the reviews of a user by day and, within a day, in the order of the file; items numbered
+by first occurrence in these sequences.
 """
 
 import ast
@@ -22,8 +22,8 @@ import polars as pl
 
 from rqrec.data.catalog import Catalog
 from rqrec.data.download import drive_url, extract, fetch
-from rqrec.data.filters import k_core
 from rqrec.data.interactions import Interactions
+from rqrec.data.k_core import k_core
 from rqrec.data.templates import clean, fill
 
 log = logging.getLogger(__name__)
@@ -42,137 +42,137 @@ _ASIN = re.compile(r"""['"]asin['"]: ['"](\w+)['"]""")
 
 
 @dataclass(frozen=True)
-class Split:
-    """One category: its name in the official files, and the counts of P5's sequences."""
+class Category:
+    """A product category: its name in the official files, and the counts of P5's sequences."""
 
-    category: str
+    name: str
     counts: tuple[int, int, int]  # users, items, interactions
 
 
-SPLITS = {
-    "beauty": Split("Beauty", (22_363, 12_101, 198_502)),
-    "sports": Split("Sports_and_Outdoors", (35_598, 18_357, 296_337)),
-    "toys": Split("Toys_and_Games", (19_412, 11_924, 167_597)),
+CATEGORIES = {
+    "beauty": Category("Beauty", (22_363, 12_101, 198_502)),
+    "sports": Category("Sports_and_Outdoors", (35_598, 18_357, 296_337)),
+    "toys": Category("Toys_and_Games", (19_412, 11_924, 167_597)),
 }
 
 
 @dataclass(frozen=True)
 class P5Files:
-    """The files of P5's layout."""
+    """Raw files in P5's layout."""
 
     sequences: Path
     ids: Path
     meta: Path
 
     def paths(self) -> tuple[Path, ...]:
-        """Every file, in a fixed order."""
+        """All files, in a fixed order."""
         return self.sequences, self.ids, self.meta
 
 
 @dataclass(frozen=True)
 class OfficialFiles:
-    """The official 5-core reviews and the metadata of a category."""
+    """Raw files in the official layout: 5-core reviews and metadata of a category."""
 
     reviews: Path
     meta: Path
 
     def paths(self) -> tuple[Path, ...]:
-        """Every file, in a fixed order."""
+        """All files, in a fixed order."""
         return self.reviews, self.meta
 
 
 Files = P5Files | OfficialFiles
 
 
-def _split(name: str) -> Split:
-    if name not in SPLITS:
-        raise ValueError(f"There is no Amazon split {name!r}; allowed are {', '.join(SPLITS)}.")
-    return SPLITS[name]
+def _category(name: str) -> Category:
+    if name not in CATEGORIES:
+        raise ValueError(f"Unknown Amazon category {name!r}; allowed are {', '.join(CATEGORIES)}.")
+    return CATEGORIES[name]
 
 
-def find_amazon(split: str, raw_folder: Path) -> Files | None:
-    """The raw files where `raw_folder`, its `split` or its `raw/split` already holds them; else None."""
-    category, raw_folder = _split(split).category, Path(raw_folder)
-    folders = (raw_folder, raw_folder / split, raw_folder / "raw" / split)
+def find_amazon(category: str, raw_folder: Path) -> Files | None:
+    """The raw files in `raw_folder`, `raw_folder/category` or `raw_folder/raw/category`; None if missing."""
+    name, raw_folder = _category(category).name, Path(raw_folder)
+    folders = (raw_folder, raw_folder / category, raw_folder / "raw" / category)
     for folder in folders:
         p5 = P5Files(folder / SEQUENCES, folder / IDS, folder / META)
         if all(path.is_file() for path in p5.paths()):
             return p5
     for folder in folders:
-        official = OfficialFiles(
-            folder / f"reviews_{category}_5.json.gz", folder / f"meta_{category}.json.gz"
-        )
+        official = OfficialFiles(folder / f"reviews_{name}_5.json.gz", folder / f"meta_{name}.json.gz")
         if all(path.is_file() for path in official.paths()):
             return official
     return None
 
 
-def fetch_amazon(split: str, raw_folder: Path) -> Files:
-    """The raw files, downloaded into `raw_folder` unless they are there.
+def fetch_amazon(category: str, raw_folder: Path) -> Files:
+    """The raw files of a category, downloaded into `raw_folder` if missing.
 
-    P5's archive is tried first, then the official reviews and metadata.
-    Raises ConnectionError that says what to put where.
+    Tries P5's archive first, then the official reviews and metadata. Raises ConnectionError if both fail; the
+    message says which files to put where.
     """
-    if found := find_amazon(split, raw_folder):
+    if found := find_amazon(category, raw_folder):
         return found
     raw_folder = Path(raw_folder)
-    target = raw_folder / "raw" / split
+    target = raw_folder / "raw" / category
     try:
         urls = [] if (raw_folder / ARCHIVE).exists() else [drive_url(ARCHIVE_ID)]
         archive = fetch(ARCHIVE, raw_folder, urls)
-        members = [f"{split}/{name}" for name in (SEQUENCES, IDS, META)]
+        members = [f"{category}/{name}" for name in (SEQUENCES, IDS, META)]
         return P5Files(*extract(archive, members, target))
     except ConnectionError as error:
-        log.warning("%s The official reviews are tried instead.", error)
-    category = _split(split).category
-    names = (f"reviews_{category}_5.json.gz", f"meta_{category}.json.gz")
+        log.warning("%s Trying the official reviews instead.", error)
+    official = _category(category).name
+    names = (f"reviews_{official}_5.json.gz", f"meta_{official}.json.gz")
     try:
         return OfficialFiles(*(fetch(name, target, [f"{url}/{name}" for url in MIRRORS]) for name in names))
     except ConnectionError as error:
         raise ConnectionError(
-            f"{error} Or put {SEQUENCES}, {IDS} and {META} of P5's {ARCHIVE} (folder {split}) into {target}."
+            f"{error} Or put {SEQUENCES}, {IDS} and {META} of P5's {ARCHIVE} (folder {category}) into {target}."
         ) from error
 
 
-def load_amazon(split: str, raw_folder: Path, template: str = TEMPLATE) -> tuple[Catalog, Interactions]:
+def load_amazon(category: str, raw_folder: Path, template: str = TEMPLATE) -> tuple[Catalog, Interactions]:
     """Items and interactions of "beauty", "sports" or "toys", in P5's order.
 
-    P5's layout keeps no time: there, an interaction's timestamp is its position in the user's sequence.
-    A folder that holds the raw files is used as it is; counts that differ from the published ones are logged
-    as a warning. Raises ValueError where a file is broken or belongs to another split, ConnectionError where
-    the files are neither there nor to be had.
+    Raw files missing from `raw_folder` are downloaded. P5's layout has no time: there, the timestamp of an
+    interaction is its position in the user's sequence. Counts that differ from the published ones are logged as
+    a warning. Raises ValueError if a file is damaged or belongs to another category, ConnectionError if a
+    download fails.
     """
-    files = fetch_amazon(split, raw_folder)
+    files = fetch_amazon(category, raw_folder)
     catalog, interactions = read_amazon(files, template)
     found = (interactions.log["user_id"].n_unique(), len(catalog), len(interactions))
-    folder, expected = files.paths()[0].parent, _split(split).counts
-    for name, other in SPLITS.items():
-        if name != split and found == other.counts:
-            raise ValueError(f"{folder} holds the files of {name!r}, not of {split!r}: name the right one.")
+    folder, expected = files.paths()[0].parent, _category(category).counts
+    for name, other in CATEGORIES.items():
+        if name != category and found == other.counts:
+            raise ValueError(
+                f"{folder} contains the files of {name!r}, not of {category!r}: choose the right category or folder."
+            )
     if found != expected:
         log.warning(
-            "%s holds %d users, %d items and %d interactions; the published %s has %d, %d and %d.",
-            folder, *found, split, *expected,
+            "%s has %d users, %d items and %d interactions; the published %s has %d, %d and %d.",
+            folder, *found, category, *expected,
         )  # fmt: skip
     return catalog, interactions
 
 
-def possible_ties(interactions: Interactions) -> Interactions:
-    """The log of an order alone, with one time for all interactions that may have been on one day.
+def with_possible_ties(interactions: Interactions) -> Interactions:
+    """For a log without times: give the same timestamp to all interactions that may be on the same day.
 
-    The reviews' times are days, and those of one day stand in the order of their item ids, as the official files
-    do: a model can learn that order, which tells nothing of people. So the reviews of a day lie within a run of
-    ascending ids, and a run is taken for one day. Some runs are longer than their days, so that less is
-    left of the order than is true of it.
+    Reviews are dated by day, and those of one day are in the order of their item ids, as in the official files. A
+    model can learn that order, although it is not user behaviour. The reviews of a day are within a run of
+    ascending ids, so each run is treated as one day. Some runs span several days, so part of the true order is
+    lost.
     """
     same_user = pl.col("user_id") == pl.col("user_id").shift(1)
-    goes_on = same_user & (pl.col("item_id") > pl.col("item_id").shift(1))
-    run = (~goes_on.fill_null(value=False)).cum_sum().cast(pl.Int64)
+    same_run = same_user & (pl.col("item_id") > pl.col("item_id").shift(1))
+    run = (~same_run.fill_null(value=False)).cum_sum().cast(pl.Int64)
     return Interactions(interactions.log.with_columns(timestamp=run))
 
 
 def read_amazon(files: Files, template: str = TEMPLATE) -> tuple[Catalog, Interactions]:
-    """Read the raw files in either layout; both give the same items and sequences."""
+    """Read raw files of either layout; both give the same items and sequences."""
     if isinstance(files, P5Files):
         item_ids, interactions = _read_p5(files)
     else:
@@ -181,30 +181,30 @@ def read_amazon(files: Files, template: str = TEMPLATE) -> tuple[Catalog, Intera
 
 
 def _read_p5(files: P5Files) -> tuple[list[str], Interactions]:
-    """The item ids in P5's order, and the log."""
+    """Item ids in P5's order, and the interaction log."""
     maps = json.loads(files.ids.read_text(encoding="utf-8"))
     for kind in ("item", "user"):
         to_id, from_id = maps[f"{kind}2id"], maps[f"id2{kind}"]
         if {value: key for key, value in to_id.items()} != from_id:
-            raise ValueError(f"{files.ids} contradicts itself: {kind}2id is not the inverse of id2{kind}.")
+            raise ValueError(f"{files.ids} is inconsistent: {kind}2id is not the inverse of id2{kind}.")
     items, users = maps["id2item"], maps["id2user"]
     if items.keys() != {str(number) for number in range(1, len(items) + 1)}:
-        raise ValueError(f"{files.ids} numbers its items other than 1 to {len(items)}.")
+        raise ValueError(f"{files.ids} does not number its items 1 to {len(items)}.")
     log_users: list[str] = []
     log_items: list[int] = []
     lengths: list[int] = []
     for number, line in enumerate(files.sequences.read_text(encoding="utf-8").splitlines(), 1):
-        user, *taken = line.split()
-        unknown = [f"user {user}"] if user not in users else [f"item {i}" for i in taken if i not in items]
+        user, *history = line.split()
+        unknown = [f"user {user}"] if user not in users else [f"item {i}" for i in history if i not in items]
         if unknown:
             raise ValueError(f"{files.sequences}, line {number}: {unknown[0]} is not in {files.ids}.")
         log_users.append(users[user])
-        log_items.extend(map(int, taken))
-        lengths.append(len(taken))
+        log_items.extend(map(int, history))
+        lengths.append(len(history))
     if len(set(log_users)) != len(log_users) or len(log_users) != len(users):
         raise ValueError(
             f"{files.sequences} has {len(log_users)} lines, but {files.ids} has {len(users)} users: "
-            f"each needs one line. The file may be truncated; restore it."
+            f"one line per user is required. The file may be truncated; replace it."
         )
     ids = [items[str(number)] for number in range(1, len(items) + 1)]
     indices = np.array(log_items, dtype=np.int64) - 1
@@ -220,7 +220,7 @@ def _read_p5(files: P5Files) -> tuple[list[str], Interactions]:
 
 
 def _read_official(reviews: Path) -> tuple[list[str], Interactions]:
-    """The same from the official reviews (a JSON object a line)."""
+    """The same from the official reviews (one JSON object per line)."""
     rows = []
     for number, line in enumerate(_lines(reviews), 1):
         try:
@@ -240,7 +240,7 @@ def _read_official(reviews: Path) -> tuple[list[str], Interactions]:
 
 
 def _lines(path: Path) -> Iterator[str]:
-    """The lines of a gzip file; a broken one is a ValueError that names it."""
+    """The lines of a gzip file. Raises ValueError naming the file if it is damaged."""
     try:
         with gzip.open(path, "rt", encoding="utf-8") as file:
             yield from file
@@ -251,17 +251,19 @@ def _lines(path: Path) -> Iterator[str]:
 
 
 def _read_meta(path: Path, wanted: set[str]) -> dict[str, dict[str, Any]]:
-    """The metadata of the wanted items; a line is a Python dict literal."""
+    """The metadata of the wanted items; each line of the file is a Python dict literal."""
     found = {}
     for number, line in enumerate(_lines(path), 1):
         match = _ASIN.search(line)
         if not line.strip() or (match and match[1] not in wanted):
-            continue  # most lines of a whole category: not worth parsing
+            continue  # most lines of a category: skip the slow parsing
         try:
             item = ast.literal_eval(line.strip())
             asin = item["asin"]
         except (ValueError, SyntaxError, KeyError, TypeError, MemoryError, RecursionError) as error:
-            raise ValueError(f"{path}, line {number} is not the literal of an item ({error!r}).") from error
+            raise ValueError(
+                f"{path}, line {number} is not a dict literal of an item ({error!r})."
+            ) from error
         if asin in wanted:
             found[asin] = item
     return found

@@ -1,4 +1,4 @@
-"""One's own data: an interaction log, and items with text or with vectors of one's own."""
+"""Custom data: an interaction log, and items with texts or precomputed embeddings."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,7 +9,7 @@ from rqrec.data.catalog import Catalog
 from rqrec.data.embeddings import EMBEDDINGS_FILE, read_vectors
 from rqrec.data.ids import IdMap
 from rqrec.data.interactions import COLUMNS, Interactions
-from rqrec.data.tables import SUFFIXES, naming_the_file, scan_table
+from rqrec.data.tables import SUFFIXES, parse_errors_for, scan_table
 from rqrec.data.templates import clean, fields_of, fill
 
 ID_TYPES = (pl.String, pl.Categorical, pl.Enum)
@@ -17,25 +17,25 @@ ID_TYPES = (pl.String, pl.Categorical, pl.Enum)
 
 @dataclass(frozen=True)
 class CustomFiles:
-    """Where one's own data lies.
-
-    `interactions` (.parquet or .csv) has the columns user_id, item_id and timestamp. `items` (.parquet, .csv
-    or .jsonl) has item_id and either `text` or the fields of a template. `embeddings` (.npy, float
-    [num_items, dim]) has a row an item, in the order of `items`; without `items`, the ids of the items are
-    the row numbers "0", "1", ...
-    """
+    """Paths of custom data."""
 
     interactions: Path
+    """Interaction log (.parquet or .csv) with the columns user_id, item_id and timestamp."""
     items: Path | None = None
+    """Items (.parquet, .csv or .jsonl) with item_id and either text or the fields of a template."""
     embeddings: Path | None = None
+    """Embeddings (.npy), float [num_items, dim], in the order of `items`; without `items`, ids are "0", "1", ..."""
 
     def paths(self) -> tuple[Path, ...]:
-        """Every file, in a fixed order."""
+        """All files, in a fixed order."""
         return tuple(Path(p) for p in (self.interactions, self.items, self.embeddings) if p is not None)
 
     @classmethod
     def in_folder(cls, folder: Path) -> "CustomFiles":
-        """The files log.*, items.* and item_embeddings.npy of a folder."""
+        """The files log.*, items.* and item_embeddings.npy of a folder.
+
+        Raises FileNotFoundError unless there is exactly one log and at most one items file.
+        """
         folder = Path(folder)
         log, items = (
             [p for suffix in SUFFIXES if (p := folder / f"{name}{suffix}").is_file()]
@@ -52,16 +52,16 @@ class CustomFiles:
 
 
 def load_custom(files: CustomFiles, template: str | None = None) -> tuple[Catalog, Interactions]:
-    """Items and interactions of one's own; `template` (see `rqrec.data.templates`) makes text of fields.
+    """Items and interactions of custom files; `template` (see `rqrec.data.templates`) builds texts from fields.
 
-    The catalogue keeps the order of the items, and where there are vectors its column `embedding_row` says
-    which row is whose. Raises FileNotFoundError, or ValueError that names the file, what is wrong with it
-    and what is expected.
+    The catalogue keeps the order of the items. With embeddings, its column `embedding_row` is the row of each
+    item. Raises FileNotFoundError if a file is missing, ValueError if its content is invalid; the message names
+    the file and what is expected.
     """
     if files.items is None and files.embeddings is None:
         raise ValueError(
-            f"{files.interactions} alone does not say what the items are: bring a file of items with their "
-            f"text, or {EMBEDDINGS_FILE}."
+            f"{files.interactions} alone does not describe the items: add a file of items with their text, or "
+            f"{EMBEDDINGS_FILE}."
         )
     rows = len(read_vectors(Path(files.embeddings))) if files.embeddings else None
     if files.items is None:
@@ -73,7 +73,7 @@ def load_custom(files: CustomFiles, template: str | None = None) -> tuple[Catalo
         if rows is not None and rows != len(items):
             raise ValueError(
                 f"{files.embeddings} has {rows} rows, but {files.items} has {len(items)} items: "
-                f"a row an item is needed, in the same order."
+                f"one row per item is required, in the same order."
             )
     if rows is not None:
         items = items.with_row_index("embedding_row")
@@ -98,7 +98,7 @@ def _need_columns(path: Path, columns: list[str], needed: tuple[str, ...]) -> No
 
 
 def _read_items(path: Path, template: str | None, *, text_needed: bool) -> pl.DataFrame:
-    with naming_the_file(path):
+    with parse_errors_for(path):
         table = scan_table(path).collect()
     needed = ("item_id", *(fields_of(template) if template else ()))
     _need_columns(path, table.columns, needed)
@@ -108,7 +108,7 @@ def _read_items(path: Path, template: str | None, *, text_needed: bool) -> pl.Da
             f"template of its fields, such as '{{title}}; Brand: {{brand}}'."
         )
     if not table.height:
-        raise ValueError(f"{path} is empty: at least one item is needed.")
+        raise ValueError(f"{path} is empty: at least one item is required.")
     ids = _as_ids(path, table, "item_id")
     try:
         IdMap(ids)
@@ -119,32 +119,32 @@ def _read_items(path: Path, template: str | None, *, text_needed: bool) -> pl.Da
     titles = [clean(value) for value in table["title"]] if "title" in table.columns else [""] * len(texts)
     if text_needed and (without := [i for i, text in zip(ids, texts, strict=True) if not text]):
         raise ValueError(
-            f"{path}: {len(without)} items have no text (the first is {without[0]!r}). Give each one, leave "
-            f"them out, or bring {EMBEDDINGS_FILE}."
+            f"{path}: {len(without)} items have no text (the first is {without[0]!r}). Add texts, remove these "
+            f"items, or provide {EMBEDDINGS_FILE}."
         )
     return pl.DataFrame({"item_id": ids, "title": titles, "text": texts})
 
 
 def _read_log(path: Path, id_map: IdMap) -> Interactions:
-    with naming_the_file(path):
+    with parse_errors_for(path):
         table = scan_table(path)
         _need_columns(path, table.collect_schema().names(), COLUMNS)
         log = table.select(COLUMNS).collect()
     if not log.height:
-        raise ValueError(f"{path} is empty: at least one interaction is needed.")
+        raise ValueError(f"{path} is empty: at least one interaction is required.")
     log = log.with_columns(
         user_id=_as_ids(path, log, "user_id"),
         item_id=_as_ids(path, log, "item_id"),
         timestamp=as_timestamps(path, log["timestamp"]),
     )
-    known = id_map.all.implode()
+    catalog_ids = id_map.all.implode()
     unknown = log.select(pl.col("item_id").unique(maintain_order=True)).filter(
-        ~pl.col("item_id").is_in(known)
+        ~pl.col("item_id").is_in(catalog_ids)
     )
     if unknown.height:
         raise ValueError(
             f"{path} has {unknown.height} item ids that are not among the items (the first is "
-            f"{unknown['item_id'][0]!r}). Add them to the items, or leave their interactions out."
+            f"{unknown['item_id'][0]!r}). Add them to the items, or remove their interactions."
         )
     try:
         return Interactions(log)
@@ -153,7 +153,10 @@ def _read_log(path: Path, id_map: IdMap) -> Interactions:
 
 
 def as_timestamps(path: Path, times: pl.Series) -> pl.Series:
-    """Whole numbers as they are, dates and times as microseconds since 1970."""
+    """Timestamps as int64: whole numbers unchanged, dates and times as microseconds since 1970.
+
+    Raises ValueError naming `path` on other types and on values that are not whole numbers.
+    """
     if times.dtype.is_integer():
         return times.cast(pl.Int64)
     if times.dtype in (pl.Date, pl.Datetime):
@@ -170,7 +173,7 @@ def as_timestamps(path: Path, times: pl.Series) -> pl.Series:
     if whole.null_count():
         row = whole.is_null().arg_true()[0]
         raise ValueError(
-            f"{path}: {whole.null_count()} timestamps are no whole numbers (the first is {times[row]!r} in "
-            f"row {row}). Seconds or milliseconds since 1970 will do."
+            f"{path}: {whole.null_count()} timestamps are not whole numbers (the first is {times[row]!r} in "
+            f"row {row}). Use seconds or milliseconds since 1970."
         )
     return whole

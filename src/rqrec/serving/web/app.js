@@ -1,4 +1,4 @@
-/** The page: the address says what to show, each part shows it, and what people do changes the address. */
+/** The page: the URL holds the state, each part of the page shows it, and every action changes the URL. */
 
 import * as api from "./api.js";
 import { announce, button, byId, element, notice } from "./dom.js";
@@ -7,58 +7,58 @@ import { createItem } from "./item.js";
 import { createRecommendations } from "./recommendations.js";
 import { createSearch } from "./search.js";
 import { go, onState } from "./state.js";
-import { learn, lookUp, titleOf } from "./titles.js";
+import { fetchTitles, rememberTitles, titleOf } from "./titles.js";
 import { createTree } from "./tree.js";
-import { architecture, count } from "./words.js";
+import { architecture, count } from "./format.js";
 
 const SIZES = [5, 10, 20, 50, 100];
 
 let models = [];
 let users = [];
-let current = null; // the state on display
+let current = null; // the displayed state
 
 const add = (item) => {
-  learn([item]);
+  rememberTitles([item]);
   announce(`${titleOf(item.item_id)} added to the history`);
-  go({ user: null, history: [...chosen().filter((id) => id !== item.item_id), item.item_id], item: null });
+  go({ user: null, history: [...historyIds().filter((id) => id !== item.item_id), item.item_id], item: null });
 };
 const open = (id) => go({ item: id });
 const openPrefix = (prefix) => go({ prefix, item: null });
-const reveal = (prefix) => {
+const showInTree = (prefix) => {
   openPrefix(prefix);
   byId("tree").focus({ preventScroll: true });
   byId("tree").scrollIntoView();
 };
-const removeAll = (ids) => go({ user: null, history: chosen().filter((id) => !ids.includes(id)) });
+const removeAll = (ids) => go({ user: null, history: historyIds().filter((id) => !ids.includes(id)) });
 
 const history = createHistory({
-  remove: (place) => go({ user: null, history: chosen().filter((_, i) => i !== place) }),
+  remove: (index) => go({ user: null, history: historyIds().filter((_, i) => i !== index) }),
   clear: () => go({ user: null, history: [] }),
   open,
-  be: (user) => go({ user, history: [] }),
+  selectUser: (user) => go({ user, history: [] }),
 });
 const recommendations = createRecommendations({
   add,
   open,
-  openPrefix: reveal,
+  openPrefix: showInTree,
   removeAll,
-  found: (items) => tree.mark(items),
+  onRecommended: (items) => tree.mark(items),
 });
 const tree = createTree({ openPrefix, setView: (view) => go({ view }), open, add });
-const item = createItem({ add, open, openPrefix: reveal, close: () => go({ item: null }) });
+const item = createItem({ add, open, openPrefix: showInTree, close: () => go({ item: null }) });
 
-/** The ids of the history on display: a sample user's, or the picked ones. */
-function chosen() {
+/** The item ids of the displayed history: the sample user's, or the picked ones. */
+function historyIds() {
   const user = users.find(({ user_id: id }) => id === current.user);
   return user ? user.history.map(({ item_id: id }) => id) : current.history;
 }
 
 function show(state) {
   current = state;
-  const ids = chosen();
-  history.mark(state.user);
+  const ids = historyIds();
+  history.markUser(state.user);
   history.show(ids);
-  lookUp(ids).then(() => current === state && history.show(ids));
+  fetchTitles(ids).then(() => current === state && history.show(ids));
   showSettings(state);
   recommendations.show(ids, state.k, state.model);
   tree.show(state.prefix, state.view, state.model);
@@ -67,8 +67,8 @@ function show(state) {
 
 function showSettings({ k, model }) {
   const inUse = models.find(({ name }) => name === model) ?? models.find((each) => each.default) ?? models[0];
-  const names = models.map(({ name, architecture: kind }) =>
-    option(name, name === kind ? architecture(name) : `${name} (${architecture(kind)})`, name === inUse?.name),
+  const names = models.map(({ name, architecture: type }) =>
+    option(name, name === type ? architecture(name) : `${name} (${architecture(type)})`, name === inUse?.name),
   );
   byId("model").replaceChildren(...names);
   const sizes = [...new Set([...SIZES, k])].sort((a, b) => a - b);
@@ -85,37 +85,37 @@ function showSettings({ k, model }) {
 
 const option = (value, label, selected) => element("option", { value, selected }, label);
 
-/** The names of models and sample users come first: the address refers to them. */
+/** Loads models and sample users before anything is shown, because the URL refers to them. */
 async function start() {
-  const [known, samples] = await Promise.allSettled([api.models(), api.users()]);
-  if (known.status === "rejected") return fail(known.reason);
-  models = known.value.models;
-  if (samples.status === "fulfilled") users = samples.value.users;
-  history.offer(users);
-  learn(users.flatMap((user) => user.history));
+  const [loadedModels, loadedUsers] = await Promise.allSettled([api.models(), api.users()]);
+  if (loadedModels.status === "rejected") return showFailure(loadedModels.reason);
+  models = loadedModels.value.models;
+  if (loadedUsers.status === "fulfilled") users = loadedUsers.value.users;
+  history.setUsers(users);
+  rememberTitles(users.flatMap((user) => user.history));
   byId("model").addEventListener("change", ({ target }) => {
-    const chosenModel = models.find(({ name }) => name === target.value);
-    go({ model: chosenModel.default ? null : chosenModel.name, prefix: [] });
+    const selected = models.find(({ name }) => name === target.value);
+    go({ model: selected.default ? null : selected.name, prefix: [] });
   });
   byId("k").addEventListener("change", ({ target }) => go({ k: Number(target.value) }));
   onState(show);
   createSearch({ pick: add, model: () => current.model });
 }
 
-function fail(error) {
+function showFailure(error) {
   const action = error.code === "unauthorized" ? tokenForm() : button("Try again", () => location.reload());
   byId("recommendations").querySelector(".content").replaceChildren(notice(error.message, action));
 }
 
 function tokenForm() {
   const input = element("input", { id: "token", type: "password", required: true, autocomplete: "off" });
-  const use = (event) => {
+  const submit = (event) => {
     event.preventDefault();
     api.useToken(input.value.trim());
     location.reload();
   };
   const label = element("label", { for: "token" }, "Token");
-  return element("form", { onsubmit: use }, label, " ", input, " ", element("button", {}, "Use it"));
+  return element("form", { onsubmit: submit }, label, " ", input, " ", element("button", {}, "Use token"));
 }
 
 start();

@@ -1,9 +1,9 @@
-/** A semantic ID as coloured codes, each of which opens its prefix in the tree. */
+/** A semantic ID as coloured code buttons, each of which opens its prefix in the tree. */
 
 import { button, element } from "./dom.js";
-import { hue } from "./words.js";
+import { hue } from "./format.js";
 
-/** `openPrefix(codes)` is called with the codes up to the one pressed. */
+/** `openPrefix(codes)` is called with the codes up to the clicked one. */
 export function codes(semanticId, openPrefix) {
   return element(
     "span",

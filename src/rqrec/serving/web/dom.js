@@ -1,42 +1,42 @@
-/** Elements from data. Strings become text nodes, so a title can hold anything: nothing here parses HTML. */
+/** Creates elements. Strings become text nodes and HTML is never parsed, so titles may contain anything. */
 
 /**
- * An HTML element. Of `properties`, functions are listeners ("onclick"), `vars` are CSS variables, booleans switch
- * attributes on or off, and the rest are attributes.
+ * Creates an HTML element. In `properties`, functions are event listeners ("onclick"), `vars` are CSS variables,
+ * booleans toggle attributes, and anything else is an attribute.
  */
 export function element(tag, properties = {}, ...children) {
-  return furnish(document.createElement(tag), properties, children);
+  return fillIn(document.createElement(tag), properties, children);
 }
 
-/** The same for SVG. */
+/** The same for an SVG element. */
 export function svg(tag, properties = {}, ...children) {
-  return furnish(document.createElementNS("http://www.w3.org/2000/svg", tag), properties, children);
+  return fillIn(document.createElementNS("http://www.w3.org/2000/svg", tag), properties, children);
 }
 
 export const byId = (id) => document.getElementById(id);
 
-/** A button that says `label`. */
+/** A button with the text `label`. */
 export function button(label, onclick, properties = {}) {
   return element("button", { type: "button", ...properties, onclick }, label);
 }
 
-/** A problem in words, with what to do about it. `action`: a button, or nothing. */
+/** A message about a problem, with an optional `action` element such as a button. */
 export function notice(message, action, role = "alert") {
   return element("div", { class: "notice", role }, element("p", {}, message), action);
 }
 
-/** Says something to people who listen to the page. */
+/** Announces a message to screen readers. */
 export function announce(message) {
   byId("status").textContent = message;
 }
 
-/** Grey lines in the shape of what is on its way. */
+/** Grey placeholder lines for content that is loading. */
 export function loading(lines) {
   const rows = Array.from({ length: lines }, () => element("span", { class: "skeleton" }));
   return element("div", { class: "loading", role: "status", "aria-label": "Loading" }, ...rows);
 }
 
-function furnish(node, properties, children) {
+function fillIn(node, properties, children) {
   for (const [name, value] of Object.entries(properties)) {
     if (typeof value === "function") node.addEventListener(name.slice(2), value);
     else if (name === "vars") for (const [key, v] of Object.entries(value)) node.style.setProperty(`--${key}`, v);

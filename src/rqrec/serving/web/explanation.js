@@ -1,11 +1,11 @@
-/** Why an item: the path of its codes, how likely each was after the ones before it, and who else is there. */
+/** Why an item was recommended: its codes, the probability of each, and other items with the same prefix. */
 
 import { button, element } from "./dom.js";
-import { count, hue, percent } from "./words.js";
+import { count, hue, percent } from "./format.js";
 
-const NEIGHBOURS = 3;
+const MAX_EXAMPLES = 3;
 
-/** The explanation of an item that carries its `path`; `actions` are `open(id)` and `openPrefix(codes)`. */
+/** The explanation of an item with its `path`; the actions are `open(id)` and `openPrefix(codes)`. */
 export function explanation({ path, score, semantic_id: semanticId }, actions) {
   const product = path.map((step) => percent(step.probability)).join(" × ");
   return element(
@@ -18,13 +18,13 @@ export function explanation({ path, score, semantic_id: semanticId }, actions) {
 
 function row({ code, probability, n_items: nItems, others }, prefix, { open, openPrefix }) {
   const level = prefix.length - 1;
-  const examples = others.slice(0, NEIGHBOURS).flatMap((item, i) => [
+  const examples = others.slice(0, MAX_EXAMPLES).flatMap((item, i) => [
     i ? " · " : "",
     button(item.title || item.item_id, () => open(item.item_id), { class: "plain" }),
   ]);
-  const rest = nItems - 1 - Math.min(others.length, NEIGHBOURS);
+  const rest = nItems - 1 - Math.min(others.length, MAX_EXAMPLES);
   const andMore = rest > 0 ? ` and ${count(rest, "more item")}` : "";
-  const beside = nItems === 1 ? ["This item alone."] : ["With ", ...examples, andMore];
+  const sharedWith = nItems === 1 ? ["Only this item."] : ["Shared with ", ...examples, andMore];
   return element(
     "li",
     {},
@@ -35,6 +35,6 @@ function row({ code, probability, n_items: nItems, others }, prefix, { open, ope
     }),
     element("span", { class: "bar", vars: { share: probability } }),
     element("strong", {}, percent(probability)),
-    element("span", { class: "beside" }, beside),
+    element("span", { class: "shared-with" }, sharedWith),
   );
 }

@@ -1,23 +1,23 @@
-/** The history as chips, and the sample users that one can be instead. */
+/** The history as chips, and the sample users to choose from. */
 
 import { button, byId, element, notice } from "./dom.js";
 import { titleOf } from "./titles.js";
-import { count } from "./words.js";
+import { count } from "./format.js";
 
-const CHIPS = 12;
+const MAX_CHIPS = 12;
 
-/** `remove(place)`, `clear()`, `open(id)` and `be(userId)` are what people can do here. */
-export function createHistory({ remove, clear, open, be }) {
+/** The actions are `remove(index)`, `clear()`, `open(id)` and `selectUser(userId)`. */
+export function createHistory({ remove, clear, open, selectUser }) {
   const picked = byId("picked");
   const pills = byId("users").querySelector(".pills");
   let ids = [];
-  let stranger = null; // a user in the address whom the service does not offer
+  let unknownUser = null; // a user in the URL that is not a sample user
   let showAll = false;
 
-  function chip(id, place) {
+  function chip(id, index) {
     const title = titleOf(id);
     const drop = () => {
-      remove(place);
+      remove(index);
       (picked.querySelectorAll(".drop")[0] ?? byId("search")).focus();
     };
     return element(
@@ -28,7 +28,7 @@ export function createHistory({ remove, clear, open, be }) {
     );
   }
 
-  function empty() {
+  function clearAll() {
     showAll = false;
     clear();
     byId("search").focus();
@@ -38,11 +38,11 @@ export function createHistory({ remove, clear, open, be }) {
     if (ids.length === 0) {
       const hint = "Nothing yet. Search for something you liked, or pick an item anywhere on this page.";
       return picked.replaceChildren(
-        stranger === null ? "" : notice(`There is no sample user “${stranger}” here.`),
+        unknownUser === null ? "" : notice(`There is no sample user “${unknownUser}”.`),
         element("p", { class: "empty" }, hint),
       );
     }
-    const hidden = showAll ? 0 : Math.max(0, ids.length - CHIPS);
+    const hidden = showAll ? 0 : Math.max(0, ids.length - MAX_CHIPS);
     const chips = ids.map(chip).slice(hidden).reverse();
     const earlier = () => {
       showAll = true;
@@ -52,8 +52,8 @@ export function createHistory({ remove, clear, open, be }) {
       element(
         "div",
         { class: "row" },
-        element("h3", {}, `${count(ids.length, "item")}, the latest first`),
-        button("Clear", empty, { class: "plain" }),
+        element("h3", {}, `${count(ids.length, "item")}, latest first`),
+        button("Clear", clearAll, { class: "plain" }),
       ),
       element("ul", { class: "chips", "aria-label": "History" }, chips),
       hidden ? button(`Show ${hidden.toLocaleString("en")} earlier`, earlier, { class: "plain" }) : "",
@@ -67,20 +67,20 @@ export function createHistory({ remove, clear, open, be }) {
       draw();
     },
 
-    /** Offers the sample users. */
-    offer(users) {
+    /** Sets the sample users to choose from. */
+    setUsers(users) {
       byId("users").hidden = users.length === 0;
       pills.replaceChildren(
         ...users.map(({ user_id: id, history }) =>
-          button(id, () => be(id), { class: "pill", title: count(history.length, "item"), "data-user": id }),
+          button(id, () => selectUser(id), { class: "pill", title: count(history.length, "item"), "data-user": id }),
         ),
       );
     },
 
-    /** Marks the sample user whose history is shown, null where it is nobody's. */
-    mark(user) {
+    /** Marks the sample user whose history is shown; null if it is not a sample user's. */
+    markUser(user) {
       for (const pill of pills.children) pill.setAttribute("aria-pressed", String(pill.dataset.user === user));
-      stranger = user !== null && ![...pills.children].some((pill) => pill.dataset.user === user) ? user : null;
+      unknownUser = user !== null && ![...pills.children].some((pill) => pill.dataset.user === user) ? user : null;
     },
   };
 }

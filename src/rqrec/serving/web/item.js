@@ -1,28 +1,28 @@
-/** One item in a dialog: its text, its semantic ID and what is like it. */
+/** The dialog of an item: its text, its semantic ID and similar items. */
 
 import * as api from "./api.js";
 import { codes } from "./codes.js";
 import { button, byId, element, loading, notice } from "./dom.js";
-import { learn } from "./titles.js";
+import { rememberTitles } from "./titles.js";
 
 const SIMILAR = 6;
 
-/** `add(item)`, `open(id)`, `openPrefix(codes)` and `close()` are what people can do here. */
+/** The actions are `add(item)`, `open(id)`, `openPrefix(codes)` and `close()`. */
 export function createItem({ add, open, openPrefix, close }) {
   const dialog = byId("item");
   const newest = api.newestOnly();
-  let asked = null;
-  dialog.addEventListener("close", () => asked !== null && close());
+  let shown = null; // item and model, as JSON
+  dialog.addEventListener("close", () => shown !== null && close());
   dialog.addEventListener("click", (event) => event.target === dialog && dialog.close());
 
-  async function ask(id, model) {
+  async function load(id, model) {
     fill(id, loading(4));
     try {
-      const [item, like] = await newest((signal) =>
+      const [item, similar] = await newest((signal) =>
         Promise.all([api.item(id, model, signal), api.similar(id, SIMILAR, model, signal)]),
       );
-      learn([item, ...like.items]);
-      fill(item.title || item.item_id, ...about(item, like.items));
+      rememberTitles([item, ...similar.items]);
+      fill(item.title || item.item_id, ...details(item, similar.items));
     } catch (error) {
       fill(id, notice(error.message));
     }
@@ -40,28 +40,28 @@ export function createItem({ add, open, openPrefix, close }) {
     );
   }
 
-  function about(item, like) {
+  function details(item, similar) {
     const text = item.text && item.text !== item.title ? element("p", {}, item.text) : null;
-    const others = like.map((other) =>
+    const others = similar.map((other) =>
       element("li", {}, button(other.title || other.item_id, () => open(other.item_id), { class: "plain" })),
     );
     return [
       text,
       element("p", { class: "row" }, codes(item.semantic_id, openPrefix)),
       button("Add to the history", () => add(item), { class: "main" }),
-      others.length ? element("h3", {}, "Like it") : null,
+      others.length ? element("h3", {}, "Similar items") : null,
       others.length ? element("ul", { class: "items" }, others) : null,
     ].filter(Boolean);
   }
 
   return {
-    /** Opens an item, or closes the dialog where `id` is null. */
+    /** Shows an item, or closes the dialog if `id` is null. */
     show(id, model) {
-      const question = id === null ? null : JSON.stringify([id, model]);
-      if (question === asked) return;
-      asked = question;
+      const query = id === null ? null : JSON.stringify([id, model]);
+      if (query === shown) return;
+      shown = query;
       if (id === null) return dialog.close();
-      ask(id, model);
+      load(id, model);
       if (!dialog.open) dialog.showModal();
     },
   };

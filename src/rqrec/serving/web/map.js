@@ -1,27 +1,27 @@
-/** Cells as an SVG treemap that a mouse, a finger and a keyboard can use. */
+/** An SVG treemap for mouse, touch and keyboard. */
 
 import { element, svg } from "./dom.js";
 import { neighbour, squarify } from "./treemap.js";
 
-const LINE = 17; // px
+const LINE_HEIGHT = 17; // px
 const ZOOM_MS = 280;
 
 /**
- * The map of `cells`: {size, label, detail, spoken, hue, marked, pick}. `out` goes one level up (Escape, Backspace).
- * `pick` gets the rectangle of its cell, so that the next map can grow out of it.
+ * Draws the map of `cells`: {size, label, detail, spoken, hue, marked, pick}, where `spoken` is the accessible name.
+ * `pick(rectangle)` opens a cell; the next map can grow out of its rectangle. `up` goes one level up (Escape, Backspace).
  */
-export function drawMap(cells, width, height, label, out) {
+export function drawMap(cells, width, height, label, up) {
   const rectangles = squarify(cells.map((cell) => cell.size), width, height);
   const nodes = cells.map((cell, i) => drawCell(cell, rectangles[i], i));
   nodes.forEach((node, i) => {
     node.addEventListener("click", () => cells[i].pick(rectangles[i]));
     node.addEventListener("keydown", (event) => {
-      if (event.altKey || event.ctrlKey || event.metaKey) return; // the browser's own
+      if (event.altKey || event.ctrlKey || event.metaKey) return; // browser shortcuts
       if (event.key.startsWith("Arrow")) focus(neighbour(rectangles, i, event.key));
       else if (event.key === "Home") focus(0);
       else if (event.key === "End") focus(nodes.length - 1);
       else if (event.key === "Enter" || event.key === " ") cells[i].pick(rectangles[i]);
-      else if (event.key === "Escape" || event.key === "Backspace") out();
+      else if (event.key === "Escape" || event.key === "Backspace") up();
       else return;
       event.preventDefault();
     });
@@ -37,7 +37,7 @@ export function drawMap(cells, width, height, label, out) {
   );
 }
 
-/** Lets a fresh map grow out of the rectangle that was opened; people who asked for less motion see no motion. */
+/** Animates a new map growing out of the opened rectangle, unless the user prefers reduced motion. */
 export function growFrom(map, rectangle, width, height) {
   if (!rectangle || matchMedia("(prefers-reduced-motion: reduce)").matches) return;
   const { x, y, width: w, height: h } = rectangle;
@@ -48,8 +48,8 @@ export function growFrom(map, rectangle, width, height) {
   );
 }
 
-function drawCell(cell, { x, y, width, height }, place) {
-  const lines = Math.floor((height - 10) / LINE);
+function drawCell(cell, { x, y, width, height }, index) {
+  const lines = Math.floor((height - 10) / LINE_HEIGHT);
   const roomy = width >= 34 && lines >= 1;
   const texts = [element("strong", {}, cell.label)];
   if (cell.marked) texts.push(element("span", { class: "mark", "aria-hidden": "true" }, "★"));
@@ -61,7 +61,7 @@ function drawCell(cell, { x, y, width, height }, place) {
     {
       class: cell.detail ? "cell" : "cell leaf",
       role: "button",
-      tabindex: place === 0 ? "0" : "-1",
+      tabindex: index === 0 ? "0" : "-1",
       "aria-label": cell.spoken,
     },
     svg("title", {}, cell.spoken),

@@ -1,70 +1,70 @@
-/** The recommended items with their probabilities, each with its explanation on demand. */
+/** The recommended items with their probabilities, and an explanation of each on demand. */
 
 import * as api from "./api.js";
 import { codes } from "./codes.js";
 import { announce, button, byId, element, loading, notice } from "./dom.js";
 import { explanation } from "./explanation.js";
-import { learn } from "./titles.js";
-import { count, logProbability, percent } from "./words.js";
+import { rememberTitles } from "./titles.js";
+import { count, logProbability, percent } from "./format.js";
 
 /**
- * `add(item)`, `open(id)`, `openPrefix(codes)` and `removeAll(ids)` are what people can do here; `found(items)`
- * tells the rest of the page what is recommended.
+ * The actions are `add(item)`, `open(id)`, `openPrefix(codes)` and `removeAll(ids)`; `onRecommended(items)` is called
+ * with each new list of recommendations.
  */
-export function createRecommendations({ add, open, openPrefix, removeAll, found }) {
+export function createRecommendations({ add, open, openPrefix, removeAll, onRecommended }) {
   const content = byId("recommendations").querySelector(".content");
   const newest = api.newestOnly();
-  let asked = null;
+  let shown = null; // history, k and model, as JSON
 
-  async function ask(history, k, model) {
+  async function load(history, k, model) {
     content.setAttribute("aria-busy", "true");
     if (!content.querySelector("ol")) content.replaceChildren(loading(5));
     try {
       const answer = await newest((signal) => api.recommend(history, k, model, signal));
-      learn(answer.items);
+      rememberTitles(answer.items);
       const hadFocus = content.contains(document.activeElement);
       content.replaceChildren(...parts(answer, history, k, model));
       if (hadFocus) content.querySelector(".title")?.focus();
       announce(count(answer.items.length, "recommendation"));
-      found(answer.items);
+      onRecommended(answer.items);
     } catch (error) {
-      asked = null;
-      content.replaceChildren(notice(error.message, button("Try again", () => ask(history, k, model))));
-      found([]);
+      shown = null;
+      content.replaceChildren(notice(error.message, button("Try again", () => load(history, k, model))));
+      onRecommended([]);
     }
     content.removeAttribute("aria-busy");
   }
 
   function parts({ items, skipped, n_allowed: allowed }, history, k, model) {
-    const likeliest = items[0]?.score;
+    const bestScore = items[0]?.score;
     return [
       skipped.length
         ? notice(
-            `Left out, because the catalogue does not have it: ${skipped.join(", ")}.`,
+            `Not in the catalogue, and therefore ignored: ${skipped.join(", ")}.`,
             button("Remove from the history", () => removeAll(skipped)),
             "status",
           )
         : null,
       history.length === skipped.length && items.length
-        ? element("p", { class: "lead" }, "Without a history, this is what the model expects first.")
+        ? element("p", { class: "lead" }, "Without a history, these are the most probable first items.")
         : null,
       items.length
-        ? element("ol", { class: "cards" }, items.map((item) => card(item, likeliest, history, model)))
-        : element("p", { class: "empty" }, "Nothing is left to recommend: the history holds the whole catalogue."),
+        ? element("ol", { class: "cards" }, items.map((item) => card(item, bestScore, history, model)))
+        : element("p", { class: "empty" }, "Nothing left to recommend: the history contains the whole catalogue."),
       items.length && items.length < k
         ? element("p", { class: "lead" }, `Only ${count(allowed, "item")} could be recommended.`)
         : null,
     ].filter(Boolean);
   }
 
-  function card(item, likeliest, history, model) {
+  function card(item, bestScore, history, model) {
     const title = item.title || item.item_id;
     const why = element("div", { class: "why", hidden: true });
     const explain = async () => {
       why.replaceChildren(loading(item.semantic_id.length));
       try {
         const explained = await api.explain(history, item.item_id, model);
-        learn(explained.path.flatMap((step) => step.others));
+        rememberTitles(explained.path.flatMap((step) => step.others));
         why.replaceChildren(explanation(explained, { open, openPrefix }));
       } catch (error) {
         why.replaceChildren(notice(error.message, button("Try again", explain)));
@@ -87,7 +87,7 @@ export function createRecommendations({ add, open, openPrefix, removeAll, found 
       element(
         "div",
         { class: "scores" },
-        element("span", { class: "bar", vars: { share: Math.exp(item.score - likeliest) } }),
+        element("span", { class: "bar", vars: { share: Math.exp(item.score - bestScore) } }),
         element("strong", {}, percent(Math.exp(item.score))),
         element("span", { class: "faint" }, `log-probability ${logProbability(item.score)}`),
         codes(item.semantic_id, openPrefix),
@@ -98,12 +98,12 @@ export function createRecommendations({ add, open, openPrefix, removeAll, found 
   }
 
   return {
-    /** Shows what comes after a history of item ids. */
+    /** Shows the recommendations for a history of item ids. */
     show(history, k, model) {
-      const question = JSON.stringify([history, k, model]);
-      if (question === asked) return;
-      asked = question;
-      ask(history, k, model);
+      const query = JSON.stringify([history, k, model]);
+      if (query === shown) return;
+      shown = query;
+      load(history, k, model);
     },
   };
 }

@@ -2,28 +2,28 @@
 
 import * as api from "./api.js";
 import { byId, element } from "./dom.js";
-import { count } from "./words.js";
+import { count } from "./format.js";
 
-const WAIT_MS = 150;
+const DEBOUNCE_MS = 150;
 const PAGE_SIZE = 8;
 
-/** `pick(item)` is called with the chosen item; `model()` names the model in use. */
+/** `pick(item)` is called with the chosen item; `model()` returns the name of the current model. */
 export function createSearch({ pick, model }) {
   const input = byId("search");
-  const box = byId("found-box");
-  const list = byId("found");
-  const note = byId("found-note");
+  const box = byId("results-box");
+  const list = byId("results");
+  const note = byId("results-note");
   const newest = api.newestOnly();
-  let found = [];
+  let results = [];
   let active = -1;
   let timer = 0;
 
-  async function ask() {
+  async function runSearch() {
     try {
       const query = input.value.trim();
       const answer = await newest((signal) => api.search(query, PAGE_SIZE, model(), signal));
       const more = answer.total - answer.items.length;
-      const none = `No title has words that start with “${query}”.`;
+      const none = `No title contains words that start with “${query}”.`;
       open(answer.items, answer.total === 0 ? none : more > 0 ? `and ${count(more, "more item")}` : "");
     } catch (error) {
       open([], error.message);
@@ -31,7 +31,7 @@ export function createSearch({ pick, model }) {
   }
 
   function open(items, message) {
-    found = items;
+    results = items;
     list.replaceChildren(...items.map(option));
     list.hidden = items.length === 0;
     note.textContent = message;
@@ -41,14 +41,14 @@ export function createSearch({ pick, model }) {
     byId("status").textContent = items.length ? `${count(items.length, "item")} found` : message;
   }
 
-  function option(item, place) {
-    const choose = (event) => {
+  function option(item, index) {
+    const onPress = (event) => {
       event.preventDefault(); // the focus stays in the search box
-      take(place);
+      choose(index);
     };
     return element(
       "li",
-      { id: `found-${place}`, role: "option", "aria-selected": "false", onmousedown: choose },
+      { id: `results-${index}`, role: "option", "aria-selected": "false", onmousedown: onPress },
       element("span", {}, item.title || item.item_id),
       element("span", { class: "faint" }, item.item_id),
     );
@@ -60,16 +60,16 @@ export function createSearch({ pick, model }) {
     if (!isOpen) activate(-1);
   }
 
-  function activate(place) {
-    active = place;
-    [...list.children].forEach((node, i) => node.setAttribute("aria-selected", String(i === place)));
-    if (place < 0) return input.removeAttribute("aria-activedescendant");
-    input.setAttribute("aria-activedescendant", `found-${place}`);
-    list.children[place].scrollIntoView({ block: "nearest" });
+  function activate(index) {
+    active = index;
+    [...list.children].forEach((node, i) => node.setAttribute("aria-selected", String(i === index)));
+    if (index < 0) return input.removeAttribute("aria-activedescendant");
+    input.setAttribute("aria-activedescendant", `results-${index}`);
+    list.children[index].scrollIntoView({ block: "nearest" });
   }
 
-  function take(place) {
-    const item = found[place];
+  function choose(index) {
+    const item = results[index];
     input.value = "";
     close();
     pick(item);
@@ -77,27 +77,27 @@ export function createSearch({ pick, model }) {
 
   function close() {
     clearTimeout(timer);
-    newest(() => new Promise(() => {})); // an answer still on its way must not open the list again
+    newest(() => new Promise(() => {})); // abort a pending search: its results must not reopen the list
     show(false);
-    found = [];
+    results = [];
   }
 
   function move(step) {
-    if (box.hidden) ask();
-    else if (found.length) activate((active + step + found.length) % found.length);
+    if (box.hidden) runSearch();
+    else if (results.length) activate((active + step + results.length) % results.length);
   }
 
-  function typed() {
+  function onInput() {
     clearTimeout(timer);
     if (input.value.trim() === "") close();
-    else timer = setTimeout(ask, WAIT_MS);
+    else timer = setTimeout(runSearch, DEBOUNCE_MS);
   }
 
-  input.addEventListener("input", typed);
+  input.addEventListener("input", onInput);
   input.addEventListener("keydown", (event) => {
     if (event.isComposing) return;
     if (event.key === "ArrowDown" || event.key === "ArrowUp") move(event.key === "ArrowDown" ? 1 : -1);
-    else if (event.key === "Enter" && active >= 0) take(active);
+    else if (event.key === "Enter" && active >= 0) choose(active);
     else if (event.key === "Escape") {
       if (box.hidden) input.value = "";
       close();
@@ -105,5 +105,5 @@ export function createSearch({ pick, model }) {
     event.preventDefault();
   });
   input.addEventListener("blur", close);
-  typed(); // what was typed before the page was ready
+  onInput(); // search for text typed before the page was ready
 }

@@ -1,11 +1,12 @@
 /**
- * What the page shows is what its address says, so that it can be shared and the back button works.
+ * The state of the page is kept in its URL, so that it can be shared and the back button works.
  *
- * history: item ids, oldest first (ignored where `user` names a sample user); k; model: a name, or null for the
- * service's default; prefix: the codes opened in the tree; view: "map" or "list"; item: the id of the opened item.
+ * history: item ids, oldest first (ignored if `user` names a sample user); user: id of a sample user; k: number of
+ * recommendations; model: a name, or null for the default model; prefix: the codes opened in the tree; view: "map" or
+ * "list"; item: id of the item in the dialog.
  */
 
-const START = { history: [], user: null, k: 10, model: null, prefix: [], view: "map", item: null };
+const DEFAULTS = { history: [], user: null, k: 10, model: null, prefix: [], view: "map", item: null };
 
 let state = read(location.search);
 let listener = () => {};
@@ -20,12 +21,12 @@ export function onState(show) {
   listener(state);
 }
 
-/** Goes on to the state with these changes, as a new entry of the browser's history. */
+/** Applies changes to the state, as a new entry of the browser history. */
 export function go(changes) {
-  const address = write({ ...state, ...changes });
-  if (address === write(state)) return;
+  const url = write({ ...state, ...changes });
+  if (url === write(state)) return;
   state = { ...state, ...changes };
-  history.pushState(null, "", address || location.pathname);
+  history.pushState(null, "", url || location.pathname);
   listener(state);
 }
 
@@ -35,10 +36,10 @@ function read(search) {
   return {
     history: query.getAll("history"),
     user: query.get("user"),
-    k: Number.isInteger(k) && k >= 1 && k <= 100 ? k : START.k,
+    k: Number.isInteger(k) && k >= 1 && k <= 100 ? k : DEFAULTS.k,
     model: query.get("model"),
     prefix: (query.get("prefix") ?? "").split("-").filter((code) => /^\d+$/.test(code)).map(Number),
-    view: query.get("view") === "list" ? "list" : START.view,
+    view: query.get("view") === "list" ? "list" : DEFAULTS.view,
     item: query.get("item"),
   };
 }
@@ -47,10 +48,10 @@ function write({ history, user, k, model, prefix, view, item }) {
   const query = new URLSearchParams();
   if (user !== null) query.set("user", user);
   else for (const id of history) query.append("history", id);
-  if (k !== START.k) query.set("k", k);
+  if (k !== DEFAULTS.k) query.set("k", k);
   if (model !== null) query.set("model", model);
   if (prefix.length) query.set("prefix", prefix.join("-"));
-  if (view !== START.view) query.set("view", view);
+  if (view !== DEFAULTS.view) query.set("view", view);
   if (item !== null) query.set("item", item);
   const text = query.toString();
   return text && `?${text}`;

@@ -1,56 +1,56 @@
-/** The tree of semantic IDs, one prefix at a time: its codes as a map or a list, its typical words, its items. */
+/** The semantic-ID tree, one prefix at a time: its next codes as a map or a list, typical words, and items. */
 
 import * as api from "./api.js";
 import { announce, button, byId, element, loading, notice } from "./dom.js";
 import { drawMap, growFrom } from "./map.js";
-import { learn } from "./titles.js";
-import { fitting } from "./treemap.js";
-import { count, hue } from "./words.js";
+import { rememberTitles } from "./titles.js";
+import { countFitting } from "./treemap.js";
+import { count, hue } from "./format.js";
 
 const PAGE_SIZE = 24;
-const SMALLEST = 26 * 26; // px², of a code on the map: what a finger can hit
+const MIN_CELL_AREA = 26 * 26; // px²: large enough to tap
 const CODES = ".cell, .code-row";
 
-/** `openPrefix(codes)`, `setView("map" | "list")`, `open(id)` and `add(item)` are what people can do here. */
+/** The actions are `openPrefix(codes)`, `setView("map" | "list")`, `open(id)` and `add(item)`. */
 export function createTree({ openPrefix, setView, open, add }) {
   const section = byId("tree");
-  const place = byId("node");
+  const container = byId("node");
   const newest = api.newestOnly();
-  let asked = null;
-  let node = null; // the answer on display
+  let shown = null; // prefix and model, as JSON
+  let node = null; // the displayed node
   let view = "map";
   let model = null;
   let recommended = [];
-  let opened = null; // the rectangle that the next map grows out of
+  let opened = null; // rectangle of the opened cell, out of which the next map grows
   byId("as-map").addEventListener("click", () => setView("map"));
   byId("as-list").addEventListener("click", () => setView("list"));
 
-  async function ask(prefix) {
+  async function load(prefix) {
     const hadFocus = section.contains(document.activeElement);
     drawCrumbs(prefix);
     section.setAttribute("aria-busy", "true");
-    if (!node) place.replaceChildren(loading(6));
+    if (!node) container.replaceChildren(loading(6));
     try {
       node = await newest((signal) => api.node(prefix, 1, PAGE_SIZE, model, signal));
-      learn(node.items);
+      rememberTitles(node.items);
       draw();
-      if (hadFocus) place.querySelector(CODES)?.focus();
+      if (hadFocus) container.querySelector(CODES)?.focus();
       announce(`${prefix.length ? `Prefix ${prefix.join("-")}` : "All codes"}: ${count(node.n_items, "item")}`);
     } catch (error) {
-      asked = node = opened = null;
-      place.replaceChildren(notice(error.message, button("Try again", () => ask(prefix))));
+      shown = node = opened = null;
+      container.replaceChildren(notice(error.message, button("Try again", () => load(prefix))));
     }
     section.removeAttribute("aria-busy");
   }
 
   function drawCrumbs(prefix) {
     const crumb = (depth) => {
-      const here = depth === prefix.length;
+      const isLast = depth === prefix.length;
       const label = depth ? String(prefix[depth - 1]) : "All items";
       return element(
         "li",
         {},
-        here
+        isLast
           ? element("span", { "aria-current": "location" }, label)
           : button(label, () => openPrefix(prefix.slice(0, depth)), { class: "plain" }),
       );
@@ -63,7 +63,7 @@ export function createTree({ openPrefix, setView, open, add }) {
     byId("as-list").setAttribute("aria-pressed", String(view === "list"));
     if (!node) return;
     const about = [count(node.n_items, "item"), node.words.join(", ")].filter(Boolean).join(" · ");
-    place.replaceChildren(
+    container.replaceChildren(
       element("p", { class: "about" }, about),
       element("div", { class: "codes-box", hidden: node.children.length === 0 }),
       element("h3", {}, node.prefix.length ? `Items below ${node.prefix.join("-")}` : "Items of the catalogue"),
@@ -73,7 +73,7 @@ export function createTree({ openPrefix, setView, open, add }) {
   }
 
   function drawCodes() {
-    const box = place.querySelector(".codes-box");
+    const box = container.querySelector(".codes-box");
     if (!box || box.hidden) return;
     const focused = [...box.querySelectorAll(CODES)].indexOf(document.activeElement);
     if (view === "list") box.replaceChildren(codeList());
@@ -85,26 +85,26 @@ export function createTree({ openPrefix, setView, open, add }) {
     const width = Math.floor(box.clientWidth);
     const height = Math.round(Math.min(60 + 36 * node.children.length, 520, Math.max(360, width / 2)));
     const sizes = node.children.map((child) => child.n_items);
-    const kept = fitting(sizes, width * height, SMALLEST);
-    const cells = node.children.slice(0, kept).map(cellOf);
-    if (kept < sizes.length) cells.push(restCell(sizes.length - kept, sizes[kept - 1]));
+    const nCells = countFitting(sizes, width * height, MIN_CELL_AREA);
+    const cells = node.children.slice(0, nCells).map(toCell);
+    if (nCells < sizes.length) cells.push(restCell(sizes.length - nCells, sizes[nCells - 1]));
     const map = drawMap(cells, width, height, "Codes; arrow keys move, Enter opens, Escape goes up", up);
     box.replaceChildren(map);
     growFrom(map, opened, width, height);
     opened = null;
   }
 
-  function cellOf(child) {
+  function toCell(child) {
     const level = node.prefix.length;
     const prefix = [...node.prefix, child.code];
     const stars = recommended.filter((item) => prefix.every((code, i) => item.semantic_id[i] === code)).length;
     const marks = stars ? `, ${count(stars, "recommendation")}` : "";
     const shared = { size: child.n_items, hue: hue(child.code, level), marked: stars > 0 };
-    const only = child.n_items === 1 && node.items.find((item) => item.semantic_id[level] === child.code);
-    if (only) {
-      const title = only.title || only.item_id;
+    const onlyItem = child.n_items === 1 && node.items.find((item) => item.semantic_id[level] === child.code);
+    if (onlyItem) {
+      const title = onlyItem.title || onlyItem.item_id;
       const spoken = `${title}, code ${child.code}${marks}`;
-      return { ...shared, label: title, spoken, pick: () => open(only.item_id) };
+      return { ...shared, label: title, spoken, pick: () => open(onlyItem.item_id) };
     }
     const words = child.words.join(", ");
     const pick = (rectangle) => {
@@ -115,15 +115,15 @@ export function createTree({ openPrefix, setView, open, add }) {
     return { ...shared, label: String(child.code), detail: words, spoken, pick };
   }
 
-  function restCell(left, size) {
-    const label = `${left} more`;
-    const spoken = `${count(left, "more code")}, as a list`;
+  function restCell(nHidden, size) {
+    const label = `${nHidden} more`;
+    const spoken = `${count(nHidden, "more code")}, as a list`;
     return { size, hue: 0, label, spoken, pick: () => setView("list") };
   }
 
   function codeList() {
     const rows = node.children.map((child) => {
-      const { label, detail, hue: color, marked, pick } = cellOf(child);
+      const { label, detail, hue: color, marked, pick } = toCell(child);
       return element(
         "li",
         {},
@@ -152,7 +152,7 @@ export function createTree({ openPrefix, setView, open, add }) {
     try {
       const { prefix, page } = node;
       const answer = await newest((signal) => api.node(prefix, page + 1, PAGE_SIZE, model, signal));
-      learn(answer.items);
+      rememberTitles(answer.items);
       node = { ...answer, items: [...node.items, ...answer.items] };
       const rows = answer.items.map(itemRow);
       list.append(...rows);
@@ -180,26 +180,26 @@ export function createTree({ openPrefix, setView, open, add }) {
 
   let lastWidth = 0;
   new ResizeObserver(() => {
-    if (view !== "map" || place.clientWidth === lastWidth) return;
-    lastWidth = place.clientWidth;
+    if (view !== "map" || container.clientWidth === lastWidth) return;
+    lastWidth = container.clientWidth;
     drawCodes();
-  }).observe(place);
+  }).observe(container);
 
   return {
-    /** Shows a prefix of a model's tree. */
+    /** Shows a prefix of a model's tree as a map or a list. */
     show(prefix, newView, newModel) {
       const redraw = newView !== view;
       view = newView;
       model = newModel;
-      const question = JSON.stringify([prefix, model]);
-      if (question !== asked) {
-        asked = question;
-        ask(prefix);
+      const query = JSON.stringify([prefix, model]);
+      if (query !== shown) {
+        shown = query;
+        load(prefix);
       }
       if (redraw || !node) draw();
     },
 
-    /** Marks the codes that lead to these items. */
+    /** Marks the codes that lead to these items with a star. */
     mark(items) {
       recommended = items;
       if (node) drawCodes();

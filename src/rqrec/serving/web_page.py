@@ -9,7 +9,7 @@ from starlette.responses import Response
 from rqrec.serving.errors import ApiError
 
 WEB = Path(__file__).with_name("web")
-TYPES = {
+MEDIA_TYPES = {
     ".html": "text/html; charset=utf-8",
     ".js": "text/javascript; charset=utf-8",
     ".mjs": "text/javascript; charset=utf-8",
@@ -26,25 +26,25 @@ TYPES = {
 }
 
 
-class Page:
-    """Serves the files of a folder, as they were at the start; only those can be asked for.
+class WebPage:
+    """Serves the files that a folder contains at start-up, and nothing else.
 
-    A browser keeps them, and asks each time whether they are still the same, so that a new version of the
-    service never meets an old page.
+    Browsers cache the files but revalidate them on each request, so a new version of the service is never
+    used with an old page.
     """
 
     def __init__(self, folder: Path = WEB) -> None:
         paths = [path for path in folder.rglob("*") if path.is_file()] if folder.is_dir() else []
         self._files = {path.relative_to(folder).as_posix(): path.read_bytes() for path in paths}
 
-    def answer(self, request: Request, name: str) -> Response:
-        """A file by its path within the folder."""
+    def response(self, request: Request, name: str) -> Response:
+        """The response for a file, by its path within the folder."""
         if name not in self._files:
             raise ApiError(404, "not_found", "There is no such file in this version of the page.")
         content = self._files[name]
-        tag = f'"{hashlib.sha256(content).hexdigest()[:32]}"'
-        headers = {"ETag": tag, "Cache-Control": "no-cache"}
-        if tag in request.headers.get("if-none-match", ""):
+        etag = f'"{hashlib.sha256(content).hexdigest()[:32]}"'
+        headers = {"ETag": etag, "Cache-Control": "no-cache"}
+        if etag in request.headers.get("if-none-match", ""):
             return Response(status_code=304, headers=headers)
-        media_type = TYPES.get(Path(name).suffix.lower(), "application/octet-stream")
+        media_type = MEDIA_TYPES.get(Path(name).suffix.lower(), "application/octet-stream")
         return Response(content, headers={**headers, "Content-Type": media_type})

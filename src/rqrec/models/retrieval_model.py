@@ -1,9 +1,9 @@
-"""What every retrieval model offers: one batch in, log-probabilities of the next level out.
+"""The interface of every retrieval model: a batch of histories in, log-probabilities of the next level's codes out.
 
-Beam search, exhaustive scoring and evaluation stand on this interface alone.
+Beam search, exhaustive scoring and evaluation use nothing else.
 
 Shapes: B batch, T items in a history, L levels, K beams, l codes of a prefix, V codes of the next level,
-M items that are targets.
+M target items, N items of the catalogue.
 """
 
 from collections.abc import Sequence
@@ -24,17 +24,19 @@ from rqrec.models.side_information import user_number
 class Batch(NamedTuple):
     """Histories as semantic IDs, oldest item first, padded on the right.
 
-    `codes_BTL` int64; the codes of padded items are 0 and must never be looked at: `lengths_B` int64 says
-    how many items of each row are real. `times_BT` int64 (unix seconds) says when each was taken, `users_B`
-    int64 whose the histories are (see `user_number`), `items_BT` int64 which items they have (indices, padded
-    with PADDING); None where that is not known.
+    Optional fields are None if they are not known.
     """
 
     codes_BTL: Tensor
+    """int64; 0 at padding, which a model must never use."""
     lengths_B: Tensor
+    """int64: the number of items of each history."""
     times_BT: Tensor | None = None
+    """int64: when the user interacted with each item, in unix seconds; 0 at padding."""
     users_B: Tensor | None = None
+    """int64: the number of each history's user (see `user_number`), PADDING if unknown."""
     items_BT: Tensor | None = None
+    """int64: item indices, padded with PADDING."""
 
     def to(self, device: torch.device) -> "Batch":
         """The batch on another device."""
@@ -43,31 +45,33 @@ class Batch(NamedTuple):
 
 @dataclass(frozen=True)
 class ModelConfig:
-    """Sizes that every architecture has; each gives them defaults of its own.
+    """Sizes that all architectures have; each has its own defaults.
 
-    level_sizes: codes at each level, the deduplication level included (codes)
-    max_items: items of history that are read, the most recent (items)
-    decoder_embed_dim: width of a code's embedding
-    attn_embed_dim, attn_heads, attn_layers: width, heads and depth of the transformer
-    attn_dropout: dropout on the embedding and on what each attention and feed-forward adds (probability)
-    label_smoothing: share of each target that training spreads evenly over all codes of its level
-    user_buckets, time_gaps: tokens for users, buckets for the time between items, 0: none (SideInformation)
-    tie_codes: a code has one embedding, for input and output (CodeOutput)
-
-    Raises ValueError on sizes that no model can have.
+    Raises ValueError on values out of range.
     """
 
     level_sizes: tuple[int, ...]
+    """Number of codes at each level, including the deduplication level."""
     max_items: int = 20
+    """Number of most recent items of a history that the model reads."""
     decoder_embed_dim: int = 128
+    """Width of a code's embedding."""
     attn_embed_dim: int = 128
+    """Width of the transformer; a multiple of attn_heads."""
     attn_heads: int = 4
+    """Number of attention heads."""
     attn_layers: int = 2
+    """Number of transformer blocks."""
     attn_dropout: float = 0.1
+    """Dropout probability on the input embeddings and on the output of each attention and feed-forward layer."""
     label_smoothing: float = 0.0
+    """Probability mass of each target that training spreads evenly over all codes of its level."""
     user_buckets: int = 0
+    """Number of user tokens that user ids are hashed into (0: none)."""
     time_gaps: int = 0
+    """Number of log-spaced buckets for the time since the previous item (0: none)."""
     tie_codes: bool = False
+    """Whether codes share one embedding between input and output."""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "level_sizes", tuple(self.level_sizes))
@@ -89,17 +93,21 @@ class ModelConfig:
 
 
 class TrainingLoss(NamedTuple):
-    """`total` is minimised; `by_level_L` is each level's mean cross-entropy in nats, detached."""
+    """The loss of a batch, in nats."""
 
     total: Tensor
+    """Scalar: the value that training minimises."""
     by_level_L: Tensor
+    """The mean cross-entropy of each level, without label smoothing, detached."""
 
     @classmethod
-    def of(cls, logits_LMV: Sequence[Tensor], targets_ML: Tensor, smoothing: float = 0.0) -> "TrainingLoss":
-        """Cross-entropy of M items' codes from each level's logits [M, V]; mean over codes.
+    def from_logits(
+        cls, logits_LMV: Sequence[Tensor], targets_ML: Tensor, smoothing: float = 0.0
+    ) -> "TrainingLoss":
+        """Mean cross-entropy over the codes of M items, from each level's logits [M, V].
 
-        With label smoothing (arXiv 1512.00567, section 7) the total is (1 - smoothing) x the cross-entropy +
-        smoothing x that against all codes evenly; `by_level_L` has none of it.
+        With label smoothing (arXiv 1512.00567, section 7) `total` is (1 - smoothing) x the cross-entropy +
+        smoothing x the cross-entropy against the uniform distribution.
         """
         totals, losses = [], []
         for logits_MV, targets_M in zip(logits_LMV, targets_ML.unbind(1), strict=True):
@@ -117,8 +125,8 @@ ContextT = TypeVar("ContextT")
 class RetrievalModel(Protocol[ContextT]):
     """A model of p(semantic ID of the next item | history).
 
-    `encode` reads the histories once; what it returns is the model's own business. `next_level` gives
-    log p(code at level l | history, prefix of l codes) for K prefixes of each history.
+    `encode` reads the histories once, and returns a context that only the model itself interprets. `next_level`
+    gives log p(code at level l | history, prefix of l codes) for K prefixes of each history.
     """
 
     level_sizes: tuple[int, ...]
@@ -128,44 +136,42 @@ class RetrievalModel(Protocol[ContextT]):
         """Read the histories."""
 
     def next_level(self, context: ContextT, prefix_BKl: Tensor) -> Tensor:
-        """Normalised log-probabilities float32 [B, K, V] of level l, the length of the prefix."""
+        """Normalised log-probabilities float32 [B, K, V] of the codes of level l, for int64 prefixes of l codes."""
 
     def __call__(self, batch: Batch) -> TrainingLoss:
-        """Mean cross-entropy over every code of every item, each given all that came before."""
+        """The training loss: mean cross-entropy of target codes, each given everything before it."""
 
 
 @dataclass(frozen=True)
 class CodeLookup:
-    """From item indices to model input, with the one padding convention: index PADDING, on the right.
-
-    `codes_NL` int64 [N, L] on the model's device.
-    """
+    """Turns histories of item indices (padded with PADDING on the right) into model input."""
 
     codes_NL: Tensor
+    """int64, on the model's device: the codes of each item."""
 
     @classmethod
-    def of(cls, codes_NL: NDArray[np.integer], device: torch.device | str = "cpu") -> "CodeLookup":
+    def from_codes(cls, codes_NL: NDArray[np.integer], device: torch.device | str = "cpu") -> "CodeLookup":
         """From the codes of a semantic-ID table."""
         return cls(torch.from_numpy(np.asarray(codes_NL, dtype=np.int64)).to(device))
 
     def batch(self, histories: Histories, max_items: int) -> Batch:
-        """The most recent `max_items` items of each history, as codes, with what else is known."""
+        """The most recent `max_items` items of each history, with times and users where they are known."""
         recent, device = histories.last(max_items), self.codes_NL.device
         inside_BT = torch.from_numpy(recent.items_BT != PADDING).to(device)
 
-        def filled(known_BT: NDArray[np.int64]) -> Tensor:
-            return torch.from_numpy(known_BT).to(device) * inside_BT
+        def zero_padded(values_BT: NDArray[np.int64]) -> Tensor:
+            return torch.from_numpy(values_BT).to(device) * inside_BT
 
         times_BT, users = recent.times_BT, recent.user_ids
         return Batch(
-            self.codes_NL[filled(recent.items_BT)] * inside_BT[:, :, None],
+            self.codes_NL[zero_padded(recent.items_BT)] * inside_BT[:, :, None],
             inside_BT.sum(1),
-            None if times_BT is None else filled(times_BT),
+            None if times_BT is None else zero_padded(times_BT),
             None if users is None else torch.tensor([*map(user_number, users)], device=device),
             torch.from_numpy(recent.items_BT).to(device),
         )
 
 
 def parameter_count(model: Any) -> int:
-    """Number of trained parameters."""
+    """Number of trainable parameters."""
     return sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)

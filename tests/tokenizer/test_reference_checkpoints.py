@@ -5,8 +5,8 @@ import pytest
 import torch
 
 from rqrec import RqVae
-from rqrec.tokenizer.checkpoints import Checkpoint, read_checkpoint
-from rqrec.tokenizer.reference import translate
+from rqrec.tokenizer.reference_checkpoints import convert
+from rqrec.tokenizer.saved_tokenizer import SavedTokenizer, read_saved_tokenizer
 
 
 @pytest.mark.parametrize("model", ["plain", "simvq_normalized"])
@@ -25,7 +25,7 @@ def test_reference_checkpoints_give_the_reference_results(shared_data, model, fi
     assert not loaded.training
 
 
-def test_a_reference_model_saved_again_is_ours_and_the_same(shared_data, tmp_path):
+def test_a_reference_model_saved_again_is_in_our_format_and_gives_the_same_ids(shared_data, tmp_path):
     folder = shared_data / "reference_rqvae" / "simvq_normalized"
     RqVae.from_pretrained(folder / "hub").save_pretrained(tmp_path)
     assert "codebook_sim_vq" not in json.loads((tmp_path / "config.json").read_text())
@@ -33,19 +33,21 @@ def test_a_reference_model_saved_again_is_ours_and_the_same(shared_data, tmp_pat
     assert np.array_equal(again.numpy(), np.load(folder / "expected_ids.npy"))
 
 
-def test_what_cannot_be_represented_is_refused_with_the_reason(shared_data):
-    hub = read_checkpoint(shared_data / "reference_rqvae" / "plain" / "hub")
+def test_an_unsupported_checkpoint_is_refused_with_the_reason(shared_data):
+    hub = read_saved_tokenizer(shared_data / "reference_rqvae" / "plain" / "hub")
     for change, message in [
         ({"n_cat_features": 18}, "n_cat_features=18"),
         ({"novelty": 1}, r"unknown settings \['novelty'\]"),
     ]:
         with pytest.raises(ValueError, match=message):
-            translate(Checkpoint(hub.settings | change, hub.tensors, "x"))
-    with pytest.raises(ValueError, match=r"tensor encoder\.mlp\.0\.bias, which this package has no place"):
-        translate(Checkpoint(hub.settings, hub.tensors | {"encoder.mlp.0.bias": torch.zeros(3)}, "x"))
+            convert(SavedTokenizer(hub.settings | change, hub.tensors, "x"))
+    with pytest.raises(
+        ValueError, match=r"tensor encoder\.mlp\.0\.bias, which this package does not support"
+    ):
+        convert(SavedTokenizer(hub.settings, hub.tensors | {"encoder.mlp.0.bias": torch.zeros(3)}, "x"))
 
 
-def test_a_reference_checkpoint_without_a_table_is_refused(shared_data, tmp_path):
+def test_a_reference_checkpoint_that_lacks_a_codebook_is_refused(shared_data, tmp_path):
     path = shared_data / "reference_rqvae" / "plain" / "checkpoint_1234.pt"
     values = torch.load(path, weights_only=True)
     del values["model"]["layers.2.embedding.weight"]

@@ -1,4 +1,4 @@
-"""A tokenizer from wherever it is: an artefact, a plain folder, a `.pt` file, the Hugging Face Hub."""
+"""Load a tokenizer of either type from an artefact, a plain folder, a `.pt` file or the Hugging Face Hub."""
 
 import hashlib
 from pathlib import Path
@@ -11,40 +11,43 @@ from rqrec.tokenizer.rqvae import RqVae
 Tokenizer = RqVae | RqKMeans
 
 
-class OpenedTokenizer(NamedTuple):
-    """A tokenizer, and the kind and hash under which what it makes remembers it."""
+class LoadedTokenizer(NamedTuple):
+    """A tokenizer and its identity, which the artefacts made with it record in their `inputs`."""
 
     model: Tokenizer
     artifact_type: str
+    """"rqvae" or "rqkmeans"."""
     hash: str
+    """Hash of the artefact; without a manifest, SHA-256 of the settings and weights."""
 
 
-def open_tokenizer(source: Path | str) -> OpenedTokenizer:
-    """From an artefact, the folder of a run, any folder that `save_pretrained` wrote, a `.pt` file or a hub id.
+def load_tokenizer(source: Path | str) -> LoadedTokenizer:
+    """Load from an artefact, a run folder, a folder written by `save_pretrained`, a `.pt` file or a hub id.
 
-    Raises FileNotFoundError, ConnectionError or ValueError with the reason.
+    Raises FileNotFoundError if there is no tokenizer, ConnectionError if the hub cannot be reached, and
+    ValueError if the source is damaged or another type of model.
     """
     folder = Path(source)
     if folder.is_dir() and not (folder / "config.json").is_file():
-        folder = _find_either(folder)
+        folder = _find_tokenizer(folder)
     if (folder / MANIFEST).is_file():
         manifest = read_manifest(folder, verify=True)
         classes: dict[str, Any] = {"rqvae": RqVae, "rqkmeans": RqKMeans}
         if manifest.artifact_type not in classes:
             raise ValueError(
-                f"{folder} holds {manifest.artifact_type!r}, but a tokenizer is needed: {', '.join(classes)}."
+                f"{folder} holds {manifest.artifact_type!r}, but a tokenizer is needed: {' or '.join(classes)}."
             )
-        return OpenedTokenizer(
+        return LoadedTokenizer(
             classes[manifest.artifact_type].from_pretrained(folder), manifest.artifact_type, manifest.hash
         )
     if folder.is_dir() and "balance" in read_json(folder / "config.json"):
-        other = RqKMeans.from_pretrained(folder)
-        return OpenedTokenizer(other, "rqkmeans", _weights_hash(other))
-    model = RqVae.from_pretrained(source)
-    return OpenedTokenizer(model, "rqvae", _weights_hash(model))
+        rqkmeans = RqKMeans.from_pretrained(folder)
+        return LoadedTokenizer(rqkmeans, "rqkmeans", _weights_hash(rqkmeans))
+    rqvae = RqVae.from_pretrained(source)
+    return LoadedTokenizer(rqvae, "rqvae", _weights_hash(rqvae))
 
 
-def _find_either(folder: Path) -> Path:
+def _find_tokenizer(folder: Path) -> Path:
     try:
         return find(folder, "rqvae")
     except FileNotFoundError:
@@ -52,7 +55,7 @@ def _find_either(folder: Path) -> Path:
             return find(folder, "rqkmeans")
         except FileNotFoundError:
             raise FileNotFoundError(
-                f"{folder} holds no tokenizer. Make one with `rqrec train-rqvae` or `rqrec fit-rqkmeans`."
+                f"{folder} holds no tokenizer. Train one with `rqrec train-rqvae` or `rqrec fit-rqkmeans`."
             ) from None
 
 

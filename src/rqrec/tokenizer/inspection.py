@@ -1,4 +1,4 @@
-"""What a set of semantic IDs is worth: how well codes are used, and whether neighbours share prefixes.
+"""Quality of a set of semantic IDs: codebook usage, collisions, and whether similar items share prefixes.
 
 Shapes: N items, Q sampled items, L levels, D embedding dimensions.
 """
@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
 
-from rqrec.tokenizer.inputs import Embeddings, chunks
+from rqrec.tokenizer.embedding_chunks import Embeddings, chunks
 from rqrec.tokenizer.semantic_ids import LevelUsage, collision_rate, group_sizes, level_usage
 
 CHUNK_ROWS = 8192
@@ -21,84 +21,84 @@ HIGH_COLLISION = 0.3
 
 
 @dataclass(frozen=True)
-class Agreement:
-    """Share of items that have their first 1, 2, ... L codes in common with another item, [L].
+class PrefixAgreement:
+    """Share of items whose first 1, 2, ..., L codes equal those of another item, one value per level.
 
-    `neighbours`: with the nearest item by cosine of their embeddings. `strangers`: with a random one. A
-    hierarchy that follows content has the first far above the second.
+    If the codes follow content, `neighbours` is far above `random_items`.
     """
 
     neighbours: tuple[float, ...]
-    strangers: tuple[float, ...]
+    """The other item is the nearest neighbour by cosine similarity of the embeddings."""
+    random_items: tuple[float, ...]
+    """The other item is random."""
 
 
 @dataclass(frozen=True)
 class Inspection:
-    """Figures of the tokenizer's codes, without the deduplication code.
-
-    `collision_rate`: share of items that share all codes with another one. `largest_group`: the most items
-    that do. `agreement` is None where there were no embeddings to compare with.
-    """
+    """Quality metrics of a tokenizer's codes, without the deduplication code."""
 
     items: int
     codebook_sizes: tuple[int, ...]
     levels: tuple[LevelUsage, ...]
     collision_rate: float
+    """Share of items that share all their codes with another item."""
     largest_group: int
-    agreement: Agreement | None
+    """Number of items in the largest group with the same codes."""
+    agreement: PrefixAgreement | None
+    """None if no embeddings were given."""
 
     def warnings(self) -> list[str]:
-        """What is wrong, in words, worst first; empty where nothing is."""
+        """One sentence per problem found; empty if the codes are healthy."""
         found = []
         for level, (size, usage) in enumerate(zip(self.codebook_sizes, self.levels, strict=True)):
             reachable = min(size, self.items)
             if usage.usage * size < LOW_USAGE * reachable:
                 found.append(
-                    f"Level {level} has collapsed: only {size - usage.dead_codes} of its {size} codes have an "
-                    f"item. Initialise by k-means and reset dead codes while training."
+                    f"Level {level} has collapsed: only {size - usage.dead_codes} of its {size} codes are "
+                    f"used. Initialise with k-means and reset dead codes during training."
                 )
             elif usage.perplexity < LOW_PERPLEXITY * reachable:
                 found.append(
-                    f"Level {level} is lopsided: its {size} codes spread the items no better than "
-                    f"{usage.perplexity:.0f} equally used ones would. Balance it, or train longer."
+                    f"Level {level} is unbalanced: the perplexity of its {size} codes is only "
+                    f"{usage.perplexity:.0f}. Balance the codes or train longer."
                 )
         if self.collision_rate > HIGH_COLLISION:
             found.append(
                 f"{self.collision_rate:.0%} of the items share all their codes with another item, up to "
-                f"{self.largest_group} of them. Look for items with the same content; else take more levels or "
+                f"{self.largest_group} of them. Look for items with the same content; otherwise use more levels or "
                 f"larger codebooks."
             )
         if self.agreement is not None and self.items > 1:
-            neighbours, strangers = self.agreement.neighbours[0], self.agreement.strangers[0]
-            if neighbours < 2 * strangers:
+            neighbours, random_items = self.agreement.neighbours[0], self.agreement.random_items[0]
+            if neighbours < 2 * random_items:
                 found.append(
                     f"The codes do not follow content: {neighbours:.0%} of the items share their first code "
-                    f"with their nearest neighbour, and {strangers:.0%} with a random item. Check that codes "
-                    f"and embeddings are of the same items in the same order."
+                    f"with their nearest neighbour, and {random_items:.0%} with a random item. Check that codes "
+                    f"and embeddings describe the same items in the same order."
                 )
         return found
 
 
-def inspect(
+def inspect_codes(
     codes_NL: NDArray[np.int64],
     codebook_sizes: Sequence[int],
     embeddings_ND: Embeddings | None,
     generator: torch.Generator,
     sample_size: int = 2000,
 ) -> Inspection:
-    """Measure codes int64 [N, L]; the agreement of neighbours on a random sample of the items.
+    """Measure codes int64 [N, L]; prefix agreement is measured on a random sample of `sample_size` items.
 
-    Raises ValueError where codes and embeddings differ in number.
+    Raises ValueError if codes and embeddings differ in number.
     """
     agreement = None
     if embeddings_ND is not None:
         if len(embeddings_ND) != len(codes_NL):
             raise ValueError(
-                f"{len(codes_NL)} rows of codes and {len(embeddings_ND)} embeddings cannot be of the same "
-                f"items: give the embeddings that the codes were made from."
+                f"{len(codes_NL)} rows of codes and {len(embeddings_ND)} embeddings do not describe the same "
+                f"items: give the embeddings that the codes were computed from."
             )
         if len(codes_NL) > 1:
-            agreement = neighbour_agreement(codes_NL, embeddings_ND, generator, sample_size)
+            agreement = prefix_agreement(codes_NL, embeddings_ND, generator, sample_size)
     return Inspection(
         items=len(codes_NL),
         codebook_sizes=tuple(codebook_sizes),
@@ -109,10 +109,10 @@ def inspect(
     )
 
 
-def neighbour_agreement(
+def prefix_agreement(
     codes_NL: NDArray[np.int64], embeddings_ND: Embeddings, generator: torch.Generator, sample_size: int
-) -> Agreement:
-    """How many codes items share with their nearest neighbour, and with a random item; N of at least 2."""
+) -> PrefixAgreement:
+    """Share of sampled items that agree with their nearest neighbour and with a random item; needs N >= 2."""
     rows_Q = torch.randperm(len(codes_NL), generator=generator)[:sample_size].sort().values
     queries_QD = F.normalize(next(chunks(embeddings_ND[rows_Q.numpy()], len(rows_Q))), dim=1)
     rows_Q = rows_Q.to(queries_QD.device)
@@ -122,22 +122,22 @@ def neighbour_agreement(
     for x_BD in chunks(embeddings_ND, CHUNK_ROWS):
         cosines_QB = queries_QD @ F.normalize(x_BD, dim=1).T
         inside = (rows_Q >= start) & (rows_Q < start + len(x_BD))
-        cosines_QB[inside, rows_Q[inside] - start] = -torch.inf  # not the item itself
-        highest_Q, places_Q = cosines_QB.max(dim=1)
-        neighbours_Q = torch.where(highest_Q > best_Q, places_Q + start, neighbours_Q)
+        cosines_QB[inside, rows_Q[inside] - start] = -torch.inf  # exclude the item itself
+        highest_Q, rows_in_chunk_Q = cosines_QB.max(dim=1)
+        neighbours_Q = torch.where(highest_Q > best_Q, rows_in_chunk_Q + start, neighbours_Q)
         best_Q = torch.maximum(highest_Q, best_Q)
         start += len(x_BD)
     shift_Q = torch.randint(1, len(codes_NL), rows_Q.shape, generator=generator).numpy()
     rows, neighbours = rows_Q.cpu().numpy(), neighbours_Q.cpu().numpy()
-    strangers = (rows + shift_Q) % len(codes_NL)
-    return Agreement(
+    random_items = (rows + shift_Q) % len(codes_NL)
+    return PrefixAgreement(
         _shared_prefixes(codes_NL[rows], codes_NL[neighbours]),
-        _shared_prefixes(codes_NL[rows], codes_NL[strangers]),
+        _shared_prefixes(codes_NL[rows], codes_NL[random_items]),
     )
 
 
-def items_under(codes_NL: NDArray[np.int64], prefix: Sequence[int]) -> NDArray[np.int64]:
-    """Item indices whose codes start with `prefix`, in order."""
+def items_with_prefix(codes_NL: NDArray[np.int64], prefix: Sequence[int]) -> NDArray[np.int64]:
+    """Indices of the items whose codes start with `prefix`, ascending. Raises ValueError on too long a prefix."""
     if len(prefix) > codes_NL.shape[1]:
         raise ValueError(f"The prefix {list(prefix)} is longer than the {codes_NL.shape[1]} levels.")
     return np.flatnonzero((codes_NL[:, : len(prefix)] == np.asarray(prefix, dtype=np.int64)).all(axis=1))

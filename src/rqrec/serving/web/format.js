@@ -1,6 +1,6 @@
-/** Numbers and names as people read them. */
+/** Numbers and names for display. */
 
-/** 0.0234 -> "2.3 %": two digits that count, whatever the size. */
+/** 0.0234 -> "2.3 %": two significant digits. */
 export function percent(probability) {
   const value = 100 * probability;
   if (value >= 99.95) return "100 %";
@@ -18,5 +18,5 @@ export const count = (n, noun) => `${n.toLocaleString("en")} ${noun}${n === 1 ? 
 /** "decoder_only" -> "decoder-only". */
 export const architecture = (name) => name.replaceAll("_", "-");
 
-/** A hue in degrees for a code of a level, far from those of the codes beside it. */
+/** A hue in degrees for a code of a level, far from the hues of neighbouring codes. */
 export const hue = (code, level) => ((code * 137.508 + level * 67) % 360).toFixed(0);

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from rqrec.tokenizer.inputs import check_shape, chunks, sample_rows
+from rqrec.tokenizer.embedding_chunks import check_shape, chunks, sample_rows
 
 
 def test_chunks_cover_the_rows_in_order_as_float32():
@@ -13,7 +13,7 @@ def test_chunks_cover_the_rows_in_order_as_float32():
     assert all(part.dtype == torch.float32 for part in parts)
 
 
-def test_a_memory_map_is_read_and_left_alone(tmp_path):
+def test_writing_to_a_chunk_does_not_change_the_memory_map(tmp_path):
     np.save(tmp_path / "x.npy", np.ones((6, 3), dtype=np.float32))
     x = np.load(tmp_path / "x.npy", mmap_mode="r")
     for part in chunks(x, 4):
@@ -44,15 +44,15 @@ def test_large_but_finite_values_pass():
         (np.array([[object()]]), "dtype object"),
         (np.ones(3), r"shape \(3,\)"),
         (np.ones((0, 2)), "empty"),
-        (np.ones((3, 2)), "2 dimensions, but the tokenizer was made for 5"),
+        (np.ones((3, 2)), "2 dimensions, but the tokenizer expects 5"),
     ],
 )
-def test_what_is_no_float_matrix_is_refused(x, message):
+def test_input_other_than_a_float_matrix_is_refused(x, message):
     with pytest.raises(ValueError, match=message):
         check_shape(x, 5)
 
 
-def test_a_sample_has_different_rows_in_order():
+def test_a_sample_has_distinct_rows_in_order():
     x = torch.arange(100.0)[:, None]
     rows = sample_rows(x, 10, torch.Generator().manual_seed(0))[:, 0]
     assert len(rows.unique()) == 10

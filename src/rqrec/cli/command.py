@@ -83,9 +83,9 @@ def command(
         configs: dict[str, Any] = {}
         own = inspect.signature(function, eval_str=True).parameters
         for parameter in own.values():
-            annotation: Any = parameter.annotation
-            if is_dataclass(annotation):
-                configs[parameter.name] = annotation()
+            if is_dataclass(parameter.annotation):
+                make: Any = parameter.annotation
+                configs[parameter.name] = make()
                 parameters += [one for one in _options(configs[parameter.name]) if one.name not in own]
             else:
                 parameters.append(parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY))
@@ -117,7 +117,12 @@ def _options(config: Any) -> list[inspect.Parameter]:
     found = []
     for setting in settings_of(config).values():
         if setting.metadata.get("option", True):
-            option = typer.Option(*_flags(setting), help=_help(setting), show_default=False)
+            option = typer.Option(
+                *_flags(setting),
+                help=_help(setting),
+                show_default=False,
+                envvar=setting.metadata.get("envvar"),
+            )
             found.append(_keyword(setting.name, Annotated[_type(setting), option], None))
     return found
 
@@ -126,7 +131,7 @@ def _flags(setting: Setting) -> tuple[str, ...]:
     spelled = "--" + setting.name.replace("_", "-")
     if _type(setting) == bool | None:
         return (setting.metadata.get("flags", f"{spelled}/--no-{spelled[2:]}"),)
-    return (spelled,)
+    return (setting.metadata.get("flags", spelled),)
 
 
 def _type(setting: Setting) -> Any:
@@ -149,7 +154,9 @@ def _run(function: Callable[..., None], configs: dict[str, Any], section: str, g
     if configs:
         files, bindings = given.pop("config_files") or [], given.pop("bindings") or []
         for name, config in configs.items():
-            chosen = {key: given[key] for key in settings_of(config) if given.get(key) not in (None, [], ())}
+            chosen = {
+                key: _value(given[key]) for key in settings_of(config) if given.get(key) not in (None, [], ())
+            }
             given = {
                 key: value for key, value in given.items() if key in own or key not in settings_of(config)
             }
@@ -157,6 +164,13 @@ def _run(function: Callable[..., None], configs: dict[str, Any], section: str, g
                 config = configured(config, [section], files, bindings)
             given[name] = with_settings(config, chosen)
     function(**given)
+
+
+def _value(given: Any) -> Any:
+    """An option's value; a list may also be given as comma-separated parts."""
+    if not isinstance(given, list):
+        return given
+    return [part for one in given for part in (piece.strip() for piece in one.split(",")) if part]
 
 
 def _handle_errors(run: Callable[[dict[str, Any]], None], given: dict[str, Any]) -> None:

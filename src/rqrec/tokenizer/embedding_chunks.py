@@ -1,4 +1,4 @@
-"""Item embeddings as they come from outside: checked, and read a chunk at a time.
+"""Validation and chunked reading of the item embeddings that a tokenizer is given.
 
 Shapes: N items, B rows of a chunk, D input dimensions.
 """
@@ -10,43 +10,45 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from rqrec.data.embeddings import Rows
+from rqrec.data.embeddings import RowSubset
 
-Embeddings = Tensor | NDArray[np.floating] | Rows
+Embeddings = Tensor | NDArray[np.floating] | RowSubset
 
 
 def check_shape(x_ND: Embeddings, dim: int | None = None) -> None:
-    """Refuse what is not a non-empty float matrix of `dim` columns (any number where `dim` is None)."""
+    """Raise ValueError unless `x_ND` is a non-empty float matrix with `dim` columns (None: any number)."""
     floating = (
         x_ND.is_floating_point() if isinstance(x_ND, Tensor) else np.issubdtype(x_ND.dtype, np.floating)
     )
     if not floating:
-        raise ValueError(f"Embeddings have dtype {x_ND.dtype}; a float dtype is needed: convert them first.")
+        raise ValueError(
+            f"Embeddings have dtype {x_ND.dtype}; a float dtype is required: convert them first."
+        )
     if x_ND.ndim != 2:
-        raise ValueError(f"Embeddings have shape {tuple(x_ND.shape)}; [num_items, dim] is needed.")
+        raise ValueError(f"Embeddings have shape {tuple(x_ND.shape)}; [num_items, dim] is required.")
     if not len(x_ND):
-        raise ValueError("The embeddings are empty: at least one item is needed.")
+        raise ValueError("The embeddings are empty: at least one item is required.")
     if dim is not None and x_ND.shape[1] != dim:
         raise ValueError(
-            f"Embeddings have {x_ND.shape[1]} dimensions, but the tokenizer was made for {dim}. "
-            f"Embed the items with the encoder that it was trained on, or train it again."
+            f"Embeddings have {x_ND.shape[1]} dimensions, but the tokenizer expects {dim}. "
+            f"Embed the items with the encoder that it was trained with, or retrain the tokenizer."
         )
 
 
 def chunks(
     x_ND: Embeddings, size: int, *, dim: int | None = None, device: torch.device | None = None
 ) -> Iterator[Tensor]:
-    """Float32 chunks [B, D] of the rows in order, `size` rows at most, on `device`.
+    """Iterate over the rows in order, in float32 chunks [B, D] of at most `size` rows on `device`.
 
-    Raises ValueError that names the rows with values that are not finite.
+    Raises ValueError on a wrong shape or dtype, and on NaN or infinite values (naming the rows).
     """
     check_shape(x_ND, dim)
     for start in range(0, len(x_ND), size):
         part = x_ND[start : start + size]
         if not isinstance(part, Tensor):
-            part = torch.from_numpy(np.array(part, dtype=np.float32))  # copies: a memory map is read-only
+            part = torch.from_numpy(np.array(part, dtype=np.float32))  # a copy: memory maps are read-only
         x_BD = part.to(device=device, dtype=torch.float32)
-        # A finite sum means finite values; the reverse need not hold, so look again before refusing.
+        # A finite sum implies finite values. The reverse does not hold (overflow), so check before refusing.
         if not torch.isfinite(x_BD.sum()):
             bad = (~torch.isfinite(x_BD).all(dim=1)).nonzero().squeeze(1)
             if len(bad):
@@ -54,13 +56,13 @@ def chunks(
                 more = f" and {len(bad) - 5} more nearby" if len(bad) > 5 else ""
                 raise ValueError(
                     f"Embeddings have NaN or infinite values in row {rows}{more}: "
-                    f"embed these items again or leave them out."
+                    f"embed these items again or remove them."
                 )
         yield x_BD
 
 
 def sample_rows(x_ND: Embeddings, size: int, generator: torch.Generator) -> Embeddings:
-    """`size` random rows without repetition, in their order; all rows where there are no more than that."""
+    """A random sample of `size` rows without replacement, in their original order; all rows if N <= `size`."""
     if len(x_ND) <= size:
         return x_ND
     rows = torch.randperm(len(x_ND), generator=generator)[:size].sort().values

@@ -1,0 +1,122 @@
+"""The stages one after the other through the command line, each on what an earlier one wrote."""
+
+import json
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from rqrec.cli.command import app
+from rqrec.core.artifact import read_manifest
+from tests.serving.test_server import Process
+from tests.stages.world import write_world
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def rqrec(*arguments: object) -> dict:
+    """Run a command that must succeed; returns its JSON object."""
+    done = CliRunner().invoke(app, [*map(str, arguments), "--json"])
+    assert done.exit_code == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+def settings(**values: object) -> list[str]:
+    return [part for name, value in values.items() for part in ("--gin", f"train.{name}={value!r}")]
+
+
+SMALL_MODEL = settings(
+    iterations=30,
+    warmup=2,
+    batch_size=16,
+    max_items=5,
+    attn_heads=2,
+    attn_embed_dim=16,
+    attn_layers=1,
+    decoder_embed_dim=16,
+    full_eval_every=0,
+)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("kind", ["rqkmeans", "rqvae"])
+def test_each_command_takes_what_the_one_before_it_wrote(kind: str, tmp_path: Path) -> None:
+    raw, folder = write_world(tmp_path / "raw"), tmp_path.joinpath
+    log, own = raw / "log.parquet", raw / "item_embeddings.npy"
+    files = ("--interactions", log, "--embeddings", own)
+    rqrec("prepare", "custom", *files, "--user-core", 4, "--out", folder("interactions"))
+    embed = ("--embeddings", own, "--collaborative", 4, "--out", folder("vectors"))
+    rqrec("embed", folder("interactions"), *embed)
+    if kind == "rqkmeans":
+        sizes = ("--codebook-size", 8, "--levels", 2)
+        rqrec("fit-rqkmeans", folder("vectors"), *sizes, "--out", folder("codes"))
+    else:
+        small = settings(
+            iterations=30, vae_hidden_dims=[16], vae_embed_dim=8, vae_codebook_size=8, vae_n_layers=2
+        )
+        root = settings(save_dir_root=str(folder("codes")))
+        rqrec("train-rqvae", ROOT / "configs/custom.gin", "--embeddings", folder("vectors"), *small, *root)
+    ids = ("--dataset", folder("interactions"), "--out", folder("ids"))
+    rqrec("tokenize", folder("codes"), folder("vectors"), *ids)
+    before = {name: read_manifest(folder(name)).hash for name in ("interactions", "vectors", "ids")}
+
+    inputs = ("--dataset", folder("interactions"), "--semantic-ids", folder("ids"))
+    root = settings(save_dir_root=str(folder("model")), knn_mixture=True)
+    decoder = ROOT / "configs/decoder_custom.gin"
+    rqrec("train-decoder", decoder, *inputs, "--embeddings", folder("vectors"), *SMALL_MODEL, *root)
+    assert {name: read_manifest(folder(name)).hash for name in before} == before
+    trained_on = read_manifest(folder("model", "retrieval")).inputs
+    assert trained_on["dataset"] == before["interactions"]
+    assert trained_on["semantic_ids"] == before["ids"]
+    assert trained_on["embeddings"] == before["vectors"]
+
+    measured = ("--dataset", folder("interactions"), "--out", folder("figures"))
+    assert rqrec("evaluate", "--artifact", folder("model"), *measured)["metrics"]["recall@10"] > 0.5
+    asked = rqrec("recommend", "--artifact", folder("model"), "--history", "8,9", "--k", 3)
+    assert len(asked["recommendations"]) == 3
+    service = Process(folder("model"))
+    service.wait_until_it_listens()
+    status, answer = service.ask("POST", "/v1/recommendations", {"history": ["8", "9"], "k": 3})
+    assert (status, service.stop()) == (200, 0)
+    found = [item["item_id"] for item in answer["recommendations"][0]["items"]]
+    assert found == [item["item_id"] for item in asked["recommendations"]]
+
+
+def test_raw_data_that_was_prepared_otherwise_is_not_replaced_by_training(tmp_path: Path) -> None:
+    raw = write_world(tmp_path / "raw")
+    prepared = raw / "processed/own/dataset"
+    rqrec("prepare", "custom", "--data-dir", raw, "--user-core", 4, "--out", prepared)
+    before = read_manifest(prepared).hash
+    data = settings(dataset="custom", dataset_folder=str(raw), save_dir_root=str(tmp_path / "run"))
+    done = CliRunner().invoke(app, ["train-decoder", *data, *SMALL_MODEL])
+    assert done.exit_code == 1
+    for words in ("user_core was 4 and is 1", "--dataset", "train.force_dataset_process=True"):
+        assert words in done.stderr
+    assert read_manifest(prepared).hash == before
+    given = ("--dataset", prepared, "--embeddings", raw)
+    rqrec("train-decoder", *given, *data, *SMALL_MODEL, *settings(vae_codebook_size=8))
+
+
+def test_reproduce_and_the_commands_one_by_one_give_the_same_hashes(tmp_path: Path) -> None:
+    """In processes of one thread: sums of floats may differ between numbers of threads."""
+    raw = write_world(tmp_path / "raw")
+    log, own = raw / "log.parquet", raw / "item_embeddings.npy"
+    files, folder = ("--interactions", log, "--embeddings", own), tmp_path.joinpath
+    rqrec("reproduce", "custom", *files, "--max-minutes", 60, "--out", folder("run"))
+
+    rqrec("prepare", "custom", *files, "--out", folder("dataset"))
+    recipe = ("--config", "recipe.gin")
+    rqrec("embed", folder("dataset"), "--embeddings", own, *recipe, "--out", folder("embeddings"))
+    rqrec("fit-rqkmeans", folder("embeddings"), *recipe, "--out", folder("rqkmeans"))
+    ids = ("--dataset", folder("dataset"), "--out", folder("semantic_ids"))
+    rqrec("tokenize", folder("rqkmeans"), folder("embeddings"), *ids)
+    inputs = ("--dataset", folder("dataset"), "--semantic-ids", folder("semantic_ids"))
+    root = settings(save_dir_root=str(folder("seed_0")))
+    rqrec("train-decoder", "recipe.gin", *inputs, "--embeddings", folder("embeddings"), *root)
+    names = ("dataset", "embeddings", "rqkmeans", "semantic_ids", "seed_0/retrieval")
+    for name in names:
+        assert read_manifest(folder(name)).hash == read_manifest(folder("run", name)).hash, name
+    figures = rqrec("evaluate", "--artifact", folder("seed_0"), "--dataset", folder("dataset"))["metrics"]
+    reproduced = json.loads((folder("run") / "reproduction.json").read_text())
+    assert reproduced["test"]["ndcg@10"]["mean"] == figures["ndcg@10"]
