@@ -1,8 +1,8 @@
-"""From a CSV of MovieLens-32M's size and format to prepared sequences: time and peak memory by rows.
+"""Time and peak memory of preparing a CSV with the size and format of MovieLens 32M, by number of rows.
 
-The ratings are those of MovieLens latest-small, tiled and perturbed: other users in each tile, times moved,
-movies spread over nine copies of the catalogue. Each run is a process of its own, so that its peak is its
-own. With pandas installed, a straightforward version in it is measured beside, up to 4M rows.
+The ratings are those of MovieLens latest-small, tiled and perturbed: new users in each tile, shifted times, and
+movies spread over nine copies of the catalogue. Each run is a separate process, to measure its own peak. If
+pandas is installed, a straightforward pandas version is measured as well, up to 4M rows.
 
     python benchmarks/data.py --latest-small FOLDER --json
 """
@@ -24,11 +24,11 @@ import polars as pl
 ROWS = (1_000_000, 4_000_000, 16_000_000, 32_000_000)
 PANDAS_ROWS = 4_000_000
 COPIES = 9  # of the catalogue: 87,678 movies; MovieLens 32M has 87,585
-COPY_STEP = 200_000  # between the ids of a movie's copies
+COPY_STEP = 200_000  # between the ids of copies of a movie
 
 
 def write_csv(latest_small: Path, folder: Path, rows: int) -> None:
-    """Write movies.csv and ratings.csv of `rows` rows, by user as in the official file."""
+    """Write movies.csv, and ratings.csv with `rows` rows grouped by user as in the official file."""
     movies = pl.read_csv(latest_small / "movies.csv")
     copies = [movies.with_columns(movieId=pl.col("movieId") + copy * COPY_STEP) for copy in range(COPIES)]
     pl.concat(copies).write_csv(folder / "movies.csv")
@@ -59,7 +59,7 @@ def with_rqrec(folder: Path) -> int:
 
 
 def with_pandas(folder: Path) -> int:
-    """What one would write in pandas: the sequences alone, in memory."""
+    """A straightforward pandas version: only the sequences, in memory."""
     import pandas as pd
 
     movies = pd.read_csv(folder / "movies.csv")
@@ -72,7 +72,7 @@ def with_pandas(folder: Path) -> int:
 
 
 def measure(tool: str, folder: Path) -> dict[str, float | int | str]:
-    """Run one tool in a process of its own."""
+    """Run one tool in a separate process."""
     command = [sys.executable, __file__, "--measure", tool, str(folder)]
     done = subprocess.run(command, stdout=subprocess.PIPE, check=True, text=True)
     return json.loads(done.stdout)
@@ -94,7 +94,7 @@ def main() -> None:
         print(json.dumps({"rows": interactions, "seconds": round(seconds, 2), "peak_gib": round(peak, 2)}))
         return
     if not options.latest_small:
-        parser.error("--latest-small is needed: the folder of MovieLens latest-small")
+        parser.error("--latest-small is required: the folder of MovieLens latest-small")
     results = []
     for rows in options.rows:
         folder = Path(tempfile.mkdtemp(prefix="rqrec-benchmark-"))

@@ -1,7 +1,7 @@
-"""Validation quality against minutes of training, for the three architectures and SASRec.
+"""Validation quality by training time, for the three architectures and SASRec.
 
-Each point is a training of its own, whose schedule fits its minutes; all of them see the same dataset, on the cores
-that torch takes. Nothing is measured on the test split. The figure is drawn with the extra `demo`.
+Each point is a separate training run, whose schedule fits its time limit; all use the same dataset and torch's
+default number of threads. The test split is not used. Drawing the figure needs the extra `demo`.
 
     python benchmarks/quality.py --run out/amazon-beauty --minutes 1 2 5 10 --json
     python benchmarks/quality.py --run out/demo --models hierarchical sasrec --minutes 0.5 1 --figure quality.png
@@ -23,32 +23,32 @@ from rqrec.tokenizer.semantic_ids import SemanticIdTable
 from rqrec.training.loop import LoopConfig
 
 SASREC = "sasrec"
-MOST_STEPS = 1_000_000  # the minutes end it
+MAX_STEPS = 1_000_000  # the time limit stops training long before
 
 
 def trainings(run: Path, batch_size: int) -> dict[str, Callable[[Path, LoopConfig], object]]:
-    """By the name of a model: what trains it to an artefact in a folder."""
+    """By model name, a function that trains it and writes the artefact to a folder."""
     dataset, table = find(run, "dataset"), find(run, "semantic_ids")
     level_sizes = SemanticIdTable.read(table).level_sizes
 
-    def ours(name: str, folder: Path, settings: LoopConfig) -> object:
-        config = architecture(name).config(level_sizes)
+    def semantic_id_model(name: str, folder: Path, config: LoopConfig) -> object:
+        model_config = architecture(name).config(level_sizes)
         return train_decoder(
-            dataset, table, folder, config, settings, batch_size=batch_size, validation_users=4000
+            dataset, table, folder, model_config, config, batch_size=batch_size, validation_users=4000
         )
 
-    def sasrec(folder: Path, settings: LoopConfig) -> object:
-        return train_sasrec(dataset, folder, settings, batch_size=batch_size)
+    def sasrec(folder: Path, config: LoopConfig) -> object:
+        return train_sasrec(dataset, folder, config, batch_size=batch_size)
 
-    return {**{name: partial(ours, name) for name in ARCHITECTURES}, SASREC: sasrec}
+    return {**{name: partial(semantic_id_model, name) for name in ARCHITECTURES}, SASREC: sasrec}
 
 
 def measure(
     train: Callable[[Path, LoopConfig], object], name: str, minutes: float, learning_rate: float, seed: int
 ) -> dict[str, Any]:
-    """One point: what the best weights of a training of so many minutes reach on validation."""
-    settings = LoopConfig(
-        iterations=MOST_STEPS,
+    """One point: the validation metrics of the best weights after training for this many minutes."""
+    config = LoopConfig(
+        iterations=MAX_STEPS,
         learning_rate=learning_rate,
         weight_decay=0.05,
         warmup=100,
@@ -58,14 +58,14 @@ def measure(
     )
     with TemporaryDirectory(prefix="rqrec-quality-") as scratch:
         folder = Path(scratch) / "model"
-        train(folder, settings)
-        facts = read_manifest(folder).metrics
-    best = facts["validation"]
+        train(folder, config)
+        metrics = read_manifest(folder).metrics
+    best = metrics["validation"]
     return {
         "model": name,
         "minutes": minutes,
         "steps": int(best["step"]),
-        "parameters": facts["parameters"],
+        "parameters": metrics["parameters"],
         **{metric: round(best[metric], 4) for metric in ("recall@5", "ndcg@5", "recall@10", "ndcg@10")},
     }
 
@@ -76,29 +76,29 @@ def main() -> None:
     parser.add_argument("--run", type=Path, required=True, help="folder with a dataset and semantic IDs")
     parser.add_argument("--models", nargs="+", default=names, choices=names)
     parser.add_argument("--minutes", nargs="+", type=float, default=[1, 2, 5, 10])
-    parser.add_argument("--batch", type=int, default=256, help="sequences of a step")
+    parser.add_argument("--batch", type=int, default=256, help="sequences per step")
     parser.add_argument("--learning-rate", type=float, default=0.002)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--figure", type=Path, help="draw it to this file, .png")
+    parser.add_argument("--figure", type=Path, help="draw the curves to this .png file")
     parser.add_argument("--json", action="store_true")
-    chosen = parser.parse_args()
-    train_named = trainings(chosen.run, chosen.batch)
+    options = parser.parse_args()
+    train_named = trainings(options.run, options.batch)
     rows = []
-    for name in chosen.models:
-        for minutes in chosen.minutes:
-            rows.append(measure(train_named[name], name, minutes, chosen.learning_rate, chosen.seed))
-            if not chosen.json:
+    for name in options.models:
+        for minutes in options.minutes:
+            rows.append(measure(train_named[name], name, minutes, options.learning_rate, options.seed))
+            if not options.json:
                 print("  ".join(f"{key} {value}" for key, value in rows[-1].items()), flush=True)
-    if chosen.figure:
+    if options.figure:
         from rqrec.evaluation.figures import draw_curves
 
         curves = {
             name: [(row["minutes"], row["ndcg@10"]) for row in rows if row["model"] == name]
-            for name in chosen.models
+            for name in options.models
         }
-        draw_curves(chosen.figure, {"validation NDCG@10": curves}, x_label="minutes of training")
-    if chosen.json:
-        print(json.dumps({"seed": chosen.seed, "batch": chosen.batch, "rows": rows}))
+        draw_curves(options.figure, {"validation NDCG@10": curves}, x_label="minutes of training")
+    if options.json:
+        print(json.dumps({"seed": options.seed, "batch": options.batch, "rows": rows}))
 
 
 if __name__ == "__main__":

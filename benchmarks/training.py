@@ -1,11 +1,12 @@
-"""How fast each retrieval model trains on this machine, and what share of the machine's matrix products that is.
+"""Training speed of each retrieval model, and the fraction of the machine's matrix-product throughput it reaches.
 
     python benchmarks/training.py [--json] [--threads 1 2] [--widths 128 256/96] [--batches 128]
-    torchrun --nproc_per_node 2 benchmarks/training.py --threads 1    # one model, half of a batch to each process
+    torchrun --nproc_per_node 2 benchmarks/training.py --threads 1    # data parallel: half of a batch per process
 
-Synthetic sequences of Beauty's size (22,363 users, 12,101 items, 153,776 training interactions), windows of 20
-items and the one after them, semantic IDs of 3 x 256 codes and one that makes them unique. A row is the median of
-several steps: forward, backward, clipping, optimizer; the data path (windows and their codes) is timed on its own.
+The data are synthetic sequences of the size of Amazon Beauty (22,363 users, 12,101 items, 153,776 training
+interactions), in windows of 21 items, with semantic IDs of 3 levels of 256 codes and one that makes them unique. A
+row is the median of several steps (forward, backward, clipping, optimizer); the data path (windows and their codes) is
+timed separately.
 """
 
 import argparse
@@ -30,14 +31,7 @@ MAX_ITEMS, LAYERS = 20, 2
 
 
 class Row(NamedTuple):
-    """One measurement; shares are 0 to 1.
-
-    batch, targets_per_second, tokens_per_second, gflops, matmul_gflops: of all processes
-    targets_per_second: items that are learnt to be predicted: every item of the causal models' windows, one a
-    window of the encoder-decoder's
-    tokens_per_second: codes of the windows
-    epoch_seconds: every training interaction of Beauty once in a window
-    """
+    """One measurement; batch size and throughputs are totals over all processes."""
 
     architecture: str
     processes: int
@@ -48,17 +42,23 @@ class Row(NamedTuple):
     batch: int
     parameters: int
     targets_per_second: float
+    """Items predicted: every item of a window, but one per window for the encoder-decoder."""
     tokens_per_second: float
+    """Codes of the windows."""
     epoch_seconds: float
+    """Time for all training interactions of Amazon Beauty."""
     milliseconds_per_step: float
     data_share: float
+    """Time of the data path, as a fraction of the step's."""
     gflops: float
     matmul_gflops: float
+    """Throughput of the fastest of several large matrix products."""
     share_of_matmul: float
+    """gflops / matmul_gflops."""
 
 
 def matmul_gflops(precision: str, size: int = 1024) -> float:
-    """Billions of floating-point operations a second in the best of some matrix products."""
+    """Throughput in GFLOP/s of the fastest of 8 matrix products."""
     dtype = torch.bfloat16 if precision == "bf16" else torch.float32
     a, b = torch.randn(size, size, dtype=dtype), torch.randn(size, size, dtype=dtype)
     times = []
@@ -74,7 +74,7 @@ def measure(name: str, precision: str, widths: tuple[int, ...], batch_size: int,
         LEVEL_SIZES, max_items=MAX_ITEMS, attn_layers=LAYERS, **sizes_of(*widths)
     )
     processes = Processes.join()
-    # Every process has sequences as long as the others', as those of one sorted batch are.
+    # Every process draws the same windows, so that all have the same amount of work.
     share = batch_size // processes.count
     workload = Workload(config, share, precision, CPU)
     parameters = parameter_count(workload.model)
@@ -83,21 +83,21 @@ def measure(name: str, precision: str, widths: tuple[int, ...], batch_size: int,
     for number in range(WARM_UP):
         with FlopCounterMode(display=False) as counter:
             batch = workload.step(number)
-        per_place = counter.get_total_flops() / batch.codes_BTL.numel()
-    data, seconds, items, rows, operations = [], [], [], [], []
+        flops_per_code = counter.get_total_flops() / batch.codes_BTL.numel()
+    data, seconds, items, rows, flops = [], [], [], [], []
     for number in range(WARM_UP, WARM_UP + steps):
         start = time.perf_counter()
         workload.batch(number)
-        dealt = time.perf_counter()
+        data_ready = time.perf_counter()
         batch = workload.step(number)
-        data.append(dealt - start)
-        seconds.append(time.perf_counter() - dealt)
+        data.append(data_ready - start)
+        seconds.append(time.perf_counter() - data_ready)
         items.append(int(batch.lengths_B.sum()))
         rows.append(len(batch.lengths_B))
-        operations.append(per_place * batch.codes_BTL.numel())
+        flops.append(flops_per_code * batch.codes_BTL.numel())
     targets = rows if name == "encoder_decoder" else items
-    gflops = statistics.median(f / s for f, s in zip(operations, seconds, strict=True)) / 1e9
-    processes.wait()  # so that all of them multiply at once
+    gflops = statistics.median(f / s for f, s in zip(flops, seconds, strict=True)) / 1e9
+    processes.wait()  # so that all of them measure at the same time
     rates = (sum(items) / sum(seconds), sum(targets) / sum(seconds), gflops, matmul_gflops(precision))
     items_per_second, targets_per_second, gflops, peak = processes.sums(rates)
     return Row(
@@ -144,20 +144,20 @@ def main() -> None:
         type=as_widths,
         nargs="+",
         default=[(128,), (0,)],
-        help="of the model, or of its items / of its codes; 0: an architecture's own",
+        help="of the model, or model/codes such as 256/96; 0: the architecture's default",
     )
     parser.add_argument("--batches", type=int, nargs="+", default=[128])
     parser.add_argument("--precisions", nargs="+", default=["no", "bf16"], choices=["no", "bf16"])
-    parser.add_argument("--steps", type=int, default=10, help="measured steps of each row")
+    parser.add_argument("--steps", type=int, default=10, help="measured steps per row")
     options = parser.parse_args()
     first = Processes.join().is_first
-    to_read = first and not options.json
-    if to_read:
+    as_table = first and not options.json
+    if as_table:
         print(f"| {' | '.join(Row._fields)} |\n|{' --- |' * len(Row._fields)}")
     rows = []
     for row in measured(options):
         rows.append(row._asdict())
-        if to_read:
+        if as_table:
             print(f"| {' | '.join(map(str, row))} |", flush=True)
     if first and options.json:
         print(json.dumps({"items": TRAINING_ITEMS, "rows": rows}))

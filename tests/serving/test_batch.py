@@ -196,7 +196,7 @@ def test_invalid_history_files_are_refused(tiny_run: Path, tmp_path: Path) -> No
             batch_recommend(tiny_run, tmp_path / name, tmp_path / f"out {words}", BatchConfig(), ONE_PROCESS)
 
     refused(pl.DataFrame({"user": [1]}), r"needs the columns user_id and history .* it has user\.")
-    refused(pl.DataFrame({"user_id": ["u"], "history": [3]}), "history is Int64; a list")
+    refused(pl.DataFrame({"user_id": ["u"], "history": [3]}), "history has type Int64; it must be a list")
     refused(pl.DataFrame({"user_id": ["a", None], "history": [["item 1"], []]}), "row 1 has no user_id")
     refused(pl.DataFrame({"user_id": ["a"], "history": [["item 1", None]]}), "user 'a' has a missing item id")
     with pytest.raises(FileNotFoundError, match=r"no \.parquet or \.csv file"):

@@ -1,9 +1,9 @@
-"""Trains on the small world, is killed at random moments and started again, until it is finished.
+"""Trains on the tiny dataset; is killed at random moments and restarted until it is finished.
 
     python -m tests.training.killed RUN KILLS SEED
 
-RUN holds the artefacts of `write_inputs`. A process that has loaded the packages forks one that trains, so that
-a start takes no time, and kills it by SIGKILL.
+RUN holds the artefacts of `write_inputs`. A process that has loaded the packages forks one that trains, so that a
+start takes no time, and kills it with SIGKILL.
 """
 
 import os
@@ -24,7 +24,7 @@ from tests.tiny import DIM
 
 
 def tokenizer(run: Path) -> None:
-    """With dead codes moved and a random choice of codes."""
+    """With resets of dead codes and random sampling of codes."""
     config = RqVaeConfig(DIM, 8, (16,), 8, 2, mode="GUMBEL_SOFTMAX")  # type: ignore[arg-type]
     settings = LoopConfig(iterations=120, warmup=5, log_every=3, full_eval_every=40, seed=1)
     checkpoints = CheckpointConfig(run / "tokenizer", save_model_every=5)
@@ -40,7 +40,7 @@ def tokenizer(run: Path) -> None:
 
 
 def retrieval(run: Path) -> None:
-    """With dropout, averaged weights and a best validation before the last."""
+    """With dropout, averaged weights and a best validation that is not the last."""
     settings = LoopConfig(
         iterations=90,
         learning_rate=5e-3,
@@ -66,14 +66,14 @@ def retrieval(run: Path) -> None:
 
 
 def train(run: Path) -> None:
-    """Both stages, each at once done with where its artefact is there."""
+    """Both stages; a tokenizer whose artefact exists is not trained again."""
     if not (run / "rqvae2" / "manifest.json").exists():
         tokenizer(run)
     retrieval(run)
 
 
-def until_finished(run: Path, kills: int, rng: random.Random, longest: float) -> int:
-    """Train, and kill up to `kills` times. Returns how many starts were killed."""
+def train_with_kills(run: Path, kills: int, rng: random.Random, max_seconds: float) -> int:
+    """Train, and kill up to `kills` times, each within `max_seconds`. Returns the number of kills."""
     killed = 0
     while True:
         child = os.fork()
@@ -81,7 +81,7 @@ def until_finished(run: Path, kills: int, rng: random.Random, longest: float) ->
             train(run)
             os._exit(0)
         if killed < kills:
-            time.sleep(rng.uniform(0, longest))
+            time.sleep(rng.uniform(0, max_seconds))
             os.kill(child, signal.SIGKILL)
         _, status = os.waitpid(child, 0)
         if os.WIFSIGNALED(status):
@@ -96,7 +96,7 @@ if __name__ == "__main__":
     folder, n_kills, seed = Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])
     begin = time.monotonic()
     if n_kills:
-        print(until_finished(folder, n_kills, random.Random(seed), float(sys.argv[4])))
+        print(train_with_kills(folder, n_kills, random.Random(seed), float(sys.argv[4])))
     else:
         train(folder)
         print(time.monotonic() - begin)

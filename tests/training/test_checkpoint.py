@@ -1,4 +1,4 @@
-"""A run that is killed and started again ends as one that was never interrupted."""
+"""A run that is killed and resumed ends like one that was never interrupted."""
 
 import os
 import shutil
@@ -33,8 +33,8 @@ def killed(*arguments: object) -> str:
 
 @pytest.fixture(scope="module")
 def uninterrupted(tiny_run: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, float]:
-    """A run without a kill, and the seconds that it took."""
-    run = tmp_path_factory.mktemp("whole") / "run"
+    """A run without kills, and its duration in seconds."""
+    run = tmp_path_factory.mktemp("uninterrupted") / "run"
     shutil.copytree(tiny_run, run)
     return run, float(killed(run, 0, 0))
 
@@ -42,33 +42,33 @@ def uninterrupted(tiny_run: Path, tmp_path_factory: pytest.TempPathFactory) -> t
 @pytest.mark.parametrize(
     ("kills", "seed"), [(3, 0), pytest.param(20, 1, marks=[pytest.mark.slow, pytest.mark.timeout(600)])]
 )
-def test_killed_at_random_moments_it_ends_the_same_to_the_bit(
+def test_a_run_killed_at_random_moments_ends_bit_identical(
     kills: int, seed: int, uninterrupted: tuple[Path, float], tiny_run: Path, tmp_path: Path
 ) -> None:
-    whole, seconds = uninterrupted
+    reference, seconds = uninterrupted
     shutil.copytree(tiny_run, tmp_path / "run")
     assert int(killed(tmp_path / "run", kills, seed, seconds / 4)) >= 2
     for kind, log in (("rqvae2", "tokenizer"), ("retrieval2", "decoder")):
-        one, other = read_manifest(whole / kind), read_manifest(tmp_path / "run" / kind)
+        one, other = read_manifest(reference / kind), read_manifest(tmp_path / "run" / kind)
         assert one.files == other.files  # weights and metrics.jsonl among them
         name = f"{log}/logs/metrics.jsonl"
-        assert (whole / name).read_bytes() == (tmp_path / "run" / name).read_bytes()
+        assert (reference / name).read_bytes() == (tmp_path / "run" / name).read_bytes()
 
 
 SETTINGS = LoopConfig(iterations=12, learning_rate=0.1, log_every=1)
 
 
 class Stopping(Line):
-    """Ends with an error, or a Ctrl-C, in a step."""
+    """Raises an error, or receives a Ctrl-C, in a step."""
 
-    def __init__(self, at: int | None, how: type[BaseException] | None = None) -> None:
+    def __init__(self, at: int | None, error: type[BaseException] | None = None) -> None:
         torch.manual_seed(0)
         super().__init__()
-        self.at, self.how = at, how
+        self.at, self.error = at, error
 
     def loss(self, model: nn.Module, batch: Tensor, step: int) -> tuple[Tensor, Mapping[str, float]]:
-        if step == self.at and self.how:
-            raise self.how("the machine stops")
+        if step == self.at and self.error:
+            raise self.error("a failure")
         if step == self.at:
             os.kill(os.getpid(), signal.SIGINT)
         return super().loss(model, batch, step)
@@ -78,7 +78,7 @@ def names(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.iterdir())
 
 
-def test_checkpoints_rotate_and_the_newest_goes_on(tmp_path: Path) -> None:
+def test_checkpoints_rotate_and_the_newest_is_resumed(tmp_path: Path) -> None:
     checkpoints = manager(tmp_path, save_model_every=2, keep_last=2)
     with pytest.raises(RuntimeError):
         fit(Stopping(9, RuntimeError), SETTINGS, "line", checkpoints)
@@ -88,39 +88,37 @@ def test_checkpoints_rotate_and_the_newest_goes_on(tmp_path: Path) -> None:
     assert again.steps == [8, 9, 10, 11]
     assert [record["step"] for record in history.training] == list(range(1, 13))
     assert History.read(checkpoints.logs) == history
-    whole = Stopping(None)
-    assert fit(whole, SETTINGS, "line") == history
-    assert torch.equal(whole.model.weight, again.model.weight)
+    uninterrupted_task = Stopping(None)
+    assert fit(uninterrupted_task, SETTINGS, "line") == history
+    assert torch.equal(uninterrupted_task.model.weight, again.model.weight)
 
 
 @pytest.mark.parametrize("file", ["state.safetensors", "state.json", "metrics.jsonl"])
-def test_killed_in_the_middle_of_a_write_it_goes_on_from_the_checkpoint_before(
-    file: str, tmp_path: Path
-) -> None:
+def test_a_run_killed_during_a_write_resumes_from_the_checkpoint_before(file: str, tmp_path: Path) -> None:
     checkpoints = manager(tmp_path, save_model_every=2)
     if not (child := os.fork()):
 
-        def killing(folder: Path, *arguments: object, **settings: object) -> object:
-            """Opens files of the checkpoint of step 6 as ever, and dies at one of them."""
+        def killed_write(folder: Path, *arguments: object, **settings: object) -> object:
+            """Writes the files of the checkpoint of step 6, but is killed at one of them."""
             if folder.name == file and "step-000000006" in str(folder):
                 (folder.parent / f".{file}.half").write_bytes(b"half of it")
                 os.kill(os.getpid(), signal.SIGKILL)
-            return opened(folder, *arguments, **settings)
+            return original(folder, *arguments, **settings)
 
-        opened = artifact.atomic_write
+        original = artifact.atomic_write
         for module in (artifact, checkpoint, tracking):
-            module.atomic_write = killing  # type: ignore[assignment]
+            module.atomic_write = killed_write  # type: ignore[assignment]
         fit(Stopping(None), SETTINGS, "line", checkpoints)
         os._exit(0)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGKILL
-    again, whole = Stopping(None), Stopping(None)
+    again, uninterrupted_task = Stopping(None), Stopping(None)
     history = fit(again, SETTINGS, "line", checkpoints)
     assert again.steps[0] == 4
-    assert fit(whole, SETTINGS, "line") == history
-    assert torch.equal(whole.model.weight, again.model.weight)
+    assert fit(uninterrupted_task, SETTINGS, "line") == history
+    assert torch.equal(uninterrupted_task.model.weight, again.model.weight)
 
 
-def test_never_starts_anew(tmp_path: Path) -> None:
+def test_resume_never_starts_anew(tmp_path: Path) -> None:
     with pytest.raises(RuntimeError):
         fit(Stopping(9, RuntimeError), SETTINGS, "line", manager(tmp_path, save_model_every=2))
     task = Stopping(None)
@@ -129,7 +127,7 @@ def test_never_starts_anew(tmp_path: Path) -> None:
     assert not (tmp_path / "checkpoints").exists()
 
 
-def test_other_settings_or_inputs_are_refused_by_name(tmp_path: Path) -> None:
+def test_a_checkpoint_with_other_settings_or_inputs_is_refused_with_the_differences(tmp_path: Path) -> None:
     def checkpoints(rate: float, dataset: str) -> CheckpointManager:
         settings = {"training": {"learning_rate": rate}, "sizes": (1, 2)}
         return manager(tmp_path, save_model_every=2, settings=settings, inputs={"dataset": dataset})
@@ -144,7 +142,7 @@ def test_other_settings_or_inputs_are_refused_by_name(tmp_path: Path) -> None:
     fit(Stopping(None), SETTINGS, "line", checkpoints(0.1, "a"))
 
 
-def test_ctrl_c_ends_the_step_saves_and_says_where(
+def test_ctrl_c_finishes_the_step_saves_and_reports_where(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     checkpoints = manager(tmp_path, save_model_every=0)
@@ -153,22 +151,22 @@ def test_ctrl_c_ends_the_step_saves_and_says_where(
         fit(Stopping(4), SETTINGS, "line", checkpoints)
     assert signal.getsignal(signal.SIGINT) is before
     assert names(checkpoints.folder) == ["step-000000005"]
-    said = " ".join(capsys.readouterr().err.split())
-    assert "step 5 is saved" in said
-    assert "goes on from there" in said
+    output = " ".join(capsys.readouterr().err.split())
+    assert "step 5 is saved" in output
+    assert "same command again to resume" in output
     again = Stopping(None)
     fit(again, SETTINGS, "line", checkpoints)
     assert again.steps[0] == 5
 
 
-def test_a_damaged_checkpoint_is_told_and_the_one_before_it_used(
+def test_a_damaged_checkpoint_is_reported_and_the_one_before_it_used(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     checkpoints = manager(tmp_path, save_model_every=2)
     with pytest.raises(RuntimeError):
         fit(Stopping(9, RuntimeError), SETTINGS, "line", checkpoints)
     (checkpoints.folder / "step-000000008" / "state.json").write_text("{}")
-    (checkpoints.folder / ".step-000000010.7.tmp").mkdir()  # of a run that was killed while it wrote
+    (checkpoints.folder / ".step-000000010.7.tmp").mkdir()  # left by a run that was killed during a write
     task = Stopping(None)
     fit(task, SETTINGS, "line", checkpoints)
     assert task.steps[0] == 6
@@ -183,12 +181,12 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     folder.mkdir()
     command = ["mount", "-t", "tmpfs", "-o", "size=200k", "tmpfs", str(folder)]
     if os.name != "posix" or subprocess.run(command, capture_output=True, check=False).returncode:
-        pytest.skip("This user may not mount a small file system.")
+        pytest.skip("This user may not mount a file system.")
     yield folder
     subprocess.run(["umount", "-l", str(folder)], check=True)
 
 
-def test_a_full_disk_names_the_path_and_leaves_the_last_checkpoint_whole(small_disk: Path) -> None:
+def test_a_full_disk_names_the_path_and_leaves_the_last_checkpoint_intact(small_disk: Path) -> None:
     checkpoints = manager(small_disk)
     checkpoints.save(TrainingState(1, {"model.w": torch.zeros(20_000)}, {"elapsed": 1.0}, History()))
     with pytest.raises(OSError, match="No space left") as caught:
@@ -208,6 +206,6 @@ def test_a_full_disk_names_the_path_and_leaves_the_last_checkpoint_whole(small_d
         ({"save_model_every": -1}, "-1"),
     ],
 )
-def test_keeping_that_makes_no_sense_is_refused(values: dict, message: str, tmp_path: Path) -> None:
+def test_invalid_checkpoint_settings_are_refused(values: dict, message: str, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=message):
         manager(tmp_path, **values)

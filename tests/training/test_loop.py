@@ -27,7 +27,7 @@ def test_it_learns_and_logs(tmp_path: Path) -> None:
         assert json.loads(line)["split"] in ("training", "validation")
 
 
-def test_the_best_validated_weights_are_kept_not_the_last() -> None:
+def test_the_best_validated_weights_are_kept() -> None:
     task = Line([0.1, 0.9, 0.5])
     fit(task, LoopConfig(iterations=30, learning_rate=0.1, full_eval_every=10), "line")
     assert task.model.weight.item() == task.weights[1] != task.weights[2]
@@ -39,7 +39,7 @@ def test_accumulated_batches_are_different_batches() -> None:
     assert task.steps == list(range(15))
 
 
-def test_a_loss_that_is_no_number_stops_with_a_sentence() -> None:
+def test_a_nan_loss_before_any_validation_raises() -> None:
     class Broken(Line):
         def loss(self, model: nn.Module, batch: Tensor, step: int) -> tuple[Tensor, Mapping[str, float]]:
             return model(batch).sum() * math.nan, {}
@@ -56,12 +56,12 @@ def test_a_loss_that_is_no_number_stops_with_a_sentence() -> None:
         ({"mixed_precision_type": "int8"}, "'int8'"),
     ],
 )
-def test_settings_that_make_no_sense_are_refused(settings: dict, message: str) -> None:
+def test_invalid_settings_are_refused(settings: dict, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         LoopConfig(**{"iterations": 1, **settings})
 
 
-def test_one_seed_gives_the_same_artefacts_twice_and_another_seed_others(tmp_path: Path) -> None:
+def test_artefacts_are_reproducible_and_depend_on_the_seed(tmp_path: Path) -> None:
     hashes = []
     for name, seed in (("one", 3), ("two", 3), ("three", 4)):
         train_tiny(tmp_path / name, seed=seed, iterations=20)
@@ -77,7 +77,7 @@ def test_early_stopping_waits_for_patience_validations_and_keeps_the_best() -> N
     task = Line([0.1, 0.5, 0.4, 0.3, 0.9])
     history = fit(task, LoopConfig(iterations=50, full_eval_every=10, patience=2), "line")
     assert [record["step"] for record in history.validation] == [10, 20, 30, 40]
-    assert "had not risen above 0.5000 in 2 validations" in str(history.stopped)
+    assert "has not risen above 0.5000 in 2 validations" in str(history.stopped)
     assert task.model.weight.item() == task.weights[1]
     with pytest.raises(ValueError, match="patience"):
         fit(Line(), LoopConfig(iterations=5, patience=1), "line")
@@ -93,7 +93,7 @@ def test_mixed_precision_needs_amp(amp: bool, precision: str) -> None:
     assert LoopConfig(1, amp=amp, mixed_precision_type="bf16").precision == precision
 
 
-def test_a_time_budget_ends_training_with_the_schedule_at_its_end() -> None:
+def test_the_time_limit_stops_training_before_the_last_iteration() -> None:
     class Slow(Line):
         def on_step_end(self, step: int) -> Mapping[str, float]:
             time.sleep(0.02)
@@ -105,19 +105,19 @@ def test_a_time_budget_ends_training_with_the_schedule_at_its_end() -> None:
     assert "max_minutes" in str(history.stopped)
 
 
-def test_averaged_weights_are_judged_and_kept() -> None:
+def test_averaged_weights_are_validated_and_kept() -> None:
     plain, averaged = Line(), Line()
     averaged.model.load_state_dict(plain.model.state_dict())
     settings = {"iterations": 20, "learning_rate": 0.05}
     fit(plain, LoopConfig(**settings), "line")
     fit(averaged, LoopConfig(**settings, ema_decay=0.9), "line")
     assert averaged.weights == [averaged.model.weight.item()]
-    assert averaged.model.weight.item() < plain.model.weight.item()  # it lags behind on the way to 3
+    assert averaged.model.weight.item() < plain.model.weight.item()  # the average lags behind on the way to 3
 
 
-def test_accumulation_equals_one_large_batch_also_of_unequal_parts() -> None:
+def test_accumulated_batches_of_unequal_size_equal_one_large_batch() -> None:
     class Parts(Line):
-        """Batches of 2 and 6 rows, or their 8 rows at once."""
+        """Cycles through 8 rows, in batches of the given sizes."""
 
         def __init__(self, sizes: list[int]) -> None:
             torch.manual_seed(0)
@@ -137,7 +137,7 @@ def test_accumulation_equals_one_large_batch_also_of_unequal_parts() -> None:
     assert one.model.weight.item() == pytest.approx(two.model.weight.item(), rel=1e-5)
 
 
-def test_random_choices_of_a_step_depend_on_the_seed_and_the_step_alone() -> None:
+def test_seeds_of_steps_are_reproducible_and_distinct() -> None:
     assert seed_of(0, 5, 0) == seed_of(0, 5, 0)
     assert (
         len({seed_of(seed, step, rank) for seed in range(5) for step in range(50) for rank in (0, 1)}) == 500

@@ -1,4 +1,4 @@
-"""Several processes train the model that one trains."""
+"""Several processes train the same model as one."""
 
 import json
 import os
@@ -19,7 +19,7 @@ from tests.stages.world import bindings, decoder_settings, rqvae_settings, run, 
 ROOT = Path(__file__).resolve().parents[2]
 
 
-def test_rows_are_dealt_out_in_turn_and_none_is_lost() -> None:
+def test_rows_are_distributed_round_robin() -> None:
     batch = (torch.arange(5), torch.arange(10).view(5, 2))
     first, second = (Processes(rank, 2, torch.device("cpu")).share(batch) for rank in (0, 1))
     assert first[0].tolist() == [0, 2, 4]
@@ -28,7 +28,7 @@ def test_rows_are_dealt_out_in_turn_and_none_is_lost() -> None:
     assert Processes(0, 1, torch.device("cpu")).share(batch) is batch
 
 
-def test_split_batches_says_whose_the_batch_size_is() -> None:
+def test_split_batches_makes_the_batch_size_global() -> None:
     four = Processes(0, 4, torch.device("cpu"))
     assert four.global_batch_size(64, split_batches=True) == 64
     assert four.global_batch_size(64, split_batches=False) == 256
@@ -65,7 +65,7 @@ def test_two_processes_train_the_same_model_as_one(stage: str, split_batches: bo
     settings = make(world, tmp_path / "two", batch_size=each, split_batches=split_batches, **more)
     done = launch(f"train_{stage}.py", settings, "--multi_gpu")
     assert done.returncode == 0, done.stderr
-    assert json.loads(done.stdout)["processes"] == 2  # told once
+    assert json.loads(done.stdout)["processes"] == 2  # printed once
     one, two = History.read(alone), History.read(tmp_path / "two" / name)
     assert [record["step"] for record in two.training] == [1, 21, 41, 50]
     for a, b in zip(one.training + one.validation, two.training + two.validation, strict=True):
@@ -80,8 +80,8 @@ def test_two_processes_train_the_same_model_as_one(stage: str, split_batches: bo
 
 @pytest.mark.slow
 @pytest.mark.timeout(600)
-def test_two_processes_save_once_and_one_goes_on_from_it(tmp_path: Path) -> None:
-    """Also with a batch of 3 windows or fewer, of which a process may have none."""
+def test_two_processes_save_one_checkpoint_and_one_process_resumes_it(tmp_path: Path) -> None:
+    """With batches of at most 3 windows, so that a process may get none."""
     world = write_world(tmp_path / "world")
     more = {"iterations": 30, "batch_size": 3, "full_eval_every": 10}
     settings = decoder_settings(world, tmp_path / "two", save_model_every=10, keep_last=1, **more)
@@ -100,7 +100,7 @@ def test_two_processes_save_once_and_one_goes_on_from_it(tmp_path: Path) -> None
 
 
 @pytest.mark.slow
-def test_a_launch_that_starts_one_process_says_so(tmp_path: Path) -> None:
+def test_a_launch_that_starts_one_process_is_warned_of(tmp_path: Path) -> None:
     settings = rqvae_settings(write_world(tmp_path / "world"), tmp_path / "one", iterations=1)
     done = launch("train_rqvae.py", settings)
     if json.loads(done.stdout)["processes"] == 1:
@@ -109,8 +109,8 @@ def test_a_launch_that_starts_one_process_says_so(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.timeout(600)
-def test_two_processes_that_divide_the_model_train_the_same_one(tmp_path: Path) -> None:
-    """With the launcher's own file; interrupted at a blocked artefact, it goes on from whole checkpoints."""
+def test_two_processes_with_a_sharded_model_train_the_same_model(tmp_path: Path) -> None:
+    """With the launcher's configuration file; fails at a blocked artefact and resumes from unsharded checkpoints."""
     world = write_world(tmp_path / "world")
     more = {"iterations": 50, "learning_rate": 5e-3, "ema_decay": 0.9, "full_eval_every": 25}
     alone = run("decoder", decoder_settings(world, tmp_path / "one", **more))

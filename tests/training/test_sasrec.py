@@ -1,4 +1,4 @@
-"""SASRec learns the small world, whose next item is known, and survives an interruption."""
+"""SASRec learns the tiny dataset, whose next item is known, and resumes after an interruption."""
 
 from pathlib import Path
 
@@ -32,7 +32,7 @@ def settings(iterations: int) -> LoopConfig:
     return LoopConfig(iterations=iterations, learning_rate=1e-2, warmup=5, partial_eval_every=iterations)
 
 
-def test_it_learns_what_comes_next_and_comes_back_from_disk(dataset: Path, tmp_path: Path) -> None:
+def test_it_learns_the_next_item_and_is_the_same_when_loaded(dataset: Path, tmp_path: Path) -> None:
     model, catalog = train_sasrec(dataset, tmp_path / "sasrec", settings(120), batch_size=64, **SIZES)
     best = read_manifest(tmp_path / "sasrec", "sasrec").metrics["validation"]
     assert best["recall@1"] > 0.9
@@ -44,7 +44,7 @@ def test_it_learns_what_comes_next_and_comes_back_from_disk(dataset: Path, tmp_p
     assert (ExhaustiveRecommender(again.model).recommend(histories, 3).scores == scores).all()
 
 
-def test_an_interrupted_run_ends_as_one_that_was_not(
+def test_a_resumed_run_ends_like_an_uninterrupted_one(
     dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def run(name: str) -> SasRec:
@@ -52,45 +52,45 @@ def test_an_interrupted_run_ends_as_one_that_was_not(
         out = tmp_path / name / "sasrec"
         return train_sasrec(dataset, out, settings(12), batch_size=64, checkpoints=checkpoints, **SIZES).model
 
-    whole = run("whole")
+    uninterrupted = run("uninterrupted")
 
-    class PowerCutError(Exception):
+    class InterruptedRunError(Exception):
         pass
 
     def on_step_end(self: SasRecTask, step: int) -> dict[str, float]:
         if step == 6:
-            raise PowerCutError
+            raise InterruptedRunError
         return {}
 
     with monkeypatch.context() as patch:
         patch.setattr(SasRecTask, "on_step_end", on_step_end)
-        with pytest.raises(PowerCutError):
+        with pytest.raises(InterruptedRunError):
             run("killed")
     resumed = run("killed")
-    for name, value in whole.state_dict().items():
+    for name, value in uninterrupted.state_dict().items():
         assert torch.equal(value, resumed.state_dict()[name]), name
 
 
-def test_every_item_is_a_target_given_only_what_was_before_it() -> None:
+def test_each_item_is_predicted_from_the_items_before_it_only() -> None:
     torch.manual_seed(0)
     model = SasRec(SasRecConfig(10, max_items=4, width=8, heads=1, layers=2, dropout=0.0)).eval()
     batch = torch.tensor([[3, 1, 4, 1, 5], [9, 2, -1, -1, -1]])
     terms = []
     for row in ([3, 1, 4, 1, 5], [9, 2]):
-        for place, item in enumerate(row):
-            scores = model.score_items(Histories.of([row[:place]]))
+        for position, item in enumerate(row):
+            scores = model.score_items(Histories.of([row[:position]]))
             terms.append(-scores.log_softmax(1)[0, item])
     torch.testing.assert_close(model(batch), torch.stack(terms).mean())
 
 
-def test_a_long_history_is_its_last_items() -> None:
+def test_a_long_history_is_truncated_to_its_last_items() -> None:
     torch.manual_seed(0)
     model = SasRec(SasRecConfig(10, max_items=3, width=8, heads=1)).eval()
     long, short = Histories.of([[1, 2, 3, 4, 5, 6]]), Histories.of([[4, 5, 6]])
     assert torch.equal(model.score_items(long), model.score_items(short))
 
 
-def test_sizes_that_no_model_can_have_are_sentences() -> None:
+def test_invalid_sizes_are_refused() -> None:
     with pytest.raises(ValueError, match="width 10 is not a multiple of heads 4"):
         SasRecConfig(5, width=10, heads=4)
     with pytest.raises(ValueError, match="dropout is 1"):
@@ -99,12 +99,12 @@ def test_sizes_that_no_model_can_have_are_sentences() -> None:
         SasRecConfig(5, max_items=0)
 
 
-def test_a_quick_look_is_the_loss_of_the_validation_items() -> None:
+def test_the_validation_loss_is_the_cross_entropy_of_the_validation_items() -> None:
     split = leave_one_out(tiny_dataset(30).sequences)
     torch.manual_seed(0)
     model = SasRec(SasRecConfig(N_ITEMS, **SIZES)).eval()
     task = SasRecTask(model, split, 8, 0)
-    cases = split.validation
-    log_probs = model.score_items(cases.histories(slice(0, len(cases)))).log_softmax(1)
-    expected = -log_probs.gather(1, torch.from_numpy(cases.targets)[:, None]).mean()
+    examples = split.validation
+    log_probs = model.score_items(examples.histories(slice(0, len(examples)))).log_softmax(1)
+    expected = -log_probs.gather(1, torch.from_numpy(examples.targets)[:, None]).mean()
     assert task.validation_loss()["loss"] == pytest.approx(float(expected), rel=1e-5)

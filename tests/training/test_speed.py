@@ -1,4 +1,4 @@
-"""Mixed precision and compilation are tried before they are used."""
+"""Mixed precision and compilation, each tried before it is used."""
 
 import shutil
 from pathlib import Path
@@ -22,7 +22,7 @@ def squared(model: nn.Module, batch: Tensor) -> Tensor:
 
 
 @pytest.mark.parametrize(("bf16_seconds", "chosen"), [(0.5, "bf16"), (0.95, "no"), (2.0, "no")])
-def test_auto_takes_bf16_where_it_is_measured_to_gain(
+def test_auto_chooses_bf16_if_it_is_measurably_faster(
     bf16_seconds: float, chosen: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def seconds(model: nn.Module, loss: object, batch: Tensor, precision: str, device: torch.device) -> float:
@@ -34,13 +34,13 @@ def test_auto_takes_bf16_where_it_is_measured_to_gain(
     assert f"{1 / bf16_seconds:.2f} times" in capsys.readouterr().err
 
 
-def test_auto_measures_nothing_where_the_hardware_has_no_bf16(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_auto_measures_nothing_on_hardware_without_bf16(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(speed, "has_bf16", lambda device: False)
     monkeypatch.setattr(speed, "_seconds", None)
     assert choose_precision(nn.Linear(1, 1), squared, torch.ones(1, 1), CPU) == "no"
 
 
-def test_measuring_leaves_the_model_as_it_was(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_measuring_leaves_the_model_unchanged(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(speed, "has_bf16", lambda device: True)
     model = nn.Sequential(nn.Linear(4, 4), nn.BatchNorm1d(4))
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
@@ -60,7 +60,7 @@ def test_a_line_is_fitted_in_each_precision(precision: str) -> None:
     assert task.model.weight.dtype == torch.float32
 
 
-def test_where_compilation_fails_training_goes_on_without_it(
+def test_training_continues_uncompiled_if_compilation_fails(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def broken(model: nn.Module, **options: object) -> nn.Module:
@@ -72,11 +72,11 @@ def test_where_compilation_fails_training_goes_on_without_it(
 
     monkeypatch.setattr(torch, "compile", broken)
     fit(Line(), LoopConfig(iterations=2, torch_compile=True), "line")
-    said = " ".join(capsys.readouterr().err.split())
-    assert "torch.compile does not work here (no C++ compiler is found)" in said
+    output = " ".join(capsys.readouterr().err.split())
+    assert "torch.compile does not work here (no C++ compiler is found)" in output
 
 
-def test_a_compiled_model_is_the_one_that_trains(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_compiled_model_is_trained(monkeypatch: pytest.MonkeyPatch) -> None:
     calls = []
 
     def wrapped(model: nn.Module, **options: object) -> nn.Module:
@@ -94,7 +94,7 @@ def test_a_compiled_model_is_the_one_that_trains(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(torch, "compile", wrapped)
     task = Line()
     fit(task, LoopConfig(iterations=200, learning_rate=0.1, torch_compile=True), "line")
-    assert len(calls) == 202  # two to try it
+    assert len(calls) == 202  # two of them try it out
     assert task.model.weight.item() == pytest.approx(3, abs=0.2)
 
 
@@ -111,7 +111,7 @@ def test_bf16_reaches_the_quality_of_fp32(architecture: str, tmp_path: Path) -> 
         losses.append(history.partial[-1]["loss"])
         quality.append(history.validation[-1]["ndcg@10"])
     untrained = torch.tensor(float(History.read(tmp_path / "no" / "logs").training[0]["loss"]))
-    assert losses[0] < 0.8 * untrained  # it learns, so that there is something to lose
+    assert losses[0] < 0.8 * untrained  # it learns, so that there is something to lose precision on
     assert losses[1] == pytest.approx(losses[0], rel=0.03)
     assert quality[1] == pytest.approx(quality[0], abs=0.03)
 
@@ -119,7 +119,7 @@ def test_bf16_reaches_the_quality_of_fp32(architecture: str, tmp_path: Path) -> 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 @pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler.")
-def test_a_compiled_run_learns_what_a_plain_one_does(
+def test_a_compiled_run_has_the_same_losses_as_an_uncompiled_one(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     world = write_world(tmp_path / "world")

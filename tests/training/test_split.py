@@ -24,7 +24,7 @@ def train(run: Path, folder: Path, split: str) -> None:
     )
 
 
-def test_a_model_is_trained_and_selected_by_the_split_that_is_named(tiny_run: Path, tmp_path: Path) -> None:
+def test_training_uses_the_named_split(tiny_run: Path, tmp_path: Path) -> None:
     train(tiny_run, tmp_path / "model", "temporal")
     assert read_manifest(tmp_path / "model", "retrieval").settings["split"] == "temporal"
     sequences = Dataset.read(tiny_run).sequences

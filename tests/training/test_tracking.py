@@ -1,4 +1,4 @@
-"""What a run tells: files as it goes, and warnings in words."""
+"""Logs and warnings of a run."""
 
 import json
 import sys
@@ -20,7 +20,7 @@ from tests.training.toy import Line, manager
 
 
 class Script(Line):
-    """Multiplies its loss by a factor of the step, and reads what is on disk meanwhile."""
+    """Multiplies the loss of some steps by a factor."""
 
     def __init__(self, factors: Mapping[int, float], scores: list[float] | None = None) -> None:
         torch.manual_seed(0)
@@ -32,7 +32,7 @@ class Script(Line):
         return loss * self.factors.get(step, 1.0), parts
 
 
-def test_metrics_are_on_disk_while_training_goes_on(tmp_path: Path) -> None:
+def test_metrics_are_written_during_training(tmp_path: Path) -> None:
     class Reading(Line):
         lines = 0
 
@@ -45,7 +45,7 @@ def test_metrics_are_on_disk_while_training_goes_on(tmp_path: Path) -> None:
     assert task.lines == 5
 
 
-def test_tensorboard_and_metrics_hold_the_same_and_nothing_twice_after_a_failure(tmp_path: Path) -> None:
+def test_tensorboard_and_metrics_agree_and_have_no_duplicates_after_a_failure(tmp_path: Path) -> None:
     class Failing(Line):
         def on_step_end(self, step: int) -> Mapping[str, float]:
             if step == 5:
@@ -63,7 +63,7 @@ def test_tensorboard_and_metrics_hold_the_same_and_nothing_twice_after_a_failure
     assert [event.value for event in events] == pytest.approx([r["loss"] for r in history.training])
 
 
-def test_wandb_that_is_absent_or_logged_out_is_a_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_wandb_without_package_or_login_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "wandb", None)
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(ValueError, match=r'pip install "rqrec\[wandb\]"'):
@@ -78,7 +78,9 @@ def test_wandb_that_is_absent_or_logged_out_is_a_sentence(monkeypatch: pytest.Mo
     check_wandb()
 
 
-def test_wandb_gets_every_record_under_one_id(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_wandb_gets_every_record_under_the_same_run_id(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     logged, ids = [], []
 
     class Run:
@@ -100,7 +102,7 @@ def test_wandb_gets_every_record_under_one_id(tmp_path: Path, monkeypatch: pytes
     assert ids[0] == ids[1]
 
 
-def test_a_loss_that_is_no_number_stops_with_the_best_validated_weights(
+def test_a_nan_loss_stops_with_the_best_validated_weights(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     task = Script({25: float("nan")}, [0.1, 0.9])
@@ -110,44 +112,44 @@ def test_a_loss_that_is_no_number_stops_with_the_best_validated_weights(
     assert "best validated weights are kept" in " ".join(capsys.readouterr().err.split())
 
 
-def test_no_checkpoint_is_saved_of_a_loss_that_is_no_number(tmp_path: Path) -> None:
+def test_no_checkpoint_is_saved_after_the_loss_became_infinite(tmp_path: Path) -> None:
     checkpoints = manager(tmp_path, save_model_every=5)
     with pytest.raises(DivergedError, match=r"step 10\..*last good checkpoint is \S+step-000000005;"):
         fit(Script({7: float("inf")}), LoopConfig(iterations=100, log_every=50), "line", checkpoints)
     assert [path.name for path in checkpoints.folder.iterdir()] == ["step-000000005"]
 
 
-def test_a_loss_far_above_the_first_is_told_once(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_diverging_loss_is_warned_of_once(capsys: pytest.CaptureFixture[str]) -> None:
     fit(Script({4: 1e3, 5: 1e3}), LoopConfig(iterations=8, log_every=1), "line")
-    said = " ".join(capsys.readouterr().err.split())
-    assert said.count("training diverges") == 1
-    assert "Step 5" in said
+    output = " ".join(capsys.readouterr().err.split())
+    assert output.count("training diverges") == 1
+    assert "Step 5" in output
 
 
-def test_a_collapsed_codebook_is_told_with_its_figures() -> None:
+def test_a_collapsed_codebook_is_reported_with_its_metrics() -> None:
     vectors = np.random.default_rng(0).normal(size=(200, 6)).astype(np.float32)
     model = RqVae(RqVaeConfig(6, 4, (8,), 64, 2))
     task = RqVaeTask(model.eval(), vectors, 10, 20, 0)
     task.start()
     assert not task.health_warnings(task.validate())
     with torch.no_grad():
-        model.quantizer.codebooks()[1].weight[2:] = 1e6  # no item is near those
-    (told,) = task.health_warnings(task.validate())
+        model.quantizer.codebooks()[1].weight[2:] = 1e6  # far from every item
+    (warning,) = task.health_warnings(task.validate())
     for words in ("level 1 has collapsed", "3.1% of its 64 codes", "perplexity", "collision rate"):
-        assert words in told
+        assert words in warning
 
 
-def test_metrics_are_read_as_they_were_written(tmp_path: Path) -> None:
+def test_a_history_survives_a_round_trip(tmp_path: Path) -> None:
     history = History([{"step": 1, "loss": 0.5}], [{"step": 2, "loss": 1.0}], [{"step": 2, "ndcg@10": 0.25}])
     history.write(tmp_path)
     assert History.read(tmp_path) == history
 
 
 @pytest.mark.slow
-def test_the_real_wandb_logs_without_a_network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_real_wandb_logs_offline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("wandb", reason="An optional package.")
     monkeypatch.setenv("WANDB_MODE", "offline")
     check_wandb()
     fit(Line(), LoopConfig(iterations=3, log_every=1), "line", manager(tmp_path, wandb_logging=True))
-    (kept,) = (tmp_path / "logs" / "wandb").glob("offline-run-*/*.wandb")
-    assert b"training/loss" in kept.read_bytes()
+    (log_file,) = (tmp_path / "logs" / "wandb").glob("offline-run-*/*.wandb")
+    assert b"training/loss" in log_file.read_bytes()

@@ -19,14 +19,14 @@ def sequences_with(lengths: list[int]) -> Sequences:
     st.integers(1, 9),
     st.integers(0, 5),
 )
-def test_every_item_is_in_one_window_an_epoch_and_windows_are_consecutive(
+def test_each_item_is_in_one_window_per_epoch_and_windows_are_consecutive(
     lengths: list[int], max_items: int, batch_size: int, seed: int
 ) -> None:
     windows = Windows(sequences_with(lengths), max_items, batch_size, seed)
     step = 0
     for epoch in range(2):
         seen = []
-        while windows.epoch_of(step)[0] == epoch:
+        while windows.epoch_and_index(step)[0] == epoch:
             batch = windows.batch(step)
             step += 1
             assert batch.shape[0] <= batch_size
@@ -39,7 +39,7 @@ def test_every_item_is_in_one_window_an_epoch_and_windows_are_consecutive(
         assert sorted(seen) == list(range(sum(lengths)))
 
 
-def test_a_batch_is_a_function_of_the_step_and_the_seed() -> None:
+def test_a_batch_depends_on_the_step_and_the_seed_only() -> None:
     train = sequences_with([30, 7, 12, 1, 25])
     one, other = Windows(train, 5, 3, 0), Windows(train, 5, 3, 0)
     for step in (9, 0, 4, 9):
@@ -47,7 +47,7 @@ def test_a_batch_is_a_function_of_the_step_and_the_seed() -> None:
     assert any(one.batch(s).tolist() != Windows(train, 5, 3, 1).batch(s).tolist() for s in range(3))
 
 
-def test_little_of_a_batch_is_padding() -> None:
+def test_at_most_a_tenth_of_the_batches_is_padding() -> None:
     rng = np.random.default_rng(0)
     windows = Windows(sequences_with(rng.geometric(0.12, 5000).tolist()), 20, 64, 0)
     batches = [windows.batch(step) for step in range(300)]
@@ -55,12 +55,12 @@ def test_little_of_a_batch_is_padding() -> None:
     assert padding < 0.1
 
 
-def test_windows_that_do_not_move_are_counted_back_from_the_end_in_every_epoch() -> None:
+def test_fixed_windows_are_counted_back_from_the_end_of_the_sequence() -> None:
     windows = Windows(sequences_with([7]), 3, 8, 0, moving=False)
     for epoch in range(3):
         seen = []
         for step in range(20):
-            if windows.epoch_of(step)[0] == epoch:
+            if windows.epoch_and_index(step)[0] == epoch:
                 seen += [row[row >= 0].tolist() for row in windows.batch(step)]
         assert sorted(seen) == [[0], [1, 2, 3], [4, 5, 6]]
 

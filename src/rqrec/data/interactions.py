@@ -43,8 +43,8 @@ class Interactions:
 
     def of_items(self, id_map: IdMap) -> "Interactions":
         """The interactions with items of `id_map`, in the same order. Raises ValueError if there are none."""
-        known = pl.DataFrame({"item_id": id_map.all}, schema={"item_id": self.log.schema["item_id"]})
-        return Interactions(self.log.join(known, on="item_id", how="semi", maintain_order="left"))
+        in_catalog = pl.DataFrame({"item_id": id_map.all}, schema={"item_id": self.log.schema["item_id"]})
+        return Interactions(self.log.join(in_catalog, on="item_id", how="semi", maintain_order="left"))
 
     def sequences(self, id_map: IdMap, *, tie_break: str = "keep") -> Sequences:
         """Each user's item indices, oldest first; users in order of first appearance.

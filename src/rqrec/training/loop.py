@@ -1,7 +1,7 @@
-"""One training loop, for the tokenizer and the retrieval model alike.
+"""The training loop of all models.
 
-Every random choice of a step is drawn from the seed and the step, so a run that goes on from a checkpoint makes
-the same choices as one that was never interrupted.
+Every random choice in a step is drawn from the seed and the step, so a resumed run makes the same choices as an
+uninterrupted one.
 """
 
 import signal
@@ -23,13 +23,13 @@ from torch import Tensor, nn
 
 from rqrec.core.progress import log, meter
 from rqrec.training.checkpoint import CheckpointManager, TrainingState
-from rqrec.training.optim import SCHEDULES, AveragedWeights, adamw, rate
+from rqrec.training.optim import SCHEDULES, AveragedWeights, adamw, learning_rate_factor
 from rqrec.training.processes import Processes
-from rqrec.training.sharding import sharded, sharded_as, whole
+from rqrec.training.sharding import gathered, sharded, sharded_as
 from rqrec.training.speed import PRECISIONS, autocast, choose_precision, compiled
 from rqrec.training.tracking import History, Tracker
 
-DIVERGING = 3.0  # times the first loss
+DIVERGING = 3.0  # training diverges when the loss exceeds this many times the first one
 
 
 class Task(ABC):
@@ -141,32 +141,33 @@ class LoopConfig:
 
 
 class DivergedError(ValueError):
-    """The loss is no longer a number, and there are no good weights to keep."""
+    """The loss is NaN or infinite, and there are no validated weights to fall back to."""
 
 
 def fit(
     task: Task, config: LoopConfig, description: str, checkpoints: CheckpointManager | None = None
 ) -> History:
-    """Train `task.model` in place; it ends with the best validated weights (see Task.selects_on).
+    """Train `task.model` in place; it ends with the best validated weights (see `Task.selects_on`).
 
-    With `checkpoints`, checkpoints and logs are written as it says, and an unfinished run goes on. Where the loss
-    is no number any more, training stops with the best validated weights and `History.stopped` says so.
+    With `checkpoints`, checkpoints and logs are written and an unfinished run is resumed. If the loss becomes NaN
+    or infinite, training stops with the best validated weights and `History.stopped` gives the reason.
 
-    Raises DivergedError where it is none and nothing was validated, KeyboardInterrupt on Ctrl-C, after the
-    step is finished and a checkpoint saved, ValueError on a checkpoint of another run.
+    Raises DivergedError if the loss becomes NaN or infinite before a validation, KeyboardInterrupt on Ctrl-C (once
+    the step is finished and a checkpoint is saved), ValueError if the checkpoint is of another run.
     """
     return _Fit(task, config, description, checkpoints).run()
 
 
 class _Fit:
-    """A run: what changes from step to step, and the step itself."""
+    """The state of a run, and one step of it."""
 
     def __init__(
         self, task: Task, config: LoopConfig, description: str, checkpoints: CheckpointManager | None
     ) -> None:
         if config.patience and task.selects_on is None:
             raise ValueError(
-                "patience waits for a better validation, but nothing is validated here: set it to 0."
+                f"patience is {config.patience}, but {type(task).__name__} selects on no validation metric: set "
+                "it to 0."
             )
         if config.partial_eval_every and not task.has_validation_loss:
             raise ValueError(
@@ -175,8 +176,8 @@ class _Fit:
             )
         self.task, self.config, self.description, self.checkpoints = task, config, description, checkpoints
         self.processes = Processes.join()
-        # Precision is this loop's own: accelerate allows one of them a process. So is sharding: accelerate does
-        # it on GPUs alone.
+        # Mixed precision is implemented here, because accelerate fixes one per process, and so is sharding, because
+        # accelerate shards on GPUs only.
         with patch_environment(ACCELERATE_USE_FSDP="false"):
             self.accelerator = Accelerator(mixed_precision="no")
         self.device = self.accelerator.device
@@ -184,16 +185,16 @@ class _Fit:
         self.best_score, self.best = float("-inf"), dict[str, Tensor]()
         state = checkpoints.load() if checkpoints else None
         if state:
-            task.model.load_state_dict(_under("model.", state.tensors))
+            task.model.load_state_dict(_with_prefix("model.", state.tensors))
         task.model.to(self.device).train()
         self.precision = state.values["precision"] if state else self._precision()
         self.shards = self.processes.shards and task.shardable
         if self.shards and (config.torch_compile or self.precision == "fp16"):
             raise ValueError(
-                "A model that is divided among processes (FSDP) trains in fp32 or bf16, without torch.compile: set "
-                "train.torch_compile=False and no train.mixed_precision_type='fp16', or launch with --multi_gpu."
+                "A sharded model (FSDP) trains in fp32 or bf16 and without torch.compile: set "
+                "train.torch_compile=False and train.mixed_precision_type='bf16', or launch with --multi_gpu."
             )
-        # What is trained: the task's model, or a copy of it of which each process has a share.
+        # The model being trained: the task's, or a sharded copy of it.
         self.trained = sharded(task.model) if self.shards else task.model
         self.optimizer = adamw(self.trained, config.learning_rate, config.weight_decay)
         self.average = AveragedWeights(self.trained, config.ema_decay) if config.ema_decay else None
@@ -219,7 +220,7 @@ class _Fit:
         left = self.config.iterations - self.done
         title = f"{self.description}, from step {self.done}" if self.done else self.description
         try:
-            with meter(title, left) as progress, _interrupts_wait(self):
+            with meter(title, left) as progress, _deferred_interrupt(self):
                 while self.done < self.config.iterations and self.history.stopped is None:
                     progress.advance(1, self._step())
         finally:
@@ -229,32 +230,32 @@ class _Fit:
         else:
             if self.average:
                 self.average.apply()
-            self._gather()
+            self._gather_weights()
         self.task.model.eval()
         return self.history
 
     def _step(self) -> str:
-        """One optimizer step, and what falls due after it. Returns a note for the progress."""
+        """One optimizer step, then logging, validation and saving if due. Returns a note for the progress bar."""
         config = self.config
-        shares = [self._share(number) for number in self._numbers()]
+        batches = [self._local_batch(number) for number in self._numbers()]
         now = time.monotonic() - self.start if self.processes.is_first else 0.0
         total, self.elapsed, stops = self.processes.sums(
-            [sum(weight for _, weight in shares), now, float(self.interrupted)]
+            [sum(weight for _, weight in batches), now, float(self.interrupted)]
         )
         if stops:
-            self._leave()
+            self._stop_interrupted()
         spent = self.elapsed / (60 * config.max_minutes) if config.max_minutes else 0.0
-        losses = self._learn([(batch, weight / total) for batch, weight in shares], spent)
+        losses = self._optimize([(batch, weight / total) for batch, weight in batches], spent)
         extra = self.task.on_step_end(self.done)
         if self.average:
             self.average.update(self.done)
         self.done += 1
         last = self.done == config.iterations or spent >= 1
         logs = (self.done - 1) % config.log_every == 0 or last
-        validates = last or _falls_due(self.done, config.full_eval_every)
+        validates = last or _is_due(self.done, config.full_eval_every)
         saves = (
             self.checkpoints is not None
-            and _falls_due(self.done, self.checkpoints.config.save_model_every)
+            and _is_due(self.done, self.checkpoints.config.save_model_every)
             and not last
         )
         note = ""
@@ -265,15 +266,15 @@ class _Fit:
                 self._diverged(record["loss"])
                 return note
             if logs:
-                self._warn_of_divergence(record)
+                self._warn_if_diverging(record)
                 self.tracker.record("training", record)
-        if _falls_due(self.done, config.partial_eval_every):
-            self._judge("partial", self.task.validation_loss)
+        if _is_due(self.done, config.partial_eval_every):
+            self._evaluate("partial", self.task.validation_loss)
         if validates:
             self._validate()
         if last and self.done < config.iterations:
             self.history.stopped = (
-                f"The {config.max_minutes} minutes of max_minutes were over at step {self.done}."
+                f"The time limit max_minutes ({config.max_minutes}) was reached at step {self.done}."
             )
         if saves and self.history.stopped is None:
             self._save()
@@ -283,33 +284,33 @@ class _Fit:
         every = self.config.gradient_accumulate_every
         return range(self.done * every, (self.done + 1) * every)
 
-    def _share(self, number: int) -> tuple[Any, float]:
+    def _local_batch(self, number: int) -> tuple[Any, float]:
         """This process's rows of a batch, and the weight of their mean loss.
 
-        A process without a row computes the first one with weight 0: all of them must take the step together.
+        A process that gets no row computes the first one with weight 0, because every process must take the step.
         """
         batch = self.task.batch(number)
         rows = self.processes.share(batch)
         weight = 0.0 if rows is None else self.task.weight(rows)
         return send_to_device(slice_tensors(batch, slice(1)) if rows is None else rows, self.device), weight
 
-    def _learn(
-        self, shares: Sequence[tuple[Any, float]], spent: float
+    def _optimize(
+        self, batches: Sequence[tuple[Any, float]], spent: float
     ) -> list[tuple[float, Mapping[str, Tensor | float]]]:
-        """Gradients of all batches, and a step. Returns the weighted losses of this process."""
+        """Backward passes of all batches, then an optimizer step. Returns this process's weighted losses."""
         config, step = self.config, self.done
         torch.manual_seed(seed_of(config.seed, step, self.processes.rank))
-        factor = rate(config.schedule, step, config.iterations, config.warmup, spent)
+        factor = learning_rate_factor(config.schedule, step, config.iterations, config.warmup, spent)
         for group in self.optimizer.param_groups:
             group["lr"] = config.learning_rate * factor
         losses: list[tuple[float, Mapping[str, Tensor | float]]] = []
-        for place, (batch, weight) in enumerate(shares, start=1):
-            # Processes exchange gradients once a step, with the last batch.
-            waits = nullcontext() if place == len(shares) else self.accelerator.no_sync(self.model)
-            with waits:
+        for number, (batch, weight) in enumerate(batches, start=1):
+            # Gradients are reduced over the processes once per step, with the last batch.
+            sync = nullcontext() if number == len(batches) else self.accelerator.no_sync(self.model)
+            with sync:
                 with autocast(self.precision, self.device):
                     loss, parts = self.task.loss(self.model, batch, step)
-                # Gradients are averaged over processes, so the sum of the weights is brought to their number.
+                # Gradients are averaged over the processes, but the weighted losses must be summed.
                 self.scaler.scale(loss * (weight * self.processes.count)).backward()
             losses.append((weight, {"loss": loss.detach(), **parts}))
         self.scaler.unscale_(self.optimizer)
@@ -321,54 +322,56 @@ class _Fit:
         return losses
 
     def _mean(self, losses: Sequence[tuple[float, Mapping[str, Tensor | float]]]) -> dict[str, float]:
-        """The loss and its parts over the batches of a step and all processes."""
+        """The weighted mean of the loss and its parts over the batches of a step and all processes."""
         names = list(losses[0][1])
         weighted = [[weight * value for value in _floats(parts).values()] for weight, parts in losses]
         sums = self.processes.sums([sum(values) for values in zip(*weighted, strict=True)])
         return dict(zip(names, sums, strict=True))
 
-    def _judge(self, split: str, measure: Callable[[], Mapping[str, float]]) -> dict[str, float]:
-        """Measure in evaluation mode, with the averaged weights where there are some, and log it."""
+    def _evaluate(self, split: str, compute_metrics: Callable[[], Mapping[str, float]]) -> dict[str, float]:
+        """Compute metrics in evaluation mode, with the averaged weights if `ema_decay` is set, and log them."""
         self.task.model.eval()
         with self.average.in_place() if self.average else nullcontext():
-            self._gather()
-            measured = _floats(measure())
+            self._gather_weights()
+            metrics = _floats(compute_metrics())
             if split == "validation":
-                self._offer(measured)
+                self._keep_if_best(metrics)
         self.task.model.train()
-        if measured:
-            self.tracker.record(split, {"step": self.done, **measured})
-        return measured
+        if metrics:
+            self.tracker.record(split, {"step": self.done, **metrics})
+        return metrics
 
-    def _gather(self) -> None:
-        """Give the task's model, where it is not the one that trains, the weights of that one."""
+    def _gather_weights(self) -> None:
+        """Copy the trained weights to the task's model, if a sharded copy of it is trained."""
         if self.shards:
-            self.task.model.load_state_dict(whole(self.trained.state_dict()))
+            self.task.model.load_state_dict(gathered(self.trained.state_dict()))
 
     def _validate(self) -> None:
-        measured = self._judge("validation", self.task.validate)
-        for concern in self.task.health_warnings(measured):
-            log(f"Step {self.done}: {concern}")
+        metrics = self._evaluate("validation", self.task.validate)
+        for warning in self.task.health_warnings(metrics):
+            log(f"Step {self.done}: {warning}")
         name, patience = self.task.selects_on, self.config.patience
         if name and patience:
             scores = [record[name] for record in self.history.validation]
             if len(scores) - 1 - scores.index(max(scores)) >= patience:
-                best = f"{name} had not risen above {max(scores):.4f}"
-                self.history.stopped = f"At step {self.done}, {best} in {patience} validations."
+                self.history.stopped = (
+                    f"Early stopping at step {self.done}: {name} has not risen above {max(scores):.4f} in {patience} "
+                    f"validations."
+                )
 
-    def _offer(self, measured: Mapping[str, float]) -> None:
+    def _keep_if_best(self, metrics: Mapping[str, float]) -> None:
         name = self.task.selects_on
-        if name is not None and measured[name] > self.best_score:
-            self.best_score = measured[name]
+        if name is not None and metrics[name] > self.best_score:
+            self.best_score = metrics[name]
             self.best = {k: v.detach().clone() for k, v in self.task.model.state_dict().items()}
 
-    def _warn_of_divergence(self, record: Mapping[str, float]) -> None:
-        """Say so once each time that the loss rises far above that of the untrained model."""
+    def _warn_if_diverging(self, record: Mapping[str, float]) -> None:
+        """Warn once each time the loss rises far above that of the untrained model."""
         losses = [logged["loss"] for logged in self.history.training] or [record["loss"]]
         first, bound = losses[0], DIVERGING * abs(losses[0])
         if record["loss"] > bound >= losses[-1]:
             log(
-                f"Step {self.done}: the loss is {record['loss']:.3f}, and was {first:.3f} at the start: training "
+                f"Step {self.done}: the loss is {record['loss']:.3f}, but was {first:.3f} at the start: training "
                 f"diverges. Lower learning_rate ({self.config.learning_rate}) or max_grad_norm."
             )
 
@@ -376,28 +379,30 @@ class _Fit:
         reason = f"{self.description} diverged: the loss is {loss} at step {self.done}."
         advice = f"Lower learning_rate ({self.config.learning_rate}) or max_grad_norm."
         if not self.best:
-            good = self.checkpoints.newest() if self.checkpoints else None
-            kept = f" The last good checkpoint is {good}; train.resume='never' starts anew." if good else ""
+            newest = self.checkpoints.newest() if self.checkpoints else None
+            kept = (
+                f" The last good checkpoint is {newest}; train.resume='never' starts anew." if newest else ""
+            )
             raise DivergedError(f"{reason} {advice}{kept}")
         self.history.stopped = f"{reason} The best validated weights are kept. {advice}"
         log(self.history.stopped)
 
-    def _leave(self) -> None:
-        """End after Ctrl-C, with a checkpoint where one can be kept."""
+    def _stop_interrupted(self) -> None:
+        """Stop after Ctrl-C, with a checkpoint if the run keeps any."""
         if self.checkpoints:
             folder = self._save()
-            log(f"Interrupted: step {self.done} is saved in {folder}. The same command goes on from there.")
+            log(f"Interrupted: step {self.done} is saved in {folder}. Run the same command again to resume.")
         raise KeyboardInterrupt
 
     def _save(self) -> Path | None:
         if self.checkpoints is None or not (self.processes.is_first or self.shards):
             return None
-        tensors = _named("model.", self.trained.state_dict()) | _named("best.", self.best)
+        tensors = _prefixed("model.", self.trained.state_dict()) | _prefixed("best.", self.best)
         for index, state in self.optimizer.state_dict()["state"].items():
-            tensors |= _named(f"optimizer.{index}.", state)
+            tensors |= _prefixed(f"optimizer.{index}.", state)
         if self.average:
             tensors |= {f"average.{index}": value for index, value in enumerate(self.average.shadow)}
-        tensors = whole(tensors)  # all processes take part
+        tensors = gathered(tensors)  # collective: called by every process
         if not self.processes.is_first:
             return None
         values = {
@@ -409,20 +414,20 @@ class _Fit:
         return self.checkpoints.save(TrainingState(self.done, tensors, values, self.history))
 
     def _restore(self, state: TrainingState) -> None:
-        """All but the model's own tensors, which came first."""
+        """Restore everything but the model's own tensors, which are loaded before."""
         self.done, self.elapsed = state.step, state.values["elapsed"]
-        self.best = {k: v.to(self.device) for k, v in _under("best.", state.tensors).items()}
+        self.best = {k: v.to(self.device) for k, v in _with_prefix("best.", state.tensors).items()}
         if self.best:
             self.best_score = state.values["best_score"]
         values = self.optimizer.state_dict()
-        # Numbered as the optimizer has them: group by group.
+        # In the optimizer's own numbering: group by group.
         parameters = [parameter for group in self.optimizer.param_groups for parameter in group["params"]]
-        for name, tensor in _under("optimizer.", state.tensors).items():
+        for name, tensor in _with_prefix("optimizer.", state.tensors).items():
             index, part = name.split(".")
             values["state"].setdefault(int(index), {})[part] = sharded_as(tensor, parameters[int(index)])
         self.optimizer.load_state_dict(values)
         if self.average:
-            averaged = _under("average.", state.tensors)
+            averaged = _with_prefix("average.", state.tensors)
             self.average.shadow = [
                 sharded_as(averaged[str(index)].to(self.device), parameter)
                 for index, parameter in enumerate(self.trained.parameters())
@@ -430,31 +435,31 @@ class _Fit:
         self.scaler.load_state_dict(state.values["scaler"])
 
     def _precision(self) -> str:
-        """What "auto" means here, the same for all processes."""
+        """The precision to train in, with "auto" resolved; the same for all processes."""
         if self.config.precision != "auto":
             return self.config.precision
         first = send_to_device(self.task.batch(0), self.device)
         chosen = choose_precision(self.task.model, self._first_loss, first, self.device)
-        (votes,) = self.processes.sums([float(self.processes.is_first and chosen == "bf16")])
-        return "bf16" if votes else "no"
+        (bf16,) = self.processes.sums([float(self.processes.is_first and chosen == "bf16")])
+        return "bf16" if bf16 else "no"
 
     def _first_loss(self, model: nn.Module, batch: Any) -> Tensor:
         return self.task.loss(model, batch, 0)[0]
 
 
 @contextmanager
-def _interrupts_wait(run: _Fit) -> Iterator[None]:
-    """The first Ctrl-C waits for the end of the step; a second one leaves at once."""
+def _deferred_interrupt(run: _Fit) -> Iterator[None]:
+    """The first Ctrl-C takes effect at the end of the step, a second one at once."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
 
-    def note(number: int, frame: FrameType | None) -> None:
+    def interrupt(number: int, frame: FrameType | None) -> None:
         run.interrupted = True
         signal.signal(signal.SIGINT, before)
-        log("Interrupted: this step ends first. Once more leaves at once, without saving it.")
+        log("Interrupted: finishing this step. Press Ctrl-C again to stop at once, without saving it.")
 
-    before = signal.signal(signal.SIGINT, note)
+    before = signal.signal(signal.SIGINT, interrupt)
     try:
         yield
     finally:
@@ -462,19 +467,19 @@ def _interrupts_wait(run: _Fit) -> Iterator[None]:
 
 
 def seed_of(*numbers: int) -> int:
-    """A seed of 63 bits from whole numbers (a seed, a step, ...): other numbers, an unrelated seed."""
+    """A 63-bit seed from integers (a seed, a step, ...); different integers give unrelated seeds."""
     return int(np.random.SeedSequence(numbers).generate_state(1, np.uint64)[0] >> np.uint64(1))
 
 
-def _falls_due(step: int, every: int) -> bool:
+def _is_due(step: int, every: int) -> bool:
     return every > 0 and step % every == 0
 
 
-def _named(prefix: str, values: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def _prefixed(prefix: str, values: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {prefix + name: value for name, value in values.items()}
 
 
-def _under(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def _with_prefix(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
 
 

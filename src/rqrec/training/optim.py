@@ -1,4 +1,4 @@
-"""Optimizer, learning rate and averaged weights, the same for both stages."""
+"""Optimizer, learning-rate schedules and averaged weights."""
 
 import math
 from collections.abc import Iterator
@@ -12,24 +12,24 @@ SCHEDULES = ("cosine", "inverse_sqrt", "constant")
 
 
 def adamw(model: nn.Module, learning_rate: float, weight_decay: float) -> AdamW:
-    """AdamW (arXiv 1711.05101) that decays matrices only: not biases, norms and other vectors."""
+    """AdamW (arXiv 1711.05101) with weight decay on matrices only, not on biases, norms and other vectors."""
     parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
     groups = [
         {"params": [p for p in parameters if p.dim() >= 2], "weight_decay": weight_decay},
         {"params": [p for p in parameters if p.dim() < 2], "weight_decay": 0.0},
     ]
-    # Fused on a CPU too: one pass over the parameters in place of a dozen.
+    # Fused also on CPUs: one pass over the parameters instead of a dozen.
     return AdamW(
         [group for group in groups if group["params"]], lr=learning_rate, betas=(0.9, 0.98), fused=True
     )
 
 
-def rate(schedule: str, step: int, iterations: int, warmup: int, spent: float = 0.0) -> float:
-    """The share of the peak learning rate at a step, 0-based; linear over the `warmup` steps before.
+def learning_rate_factor(schedule: str, step: int, iterations: int, warmup: int, spent: float = 0.0) -> float:
+    """The factor on the peak learning rate at a 0-based step: a linear warm-up, then the schedule.
 
-    cosine: half a cosine down to a tenth at the last step; inverse_sqrt: as sqrt(warmup / step), Noam's
-    (arXiv 1706.03762, section 5.3); constant: 1. `spent` is the share of a time budget that is used up: where
-    it is ahead of the steps, the decay follows it.
+    cosine: half a cosine from 1 to 0.1 at the last step; inverse_sqrt: sqrt(warmup / step) (arXiv 1706.03762,
+    section 5.3); constant: 1. `spent` is the fraction of the time limit that has passed: if it is ahead of the
+    fraction of the steps, the decay follows the time.
     """
     if step < warmup:
         return (step + 1) / warmup
@@ -43,11 +43,13 @@ def rate(schedule: str, step: int, iterations: int, warmup: int, spent: float = 
 
 
 class AveragedWeights:
-    """The moving average of a model's parameters; buffers are taken as they are.
+    """The exponential moving average of a model's parameters; buffers are not averaged.
 
-    The decay is at most `decay`, and less at the start, (1 + t) / (10 + t), so that the untrained weights are
-    soon forgotten.
+    The decay warms up as (1 + t) / (10 + t) until it reaches `decay`, so that the untrained weights soon lose their
+    influence.
     """
+
+    # torch's AveragedModel has no such warm-up, and keeps a second module where this keeps tensors.
 
     def __init__(self, model: nn.Module, decay: float) -> None:
         self._model, self._decay = model, decay
@@ -55,17 +57,17 @@ class AveragedWeights:
 
     @torch.no_grad()
     def update(self, step: int) -> None:
-        """Move towards the parameters after a step."""
+        """Include the parameters after a step."""
         decay = min(self._decay, (1 + step) / (10 + step))
         torch._foreach_lerp_(self.shadow, list(self._model.parameters()), 1 - decay)
 
     def apply(self) -> None:
-        """Give the model the averaged weights for good."""
+        """Replace the model's weights by the averaged ones."""
         _copy(self._model, self.shadow)
 
     @contextmanager
     def in_place(self) -> Iterator[None]:
-        """The model has the averaged weights while the block runs."""
+        """A context in which the model has the averaged weights."""
         trained = [parameter.detach().clone() for parameter in self._model.parameters()]
         _copy(self._model, self.shadow)
         try:

@@ -1,4 +1,4 @@
-"""One process or several that train one model: `accelerate launch --num_processes 2 train_decoder.py ...`."""
+"""The processes that train one model together: `accelerate launch --num_processes 2 train_decoder.py ...`."""
 
 import os
 from collections.abc import Callable, Sequence
@@ -15,31 +15,32 @@ from accelerate.utils import slice_tensors
 from rqrec.core.progress import console, log
 
 T = TypeVar("T")
-LONGEST_WAIT = timedelta(hours=24)  # while the first process prepares the data
+TIMEOUT = timedelta(hours=24)  # of collectives: the others wait while the first process prepares the data
 
 
 @dataclass(frozen=True)
 class Processes:
-    """This process, number `rank` of `count`, on `device`. Only the first one writes and shows progress.
-
-    `shards`: the launcher was told to divide models among the processes (FSDP).
-    """
+    """This process and how many there are. Only the first one writes files and shows progress."""
 
     rank: int
+    """The index of this process, from 0."""
     count: int
+    """The number of processes."""
     device: torch.device
+    """The device of this process."""
     shards: bool = False
+    """Whether the launcher asked for sharded models (FSDP)."""
 
     @classmethod
     def join(cls) -> "Processes":
-        """Meet the other processes that the launcher started; alone where it did not."""
-        _tell_of_a_launch_that_starts_one()
-        # Processes of a machine without accelerators talk through gloo: accelerate wants to be told so.
+        """Join the processes that the launcher started; without a launcher there is one."""
+        _warn_if_launched_as_one()
+        # On a machine without accelerators, accelerate uses the gloo backend only if told to use the CPU.
         several = int(os.environ.get("WORLD_SIZE", "1")) > 1
         cpu = several and not torch.cuda.is_available() and not torch.xpu.is_available()
         if cpu:
             os.environ["ACCELERATE_USE_CPU"] = "true"
-        state = PartialState(cpu=cpu, timeout=LONGEST_WAIT)
+        state = PartialState(cpu=cpu, timeout=TIMEOUT)
         shards = several and os.environ.get("ACCELERATE_USE_FSDP", "false").lower() == "true"
         joined = cls(state.process_index, state.num_processes, state.device, shards)
         console.quiet = not joined.is_first
@@ -47,11 +48,11 @@ class Processes:
 
     @property
     def is_first(self) -> bool:
-        """Whether this process is the one that writes."""
+        """Whether this process is the one that writes files."""
         return self.rank == 0
 
     def from_first(self, make: Callable[[], T]) -> T:
-        """What `make` returns in the first process, which alone calls it (it may write files), for all."""
+        """Call `make` in the first process only (it may write files), and return its result in every process."""
         if self.count == 1:
             return make()
         made: list[Any] = [make() if self.is_first else None]
@@ -59,15 +60,15 @@ class Processes:
         return made[0]
 
     def wait(self) -> None:
-        """Go on when every process has come here."""
+        """Wait until every process has called this."""
         PartialState().wait_for_everyone()
 
     def global_batch_size(self, batch_size: int, *, split_batches: bool) -> int:
-        """Rows of an optimizer step over all processes: `batch_size` is that, or that of each process."""
+        """Rows per batch over all processes: `batch_size` if it is split among them, else that many for each."""
         return batch_size if split_batches else batch_size * self.count
 
     def share(self, batch: Any) -> Any | None:
-        """Rows rank, rank + count, ... of a batch (a tensor or a tuple of them); None where that is no row."""
+        """Rows rank, rank + count, ... of a batch (a tensor or a tuple of tensors); None if there are none."""
         if self.count == 1:
             return batch
         rows = len(batch[0]) if isinstance(batch, tuple) else len(batch)
@@ -82,8 +83,8 @@ class Processes:
         return summed.tolist()
 
 
-def _tell_of_a_launch_that_starts_one() -> None:
-    """`accelerate launch --num_processes 2` starts one process where it finds no two GPUs, and says nothing."""
+def _warn_if_launched_as_one() -> None:
+    """Without two GPUs, `accelerate launch --num_processes 2` silently starts one process."""
     if "ACCELERATE_MIXED_PRECISION" not in os.environ or "WORLD_SIZE" in os.environ:
         return
     parent = psutil.Process().parent()
@@ -91,6 +92,6 @@ def _tell_of_a_launch_that_starts_one() -> None:
     asked = [right for left, right in pairwise(command) if left == "--num_processes"]
     if asked and asked[0] not in ("0", "1"):
         log(
-            f"accelerate launch was asked for {asked[0]} processes and started one, as it does without as many "
+            f"accelerate launch was asked for {asked[0]} processes and started one, because it found fewer "
             f"GPUs. Add --multi_gpu, which also works on CPUs, or use torchrun --nproc_per_node {asked[0]}."
         )

@@ -1,4 +1,4 @@
-"""Where the time of a training step goes.
+"""Profiles of training steps.
 
 Shapes: N items, L levels.
 """
@@ -22,11 +22,15 @@ from rqrec.training.optim import adamw
 from rqrec.training.speed import autocast
 from rqrec.training.windows import Windows
 
-USERS, ITEMS, TRAINING_ITEMS = 22_363, 12_101, 153_776  # of Beauty, without each user's last two
+USERS, ITEMS, TRAINING_ITEMS = (
+    22_363,
+    12_101,
+    153_776,
+)  # of Amazon Beauty; each user's last two items are held out
 LEVEL_SIZES = (256, 256, 256, 16)
-WARM_UP = 2
+WARM_UP = 2  # steps that are not measured
 
-# Which calls of which modules are which part of the forward pass.
+# The parts of the forward pass: name, module class, methods.
 PARTS = (
     ("embedding", CodeEmbedding, ("forward",)),
     ("attention", Attention, ("causal", "bidirectional")),
@@ -40,7 +44,7 @@ STAGES = ("data path", "forward", "backward", "clipping", "optimizer")
 
 
 def sizes_of(width: int, code_width: int | None = None) -> dict[str, Any]:
-    """Sizes of a model of this width, its codes too unless theirs is given, with heads of 32; 0: its own sizes."""
+    """Model sizes of this width, with 32 dimensions per head; code embeddings may have another. 0: the defaults."""
     if not width:
         return {}
     return {
@@ -51,7 +55,7 @@ def sizes_of(width: int, code_width: int | None = None) -> dict[str, Any]:
 
 
 class Workload:
-    """A model and batches of random sequences as long as Beauty's: nothing has to be downloaded."""
+    """A model and batches of random sequences with the size of Amazon Beauty, so that nothing is downloaded."""
 
     def __init__(self, config: ModelConfig, batch_size: int, precision: str, device: torch.device) -> None:
         rng = np.random.default_rng(0)
@@ -61,16 +65,16 @@ class Workload:
         self.precision, self.device = precision, device
         longest = config.max_items + 1
         self._windows = Windows(random_sequences(rng), longest, batch_size, seed=0)
-        self._windows.batch(0)  # deals out the first epoch, once for hundreds of steps
+        self._windows.batch(0)  # makes the first epoch's batches, a cost that hundreds of steps share
         codes_NL = rng.integers(0, config.level_sizes, (ITEMS, len(config.level_sizes)))
         self._lookup, self._longest = CodeLookup.from_codes(codes_NL), longest
 
     def batch(self, number: int) -> Batch:
-        """The data path: windows of sequences, as codes, on the device."""
+        """Windows of sequences as codes, on the device."""
         return self._lookup.batch(self._windows.histories(number), self._longest).to(self.device)
 
     def step(self, number: int) -> Batch:
-        """One training step as the loop takes it, its stages labelled for a profiler; returns its batch."""
+        """One training step as in the training loop, labelled for a profiler; returns its batch."""
         with record_function("data path"):
             batch = self.batch(number)
         with record_function("forward"), autocast(self.precision, self.device):
@@ -88,15 +92,18 @@ class Workload:
 
 
 class StepProfile(NamedTuple):
-    """Milliseconds of a step: without the profiler, and with it by part and by operator, largest first."""
+    """Milliseconds per training step."""
 
     milliseconds: float
+    """Of a step, measured without the profiler."""
     parts: dict[str, float]
+    """By part of the step, largest first, with the profiler."""
     operators: dict[str, float]
+    """Of the 8 most expensive operators, largest first, with the profiler."""
 
 
 def random_sequences(rng: np.random.Generator) -> Sequences:
-    """Training sequences of as many users and items as Beauty's and about as many interactions."""
+    """Training sequences with as many users and items as Amazon Beauty and about as many interactions."""
     lengths = 1 + rng.geometric(1 / (TRAINING_ITEMS / USERS - 1), USERS)
     offsets = np.concatenate([[0], np.cumsum(lengths)])
     items = rng.integers(0, ITEMS, offsets[-1]).astype(np.int32)
@@ -104,9 +111,9 @@ def random_sequences(rng: np.random.Generator) -> Sequences:
 
 
 def profile_steps(workload: Workload, steps: int) -> StepProfile:
-    """Profile some training steps; the clock of the profiler's own work is told apart by a run without it.
+    """Time some training steps without the profiler, then as many with it.
 
-    On a GPU the parts are the time that the CPU took to start the work, and the operators that of the GPU.
+    On a GPU, the times of the parts are the CPU's (launching kernels), those of the operators the GPU's.
     """
     for number in range(WARM_UP):
         workload.step(number)
@@ -116,7 +123,7 @@ def profile_steps(workload: Workload, steps: int) -> StepProfile:
     milliseconds = (time.perf_counter() - start) * 1000 / steps
     on_gpu = workload.device.type == "cuda"
     activities = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if on_gpu else [])]
-    with _labelled(workload.model), profile(activities=activities) as profiled:
+    with _parts_labelled(workload.model), profile(activities=activities) as profiled:
         for number in range(WARM_UP, WARM_UP + steps):
             workload.step(number)
     events = profiled.key_averages()
@@ -145,8 +152,8 @@ def _largest(values: dict[str, float], count: int) -> dict[str, float]:
 
 
 @contextmanager
-def _labelled(model: nn.Module) -> Iterator[None]:
-    """Calls of the model's parts carry the part's name in a profile while the block runs."""
+def _parts_labelled(model: nn.Module) -> Iterator[None]:
+    """A context in which calls of the model's parts are labelled with the part's name in a profile."""
     calls: list[tuple[nn.Module, str, str]] = [
         (module, method, part)
         for module in model.modules()
@@ -156,15 +163,15 @@ def _labelled(model: nn.Module) -> Iterator[None]:
     ]
     calls.append((model, "_logits", "heads"))
     for module, method, part in calls:
-        setattr(module, method, _named(part, getattr(module, method)))
+        setattr(module, method, _labelled(part, getattr(module, method)))
     try:
         yield
     finally:
         for module, method, _ in calls:
-            delattr(module, method)  # the class's own is seen again
+            delattr(module, method)  # uncovers the class's own method
 
 
-def _named(part: str, call: Any) -> Any:
+def _labelled(part: str, call: Any) -> Any:
     @functools.wraps(call)
     def labelled(*arguments: Any, **options: Any) -> Any:
         with record_function(part):

@@ -1,7 +1,7 @@
-"""A model of which each process has a share: fully sharded data parallel training (arXiv 2304.11277).
+"""Fully sharded data parallel training, FSDP (arXiv 2304.11277).
 
-Weights, gradients and the optimizer's state are divided; the weights are put together for each step. The model is
-one unit: between steps a process holds its share of all three.
+Each process holds a shard of the weights, the gradients and the optimizer state; the weights are gathered for each
+step. The whole model is one FSDP unit.
 """
 
 import copy
@@ -13,14 +13,14 @@ from torch.distributed.tensor import DTensor, distribute_tensor
 
 
 def sharded(model: nn.Module) -> nn.Module:
-    """A copy of the model, divided among all processes."""
+    """A copy of the model, sharded over all processes."""
     copied = copy.deepcopy(model)
     fully_shard(copied, reshard_after_forward=False)
     return copied
 
 
-def whole(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The tensors, put together where they are divided: every process must call this, with the same names."""
+def gathered(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors, with sharded ones gathered. A collective: every process must call it with the same names."""
     return {
         name: tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
         for name, tensor in tensors.items()
@@ -28,7 +28,7 @@ def whole(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def sharded_as(tensor: Tensor, parameter: Tensor) -> Tensor:
-    """A whole tensor divided as a parameter of its shape is; any other tensor, and of a whole one, as it is."""
+    """The tensor, sharded like the parameter if that is sharded and has the same shape; else unchanged."""
     if not isinstance(parameter, DTensor) or tensor.shape != parameter.shape:
         return tensor
     return distribute_tensor(tensor.to(parameter.device), parameter.device_mesh, parameter.placements)

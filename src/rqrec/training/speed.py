@@ -1,4 +1,4 @@
-"""Ways to train faster that depend on the machine: mixed precision and compilation, each tried before it is used."""
+"""Mixed precision and compilation: whether they help depends on the machine, so each is tried before it is used."""
 
 import copy
 import platform
@@ -13,51 +13,53 @@ from torch import Tensor, nn
 from rqrec.core.progress import log
 
 PRECISIONS = ("no", "bf16", "fp16", "auto")
-GAIN = 1.1  # how many times faster bf16 must be for "auto" to choose it
+MIN_SPEEDUP = 1.1  # of bf16 over fp32, for "auto" to choose bf16
 
 Loss = Callable[[nn.Module, Any], Tensor]
 
 
 def autocast(precision: str, device: torch.device) -> AbstractContextManager[Any]:
-    """Matrix products in `precision` ("no", "bf16" or "fp16") while the block runs."""
+    """A context that runs matrix products in `precision`: "no", "bf16" or "fp16"."""
     if precision == "no":
         return nullcontext()
     return torch.autocast(device.type, dtype=torch.bfloat16 if precision == "bf16" else torch.float16)
 
 
 def choose_precision(model: nn.Module, loss: Loss, batch: Any, device: torch.device) -> str:
-    """ "bf16" where a training step is faster with it on this machine, by a measurement, else "no".
+    """ "bf16" if a training step is measurably faster with it on this machine, else "no".
 
-    Where the hardware has no bf16 nothing is measured: emulated, it is many times slower.
+    Nothing is measured on hardware without bf16, which emulates it many times slower.
     """
     if not has_bf16(device):
         return "no"
     seconds = {name: _seconds(model, loss, batch, name, device) for name in ("no", "bf16")}
-    gain = seconds["no"] / seconds["bf16"]
-    chosen = "bf16" if gain >= GAIN else "no"
-    log(f"A step in bf16 runs {gain:.2f} times as fast as in fp32 here: mixed precision is {chosen!r}.")
+    speedup = seconds["no"] / seconds["bf16"]
+    chosen = "bf16" if speedup >= MIN_SPEEDUP else "no"
+    log(
+        f"A training step runs {speedup:.2f} times as fast in bf16 as in fp32 here: mixed precision is {chosen!r}."
+    )
     return chosen
 
 
 def has_bf16(device: torch.device) -> bool:
-    """Whether the device may have instructions for products of bf16."""
+    """Whether the device has bf16 instructions for matrix products; True if that is unknown."""
     if device.type == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
     if device.type == "cpu" and platform.machine().lower() in ("x86_64", "amd64"):
         return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
-    return True  # unknown: the measurement says
+    return True
 
 
 def compiled(model: nn.Module, loss: Loss, batch: Any, precision: str, device: torch.device) -> nn.Module:
-    """The model compiled by torch.compile, or, where that fails on a first step, as it is, with a sentence."""
+    """The model compiled by torch.compile; if that fails on a first step, the model itself, with a warning."""
     try:
-        fast: Any = torch.compile(model, dynamic=True)
-        _seconds(model, loss, batch, precision, device, repeats=1, run=fast)
-    except Exception as error:  # a missing C++ compiler, an operator without a kernel: many kinds
+        compiled_model: Any = torch.compile(model, dynamic=True)
+        _seconds(model, loss, batch, precision, device, repeats=1, run=compiled_model)
+    except Exception as error:  # of many types: no C++ compiler, an operator without a kernel
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        log(f"torch.compile does not work here ({reason}); training goes on without it.")
+        log(f"torch.compile does not work here ({reason}); training continues without it.")
         return model
-    return fast
+    return compiled_model
 
 
 def _seconds(
@@ -70,7 +72,7 @@ def _seconds(
     repeats: int = 5,
     run: nn.Module | None = None,
 ) -> float:
-    """The best time of a forward and a backward pass; leaves the weights and buffers as they were."""
+    """The shortest time of a forward and a backward pass, in seconds; weights and buffers are restored."""
     before = copy.deepcopy(model.state_dict())
     times = []
     try:

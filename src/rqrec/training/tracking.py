@@ -1,4 +1,4 @@
-"""What a run tells while it goes on: `metrics.jsonl` always, TensorBoard, and Weights & Biases where asked."""
+"""Logs of a run: `metrics.jsonl`, TensorBoard and, optionally, Weights & Biases."""
 
 import importlib.util
 import json
@@ -16,15 +16,16 @@ SPLITS = ("training", "partial", "validation")
 
 @dataclass
 class History:
-    """What was logged, a record each with its step: of training, of partial and of full validations.
-
-    `stopped` says in a sentence why training ended before its last step, None where it did not.
-    """
+    """The records of a run. Each has its "step", the number of optimizer steps taken."""
 
     training: list[dict[str, float]] = field(default_factory=list)
+    """The training loss and its parts."""
     partial: list[dict[str, float]] = field(default_factory=list)
+    """The validation loss, computed between full validations."""
     validation: list[dict[str, float]] = field(default_factory=list)
+    """The metrics of full validations."""
     stopped: str | None = field(default=None, compare=False)
+    """Why training ended before its last step, as a sentence; None if it did not."""
 
     @classmethod
     def read(cls, folder: Path) -> "History":
@@ -36,22 +37,22 @@ class History:
         return history
 
     def write(self, folder: Path) -> None:
-        """Write `metrics.jsonl`: a JSON object a line, with its step and split, in the order of the steps."""
+        """Write `metrics.jsonl`: one JSON object per line, with its step and split, ordered by step."""
         with atomic_write(folder / METRICS_FILE) as file:
             for line in self._lines():
                 file.write(line.encode())
 
     def _lines(self) -> list[str]:
-        # Stable: of one step, the training record comes first, as when it was logged.
+        # The sort is stable: within a step the training record comes first, as when it was logged.
         rows = [(record["step"], _line(split, record)) for split in SPLITS for record in getattr(self, split)]
         return [line for _, line in sorted(rows, key=lambda row: row[0])]
 
 
 class Tracker:
-    """Appends each record to the history and to every log in `folder`; None keeps the history alone.
+    """Appends each record to the history and to every log in `folder`; with None, to the history only.
 
-    A run that goes on from a checkpoint gives that checkpoint's history: what a killed run logged after it
-    is dropped from the files, and logged again.
+    A resumed run passes its checkpoint's history: what the killed run logged after that checkpoint is dropped from
+    the files and logged again.
     """
 
     def __init__(
@@ -64,19 +65,21 @@ class Tracker:
         from torch.utils.tensorboard import SummaryWriter
 
         history.write(folder)
-        self._file = (folder / METRICS_FILE).open("a", encoding="utf-8", buffering=1)  # a line at a time
+        self._file = (folder / METRICS_FILE).open(
+            "a", encoding="utf-8", buffering=1
+        )  # flushed after each line
         last = max((r["step"] for split in SPLITS for r in getattr(history, split)), default=0)
         self._events = SummaryWriter(str(folder), purge_step=int(last) + 1)
         if wandb:
             import wandb as package
 
-            # One id a folder: a run that goes on is one run there too.
+            # One id per folder, so that a resumed run continues the same run there.
             self._wandb = package.init(
                 dir=str(folder), id=_run_id(folder), resume="allow", config=dict(settings)
             )
 
     def record(self, split: str, record: dict[str, float]) -> None:
-        """Log a record, which holds its "step", under one of SPLITS."""
+        """Log a record, which includes its "step", under one of SPLITS."""
         getattr(self.history, split).append(record)
         values = {f"{split}/{name}": value for name, value in record.items() if name != "step"}
         if self._file is not None:
@@ -88,7 +91,7 @@ class Tracker:
             self._wandb.log(values, step=int(record["step"]))
 
     def close(self) -> None:
-        """Write out what is still on its way."""
+        """Flush and close all logs."""
         if self._file is not None:
             self._file.close()
         if self._events is not None:
@@ -98,7 +101,7 @@ class Tracker:
 
 
 def check_wandb() -> None:
-    """Raise ValueError, in a sentence, where Weights & Biases cannot log: no package, or no login."""
+    """Raise ValueError if Weights & Biases cannot log: the package or the login is missing."""
     if importlib.util.find_spec("wandb") is None:
         raise ValueError(
             'train.wandb_logging=True needs the package wandb: install it with `pip install "rqrec[wandb]"`, '
@@ -108,13 +111,13 @@ def check_wandb() -> None:
 
     if os.environ.get("WANDB_MODE") not in ("offline", "disabled") and not wandb.Api().api_key:
         raise ValueError(
-            "train.wandb_logging=True, but nobody is logged in to wandb here: run `wandb login`, set "
+            "train.wandb_logging=True, but wandb is not logged in here: run `wandb login`, set "
             "WANDB_API_KEY, or WANDB_MODE=offline to log without a network."
         )
 
 
 def _run_id(folder: Path) -> str:
-    """The id of this folder's run: drawn once, then read."""
+    """The id of the run in this folder: drawn at random once, then read from `wandb_id.txt`."""
     path = folder / "wandb_id.txt"
     if not path.is_file():
         with atomic_write(path) as file:

@@ -1,6 +1,6 @@
-"""Training sequences cut into windows and dealt out in batches of similar length.
+"""Training sequences cut into windows, in batches of similar length.
 
-Shapes: W windows, B batch, T items.
+Shapes: U users, W windows of an epoch, B batch, T items.
 """
 
 from bisect import bisect_right
@@ -15,62 +15,68 @@ from rqrec.training.batching import bucketed_batches
 
 @dataclass
 class Windows:
-    """Each epoch every training item is in exactly one window of at most `max_items` items.
+    """Batches of windows; in each epoch every training item is in exactly one window.
 
-    Where a sequence is longer than a window, the cuts move at random from epoch to epoch; with `moving` False
-    they stay, counted back from the sequence's end. A batch is a function of the step and the seed.
+    A batch depends on the step and the seed only.
     """
 
     train: Sequences
     max_items: int
+    """Length of a window, at most; longer sequences are cut into several."""
     batch_size: int
+    """Number of windows in a batch, at most."""
     seed: int
     moving: bool = True
-    _first_steps: list[int] = field(default_factory=lambda: [0], init=False)  # of the epochs that were dealt
+    """Whether the cuts are drawn anew each epoch; if not, windows are counted back from a sequence's end."""
+    _first_steps: list[int] = field(
+        default_factory=lambda: [0], init=False
+    )  # of each epoch so far, and the next
     _epoch: int = field(default=-1, init=False)
     _batches: list[tuple[NDArray[np.int64], ...]] = field(default_factory=list, init=False)
 
     def __post_init__(self) -> None:
         if self.max_items < 1 or self.batch_size < 1:
-            raise ValueError(f"max_items ({self.max_items}) and batch_size ({self.batch_size}) start at 1.")
+            raise ValueError(
+                f"max_items ({self.max_items}) and batch_size ({self.batch_size}) must be at least 1."
+            )
         self._n_windows_U = -(-self.train.lengths // self.max_items)
         if not self._n_windows_U.sum():
-            raise ValueError("The training split has no interactions: there is nothing to learn from.")
+            raise ValueError("The training split has no interactions to learn from.")
         self._times = self.train.times
 
-    def epoch_of(self, step: int) -> tuple[int, int]:
-        """The epoch of a step and its place therein; the number of batches differs from epoch to epoch."""
+    def epoch_and_index(self, step: int) -> tuple[int, int]:
+        """The epoch of a step and the index of its batch within it. Epochs differ in their number of batches."""
         while self._first_steps[-1] <= step:
-            self._deal(len(self._first_steps) - 1)
+            self._make_batches(len(self._first_steps) - 1)
             self._first_steps.append(self._first_steps[-1] + len(self._batches))
         epoch = bisect_right(self._first_steps, step) - 1
         return epoch, step - self._first_steps[epoch]
 
     def _cut(self, rng: np.random.Generator) -> tuple[NDArray[np.int64], ...]:
-        """Users, starts and lengths of this epoch's windows, each [W]."""
+        """Users, starts (in the flat items) and lengths of an epoch's windows, each int64 [W]."""
         n_windows_U, lengths_U = self._n_windows_U, self.train.lengths
         slack_U = n_windows_U * self.max_items - lengths_U
         shift_U = rng.integers(0, slack_U + 1) if self.moving else slack_U
         users_W = np.repeat(np.arange(len(lengths_U)), n_windows_U)
         first_W = np.repeat(np.cumsum(n_windows_U) - n_windows_U, n_windows_U)
-        places_W = (np.arange(len(users_W)) - first_W) * self.max_items - shift_U[users_W]
-        starts_W = np.maximum(places_W, 0)
-        ends_W = np.minimum(places_W + self.max_items, lengths_U[users_W])
+        positions_W = (np.arange(len(users_W)) - first_W) * self.max_items - shift_U[users_W]
+        starts_W = np.maximum(positions_W, 0)
+        ends_W = np.minimum(positions_W + self.max_items, lengths_U[users_W])
         return users_W, self.train.offsets[users_W] + starts_W, ends_W - starts_W
 
-    def _deal(self, epoch: int) -> None:
+    def _make_batches(self, epoch: int) -> None:
         rng = np.random.default_rng([self.seed, epoch])
         users_W, starts_W, lengths_W = self._cut(rng)
-        dealt = bucketed_batches(lengths_W, self.batch_size, rng)
-        self._batches = [(users_W[rows], starts_W[rows], lengths_W[rows]) for rows in dealt]
+        batches = bucketed_batches(lengths_W, self.batch_size, rng)
+        self._batches = [(users_W[rows], starts_W[rows], lengths_W[rows]) for rows in batches]
         self._epoch = epoch
 
     def histories(self, step: int) -> Histories:
-        """The windows of a step, with their times and users."""
-        epoch, place = self.epoch_of(step)
+        """The windows of a step as histories, with times (if the source has them) and users."""
+        epoch, index = self.epoch_and_index(step)
         if epoch != self._epoch:
-            self._deal(epoch)
-        users_B, starts_B, lengths_B = self._batches[place]
+            self._make_batches(epoch)
+        users_B, starts_B, lengths_B = self._batches[index]
         return Histories(
             gather_right_padded(self.train.items, starts_B, lengths_B),
             None if self._times is None else gather_right_padded(self._times, starts_B, lengths_B),
@@ -78,5 +84,5 @@ class Windows:
         )
 
     def batch(self, step: int) -> NDArray[np.int64]:
-        """Item indices [B, T] of a step, padded on the right."""
+        """The item indices of a step's windows int64 [B, T], padded on the right with -1."""
         return self.histories(step).items_BT

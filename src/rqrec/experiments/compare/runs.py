@@ -19,6 +19,7 @@ from rqrec.experiments.compare.sizes import Budget, step_flops, steps_within
 from rqrec.experiments.compare.tasks import Task, run_dir
 from rqrec.models.architectures import build_model, name_of
 from rqrec.models.retrieval_model import ModelConfig, parameter_count
+from rqrec.retrieval.artifact import read_retrieval
 from rqrec.retrieval.ranking import ItemRecommender
 from rqrec.retrieval.retriever import Retriever
 from rqrec.stages.train_decoder import TrainDecoderConfig, train_decoder
