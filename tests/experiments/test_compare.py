@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-from rqrec.cli.command import app
+from rqrec.cli import app
 from rqrec.core.artifact import read_json, read_manifest
 from tests.stages.world import write_world
 
