@@ -89,8 +89,9 @@ class LocalProcesses:
                     # At most one task per process, because a task that was submitted cannot be taken back.
                     running = {_submit(pool, function, task) for task in islice(remaining, count)}
                     while running:
-                        done, running = wait(running, CHECK_EVERY, FIRST_COMPLETED)
+                        # Before the wait, because `active_children` leaves out those that have died.
                         started |= set(multiprocessing.active_children()) - others
+                        done, running = wait(running, CHECK_EVERY, FIRST_COMPLETED)
                         # The executor can miss the death of a process that started after its first one.
                         if not done and not all(process.is_alive() for process in started):
                             raise BrokenProcessPool
