@@ -31,8 +31,8 @@ def wait_until(condition: Callable[[], bool]) -> None:
 
 def run_until_interrupted(name: str, folder: Path) -> None:
     """Save shortly after an interrupt, as training does at the end of a step; a second one would prevent it."""
-    (folder / f"{name}.started").touch()
     try:
+        (folder / f"{name}.started").touch()
         time.sleep(120)
     except KeyboardInterrupt:
         time.sleep(0.5)

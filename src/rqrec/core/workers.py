@@ -11,6 +11,7 @@ from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wai
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from itertools import islice
+from multiprocessing.process import BaseProcess
 from threading import Thread
 from types import FrameType
 from typing import Any, Protocol, TypeVar
@@ -19,6 +20,7 @@ T = TypeVar("T")
 R = TypeVar("R")
 
 ENGINES = ("local", "ray")
+CHECK_EVERY = 1.0  # seconds between checks that all processes are alive
 
 
 class Workers(Protocol):
@@ -82,11 +84,17 @@ class LocalProcesses:
         try:
             with ProcessPoolExecutor(count, context, _initialize, (str(threads),)) as pool:
                 remaining = iter(tasks)
-                # At most one task per process: whatever was submitted runs, even after Ctrl-C.
-                running = {_submit(pool, function, task) for task in islice(remaining, count)}
+                started: set[BaseProcess] = set()
                 try:
+                    # At most one task per process, because a task that was submitted cannot be taken back.
+                    running = {_submit(pool, function, task) for task in islice(remaining, count)}
                     while running:
-                        done, running = wait(running, return_when=FIRST_COMPLETED)
+                        # Before the wait, because `active_children` leaves out those that have died.
+                        started |= set(multiprocessing.active_children()) - others
+                        done, running = wait(running, CHECK_EVERY, FIRST_COMPLETED)
+                        # The executor can miss the death of a process that started after its first one.
+                        if not done and not all(process.is_alive() for process in started):
+                            raise BrokenProcessPool
                         for future in done:
                             result = future.result()  # raises an error before another task starts
                             running |= {_submit(pool, function, task) for task in islice(remaining, 1)}

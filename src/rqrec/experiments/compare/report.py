@@ -211,4 +211,6 @@ def _settings(settings: dict[str, dict[str, Any]]) -> list[str]:
 def _value(value: Any) -> str:
     if isinstance(value, dict):
         return ", ".join(f"{name} {inner}" for name, inner in value.items())
+    if isinstance(value, float):
+        return f"{value:g}"
     return f"{value:,}" if isinstance(value, int) else str(value)
