@@ -16,35 +16,44 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from rqrec.core.artifact import find, read_manifest
-from rqrec.models.architectures import ARCHITECTURES, architecture
-from rqrec.stages.train_decoder import train_decoder
-from rqrec.stages.train_sasrec import train_sasrec
-from rqrec.tokenizer.semantic_ids import SemanticIdTable
+from rqrec.models.architectures import ARCHITECTURES
+from rqrec.stages.train_decoder import TrainDecoderConfig, train_decoder
+from rqrec.stages.train_sasrec import TrainSasRecConfig, train_sasrec
+from rqrec.training.checkpoint import CheckpointConfig
 from rqrec.training.loop import LoopConfig
 
 SASREC = "sasrec"
+VALIDATION_USERS = 4000
 MAX_STEPS = 1_000_000  # the time limit stops training long before
 
 
-def trainings(run: Path, batch_size: int) -> dict[str, Callable[[Path, LoopConfig], object]]:
-    """By model name, a function that trains it and writes the artefact to a folder."""
-    dataset, table = find(run, "dataset"), find(run, "semantic_ids")
-    level_sizes = SemanticIdTable.read(table).level_sizes
+def trainings(run: Path, batch_size: int) -> dict[str, Callable[[LoopConfig, CheckpointConfig], Path]]:
+    """By model name, a function that trains it and returns its artefact."""
+    dataset, semantic_ids = find(run, "dataset"), find(run, "semantic_ids")
 
-    def semantic_id_model(name: str, folder: Path, config: LoopConfig) -> object:
-        model_config = architecture(name).config(level_sizes)
-        return train_decoder(
-            dataset, table, folder, model_config, config, batch_size=batch_size, validation_users=4000
+    def semantic_id_model(name: str, loop: LoopConfig, checkpoints: CheckpointConfig) -> Path:
+        config = TrainDecoderConfig(
+            loop=loop,
+            checkpoints=checkpoints,
+            architecture=name,
+            batch_size=batch_size,
+            validation_users=VALIDATION_USERS,
         )
+        return train_decoder(config, dataset=dataset, semantic_ids=semantic_ids)
 
-    def sasrec(folder: Path, config: LoopConfig) -> object:
-        return train_sasrec(dataset, folder, config, batch_size=batch_size)
+    def sasrec(loop: LoopConfig, checkpoints: CheckpointConfig) -> Path:
+        config = TrainSasRecConfig(loop=loop, checkpoints=checkpoints, batch_size=batch_size)
+        return train_sasrec(config, dataset=dataset)
 
     return {**{name: partial(semantic_id_model, name) for name in ARCHITECTURES}, SASREC: sasrec}
 
 
 def measure(
-    train: Callable[[Path, LoopConfig], object], name: str, minutes: float, learning_rate: float, seed: int
+    train: Callable[[LoopConfig, CheckpointConfig], Path],
+    name: str,
+    minutes: float,
+    learning_rate: float,
+    seed: int,
 ) -> dict[str, Any]:
     """One point: the validation metrics of the best weights after training for this many minutes."""
     config = LoopConfig(
@@ -57,9 +66,7 @@ def measure(
         seed=seed,
     )
     with TemporaryDirectory(prefix="rqrec-quality-") as scratch:
-        folder = Path(scratch) / "model"
-        train(folder, config)
-        metrics = read_manifest(folder).metrics
+        metrics = read_manifest(train(config, CheckpointConfig(Path(scratch)))).metrics
     best = metrics["validation"]
     return {
         "model": name,

@@ -84,10 +84,10 @@ def test_the_model_card_has_data_metrics_and_usage(tiny_run: Path, hub: Path, tm
 
 
 def test_a_tokenizer_can_be_pushed_and_pulled(tiny_run: Path, hub: Path, tmp_path: Path) -> None:
-    push(tiny_run / "rqvae", "me/ids")
+    push(tiny_run / "tokenizer" / "rqvae", "me/ids")
     assert 'RqVae.from_pretrained("me/ids")' in (hub / "me/ids/README.md").read_text()
     pull("me/ids", tmp_path / "ids")
-    assert load_tokenizer(tmp_path / "ids").hash == load_tokenizer(tiny_run / "rqvae").hash
+    assert load_tokenizer(tmp_path / "ids").hash == load_tokenizer(tiny_run / "tokenizer" / "rqvae").hash
 
 
 def test_only_intact_models_and_tokenizers_can_be_pushed(tiny_run: Path, hub: Path, tmp_path: Path) -> None:
@@ -132,7 +132,7 @@ def test_pull_does_not_overwrite_a_folder_with_other_content(
     push(tiny_run, "me/tiny")
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "thesis.txt").write_text("years")
-    shutil.copytree(tiny_run / "rqvae", tmp_path / "model")
+    shutil.copytree(tiny_run / "tokenizer" / "rqvae", tmp_path / "model")
     for folder in ("mine", "model"):
         with pytest.raises(FileExistsError, match="left alone"):
             pull("me/tiny", tmp_path / folder)

@@ -13,63 +13,58 @@ import sys
 import time
 from pathlib import Path
 
-from rqrec.models.decoder_only import DecoderOnlyConfig
-from rqrec.stages.train_decoder import train_decoder
-from rqrec.stages.train_rqvae import train_rqvae
-from rqrec.tokenizer.rqvae import RqVaeConfig
-from rqrec.tokenizer.semantic_ids import SemanticIdTable
+from rqrec.stages.train_decoder import TrainDecoderConfig, train_decoder
+from rqrec.stages.train_rqvae import TrainRqVaeConfig, train_rqvae
 from rqrec.training.checkpoint import CheckpointConfig
 from rqrec.training.loop import LoopConfig
-from tests.tiny import DIM
 
-
-def tokenizer(run: Path) -> None:
-    """With resets of dead codes and random sampling of codes."""
-    config = RqVaeConfig(DIM, 8, (16,), 8, 2, mode="GUMBEL_SOFTMAX")  # type: ignore[arg-type]
-    settings = LoopConfig(iterations=120, warmup=5, log_every=3, full_eval_every=40, seed=1)
-    checkpoints = CheckpointConfig(run / "tokenizer", save_model_every=5)
-    train_rqvae(
-        run / "embeddings",
-        run / "rqvae2",
-        config,
-        settings,
-        batch_size=16,
-        reset_every=8,
-        checkpoints=checkpoints,
-    )
-
-
-def retrieval(run: Path) -> None:
-    """With dropout, averaged weights and a best validation that is not the last."""
-    settings = LoopConfig(
-        iterations=90,
-        learning_rate=5e-3,
-        warmup=10,
-        log_every=3,
-        full_eval_every=30,
-        partial_eval_every=15,
-        ema_decay=0.9,
-        seed=1,
-    )
-    table = SemanticIdTable.read(run / "semantic_ids")
-    config = DecoderOnlyConfig(table.level_sizes, 5, 16, 16, 2, 1, attn_dropout=0.2)
-    checkpoints = CheckpointConfig(run / "decoder", save_model_every=4)
-    train_decoder(
-        run / "dataset",
-        run / "semantic_ids",
-        run / "retrieval2",
-        config,
-        settings,
-        batch_size=16,
-        checkpoints=checkpoints,
-    )
+TOKENIZER, DECODER = "killed_tokenizer", "killed_decoder"  # folders of the two runs
 
 
 def train(run: Path) -> None:
-    """Both stages; a tokenizer whose artefact exists is not trained again."""
-    if not (run / "rqvae2" / "manifest.json").exists():
-        tokenizer(run)
-    retrieval(run)
+    """Both trainings: with resets of dead codes, random sampling of codes, dropout and averaged weights."""
+    train_rqvae(
+        TrainRqVaeConfig(
+            loop=LoopConfig(iterations=120, warmup=5, log_every=3, full_eval_every=40, seed=1),
+            checkpoints=CheckpointConfig(run / TOKENIZER, save_model_every=5),
+            rqvae={
+                "embed_dim": 8,
+                "hidden_dims": (16,),
+                "codebook_size": 8,
+                "n_layers": 2,
+                "mode": "GUMBEL_SOFTMAX",
+            },
+            batch_size=16,
+            reset_dead_codes_every=8,
+        ),
+        embeddings=run / "embeddings",
+    )
+    train_decoder(
+        TrainDecoderConfig(
+            loop=LoopConfig(
+                iterations=90,
+                learning_rate=5e-3,
+                warmup=10,
+                log_every=3,
+                full_eval_every=30,
+                partial_eval_every=15,
+                ema_decay=0.9,
+                seed=1,
+            ),
+            checkpoints=CheckpointConfig(run / DECODER, save_model_every=4),
+            model={
+                "max_items": 5,
+                "decoder_embed_dim": 16,
+                "attn_embed_dim": 16,
+                "attn_heads": 2,
+                "attn_layers": 1,
+                "attn_dropout": 0.2,
+            },
+            batch_size=16,
+        ),
+        dataset=run / "dataset",
+        semantic_ids=run / "semantic_ids",
+    )
 
 
 def train_with_kills(run: Path, kills: int, rng: random.Random, max_seconds: float) -> int:

@@ -18,6 +18,7 @@ from rqrec.training import checkpoint, tracking
 from rqrec.training.checkpoint import CheckpointManager, TrainingState
 from rqrec.training.loop import LoopConfig, fit
 from rqrec.training.tracking import History
+from tests.training.killed import DECODER, TOKENIZER
 from tests.training.toy import Line, manager
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -48,10 +49,11 @@ def test_a_run_killed_at_random_moments_ends_bit_identical(
     reference, seconds = uninterrupted
     shutil.copytree(tiny_run, tmp_path / "run")
     assert int(killed(tmp_path / "run", kills, seed, seconds / 4)) >= 2
-    for kind, log in (("rqvae2", "tokenizer"), ("retrieval2", "decoder")):
-        one, other = read_manifest(reference / kind), read_manifest(tmp_path / "run" / kind)
+    for root, artifact in ((TOKENIZER, "rqvae"), (DECODER, "retrieval")):
+        one = read_manifest(reference / root / artifact)
+        other = read_manifest(tmp_path / "run" / root / artifact)
         assert one.files == other.files  # weights and metrics.jsonl among them
-        name = f"{log}/logs/metrics.jsonl"
+        name = f"{root}/logs/metrics.jsonl"
         assert (reference / name).read_bytes() == (tmp_path / "run" / name).read_bytes()
 
 

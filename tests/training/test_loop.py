@@ -65,8 +65,8 @@ def test_artefacts_are_reproducible_and_depend_on_the_seed(tmp_path: Path) -> No
     hashes = []
     for name, seed in (("one", 3), ("two", 3), ("three", 4)):
         train_tiny(tmp_path / name, seed=seed, iterations=20)
-        kinds = ("dataset", "rqvae", "semantic_ids", "retrieval")
-        hashes.append([read_manifest(tmp_path / name / kind, kind).hash for kind in kinds])
+        folders = ("dataset", "tokenizer/rqvae", "semantic_ids", "retrieval")
+        hashes.append([read_manifest(tmp_path / name / folder).hash for folder in folders])
     assert hashes[0] == hashes[1]
     assert hashes[0][0] == hashes[2][0]
     assert hashes[0][1] != hashes[2][1]
