@@ -32,6 +32,12 @@ def fails(done: Result, *words: str) -> None:
         assert word in done.stderr
 
 
+def misused(done: Result, *words: str) -> None:
+    assert done.exit_code == 2, done.stderr
+    for word in words:
+        assert word in done.stderr
+
+
 def test_recommend_prints_one_json_object(tiny_run: Path) -> None:
     done = rqrec("recommend", "--artifact", tiny_run, "--history", "item 8, item 9", "--k", 3, "--json")
     assert done.exit_code == 0, done.stderr
@@ -73,7 +79,7 @@ def test_recommend_skips_unknown_ids_and_says_which(tiny_run: Path) -> None:
     assert facts["skipped"] == ["gone", "lost"]
     assert facts["recommendations"][0]["item_id"] == "item 10"
     fails(rqrec(*arguments), "'gone'")
-    fails(rqrec(*arguments, "--unknown", "ignore"), "'ignore'", "'raise' or 'skip'")
+    misused(rqrec(*arguments, "--unknown", "ignore"), "'ignore'", "'raise' or 'skip'")
 
 
 def test_recommend_explains_by_the_path_of_codes(tiny_run: Path) -> None:
@@ -121,6 +127,7 @@ def test_wrong_usage_is_status_2(tiny_run: Path) -> None:
     for arguments in (
         ("nonsense",),
         ("recommend", "--history", "a"),
+        ("recommend", "--artifact", tiny_run, "--history", "item 1", "--k", 0),
         ("recommend", "--artifact", tiny_run, "--history", "item 1", "--k", "many"),
     ):
         done = rqrec(*arguments)
@@ -336,7 +343,7 @@ def test_own_files_are_prepared_and_embedded_with_own_vectors(tmp_path: Path) ->
     vectors = ("--embeddings", tmp_path / "vectors.npy", "--collaborative", 3)
     embedded = facts_of(rqrec("embed", tmp_path / "run", *vectors, "--out", tmp_path / "run" / "e", "--json"))
     assert (embedded["items"], embedded["dim"]) == (7, 16 + 3)
-    fails(rqrec("prepare", "netflix", "--out", tmp_path / "x"), "netflix", "amazon, movielens, custom")
+    misused(rqrec("prepare", "netflix", "--out", tmp_path / "x"), "netflix", "amazon, movielens, custom")
 
 
 def test_tokenizing_in_blocks_makes_the_same_table(tiny_run: Path, tmp_path: Path) -> None:

@@ -145,7 +145,10 @@ def test_what_does_not_belong_together_is_refused(tiny_run: Path, tmp_path: Path
     fails(rqrec("evaluate", "--artifact", tiny_run / "retrieval", *out), "--dataset")
     fails(rqrec("evaluate", "--artifact", tiny_run / "dataset", *out), "cannot recommend")
     fails(rqrec("evaluate", "--artifact", tmp_path, *out), "rqrec train-decoder")
-    fails(rqrec("evaluate", "--artifact", tiny_run, "--split", "train", *out), "'train'", "validation")
+    done = rqrec("evaluate", "--artifact", tiny_run, "--split", "train", *out)
+    assert done.exit_code == 2
+    assert "'train'" in done.stderr
+    assert "validation" in done.stderr
     fails(rqrec("evaluate", "--baseline", "bpr", "--dataset", tiny_run, *out), "'bpr'", "item_knn")
     fails(rqrec("evaluate", "--baseline", "content_knn", "--dataset", tiny_run, *out), "--embeddings")
     assert not (tmp_path / "e").exists()

@@ -34,7 +34,7 @@ class Process:
         command = [
             sys.executable,
             "-m",
-            "rqrec.cli",
+            "rqrec",
             "serve",
             "--artifact",
             str(run),

@@ -49,9 +49,9 @@ def test_a_run_killed_at_random_moments_ends_bit_identical(
     reference, seconds = uninterrupted
     shutil.copytree(tiny_run, tmp_path / "run")
     assert int(killed(tmp_path / "run", kills, seed, seconds / 4)) >= 2
-    for root, artifact in ((TOKENIZER, "rqvae"), (DECODER, "retrieval")):
-        one = read_manifest(reference / root / artifact)
-        other = read_manifest(tmp_path / "run" / root / artifact)
+    for root, kind in ((TOKENIZER, "rqvae"), (DECODER, "retrieval")):
+        one = read_manifest(reference / root / kind)
+        other = read_manifest(tmp_path / "run" / root / kind)
         assert one.files == other.files  # weights and metrics.jsonl among them
         name = f"{root}/logs/metrics.jsonl"
         assert (reference / name).read_bytes() == (tmp_path / "run" / name).read_bytes()

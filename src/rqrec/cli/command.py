@@ -74,8 +74,8 @@ def command(
 
     A parameter that is annotated with a config dataclass becomes one option per setting, described by its
     docstring, with the config's defaults; `--config FILE` reads gin files first, of which `section` counts. A setting
-    that is also a parameter of the function (a positional argument) comes from there. Failures are printed as one
-    sentence, with exit status 1.
+    that is also a parameter of the function (a positional argument) comes from there. An invalid option ends with
+    exit status 2, any other failure with 1; both are printed as a sentence.
     """
 
     def register(function: CommandT) -> CommandT:
@@ -162,7 +162,10 @@ def _run(function: Callable[..., None], configs: dict[str, Any], section: str, g
             }
             if files or bindings:
                 config = configured(config, [section], files, bindings)
-            given[name] = with_settings(config, chosen)
+            try:
+                given[name] = with_settings(config, chosen)
+            except ValueError as error:
+                raise typer.BadParameter(str(error)) from error
     function(**given)
 
 

@@ -33,6 +33,13 @@ class RecommendConfig:
     user: str | None = None
     """The user's id, for a model that knows users."""
 
+    def __post_init__(self) -> None:
+        for name in ("k", "max_per_code"):
+            if getattr(self, name) is not None and getattr(self, name) < 1:
+                raise ValueError(f"{name} is {getattr(self, name)}, but must be at least 1.")
+        if self.unknown not in ("raise", "skip"):
+            raise ValueError(f"unknown is {self.unknown!r}: use 'raise' or 'skip'.")
+
 
 @command("rqrec recommend --artifact out/demo --history 50,181,172 --k 10 --explain")
 def recommend(

@@ -8,7 +8,7 @@ Shapes: U users of a part, K recommendations.
 
 import shutil
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from functools import lru_cache, partial
 from itertools import chain
 from pathlib import Path
@@ -58,7 +58,7 @@ class BatchConfig:
     """Number of items to recommend to each user."""
     beam_width: int = 50
     """Number of prefixes that the beam search keeps; at least k are kept."""
-    exclude_seen: bool = True
+    exclude_seen: bool = field(default=True, metadata={"flags": "--exclude-seen/--allow-seen"})
     """Whether to leave out the items of a user's history."""
     unknown: Literal["raise", "skip"] = "raise"
     """Whether an item id that is not in the catalogue is an error (raise) or skipped and counted (skip)."""
