@@ -1,11 +1,14 @@
-"""Arrows point one way, and `import rqrec` is quick."""
+"""The shape of the package: rooms, arrows, short ways, small signatures, a light import."""
 
 import ast
 import subprocess
 import sys
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
+
+import rqrec
 
 SOURCE = Path(__file__).resolve().parents[1] / "src" / "rqrec"
 
@@ -58,3 +61,57 @@ def test_importing_rqrec_loads_none_of_the_heavy_packages() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_every_public_name_can_be_imported_and_has_a_docstring() -> None:
+    for name in rqrec.__all__:
+        thing = getattr(rqrec, name)
+        if name != "__version__":
+            assert thing.__doc__, name
+            assert thing.__module__ == rqrec._HOMES[name], name
+    assert set(rqrec.__all__) <= set(dir(rqrec))
+    with pytest.raises(AttributeError, match="has no attribute 'nonsense'"):
+        rqrec.nonsense  # noqa: B018
+
+
+MOST_PARAMETERS = 12
+
+
+@pytest.mark.parametrize("path", sorted(SOURCE.rglob("*.py")), ids=lambda p: str(p.relative_to(SOURCE)))
+def test_no_function_has_more_than_a_dozen_parameters(path: Path) -> None:
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            arguments = node.args
+            count = len(arguments.posonlyargs + arguments.args + arguments.kwonlyargs)
+            assert count <= MOST_PARAMETERS, f"{node.name} has {count} parameters"
+
+
+# The files that a reader opens, each imported by the one before it, from a command to what it is about.
+TO_THE_LOSS = [
+    "train_decoder.py",
+    "cli/train_decoder.py",
+    "stages/train_decoder.py",
+    "training/decoder_task.py",
+    "models/architectures.py",
+    "models/hierarchical.py",
+    "models/retrieval_model.py",
+]
+TO_THE_BEAM = [
+    "cli/recommend.py",
+    "serving/recommender.py",
+    "retrieval/retriever.py",
+    "retrieval/beam_search.py",
+]
+
+
+@pytest.mark.parametrize(("way", "goal", "most"), [(TO_THE_LOSS, "nll_loss", 7), (TO_THE_BEAM, "topk", 5)])
+def test_the_way_from_a_command_to_its_core_is_short(way: list[str], goal: str, most: int) -> None:
+    assert len(way) <= most
+    root = SOURCE.parents[1]
+    files = [root / name if "/" not in name else SOURCE / name for name in way]
+    for file, following in pairwise(files):
+        module = f"rqrec.{following.relative_to(SOURCE).with_suffix('').as_posix().replace('/', '.')}"
+        # The documented scripts name a command, and the command line imports the file of that name.
+        text = file.read_text()
+        assert module in text or (file.parent == root and '"train-decoder"' in text), f"{file} -> {module}"
+    assert goal in files[-1].read_text()
