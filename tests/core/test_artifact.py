@@ -13,6 +13,7 @@ from rqrec.core.artifact import (
     is_current,
     read_json,
     read_manifest,
+    reuse,
     write_json,
 )
 
@@ -138,3 +139,45 @@ def test_a_failed_write_keeps_the_old_bytes_and_names_the_path(tmp_path: Path) -
     assert caught.value.errno == errno.ENOSPC
     assert path.read_bytes() == b"old"
     assert leftovers(tmp_path) == []
+
+
+@pytest.mark.parametrize(
+    ("kind", "command"),
+    [("dataset", "rqrec prepare"), ("semantic_ids", "rqrec tokenize"), ("retrieval", "rqrec train-decoder")],
+)
+def test_an_artefact_of_the_former_format_is_refused_with_its_command(
+    kind: str, command: str, tmp_path: Path
+) -> None:
+    """Format 1 called the type "kind", the inputs "made_from" and the metrics "facts"."""
+    (tmp_path / "run" / "old").mkdir(parents=True)
+    former = {"kind": kind, "settings": {}, "made_from": {}, "facts": {}, "files": {}, "format_version": 1}
+    write_json(tmp_path / "run" / "old" / "manifest.json", former)
+    for attempt in (
+        lambda: read_manifest(tmp_path / "run" / "old"),
+        lambda: read_manifest(find(tmp_path / "run", kind), kind),
+        lambda: reuse(tmp_path / "run" / "old", kind, {}, {}),
+    ):
+        with pytest.raises(ValueError, match=rf"format_version 1 .*reads format_version 2.*`{command}`"):
+            attempt()
+
+
+def test_a_stage_reuses_its_artefact_or_refuses_and_never_replaces_it_unasked(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert not reuse(tmp_path / "a", "dataset", {}, {})
+    folder = make(tmp_path / "a", settings={"core": 4, "loop": {"seed": 0}}, inputs={"raw": "h"})
+    same = {"core": 4, "loop": {"seed": 0}}
+    assert reuse(folder, "dataset", same, {"raw": "h"})
+    assert f"a: found in {folder}." in capsys.readouterr().err.replace("\n", "")
+    with pytest.raises(ValueError, match=r"core was 4 and is 1; loop.seed was 0 and is 2.*with --force"):
+        reuse(folder, "dataset", {"core": 1, "loop": {"seed": 2}}, {"raw": "h"})
+    with pytest.raises(ValueError, match="it was made from other raw"):
+        reuse(folder, "dataset", same, {"raw": "other"})
+    with pytest.raises(ValueError, match=r"replace it with train\.resume='never'"):
+        reuse(folder, "dataset", {}, {"raw": "h"}, how_to_replace="train.resume='never'")
+    with pytest.raises(ValueError, match="4 was 4 and is None and 3 more"):
+        reuse(make(tmp_path / "b", settings={f"{n}": n for n in range(8)}), "dataset", {}, {})
+    assert not reuse(folder, "dataset", {}, {}, force=True)
+    (folder / "file.txt").write_text("changed")
+    with pytest.raises(ValueError, match="differs from its manifest"):
+        reuse(folder, "dataset", same, {"raw": "h"})
