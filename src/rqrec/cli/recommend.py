@@ -2,21 +2,19 @@
 
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
+from typing import Annotated, Any, Literal, cast
 
 import typer
 
 from rqrec.cli.command import AsJson, command, emit, table
-
-if TYPE_CHECKING:
-    from rqrec.serving.recommender import Recommendations
+from rqrec.serving.recommender import DEFAULT_K, Recommendations, Recommender
 
 
 @dataclass(frozen=True)
 class RecommendConfig:
     """What is asked for."""
 
-    k: int = 10
+    k: int = DEFAULT_K
     """How many items."""
     allow: str | None = None
     """Only these item ids may be recommended (comma-separated)."""
@@ -52,8 +50,6 @@ def recommend(
     as_json: AsJson = False,
 ) -> None:
     """The next items for a history."""
-    from rqrec.serving.recommender import Recommender
-
     ids = listed(history)
     unknown = cast(Literal["raise", "skip"], config.unknown)  # checked by the recommender
     stamps = None if config.times is None else [seconds(config.times)]
@@ -105,7 +101,7 @@ def seconds(times: str) -> list[int]:
     return [int(time) for time in listed(times)]
 
 
-def remarks(found: "Recommendations", k: int) -> list[str]:
+def remarks(found: Recommendations, k: int) -> list[str]:
     """Why the list is short, and which ids were skipped."""
     remarks = []
     if found.n_allowed < k:

@@ -22,7 +22,7 @@ from rqrec.models.retrieval_model import RetrievalModel
 from rqrec.retrieval.artifact import RetrievalArtifact, read_retrieval
 from rqrec.retrieval.cold_items import ColdItemSmoothing
 from rqrec.retrieval.ranking import ExhaustiveRecommender, ItemRecommender
-from rqrec.retrieval.retriever import Retriever
+from rqrec.retrieval.retriever import BEAM_WIDTH, Retriever
 from rqrec.stages.tokenize import tokenize_new
 from rqrec.tokenizer.semantic_ids import SemanticIdTable
 from rqrec.tokenizer.trie import Trie
@@ -44,7 +44,7 @@ class HoldOutConfig:
 class EvaluateColdConfig:
     """How cold items are evaluated."""
 
-    beam_width: int = 50
+    beam_width: int = BEAM_WIDTH
     """Prefixes that the search keeps."""
     new_share: float = 0.1
     """Share of the model's probability that goes to new items."""

@@ -19,6 +19,8 @@ from rqrec.retrieval.ranking import Ranked
 from rqrec.tokenizer.semantic_ids import SemanticIdTable
 from rqrec.tokenizer.trie import Trie
 
+BEAM_WIDTH = 50  # prefixes that a search keeps, wherever nothing else is asked for
+
 
 @dataclass
 class Retriever:
@@ -29,7 +31,7 @@ class Retriever:
 
     model: RetrievalModel[Any]
     table: SemanticIdTable
-    beam_width: int = 50
+    beam_width: int = BEAM_WIDTH
     device: torch.device | str = "cpu"
     lookup: CodeLookup = field(init=False)
     trie: Trie = field(init=False)

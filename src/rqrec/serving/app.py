@@ -20,6 +20,7 @@ from rqrec.serving.errors import ApiError, JsonResponse, error_response, too_man
 from rqrec.serving.metrics import Metrics
 from rqrec.serving.middleware import AuthMiddleware, RequestLogging, bearer_token, is_valid_token
 from rqrec.serving.model_registry import HistoryRequest, ModelRegistry, RequestOptions, ServedModel
+from rqrec.serving.recommender import DEFAULT_K
 from rqrec.serving.web_page import WebPage
 
 ModelName = Annotated[
@@ -177,7 +178,9 @@ def add_catalogue(app: FastAPI, registry: ModelRegistry) -> None:
 
     @app.get("/v1/items/{item_id:path}/similar", response_model=schemas.SimilarItems, tags=["catalogue"])
     def similar(
-        item_id: ItemId, k: Annotated[int, Query(ge=1, le=schemas.MAX_K)] = 10, name: ModelName = None
+        item_id: ItemId,
+        k: Annotated[int, Query(ge=1, le=schemas.MAX_K)] = DEFAULT_K,
+        name: ModelName = None,
     ) -> Response:
         """Return the items whose semantic IDs share the longest prefix with an item's."""
         model = registry.get(name).model

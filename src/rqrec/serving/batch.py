@@ -35,7 +35,7 @@ from rqrec.data.history_files import as_histories, count_rows, input_files, read
 from rqrec.data.ids import PADDING, IdMap, UnknownIdError
 from rqrec.data.sequences import Histories, gather_right_padded
 from rqrec.retrieval.artifact import read_retrieval
-from rqrec.retrieval.retriever import Retriever
+from rqrec.retrieval.retriever import BEAM_WIDTH, Retriever
 
 PLAN_FILE = "plan.json"
 # Users per search. Parts are multiples of it, so that a user is always searched together with the same others.
@@ -56,7 +56,7 @@ class BatchConfig:
 
     k: int = 20
     """Number of items to recommend to each user."""
-    beam_width: int = 50
+    beam_width: int = BEAM_WIDTH
     """Number of prefixes that the beam search keeps; at least k are kept."""
     exclude_seen: bool = field(default=True, metadata={"flags": "--exclude-seen/--allow-seen"})
     """Whether to leave out the items of a user's history."""

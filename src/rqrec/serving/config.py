@@ -3,6 +3,8 @@
 from dataclasses import dataclass, field
 from typing import Literal, get_args
 
+from rqrec.retrieval.retriever import BEAM_WIDTH
+
 LogLevel = Literal["debug", "info", "warning", "error"]
 
 
@@ -19,7 +21,7 @@ class ServiceConfig:
     """TCP port to listen on, 0 to 65535; 0 picks a free port and logs it."""
     threads: int = 1
     """Number of torch threads per model; leave a core for HTTP."""
-    beam_width: int = 50
+    beam_width: int = BEAM_WIDTH
     """Number of prefixes that the beam search keeps."""
     max_batch: int = 32
     """Maximum number of histories that a model processes in one batch."""

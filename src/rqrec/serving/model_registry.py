@@ -19,7 +19,7 @@ from rqrec.serving.config import ServiceConfig
 from rqrec.serving.errors import ApiError
 from rqrec.serving.logs import LOG
 from rqrec.serving.metrics import Metrics
-from rqrec.serving.recommender import Explanation, Recommendation, Recommender
+from rqrec.serving.recommender import DEFAULT_K, Explanation, Recommendation, Recommender
 
 SAMPLE_USERS = 12
 MIN_SAMPLE_ITEMS = 3  # in the history of a sample user
@@ -30,7 +30,7 @@ MAX_SAMPLE_ITEMS = 20  # most recent ones that are shown
 class RequestOptions:
     """What requests must have in common to share a batch (see Recommender.recommend)."""
 
-    k: int = 10
+    k: int = DEFAULT_K
     exclude_seen: bool = True
     allow: tuple[str, ...] | None = None
     block: tuple[str, ...] | None = None

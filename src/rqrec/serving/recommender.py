@@ -16,9 +16,11 @@ from rqrec.data.sequences import Histories, check_times
 from rqrec.models.architectures import name_of
 from rqrec.retrieval.artifact import RetrievalArtifact, read_retrieval
 from rqrec.retrieval.ranking import Ranked
-from rqrec.retrieval.retriever import Retriever
+from rqrec.retrieval.retriever import BEAM_WIDTH, Retriever
 from rqrec.retrieval.similar import similar_items
 from rqrec.tokenizer.trie import Trie
+
+DEFAULT_K = 10  # recommendations, wherever nothing else is asked for
 
 
 @dataclass(frozen=True)
@@ -102,7 +104,7 @@ class Recommender:
     >>> recommender.recommend([["50", "181"]], k=10)[0][0].title            # doctest: +SKIP
     """
 
-    def __init__(self, checkpoint: RetrievalArtifact, *, beam_width: int = 50) -> None:
+    def __init__(self, checkpoint: RetrievalArtifact, *, beam_width: int = BEAM_WIDTH) -> None:
         self.catalog = checkpoint.catalog
         self.table = checkpoint.table
         self.titles = checkpoint.catalog.titles()
@@ -113,7 +115,7 @@ class Recommender:
         return f"Recommender({name_of(self.model.config)}, {len(self.catalog)} items)"
 
     @classmethod
-    def load(cls, folder: Path | str, *, beam_width: int = 50) -> "Recommender":
+    def load(cls, folder: Path | str, *, beam_width: int = BEAM_WIDTH) -> "Recommender":
         """Load a "retrieval" artefact, the run folder that contains one, or a Hugging Face repository.
 
         A string such as "owner/name" is a repository id unless a folder of that name exists.
@@ -125,7 +127,7 @@ class Recommender:
     def recommend(
         self,
         histories: Sequence[Sequence[str]],
-        k: int = 10,
+        k: int = DEFAULT_K,
         *,
         exclude_seen: bool = True,
         allow: Collection[str] | None = None,
@@ -221,7 +223,7 @@ class Recommender:
             for row, log_probs_KL in zip(items, log_probs_BKL, strict=True)
         ]
 
-    def similar_items(self, item_id: str, k: int = 10) -> list[SimilarItem]:
+    def similar_items(self, item_id: str, k: int = DEFAULT_K) -> list[SimilarItem]:
         """The k items that share the longest prefix of codes with an item; ties are ordered by closeness.
 
         Raises UnknownIdError on an id that is not in the catalogue, ValueError if k is below 1.

@@ -5,6 +5,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from rqrec.serving.model_registry import HistoryRequest
+from rqrec.serving.recommender import DEFAULT_K
 
 MAX_K = 100
 ItemId = Annotated[str, Field(max_length=1000)]
@@ -41,7 +42,7 @@ class RecommendationRequest(BaseModel):
     )
     user: UserId | None = Field(None, description="The user's id; used by models trained with user_buckets.")
     users: list[UserId | None] | None = Field(None, description="A user id, or null, for each of histories.")
-    k: int = Field(10, ge=1, le=MAX_K, description="Number of items to recommend.")
+    k: int = Field(DEFAULT_K, ge=1, le=MAX_K, description="Number of items to recommend.")
     exclude_seen: bool = Field(True, description="Whether to leave out the items of the history.")
     allow: list[ItemId] | None = Field(None, description="If given, only these items may be recommended.")
     block: list[ItemId] | None = Field(None, description="These items may not be recommended.")

@@ -17,11 +17,10 @@ from rqrec.evaluation.registry import fit_baseline
 from rqrec.evaluation.results_io import EvalSetup, write_evaluation
 from rqrec.retrieval.artifact import read_retrieval, read_sasrec
 from rqrec.retrieval.ranking import ExhaustiveRecommender, ItemRecommender
-from rqrec.retrieval.retriever import Retriever
+from rqrec.retrieval.retriever import BEAM_WIDTH, Retriever
 from rqrec.tokenizer.semantic_ids import tuple_ranks
 
 MODELS = ("retrieval", "sasrec")  # types of artefacts that recommend
-BEAM_WIDTH = 50
 
 
 @dataclass(frozen=True)
@@ -33,7 +32,7 @@ class EvaluateConfig:
     protocol: str | None = None
     """leave_one_out or temporal; by default the one that the model was trained with."""
     beam_width: int | None = None
-    """Prefixes that a retrieval model's search keeps; 50 by default."""
+    """Prefixes that a retrieval model's search keeps; by default 50 (SASRec has no search)."""
     knn: bool = field(default=True, metadata={"flags": "--with-knn/--without-knn"})
     """Whether to use a model's kNN mixture."""
     exclude_seen: bool = field(default=True, metadata={"flags": "--exclude-seen/--allow-seen"})
