@@ -56,7 +56,9 @@ def test_each_command_takes_what_the_one_before_it_wrote(kind: str, tmp_path: Pa
             iterations=30, vae_hidden_dims=[16], vae_embed_dim=8, vae_codebook_size=8, vae_n_layers=2
         )
         root = settings(save_dir_root=str(folder("codes")))
-        rqrec("train-rqvae", ROOT / "configs/custom.gin", "--embeddings", folder("vectors"), *small, *root)
+        rqrec(
+            "train-rqvae", ROOT / "configs/rqvae_amazon.gin", "--embeddings", folder("vectors"), *small, *root
+        )
     ids = ("--dataset", folder("interactions"), "--out", folder("ids"))
     rqrec("tokenize", folder("codes"), folder("vectors"), *ids)
     before = {name: read_manifest(folder(name)).hash for name in ("interactions", "vectors", "ids")}
@@ -76,7 +78,7 @@ def test_each_command_takes_what_the_one_before_it_wrote(kind: str, tmp_path: Pa
     asked = rqrec("recommend", "--artifact", folder("model"), "--history", "8,9", "--k", 3)
     assert len(asked["recommendations"]) == 3
     service = Process(folder("model"))
-    service.wait_until_it_listens()
+    service.wait_until_listening()
     status, answer = service.ask("POST", "/v1/recommendations", {"history": ["8", "9"], "k": 3})
     assert (status, service.stop()) == (200, 0)
     found = [item["item_id"] for item in answer["recommendations"][0]["items"]]

@@ -7,9 +7,9 @@ from typing import Any, ClassVar
 
 import torch
 
-from rqrec.core.artifact import create, read_manifest, reuse
+from rqrec.core.artifact import MANIFEST, create, read_manifest, reuse
 from rqrec.core.progress import log
-from rqrec.data.embeddings import embeddings_hash, read_embeddings
+from rqrec.data.embeddings import EMBEDDINGS_FILE, embeddings_hash, read_embeddings
 from rqrec.stages.pretrained import check_push, check_same_model, find_vae, push_vae
 from rqrec.stages.raw_data import DataConfig, inputs_from_raw
 from rqrec.tokenizer.rqvae import RqVae, RqVaeConfig
@@ -71,16 +71,15 @@ def train_rqvae(config: TrainRqVaeConfig, *, embeddings: Path | None = None) -> 
     if config.checkpoints.wandb_logging:
         check_wandb()
     processes = Processes.join()
-    has_is_train = embeddings is None
-    if embeddings is None:
-        inputs = processes.from_first(lambda: inputs_from_raw(config.data))
-        embeddings, has_is_train = inputs.embeddings, inputs.dataset is None
+    folder = embeddings or processes.from_first(lambda: inputs_from_raw(config.data)).embeddings
+    # Only a plain folder can say which items are held out: stages that write embeddings do not.
+    do_eval = config.do_eval and (folder / EMBEDDINGS_FILE).is_file() and not (folder / MANIFEST).is_file()
     out = config.checkpoints.save_dir_root / "rqvae"
     start = None
     if source := config.pretrained_rqvae_path:
         start_folder = config.checkpoints.save_dir_root / "start" / "rqvae"
         start = processes.from_first(lambda: find_vae(source, {}, start_folder))
-    _train(config, embeddings, out, start, do_eval=config.do_eval and has_is_train)
+    _train(config, folder, out, start, do_eval=do_eval)
     log(f"The tokenizer is in {out}.")
     if config.push_vae_to_hf and config.vae_hf_model_name and processes.is_first:
         push_vae(out, config.vae_hf_model_name, config.data.describe())
