@@ -92,7 +92,7 @@ def command(
         if configs:
             parameters += [
                 _keyword("config_files", CONFIG_FILES, None),
-                _keyword("bindings", Bindings, None),
+                _keyword("bindings", _bindings(section, configs), None),
             ]
 
         @functools.wraps(function)
@@ -106,6 +106,13 @@ def command(
         return function
 
     return register
+
+
+def _bindings(section: str, configs: dict[str, Any]) -> Any:
+    """The option for gin bindings, with an example of this command."""
+    setting = next(setting for config in configs.values() for setting in settings_of(config).values())
+    text = f'A gin binding, such as "{section}.{setting.name}={setting.value!r}"; options win.'
+    return Annotated[list[str] | None, typer.Option("--gin", help=text)]
 
 
 def _keyword(name: str, annotation: Any, default: Any) -> inspect.Parameter:
@@ -139,6 +146,8 @@ def _type(setting: Setting) -> Any:
     choices = [choice for choice in get_args(setting.type) or (setting.type,) if choice is not NoneType]
     if get_origin(setting.type) is tuple or any(get_origin(choice) is tuple for choice in choices[:1]):
         return list[str] | None
+    if any(get_origin(choice) is tuple for choice in choices):
+        return str | None  # one number, or several between commas
     return next((choice for choice in choices if choice in (bool, int, float, str, Path)), str) | None
 
 
@@ -154,26 +163,33 @@ def _run(function: Callable[..., None], configs: dict[str, Any], section: str, g
     if configs:
         files, bindings = given.pop("config_files") or [], given.pop("bindings") or []
         for name, config in configs.items():
-            chosen = {
-                key: _value(given[key]) for key in settings_of(config) if given.get(key) not in (None, [], ())
-            }
-            given = {
-                key: value for key, value in given.items() if key in own or key not in settings_of(config)
-            }
+            options = {key: one for key, one in settings_of(config).items() if given.get(key) is not None}
             if files or bindings:
                 config = configured(config, [section], files, bindings)
             try:
-                given[name] = with_settings(config, chosen)
+                chosen = {key: _value(setting, given[key]) for key, setting in options.items()}
+                config = with_settings(config, chosen)
             except ValueError as error:
                 raise typer.BadParameter(str(error)) from error
+            given = {
+                key: value for key, value in given.items() if key in own or key not in settings_of(config)
+            }
+            given[name] = config
     function(**given)
 
 
-def _value(given: Any) -> Any:
-    """An option's value; a list may also be given as comma-separated parts."""
-    if not isinstance(given, list):
-        return given
-    return [part for one in given for part in (piece.strip() for piece in one.split(",")) if part]
+def _value(setting: Setting, given: Any) -> Any:
+    """An option's value as its setting has it; parts of a list may be comma-separated."""
+    if isinstance(given, list):
+        return [part for one in given for part in (piece.strip() for piece in one.split(",")) if part]
+    if int in get_args(setting.type) and isinstance(given, str):
+        parts = [part.strip() for part in given.split(",")]
+        if not all(part.isdecimal() for part in parts):
+            raise ValueError(
+                f"{setting.name} is {given!r}, but must be whole numbers, such as 256 or 256,128."
+            )
+        return int(parts[0]) if len(parts) == 1 else [int(part) for part in parts]
+    return given
 
 
 def _handle_errors(run: Callable[[dict[str, Any]], None], given: dict[str, Any]) -> None:

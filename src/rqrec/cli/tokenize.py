@@ -43,9 +43,13 @@ def tokenize(
     if new is not None:
         if table is None:
             raise typer.BadParameter("--new needs --table, the semantic IDs to add to.")
+        if embeddings is not None or dataset is not None or processes is not None:
+            raise typer.BadParameter("With --new, give no other embeddings, no --dataset and no --processes.")
         folder = tokenize_new(tokenizer, new, table, out, new_ids=new_ids, force=force)
         emit_artifact(folder, as_json, "{new_items} new items, {items} in total")
         return
+    if table is not None or new_ids is not None:
+        raise typer.BadParameter("--table and --new-ids go with --new.")
     if embeddings is None:
         raise typer.BadParameter("Give the folder of the embeddings, or --new and --table.")
     several = None if engine == "local" and processes is None else workers(engine, processes)

@@ -130,13 +130,11 @@ def create(
     """Yield a new folder to write files into; when the block ends, it becomes `folder`.
 
     `metrics` may still be filled inside the block. An artefact that is already there is replaced only once the
-    new one is complete. Raises OSError that names the folder, FileExistsError if `folder` holds something else.
+    new one is complete. Raises OSError that names the folder, FileExistsError or ValueError if it holds something
+    else.
     """
     folder = Path(folder)
-    if folder.exists() and any(folder.iterdir()) and not (folder / MANIFEST).exists():
-        raise FileExistsError(
-            f"{folder} exists and is not an artefact of rqrec, so it was not touched. Choose another folder."
-        )
+    _check_replaceable(folder, artifact_type)
     metrics = {} if metrics is None else metrics
     temporary = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
     retired = folder.with_name(f".{folder.name}.old")
@@ -163,6 +161,26 @@ def create(
         shutil.rmtree(temporary, ignore_errors=True)
 
 
+def _check_replaceable(folder: Path, artifact_type: str) -> None:
+    """Refuse to write over anything but an artefact of the same type, in whichever format."""
+    if not folder.exists() or not any(folder.iterdir()):
+        return
+    if not (folder / MANIFEST).is_file():
+        raise FileExistsError(
+            f"{folder} exists and is not an artefact of rqrec, so it was not touched. Choose another folder."
+        )
+    if (found := _type_of(read_json(folder / MANIFEST))) != artifact_type:
+        raise ValueError(
+            f"{folder} is an artefact of type {found!r}, so it was not replaced by one of type {artifact_type!r}. "
+            f"Choose another folder."
+        )
+
+
+def _type_of(manifest: Any) -> Any:
+    """The type in a manifest of any format; format 1 called it "kind"."""
+    return manifest.get("artifact_type", manifest.get("kind")) if isinstance(manifest, dict) else None
+
+
 def read_manifest(folder: Path, artifact_type: str | None = None, *, verify: bool = False) -> Manifest:
     """Read an artefact's manifest, and refuse one that this version cannot use.
 
@@ -182,8 +200,7 @@ def read_manifest(folder: Path, artifact_type: str | None = None, *, verify: boo
     version = values.get("format_version") if isinstance(values, dict) else None
     if version != FORMAT_VERSION:
         values = values if isinstance(values, dict) else {}
-        # Format 1 called the type "kind".
-        made_with = _command(artifact_type or values.get("artifact_type") or values.get("kind"))
+        made_with = _command(artifact_type or _type_of(values))
         raise ValueError(
             f"{folder} has format_version {version!r} (made by {values.get('made_by', 'an unknown version')}); "
             f"this is rqrec {__version__}, which reads format_version {FORMAT_VERSION}. Choose another folder, or "
@@ -224,9 +241,7 @@ def find(folder: Path, artifact_type: str) -> Path:
         return folder
     inside = sorted(path.parent for path in folder.glob(f"[!.]*/{MANIFEST}"))
     manifests = {path: read_json(path / MANIFEST) for path in inside}
-    found = [
-        p for p in inside if artifact_type in (manifests[p].get("artifact_type"), manifests[p].get("kind"))
-    ]
+    found = [path for path in inside if _type_of(manifests[path]) == artifact_type]
     if not found:
         raise FileNotFoundError(
             f"{folder} has no artefact of type {artifact_type!r}. Make one with `{_command(artifact_type)}`."
@@ -284,7 +299,10 @@ def reuse(
     An artefact with the same settings and inputs is checked and reused. One with others is never replaced
     unless `force` is given: ValueError names what differs, and `how_to_replace` it.
     """
-    if force or not _exists(folder):
+    if not _exists(folder):
+        return False
+    _check_replaceable(Path(folder), artifact_type)
+    if force:
         return False
     manifest = read_manifest(folder, artifact_type)
     differing = differences({"settings": manifest.settings}, {"settings": settings})

@@ -20,7 +20,7 @@ import ast
 import inspect
 import textwrap
 from collections.abc import Mapping, Sequence
-from dataclasses import fields, is_dataclass, replace
+from dataclasses import MISSING, fields, is_dataclass, replace
 from functools import cache
 from pathlib import Path
 from types import NoneType, UnionType
@@ -101,7 +101,7 @@ def _partial(
             names.get(field.name, metadata.get("prefix", "") + field.name),
             (*path, field.name),
             types[field.name],
-            given.get(field.name),
+            given.get(field.name, None if field.default is MISSING else field.default),
             docs.get(field.name, ""),
             field.metadata,
         )
@@ -222,9 +222,14 @@ def configured(
         except FileNotFoundError:
             raise
         except (ValueError, TypeError, SyntaxError, NameError, AttributeError, OSError) as error:
+            hint = "Strings need quotes. " if "malformed node" in str(error) else ""
             raise ValueError(
-                f"{str(error).strip()}\nThe settings of {sections[0]} are {', '.join(settings_of(config))}."
+                f"{str(error).strip()}\n{hint}The settings of {sections[0]} are {', '.join(settings_of(config))}."
             ) from error
+    for binding in bindings:
+        section = binding.partition("=")[0].strip().rpartition(".")[0]
+        if section in SECTIONS and section not in sections:
+            log(f"{binding} has no effect: this command reads the settings of {' and '.join(sections)}.")
     return with_settings(config, values)
 
 

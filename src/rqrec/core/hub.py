@@ -9,7 +9,7 @@ from typing import Any
 from rqrec.core.artifact import MANIFEST, read_json
 
 CARD_FILE = "README.md"
-REPO_ID = re.compile(r"[\w.-]+/[\w.-]+")
+REPO_ID = re.compile(r"\w[\w.-]*/\w[\w.-]*")
 DATA_SUFFIXES = (
     ".json",
     ".jsonl",

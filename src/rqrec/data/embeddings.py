@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from rqrec.core.artifact import MANIFEST, file_hash, find, read_manifest
+from rqrec.core.artifact import MANIFEST, check_inputs, file_hash, find, read_manifest
 
 log = logging.getLogger(__name__)
 
@@ -108,16 +108,30 @@ def _folder_of(folder: Path) -> Path:
 
 def embeddings_hash(folder: Path) -> str:
     """Hash of an "embeddings" artefact or of a plain folder's array, for the `inputs` of derived artefacts."""
-    if not (Path(folder) / MANIFEST).is_file() and (Path(folder) / EMBEDDINGS_FILE).is_file():
+    if _is_plain(folder):
         return file_hash(Path(folder) / EMBEDDINGS_FILE)
     return read_manifest(find(folder, "embeddings"), "embeddings").hash
+
+
+def check_embeddings_of(folder: Path, dataset: Path) -> None:
+    """Refuse an "embeddings" artefact that was made from another dataset; a plain folder does not say.
+
+    Raises ValueError that names both.
+    """
+    if not _is_plain(folder):
+        check_inputs(find(folder, "embeddings"), {"dataset": find(dataset, "dataset")})
+
+
+def _is_plain(folder: Path) -> bool:
+    """Whether a folder holds an array without a manifest."""
+    return (Path(folder) / EMBEDDINGS_FILE).is_file() and not (Path(folder) / MANIFEST).is_file()
 
 
 def read_content_vectors(folder: Path) -> NDArray[np.floating]:
     """The content vectors, memory-mapped: without the collaborative vectors, if any were appended."""
     vectors = read_embeddings(folder).vectors
-    if (Path(folder) / EMBEDDINGS_FILE).is_file() and not (Path(folder) / MANIFEST).is_file():
-        return vectors  # a plain folder
+    if _is_plain(folder):
+        return vectors
     joined = read_manifest(find(folder, "embeddings"), "embeddings").settings.get("collaborative")
     return vectors[:, : vectors.shape[1] - joined["width"]] if joined else vectors
 

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from rqrec.core.artifact import MANIFEST, check_inputs, find, read_manifest, reuse
 from rqrec.data.dataset import Dataset
-from rqrec.data.embeddings import embeddings_hash, read_content_vectors
+from rqrec.data.embeddings import check_embeddings_of, embeddings_hash, read_content_vectors
 from rqrec.data.splits import get_protocol
 from rqrec.evaluation.measure import measure
 from rqrec.evaluation.registry import fit_baseline
@@ -83,7 +83,7 @@ def evaluate(
     what it is tested on.
     """
     model = find_model(artifact)
-    dataset = find(dataset if dataset else _run_of(artifact), "dataset")
+    dataset = find(dataset, "dataset") if dataset else _dataset_of(artifact)
     check_inputs(model, {"dataset": dataset})
     trained_with = read_manifest(model).settings.get("split", "leave_one_out")
     if config.protocol not in (None, trained_with):
@@ -118,6 +118,7 @@ def evaluate_baseline(
     inputs = {"dataset": read_manifest(dataset, "dataset").hash}
     vectors = None
     if embeddings is not None:
+        check_embeddings_of(embeddings, dataset)
         vectors = read_content_vectors(embeddings)
         inputs["embeddings"] = embeddings_hash(embeddings)
     train = get_protocol(protocol)(data.sequences).train
@@ -147,10 +148,16 @@ def find_model(artifact: Path) -> Path:
             raise error from None
 
 
-def _run_of(artifact: Path) -> Path:
+def _dataset_of(artifact: Path) -> Path:
+    """The dataset in the run of a model."""
     if (Path(artifact) / MANIFEST).is_file():
         raise ValueError(f"{artifact} is only a model: give the dataset that it was made from (--dataset).")
-    return artifact
+    try:
+        return find(artifact, "dataset")
+    except FileNotFoundError as error:
+        raise FileNotFoundError(
+            f"{artifact} has no dataset: give the one that the model was made from (--dataset)."
+        ) from error
 
 
 def _target(model: Path, config: EvaluateConfig) -> EvalTarget:

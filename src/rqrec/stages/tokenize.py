@@ -15,7 +15,13 @@ from rqrec.core.artifact import create, file_hash, find, read_manifest, reuse
 from rqrec.core.progress import meter
 from rqrec.core.workers import Workers
 from rqrec.data.catalog import Catalog
-from rqrec.data.embeddings import embeddings_hash, open_vectors, read_embeddings, read_vectors
+from rqrec.data.embeddings import (
+    check_embeddings_of,
+    embeddings_hash,
+    open_vectors,
+    read_embeddings,
+    read_vectors,
+)
 from rqrec.data.ids import IdMap
 from rqrec.tokenizer.collisions import reassign
 from rqrec.tokenizer.loading import LoadedTokenizer, load_tokenizer
@@ -63,6 +69,7 @@ def tokenize(
     inputs = {opened.artifact_type: opened.hash, "embeddings": embeddings_hash(embeddings)}
     if dataset is not None:
         dataset = find(dataset, "dataset")
+        check_embeddings_of(embeddings, dataset)
         inputs["dataset"] = read_manifest(dataset, "dataset").hash
     if reuse(out, "semantic_ids", asdict(config), inputs, force=force, how_to_replace=how_to_replace):
         return Path(out)

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from rqrec.core.artifact import find, read_manifest
 from rqrec.core.progress import log
 from rqrec.data.dataset import Dataset
-from rqrec.data.embeddings import embeddings_hash, read_content_vectors
+from rqrec.data.embeddings import check_embeddings_of, embeddings_hash, read_content_vectors
 from rqrec.data.sequences import Sequences
 from rqrec.data.splits import get_protocol
 from rqrec.models.architectures import AnyModel, architecture, build_model, name_of
@@ -203,7 +203,7 @@ def _train(
 ) -> None:
     data, table = Dataset.read(dataset), SemanticIdTable.read(semantic_ids)
     _check_same_items(dataset, data, semantic_ids, table)
-    content_ND = _content(config, embeddings, table)
+    content_ND = _content(config, dataset, embeddings, table)
     model_config = architecture(config.architecture).config(table.level_sizes, **config.model)
     if model_config.time_gaps and data.sequences.times is None:
         raise ValueError(
@@ -278,11 +278,12 @@ def _check_same_items(dataset: Path, data: Dataset, semantic_ids: Path, table: S
 
 
 def _content(
-    config: TrainDecoderConfig, embeddings: Path | None, table: SemanticIdTable
+    config: TrainDecoderConfig, dataset: Path, embeddings: Path | None, table: SemanticIdTable
 ) -> NDArray[np.floating] | None:
     """The content vectors that the kNN mixture compares items by, if there are any."""
     if not (config.knn_mixture and embeddings):
         return None
+    check_embeddings_of(embeddings, dataset)
     content_ND = read_content_vectors(embeddings)
     if len(content_ND) != len(table):
         raise ValueError(

@@ -28,7 +28,7 @@ def load_tokenizer(source: Path | str) -> LoadedTokenizer:
     ValueError if the source is damaged or another type of model.
     """
     folder = Path(source)
-    if folder.is_dir() and not (folder / "config.json").is_file():
+    if folder.is_dir() and not any((folder / name).is_file() for name in ("config.json", MANIFEST)):
         folder = _find_tokenizer(folder)
     if (folder / MANIFEST).is_file():
         manifest = read_manifest(folder, verify=True)
