@@ -43,7 +43,7 @@ def tiny_vectors() -> np.ndarray:
 
 
 def write_inputs(run: Path) -> None:
-    """The artefacts "dataset" and "embeddings" in the folder of a run."""
+    """The artefacts "dataset" and "embeddings" in a run folder."""
     tiny_dataset().write(run / "dataset", {"source": "tiny"}, {})
     inputs = {"dataset": read_manifest(run / "dataset", "dataset").hash}
     with create(run / "embeddings", "embeddings", settings={"model": "tiny"}, inputs=inputs) as target:

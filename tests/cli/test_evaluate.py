@@ -94,7 +94,7 @@ def test_two_runs_are_compared_on_the_same_cases(tiny_run: Path, evaluated: Path
     assert compared["mean"] == pytest.approx(facts["metrics"]["ndcg@10"] - other)
     assert compared["p_value"] < 0.01
     assert compared["better"] + compared["worse"] + compared["equal"] == facts["cases"]
-    assert "Against popularity" in (tmp_path / "e" / "report.md").read_text()
+    assert "Comparison with popularity" in (tmp_path / "e" / "report.md").read_text()
     other = ("--compare", evaluated / "popularity", "--out", tmp_path / "other")
     seen = ("evaluate", "--artifact", tiny_run, "--allow-seen", *other)
     fails(rqrec(*seen), "other cases", "exclude_seen is True and not False")

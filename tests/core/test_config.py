@@ -89,7 +89,11 @@ def test_settings_reach_the_nested_config_with_the_right_types() -> None:
         ("max_minutes", "x", "must be a number or None"),
         ("names", "a", "must be a list"),
         ("shuffle", 1, "must be True or False"),
-        ("nonsense", 1, "no setting 'nonsense'; allowed are iterations, max_minutes.*vae_n_layers, steps"),
+        (
+            "nonsense",
+            1,
+            "Unknown setting 'nonsense'; allowed are iterations, max_minutes.*vae_n_layers, steps",
+        ),
     ],
 )
 def test_a_wrong_value_or_name_is_refused_with_what_is_allowed(name: str, value: Any, words: str) -> None:

@@ -91,7 +91,7 @@ def test_a_tokenizer_can_be_pushed_and_pulled(tiny_run: Path, hub: Path, tmp_pat
 
 
 def test_only_intact_models_and_tokenizers_can_be_pushed(tiny_run: Path, hub: Path, tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="holds 'dataset'; what can be pushed is retrieval, rqvae, rqkmeans"):
+    with pytest.raises(ValueError, match="type 'dataset'; only retrieval, rqvae, rqkmeans can be pushed"):
         push(tiny_run / "dataset", "me/tiny")
     with pytest.raises(FileNotFoundError, match="nothing to push"):
         push(tmp_path, "me/tiny")
@@ -134,7 +134,7 @@ def test_pull_does_not_overwrite_a_folder_with_other_content(
     (tmp_path / "mine" / "thesis.txt").write_text("years")
     shutil.copytree(tiny_run / "tokenizer" / "rqvae", tmp_path / "model")
     for folder in ("mine", "model"):
-        with pytest.raises(FileExistsError, match="left alone"):
+        with pytest.raises(FileExistsError, match="not touched"):
             pull("me/tiny", tmp_path / folder)
     assert (tmp_path / "mine" / "thesis.txt").read_text() == "years"
     assert read_manifest(tmp_path / "model").artifact_type == "rqvae"

@@ -36,7 +36,7 @@ def sasrec(world: World) -> SasRec:
 BASELINES = {
     "popularity": lambda world: Popularity(world.train, N_ITEMS),
     "item_knn": lambda world: ItemKnn(world.train, N_ITEMS),
-    "hybrid_knn": lambda world: ItemKnn(world.train, N_ITEMS, contents_ND=world.vectors),
+    "hybrid_knn": lambda world: ItemKnn(world.train, N_ITEMS, content_ND=world.vectors),
     "content_knn": lambda world: ContentKnn(world.vectors),
     "sasrec": sasrec,
 }

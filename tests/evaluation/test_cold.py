@@ -58,5 +58,5 @@ def test_cold_and_warm_targets_are_measured_separately() -> None:
     for group, cold in (("cold", True), ("warm", False)):
         assert groups[group]["cases"] == len(hits[cold])
         assert groups[group]["metrics"]["recall@10"] == pytest.approx(np.mean(hits[cold]))
-    with pytest.raises(ValueError, match="No case has a cold target"):
+    with pytest.raises(ValueError, match="No example has a cold target"):
         cold_and_warm(recommender, split.test, train, np.zeros(30, dtype=bool))

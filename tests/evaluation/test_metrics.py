@@ -34,7 +34,7 @@ def test_a_rank_below_the_cutoff_does_not_count() -> None:
 
 
 def test_metrics_without_cases_are_refused() -> None:
-    with pytest.raises(ValueError, match="no cases"):
+    with pytest.raises(ValueError, match="no examples"):
         ranking_metrics(np.zeros(0, dtype=np.int64))
 
 

@@ -5,7 +5,7 @@ import itertools
 import numpy as np
 import pytest
 
-from rqrec.evaluation.metrics import MISSED, per_case
+from rqrec.evaluation.metrics import MISSED, per_example
 from rqrec.evaluation.significance import difference, intervals
 
 
@@ -19,7 +19,7 @@ def test_intervals_match_resampling_single_users() -> None:
     computed = intervals(ranks, ("ndcg@10", "recall@5"), seed=1)
     rng = np.random.default_rng(2)
     for name, interval in computed.items():
-        values = per_case(name, ranks)
+        values = per_example(name, ranks)
         means = values[rng.integers(0, len(ranks), (4000, len(ranks)))].mean(axis=1)
         assert interval == pytest.approx(np.quantile(means, [0.025, 0.975]), abs=0.01)
         assert interval.low < values.mean() < interval.high
@@ -30,7 +30,7 @@ def test_intervals_match_resampling_single_users() -> None:
 def test_the_p_value_matches_enumerating_all_sign_flips() -> None:
     ours = np.array([0, 1, MISSED, 3, 0, 2, 5, 0, MISSED, 1, 4, 0])
     theirs = np.array([2, 1, 4, MISSED, 1, 6, 5, 3, 8, MISSED, 9, 0])
-    gains = per_case("ndcg@10", ours) - per_case("ndcg@10", theirs)
+    gains = per_example("ndcg@10", ours) - per_example("ndcg@10", theirs)
     flips = np.array(list(itertools.product([1, -1], repeat=len(gains))))
     exact = (np.abs(flips @ gains) >= abs(gains.sum()) - 1e-12).mean()
     result = difference("ndcg@10", ours, theirs)
@@ -47,7 +47,7 @@ def test_the_interval_of_a_difference_is_paired() -> None:
     ours = random_ranks(0, 300)
     theirs = np.where(ours < 19, ours + 1, ours)  # always one rank worse: the differences hardly vary
     result = difference("mrr@20", ours, theirs)
-    gains = per_case("mrr@20", ours) - per_case("mrr@20", theirs)
+    gains = per_example("mrr@20", ours) - per_example("mrr@20", theirs)
     means = gains[np.random.default_rng(1).integers(0, 300, (4000, 300))].mean(axis=1)
     assert result.interval == pytest.approx(np.quantile(means, [0.025, 0.975]), abs=0.005)
     assert result.interval.low > 0

@@ -69,10 +69,10 @@ def test_training_gets_the_time_that_slow_embeddings_leave() -> None:
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["amazon-books"], "no recipe for 'amazon-books'"),
+        (["amazon-books"], "source is 'amazon-books'"),
         (["custom"], "custom needs --interactions"),
-        (["amazon-beauty", "--interactions", "log.parquet"], "go with custom"),
-        (["custom", "--interactions", "log.parquet", "--max-minutes", "0"], "max_minutes 0.0"),
+        (["amazon-beauty", "--interactions", "log.parquet"], "are for custom"),
+        (["custom", "--interactions", "log.parquet", "--max-minutes", "0"], "max_minutes is 0.0"),
         (["custom", "--interactions", "no/log.parquet"], "no/log.parquet"),
         (["amazon-beauty", "--tie-break", "random"], "tie_break is 'random'"),
     ],

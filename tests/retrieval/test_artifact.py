@@ -77,7 +77,10 @@ def test_scores_of_all_items_equal_those_of_the_search_and_the_sums_over_codes()
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"architecture": "mamba"}, r"no architecture 'mamba': use decoder_only, enc.*hierarchical"),
+        (
+            {"architecture": "mamba"},
+            r"Unknown architecture 'mamba'; allowed are decoder_only, enc.*hierarchical",
+        ),
         ({"colour": 1}, "colour"),
         ({"attn_layers": 3}, r"does not fit config\.json"),
     ],

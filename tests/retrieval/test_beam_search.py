@@ -290,7 +290,7 @@ def test_a_beam_narrower_than_k_is_refused() -> None:
     codes = random_codes(0, 5, (3, 3))
     model = random_model(0, (3, 3))
     batch = Batch(torch.zeros(1, 0, 2, dtype=torch.long), torch.zeros(1, dtype=torch.long))
-    with pytest.raises(ValueError, match="k is 10 and the beam width 5"):
+    with pytest.raises(ValueError, match="k is 10 and beam_width is 5"):
         beam_search(model, batch, Trie.build(codes), 10, beam_width=5)
 
 

@@ -155,7 +155,7 @@ def test_candidates_score_the_same_as_in_the_item_knn_baseline(contents: np.ndar
     knn = KnnIndex.from_similarity(similarity).with_settings(power=1.0)
     histories = split.validation.histories(np.arange(30))
     decay = knn.settings.decay
-    baseline = ItemKnn(split.train, N_ITEMS, neighbours=N_ITEMS, decay=decay, contents_ND=contents)
+    baseline = ItemKnn(split.train, N_ITEMS, neighbours=N_ITEMS, decay=decay, content_ND=contents)
     candidates = knn.retrieve(torch.from_numpy(histories.items_BT))
     best = ExhaustiveRecommender(baseline).recommend(histories, 3)
     for row in range(30):
@@ -228,7 +228,7 @@ def test_content_gets_weight_where_it_predicts_the_next_item(tiny_run: Path) -> 
     circle = np.stack([np.cos(angle), np.sin(angle)], axis=1)
     in_family = np.eye(FAMILIES)[np.arange(N_ITEMS) // SIZE, :, None] * circle[:, None]
     retriever = Retriever(artifact.model, artifact.table, 20)
-    knn = tune_knn_mixture(retriever, few, contents_ND=in_family.reshape(N_ITEMS, -1))
+    knn = tune_knn_mixture(retriever, few, content_ND=in_family.reshape(N_ITEMS, -1))
     assert knn.settings.content_weight > 0
     assert tune_knn_mixture(retriever, few).settings.content_weight == 0
     # Too few users for co-occurrence to find all pairs of adjacent items.

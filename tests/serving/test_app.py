@@ -530,7 +530,7 @@ def test_timestamps_and_users_reach_a_model_that_uses_them(
         ({"timestamps": [1]}, "shape"),
         ({"timestamps": [[1, 2]]}, "shape"),
         ({"timestamps": [1, -2]}, "timestamps"),
-        ({"timestamps": [1, 2], "users": ["u"]}, "users goes with histories"),
+        ({"timestamps": [1, 2], "users": ["u"]}, "users requires histories"),
     ],
 )
 def test_timestamps_and_users_of_the_wrong_shape_are_refused(

@@ -63,9 +63,9 @@ def test_a_dataset_that_was_prepared_differently_is_never_replaced(raw: Path, tm
 @pytest.mark.parametrize(
     ("change", "problem"),
     [
-        ({"source": "netflix"}, "no source 'netflix'; allowed are amazon, movielens, custom"),
-        ({"variant": "20m"}, "no variant '20m'; allowed are 100k"),
-        ({"template": "{title}"}, "text of movielens is always"),
+        ({"source": "netflix"}, "source is 'netflix'; allowed are amazon, movielens, custom"),
+        ({"variant": "20m"}, "variant is '20m'; allowed for movielens are 100k"),
+        ({"template": "{title}"}, "template of movielens is always"),
         ({"tie_break": "random"}, "tie_break is 'random'; allowed are keep, hash"),
         ({"user_core": 0}, "user_core is 0; it must be at least 1"),
         ({"max_history": 0}, "max_history is 0"),
@@ -100,7 +100,7 @@ def test_ties_by_hash_are_random_and_the_same_in_every_run(tmp_path: Path) -> No
 
 def test_ties_cannot_be_broken_where_no_time_is_kept(tmp_path: Path) -> None:
     write_log(tmp_path, "1a 1b 1c")  # at the times 0, 1, 2
-    with pytest.raises(ValueError, match="keep no time"):
+    with pytest.raises(ValueError, match="have no timestamps"):
         load(PrepareConfig("custom", tie_break="hash"), tmp_path)
 
 

@@ -62,7 +62,9 @@ def test_the_architecture_is_chosen_by_name_and_brings_its_own_sizes(
 
 
 def test_an_architecture_that_does_not_exist_is_refused_before_any_work() -> None:
-    with pytest.raises(ValueError, match="no architecture 'mamba': use decoder_only, encoder_decoder, hier"):
+    with pytest.raises(
+        ValueError, match="architecture 'mamba'; allowed are decoder_only, encoder_decoder, hier"
+    ):
         TrainDecoderConfig(architecture="mamba")
 
 

@@ -186,7 +186,7 @@ def test_train_data_subsample_says_whether_windows_move(world: Path, tmp_path: P
 def test_push_vae_to_hf_pushes_with_a_card_and_needs_a_name(
     train: Any, world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with pytest.raises(ValueError, match="vae_hf_model_name as owner/name"):
+    with pytest.raises(ValueError, match="needs owner/name"):
         train(world, tmp_path, push_vae_to_hf=True)
     pushed: list[tuple[str, str]] = []
 
@@ -240,6 +240,6 @@ def test_time_gaps_are_refused_where_the_source_kept_no_time(world: Path, tmp_pa
     log = pl.read_parquet(world / "log.parquet").sort("user_id", "timestamp")
     positions = pl.int_range(pl.len()).over("user_id").alias("timestamp")
     log.with_columns(positions).write_parquet(tmp_path / "in order/log.parquet")
-    with pytest.raises(ValueError, match=r"time_gaps is 6, but the source of .* kept no time"):
+    with pytest.raises(ValueError, match=r"time_gaps is 6, but the source of .* has no timestamps"):
         train_decoder(tmp_path / "in order", tmp_path, time_gaps=6)
     train_decoder(tmp_path / "in order", tmp_path, user_buckets=10)

@@ -73,7 +73,7 @@ def test_training_continues_uncompiled_if_compilation_fails(
     monkeypatch.setattr(torch, "compile", broken)
     fit(Line(), LoopConfig(iterations=2, torch_compile=True), "line")
     output = " ".join(capsys.readouterr().err.split())
-    assert "torch.compile does not work here (no C++ compiler is found)" in output
+    assert "torch.compile failed (no C++ compiler is found)" in output
 
 
 def test_the_compiled_model_is_trained(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -127,6 +127,6 @@ def test_a_compiled_run_has_the_same_losses_as_an_uncompiled_one(
         History.read(run("decoder", decoder_settings(world, tmp_path / name, torch_compile=compiles)))
         for name, compiles in (("plain", False), ("fast", True))
     )
-    assert "torch.compile does not work here" not in capsys.readouterr().err
+    assert "torch.compile failed" not in capsys.readouterr().err
     for a, b in zip(plain.training + plain.validation, fast.training + fast.validation, strict=True):
         assert b == pytest.approx(a, rel=1e-3, abs=1e-3)

@@ -30,10 +30,10 @@ COMMANDS = {
 
 
 def main(arguments: list[str] | None = None, name: str = "rqrec") -> None:
-    """Run the command line; only the file of the command that is asked for is imported."""
+    """Run the command line; only the file of the requested command is imported."""
     arguments = sys.argv[1:] if arguments is None else arguments
-    asked = arguments[0] if arguments else ""
-    _load([COMMANDS[asked]] if asked in COMMANDS else [] if asked == "--version" else [*COMMANDS.values()])(
+    first = arguments[0] if arguments else ""
+    _load([COMMANDS[first]] if first in COMMANDS else [] if first == "--version" else [*COMMANDS.values()])(
         arguments, prog_name=name
     )
 

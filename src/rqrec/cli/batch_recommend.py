@@ -16,7 +16,7 @@ from rqrec.serving.batch import batch_recommend as run
     section="batch_recommend",
 )
 def batch_recommend(
-    artifact: Annotated[Path, typer.Option(help="Folder of a trained retrieval model, or of its run.")],
+    artifact: Annotated[Path, typer.Option(help="Folder of a trained retrieval model, or its run folder.")],
     source: Annotated[
         str,
         typer.Option(
@@ -31,9 +31,12 @@ def batch_recommend(
     engine: Engine = "local",
     as_json: AsJson = False,
 ) -> None:
-    """Recommend to every user of a file of any size, as parquet files; an interrupted run can be resumed."""
-    facts = run(artifact, source, output, config, workers(engine, processes))
-    words = f"{facts['users']} users, {facts['recommendations']} recommendations in {facts['parts']} parts: {output}"
-    if facts["skipped_ids"]:
-        words += f"\n{facts['skipped_ids']} ids of their histories are not in the catalogue and were skipped."
-    emit({"artifact": str(output), **facts}, as_json, words)
+    """Recommend items to every user of a file of any size, as parquet files; interrupted runs can be resumed."""
+    result = run(artifact, source, output, config, workers(engine, processes))
+    text = (
+        f"{result['users']} users, {result['recommendations']} recommendations in {result['parts']} parts: "
+        f"{output}"
+    )
+    if result["skipped_ids"]:
+        text += f"\n{result['skipped_ids']} ids in the histories are not in the catalogue and were skipped."
+    emit({"artifact": str(output), **result}, as_json, text)

@@ -9,7 +9,7 @@ from rqrec.cli.command import AsJson, app, command, emit
 
 
 class Precision(StrEnum):
-    """What a step can be profiled in."""
+    """Precision of the matrix products of a training step."""
 
     no = "no"
     bf16 = "bf16"
@@ -27,16 +27,16 @@ def train(
     ] = "hierarchical",
     width: Annotated[
         int,
-        typer.Option(min=0, help="Of embeddings and transformer, 32 a head; 0: the sizes it has by default."),
+        typer.Option(min=0, help="Of embeddings and transformer, with heads of 32; 0: the default sizes."),
     ] = 0,
     layers: Annotated[int, typer.Option(min=1, help="Depth of the transformer.")] = 2,
-    batch: Annotated[int, typer.Option(min=1, help="Sequences of a step.")] = 256,
+    batch: Annotated[int, typer.Option(min=1, help="Sequences per step.")] = 256,
     precision: Annotated[Precision, typer.Option(help="Of matrix products; no: fp32.")] = Precision.no,
-    steps: Annotated[int, typer.Option(min=1, help="How many are profiled.")] = 10,
-    threads: Annotated[int, typer.Option(min=0, help="CPU threads; 0: as many as torch takes.")] = 0,
+    steps: Annotated[int, typer.Option(min=1, help="Number of steps to profile.")] = 10,
+    threads: Annotated[int, typer.Option(min=0, help="CPU threads; 0: torch's default.")] = 0,
     as_json: AsJson = False,
 ) -> None:
-    """Profile training steps of a retrieval model on sequences as long as Beauty's: where the time goes."""
+    """Profile training steps of a retrieval model, on random sequences as long as those of Amazon Beauty."""
     import torch
 
     from rqrec.models.architectures import architecture as named
@@ -49,8 +49,8 @@ def train(
     config = named(architecture).config(level_sizes=LEVEL_SIZES, attn_layers=layers, **sizes_of(width))
     workload = Workload(config, batch, precision.value, device)
     measured = profile_steps(workload, steps)
-    whole = sum(measured.parts.values())
-    facts = {
+    total = sum(measured.parts.values())
+    result = {
         "architecture": architecture,
         "parameters": parameter_count(workload.model),
         "device": str(device),
@@ -58,23 +58,24 @@ def train(
         "precision": precision.value,
         "batch": batch,
         "milliseconds_per_step": round(measured.milliseconds, 2),
-        "parts": {name: round(ms / whole, 4) for name, ms in measured.parts.items()},
+        "parts": {name: round(ms / total, 4) for name, ms in measured.parts.items()},
         "operators_ms": {name: round(ms, 3) for name, ms in measured.operators.items()},
     }
-    emit(facts, as_json, _words(facts))
+    emit(result, as_json, _text(result))
 
 
-def _words(facts: dict) -> str:
-    first, second = list(facts["parts"])[:2]
+def _text(result: dict) -> str:
+    first, second = list(result["parts"])[:2]
     lines = [
-        f"A step of {facts['architecture']} ({facts['parameters'] / 1e6:.2f} M parameters, batch {facts['batch']}, "
-        f"{facts['device']}, {facts['threads']} threads) takes {facts['milliseconds_per_step']:.1f} ms. "
-        f"Most of it goes into {first} ({facts['parts'][first]:.0%}) and {second} "
-        f"({facts['parts'][second]:.0%}); the data path takes {facts['parts']['data path']:.1%}.",
+        f"A step of {result['architecture']} ({result['parameters'] / 1e6:.2f} M parameters, batch "
+        f"{result['batch']}, {result['device']}, {result['threads']} threads) takes "
+        f"{result['milliseconds_per_step']:.1f} ms. "
+        f"The largest parts are {first} ({result['parts'][first]:.0%}) and {second} "
+        f"({result['parts'][second]:.0%}); the data path takes {result['parts']['data path']:.1%}.",
         "",
-        *(f"{name:<26}{share:7.1%}" for name, share in facts["parts"].items()),
+        *(f"{name:<26}{share:7.1%}" for name, share in result["parts"].items()),
         "",
-        "Largest operators, ms a step:",
-        *(f"{name.removeprefix('aten::'):<48}{ms:9.2f}" for name, ms in facts["operators_ms"].items()),
+        "Largest operators, ms per step:",
+        *(f"{name.removeprefix('aten::'):<48}{ms:9.2f}" for name, ms in result["operators_ms"].items()),
     ]
     return "\n".join(lines)

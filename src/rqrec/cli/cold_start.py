@@ -15,14 +15,14 @@ from rqrec.experiments.cold_start import hold_out_items as hold_out
 
 @command("rqrec hold-out-items --dataset D --embeddings E --out out/cold", section="hold_out_items")
 def hold_out_items(
-    dataset: Annotated[Path, typer.Option(help="Folder of a dataset, or of its run.")],
-    embeddings: Annotated[Path, typer.Option(help="Of the items' content, without collaborative vectors.")],
+    dataset: Annotated[Path, typer.Option(help="Folder of a dataset, or its run folder.")],
+    embeddings: Annotated[Path, typer.Option(help="Content embeddings, without collaborative vectors.")],
     out: Annotated[Path, typer.Option(help="Folder of the artefact.")],
     config: HoldOutConfig,
     force: Force = False,
     as_json: AsJson = False,
 ) -> None:
-    """Hold items out of a dataset, to train a model that does not know them."""
+    """Hold items out of a dataset, to train a model without them."""
     folder = hold_out(config, dataset, embeddings, out, force=force)
     emit_artifact(
         folder, as_json, f'{{held_out}} items held out; train with train.dataset_folder="{out / WARM}"'
@@ -34,9 +34,9 @@ def hold_out_items(
     section="evaluate_cold",
 )
 def evaluate_cold(
-    held_out: Annotated[Path, typer.Argument(help="What hold-out-items wrote.")],
+    held_out: Annotated[Path, typer.Argument(help="Folder that hold-out-items wrote.")],
     dataset: Annotated[Path, typer.Option(help="The complete dataset.")],
-    embeddings: Annotated[Path, typer.Option(help="Of all of its items.")],
+    embeddings: Annotated[Path, typer.Option(help="Embeddings of all of its items.")],
     run: Annotated[Path, typer.Option(help="Run that was trained on the remaining items.")],
     tokenizer: Annotated[str, typer.Option(help="The tokenizer of that run.")],
     config: EvaluateColdConfig,
@@ -44,13 +44,13 @@ def evaluate_cold(
     force: Force = False,
     as_json: AsJson = False,
 ) -> None:
-    """Measure how often cold items are recommended, compared with popularity and content neighbours."""
+    """Measure how well held-out (cold) items are recommended, compared with popularity and content kNN."""
     folder = measure(config, held_out, dataset, embeddings, run, tokenizer, out=out, force=force)
-    facts = {"artifact": str(folder), **read_json(folder / COLD_FILE)}
+    result = {"artifact": str(folder), **read_json(folder / COLD_FILE)}
     lines = [
         f"{name:<28} {kind}: recall@10 "
         f"{with_interval(row[kind]['metrics']['recall@10'], row[kind]['intervals']['recall@10'])}"
-        for name, row in facts["recommenders"].items()
+        for name, row in result["recommenders"].items()
         for kind in ("cold", "warm")
     ]
-    emit(facts, as_json, "\n".join([*lines, f"Report: {folder}/report.html"]))
+    emit(result, as_json, "\n".join([*lines, f"Report: {folder}/report.html"]))

@@ -1,4 +1,4 @@
-"""What the commands share: the application, options from config dataclasses, error handling, output."""
+"""Shared by all commands: the application, options from config dataclasses, error handling, output."""
 
 import functools
 import inspect
@@ -17,7 +17,7 @@ from rqrec import __version__
 from rqrec.core.config import Setting, configured, settings_of, with_settings
 
 # Read when torch loads: waiting threads sleep instead of spinning. On a machine whose cores are busy with other
-# work, spinning makes a training step many times slower; on an idle one it gains little.
+# work, spinning makes a training step many times slower; on an idle machine it gains little.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 CommandT = TypeVar("CommandT", bound=Callable[..., None])
@@ -50,20 +50,18 @@ def main(
 
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object on standard output.")]
-Force = Annotated[bool, typer.Option("--force", help="Make it again, and replace what was made differently.")]
+Force = Annotated[bool, typer.Option("--force", help="Run again and replace an existing artefact.")]
 DataDir = Annotated[Path, typer.Option(help="Folder of raw data; missing files are downloaded into it.")]
-Configs = Annotated[list[Path] | None, typer.Argument(help="gin files; later ones win.")]
-Bindings = Annotated[
-    list[str] | None, typer.Option("--gin", help='One more setting, such as "train.seed=1".')
-]
+Configs = Annotated[list[Path] | None, typer.Argument(help="gin files; later ones take precedence.")]
+Bindings = Annotated[list[str] | None, typer.Option("--gin", help='Another setting, such as "train.seed=1".')]
 MaxMinutes = Annotated[
     float | None, typer.Option(help="Stop training after this time; the schedule adapts to it.")
 ]
 Engine = Annotated[str, typer.Option(help="local: processes of this machine; ray: a Ray cluster.")]
-Processes = Annotated[int | None, typer.Option(min=1, help="With --engine local: how many processes.")]
+Processes = Annotated[int | None, typer.Option(min=1, help="Number of processes, with --engine local.")]
 
 CONFIG_FILES = Annotated[
-    list[Path] | None, typer.Option("--config", help="gin file with these settings; options win.")
+    list[Path] | None, typer.Option("--config", help="gin file with these settings; options take precedence.")
 ]
 
 
@@ -72,10 +70,10 @@ def command(
 ) -> Callable[[CommandT], CommandT]:
     """Register a function as a command.
 
-    A parameter that is annotated with a config dataclass becomes one option per setting, described by its
-    docstring, with the config's defaults; `--config FILE` reads gin files first, of which `section` counts. A setting
-    that is also a parameter of the function (a positional argument) comes from there. An invalid option ends with
-    exit status 2, any other failure with 1; both are printed as a sentence.
+    A parameter that is annotated with a config dataclass becomes one option per setting, with the setting's docstring
+    as help and the config's default. `--config FILE` first reads the section `section` of a gin file. A setting with
+    the name of another parameter of the function (a positional argument) takes its value from that parameter. An
+    invalid option ends with exit status 2, any other failure with 1; both print a one-sentence message.
     """
 
     def register(function: CommandT) -> CommandT:
@@ -86,7 +84,8 @@ def command(
             if is_dataclass(parameter.annotation):
                 make: Any = parameter.annotation
                 configs[parameter.name] = make()
-                parameters += [one for one in _options(configs[parameter.name]) if one.name not in own]
+                options = _options(configs[parameter.name])
+                parameters += [option for option in options if option.name not in own]
             else:
                 parameters.append(parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY))
         if configs:
@@ -142,7 +141,7 @@ def _flags(setting: Setting) -> tuple[str, ...]:
 
 
 def _type(setting: Setting) -> Any:
-    """The type of an option: that of the setting, or the first that a command line can hold; None: not given."""
+    """The type of an option: the first type of the setting that a command line can hold, or None (not given)."""
     choices = [choice for choice in get_args(setting.type) or (setting.type,) if choice is not NoneType]
     if get_origin(setting.type) is tuple or any(get_origin(choice) is tuple for choice in choices[:1]):
         return list[str] | None
@@ -193,7 +192,7 @@ def _value(setting: Setting, given: Any) -> Any:
 
 
 def _handle_errors(run: Callable[[dict[str, Any]], None], given: dict[str, Any]) -> None:
-    """Print a failure as one sentence and exit with status 1; a bug of ours still shows its traceback."""
+    """Print an expected error as one sentence and exit with status 1; other exceptions keep their traceback."""
     try:
         run(given)
     except (ValueError, OSError) as error:
@@ -208,7 +207,7 @@ def _handle_errors(run: Callable[[dict[str, Any]], None], given: dict[str, Any])
 
 def _message(error: ValueError | OSError) -> str:
     if isinstance(error, OSError) and error.strerror and error.filename:
-        return f"{error.filename}: {error.strerror}. Nothing that was saved before is lost."
+        return f"{error.filename}: {error.strerror}. Everything saved earlier is intact."
     return str(error)
 
 
@@ -219,28 +218,28 @@ def training_config(
     bindings: list[str] | None,
     max_minutes: float | None = None,
 ) -> ConfigT:
-    """A training stage's config from gin files: names under `train.`, and under the stage's own name, which win."""
+    """A training stage's config from gin files: the section `train`, overridden by the section of the stage."""
     given = [] if max_minutes is None else [f"{section}.max_minutes={max_minutes}"]
     return configured(config, ("train", section), configs or [], [*(bindings or []), *given])
 
 
 def emit(result: dict[str, Any], as_json: bool, text: str) -> None:
-    """Print the result on standard output, as JSON or as text; of several processes only the first prints."""
+    """Print the result on standard output, as JSON or as text. With several processes, only the first one prints."""
     if os.environ.get("RANK", "0") == "0":
         print(json.dumps(result) if as_json else text)
 
 
 def emit_artifact(folder: Path, as_json: bool, text: str = "") -> None:
-    """Print an artefact's folder and metrics; `text` may use the names of metrics in braces."""
+    """Print an artefact's folder and metrics; `text` is a format string whose fields are metrics."""
     from rqrec.core.artifact import read_manifest
 
     metrics = read_manifest(folder).metrics
-    words = f"{text.format(**metrics)}: {folder}" if text else str(folder)
-    emit({"artifact": str(folder), **metrics}, as_json, words)
+    line = f"{text.format(**metrics)}: {folder}" if text else str(folder)
+    emit({"artifact": str(folder), **metrics}, as_json, line)
 
 
 def table(rows: list[dict[str, Any]]) -> str:
-    """Recommendations as aligned lines, each with its code path below if there is one."""
+    """Recommendations as aligned lines, each followed by its code path if it has one."""
     width = max((len(row["title"]) for row in rows), default=0)
     lines = []
     for rank, row in enumerate(rows, start=1):

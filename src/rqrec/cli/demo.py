@@ -11,19 +11,19 @@ from rqrec.experiments.demo import run_demo
 
 @command("rqrec demo --output out/demo")
 def demo(
-    output: Annotated[Path, typer.Option(help="Folder of the run.")] = Path("out/demo"),
+    output: Annotated[Path, typer.Option(help="Run folder.")] = Path("out/demo"),
     data_dir: DataDir = Path("dataset"),
-    seed: Annotated[int, typer.Option(help="Seed of both trainings.")] = 0,
+    seed: Annotated[int, typer.Option(help="Seed of the tokenizer and of the model.")] = 0,
     as_json: AsJson = False,
 ) -> None:
     """MovieLens 100K from raw ratings to recommendations and a report, in minutes on a CPU."""
-    facts = run_demo(output, data_dir, seed)
-    model, popularity = facts["model"], facts["popularity"]
+    result = run_demo(output, data_dir, seed)
+    model, popularity = result["model"], result["popularity"]
     text = (
         f"\nTest        recall@10  ndcg@10\n"
         f"model       {model['recall@10']:9.4f}  {model['ndcg@10']:7.4f}\n"
         f"popularity  {popularity['recall@10']:9.4f}  {popularity['ndcg@10']:7.4f}\n\n"
-        f"Recommended to user {facts['sample_user']}:\n{table(facts['recommendations'])}\n\n"
-        f"Report: {facts['report']}"
+        f"Recommendations for user {result['sample_user']}:\n{table(result['recommendations'])}\n\n"
+        f"Report: {result['report']}"
     )
-    emit(facts, as_json, text)
+    emit(result, as_json, text)

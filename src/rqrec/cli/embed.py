@@ -12,12 +12,15 @@ from rqrec.stages.embed import embed as run
 
 @command("rqrec embed out/mine/dataset --out out/mine/embeddings --collaborative 64", section="embed")
 def embed(
-    dataset: Annotated[Path, typer.Argument(help="Folder of a dataset, or of its run.")],
+    dataset: Annotated[Path, typer.Argument(help="Folder of a dataset, or its run folder.")],
     out: Annotated[Path, typer.Option(help="Folder of the artefact.")],
     config: EmbedConfig,
-    embeddings: Annotated[Path | None, typer.Option(help="Your own vectors instead of text, .npy.")] = None,
+    embeddings: Annotated[
+        Path | None, typer.Option(help="Your own vectors (.npy), instead of encoded texts.")
+    ] = None,
     devices: Annotated[
-        list[str] | None, typer.Option("--device", help="Encode on these at once: cpu, cuda:0; repeatable.")
+        list[str] | None,
+        typer.Option("--device", help="Device to encode on, such as cuda:0; repeat for several in parallel."),
     ] = None,
     force: Force = False,
     as_json: AsJson = False,

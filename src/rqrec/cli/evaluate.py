@@ -17,14 +17,17 @@ from rqrec.stages.evaluate import evaluate as run
 def evaluate(
     config: EvaluateConfig,
     artifact: Annotated[
-        Path | None, typer.Option(help="Folder of a retrieval or SASRec model, or of its run.")
+        Path | None, typer.Option(help="Folder of a retrieval or SASRec model, or its run folder.")
     ] = None,
     baseline: Annotated[
-        str | None, typer.Option(help="Instead of a model: popularity, item_knn, content_knn or hybrid_knn.")
+        str | None,
+        typer.Option(help="Instead of --artifact: popularity, item_knn, content_knn or hybrid_knn."),
     ] = None,
-    dataset: Annotated[Path | None, typer.Option(help="By default the one in the model's run.")] = None,
+    dataset: Annotated[
+        Path | None, typer.Option(help="By default the dataset in the model's run folder.")
+    ] = None,
     embeddings: Annotated[
-        Path | None, typer.Option(help="Of the items; content_knn and hybrid_knn need them.")
+        Path | None, typer.Option(help="Item embeddings, required by content_knn and hybrid_knn.")
     ] = None,
     compare: Annotated[
         Path | None, typer.Option(help="Another evaluation of the same examples, to test against.")
@@ -33,40 +36,40 @@ def evaluate(
     force: Force = False,
     as_json: AsJson = False,
 ) -> None:
-    """Item-level metrics of a model or a baseline, with intervals, breakdowns and a report."""
+    """Measure item-level metrics of a model or a baseline, with intervals, breakdowns and a report."""
     if (artifact is None) == (baseline is None):
         raise typer.BadParameter("Give either --artifact or --baseline.")
     if artifact is not None:
         if embeddings is not None:
-            raise typer.BadParameter("--embeddings goes with --baseline content_knn or hybrid_knn.")
+            raise typer.BadParameter("--embeddings is only for --baseline content_knn or hybrid_knn.")
         folder = run(config, artifact, dataset, compare=compare, out=out, force=force)
     elif dataset is None:
         raise typer.BadParameter("--baseline needs --dataset.")
     elif config.beam_width is not None:
-        raise typer.BadParameter("A baseline scores every item: it has no beam.")
+        raise typer.BadParameter("--beam-width is only for --artifact: a baseline scores every item.")
     elif not config.knn:
-        raise typer.BadParameter("--without-knn goes with --artifact.")
+        raise typer.BadParameter("--without-knn is only for --artifact.")
     else:
         folder = evaluate_baseline(
             config, str(baseline), dataset, embeddings, compare=compare, out=out, force=force
         )
-    facts = {"artifact": str(folder), **read_json(folder / EVALUATION_FILE)}
-    emit(facts, as_json, _words(facts))
+    result = {"artifact": str(folder), **read_json(folder / EVALUATION_FILE)}
+    emit(result, as_json, _text(result))
 
 
-def _words(facts: dict[str, Any]) -> str:
+def _text(result: dict[str, Any]) -> str:
     lines = [
-        f"{facts['recommender']}, {facts['split']}, {facts['protocol']}, {facts['cases']} cases",
-        facts["selected"],
+        f"{result['recommender']}, {result['split']}, {result['protocol']}, {result['cases']} examples",
+        result["selected"],
     ]
     for name in ("recall@5", "ndcg@5", "recall@10", "ndcg@10"):
-        lines.append(f"{name:<10} {with_interval(facts['metrics'][name], facts['intervals'][name])}")
-    for row in facts["groups"]["target"]:
+        lines.append(f"{name:<10} {with_interval(result['metrics'][name], result['intervals'][name])}")
+    for row in result["groups"]["target"]:
         if row["cases"]:
             value = with_interval(row["metrics"]["recall@10"], row["intervals"]["recall@10"])
-            lines.append(f"recall@10  {value}, {row['group']} ({row['cases']} cases)")
-    if "comparison" in facts:
-        for name, row in facts["comparison"]["metrics"].items():
-            against = f"{name} against {facts['comparison']['with']}"
+            lines.append(f"recall@10  {value}, {row['group']} ({row['cases']} examples)")
+    if "comparison" in result:
+        for name, row in result["comparison"]["metrics"].items():
+            against = f"{name} against {result['comparison']['with']}"
             lines.append(f"{against}: {row['mean']:+.4f} (p = {row['p_value']:.4f})")
-    return "\n".join([*lines, f"Report: {facts['artifact']}/report.html"])
+    return "\n".join([*lines, f"Report: {result['artifact']}/report.html"])

@@ -12,11 +12,11 @@ from rqrec.stages.fit_rqkmeans import fit_rqkmeans as run
 
 @command("rqrec fit-rqkmeans out/mine/embeddings --out out/mine/rqkmeans", section="fit_rqkmeans")
 def fit_rqkmeans(
-    embeddings: Annotated[Path, typer.Argument(help="Folder of embeddings, or of their run.")],
+    embeddings: Annotated[Path, typer.Argument(help="Folder of embeddings, or its run folder.")],
     out: Annotated[Path, typer.Option(help="Folder of the artefact.")],
     config: FitRqKMeansConfig,
     force: Force = False,
     as_json: AsJson = False,
 ) -> None:
-    """Fit the tokenizer that needs no gradients: k-means on the residuals of the embeddings, level by level."""
+    """Fit the tokenizer that needs no gradient training: k-means on the residuals of the embeddings."""
     emit_artifact(run(config, embeddings, out, force=force), as_json)

@@ -19,27 +19,29 @@ def prepare(
     source: Annotated[str, typer.Argument(help="amazon, movielens or custom.")],
     config: PrepareConfig,
     data_dir: DataDir = Path("dataset"),
-    interactions: Annotated[Path | None, typer.Option(help="custom: a log, .parquet or .csv.")] = None,
+    interactions: Annotated[
+        Path | None, typer.Option(help="custom: interaction log, .parquet or .csv.")
+    ] = None,
     items: Annotated[Path | None, typer.Option(help="custom: items, .parquet, .csv or .jsonl.")] = None,
-    embeddings: Annotated[Path | None, typer.Option(help="custom: vectors of the items, .npy.")] = None,
+    embeddings: Annotated[Path | None, typer.Option(help="custom: item embeddings, .npy.")] = None,
     out: Annotated[Path | None, typer.Option(help="Folder of the artefact.")] = None,
     force: Force = False,
     as_json: AsJson = False,
 ) -> None:
-    """From raw files to items with text and users' sequences; downloads what is missing."""
+    """Prepare a dataset (item texts and user sequences) from raw files; missing ones are downloaded."""
     start = time.monotonic()
     raw = CustomFiles(interactions, items, embeddings) if interactions else data_dir
     folder = run(
         config, raw, out or data_dir / "processed" / (config.variant or "own") / "dataset", force=force
     )
     counts = read_manifest(folder, "dataset").metrics
-    facts = {
+    result = {
         "artifact": str(folder),
         **counts,
         "seconds": round(time.monotonic() - start, 2),
         "peak_memory_mb": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024),
     }
-    words = (
+    text = (
         f"{counts['users']} users, {counts['items']} items, {counts['interactions']} interactions: {folder}"
     )
-    emit(facts, as_json, words)
+    emit(result, as_json, text)

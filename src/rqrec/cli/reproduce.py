@@ -21,25 +21,27 @@ def reproduce(
     raw: Annotated[
         Path, typer.Option(help="Folder of raw files; missing ones are downloaded into it.")
     ] = Path("dataset"),
-    interactions: Annotated[Path | None, typer.Option(help="custom: a log, .parquet or .csv.")] = None,
+    interactions: Annotated[
+        Path | None, typer.Option(help="custom: interaction log, .parquet or .csv.")
+    ] = None,
     items: Annotated[Path | None, typer.Option(help="custom: items, .parquet, .csv or .jsonl.")] = None,
-    embeddings: Annotated[Path | None, typer.Option(help="custom: vectors of the items, .npy.")] = None,
-    out: Annotated[Path | None, typer.Option(help="Folder of the run; by default out/SOURCE.")] = None,
+    embeddings: Annotated[Path | None, typer.Option(help="custom: item embeddings, .npy.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Run folder; by default out/SOURCE.")] = None,
     as_json: AsJson = False,
 ) -> None:
-    """The recipe of the result table on any log: item vectors, semantic IDs, model, test figures."""
+    """Run the recipe behind the result tables on any dataset: embeddings, semantic IDs, model, test metrics."""
     if source == "custom" and interactions is None:
         raise typer.BadParameter("custom needs --interactions, a log of user_id, item_id and timestamp.")
     if source != "custom" and (interactions or items or embeddings):
-        raise typer.BadParameter(f"--interactions, --items and --embeddings go with custom, not {source}.")
+        raise typer.BadParameter(f"--interactions, --items and --embeddings are for custom, not {source}.")
     files = CustomFiles(interactions, items, embeddings) if interactions else raw
-    facts = run(config, source, files, out or Path("out") / source)
+    result = run(config, source, files, out or Path("out") / source)
     lines = [" " * 27 + "  ".join(f"{name:>9}" for name in METRICS)]
     for name in EVALUATIONS:
-        cells = "  ".join(_cell(facts[name][metric]) for metric in METRICS)
+        cells = "  ".join(_cell(result[name][metric]) for metric in METRICS)
         lines.append(f"{name.replace('_', ' '):<27}{cells}")
-    emit(facts, as_json, "\n".join(lines))
+    emit(result, as_json, "\n".join(lines))
 
 
-def _cell(found: dict[str, Any]) -> str:
-    return f"{found['mean']:9.4f}" + (f" ± {found['deviation']:.4f}" if "deviation" in found else "")
+def _cell(metric: dict[str, Any]) -> str:
+    return f"{metric['mean']:9.4f}" + (f" ± {metric['deviation']:.4f}" if "deviation" in metric else "")

@@ -14,7 +14,7 @@ from rqrec.serving.server import serve as run
 def serve(
     artifact: Annotated[
         list[str],
-        typer.Option(help="Folder of a retrieval model or of its run, or NAME=FOLDER; repeatable."),
+        typer.Option(help="Folder of a retrieval model or its run folder, or NAME=FOLDER; repeatable."),
     ],
     config: ServiceConfig,
 ) -> None:

@@ -11,13 +11,15 @@ from rqrec.stages import share
 
 @command('rqrec push out/demo owner/films --data "MovieLens 100K, 1,682 films." --private')
 def push(
-    folder: Annotated[Path, typer.Argument(help="A retrieval model or a tokenizer, or the run it is in.")],
+    folder: Annotated[
+        Path, typer.Argument(help="Folder of a retrieval model or tokenizer, or its run folder.")
+    ],
     repo_id: Annotated[str, typer.Argument(help="owner/name on Hugging Face.")],
-    data: Annotated[str, typer.Option(help="For the model card: what it was trained on.")] = "",
+    data: Annotated[str, typer.Option(help="Description of the training data, for the model card.")] = "",
     private: Annotated[bool, typer.Option("--private", help="Make the repository private.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Push a model to Hugging Face with a model card. The titles and texts of its items go with it."""
+    """Push a model to Hugging Face with a model card. The titles and texts of its items are uploaded too."""
     url = share.push(folder, repo_id, data=data, private=private)
     emit({"url": url}, as_json, url)
 
@@ -29,7 +31,7 @@ def pull(
     revision: Annotated[str | None, typer.Option(help="A branch, tag or commit.")] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Pull a model from Hugging Face into a folder, every file checked against its hash."""
+    """Pull a model from Hugging Face into a folder, and verify the hash of every file."""
     manifest = share.pull(repo_id, folder, revision=revision)
-    facts = {"artifact": str(folder), "artifact_type": manifest.artifact_type}
-    emit(facts, as_json, f"{manifest.artifact_type}: {folder}")
+    result = {"artifact": str(folder), "artifact_type": manifest.artifact_type}
+    emit(result, as_json, f"{manifest.artifact_type}: {folder}")

@@ -17,15 +17,16 @@ from rqrec.stages.tokenize import tokenize as run
 )
 def tokenize(
     tokenizer: Annotated[
-        str, typer.Argument(help="Folder of a tokenizer or of its run, .pt file or Hugging Face repository.")
+        str,
+        typer.Argument(help="Folder of a tokenizer or its run folder, .pt file or Hugging Face repository."),
     ],
     config: TokenizeConfig,
     embeddings: Annotated[
-        Path | None, typer.Argument(help="Folder of embeddings, or of their run; not with --new.")
+        Path | None, typer.Argument(help="Folder of embeddings, or its run folder; not with --new.")
     ] = None,
     out: Annotated[Path, typer.Option(help="Folder of the artefact.")] = Path("out/semantic_ids"),
     dataset: Annotated[
-        Path | None, typer.Option(help="Dataset with the items' ids; without it, items are numbered.")
+        Path | None, typer.Option(help="Dataset with the item ids; without it, items are numbered.")
     ] = None,
     new: Annotated[
         Path | None, typer.Option(help="Embeddings of new items, .npy, to add to --table.")
@@ -52,8 +53,6 @@ def tokenize(
         raise typer.BadParameter("--table and --new-ids go with --new.")
     if embeddings is None:
         raise typer.BadParameter("Give the folder of the embeddings, or --new and --table.")
-    several = None if engine == "local" and processes is None else workers(engine, processes)
-    folder = run(config, tokenizer, embeddings, out, dataset=dataset, workers=several, force=force)
-    emit_artifact(
-        folder, as_json, "{items} semantic IDs; {collision_rate:.1%} of the items shared their codes"
-    )
+    pool = None if engine == "local" and processes is None else workers(engine, processes)
+    folder = run(config, tokenizer, embeddings, out, dataset=dataset, workers=pool, force=force)
+    emit_artifact(folder, as_json, "{items} semantic IDs, collision rate {collision_rate:.1%}")

@@ -14,15 +14,17 @@ from rqrec.stages.train_decoder import train_decoder as run
 def train_decoder(
     configs: Configs = None,
     dataset: Annotated[
-        Path | None, typer.Option(help="Folder of a dataset; without it, it is made from the raw data.")
+        Path | None, typer.Option(help="Folder of a dataset; without it, one is made from the raw data.")
     ] = None,
     semantic_ids: Annotated[
         Path | None,
-        typer.Option(help="Folder of semantic IDs; without it, they are made from the embeddings."),
+        typer.Option(help="Folder of semantic IDs; without it, IDs are made from the embeddings."),
     ] = None,
     embeddings: Annotated[
         Path | None,
-        typer.Option(help="Folder of embeddings, for --dataset without --semantic-ids and for kNN."),
+        typer.Option(
+            help="Folder of embeddings, for --dataset without --semantic-ids and for the kNN mixture."
+        ),
     ] = None,
     bindings: Bindings = None,
     max_minutes: MaxMinutes = None,

@@ -14,12 +14,13 @@ from rqrec.stages.train_rqvae import train_rqvae as run
 def train_rqvae(
     configs: Configs = None,
     embeddings: Annotated[
-        Path | None, typer.Option(help="Folder of embeddings; without it, they are made from the raw data.")
+        Path | None,
+        typer.Option(help="Folder of embeddings; without it, embeddings are made from the raw data."),
     ] = None,
     bindings: Bindings = None,
     max_minutes: MaxMinutes = None,
     as_json: AsJson = False,
 ) -> None:
-    """Train the RQ-VAE that turns items into semantic IDs."""
+    """Train the RQ-VAE that maps item embeddings to semantic IDs."""
     config = training_config(TrainRqVaeConfig(), "train_rqvae", configs, bindings, max_minutes)
     emit_artifact(run(config, embeddings=embeddings), as_json)

@@ -14,12 +14,12 @@ from rqrec.stages.train_sasrec import train_sasrec as run
 def train_sasrec(
     configs: Configs = None,
     dataset: Annotated[
-        Path | None, typer.Option(help="Folder of a dataset; without it, it is made from the raw data.")
+        Path | None, typer.Option(help="Folder of a dataset; without it, one is made from the raw data.")
     ] = None,
     bindings: Bindings = None,
     max_minutes: MaxMinutes = None,
     as_json: AsJson = False,
 ) -> None:
-    """Train SASRec with the full softmax, a baseline that knows items only by their index."""
+    """Train SASRec with a full softmax: a baseline with one learned vector per item."""
     config = training_config(TrainSasRecConfig(), "train_sasrec", configs, bindings, max_minutes)
     emit_artifact(run(config, dataset=dataset), as_json)

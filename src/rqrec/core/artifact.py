@@ -1,9 +1,9 @@
-"""Artefacts: folders that describe themselves. Every stage writes one, and the next stage opens it.
+"""Artefacts: self-describing folders. Every stage writes one, and the next stage reads it.
 
-An artefact is a folder with a `manifest.json` beside its files. The manifest says what the folder holds
-(`artifact_type`), in which format (`format_version`), with which settings it was made, and the hashes of what it
-was made from. A folder appears under its name only when it is complete: it is written next to its final place,
-flushed to disk, and then renamed.
+An artefact is a folder with a `manifest.json` next to its files. The manifest records what the folder holds
+(`artifact_type`), its format (`format_version`), the settings it was made with, and the hashes of its inputs. A
+folder appears under its final name only when it is complete: it is written next to its destination, flushed to disk,
+and then renamed.
 """
 
 import hashlib
@@ -21,7 +21,7 @@ from rqrec.core.progress import log
 
 FORMAT_VERSION = 2
 MANIFEST = "manifest.json"
-SHOWN = 5  # differences in a message
+SHOWN = 5  # maximum number of differences in a message
 
 # The command that makes each type of artefact, for error messages.
 COMMANDS = {
@@ -41,16 +41,16 @@ COMMANDS = {
 
 @dataclass(frozen=True)
 class Manifest:
-    """What an artefact says about itself."""
+    """The content of an artefact's `manifest.json`."""
 
     artifact_type: str
     """What the folder holds: a key of `COMMANDS`, or "checkpoint"."""
     settings: dict[str, Any] = field(default_factory=dict)
-    """The choices it was made with."""
+    """The settings that the artefact was made with."""
     inputs: dict[str, str] = field(default_factory=dict)
-    """The hash of each artefact it was made from, by type."""
+    """The hash of each artefact that it was made from, by type."""
     metrics: dict[str, Any] = field(default_factory=dict)
-    """What came out: counts, sizes, figures."""
+    """Properties of the result: counts, sizes, measured values."""
     files: dict[str, str] = field(default_factory=dict)
     """The SHA-256 of each file."""
     made_by: str = f"rqrec {__version__}"
@@ -58,7 +58,7 @@ class Manifest:
 
     @property
     def hash(self) -> str:
-        """SHA-256 over the contents: two runs that wrote the same files have the same hash."""
+        """SHA-256 over type and files: two runs that wrote the same files have the same hash."""
         text = json.dumps([self.artifact_type, self.files], sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()
 
@@ -79,9 +79,9 @@ def _sync(path: Path) -> None:
 
 @contextmanager
 def atomic_write(path: Path) -> Iterator[IO[bytes]]:
-    """Open `path` for writing, so that it holds either the old bytes or all of the new ones.
+    """Open `path` for writing, so that it always holds either all of the old bytes or all of the new ones.
 
-    Raises OSError that names `path` (a full disk, a read-only folder); nothing is left behind then.
+    Raises OSError that names `path` (a full disk, a read-only folder), and then removes the partial file.
     """
     path = Path(path)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
@@ -106,11 +106,11 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def read_json(path: Path) -> Any:
-    """Read a JSON file. Raises ValueError that names a broken one."""
+    """Read a JSON file. Raises ValueError, naming the file, if it is not valid JSON."""
     try:
         return json.loads(Path(path).read_text(encoding="utf-8"))
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path} is not valid JSON ({error}). Make it again or restore it.") from error
+        raise ValueError(f"{path} is not valid JSON ({error}). Recreate or restore it.") from error
 
 
 def as_json(values: Mapping[str, Any]) -> Any:
@@ -129,9 +129,8 @@ def create(
 ) -> Iterator[Path]:
     """Yield a new folder to write files into; when the block ends, it becomes `folder`.
 
-    `metrics` may still be filled inside the block. An artefact that is already there is replaced only once the
-    new one is complete. Raises OSError that names the folder, FileExistsError or ValueError if it holds something
-    else.
+    The block may still add to `metrics`. An existing artefact is replaced only when the new one is complete. Raises
+    OSError that names the folder, FileExistsError or ValueError if it holds something else.
     """
     folder = Path(folder)
     _check_replaceable(folder, artifact_type)
@@ -182,10 +181,11 @@ def _type_of(manifest: Any) -> Any:
 
 
 def read_manifest(folder: Path, artifact_type: str | None = None, *, verify: bool = False) -> Manifest:
-    """Read an artefact's manifest, and refuse one that this version cannot use.
+    """Read an artefact's manifest.
 
-    With `verify`, every file is hashed again: a changed or partly copied artefact is refused.
-    Raises FileNotFoundError or ValueError with the command that makes the artefact again.
+    With `verify`, the hash of every file is checked, so a changed or partly copied artefact is refused. Raises
+    FileNotFoundError if there is no artefact, ValueError if it has another type or format version or is damaged; the
+    message names the command that recreates it.
     """
     folder = Path(folder)
     retired = folder.with_name(f".{folder.name}.old")
@@ -204,7 +204,7 @@ def read_manifest(folder: Path, artifact_type: str | None = None, *, verify: boo
         raise ValueError(
             f"{folder} has format_version {version!r} (made by {values.get('made_by', 'an unknown version')}); "
             f"this is rqrec {__version__}, which reads format_version {FORMAT_VERSION}. Choose another folder, or "
-            f"remove this one and make it again with `{made_with}`."
+            f"remove this one and recreate it with `{made_with}`."
         )
     known = Manifest.__dataclass_fields__.keys()
     if unknown := values.keys() - known:
@@ -219,7 +219,7 @@ def read_manifest(folder: Path, artifact_type: str | None = None, *, verify: boo
             if not (folder / name).is_file() or file_hash(folder / name) != expected:
                 raise ValueError(
                     f"{folder / name} is missing or differs from its manifest. "
-                    f"Make {folder} again with `{_command(manifest.artifact_type)}`."
+                    f"Recreate {folder} with `{_command(manifest.artifact_type)}`."
                 )
     return manifest
 
@@ -229,7 +229,7 @@ def _command(artifact_type: object) -> str:
 
 
 def find(folder: Path, artifact_type: str) -> Path:
-    """The artefact of this type: `folder` itself, or the one directly inside it (as in the folder of a run).
+    """The artefact of this type: `folder` itself, or the one directly inside it (`folder` is a run folder).
 
     Raises FileNotFoundError if there is none, ValueError if there are several.
     """
@@ -249,13 +249,13 @@ def find(folder: Path, artifact_type: str) -> Path:
     if len(found) > 1:
         names = ", ".join(path.name for path in found)
         raise ValueError(
-            f"{folder} has several artefacts of type {artifact_type!r} ({names}): name one of them."
+            f"{folder} has several artefacts of type {artifact_type!r} ({names}): give one of these folders."
         )
     return found[0]
 
 
 def check_inputs(artifact: Path, parents: Mapping[str, Path]) -> None:
-    """Refuse an artefact that was made from other inputs than `parents` (artefact type -> folder)."""
+    """Raise ValueError if an artefact was made from other inputs than `parents` (artefact type -> folder)."""
     manifest = read_manifest(artifact)
     for artifact_type, parent in parents.items():
         if manifest.inputs.get(artifact_type) != read_manifest(parent, artifact_type).hash:
@@ -270,8 +270,8 @@ def is_current(
 ) -> bool:
     """Whether `folder` holds an unchanged artefact with these settings and inputs.
 
-    Only the settings that are named are compared, and no inputs if `inputs` is None. Raises ValueError if the
-    folder holds another type or format.
+    Only the given settings are compared, and no inputs if `inputs` is None. Raises ValueError if the folder holds
+    another type or format version.
     """
     if not _exists(folder):
         return False
@@ -294,10 +294,10 @@ def reuse(
     force: bool = False,
     how_to_replace: str = "--force",
 ) -> bool:
-    """Whether a stage can use the artefact in `folder` as it is; False if it has to make one.
+    """Whether a stage can reuse the artefact in `folder`; False if it has to make a new one.
 
-    An artefact with the same settings and inputs is checked and reused. One with others is never replaced
-    unless `force` is given: ValueError names what differs, and `how_to_replace` it.
+    An artefact with the same settings and inputs is verified and reused. One with other settings or inputs is
+    replaced only with `force`; otherwise ValueError lists the differences and `how_to_replace`.
     """
     if not _exists(folder):
         return False
@@ -315,8 +315,8 @@ def reuse(
         more = f" and {len(differing) - SHOWN} more" if len(differing) > SHOWN else ""
         raise ValueError(
             f"{folder} already holds an artefact of type {artifact_type!r} that was made differently: "
-            f"{'; '.join(differing[:SHOWN])}{more}. Use it as it is, choose another "
-            f"folder, or replace it with {how_to_replace}."
+            f"{'; '.join(differing[:SHOWN])}{more}. Choose another folder, keep the settings and inputs of the "
+            f"existing artefact, or replace it with {how_to_replace}."
         )
     read_manifest(folder, artifact_type, verify=True)
     log(f"{Path(folder).name}: found in {folder}.")

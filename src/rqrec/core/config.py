@@ -1,19 +1,20 @@
 """Settings: frozen dataclasses, set from gin files, `--gin` bindings and command-line options.
 
-A config may hold other configs. Seen from outside, the fields of all of them are one flat list of names:
-`train.learning_rate = 0.001` sets `config.loop.learning_rate`. Each number has its default in one dataclass.
+A config may contain other configs. For the user, the fields of all of them are one flat list of setting names:
+`train.learning_rate = 0.001` sets `config.loop.learning_rate`. Each default is defined in one dataclass.
 
 A field may have this metadata:
 
-prefix: put before the names of a nested config's fields ("vae_")
-fields_of: the field is a mapping that may set any field of this config class, whose own defaults hold for the rest
-without, names: of `fields_of`, fields that cannot be set, and the outside names of fields that have another one
-flags: how the option is spelled, as "--exclude-seen/--allow-seen" for a bool
+prefix: prefix of the setting names of a nested config's fields ("vae_")
+fields_of: the field is a mapping that may set any field of this config class; the others keep their defaults
+without: with `fields_of`, the fields that cannot be set
+names: with `fields_of`, the setting names of fields whose setting has another name
+flags: flags of the command-line option, such as "--exclude-seen/--allow-seen" for a bool
 envvar: an environment variable that sets the option
 option: False for a setting that has no command-line option
 
-A config class may have `ALIASES` (outside names that stand for another one) and `IGNORED` (names that are accepted
-and have no effect, with the reason).
+A config class may have `ALIASES` (alternative setting names) and `IGNORED` (names that are accepted but have no
+effect, with the reason).
 """
 
 import ast
@@ -32,14 +33,14 @@ from rqrec.core.progress import log
 
 ConfigT = TypeVar("ConfigT")
 
-# Every section that a gin file may have: a file can configure several stages.
+# All sections of a gin file, which can configure several stages.
 SECTIONS = (
     *("prepare", "embed", "fit_rqkmeans", "tokenize", "evaluate", "batch_recommend", "serve"),
     *("train", "train_rqvae", "train_decoder", "train_sasrec", "generate_semantic_ids"),
     *("reproduce", "compare", "hold_out_items", "evaluate_cold"),
 )
 
-# Constants that configuration files of the reference implementation name, as the strings that rqrec uses.
+# Constants in configuration files of the reference implementation, with the strings that rqrec uses for them.
 CONSTANTS = {
     "data.processed.RecDataset.AMAZON": "amazon",
     "data.processed.RecDataset.ML_1M": "ml-1m",
@@ -54,7 +55,7 @@ CONSTANTS = {
 
 
 class Setting(NamedTuple):
-    """One setting of a config: its outside name, where it is, its type, its present value and its description."""
+    """One setting of a config: its name, the path of its field, its type, current value and description."""
 
     name: str
     path: tuple[str, ...]
@@ -65,7 +66,7 @@ class Setting(NamedTuple):
 
 
 def settings_of(config: Any) -> dict[str, Setting]:
-    """All settings of a config (an instance) by their outside names, in the order of the fields."""
+    """All settings of a config (an instance) by name, in the order of the fields."""
     found: dict[str, Setting] = {}
     for setting in _settings(config, (), ""):
         if setting.name in found:
@@ -127,10 +128,10 @@ def field_docs(config: Any) -> dict[str, str]:
 
 
 def with_settings(config: ConfigT, values: Mapping[str, Any]) -> ConfigT:
-    """A copy of a config with some of its settings changed, given by their outside names.
+    """A copy of a config with some of its settings changed, given by name.
 
-    Raises ValueError for an unknown name (with those that exist), a value of the wrong type, and whatever the
-    config itself refuses.
+    Raises ValueError for an unknown name (the message lists the known ones), a value of the wrong type, and a value
+    that the config itself refuses.
     """
     known = settings_of(config)
     aliases: Mapping[str, str] = getattr(config, "ALIASES", {})
@@ -142,7 +143,7 @@ def with_settings(config: ConfigT, values: Mapping[str, Any]) -> ConfigT:
             continue
         setting = known.get(aliases.get(name, name))
         if setting is None:
-            raise ValueError(f"There is no setting {name!r}; allowed are {', '.join([*known, *aliases])}.")
+            raise ValueError(f"Unknown setting {name!r}; allowed are {', '.join([*known, *aliases])}.")
         changes[setting.path] = _converted(name, setting.type, value)
     return _changed(config, changes)
 
@@ -164,17 +165,17 @@ def _changed(config: Any, changes: Mapping[tuple[str, ...], Any]) -> Any:
 
 
 def _converted(name: str, annotation: Any, value: Any) -> Any:
-    """A value as its field has it: a path from a string, a tuple from a list, a float from a whole number."""
+    """A value converted to the type of its field: string to path, list to tuple, int to float."""
     choices = get_args(annotation) if get_origin(annotation) in (Union, UnionType) else (annotation,)
     for choice in choices:
-        kind = get_origin(choice) or choice
+        base = get_origin(choice) or choice
         if choice is NoneType and value is None:
             return None
-        if kind is Literal and value in get_args(choice):
+        if base is Literal and value in get_args(choice):
             return value
         if choice is Path and isinstance(value, str | Path):
             return Path(value)
-        if kind is tuple and isinstance(value, list | tuple):
+        if base is tuple and isinstance(value, list | tuple):
             return tuple(value)
         if choice is float and isinstance(value, int | float) and not isinstance(value, bool):
             return float(value)
@@ -182,13 +183,13 @@ def _converted(name: str, annotation: Any, value: Any) -> Any:
             return value
         if choice in (bool, str) and isinstance(value, choice):
             return value
-        if inspect.isclass(kind) and kind not in (bool, int, float, str, tuple, Path, NoneType):
+        if inspect.isclass(base) and base not in (bool, int, float, str, tuple, Path, NoneType):
             return value  # an enum or a mapping: the config itself checks it
-    allowed = " or ".join("None" if choice is NoneType else _words(choice) for choice in choices)
+    allowed = " or ".join("None" if choice is NoneType else _describe(choice) for choice in choices)
     raise ValueError(f"{name} is {value!r}, but must be {allowed}.")
 
 
-def _words(annotation: Any) -> str:
+def _describe(annotation: Any) -> str:
     if get_origin(annotation) is Literal:
         return f"one of {', '.join(map(repr, get_args(annotation)))}"
     names = {int: "a whole number", float: "a number", bool: "True or False", str: "a string", Path: "a path"}
@@ -198,14 +199,14 @@ def _words(annotation: Any) -> str:
 def configured(
     config: ConfigT, sections: Sequence[str], files: Sequence[Path], bindings: Sequence[str] = ()
 ) -> ConfigT:
-    """The config with what gin files and bindings set in these sections; later sections, files and bindings win.
+    """The config with the settings of gin files and bindings in these sections.
 
-    With the sections ("train", "train_decoder"), `train.iterations = 100` sets `iterations`. Other known sections
-    are left to their own commands. Raises FileNotFoundError for a missing file, ValueError for anything that gin or
-    the config cannot use.
+    Later sections, files and bindings take precedence. With the sections ("train", "train_decoder"),
+    `train.iterations = 100` sets `iterations`. Other known sections are ignored. Raises FileNotFoundError for a
+    missing file, ValueError for anything that gin or the config does not accept.
     """
     values: dict[str, Any] = {}
-    # Interactive mode allows names to be registered again by another command of the same process.
+    # Interactive mode allows another command of the same process to register the names again.
     with gin.config.interactive_mode():
         gin.clear_config(clear_constants=True)
         for name, value in CONSTANTS.items():
@@ -214,7 +215,7 @@ def configured(
             gin.external_configurable(_section, name=section, module="rqrec")
         try:
             for path in files:
-                # A name to skip that nothing has: lets imports of modules that do not exist here pass.
+                # A list with a name that never occurs: gin then skips imports of missing modules, but nothing else.
                 gin.parse_config_file(str(find_config(path)), skip_unknown=["-"])
             gin.parse_config(list(bindings), skip_unknown=["-"])
             for section in sections:
@@ -234,16 +235,16 @@ def configured(
 
 
 def _section(**values: Any) -> None:
-    """What gin binds values to; `configured` reads them."""
+    """A placeholder that gin binds values to; `configured` reads them."""
 
 
 def find_config(path: Path) -> Path:
-    """A gin file: the path itself, or the file of that name that comes with the package."""
+    """A gin file: the path itself, or the file of that name in the package."""
     packaged = Path(__file__).parents[1] / "experiments"
     for candidate in (Path(path), packaged / Path(path).name):
         if candidate.is_file():
             return candidate
     raise FileNotFoundError(
-        f"There is no configuration file {path}. Examples are in configs/; rqrec brings "
+        f"There is no configuration file {path}. Examples are in configs/; the package contains "
         f"{' and '.join(sorted(file.name for file in packaged.glob('*.gin')))}."
     )

@@ -134,7 +134,7 @@ def model_card(
         lines += ["| metric | value |", "| --- | --- |"]
         lines += [f"| {name} | {value:.4g} |" for name, value in metrics.items()]
     else:
-        lines += ["None were recorded when this was uploaded."]
+        lines += ["None were recorded."]
     lines += ["", "## Settings", "", "| setting | value |", "| --- | --- |"]
     lines += [f"| {name} | {value} |" for name, value in settings.items()]
     lines += ["", "## How to use", "", "```python", *use, "```", ""]

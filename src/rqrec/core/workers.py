@@ -24,7 +24,7 @@ CHECK_EVERY = 1.0  # seconds between checks that all processes are alive
 
 
 class Workers(Protocol):
-    """Something that runs tasks."""
+    """An engine that runs tasks."""
 
     def run(self, function: Callable[[T], R], tasks: Sequence[T]) -> Iterator[R]:
         """Yield `function(task)` for every task, in the order in which they finish.
@@ -57,7 +57,7 @@ def cores() -> int:
 
 @dataclass(frozen=True)
 class LocalProcesses:
-    """Processes of this machine. A single one without `threads` is this process itself."""
+    """Processes of this machine. With one process and no `threads`, tasks run in the current process."""
 
     processes: int
     """How many tasks run at once."""
@@ -164,7 +164,7 @@ def _run(function: Callable[[T], R], task: T) -> R:
 
 @dataclass(frozen=True)
 class RayCluster:
-    """The cluster at RAY_ADDRESS or the one that this machine belongs to, else a local one for this run.
+    """The Ray cluster at RAY_ADDRESS, or the one that this machine belongs to, or else a new local one.
 
     Every node needs rqrec and the same files under the same paths. If a node dies, its tasks run again on
     another one.

@@ -107,7 +107,7 @@ def encode_texts(
 ) -> NDArray[np.float32]:
     """The vectors of `texts`, float32 [N, D], in the same order. Progress goes to standard error.
 
-    Duplicate texts are encoded once: of Amazon Beauty's 12,101 items three in four share theirs. With a `cache`
+    Duplicate texts are encoded once (three in four of Amazon Beauty's 12,101 items share their text). With a `cache`
     folder, each chunk of texts is stored there as float16 under the hash of the model and the texts: a second
     run reads it, an interrupted run resumes, and a changed text costs one chunk. Vectors are then rounded to
     float16, whether cached or new. Raises ValueError without texts; other errors as in `load_encoder`.

@@ -36,7 +36,7 @@ def input_files(source: Path | str) -> list[Path]:
         files = [found for name in sorted(glob(str(source))) if (found := Path(name)).is_file()]
     if not files:
         raise FileNotFoundError(
-            f"There is no {' or '.join(SUFFIXES)} file at {source}: give a file, a folder, or a pattern in quotes."
+            f"No {' or '.join(SUFFIXES)} file at {source}: give a file, a folder, or a quoted glob pattern."
         )
     for file in files:
         if file.suffix not in SUFFIXES:
@@ -127,7 +127,7 @@ def _histories(file: Path) -> pl.LazyFrame:
 
 
 def _group(files: Sequence[Path], folder: Path) -> None:
-    """Group a log by user. A large log is partitioned by the hash of the user, so each partition fits in memory."""
+    """Group a log by user. A large log is partitioned by a hash of the user id; each partition fits in memory."""
     log = pl.concat([scan_table(file).select(COLUMNS) for file in files])
     with parse_errors_for(files[0]):
         rows = int(log.select(pl.len()).collect().item())

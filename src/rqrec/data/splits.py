@@ -1,4 +1,4 @@
-"""Evaluation protocols: division of the interactions into a training, a validation and a test split.
+"""Evaluation protocols: how interactions are divided into training, validation and test splits.
 
 A protocol ("leave_one_out" or "temporal") is a function from sequences to a `Split`.
 

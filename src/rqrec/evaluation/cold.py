@@ -47,7 +47,7 @@ def without_items(sequences: Sequences, held_out_N: NDArray[np.bool_]) -> Sequen
 
 @dataclass(frozen=True)
 class CatalogueSubset:
-    """Adapts a recommender for a subset of the items, with item indices of its own, to the full catalogue.
+    """Adapts a recommender of a subset of the items, with its own item indices, to the full catalogue.
 
     `local_indices_N` int64: the recommender's index of each catalogue item, PADDING for items outside the
     subset. Those items are dropped from histories and never recommended.
@@ -74,23 +74,23 @@ class CatalogueSubset:
 
 def cold_and_warm(
     recommender: ItemRecommender,
-    cases: EvalExamples,
+    examples: EvalExamples,
     train: Sequences,
     held_out_N: NDArray[np.bool_],
     *,
     seed: int = 0,
     description: str | None = None,
 ) -> dict[str, dict[str, Any]]:
-    """Recall@10 with its interval, for cases with a held-out target ("cold") and for all others ("warm").
+    """Recall@10 with its interval, for examples with a held-out target ("cold") and for all others ("warm").
 
-    Raises ValueError if either group has no cases.
+    Raises ValueError if either group has no examples.
     """
-    result = measure(recommender, cases, train, len(held_out_N), description=description)
+    result = measure(recommender, examples, train, len(held_out_N), description=description)
     cold_C = held_out_N[result.targets_C]
     groups = {}
     for group, ranks in (("cold", result.ranks_C[cold_C]), ("warm", result.ranks_C[~cold_C])):
         if not len(ranks):
-            raise ValueError(f"No case has a {group} target: hold out another share of the items.")
+            raise ValueError(f"No example has a {group} target: hold out another share of the items.")
         groups[group] = {
             "cases": len(ranks),
             "metrics": ranking_metrics(ranks, METRICS),

@@ -1,6 +1,6 @@
-"""The evaluator that all recommenders share: full catalogue, item-level hits, every case.
+"""The evaluator that all recommenders share: full catalogue, item-level hits, every example.
 
-Shapes: C cases, B cases of a batch, K recommended items.
+Shapes: C examples, B examples of a batch, K recommended items.
 """
 
 from collections.abc import Iterator
@@ -19,7 +19,7 @@ LIST_LENGTH = 10  # length of the recommended lists; the same as for validation 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """The rank of each case's target, and the mean metrics over all cases.
+    """The rank of each example's target, and the mean metrics over all examples.
 
     `ranks_C` int64: 0-based, MISSED if the target is not in the list. `exclude_seen`: whether items of the
     history were excluded from the recommendations; metrics with and without are not comparable.
@@ -32,20 +32,20 @@ class Evaluation:
 
 def evaluate(
     recommender: ItemRecommender,
-    cases: EvalExamples,
+    examples: EvalExamples,
     *,
     exclude_seen: bool = True,
     batch_size: int = 128,
     description: str | None = None,
 ) -> Evaluation:
-    """Rank the catalogue for every case and find the held-out item among the first ten.
+    """Rank the catalogue for every example and find the held-out item among the first ten.
 
     With `description`, progress is shown. `rqrec.evaluation.measure` computes more than ranks.
     """
-    ranks_C, targets_C = np.empty(len(cases), dtype=np.int64), cases.targets
+    ranks_C, targets_C = np.empty(len(examples), dtype=np.int64), examples.targets
     for rows, items_BK in ranked_lists(
         recommender,
-        cases,
+        examples,
         LIST_LENGTH,
         exclude_seen=exclude_seen,
         batch_size=batch_size,
@@ -57,20 +57,20 @@ def evaluate(
 
 def ranked_lists(
     recommender: ItemRecommender,
-    cases: EvalExamples,
+    examples: EvalExamples,
     k: int,
     *,
     exclude_seen: bool,
     batch_size: int,
     description: str | None = None,
 ) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64]]]:
-    """Yield, batch by batch, the indices of the cases [B] and their recommended items [B, K].
+    """Yield, batch by batch, the indices of the examples [B] and their recommended items [B, K].
 
-    Cases are sorted by history length, so that batches contain little padding.
+    Examples are sorted by history length, so that batches contain little padding.
     """
-    order_C = np.argsort(cases.lengths, kind="stable")
-    slices = list(cases.batches(batch_size))
+    order_C = np.argsort(examples.lengths, kind="stable")
+    slices = list(examples.batches(batch_size))
     for part in track(slices, description) if description else slices:
         rows = order_C[part]
-        ranked = recommender.recommend(cases.histories(rows), k, exclude_seen=exclude_seen)
+        ranked = recommender.recommend(examples.histories(rows), k, exclude_seen=exclude_seen)
         yield rows, ranked.items.cpu().numpy()

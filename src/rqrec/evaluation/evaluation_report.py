@@ -21,11 +21,18 @@ GROUPS = {
 }
 
 
-def write_evaluation_report(folder: Path, facts: dict[str, Any]) -> None:
-    """Write `report.md`, `report.html` and their figure into `folder`; `facts` as in `evaluation.json`."""
-    blocks = [*_setup(facts), *_ranking(folder, facts), *_groups(facts), *_exposure(facts)]
-    blocks += [*_comparison(facts), *_id_level(facts)]
-    save_report(folder, f"{facts['recommender']}: {facts['split']}, {facts['protocol']}", blocks)
+def write_evaluation_report(folder: Path, evaluation: dict[str, Any]) -> None:
+    """Write `report.md`, `report.html` and their figure into `folder`; `evaluation` as in `evaluation.json`."""
+    blocks = [
+        *_setup(evaluation),
+        *_ranking(folder, evaluation),
+        *_groups(evaluation),
+        *_exposure(evaluation),
+    ]
+    blocks += [*_comparison(evaluation), *_id_level(evaluation)]
+    save_report(
+        folder, f"{evaluation['recommender']}: {evaluation['split']}, {evaluation['protocol']}", blocks
+    )
 
 
 def with_interval(mean: float, interval: Sequence[float]) -> str:
@@ -33,22 +40,22 @@ def with_interval(mean: float, interval: Sequence[float]) -> str:
     return f"{mean:.4f} [{interval[0]:.4f}, {interval[1]:.4f}]"
 
 
-def _setup(facts: dict[str, Any]) -> list[str]:
-    seen = ", except the items of the user's history," if facts["exclude_seen"] else ""
-    chosen = ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in facts["settings"].items())
+def _setup(evaluation: dict[str, Any]) -> list[str]:
+    seen = ", except the items of the user's history," if evaluation["exclude_seen"] else ""
+    chosen = ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in evaluation["settings"].items())
     settings = f" Settings: {chosen}." if chosen else ""
     return [
-        paragraph(facts["selected"]),
+        paragraph(evaluation["selected"]),
         paragraph(
-            f"{facts['cases']} cases, one per user: {PROTOCOLS[facts['protocol']]}. The whole catalogue"
+            f"{evaluation['cases']} examples, one per user: {PROTOCOLS[evaluation['protocol']]}. The whole catalogue"
             f"{seen} is ranked, and a hit is the target item, not its semantic ID. In brackets: 95 % bootstrap "
-            f"intervals over users (seed {facts['seed']}).{settings}"
+            f"intervals over users (seed {evaluation['seed']}).{settings}"
         ),
     ]
 
 
-def _ranking(folder: Path, facts: dict[str, Any]) -> list[str]:
-    metrics, intervals = facts["metrics"], facts["intervals"]
+def _ranking(folder: Path, evaluation: dict[str, Any]) -> list[str]:
+    metrics, intervals = evaluation["metrics"], evaluation["intervals"]
     labels = {"recall": "recall (hit rate)", "ndcg": "NDCG", "mrr": "MRR"}
     rows = [
         [label, *(with_interval(metrics[f"{name}@{k}"], intervals[f"{name}@{k}"]) for k in CUTOFFS)]
@@ -63,22 +70,22 @@ def _ranking(folder: Path, facts: dict[str, Any]) -> list[str]:
     ]
 
 
-def _groups(facts: dict[str, Any]) -> list[str]:
+def _groups(evaluation: dict[str, Any]) -> list[str]:
     blocks = [heading("By group of cases")]
     for group, label in GROUPS.items():
         rows = []
-        for row in facts["groups"][group]:
+        for row in evaluation["groups"][group]:
             cells = [
-                with_interval(row["metrics"][name], row["intervals"][name]) if row["cases"] else "no cases"
+                with_interval(row["metrics"][name], row["intervals"][name]) if row["cases"] else "no examples"
                 for name in ("recall@10", "ndcg@10")
             ]
             rows.append([row["group"], row["cases"], *cells])
-        blocks.append(table([label, "cases", "recall@10", "NDCG@10"], rows))
+        blocks.append(table([label, "examples", "recall@10", "NDCG@10"], rows))
     return blocks
 
 
-def _exposure(facts: dict[str, Any]) -> list[str]:
-    exposure = facts["exposure"]
+def _exposure(evaluation: dict[str, Any]) -> list[str]:
+    exposure = evaluation["exposure"]
     rows = [
         ["coverage: items shown to at least one user", f"{exposure['coverage']:.1%}"],
         ["novelty, bits", f"{exposure['novelty']:.2f}"],
@@ -90,38 +97,38 @@ def _exposure(facts: dict[str, Any]) -> list[str]:
     return [heading("Exposure of the first ten recommendations"), table(["", "value"], rows)]
 
 
-def _comparison(facts: dict[str, Any]) -> list[str]:
-    if "comparison" not in facts:
+def _comparison(evaluation: dict[str, Any]) -> list[str]:
+    if "comparison" not in evaluation:
         return []
-    comparison = facts["comparison"]
+    comparison = evaluation["comparison"]
     rows = []
     for name, row in comparison["metrics"].items():
         counts = [row[outcome] for outcome in ("better", "worse", "equal")]
         rows.append([name, with_interval(row["mean"], row["interval"]), f"{row['p_value']:.4f}", *counts])
     return [
-        heading(f"Against {comparison['with']}"),
+        heading(f"Comparison with {comparison['with']}"),
         paragraph(
-            "Mean difference over the same cases, positive if this recommender is better, with a paired "
+            "Mean difference over the same examples, positive if this recommender is better, with a paired "
             "bootstrap interval over users and the p-value of a two-sided sign-flip permutation test."
         ),
         table(["", "difference", "p", "users better", "worse", "equal"], rows),
     ]
 
 
-def _id_level(facts: dict[str, Any]) -> list[str]:
-    if "id_level" not in facts:
+def _id_level(evaluation: dict[str, Any]) -> list[str]:
+    if "id_level" not in evaluation:
         return []
-    id_level = facts["id_level"]
+    id_level = evaluation["id_level"]
     rows = [
         [
             name,
             with_interval(id_level["metrics"][name], id_level["intervals"][name]),
-            with_interval(facts["metrics"][name], facts["intervals"][name]),
+            with_interval(evaluation["metrics"][name], evaluation["intervals"][name]),
         ]
         for name in id_level["metrics"]
     ]
     return [
-        heading("By semantic ID, for comparison with work that counts this way"),
+        heading("ID-level metrics, for comparison with work that reports them"),
         paragraph(f"ID-level: {id_level['note']}."),
         table(["", "ID-level", "item-level"], rows),
     ]

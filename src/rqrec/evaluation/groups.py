@@ -1,12 +1,12 @@
-"""Groups of cases, to show for which targets and histories a recommender works.
+"""Groups of examples, to show for which targets and histories a recommender works.
 
-Shapes: C cases, N items of the catalogue.
+Shapes: C examples, N items of the catalogue.
 """
 
 import numpy as np
 from numpy.typing import NDArray
 
-Groups = dict[str, NDArray[np.bool_]]  # group name -> mask of its cases, in the order of the report
+Groups = dict[str, NDArray[np.bool_]]  # group name -> mask of its examples, in the order of the report
 
 FEW = 5  # items with up to this many training interactions are nearly cold
 LENGTHS = (1, 5, 10, 20, 50)  # the shortest history of each group

@@ -1,7 +1,7 @@
-"""All metrics of a recommender, computed in one pass over the cases.
+"""All metrics of a recommender, computed in one pass over the examples.
 
-The result holds a few numbers per case and two counters per item: about 40 MB for a million users.
-Shapes: C cases, N items of the catalogue, K recommended items.
+The result holds a few numbers per example and two counters per item: about 40 MB for a million users.
+Shapes: C examples, N items of the catalogue, K recommended items.
 """
 
 from dataclasses import dataclass
@@ -29,18 +29,18 @@ ID_LEVEL_METRICS = ("recall@5", "recall@10", "ndcg@5", "ndcg@10")
 
 @dataclass(frozen=True)
 class EvalResult:
-    """Raw results of one pass over the cases, from which all metrics follow."""
+    """Raw results of one pass over the examples, from which all metrics follow."""
 
     users_C: NDArray[np.int64]
-    """User index of each case."""
+    """User index of each example."""
     targets_C: NDArray[np.int64]
-    """Item index of each case's held-out item."""
+    """Item index of each example's target."""
     ranks_C: NDArray[np.int64]
     """0-based rank of the target in a list of 20, MISSED if it is not there."""
     id_ranks_C: NDArray[np.int64] | None
-    """The same at ID level (see `target_id_ranks`); None for recommenders without semantic IDs."""
+    """The ID-level rank (see `target_id_ranks`); None for recommenders without semantic IDs."""
     lengths_C: NDArray[np.int64]
-    """Number of items in each case's history."""
+    """Number of items in each example's history."""
     shown_N: NDArray[np.int64]
     """How often each item was among the first ten recommended."""
     train_counts_N: NDArray[np.int64]
@@ -50,7 +50,7 @@ class EvalResult:
         """All metrics as JSON values; `seed` is for the bootstrap intervals.
 
         `metrics` and `intervals` by name; `id_level`: the same at ID level; `exposure`: of the first ten;
-        `groups`: tables by target, history length and popularity, with null metrics for a group without cases.
+        `groups`: tables by target, history length and popularity, with null metrics for a group without examples.
         """
         summary: dict[str, Any] = {
             "cases": len(self.ranks_C),
@@ -65,8 +65,8 @@ class EvalResult:
         }
         if self.id_ranks_C is not None:
             summary["id_level"] = {
-                "note": "semantic IDs without the deduplication code: items that share one take one rank "
-                "together, and any of them is a hit; not comparable with item-level metrics",
+                "note": "items with the same semantic ID, without the deduplication code, share one rank, and any "
+                "of them is a hit; not comparable with item-level metrics",
                 "metrics": ranking_metrics(self.id_ranks_C, ID_LEVEL_METRICS),
                 "intervals": intervals(self.id_ranks_C, ID_LEVEL_METRICS, seed),
             }
@@ -101,7 +101,7 @@ class EvalResult:
 
 def measure(
     recommender: ItemRecommender,
-    cases: EvalExamples,
+    examples: EvalExamples,
     train: Sequences,
     n_items: int,
     *,
@@ -110,21 +110,21 @@ def measure(
     batch_size: int = 128,
     description: str | None = None,
 ) -> EvalResult:
-    """Rank the whole catalogue for every case.
+    """Rank the whole catalogue for every example.
 
     `train` are the training sequences under the same protocol; item popularity is counted on them. With
     `keys_N` (see `target_id_ranks`), ID-level ranks are computed as well. With `description`, progress is
-    shown. Raises ValueError if there are no cases.
+    shown. Raises ValueError if there are no examples.
     """
-    if not len(cases):
-        raise ValueError("There are no cases to evaluate: no user of this split has a held-out item.")
-    targets_C = cases.targets
-    ranks_C = np.full(len(cases), MISSED)
+    if not len(examples):
+        raise ValueError("There are no examples to evaluate: no user of this split has a held-out item.")
+    targets_C = examples.targets
+    ranks_C = np.full(len(examples), MISSED)
     id_ranks_C = None if keys_N is None else ranks_C.copy()
     shown_N = np.zeros(n_items, dtype=np.int64)
     for rows, items_BK in ranked_lists(
         recommender,
-        cases,
+        examples,
         max(CUTOFFS),
         exclude_seen=exclude_seen,
         batch_size=batch_size,
@@ -136,11 +136,11 @@ def measure(
         shown = items_BK[:, :EXPOSURE_CUTOFF]
         shown_N += np.bincount(shown[shown >= 0], minlength=n_items)
     return EvalResult(
-        users_C=cases.users,
+        users_C=examples.users,
         targets_C=targets_C,
         ranks_C=ranks_C,
         id_ranks_C=id_ranks_C,
-        lengths_C=cases.lengths,
+        lengths_C=examples.lengths,
         shown_N=shown_N,
         train_counts_N=np.bincount(train.items, minlength=n_items),
     )

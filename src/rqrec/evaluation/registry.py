@@ -33,5 +33,5 @@ def fit_baseline(
             f"There are {len(vectors_ND)} embeddings but {n_items} items. Use the embeddings of this dataset."
         )
     if name == "hybrid_knn":
-        return ExhaustiveRecommender(ItemKnn(train, n_items, contents_ND=vectors_ND))
+        return ExhaustiveRecommender(ItemKnn(train, n_items, content_ND=vectors_ND))
     return ExhaustiveRecommender(ContentKnn(vectors_ND))

@@ -44,10 +44,10 @@ def write_evaluation(
 ) -> dict[str, Any]:
     """Write an artefact of type "evaluation" and return the contents of its `evaluation.json`.
 
-    `recommender` is the name used in the report, `selected` a sentence on how the model was selected,
-    `settings` are inference settings such as the beam width. `compare` is another evaluation of the same cases.
+    `recommender` is the name used in the report, `selected` one sentence on how the model was selected,
+    `settings` are inference settings such as the beam width. `compare` is another evaluation of the same examples.
     """
-    facts: dict[str, Any] = {
+    evaluation: dict[str, Any] = {
         "recommender": recommender,
         **asdict(setup),
         "selected": selected,
@@ -56,27 +56,27 @@ def write_evaluation(
         **result.summary(seed),
     }
     if compare is not None:
-        facts["comparison"] = comparison(result, setup, inputs["dataset"], compare, seed)
-    chosen = {"recommender": recommender, **asdict(setup), **facts["settings"], "seed": seed}
-    main = {name: facts["metrics"][name] for name in MAIN_METRICS}
+        evaluation["comparison"] = comparison(result, setup, inputs["dataset"], compare, seed)
+    chosen = {"recommender": recommender, **asdict(setup), **evaluation["settings"], "seed": seed}
+    main = {name: evaluation["metrics"][name] for name in MAIN_METRICS}
     with create(folder, "evaluation", settings=chosen, inputs=inputs, metrics=main) as target:
-        write_json(target / EVALUATION_FILE, facts)
+        write_json(target / EVALUATION_FILE, evaluation)
         result.write(target)
-        write_evaluation_report(target, facts)
-    return facts
+        write_evaluation_report(target, evaluation)
+    return evaluation
 
 
 def comparison(
     result: EvalResult, setup: EvalSetup, dataset_hash: str, other: Path, seed: int = 0
 ) -> dict[str, Any]:
-    """Compare a recommender with that of the evaluation `other`, case by case; returns JSON values.
+    """Compare a recommender with that of the evaluation `other`, example by example; returns JSON values.
 
-    Raises ValueError if `other` has no ranks or evaluated other cases.
+    Raises ValueError if `other` has no ranks or evaluated other examples.
     """
     other = find(other, "evaluation")
     manifest = read_manifest(other, "evaluation", verify=True)
     if not (other / RANKS_FILE).is_file():
-        raise ValueError(f"{other} has no {RANKS_FILE} to compare with. Make it again with `rqrec evaluate`.")
+        raise ValueError(f"{other} has no {RANKS_FILE} to compare with. Recreate it with `rqrec evaluate`.")
     expected = {**asdict(setup), "dataset": dataset_hash}
     actual = {name: manifest.settings.get(name) for name in asdict(setup)}
     actual["dataset"] = manifest.inputs.get("dataset")
@@ -84,7 +84,7 @@ def comparison(
         f"{k} is {actual[k]} and not {expected[k]}" for k in expected if actual[k] != expected[k]
     ]:
         raise ValueError(
-            f"{other} evaluated other cases: {'; '.join(differing)}. Evaluate both with the same options."
+            f"{other} evaluated other examples: {'; '.join(differing)}. Evaluate both with the same options."
         )
     other_ranks_C = EvalResult.read(other).ranks_C
     metrics = {name: difference(name, result.ranks_C, other_ranks_C, seed)._asdict() for name in MAIN_METRICS}

@@ -1,11 +1,11 @@
 """Bootstrap intervals of a mean over users, and a permutation test for two recommenders.
 
 A metric is a function of the target's rank, and ranks take few distinct values. Resampling users is therefore
-the same as drawing from a multinomial distribution how many of them have each rank, and flipping the signs of
-the users' differences at random is the same as drawing from a binomial distribution how many differences of
-each size flip. The distributions equal those over single users, at a cost independent of their number.
+equivalent to drawing the number of users with each rank from a multinomial distribution, and flipping the signs of
+the users' differences at random to drawing the number of flipped differences of each size from a binomial
+distribution. The results have the same distribution, at a cost independent of the number of users.
 
-Shapes: C cases, R distinct ranks (or pairs of ranks), S samples, M metrics.
+Shapes: C examples, R distinct ranks (or pairs of ranks), S samples, M metrics.
 """
 
 from collections.abc import Sequence
@@ -14,7 +14,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from rqrec.evaluation.metrics import per_case
+from rqrec.evaluation.metrics import per_example
 
 SAMPLES = 2000  # bootstrap samples, and sign flips of the permutation test
 LEVEL = 0.95  # confidence level of the intervals
@@ -28,10 +28,10 @@ class Interval(NamedTuple):
 
 
 class Difference(NamedTuple):
-    """The difference in a metric between two recommenders on the same cases."""
+    """The difference in a metric between two recommenders on the same examples."""
 
     mean: float
-    """Mean difference over all cases, positive if the first recommender is better."""
+    """Mean difference over all examples, positive if the first recommender is better."""
     interval: Interval
     """Paired bootstrap interval over users."""
     p_value: float
@@ -47,24 +47,24 @@ class Difference(NamedTuple):
 def intervals(ranks_C: NDArray[np.int64], names: Sequence[str], seed: int = 0) -> dict[str, Interval]:
     """Bootstrap interval over users of each metric's mean; the same seed gives the same intervals."""
     distinct_R, counts_R = np.unique(ranks_C, return_counts=True)
-    values_RM = np.stack([per_case(name, distinct_R) for name in names], axis=1)
+    values_RM = np.stack([per_example(name, distinct_R) for name in names], axis=1)
     return dict(zip(names, _bootstrap(values_RM, counts_R, np.random.default_rng(seed)), strict=True))
 
 
 def difference(
     name: str, ranks_C: NDArray[np.int64], other_ranks_C: NDArray[np.int64], seed: int = 0
 ) -> Difference:
-    """The difference in metric `name` between two recommenders, from ranks of the same cases in the same order.
+    """The difference in metric `name` between two recommenders, from ranks of the same examples in the same order.
 
     Raises ValueError if the numbers of ranks differ.
     """
     if len(ranks_C) != len(other_ranks_C):
         raise ValueError(
-            f"Got {len(ranks_C)} and {len(other_ranks_C)} ranks: compare recommenders on the same cases."
+            f"Got {len(ranks_C)} and {len(other_ranks_C)} ranks: compare recommenders on the same examples."
         )
     rng = np.random.default_rng(seed)
     pairs_R2, counts_R = np.unique(np.stack([ranks_C, other_ranks_C], axis=1), axis=0, return_counts=True)
-    gains_R = per_case(name, pairs_R2[:, 0]) - per_case(name, pairs_R2[:, 1])
+    gains_R = per_example(name, pairs_R2[:, 0]) - per_example(name, pairs_R2[:, 1])
     (interval,) = _bootstrap(gains_R[:, None], counts_R, rng)
     mean = float(gains_R @ counts_R) / len(ranks_C)
     kept_SR = rng.binomial(counts_R, 0.5, size=(SAMPLES, len(counts_R)))
@@ -78,7 +78,7 @@ def difference(
 def _bootstrap(
     values_RM: NDArray[np.float64], counts_R: NDArray[np.int64], rng: np.random.Generator
 ) -> list[Interval]:
-    cases = int(counts_R.sum())
-    means_SM = rng.multinomial(cases, counts_R / cases, size=SAMPLES) @ values_RM / cases
+    examples = int(counts_R.sum())
+    means_SM = rng.multinomial(examples, counts_R / examples, size=SAMPLES) @ values_RM / examples
     low_M, high_M = np.quantile(means_SM, [(1 - LEVEL) / 2, (1 + LEVEL) / 2], axis=0)
     return [Interval(low, high) for low, high in zip(low_M.tolist(), high_M.tolist(), strict=True)]

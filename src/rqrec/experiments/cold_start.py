@@ -1,4 +1,4 @@
-"""`rqrec hold-out-items` and `rqrec evaluate-cold`: how well items that came after training are recommended."""
+"""`rqrec hold-out-items` and `rqrec evaluate-cold`: how well items added after training are recommended."""
 
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -37,7 +37,7 @@ class HoldOutConfig:
     share: float = 0.05
     """Share of the items with interactions to hold out."""
     seed: int = 0
-    """Seed of the choice."""
+    """Seed of the random selection."""
 
 
 @dataclass(frozen=True)
@@ -45,9 +45,9 @@ class EvaluateColdConfig:
     """How cold items are evaluated."""
 
     beam_width: int = BEAM_WIDTH
-    """Prefixes that the search keeps."""
+    """Prefixes that the beam search keeps."""
     new_share: float = 0.1
-    """Share of the model's probability that goes to new items."""
+    """Share of the model's probability that cold-item smoothing gives to new items."""
     seed: int = 0
     """Seed of the bootstrap intervals."""
 
@@ -55,16 +55,17 @@ class EvaluateColdConfig:
 def hold_out_items(
     config: HoldOutConfig, dataset: Path, embeddings: Path, out: Path, *, force: bool = False
 ) -> Path:
-    """Take items out of a dataset, and write the rest as custom data that the training commands read.
+    """Hold items out of a dataset, and write the others as custom data that the training commands read.
 
-    The "held_out" artefact has `warm/` (log.parquet, items.parquet, item_embeddings.npy: give it as
-    `train.dataset_folder`), and of the held-out items `new.npy` and `new_ids.txt`.
+    The "held_out" artefact contains `warm/` (log.parquet, items.parquet, item_embeddings.npy), which is passed as
+    `train.dataset_folder`, and the embeddings (`new.npy`) and ids (`new_ids.txt`) of the held-out items.
 
-    Raises ValueError if the embeddings contain collaborative vectors: the items would not be new to them.
+    Raises ValueError if the embeddings contain collaborative vectors, which depend on interactions with the held-out
+    items.
     """
     dataset = find(dataset, "dataset")
     data, vectors = Dataset.read(dataset), read_embeddings(embeddings).vectors
-    _check_content_alone(embeddings, len(vectors), len(data.catalog))
+    _check_content_only(embeddings, len(vectors), len(data.catalog))
     inputs = {
         "dataset": read_manifest(dataset, "dataset").hash,
         "embeddings": embeddings_hash(embeddings),
@@ -72,11 +73,11 @@ def hold_out_items(
     if reuse(out, "held_out", asdict(config), inputs, force=force):
         return out
     held_N = choose_items(data.sequences, len(data.catalog), config.share, config.seed)
-    left = without_items(data.sequences, held_N)
-    users = pl.Series(left.user_ids, dtype=pl.String)[np.repeat(np.arange(len(left)), left.lengths)]
+    rest = without_items(data.sequences, held_N)
+    users = pl.Series(rest.user_ids, dtype=pl.String)[np.repeat(np.arange(len(rest)), rest.lengths)]
     ids = data.catalog.items["item_id"]
-    interactions = {"user_id": users, "item_id": ids[left.items], "timestamp": left.timestamps}
-    metrics = {"held_out": int(held_N.sum()), "items": int((~held_N).sum()), "interactions": len(left.items)}
+    interactions = {"user_id": users, "item_id": ids[rest.items], "timestamp": rest.timestamps}
+    metrics = {"held_out": int(held_N.sum()), "items": int((~held_N).sum()), "interactions": len(rest.items)}
     with create(out, "held_out", settings=asdict(config), inputs=inputs, metrics=metrics) as target:
         (target / WARM).mkdir()
         pl.DataFrame(interactions).write_parquet(target / WARM / "log.parquet")
@@ -99,14 +100,14 @@ def evaluate_cold(
     out: Path | None = None,
     force: bool = False,
 ) -> Path:
-    """Give held-out items their semantic IDs and measure how often cold and warm targets are recommended.
+    """Assign semantic IDs to the held-out items, and measure recall@10 of cold (held-out) and warm targets.
 
-    `run` is the folder of a training run on `held_out/warm`, with semantic IDs and a model inside; `tokenizer`
-    the one that made these IDs. The model is measured as it is, and with `new_share` of its probability for new
-    items (`rqrec.retrieval.cold_items`), next to popularity and content neighbours. Test examples are those of the
-    whole dataset, leave-one-out. A new item for whose codes no deduplication code is left cannot be recommended
-    by the model, and counts as missed. Returns the "cold_evaluation" artefact: `out`, by default `evaluation_cold`
-    in the run.
+    `run` is the folder of a training run on `held_out/warm`, with semantic IDs and a model; `tokenizer` is the
+    tokenizer that made these IDs. The model is measured with and without cold-item smoothing (`new_share`, see
+    `rqrec.retrieval.cold_items`), and compared with popularity and content kNN. The test examples are those of the
+    complete dataset, leave-one-out. The model cannot recommend a new item for whose codes no deduplication code is
+    free; such targets count as misses. Returns the "cold_evaluation" artefact: `out`, by default `evaluation_cold`
+    in the run folder.
 
     Raises ValueError if the folders were not made from each other.
     """
@@ -120,7 +121,10 @@ def evaluate_cold(
     held_N = np.zeros(len(ids), dtype=bool)
     held_N[ids.indices(new_ids)] = True
     if not checkpoint.catalog.id_map.all.equals(ids.all.filter(~held_N)):
-        raise ValueError(f"{model} was not trained on the items of {held_out / WARM}: train on that folder.")
+        raise ValueError(
+            f"{model} was not trained on the items of {held_out / WARM}. Train it with that folder as "
+            f"train.dataset_folder."
+        )
     out = out or Path(run) / "evaluation_cold"
     inputs = {"held_out": read_manifest(held_out).hash, "retrieval": read_manifest(model).hash}
     if reuse(out, "cold_evaluation", asdict(config), inputs, force=force):
@@ -164,17 +168,20 @@ def evaluate_cold(
     return out
 
 
-def _check_content_alone(embeddings: Path, rows: int, items: int) -> None:
+def _check_content_only(embeddings: Path, rows: int, items: int) -> None:
     if rows != items:
-        raise ValueError(f"There are {rows} embeddings but {items} items: they don't belong together.")
+        raise ValueError(
+            f"{embeddings} has {rows} embeddings, but the dataset has {items} items: give the embeddings of this "
+            f"dataset."
+        )
     try:
         manifest = read_manifest(find(embeddings, "embeddings"))
     except FileNotFoundError:
-        return  # a plain folder of one's own: only its owner knows what is in it
+        return  # a plain folder does not record what its vectors contain
     if manifest.settings.get("collaborative"):
         raise ValueError(
-            f"{embeddings} holds vectors of who took what, so that no item would be new to them. Make some of "
-            f"content alone with `rqrec embed` and no --collaborative."
+            f"{embeddings} contains collaborative vectors, which depend on interactions with the items to hold out. "
+            f"Make content embeddings with `rqrec embed`, without --collaborative."
         )
 
 
@@ -185,16 +192,15 @@ def _with_new_items(
     beam_width: int,
     share: float | None = None,
 ) -> CatalogueSubset:
-    """The model over all items that have a code of its levels, by the indices of the whole catalogue.
+    """The model as a recommender of all items whose codes it can generate, with indices of the complete catalogue.
 
-    `share`: of its probability for those that it was not trained on (None: what it gives them itself).
+    `share` of its probability is given to items that it was not trained on (None: no cold-item smoothing).
     """
     sizes = np.array(checkpoint.table.level_sizes)
-    has_code = (table.codes_NL < sizes).all(axis=1)
-    known = np.flatnonzero(has_code)
+    rows = np.flatnonzero((table.codes_NL < sizes).all(axis=1))
     reachable = SemanticIdTable(
-        IdMap(table.item_ids.ids(known)),
-        table.codes_NL[known],
+        IdMap(table.item_ids.ids(rows)),
+        table.codes_NL[rows],
         checkpoint.table.level_sizes,
         table.tokenizer_hash,
     )
@@ -208,13 +214,13 @@ def _with_new_items(
     return CatalogueSubset(Retriever(model, reachable, beam_width), local_indices_N)
 
 
-def _report(facts: dict[str, Any]) -> list[str]:
-    left = facts["without_a_code"]
+def _report(results: dict[str, Any]) -> list[str]:
     return [
         paragraph(
-            f"{facts['held_out']} items were held out of all training, and got their semantic IDs afterwards. "
-            f"{left} of them have no code that the model could generate, and count as missed. Recall@10 on "
-            f"the test items of the whole dataset (leave-one-out, full catalogue), 95 % bootstrap intervals."
+            f"{results['held_out']} items were held out of all training and got their semantic IDs afterwards. "
+            f"{results['without_a_code']} of them have no code that the model could generate, and count as misses. "
+            f"Recall@10 on the test examples of the complete dataset (leave-one-out, full catalogue), with 95 % "
+            f"bootstrap intervals."
         ),
         table(
             ["", "cold targets", "warm targets"],
@@ -226,7 +232,7 @@ def _report(facts: dict[str, Any]) -> list[str]:
                         for kind in ("cold", "warm")
                     ),
                 ]
-                for name, row in facts["recommenders"].items()
+                for name, row in results["recommenders"].items()
             ],
         ),
     ]

@@ -1,7 +1,7 @@
 """The demo: MovieLens 100K from raw ratings to recommendations and a report, in one folder.
 
-A stage that finds its artefact, made with the same settings from the same inputs, reuses it. So an interrupted demo
-resumes where it stopped; the training of a model resumes from its last checkpoint.
+A stage reuses its artefact if settings and inputs are unchanged, so an interrupted demo resumes where it stopped; an
+interrupted training resumes from its last checkpoint.
 """
 
 from dataclasses import replace
@@ -24,7 +24,7 @@ from rqrec.stages.train_rqvae import TrainRqVaeConfig, train_rqvae
 
 ConfigT = TypeVar("ConfigT")
 SETTINGS = Path(__file__).with_name("demo.gin")
-TOKENIZER = "tokenizer"  # folder of the RQ-VAE's run; the decoder's run is the demo's folder itself
+TOKENIZER = "tokenizer"  # run folder of the RQ-VAE; that of the decoder is the demo's folder itself
 
 
 def run_demo(out: Path, data_dir: Path, seed: int = 0) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""The report of the demo, drawn from the artefacts that its stages left."""
+"""The report of the demo, made from the artefacts of its stages."""
 
 from pathlib import Path
 from typing import Any
@@ -12,13 +12,13 @@ from rqrec.evaluation.report import figure, heading, paragraph, save_report, tab
 from rqrec.tokenizer.semantic_ids import SemanticIdTable
 from rqrec.training.tracking import History
 
-RECENT = 8  # items of the sample user's history that are shown
+RECENT = 8  # number of items of the sample user's history to show
 
 
 def write_report(folder: Path, facts: dict[str, Any]) -> None:
     """Write `report.md`, `report.html` and their figures into the demo's folder.
 
-    `facts` are what the demo prints as JSON.
+    `facts` is what `rqrec demo --json` prints.
     """
     blocks = [
         *_result(folder, facts),
@@ -45,14 +45,15 @@ def _result(folder: Path, facts: dict[str, Any]) -> list[str]:
     return [
         paragraph(
             f"{dataset['users']} users, {dataset['items']} films, {dataset['interactions']} ratings. Each "
-            f"user's last film is the test, the one before it the validation, the rest trains. Every film of "
-            f"the catalogue that the user has not rated before competes, and a hit is a film, not a code."
+            f"user's last film is for the test, the one before it for validation, the others for training. The "
+            f"ranking covers all films that the user has not rated before, and a hit is the right film, not the "
+            f"right code."
         ),
-        heading("Against popularity"),
+        heading("Comparison with popularity"),
         table(["", *names], [[name, *values] for name, values in series.items()]),
-        figure("metrics.png", "Test metrics of the model and of popularity, in the same evaluator"),
+        figure("metrics.png", "Test metrics of the model and of popularity, under the same protocol"),
         paragraph(
-            f"The model ({retrieval.metrics['parameters']:,} parameters) was chosen by validation ndcg@10 "
+            f"The model ({retrieval.metrics['parameters']:,} parameters) was selected by validation ndcg@10 "
             f"({best['ndcg@10']:.4f} at step {best['step']:.0f}) and tested once, with one seed."
         ),
     ]
@@ -63,11 +64,11 @@ def _sample(folder: Path, facts: dict[str, Any]) -> list[str]:
     titles = dataset.catalog.titles()
     recent = [titles[item] for item in dataset.sequences.of_user(0)[-RECENT:]]
     rows = [
-        [place, item["title"], item["score"]] for place, item in enumerate(facts["recommendations"], start=1)
+        [rank, item["title"], item["score"]] for rank, item in enumerate(facts["recommendations"], start=1)
     ]
     return [
         heading(f"Ten recommendations for user {facts['sample_user']}"),
-        paragraph("Rated last, oldest first: " + "; ".join(recent) + "."),
+        paragraph("The films rated last, oldest first: " + "; ".join(recent) + "."),
         table(["", "film", "log-probability"], rows),
     ]
 
@@ -86,10 +87,10 @@ def _codes(folder: Path, facts: dict[str, Any]) -> list[str]:
         heading("The semantic IDs"),
         paragraph(
             f"{facts['collision_rate']:.1%} of the films share their {len(sizes)} codes with another film; "
-            f"one more code, of {id_table.level_sizes[-1]} values, makes every tuple unique."
+            f"the deduplication code, with {id_table.level_sizes[-1]} values, makes every tuple unique."
         ),
         table(["level", "codes", "share used", "perplexity"], rows),
-        figure("codes.png", "Films of each code, level by level"),
+        figure("codes.png", "Films per code, by level"),
     ]
 
 
@@ -109,7 +110,8 @@ def _training(folder: Path) -> list[str]:
         folder / "retrieval.png",
         {
             "retrieval loss (nats)": {
-                f"level {place + 1}": _points(retrieval.training, name) for place, name in enumerate(levels)
+                f"level {number}": _points(retrieval.training, name)
+                for number, name in enumerate(levels, start=1)
             },
             "validation": {name: _points(retrieval.validation, name) for name in ("recall@10", "ndcg@10")},
         },

@@ -1,8 +1,8 @@
-"""One recipe from raw files to test figures, the same for every dataset, within a time budget.
+"""One recipe from raw files to test metrics, the same for every dataset, within a time budget.
 
-Content and collaborative vectors describe the items, balanced RQ-k-means makes their semantic IDs, and the
-hierarchical model with a kNN mixture recommends. The settings are in recipe.gin; docs/experiments.md tells how each
-choice was made, on the validation split of Amazon Beauty. None depends on the dataset.
+Item embeddings are content vectors with collaborative vectors appended, balanced RQ-k-means makes the semantic IDs,
+and a hierarchical model with a kNN mixture recommends. The settings are in recipe.gin; docs/experiments.md describes
+how each was selected, on the validation split of Amazon Beauty. None depends on the dataset.
 """
 
 import statistics
@@ -45,37 +45,39 @@ EVALUATIONS = {
 }
 BEFORE_TRAINING = ("dataset", "embeddings", "rqkmeans", "semantic_ids")
 TRAINING_SHARE = 0.7  # of the time that the earlier stages leave; the rest is for the evaluations
-LEAST_LEFT = 0.2  # of the budget, even if encoding long texts took most of it
+MIN_LEFT = (
+    0.2  # share of the budget for training and evaluations, even if encoding long texts took most of it
+)
 
 
 @dataclass(frozen=True)
 class ReproduceConfig:
-    """What may be chosen about a reproduction; all else is the recipe's."""
+    """Options of a reproduction; the recipe sets everything else."""
 
     seeds: int = 1
-    """How many trainings, with seeds 0, 1, ..."""
+    """Number of training runs, with seeds 0, 1, ..."""
     max_minutes: float = 30.0
-    """Time budget for everything; training gets seven tenths of what the stages before it leave."""
+    """Time budget for all stages; training gets 70 % of what the earlier stages leave."""
     tie_break: str = "keep"
-    """Order of interactions at the same time: keep (as in the file) or hash (random, the same in every run)."""
+    """Order of a user's interactions with equal timestamps: keep (file order) or hash (reproducible random order)."""
     encoder: str | None = None
-    """A sentence-transformers model, by name or folder; by default the recipe's."""
+    """A sentence-transformers model, by name or folder; by default that of the recipe."""
 
     def __post_init__(self) -> None:
         if self.seeds < 1 or not self.max_minutes > 0:
             raise ValueError(
-                f"seeds is {self.seeds} and max_minutes {self.max_minutes}: both must be above 0."
+                f"seeds is {self.seeds} and max_minutes is {self.max_minutes}, but both must be above 0."
             )
 
 
 def reproduce(config: ReproduceConfig, source: str, raw: Path | CustomFiles, out: Path) -> dict[str, Any]:
-    """Run or reuse every stage in the folder `out`; returns the figures, which `reproduction.json` holds too.
+    """Run or reuse every stage in the folder `out`; returns the results, which are also in `reproduction.json`.
 
-    `source` is a key of `SOURCES`, `raw` the folder of its raw files, or one's own files for "custom". Raises
-    ValueError for an unknown source, or if `out` holds stages that were made differently.
+    `source` is a key of `SOURCES`, `raw` the folder of its raw files, or the files themselves for "custom". Raises
+    ValueError for an unknown source, or if `out` holds artefacts that were made differently.
     """
     if source not in SOURCES:
-        raise ValueError(f"There is no recipe for {source!r}; allowed are {', '.join(SOURCES)}.")
+        raise ValueError(f"source is {source!r}; allowed are {', '.join(SOURCES)}.")
     run = Run(out)
     prepared = replace(SOURCES[source], tie_break=config.tie_break)
     dataset = run.stage("dataset", lambda folder: prepare(prepared, raw, folder))
@@ -116,7 +118,7 @@ def training_minutes(seconds: Mapping[str, float], config: ReproduceConfig) -> f
     """The time budget of one seed's training, from the seconds that the earlier stages took."""
     # A run that was killed may have made a stage without recording its seconds.
     before = sum(seconds.get(name, 0.0) for name in BEFORE_TRAINING) / 60
-    left = max(config.max_minutes - before, LEAST_LEFT * config.max_minutes)
+    left = max(config.max_minutes - before, MIN_LEFT * config.max_minutes)
     return round(TRAINING_SHARE * left / config.seeds, 3)
 
 
@@ -135,7 +137,7 @@ def _config(config: ConfigT, section: str, *bindings: str) -> ConfigT:
 
 
 def _evaluate(run: Run, model: Path, dataset: Path, seed: int) -> dict[str, Any]:
-    """The figures of one seed's model."""
+    """The metrics of one seed's model."""
     facts: dict[str, Any] = {"seed": seed, "parameters": read_manifest(model).metrics["parameters"]}
     for name, (split, knn) in EVALUATIONS.items():
         config = EvaluateConfig(split, knn=knn)

@@ -10,7 +10,7 @@ SECONDS_FILE = "seconds.json"
 
 
 class Run:
-    """Runs stages in one folder; `seconds` is how long each one took when it was made."""
+    """Runs stages in one folder; `seconds` is how long each stage took when its artefact was made."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = Path(folder)
@@ -18,7 +18,7 @@ class Run:
         self.seconds: dict[str, float] = read_json(path) if path.is_file() else {}
 
     def stage(self, name: str, make: Callable[[Path], Path]) -> Path:
-        """Call a stage with the folder `name` to write its artefact to, or to reuse it from; returns that folder."""
+        """Run a stage, which writes its artefact to the folder `name` or reuses it; returns that folder."""
         folder = self.folder / name
         before, start = _hash(folder), time.monotonic()
         make(folder)

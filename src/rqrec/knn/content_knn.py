@@ -1,4 +1,4 @@
-"""Nearest neighbours by content alone: needs no interactions with an item, so it recommends cold items too.
+"""Content-based nearest neighbours: an item needs no interactions, so cold items are recommended too.
 
 Shapes: N items, D width of an embedding, B histories.
 """
@@ -16,9 +16,8 @@ from rqrec.knn.recency import weighted_histories
 class ContentKnn:
     """Ranks items by the cosine of their embedding with the history's profile.
 
-    The profile is the weighted sum of the unit embeddings of the history's items, each weighing `decay` times as
-    much as the one after it. For an empty history every item scores 0, and the
-    lower item index comes first.
+    The profile is the weighted sum of the unit embeddings of the history's items; the weight of an item is `decay`
+    times that of the item after it. For an empty history every item scores 0, so the order is that of the indices.
     """
 
     def __init__(self, vectors_ND: NDArray[np.floating], *, decay: float = 0.7) -> None:

@@ -18,8 +18,8 @@ from rqrec.data.sequences import Sequences
 T = TypeVar("T")
 
 WINDOW = 10  # largest distance, in positions, at which two items of a sequence count as a pair
-GAP_DECAY = 0.9  # weight of a pair relative to one that is a position closer
-REVERSE_WEIGHT = 0.3  # weight of a pair in reverse order, relative to one in order
+GAP_DECAY = 0.9  # weight of a pair relative to a pair that is one position closer
+REVERSE_WEIGHT = 0.3  # weight of a pair in reverse order relative to a pair in order
 CONTENT_NEIGHBOURS = 20  # neighbours of each item by content
 BLOCK_POSITIONS = 1 << 18  # positions whose pairs are counted at once
 BLOCK_ROWS = 1024  # items whose cosines with all others are computed at once
@@ -28,13 +28,13 @@ BLOCK_ROWS = 1024  # items whose cosines with all others are computed at once
 def item_item_knn(train: Sequences, n_items: int, neighbours: int, shrinkage: float) -> csr_array:
     """The similarity of each item (row) to the items that users interact with after it, or shortly before.
 
-    Returns a sparse float32 [N, N] with at most `neighbours` items a row, the most similar; ties by item index.
+    Returns a sparse float32 [N, N] with the `neighbours` most similar items of each row at most; ties by item index.
 
-    Another item adds GAP_DECAY^(distance - 1) each time that it comes after item i, at most WINDOW positions later,
-    and REVERSE_WEIGHT times as much each time that it comes before. The sum is divided by
-    sqrt(count of one x count of the other) + `shrinkage`, which lowers similarities that rest on few interactions.
-    This is the cosine of item-based neighbours (B. Sarwar et al., 2001) with the weights of sequential rules
-    (M. Ludewig and D. Jannach, arXiv 1803.09587, section 3.1).
+    The similarity of item i to item j is the weighted number of times that j occurs within WINDOW positions of i,
+    divided by sqrt(count of i x count of j) + `shrinkage`, which lowers similarities based on few interactions. An
+    occurrence after i weighs GAP_DECAY^(distance - 1), one before i REVERSE_WEIGHT times as much. This is the cosine
+    of item-based neighbours (B. Sarwar et al., 2001) with the weights of sequential rules (M. Ludewig and D. Jannach,
+    arXiv 1803.09587, section 3.1).
     """
     counts_N = np.bincount(train.items, minlength=n_items)
     by_item_P = np.argsort(train.items, kind="stable")  # the positions of item 0, of item 1, ...
@@ -67,7 +67,7 @@ def item_item_knn(train: Sequences, n_items: int, neighbours: int, shrinkage: fl
 def content_knn_graph(vectors_ND: NDArray[np.floating], neighbours: int) -> csr_array:
     """The cosine of each item's vector with those of its `neighbours` most similar items, float32 [N, N] sparse.
 
-    Negative cosines are stored as 0. Which of several equally similar items are kept is arbitrary.
+    Negative cosines are stored as 0. The choice between equally similar items is arbitrary.
     """
     vectors = torch.from_numpy(np.array(vectors_ND, dtype=np.float32))  # a copy: the file may be read-only
     unit_ND, n_items = functional.normalize(vectors, dim=1), len(vectors)
@@ -90,7 +90,7 @@ def _tracked(parts: Sequence[T], description: str) -> Iterable[T]:
 
 
 def _blocks(counts_N: NDArray[np.integer]) -> Iterator[tuple[int, int]]:
-    """Ranges of items that together have at most BLOCK_POSITIONS positions; an item with more is a block alone."""
+    """Ranges of items with at most BLOCK_POSITIONS positions in total; an item with more is a block by itself."""
     start, total = 0, 0
     for item, count in enumerate(counts_N.tolist()):
         if item > start and total + count > BLOCK_POSITIONS:

@@ -24,14 +24,14 @@ NEIGHBOURS_FILE = "knn.safetensors"
 
 @dataclass(frozen=True)
 class KnnSettings:
-    """How candidates are scored, and how much they count beside a model.
+    """How candidates are scored, and how much they count in a mixture with a model.
 
     Raises ValueError on values out of range.
     """
 
     mixture_weight: float = 0.3
-    """Weight of p_knn in the mixture with a model, between 0 and 1 (lambda of kNN-LM). A history whose items have no
-    neighbours gets the model alone."""
+    """Weight of p_knn in the mixture with a model, between 0 and 1 (lambda of kNN-LM). For a history whose items have
+    no neighbours, only the model is used."""
     power: float = 3.0
     """p_knn of a candidate is proportional to its score to this power, above 0 (an inverse temperature)."""
     decay: float = 0.6
@@ -73,7 +73,7 @@ class KnnIndex:
 
     @classmethod
     def from_similarity(cls, similarity_NN: csr_array) -> "KnnIndex":
-        """From the similarity of each item (row) to its neighbours, sparse (see `rqrec.knn.graph`)."""
+        """Build from the sparse similarity of each item (row) to its neighbours (see `rqrec.knn.graph`)."""
         starts_N, counts_N = similarity_NN.indptr[:-1], np.diff(similarity_NN.indptr)
         cells_NM = gather_right_padded(np.arange(similarity_NN.nnz), starts_N, counts_N)
         inside_NM = cells_NM != PADDING
@@ -97,7 +97,7 @@ class KnnIndex:
         )
 
     def retrieve(self, items_BT: Tensor) -> Candidates:
-        """The neighbours of each history's items, each once with its summed score; items of the history score 0.
+        """The distinct neighbours of each history's items with their summed scores; items of the history score 0.
 
         `items_BT` are item indices, oldest first, padded with PADDING on the right.
         """
@@ -107,7 +107,7 @@ class KnnIndex:
         rows_BT = items_BT.clamp(min=0)
         neighbours_BR = self.neighbours_NM[rows_BT].flatten(1).long()
         scores_BR = (self.similarity_NM[rows_BT] * weights_BT[:, :, None]).flatten(1)
-        # Sorting puts equal neighbours of several items side by side, so that their scores can be summed.
+        # Sorting makes equal neighbours of several items adjacent, so that their scores can be summed.
         neighbours_BR, order_BR = neighbours_BR.sort(dim=1)
         scores_BR = scores_BR.gather(1, order_BR)
         is_first_BR = torch.ones_like(neighbours_BR, dtype=torch.bool)
@@ -152,7 +152,7 @@ class KnnIndex:
         except (SafetensorError, OSError, KeyError, TypeError) as error:
             raise ValueError(
                 f"{folder}: {SETTINGS_FILE} and {NEIGHBOURS_FILE} are not a kNN index of this version of rqrec: "
-                f"{error}"
+                f"{error}. Train the model again."
             ) from error
         if (
             neighbours_NM.shape != similarity_NM.shape

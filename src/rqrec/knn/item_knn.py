@@ -13,17 +13,18 @@ from rqrec.data.sequences import Histories, Sequences
 from rqrec.knn.graph import CONTENT_NEIGHBOURS, content_knn_graph, item_item_knn
 from rqrec.knn.recency import weighted_histories
 
-MAX_POPULARITY_SCORE = 1e-6  # below what any neighbour adds, so that popularity only breaks ties
+MAX_POPULARITY_SCORE = 1e-6  # below the score of any neighbour, so that popularity only breaks ties
 
 
 class ItemKnn:
-    """Scores an item by its summed similarity to the items of the history, the most recent weighing most.
+    """Scores an item by the weighted sum of its similarities to the items of the history.
 
-    Similarity is how often and how soon an item follows the other (`rqrec.knn.graph.item_item_knn`); `shrinkage`
-    lowers similarities that rest on few interactions. Each item keeps its `neighbours` most similar ones. An item of
-    the history weighs `decay` times as much as the one after it. Items that are no neighbour of the history follow by
-    popularity, and an empty history gets popularity alone. With `contents_ND`, the items' content embeddings,
-    `content_weight` times the cosine is added for each item's CONTENT_NEIGHBOURS most similar items.
+    The weight of an item of the history is `decay` times that of the item after it. Similarity is how often and how
+    soon one item follows another (`rqrec.knn.graph.item_item_knn`); `shrinkage` lowers similarities based on few
+    interactions. Each item keeps its `neighbours` most similar items. Items that are not a neighbour of any item of
+    the history rank below the others, by popularity, as do all items for an empty history. With `content_ND`, the
+    items' content embeddings, `content_weight` times the cosine is added for each item's CONTENT_NEIGHBOURS most
+    similar items.
 
     Raises ValueError on settings out of range.
     """
@@ -36,17 +37,18 @@ class ItemKnn:
         neighbours: int = 200,
         shrinkage: float = 20.0,
         decay: float = 0.6,
-        contents_ND: NDArray[np.floating] | None = None,
+        content_ND: NDArray[np.floating] | None = None,
         content_weight: float = 0.03,
     ) -> None:
         if neighbours < 1 or shrinkage < 0:
             raise ValueError(
-                f"neighbours is {neighbours}, at least 1 is needed; shrinkage is {shrinkage}, at least 0."
+                f"neighbours is {neighbours}, but must be at least 1, and shrinkage is {shrinkage}, but must be at "
+                f"least 0."
             )
         self._decay = decay
         self._similarity_NN = item_item_knn(train, n_items, neighbours, shrinkage)
-        if contents_ND is not None:
-            self._similarity_NN += content_weight * content_knn_graph(contents_ND, CONTENT_NEIGHBOURS)
+        if content_ND is not None:
+            self._similarity_NN += content_weight * content_knn_graph(content_ND, CONTENT_NEIGHBOURS)
         counts_N = np.bincount(train.items, minlength=n_items)
         self._popularity_N = (counts_N * (MAX_POPULARITY_SCORE / max(1, counts_N.max()))).astype(np.float32)
 

@@ -1,4 +1,4 @@
-"""Histories as weights of items, the most recent weighing most.
+"""Histories as item weights that decay with age.
 
 Shapes: B histories, T items of a history, N items of the catalogue.
 """
@@ -16,7 +16,7 @@ def weighted_histories(histories: Histories, decay: float, n_items: int) -> csr_
     The weights of a repeated item are summed. Raises ValueError unless 0 < decay <= 1.
     """
     if not 0 < decay <= 1:
-        raise ValueError(f"decay is {decay}, but must be above 0 and at most 1 (all items weigh the same).")
+        raise ValueError(f"decay is {decay}, but must be above 0 and at most 1 (1: equal weights).")
     items_BT = histories.items_BT
     real_BT = items_BT != PADDING
     rows, positions = np.nonzero(real_BT)

@@ -1,4 +1,4 @@
-"""The architectures by the names that they have in configurations and artefacts."""
+"""The architectures by name, as used in configurations and artefacts."""
 
 from typing import Any, NamedTuple
 
@@ -25,9 +25,9 @@ ARCHITECTURES = {
 
 
 def architecture(name: str) -> Architecture:
-    """The architecture of that name. Raises ValueError that lists the names if there is none."""
+    """The architecture of that name. Raises ValueError, listing the known names, if there is none."""
     if name not in ARCHITECTURES:
-        raise ValueError(f"There is no architecture {name!r}: use {', '.join(ARCHITECTURES)}.")
+        raise ValueError(f"Unknown architecture {name!r}; allowed are {', '.join(ARCHITECTURES)}.")
     return ARCHITECTURES[name]
 
 
@@ -38,4 +38,4 @@ def build_model(config: ModelConfig) -> AnyModel:
 
 def name_of(config: ModelConfig) -> str:
     """The name of a configuration's architecture."""
-    return next(name for name, kind in ARCHITECTURES.items() if type(config) is kind.config)
+    return next(name for name, entry in ARCHITECTURES.items() if type(config) is entry.config)

@@ -13,8 +13,8 @@ from rqrec.models.retrieval_model import ModelConfig
 class CodeOutput(nn.Module):
     """Base class of models that generate codes.
 
-    With `tie_codes` a logit is the dot product of the (projected) state and the code's input embedding, plus a bias
-    (weight tying, arXiv 1608.05859). Without it each level has its own linear layer.
+    With `tie_codes`, a logit is the dot product of the (projected) state and the code's input embedding, plus a bias
+    (weight tying, arXiv 1608.05859). Without it, each level has its own linear layer.
     """
 
     config: ModelConfig

@@ -25,7 +25,7 @@ class DecoderOnlyConfig(ModelConfig):
 
 
 class HistoryCache(NamedTuple):
-    """What decoding needs of the histories."""
+    """The result of reading the histories, as input of decoding."""
 
     state_BD: Tensor
     """The state after the last code."""
@@ -89,7 +89,7 @@ class DecoderOnly(CodeOutput):
         )
 
     def encode(self, batch: Batch) -> HistoryCache:
-        """Read each history once. An empty one is BEGIN alone, which predicts a first item."""
+        """Read each history once. An empty history is BEGIN alone, which predicts a first item."""
         n_items, n_levels = batch.codes_BTL.shape[1:]
         positions = n_items * n_levels + 1
         last_B = batch.lengths_B * n_levels

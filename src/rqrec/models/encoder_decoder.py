@@ -65,8 +65,8 @@ class EncoderDecoder(CodeOutput):
     that an empty history has something to attend to; with `user_buckets` the user's embedding is added to it.
 
     In training, one item of each sequence is the target and the items before it are the history. The target is drawn
-    uniformly at every step, so that over the epochs every position is a target (in the causal models every position
-    is one at each step). In evaluation mode the target is the last item.
+    uniformly at every step, so that over the epochs every position becomes a target (in the causal models every
+    position is a target at every step). In evaluation mode the target is the last item.
     """
 
     def __init__(self, config: EncoderDecoderConfig) -> None:
@@ -93,7 +93,7 @@ class EncoderDecoder(CodeOutput):
         self.side = SideInformation(config.user_buckets, config.time_gaps, width)
 
     def encode(self, batch: Batch) -> EncodedHistory:
-        """Read each history once. An empty one is BEGIN alone, which predicts a first item."""
+        """Read each history once. An empty history is BEGIN alone, which predicts a first item."""
         vectors_BTLD = self.side.with_gaps(self.widen(self.codes(batch.codes_BTL)), batch.times_BT)
         begin_B1D = self.side.with_user(self.begin.expand(len(vectors_BTLD), 1, -1), batch.users_B)
         x_BSD = self.dropout(torch.cat([begin_B1D, vectors_BTLD.flatten(1, 2)], dim=1))

@@ -1,9 +1,9 @@
 """The hierarchical model: a causal transformer over items, and a small decoder over the next item's codes.
 
 The RQ-Transformer (arXiv 2203.01941, section 3.2) for recommendation: its spatial transformer reads items instead
-of image positions. Its depth transformer reads, at each position, the sum of the codes so far. Here that sum goes
-straight to a feed-forward layer, without attention to earlier sums, which is as accurate in three quarters of the
-time (docs/experiments.md).
+of image positions. Its depth transformer reads, at each position, the sum of the embeddings of the codes so far. Here
+a feed-forward layer without attention to earlier sums replaces the depth transformer: it is as accurate and takes
+three quarters of the time (docs/experiments.md).
 
 Shapes: B batch, T items, M target items, L levels, D width of the transformer over items, E width of the decoder over
 codes, K beams, l codes of a prefix, V codes.
@@ -25,8 +25,8 @@ from rqrec.models.side_information import SideInformation
 class HierarchicalConfig(ModelConfig):
     """Sizes of a hierarchical model.
 
-    The decoder over codes runs once for each code, the transformer over items only once for each item, so a narrow
-    decoder makes training and beam search cheap.
+    The decoder over codes runs once per code, the transformer over items only once per item, so a narrow decoder
+    makes training and beam search cheap.
     """
 
     decoder_embed_dim: int = 96
@@ -46,9 +46,9 @@ class Hierarchical(CodeOutput):
 
     An item is a linear map of its concatenated code embeddings, plus its position embedding. State t of the
     transformer over [BEGIN, item 1, item 2, ...] predicts item t + 1: code l comes from a feed-forward layer over the
-    sum of the state and the embeddings of codes 0 to l - 1. A history of T items takes T + 1 positions, and a beam
-    only one feed-forward layer. The user's embedding, if any, is added to BEGIN, and that of the time since the
-    previous item to each item.
+    sum of the state and the embeddings of codes 0 to l - 1. A history of T items takes T + 1 positions, and each code
+    of a beam only one feed-forward layer. The user's embedding, if any, is added to BEGIN, and the embedding of the
+    time since the previous item to each item.
     """
 
     def __init__(self, config: HierarchicalConfig) -> None:
@@ -103,7 +103,7 @@ class Hierarchical(CodeOutput):
         )
 
     def encode(self, batch: Batch) -> Tensor:
-        """States [B, E] after each history. An empty one is BEGIN alone, which predicts a first item."""
+        """States [B, E] after each history. An empty history is BEGIN alone, which predicts a first item."""
         state_BD, _ = self.transformer.last_state(
             self._sequence(batch, batch.codes_BTL.shape[1]), batch.lengths_B
         )

@@ -1,4 +1,4 @@
-"""The KV cache: keys and values of a history, which is read once and then shared by its beams.
+"""The KV cache: keys and values of a history, which are computed once and shared by its beams.
 
 Shapes: B batch, S cached positions, N new positions, P = S + N, K beams, l codes of a prefix, D width,
 H heads, d width of a head.
@@ -22,7 +22,7 @@ class KeysValues(NamedTuple):
     values: Tensor
 
     def extended(self, keys_BHNd: Tensor, values_BHNd: Tensor) -> "KeysValues":
-        """With the keys and values of later positions appended."""
+        """The cache with the keys and values of later positions appended."""
         return KeysValues(
             torch.cat([self.keys, keys_BHNd], dim=2), torch.cat([self.values, values_BHNd], dim=2)
         )

@@ -1,4 +1,4 @@
-"""Layers that the models share.
+"""Layers shared by the models.
 
 Shapes: B batch, S positions, P past and present positions, D width, H heads, d width of a head, V codes of a level.
 """
@@ -56,7 +56,7 @@ class Attention(nn.Module):
         return self.project_out(out.transpose(1, 2).flatten(2)), KeysValues(k, v)
 
     def last_state(self, x_BSD: Tensor, positions_B: Tensor) -> tuple[Tensor, KeysValues]:
-        """The output of `causal` at one position of each sequence, [B, D], for the cost of one query."""
+        """The output of `causal` at one position of each sequence, [B, D], from one query, and the KV cache."""
         width = x_BSD.shape[2]
         weight_q, weight_kv = self.project_in.weight.split([width, 2 * width])
         rows_B = torch.arange(len(positions_B), device=positions_B.device)
@@ -68,7 +68,7 @@ class Attention(nn.Module):
         return self.project_out(out.flatten(1)), KeysValues(k, v)
 
     def decode_step(self, x_BSD: Tensor, past: KeysValues, mask_BSP: Tensor) -> Tensor:
-        """Outputs [B, S, D] of new positions; `mask_BSP` (bool) is True where one may see a past or new position.
+        """Outputs [B, S, D] of new positions; `mask_BSP` (bool) is True where they may attend to a position.
 
         The K beams of a user are concatenated in S, so that they share one copy of the past.
         """
@@ -137,7 +137,7 @@ class RelativeBias(nn.Module):
 
 
 class Dropout(nn.Module):
-    """Dropout (arXiv 1207.0580) that is fast on a CPU: 16 random bits an element, four elements from each draw.
+    """Dropout (arXiv 1207.0580) that is fast on a CPU: 16 random bits per element, four elements per draw.
 
     The probability is rounded to a multiple of 2^-16.
     """
@@ -150,7 +150,7 @@ class Dropout(nn.Module):
         """In training, zero some elements and scale up the others; in evaluation, `x` itself."""
         if not self.training or not self.dropped:
             return x
-        # On a GPU torch's own is fast, and compiled it is fused with other operations.
+        # torch's own dropout is fast on a GPU, and when compiled it is fused with other operations.
         if x.device.type != "cpu" or torch.compiler.is_compiling():
             return functional.dropout(x, self.dropped / 65536)
         bits = torch.empty(-(-x.numel() // 4), dtype=torch.int64).random_(-(2**63), None)

@@ -24,7 +24,7 @@ from rqrec.models.side_information import user_number
 class Batch(NamedTuple):
     """Histories as semantic IDs, oldest item first, padded on the right.
 
-    Optional fields are None if they are not known.
+    Optional fields are None if unknown.
     """
 
     codes_BTL: Tensor
@@ -32,9 +32,9 @@ class Batch(NamedTuple):
     lengths_B: Tensor
     """int64: the number of items of each history."""
     times_BT: Tensor | None = None
-    """int64: when the user interacted with each item, in unix seconds; 0 at padding."""
+    """int64: the time of each interaction, in unix seconds; 0 at padding."""
     users_B: Tensor | None = None
-    """int64: the number of each history's user (see `user_number`), PADDING if unknown."""
+    """int64: the hashed id of each history's user (see `user_number`), PADDING if unknown."""
     items_BT: Tensor | None = None
     """int64: item indices, padded with PADDING."""
 
@@ -45,7 +45,7 @@ class Batch(NamedTuple):
 
 @dataclass(frozen=True)
 class ModelConfig:
-    """Sizes that all architectures have; each has its own defaults.
+    """Settings common to all architectures, each with its own defaults.
 
     Raises ValueError on values out of range.
     """
@@ -151,7 +151,7 @@ class CodeLookup:
 
     @classmethod
     def from_codes(cls, codes_NL: NDArray[np.integer], device: torch.device | str = "cpu") -> "CodeLookup":
-        """From the codes of a semantic-ID table."""
+        """Build from the codes of a semantic-ID table."""
         return cls(torch.from_numpy(np.asarray(codes_NL, dtype=np.int64)).to(device))
 
     def batch(self, histories: Histories, max_items: int) -> Batch:

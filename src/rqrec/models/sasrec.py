@@ -1,6 +1,6 @@
 """SASRec: self-attention over items (arXiv 1808.09781), trained with the full softmax over the catalogue.
 
-The paper samples one negative for each target; cross-entropy over all items ranks far better (arXiv 2309.07602).
+The paper samples one negative per target; cross-entropy over all items gives far better rankings (arXiv 2309.07602).
 
 Shapes: B batch, T items, S = T or T + 1 positions, D width, N items of the catalogue, M targets.
 """
@@ -65,7 +65,7 @@ class SasRec(nn.Module):
             nn.init.normal_(table.weight, std=0.02)
 
     def _inputs(self, items_BT: Tensor) -> Tensor:
-        """Transformer inputs [B, T + 1, D]: BEGIN and the items; those at padding are never used."""
+        """Transformer inputs [B, T + 1, D]: BEGIN and the items. Inputs at padding are never used."""
         vectors_BTD = self.items(items_BT.clamp(min=0))
         vectors_BSD = torch.cat([self.begin.expand(len(items_BT), 1, -1), vectors_BTD], dim=1)
         return self.dropout(vectors_BSD + self.positions.weight[: vectors_BSD.shape[1]])
@@ -73,8 +73,8 @@ class SasRec(nn.Module):
     def forward(self, items_BT: Tensor) -> Tensor:
         """Mean cross-entropy of all real items in nats, each given the items before it.
 
-        `items_BT` int64, at most max_items + 1 a row, padded on the right with PADDING. Logits are computed only
-        for real items, one block at a time.
+        `items_BT` int64 with at most max_items + 1 columns, padded on the right with PADDING. Logits are computed
+        only for real items, one block at a time.
         """
         states_BTD, _ = self.transformer.causal(self._inputs(items_BT[:, :-1]))
         real_BT = items_BT != PADDING

@@ -1,4 +1,4 @@
-"""Side information of a history: its user, and the time between its items.
+"""Side information on a history: its user, and the time between its items.
 
 Shapes: B batch, T items of a history, P positions of an item (its codes), D width, G bucket boundaries.
 """
@@ -27,7 +27,7 @@ class SideInformation(nn.Module):
 
     `user_buckets`: number of tokens that user ids are hashed into (2000 in TIGER, arXiv 2305.05065, section 3.2).
     `time_gaps`: number of buckets for the time since the previous item, log-spaced from a minute to two years.
-    0 leaves either out. Row 0 of a table stays zero: it means that there is no user, or no previous item.
+    0 disables either one. Row 0 of a table stays zero: it stands for no user, or no previous item.
     """
 
     gaps_G: Tensor
@@ -49,8 +49,8 @@ class SideInformation(nn.Module):
     def with_gaps(self, x_BTPD: Tensor, times_BT: Tensor | None) -> Tensor:
         """Add the embedding of the time since the previous item to the last position of each item.
 
-        Only to the last, because a causal model reads the others while it still generates the same item, whose time
-        is not known yet. `times_BT` (unix seconds) may have more columns than there are items.
+        Only to the last, because a causal model reads the other positions while it is still generating the same item,
+        whose time is not known yet. `times_BT` (unix seconds) may have more columns than there are items.
 
         Raises ValueError if the model needs times and `times_BT` is None.
         """
@@ -58,7 +58,7 @@ class SideInformation(nn.Module):
             return x_BTPD
         if times_BT is None:
             raise ValueError(
-                "This model reads the time between items (it was trained with time_gaps), but the histories "
+                "This model uses the time between items (it was trained with time_gaps), but the histories "
                 "have no timestamps. Give the timestamp of each item, in unix seconds."
             )
         n_items, n_positions = x_BTPD.shape[1:3]

@@ -1,4 +1,4 @@
-"""Trained models on disk: one folder holds all that recommending needs."""
+"""Trained models on disk: one folder contains everything needed to recommend."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, replace
@@ -55,7 +55,7 @@ def write_retrieval(folder: Path, artifact: RetrievalArtifact) -> None:
 
 
 def read_retrieval(folder: Path) -> RetrievalArtifact:
-    """Read a "retrieval" artefact, or the one inside a run's folder; the model is in evaluation mode.
+    """Read a "retrieval" artefact, or the one in a run folder; the model is in evaluation mode.
 
     Raises ValueError if a file was changed, or does not fit the others or this version of rqrec.
     """
@@ -64,7 +64,7 @@ def read_retrieval(folder: Path) -> RetrievalArtifact:
     table, catalog = SemanticIdTable.read(folder), Catalog.read(folder)
     if table.item_ids != catalog.id_map:
         raise ValueError(f"{folder}: the semantic-ID table and the catalogue list different items.")
-    table = replace(table, item_ids=catalog.id_map)  # equal, but hold only one in memory
+    table = replace(table, item_ids=catalog.id_map)  # equal: keep only one in memory
     return RetrievalArtifact(model, table, catalog, KnnIndex.read(folder, len(table)))
 
 
@@ -87,7 +87,7 @@ def write_sasrec(folder: Path, artifact: SasRecArtifact) -> None:
 
 
 def read_sasrec(folder: Path) -> SasRecArtifact:
-    """Read a "sasrec" artefact, or the one inside a run's folder; the model is in evaluation mode.
+    """Read a "sasrec" artefact, or the one in a run folder; the model is in evaluation mode.
 
     Raises ValueError if a file was changed, or does not fit the others or this version of rqrec.
     """
@@ -104,7 +104,7 @@ def _write_model(folder: Path, config: Mapping[str, Any], model: nn.Module) -> N
 
 
 def _read_model(folder: Path, artifact_type: str, build: Callable[[dict[str, Any]], ModelT]) -> ModelT:
-    """The model of an unchanged artefact, which `build` makes from its configuration, in evaluation mode."""
+    """Verify an artefact and load its model, which `build` makes from the configuration, in evaluation mode."""
     read_manifest(folder, artifact_type, verify=True)
     advice = "Train the model again, or use the version of rqrec that its manifest names."
     config = read_json(folder / CONFIG_FILE)
@@ -118,7 +118,7 @@ def _read_model(folder: Path, artifact_type: str, build: Callable[[dict[str, Any
         model.load_state_dict(safetensors.torch.load_file(folder / WEIGHTS_FILE))
     except (SafetensorError, RuntimeError) as error:
         raise ValueError(
-            f"{folder / WEIGHTS_FILE} does not fit {CONFIG_FILE} beside it, or is from another version of rqrec. "
+            f"{folder / WEIGHTS_FILE} does not match {CONFIG_FILE}, or is from another version of rqrec. "
             f"{advice} ({error})"
         ) from error
     return model.eval()

@@ -32,18 +32,18 @@ def beam_search(
     """The k items with the highest log-probability among those that a beam of `beam_width` prefixes reaches.
 
     At each level the best `beam_width` legal prefixes are kept, out of all children of all beams. A prefix is legal
-    if an item below it may be recommended. These are the items of `allowed_N` (bool by item index, for all users;
-    None: every item) without the user's own `excluded_BX` (item indices padded with PADDING). Illegal children are
-    masked after the softmax, so a score is the model's own log-probability: a code that is the only legal one still
-    costs its log-probability. With `beam_width` >= N the result equals exhaustive scoring.
+    if an item below it may be recommended: an item in `allowed_N` (bool by item index, for all users; None: every
+    item) that is not in the user's `excluded_BX` (item indices padded with PADDING). Illegal children are masked
+    after the softmax, so a score is the model's log-probability: a code that is the only legal one still costs its
+    log-probability. With `beam_width` >= N the result equals exhaustive scoring.
 
-    At most `max_per_code` of the k items share their first code. To leave enough first codes for k items, each first
-    code has an equal share of the beam, which its best prefixes fill before any others are kept.
+    At most `max_per_code` of the k items share their first code. So that enough first codes remain for k items, each
+    first code has an equal quota of the beam, and prefixes within their quota are kept before any others.
 
     Raises ValueError if beam_width < k or max_per_code < 1.
     """
     if not 1 <= k <= beam_width:
-        raise ValueError(f"k is {k} and the beam width {beam_width}, but 1 <= k <= beam width is needed.")
+        raise ValueError(f"k is {k} and beam_width is {beam_width}, but 1 <= k <= beam_width is needed.")
     if max_per_code is not None and max_per_code < 1:
         raise ValueError(f"max_per_code is {max_per_code}, but must be at least 1.")
     n_batch, device = len(batch.lengths_B), batch.codes_BTL.device
@@ -91,14 +91,14 @@ def beam_search(
 
 
 def _lookup(table: Tensor, index: Tensor) -> Tensor:
-    """table[index] of a 1-d table, by the faster kernel."""
+    """table[index] of a 1-d table, with a faster kernel."""
     return table.index_select(0, index.flatten()).view_as(index)
 
 
 def _mask_nodes(scores_BKC: Tensor, first_BK: Tensor, end_BK: Tensor, nodes_BX: Tensor) -> None:
     """Set the scores of these nodes to minus infinity where they are among a beam's children [first, end)."""
     inside_BKX = (nodes_BX[:, None] >= first_BK[:, :, None]) & (nodes_BX[:, None] < end_BK[:, :, None])
-    # Take the first beam that has the node: illegal beams, which may repeat one, come last.
+    # Take the first beam that has the node: illegal beams, which may repeat its parent, come last.
     found_BX, beam_BX = inside_BKX.max(dim=1)
     cell_BX = beam_BX * scores_BKC.shape[2] + nodes_BX - first_BK.gather(1, beam_BX)
     penalty_BX = torch.zeros_like(cell_BX, dtype=scores_BKC.dtype).masked_fill_(found_BX, -torch.inf)
@@ -106,11 +106,11 @@ def _mask_nodes(scores_BKC: Tensor, first_BK: Tensor, end_BK: Tensor, nodes_BX: 
 
 
 def _best(scores_BM: Tensor, nodes_BM: Tensor, ties: Tensor, width: int) -> Tensor:
-    """Columns int64 [B, K] of the `width` best candidates in descending order; ties by the node's `ties`."""
+    """Columns int64 [B, K] of the `width` best candidates in descending order; equal scores by the lower `ties`."""
     width = min(width, scores_BM.shape[1])
     values_BK, best_BK = scores_BM.topk(width, dim=1)
     threshold_B1 = values_BK[:, -1:]
-    # Only if scores tie at the edge of the beam, which is rare, is the choice of top-k arbitrary.
+    # The choice of top-k is arbitrary only if scores tie at the edge of the beam, which is rare.
     edge_B = ((scores_BM >= threshold_B1).sum(1) > width) & threshold_B1[:, 0].isfinite()
     if edge_B.any():
         best_BK = order_keys(scores_BM, ties[nodes_BM]).topk(width, dim=1).indices

@@ -1,13 +1,13 @@
 """Cold-item smoothing: reserve some of a model's probability for items that were added after training.
 
-A path of codes that never occurred in training is unlikely at its last codes, however well its first ones fit, so
+The last codes of a semantic ID that never occurred in training are unlikely, however well its first codes fit, so
 cold items never reach the top of a list. TIGER reserves a share of the list for them (arXiv 2305.05065, section
-4.3). Here they get a share of the probability, at each prefix where their path leaves those of the trained items:
+4.3). Here they get a share of the probability, at each prefix where their IDs diverge from those of trained items:
 
     p(code | history, prefix) = (1 - share) x p_model(code | history, prefix) + share / n    for the n cold codes
 
-A code is cold if no item below it was in training. Below a cold prefix nothing is known, so its codes share all of
-the probability evenly.
+A code is cold if no item below it was in training. The model knows nothing below a cold prefix, so the codes there
+share all of the probability evenly.
 
 Shapes: B batch, K beams, l codes of a prefix, V codes of the next level, C cold codes of a prefix (at most),
 N items.
@@ -38,7 +38,7 @@ class ColdItemSmoothing(WrappedModel):
         self._cold_codes = [self._cold_codes_after(depth) for depth in range(trie.n_levels)]
 
     def _cold_codes_after(self, depth: int) -> tuple[Tensor, Tensor]:
-        """The cold codes below all nodes at a depth, concatenated, and where each node's start int64 [n_d + 1]."""
+        """The cold codes below all nodes at a depth, concatenated, and each node's start in them int64 [n_d + 1]."""
         is_cold = self._is_cold[depth + 1]
         codes = self._trie.depths[depth + 1].code[is_cold].long()
         parents = self._trie.parents(depth + 1)[is_cold]

@@ -1,13 +1,13 @@
 """A kNN index mixed with a model's probabilities while codes are generated, as in kNN-LM.
 
-A transformer forgets pairs of items that it saw only a few times, and most items of a catalogue have no others. So
-the model is mixed with the nearest neighbours of the history's items, as kNN-LM mixes a language model with the
-contexts nearest to the present one (U. Khandelwal et al., arXiv 1911.00172, equation 3):
+A transformer does not memorise pairs of items that it saw only a few times, and most items of a catalogue occur only
+in such pairs. So the model is mixed with the nearest neighbours of the history's items, as kNN-LM mixes a language
+model with the nearest training contexts (U. Khandelwal et al., arXiv 1911.00172, equation 3):
 
     p(item | history) = (1 - weight) x p_model(item | history) + weight x p_knn(item | history)
 
 Both parts are distributions over the same semantic IDs: p_knn of a prefix is the sum over the items below it. So the
-mixture is a retrieval model too, and beam search queries it level by level.
+mixture is itself a retrieval model, which beam search queries level by level.
 
 Shapes: B batch, R candidates of a history, N items, K beams, l codes of a prefix, J other prefixes, V codes of
 the next level.
@@ -35,9 +35,9 @@ class _LevelCache(NamedTuple):
 
 @dataclass
 class MixtureContext:
-    """What is kept of a batch of histories: the model's own context, and the kNN candidates with p_knn.
+    """The state of decoding a batch of histories: the model's context, and the kNN candidates with p_knn.
 
-    `last` is the model's output for the level before, from which the next level gets its prefixes' probabilities.
+    `last` is the model's output for the previous level, which gives the log-probabilities of the next prefixes.
     """
 
     model_context: Any
@@ -76,7 +76,7 @@ class KnnMixture(WrappedModel):
     def next_level(self, context: MixtureContext, prefix_BKl: Tensor) -> Tensor:
         """Log-probabilities float32 [B, K, V] of the mixture (see RetrievalModel)."""
         prefix_log_probs_BK, next_log_probs_BKV = self._model_log_probs(context, prefix_BKl)
-        # A history without candidates gets the model alone.
+        # For a history without candidates, only the model is used.
         weight_B = self._knn.settings.mixture_weight * context.probabilities_BR.any(1)
         weight_B11 = weight_B[:, None, None]
         model_BKV = next_log_probs_BKV + (prefix_log_probs_BK[:, :, None] + torch.log1p(-weight_B11))

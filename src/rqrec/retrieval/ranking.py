@@ -24,14 +24,14 @@ class Ranked(NamedTuple):
 
 
 class ItemRecommender(Protocol):
-    """Anything that ranks items for histories."""
+    """A recommender: ranks items for histories."""
 
     def recommend(self, histories: Histories, k: int, *, exclude_seen: bool = True) -> Ranked:
         """The k best items of each history, item indices padded with PADDING."""
 
 
 class ItemScorer(Protocol):
-    """Anything that scores the full catalogue for each history."""
+    """Scores the full catalogue for each history."""
 
     def score_items(self, histories: Histories) -> Tensor:
         """A score of every item for each history, float32 [B, N]; higher is better."""

@@ -39,9 +39,8 @@ class Retriever:
     def __post_init__(self) -> None:
         if tuple(self.model.level_sizes) != tuple(self.table.level_sizes):
             raise ValueError(
-                f"The model generates levels of {tuple(self.model.level_sizes)} codes, but the semantic-ID "
-                f"table has levels of {tuple(self.table.level_sizes)}: they don't belong together. "
-                "Use the table that the model was trained with."
+                f"The model has level sizes {tuple(self.model.level_sizes)}, but the semantic-ID table has "
+                f"{tuple(self.table.level_sizes)}. Use the table that the model was trained with."
             )
         self.lookup = CodeLookup.from_codes(self.table.codes_NL, self.device)
         self.trie = Trie.build(self.table.codes_NL, self.device)
@@ -57,7 +56,7 @@ class Retriever:
     ) -> Ranked:
         """The k most likely next items of each history.
 
-        The beam is at least k wide. `exclude_seen` leaves out the items of each history. `allowed_N` (bool, by item
+        The beam width is at least k. `exclude_seen` excludes the items of each history. `allowed_N` (bool, by item
         index) restricts the items that may be recommended; `max_per_code` limits how many may share their first code
         (see `beam_search`).
         """

@@ -1,4 +1,4 @@
-"""Items similar to one item: those that share most of its semantic ID.
+"""Items similar to a given item: those that share the most leading codes with it.
 
 Shapes: M candidates, N items, L levels, V codes of a level, D width.
 """
@@ -14,11 +14,11 @@ from rqrec.tokenizer.trie import Trie
 
 @torch.inference_mode()
 def similar_items(embedding: CodeEmbedding, codes_NL: Tensor, trie: Trie, item: int, k: int) -> Ranked:
-    """The k items most similar to an item, which is left out: `items` and `scores` [min(k, N - 1)].
+    """The k items most similar to an item, without the item itself: `items` and `scores` [min(k, N - 1)].
 
     A score is the number of leading codes that both items share, plus the mean over levels of the cosine of their
-    code embeddings, mapped linearly to 0 to 1. The mean leaves out the last code, which only deduplicates items of
-    equal content. Ties go to the lower item index.
+    code embeddings, mapped linearly to [0, 1]. The mean excludes the last code, which only distinguishes items with
+    the same codes. Ties go to the lower item index.
     """
     for depth in reversed(range(trie.n_levels)):
         candidates_M = trie.items_sharing_prefix(item, depth)

@@ -8,9 +8,9 @@ from rqrec.models.retrieval_model import Batch, RetrievalModel, TrainingLoss
 
 
 class WrappedModel:
-    """A RetrievalModel that passes everything through to `model`; subclasses override `next_level`.
+    """A RetrievalModel that delegates everything to `model`; subclasses override `next_level`.
 
-    A subclass that keeps more of a history than the model does overrides `encode` too.
+    A subclass that needs its own context for a history overrides `encode` too.
     """
 
     def __init__(self, model: RetrievalModel[Any]) -> None:
@@ -18,7 +18,7 @@ class WrappedModel:
         self.level_sizes, self.max_items = model.level_sizes, model.max_items
 
     def __call__(self, batch: Batch) -> TrainingLoss:
-        """The loss of the wrapped model alone: a wrapper has nothing to train."""
+        """The loss of the wrapped model: a wrapper has nothing to train."""
         return self.model(batch)
 
     def encode(self, batch: Batch) -> Any:

@@ -59,7 +59,7 @@ class BatchConfig:
     beam_width: int = BEAM_WIDTH
     """Number of prefixes that the beam search keeps; at least k are kept."""
     exclude_seen: bool = field(default=True, metadata={"flags": "--exclude-seen/--allow-seen"})
-    """Whether to leave out the items of a user's history."""
+    """Whether to exclude the items of a user's history."""
     unknown: Literal["raise", "skip"] = "raise"
     """Whether an item id that is not in the catalogue is an error (raise) or skipped and counted (skip)."""
     rows_per_part: int = 8192

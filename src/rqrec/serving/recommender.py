@@ -142,7 +142,7 @@ class Recommender:
         Fewer are returned if fewer are allowed; see `Recommendations.n_allowed`. For an empty history these
         are the most probable first items.
 
-        exclude_seen: leave out the items of the history.
+        exclude_seen: exclude the items of the history.
         allow: only these items may be recommended (None: any); block: these may not. Both apply to every
         history, and constrain the search itself: it finds the best k of the remaining items.
         max_per_code: maximum number of items that share the first code of their semantic IDs (diversity).
@@ -279,7 +279,7 @@ class Recommender:
     ) -> tuple[NDArray[np.int64], list[str]]:
         """The item indices of ids, and the skipped ids."""
         if unknown not in ("raise", "skip"):
-            raise ValueError(f"unknown is {unknown!r}: use 'raise' or 'skip'.")
+            raise ValueError(f"unknown is {unknown!r}; allowed are 'raise' and 'skip'.")
         ids = list(ids)
         if unknown == "raise":
             return self.catalog.id_map.indices(ids), []

@@ -43,7 +43,7 @@ class RecommendationRequest(BaseModel):
     user: UserId | None = Field(None, description="The user's id; used by models trained with user_buckets.")
     users: list[UserId | None] | None = Field(None, description="A user id, or null, for each of histories.")
     k: int = Field(DEFAULT_K, ge=1, le=MAX_K, description="Number of items to recommend.")
-    exclude_seen: bool = Field(True, description="Whether to leave out the items of the history.")
+    exclude_seen: bool = Field(True, description="Whether to exclude the items of the history.")
     allow: list[ItemId] | None = Field(None, description="If given, only these items may be recommended.")
     block: list[ItemId] | None = Field(None, description="These items may not be recommended.")
     max_per_code: int | None = Field(
@@ -60,9 +60,9 @@ class RecommendationRequest(BaseModel):
         if (self.history is None) == (self.histories is None):
             raise ValueError("give either history (one user) or histories (several users)")
         if self.history is None and self.user is not None:
-            raise ValueError("user goes with history; with histories, give users")
+            raise ValueError("user requires history; with histories, give users")
         if self.histories is None and self.users is not None:
-            raise ValueError("users goes with histories; with history, give user")
+            raise ValueError("users requires histories; with history, give user")
         lengths = [len(items) for items in self._histories()]
         if self.users is not None and len(self.users) != len(lengths):
             raise ValueError(

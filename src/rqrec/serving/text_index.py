@@ -82,8 +82,8 @@ class TextIndex:
     def typical_words(self, texts: NDArray[np.int64], count: int) -> list[str]:
         """Up to `count` words that distinguish some texts from the rest, most typical first.
 
-        Ranked by n log(lift): n of the given texts contain the word, and lift is the share of them that do
-        over the share of all texts that do. Words of one letter are left out.
+        Ranked by n log(lift): n of the given texts contain the word, and lift is the share of the given texts that
+        contain it over the share of all texts that do. Words of one letter are excluded.
         """
         if not len(texts):
             return []

@@ -21,7 +21,7 @@ ENCODER_BATCH = 64  # texts
 
 @dataclass(frozen=True)
 class EmbedConfig:
-    """How item vectors are made: content from text, and optionally co-occurrence appended to it."""
+    """How item vectors are made: content vectors from text, with optional collaborative vectors appended."""
 
     encoder: str = DEFAULT_MODEL
     """A sentence-transformers model, by name or folder."""
@@ -30,11 +30,11 @@ class EmbedConfig:
     collaborative_window: int = 5
     """Two items of a sequence co-occur if they are at most this many positions apart."""
     collaborative_weight: float = 1.0
-    """Length of the collaborative vectors, next to content vectors of mean length 1."""
+    """Length of the collaborative vectors, relative to content vectors of mean length 1."""
     split: str = "leave_one_out"
     """Protocol whose training sequences the collaborative vectors are learned from: leave_one_out or temporal."""
     items_per_dimension: int = 0
-    """Narrow the collaborative vectors until there are this many items per dimension; 0: never."""
+    """Limit the width of the collaborative vectors to 1/this of the number of items; 0: no limit."""
 
     def __post_init__(self) -> None:
         get_protocol(self.split)  # raises for an unknown name
@@ -53,14 +53,14 @@ def embed(
     force: bool = False,
     how_to_replace: str = "--force",
 ) -> Path:
-    """Make the embeddings artefact in `out`, or reuse it if it was made with the same settings and inputs.
+    """Write the embeddings artefact to `out`, or reuse it if it was made with the same settings and inputs.
 
-    It holds `item_embeddings.npy` float16 [num_items, dim], one row per item index. `vectors` is a .npy file that
-    replaces the text: rows as in the items that the dataset was prepared from; they keep their precision. `devices`
-    encode at the same time, such as ["cuda:0", "cuda:1"].
+    It holds `item_embeddings.npy` float16 [num_items, dim], one row per item index. `vectors` is a .npy file to use
+    instead of encoded texts, with rows in the order of the items file that the dataset was prepared from; it is not
+    rounded to float16. `devices`, such as ["cuda:0", "cuda:1"], encode in parallel.
 
-    Raises FileNotFoundError without a dataset, ConnectionError if the encoder cannot be loaded, ValueError if the
-    vectors or the settings do not fit the dataset, or `out` holds embeddings that were made differently.
+    Raises FileNotFoundError if there is no dataset, ConnectionError if the encoder cannot be loaded, ValueError if
+    the vectors or the settings do not fit the dataset, or `out` holds embeddings that were made differently.
     """
     dataset = find(dataset, "dataset")
     manifest = read_manifest(dataset, "dataset")
@@ -81,7 +81,7 @@ def embed(
         return Path(out)
     data = Dataset.read(dataset)
     if vectors:
-        content = _own_vectors(data, vectors)
+        content = _read_rows(data, vectors)
     else:
         content = encode_texts(
             data.catalog.items["text"].to_list(),
@@ -107,8 +107,8 @@ def _width(config: EmbedConfig, n_items: int) -> int:
     return min(config.collaborative, max(2, n_items // config.items_per_dimension))
 
 
-def _own_vectors(dataset: Dataset, path: Path) -> NDArray[np.floating]:
-    """The rows of the dataset's items in the vectors that it was prepared with."""
+def _read_rows(dataset: Dataset, path: Path) -> NDArray[np.floating]:
+    """The rows of a .npy file that belong to the dataset's items, in the order of the items."""
     vectors = read_vectors(path)
     items = dataset.catalog.items
     rows = items["embedding_row"].to_numpy() if "embedding_row" in items.columns else np.arange(len(items))

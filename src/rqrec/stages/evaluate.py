@@ -1,4 +1,4 @@
-"""`rqrec evaluate`: a trained model or a baseline, on one split of a dataset."""
+"""`rqrec evaluate`: evaluate a trained model or a baseline on one split of a dataset."""
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
@@ -20,7 +20,7 @@ from rqrec.retrieval.ranking import ExhaustiveRecommender, ItemRecommender
 from rqrec.retrieval.retriever import BEAM_WIDTH, Retriever
 from rqrec.tokenizer.semantic_ids import tuple_ranks
 
-MODELS = ("retrieval", "sasrec")  # types of artefacts that recommend
+MODELS = ("retrieval", "sasrec")  # artefact types that can recommend
 
 
 @dataclass(frozen=True)
@@ -30,9 +30,9 @@ class EvaluateConfig:
     split: str = "test"
     """test or validation."""
     protocol: str | None = None
-    """leave_one_out or temporal; by default the one that the model was trained with."""
+    """leave_one_out or temporal; by default the protocol that the model was trained with."""
     beam_width: int | None = None
-    """Prefixes that a retrieval model's search keeps; by default 50 (SASRec has no search)."""
+    """Prefixes that the beam search of a retrieval model keeps; by default 50."""
     knn: bool = field(default=True, metadata={"flags": "--with-knn/--without-knn"})
     """Whether to use a model's kNN mixture."""
     exclude_seen: bool = field(default=True, metadata={"flags": "--exclude-seen/--allow-seen"})
@@ -55,13 +55,13 @@ class EvalTarget:
     recommender: ItemRecommender
     name: str
     selected: str
-    """A sentence on how it was chosen."""
+    """One sentence on how the recommender was selected."""
     inputs: Mapping[str, str]
-    """The hashes of what it was made from, by artefact type."""
+    """The hashes of the evaluated artefacts, by artefact type."""
     keys_N: NDArray[np.int64] | None = None
-    """See `target_id_ranks`; None if items have no semantic IDs."""
+    """See `target_id_ranks`; None if ranks by semantic ID are not reported."""
     settings: Mapping[str, Any] = field(default_factory=dict)
-    """What it is asked with (a beam width)."""
+    """Inference settings such as the beam width."""
 
 
 def evaluate(
@@ -73,14 +73,14 @@ def evaluate(
     out: Path | None = None,
     force: bool = False,
 ) -> Path:
-    """Evaluate a "retrieval" or "sasrec" artefact, or the one inside the folder of a run.
+    """Evaluate a "retrieval" or "sasrec" artefact, or the one in a run folder.
 
-    Without `dataset`, the one of the same run is used. `compare` is another evaluation of the same examples, to test
-    against. Returns the "evaluation" artefact: `out`, by default `evaluation_<split>` next to the model (with
-    "_without_knn" if the model's kNN mixture is left out). One with the same settings and inputs is reused.
+    Without `dataset`, the dataset in the same run folder is used. `compare` is another evaluation of the same
+    examples, to test against. Returns the "evaluation" artefact: `out`, by default `evaluation_<split>` next to the
+    model (with "_without_knn" if the kNN mixture is not used). One with the same settings and inputs is reused.
 
-    Raises ValueError if the model was made from another dataset, or trained with another protocol: it may have seen
-    what it is tested on.
+    Raises ValueError if the model was trained on another dataset or with another protocol, because its training
+    data may then contain test examples.
     """
     model = find_model(artifact)
     dataset = find(dataset, "dataset") if dataset else _dataset_of(artifact)
@@ -88,8 +88,8 @@ def evaluate(
     trained_with = read_manifest(model).settings.get("split", "leave_one_out")
     if config.protocol not in (None, trained_with):
         raise ValueError(
-            f"{model} was trained with the protocol {trained_with}: under {config.protocol} it may have trained on "
-            f"what it would be tested on. Train with train.split={config.protocol!r}, or use {trained_with}."
+            f"{model} was trained with the protocol {trained_with}: its training data may contain test examples of "
+            f"{config.protocol}. Train with train.split={config.protocol!r}, or use {trained_with}."
         )
     setup = EvalSetup(config.split, trained_with, config.exclude_seen)
     target = _target(model, config)
@@ -131,7 +131,7 @@ def evaluate_baseline(
 
 
 def find_model(artifact: Path) -> Path:
-    """The folder of a model that recommends: `artifact` itself, or the one inside the folder of a run."""
+    """The folder of a "retrieval" or "sasrec" artefact: `artifact` itself, or the one in a run folder."""
     artifact = Path(artifact)
     if (artifact / MANIFEST).is_file():
         if (found := read_manifest(artifact).artifact_type) not in MODELS:
@@ -151,13 +151,8 @@ def find_model(artifact: Path) -> Path:
 def _dataset_of(artifact: Path) -> Path:
     """The dataset in the run of a model."""
     if (Path(artifact) / MANIFEST).is_file():
-        raise ValueError(f"{artifact} is only a model: give the dataset that it was made from (--dataset).")
-    try:
-        return find(artifact, "dataset")
-    except FileNotFoundError as error:
-        raise FileNotFoundError(
-            f"{artifact} has no dataset: give the one that the model was made from (--dataset)."
-        ) from error
+        raise ValueError(f"{artifact} is not a run folder: give the model's dataset too (--dataset).")
+    return artifact
 
 
 def _target(model: Path, config: EvaluateConfig) -> EvalTarget:
@@ -165,7 +160,7 @@ def _target(model: Path, config: EvaluateConfig) -> EvalTarget:
     best = manifest.metrics["validation"]
     ending = {
         "test": ", tested once.",
-        "validation": "; these figures are from that split and flatter the model.",
+        "validation": "; metrics on the validation split therefore flatter the model.",
     }
     selected = (
         f"Selected on validation NDCG@10 ({best['ndcg@10']:.4f} at step {best['step']:.0f}){ending[config.split]} "
@@ -180,9 +175,9 @@ def _target(model: Path, config: EvaluateConfig) -> EvalTarget:
     if not config.knn:
         checkpoint = checkpoint._replace(knn=None)
     retriever = Retriever(checkpoint.search_model(), checkpoint.table, config.beam_width or BEAM_WIDTH)
-    # Reassigned codes are unique without a deduplication code: there, ranks by ID are ranks by item.
-    shared = manifest.metrics.get("collisions", "extra_code") == "extra_code"
-    keys_N = tuple_ranks(checkpoint.table.codes_NL[:, :-1]) if shared else None
+    # Reassigned codes are unique without a deduplication code, so ranks by ID would equal ranks by item.
+    has_extra_code = manifest.metrics.get("collisions", "extra_code") == "extra_code"
+    keys_N = tuple_ranks(checkpoint.table.codes_NL[:, :-1]) if has_extra_code else None
     name = manifest.settings["model"]["architecture"]
     settings: dict[str, Any] = {"beam_width": retriever.beam_width}
     if checkpoint.knn:
@@ -209,7 +204,7 @@ def _evaluate(
         return out
     data = Dataset.read(dataset)
     split = get_protocol(setup.protocol)(data.sequences)
-    measured = measure(
+    result = measure(
         target.recommender,
         split.test if setup.split == "test" else split.validation,
         split.train,
@@ -220,7 +215,7 @@ def _evaluate(
     )
     write_evaluation(
         out,
-        measured,
+        result,
         setup,
         recommender=target.name,
         selected=target.selected,

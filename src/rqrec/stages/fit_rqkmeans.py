@@ -1,4 +1,4 @@
-"""`rqrec fit-rqkmeans`: the tokenizer without gradients, from embeddings to an artefact."""
+"""`rqrec fit-rqkmeans`: fit RQ-k-means, the tokenizer that needs no gradient training, to embeddings."""
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
@@ -25,7 +25,7 @@ class FitRqKMeansConfig:
     )
     """Fields of RqKMeansConfig."""
     items_per_code: int = 0
-    """Shrink the codebooks until there are this many items per code on average; 0: never."""
+    """Limit the codebook sizes so that there are at least this many items per code on average; 0: no limit."""
     seed: int = 0
     """Seed of the k-means initialisation."""
 
@@ -55,8 +55,8 @@ def _config_for(config: FitRqKMeansConfig, n_items: int, dim: int) -> RqKMeansCo
     full = RqKMeansConfig(dim, **config.rqkmeans)
     if not config.items_per_code:
         return full
-    most = max(2, n_items // config.items_per_code)
-    sizes = tuple(min(size, most) for size in full.codebook_sizes)
+    limit = max(2, n_items // config.items_per_code)
+    sizes = tuple(min(size, limit) for size in full.codebook_sizes)
     return RqKMeansConfig(
         dim, **{**config.rqkmeans, "codebook_size": sizes[0] if len(set(sizes)) == 1 else sizes}
     )

@@ -22,32 +22,34 @@ SOURCES = ("amazon", "movielens", "custom")
 
 @dataclass(frozen=True)
 class PrepareConfig:
-    """The choices that make a dataset. Equal choices and raw files make the same dataset."""
+    """How a dataset is prepared. Equal settings and raw files give the same dataset."""
 
     source: str = "custom"
     """amazon, movielens or custom."""
     variant: str = ""
     """beauty, sports or toys of amazon; 100k, 1m, 32m or latest-small of movielens; nothing for custom."""
     template: str | None = None
-    """How an item's text is made of its fields, such as "{title}; Brand: {brand}"; by default the source's own."""
+    """Template of the item texts, such as "{title}; Brand: {brand}"; by default that of the source."""
     tie_break: str = "keep"
-    """Order of interactions at the same time: keep (as in the file) or hash (random, the same in every run)."""
+    """Order of a user's interactions with equal timestamps: keep (file order) or hash (reproducible random order)."""
     user_core: int = 1
-    """Every user has at least this many interactions; users with fewer are removed, repeatedly with item_core."""
+    """Minimum interactions per user. Users and items below their minimum are removed, repeatedly."""
     item_core: int = 1
-    """Every item has at least this many interactions; items with fewer are removed."""
+    """Minimum interactions per item; see user_core."""
     max_history: int | None = None
-    """Keep only this many of each user's interactions, the most recent; by default all."""
+    """Keep only each user's most recent interactions, at most this many; by default all."""
 
     def __post_init__(self) -> None:
         if self.source not in SOURCES:
-            raise ValueError(f"There is no source {self.source!r}; allowed are {', '.join(SOURCES)}.")
+            raise ValueError(f"source is {self.source!r}; allowed are {', '.join(SOURCES)}.")
         variants = {"amazon": tuple(CATEGORIES), "movielens": tuple(VARIANTS), "custom": ("",)}[self.source]
         if self.variant not in variants:
             allowed = ", ".join(filter(None, variants)) or "none"
-            raise ValueError(f"{self.source} has no variant {self.variant!r}; allowed are {allowed}.")
+            raise ValueError(f"variant is {self.variant!r}; allowed for {self.source} are {allowed}.")
         if self.source == "movielens" and self.template is not None:
-            raise ValueError(f"The text of movielens is always {MOVIELENS_TEMPLATE!r}: give no template.")
+            raise ValueError(
+                f"The template of movielens is always {MOVIELENS_TEMPLATE!r}: leave template out."
+            )
         if self.tie_break not in TIE_BREAKS:
             raise ValueError(f"tie_break is {self.tie_break!r}; allowed are {', '.join(TIE_BREAKS)}.")
         for name in ("user_core", "item_core", "max_history"):
@@ -56,7 +58,7 @@ class PrepareConfig:
                 raise ValueError(f"{name} is {value}; it must be at least 1.")
 
     def to_manifest(self) -> dict[str, Any]:
-        """The settings as the artefact stores them, with the template written out."""
+        """The settings that the artefact stores, with the default template filled in."""
         default = {"amazon": AMAZON_TEMPLATE, "movielens": MOVIELENS_TEMPLATE, "custom": "{text}"}
         return {**asdict(self), "template": self.template or default[self.source]}
 
@@ -69,13 +71,14 @@ def prepare(
     force: bool = False,
     how_to_replace: str = "--force",
 ) -> Path:
-    """Make the dataset artefact in `out`, or reuse it if it was made with the same settings and raw files.
+    """Write the dataset artefact to `out`, or reuse it if it was made with the same settings and raw files.
 
-    `raw` is the folder of the raw files, into which missing ones are downloaded; for custom data, its files or the
-    folder that holds them. An artefact whose raw files are gone is reused.
+    `raw` is the folder of the raw files, into which missing ones are downloaded; for custom data, the files or the
+    folder that holds them. If the raw files no longer exist, an existing artefact is reused.
 
     Raises ValueError if `out` holds a dataset that was made differently (unless `force` is given) or a raw file is
-    wrong, FileNotFoundError, or ConnectionError that says which file to put where.
+    invalid, FileNotFoundError if custom files are missing, and ConnectionError if a download fails (the message
+    says which file to put where).
     """
     if reuse(
         out,
@@ -92,7 +95,7 @@ def prepare(
 
 
 def _raw_hash(config: PrepareConfig, raw: Path | CustomFiles, out: Path) -> dict[str, str]:
-    """The hash of the raw files; if they are gone, the one that an existing artefact recorded."""
+    """The hash of the raw files; if they no longer exist, the one recorded in an existing artefact."""
     try:
         files = raw_files(config, raw)
     except FileNotFoundError:
@@ -113,8 +116,8 @@ def load(config: PrepareConfig, raw: Path | CustomFiles) -> Dataset:
     if config.tie_break == "hash" and sequences.order_only:
         if config.source != "amazon":
             raise ValueError(
-                "tie_break is 'hash', but the raw files keep no time, only an order, so no ties are known. Use "
-                "'keep', or prepare from files that keep the time."
+                "tie_break is 'hash', but the raw files have no timestamps, only an order, so ties are unknown. "
+                "Use 'keep', or prepare from files with timestamps."
             )
         sequences = (
             with_possible_ties(interactions).sequences(catalog.id_map, tie_break="hash").without_times()
@@ -139,7 +142,7 @@ def _custom_files(raw: Path | CustomFiles) -> CustomFiles:
 
 
 def raw_files(config: PrepareConfig, raw: Path | CustomFiles) -> Sequence[Path]:
-    """The raw files that exist already; empty if they would have to be downloaded."""
+    """The raw files; empty if they would have to be downloaded."""
     if config.source == "custom":
         return _custom_files(raw).paths()
     assert not isinstance(raw, CustomFiles)
@@ -150,5 +153,5 @@ def raw_files(config: PrepareConfig, raw: Path | CustomFiles) -> Sequence[Path]:
 
 
 def hash_of_files(files: Sequence[Path]) -> str:
-    """SHA-256 over the contents of some files, whatever their names."""
+    """SHA-256 over the contents of `files`, regardless of their names."""
     return hashlib.sha256("".join(file_hash(path) for path in files).encode()).hexdigest()

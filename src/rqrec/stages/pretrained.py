@@ -11,10 +11,10 @@ from rqrec.tokenizer.rqvae import RqVae
 
 
 def check_push(push_vae_to_hf: bool, vae_hf_model_name: str | None) -> None:
-    """Refuse a push without a repository's name, before hours of training."""
+    """Raise ValueError, before any training, if a push has no valid repository name."""
     if push_vae_to_hf and not REPO_ID.fullmatch(vae_hf_model_name or ""):
         raise ValueError(
-            f"train.push_vae_to_hf=True needs train.vae_hf_model_name as owner/name; it is {vae_hf_model_name!r}."
+            f"train.vae_hf_model_name is {vae_hf_model_name!r}, but train.push_vae_to_hf=True needs owner/name."
         )
 
 
@@ -23,11 +23,11 @@ def push_vae(folder: Path, repo_id: str, data: str) -> None:
     metrics = read_manifest(folder, "rqvae").metrics
     figures = {name: value for name, value in metrics.items() if isinstance(value, int | float)}
     url = RqVae.from_pretrained(folder).push_to_hub(repo_id, data=data, figures=figures)
-    log(f"The tokenizer is at {url}.")
+    log(f"Pushed the tokenizer to {url}.")
 
 
 def find_vae(source: str, inputs: dict[str, str], folder: Path) -> Path:
-    """The "rqvae" artefact at `source`; any other checkpoint is converted to one in `folder`.
+    """The "rqvae" artefact at `source`; weights in another format are converted to an artefact in `folder`.
 
     Raises FileNotFoundError, ConnectionError or ValueError with the reason.
     """
@@ -36,7 +36,7 @@ def find_vae(source: str, inputs: dict[str, str], folder: Path) -> Path:
         return find(path, "rqvae")
     except FileNotFoundError:
         if path.is_dir() and not (path / "config.json").is_file():
-            raise  # the folder of a run without a tokenizer
+            raise  # a run folder without a tokenizer
         if not path.exists() and not REPO_ID.fullmatch(source):
             raise
     model = RqVae.from_pretrained(source)
@@ -48,9 +48,10 @@ def find_vae(source: str, inputs: dict[str, str], folder: Path) -> Path:
 def check_same_model(
     setting: str, folder: Path, wanted: Mapping[str, Any], given: Mapping[str, Any], advice: str
 ) -> None:
-    """Refuse weights of a model with another config; the message names what differs."""
+    """Raise ValueError, naming the differences, if the weights in `folder` belong to a model with another config."""
     differing = [f"{k} is {wanted[k]} and was {given.get(k)}" for k in wanted if wanted[k] != given.get(k)]
     if differing:
         raise ValueError(
-            f"{setting}: {folder} holds another model: {'; '.join(differing)}. {advice}, or leave the path out."
+            f"{setting}: the model in {folder} has another config: {'; '.join(differing)}. {advice}, or leave the "
+            f"path out."
         )

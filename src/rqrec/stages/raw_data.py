@@ -11,12 +11,12 @@ from rqrec.stages.prepare import PrepareConfig, prepare
 
 MOVIELENS = {"ml-100k": "100k", "ml-1m": "1m", "ml-32m": "32m", "ml-latest-small": "latest-small"}
 DATASETS = ("amazon", *MOVIELENS, "custom")
-HOW_TO_REPLACE = "train.force_dataset_process=True (or give the folder as it is: --dataset, --embeddings)"
+HOW_TO_REPLACE = "train.force_dataset_process=True (or pass the existing folder: --dataset, --embeddings)"
 
 
 @dataclass(frozen=True)
 class DataConfig:
-    """Which data to train on. It is prepared and embedded in `dataset_folder/processed`, or reused from there."""
+    """Which data to train on. The dataset and embeddings in `dataset_folder/processed` are made or reused."""
 
     dataset: str = "amazon"
     """amazon, ml-100k, ml-1m, ml-32m, ml-latest-small or custom."""
@@ -27,9 +27,9 @@ class DataConfig:
     text_encoder: str = DEFAULT_MODEL
     """A sentence-transformers model, by name or folder."""
     collaborative: int = 0
-    """Width of collaborative vectors to append to the text's, learned from training interactions; 0: none."""
+    """Width of collaborative vectors to append, learned from co-occurrence in training interactions; 0: none."""
     force_dataset_process: bool = False
-    """Prepare and embed again, and replace what is there."""
+    """Prepare and embed again, replacing existing artefacts."""
 
     def __post_init__(self) -> None:
         name = self.dataset.lower().replace("_", "-")
@@ -38,13 +38,13 @@ class DataConfig:
         object.__setattr__(self, "dataset", name)
 
     def describe(self) -> str:
-        """What a tokenizer was trained on, in a sentence for its model card."""
+        """One sentence on the data, for the model card of a tokenizer."""
         category = f" ({self.dataset_split})" if self.dataset == "amazon" else ""
         return f"Embeddings of the items of {self.dataset}{category}."
 
 
 class Inputs(NamedTuple):
-    """Folders that training reads; `dataset` is None if there are only embeddings."""
+    """The folders that training reads; `dataset` is None if the data has only embeddings."""
 
     embeddings: Path
     dataset: Path | None
@@ -53,11 +53,11 @@ class Inputs(NamedTuple):
 def inputs_from_raw(data: DataConfig) -> Inputs:
     """The prepared dataset and its embeddings, made from raw files or reused.
 
-    A custom folder that holds `item_embeddings.npy` and no log is used as it is.
+    A custom folder with `item_embeddings.npy` but no log is itself the embeddings folder.
     """
-    own = data.dataset_folder / EMBEDDINGS_FILE
-    has_own = data.dataset == "custom" and own.is_file()
-    if has_own and not any(data.dataset_folder.glob("log.*")):
+    custom_vectors = data.dataset_folder / EMBEDDINGS_FILE
+    has_vectors = data.dataset == "custom" and custom_vectors.is_file()
+    if has_vectors and not any(data.dataset_folder.glob("log.*")):
         return Inputs(data.dataset_folder, None)
     dataset = dataset_from_raw(data)
     name = f"embeddings-collaborative-{data.collaborative}" if data.collaborative else "embeddings"
@@ -65,7 +65,7 @@ def inputs_from_raw(data: DataConfig) -> Inputs:
         EmbedConfig(data.text_encoder, data.collaborative),
         dataset,
         dataset.parent / name,
-        vectors=own if has_own else None,
+        vectors=custom_vectors if has_vectors else None,
         force=data.force_dataset_process,
         how_to_replace=HOW_TO_REPLACE,
     )

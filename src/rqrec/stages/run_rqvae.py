@@ -14,7 +14,7 @@ from rqrec.tokenizer.semantic_ids import deduplicate
 
 @dataclass(frozen=True)
 class GenerateSemanticIdsConfig:
-    """Where the embeddings, the tokenizer and the result are."""
+    """Paths of the embeddings, the tokenizer and the output."""
 
     dataset_folder: Path = Path("dataset/custom")
     """Folder that holds `item_embeddings.npy`."""

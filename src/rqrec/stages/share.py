@@ -1,4 +1,4 @@
-"""`rqrec push` and `rqrec pull`: artefacts to Hugging Face and back."""
+"""`rqrec push` and `rqrec pull`: upload artefacts to Hugging Face, and download them."""
 
 import shutil
 from collections.abc import Iterator, Mapping
@@ -10,18 +10,18 @@ from rqrec.core.hub import download_artifact, model_card, upload
 from rqrec.tokenizer.model_card import model_card as tokenizer_card
 
 TOKENIZERS = {"rqvae": ("RqVae", "rqrec"), "rqkmeans": ("RqKMeans", "rqrec.tokenizer.rqkmeans")}
-KINDS = ("retrieval", *TOKENIZERS)  # of the folder of a run, the first that it has
+PUSHABLE = ("retrieval", *TOKENIZERS)  # in a run folder, the first type that it holds is pushed
 
 
 def push(folder: Path, repo_id: str, *, data: str = "", private: bool = False) -> str:
-    """Put a retrieval model or a tokenizer on Hugging Face with a model card; gives the URL.
+    """Push a retrieval model or a tokenizer to Hugging Face with a model card; returns the URL.
 
-    `folder` is the artefact, or the run that it lies in, whose test figures then stand on the card. A
-    retrieval model goes with its catalogue: the ids, titles and texts of the items. `data` says what it was
-    trained on.
+    `folder` is the artefact or its run folder. The card lists the metrics of evaluations of this model in the same
+    run folder, and `data`, a description of the training data. The catalogue (the ids, titles and texts of the
+    items) is uploaded with a retrieval model.
 
-    Raises FileNotFoundError where there is nothing to push, ValueError where a file was changed,
-    ConnectionError where the hub cannot be reached or refuses.
+    Raises FileNotFoundError if there is nothing to push, ValueError if a file was changed since it was written,
+    ConnectionError if the hub cannot be reached or refuses the upload.
     """
     folder = _find_any(folder)
     manifest = read_manifest(folder, verify=True)
@@ -35,10 +35,10 @@ def push(folder: Path, repo_id: str, *, data: str = "", private: bool = False) -
 
 
 def pull(repo_id: str, folder: Path, *, revision: str | None = None) -> Manifest:
-    """Bring the artefact of a repository into `folder`, with every hash checked; gives its manifest.
+    """Download the artefact of a repository into `folder` and verify every hash; returns its manifest.
 
-    Raises FileExistsError where `folder` holds something else, ValueError where the repository holds no
-    artefact or a damaged one, ConnectionError where it cannot be reached.
+    Raises FileExistsError if `folder` holds something else, ValueError if the repository holds no artefact or a
+    damaged one, ConnectionError if it cannot be reached.
     """
     source = download_artifact(repo_id, revision=revision)
     manifest = read_manifest(source)
@@ -46,7 +46,7 @@ def pull(repo_id: str, folder: Path, *, revision: str | None = None) -> Manifest
         if (folder / MANIFEST).is_file() and read_manifest(folder, verify=True).hash == manifest.hash:
             return manifest
         raise FileExistsError(
-            f"{folder} exists and holds something else, which is left alone. Choose another."
+            f"{folder} exists and holds something else, so it was not touched. Choose another folder."
         )
     with create(
         folder,
@@ -67,21 +67,23 @@ def pull(repo_id: str, folder: Path, *, revision: str | None = None) -> Manifest
 
 def _find_any(folder: Path) -> Path:
     if (folder / MANIFEST).is_file():
-        kind = read_manifest(folder).artifact_type
-        if kind not in KINDS:
-            raise ValueError(f"{folder} holds {kind!r}; what can be pushed is {', '.join(KINDS)}.")
+        artifact_type = read_manifest(folder).artifact_type
+        if artifact_type not in PUSHABLE:
+            raise ValueError(
+                f"{folder} is an artefact of type {artifact_type!r}; only {', '.join(PUSHABLE)} can be pushed."
+            )
         return folder
-    for kind in KINDS:
+    for artifact_type in PUSHABLE:
         try:
-            return find(folder, kind)
+            return find(folder, artifact_type)
         except FileNotFoundError:
             if not folder.is_dir():
                 raise
-    raise FileNotFoundError(f"{folder} holds none of {', '.join(KINDS)}: there is nothing to push.")
+    raise FileNotFoundError(f"{folder} has nothing to push: it holds none of {', '.join(PUSHABLE)}.")
 
 
 def _card(repo_id: str, manifest: Manifest, folder: Path, data: str) -> str:
-    data = data or "Not said by who pushed it."
+    data = data or "Not described."
     if manifest.artifact_type in TOKENIZERS:
         class_name, module = TOKENIZERS[manifest.artifact_type]
         settings = read_json(folder / "config.json")
@@ -89,36 +91,36 @@ def _card(repo_id: str, manifest: Manifest, folder: Path, data: str) -> str:
         return tokenizer_card(repo_id, class_name, module, settings, data=data, figures=figures)
     return model_card(
         repo_id,
-        "A generative recommender (rqrec): it reads a history as semantic IDs and generates the next item's "
-        "(arXiv 2305.05065). Model, semantic IDs and catalogue are together here.",
+        "A generative recommender (rqrec): it reads a history as semantic IDs and generates the semantic ID of the "
+        "next item (arXiv 2305.05065). This repository holds the model, the semantic IDs and the catalogue.",
         data=data,
-        metrics=dict(_numbers(manifest.metrics)) | dict(_test_figures(folder, manifest)),
+        metrics=dict(_numbers(manifest.metrics)) | dict(_evaluation_metrics(folder, manifest)),
         settings=manifest.settings.get("model", manifest.settings),
         use=[
             "from rqrec import Recommender",
             "",
             f'recommender = Recommender.load("{repo_id}")',
-            "(items,) = recommender.recommend([[item_id, ...]], k=10)  # a history's ids, oldest first",
+            "(items,) = recommender.recommend([[item_id, ...]], k=10)  # the item ids of one history, oldest first",
         ],
     )
 
 
-def _test_figures(folder: Path, manifest: Manifest) -> Iterator[tuple[str, float]]:
-    """The figures of an evaluation of this very model that lies beside it."""
+def _evaluation_metrics(folder: Path, manifest: Manifest) -> Iterator[tuple[str, float]]:
+    """The metrics of the evaluations of exactly this model in the same run folder."""
     for path in sorted(folder.parent.glob(f"[!.]*/{MANIFEST}")):
         other = read_json(path)
         if (
             other.get("artifact_type") == "evaluation"
             and other.get("inputs", {}).get("retrieval") == manifest.hash
         ):
-            figures = read_json(path.parent / "evaluation.json")
+            evaluation = read_json(path.parent / "evaluation.json")
             split = other.get("settings", {}).get("split", "evaluation")
-            yield from _numbers({split: figures})
+            yield from _numbers({split: evaluation})
 
 
-def _numbers(facts: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, float]]:
-    """Every number of nested facts, under its path."""
-    for name, value in facts.items():
+def _numbers(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, float]]:
+    """Every number in a nested mapping, named by the keys on its path."""
+    for name, value in values.items():
         if isinstance(value, Mapping):
             yield from _numbers(value, f"{prefix}{name} ")
         elif isinstance(value, int | float) and not isinstance(value, bool):

@@ -1,4 +1,4 @@
-"""`rqrec tokenize`: a semantic ID for every item, from a tokenizer and embeddings.
+"""`rqrec tokenize`: the semantic IDs of all items, from a tokenizer and embeddings.
 
 Shapes: N items, M new items, L levels, I input dimensions.
 """
@@ -35,10 +35,10 @@ BLOCK_ROWS = (
 
 @dataclass(frozen=True)
 class TokenizeConfig:
-    """How items that get the same codes are told apart."""
+    """How items with the same codes get unique semantic IDs."""
 
     collisions: str = "extra_code"
-    """extra_code: one more code makes each tuple unique; reassign: take the nearest free code of the last level."""
+    """extra_code: append a deduplication code; reassign: move colliding items to free codes of the last level."""
 
     def __post_init__(self) -> None:
         if self.collisions not in COLLISIONS:
@@ -58,12 +58,12 @@ def tokenize(
 ) -> Path:
     """Write the "semantic_ids" artefact, or reuse it if settings, tokenizer and embeddings are the same.
 
-    `dataset` has the items' ids; without it, items are numbered. With `workers` the codes are computed in blocks,
-    several at a time; the IDs are the same. Metrics: `codebook_usage` (share of each level's codes that have an
-    item), `perplexity`, `collision_rate` (share of items that share the tokenizer's codes with another).
+    `dataset` has the item ids; without it, items are numbered. `workers` compute the codes in blocks, in parallel,
+    with the same result. Metrics: `codebook_usage` (share of each level's codes that have an item), `perplexity`,
+    `collision_rate` (share of items that share the tokenizer's codes with another item).
 
-    Raises ValueError if the numbers of items and embeddings, or the tokenizer's input width and theirs differ, or
-    `out` holds semantic IDs that were made differently.
+    Raises ValueError if dataset and embeddings differ in the number of items, the tokenizer expects another input
+    width, or `out` holds semantic IDs that were made differently.
     """
     opened, x_NI = load_tokenizer(tokenizer), read_embeddings(embeddings).vectors
     inputs = {opened.artifact_type: opened.hash, "embeddings": embeddings_hash(embeddings)}
@@ -85,13 +85,14 @@ def tokenize(
 
 
 def _item_ids(dataset: Path | None, n_embeddings: int) -> IdMap:
-    """The ids of the items in the order of the embeddings: those of the dataset, or their numbers."""
+    """The item ids in the order of the embeddings: those of the dataset, or "0", "1", ..."""
     if dataset is None:
         return IdMap([str(index) for index in range(n_embeddings)])
     ids = Catalog.read(dataset).id_map
     if len(ids) != n_embeddings:
         raise ValueError(
-            f"{dataset} has {len(ids)} items, but there are {n_embeddings} embeddings: they do not belong together."
+            f"{dataset} has {len(ids)} items, but there are {n_embeddings} embeddings: give the embeddings of this "
+            f"dataset."
         )
     return ids
 
@@ -132,7 +133,7 @@ class Block(NamedTuple):
 
 @lru_cache(maxsize=1)
 def _opened(source: str, expected: str) -> LoadedTokenizer:
-    """A tokenizer, read once per process. Raises ValueError if its hash is not the expected one."""
+    """The tokenizer at `source`, read once per process. Raises ValueError if its hash is not `expected`."""
     opened = load_tokenizer(source)
     if opened.hash != expected:
         raise ValueError(f"{source} is not the tokenizer that this run started with.")
@@ -151,7 +152,7 @@ def codes_by_workers(
 ) -> NDArray[np.int64]:
     """The codes of all items, int64 [N, L], computed in blocks by the workers.
 
-    `expected` is the tokenizer's hash: a worker refuses to use another tokenizer of the same name.
+    `expected` is the tokenizer's hash: a worker that finds another tokenizer at this path raises ValueError.
     """
     source = str(Path(tokenizer).resolve()) if Path(tokenizer).exists() else str(tokenizer)
     folder = str(Path(embeddings).resolve())
@@ -176,21 +177,22 @@ def tokenize_new(
 ) -> Path:
     """Add new items to a table whose rows do not change, and write the larger "semantic_ids" artefact to `out`.
 
-    `new` is a .npy file [M, I]; `new_ids` a text file with one item id per line, without which new items are
-    numbered on. Raises ValueError if the table was made by another tokenizer, or has no deduplication level.
+    `new` is a .npy file [M, I]; `new_ids` is a text file with one item id per line, without which the new items
+    get the next numbers as ids. Raises ValueError if the table was made by another tokenizer, or has no
+    deduplication level.
     """
     opened, table = load_tokenizer(tokenizer), find(table, "semantic_ids")
     manifest = read_manifest(table, "semantic_ids", verify=True)
     known = SemanticIdTable.read(table)
     if manifest.settings.get("collisions") == "reassign":
         raise ValueError(
-            f"{table} was made with collisions=reassign: its last level has no free codes. Make it again with "
-            f"collisions=extra_code to be able to add items."
+            f"{table} was made with collisions=reassign, so it has no deduplication level for new items. Recreate "
+            f"it with collisions=extra_code."
         )
     if known.tokenizer_hash != opened.hash:
         raise ValueError(
-            f"{table} was made by another tokenizer than {tokenizer}: their hashes differ. "
-            f"Name the one that made it, or make the table again with `rqrec tokenize`."
+            f"{table} was made by another tokenizer than {tokenizer}: their hashes differ. Give the tokenizer that "
+            f"made it, or recreate the table with `rqrec tokenize`."
         )
     inputs = {
         opened.artifact_type: opened.hash,

@@ -1,4 +1,4 @@
-"""`python train_decoder.py configs/decoder_amazon.gin`: the retrieval model."""
+"""`python train_decoder.py configs/decoder_amazon.gin`: train the retrieval model."""
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
@@ -33,14 +33,14 @@ from rqrec.training.processes import Processes
 from rqrec.training.tracking import check_wandb
 from rqrec.training.tune_knn import tune_knn_mixture
 
-FEWEST_PER_BATCH = 8  # sequences, if targets_per_batch sets the batch size
+MIN_BATCH_SIZE = 8  # sequences, if targets_per_batch sets the batch size
 
 
 @dataclass(frozen=True)
 class TrainDecoderConfig:
     """How a retrieval model is trained."""
 
-    # Names of other versions of the reference implementation.
+    # Setting names of other versions of the reference implementation.
     ALIASES: ClassVar = {
         "eval_every": "full_eval_every",
         "model_type": "architecture",
@@ -52,9 +52,9 @@ class TrainDecoderConfig:
     }
     IGNORED: ClassVar = {
         "t5_d_ff": "the feed-forward layers are four times as wide as attn_embed_dim.",
-        "top_k_for_generation": "validation ranks the ten best items.",
+        "top_k_for_generation": "validation ranks the top 10 items.",
         "top_k_eval_list": "validation reports recall@1, 5, 10 and NDCG@5, 10.",
-        "should_add_sep_token": "items need no separator: each code knows its level.",
+        "should_add_sep_token": "items need no separator, because each level has its own code embeddings.",
         "should_check_prefix": "only items of the catalogue are ever generated.",
     }
 
@@ -68,30 +68,30 @@ class TrainDecoderConfig:
     model: Mapping[str, Any] = field(
         default_factory=dict, metadata={"fields_of": ModelConfig, "without": ("level_sizes",)}
     )
-    """Fields of the architecture's config; the others keep the architecture's own defaults."""
+    """Fields of the architecture's config; the others keep the architecture's defaults."""
     rqvae: Mapping[str, Any] = field(
         default_factory=dict, metadata={"fields_of": RqVaeConfig, "prefix": "vae_", "names": VAE_NAMES}
     )
-    """Fields of RqVaeConfig: of the untrained RQ-VAE; with pretrained_rqvae_path they are only compared."""
+    """Fields of RqVaeConfig for the untrained RQ-VAE; with pretrained_rqvae_path they must equal its settings."""
     batch_size: int = 128
     """Sequences per optimizer step over all processes (per process with split_batches=False)."""
     targets_per_batch: int = 0
-    """Choose the batch size so that a batch has about this many items to predict; 0: batch_size counts."""
+    """Choose the batch size so that a batch has about this many items to predict; 0: use batch_size."""
     split_batches: bool = True
     """Whether batch_size counts the sequences of all processes together."""
     epochs: int = 0
-    """Train for this many passes over the training data, if these take more steps than `iterations`; 0: for
-    `iterations` steps. Warm-up then takes at most a tenth of the steps."""
+    """Train for at least this many passes over the training data, even if they take more than `iterations` steps,
+    and limit warm-up to a tenth of the steps; 0: train for `iterations` steps."""
     validations: int = 0
     """Validate this many times, evenly spaced; 0: every full_eval_every steps."""
     validation_users: int | None = None
-    """Rank for at most this many users in a validation, the same ones each time; None: for all."""
+    """Validate on at most this many users, the same ones each time; None: on all."""
     train_data_subsample: bool = True
-    """Cut long sequences at random positions that move every epoch; False: always at the same positions."""
+    """Cut long sequences at random positions that change every epoch; False: always at the same positions."""
     split: str = "leave_one_out"
-    """Protocol: leave_one_out, or temporal (one point in time for all users separates training from later items)."""
+    """Protocol: leave_one_out, or temporal (training ends at the same point in time for all users)."""
     knn_mixture: bool = False
-    """Mix the trained model with a kNN memory of co-occurring and similar items (docs/retrieval.md)."""
+    """Mix the trained model with a kNN model of co-occurring and similar items (docs/retrieval.md)."""
     pretrained_rqvae_path: str | None = None
     """The tokenizer: a folder, a .pt file or a Hugging Face repository; None: an untrained RQ-VAE."""
     pretrained_decoder_path: Path | None = None
@@ -121,12 +121,12 @@ def train_decoder(
 ) -> Path:
     """Train a retrieval model; returns the "retrieval" artefact, `save_dir_root/retrieval`.
 
-    The folders are artefacts of earlier stages. Without `dataset`, it and its embeddings are made from the raw data
+    The folders are artefacts of earlier stages. Without `dataset`, dataset and embeddings are made from the raw data
     that `config.data` names; without `semantic_ids`, they are made from the embeddings with the tokenizer at
-    `pretrained_rqvae_path`. An artefact with the same settings and inputs is reused, an unfinished run is resumed.
+    `pretrained_rqvae_path`. An artefact with the same settings and inputs is reused; an unfinished run is resumed.
 
-    Raises ValueError if inputs do not belong together, a model that reads time gets a dataset without time, or
-    something in `save_dir_root` was made differently.
+    Raises ValueError if the inputs do not belong together, a model that uses time gaps gets a dataset without
+    timestamps, or something in `save_dir_root` was made differently.
     """
     check_push(config.push_vae_to_hf, config.vae_hf_model_name)
     if config.checkpoints.wandb_logging:
@@ -137,9 +137,7 @@ def train_decoder(
     if semantic_ids is None:
         semantic_ids = processes.from_first(lambda: _tokenize(config, dataset, embeddings))
     elif config.pretrained_rqvae_path or config.rqvae:
-        log(
-            f"The semantic IDs are those of {semantic_ids}: settings of the tokenizer in the config are not used."
-        )
+        log(f"Using the semantic IDs in {semantic_ids}: the tokenizer settings in the config have no effect.")
     out = config.checkpoints.save_dir_root / "retrieval"
     _train(config, find(dataset, "dataset"), find(semantic_ids, "semantic_ids"), embeddings, out)
     best = read_manifest(out, "retrieval").metrics["validation"]
@@ -149,24 +147,29 @@ def train_decoder(
 
 def _from_raw(config: TrainDecoderConfig, embeddings: Path | None) -> tuple[Path, Path]:
     """The dataset and its embeddings, made from raw data."""
-    made = inputs_from_raw(config.data)
-    if made.dataset is None:
+    inputs = inputs_from_raw(config.data)
+    if inputs.dataset is None:
         raise ValueError(
-            f"{config.data.dataset_folder} has only embeddings; a retrieval model needs interactions too: put "
+            f"{config.data.dataset_folder} has only embeddings, but a retrieval model needs interactions too: put "
             f"log.parquet (user_id, item_id, timestamp) next to them."
         )
-    return made.dataset, embeddings or made.embeddings
+    return inputs.dataset, embeddings or inputs.embeddings
 
 
 def _tokenize(config: TrainDecoderConfig, dataset: Path, embeddings: Path | None) -> Path:
     """Semantic IDs in `save_dir_root`, by the configured tokenizer or an untrained one."""
     if embeddings is None:
-        raise ValueError("Give --semantic-ids, or --embeddings to make semantic IDs from, next to --dataset.")
-    root, anew = config.checkpoints.save_dir_root, config.checkpoints.resume == "never"
-    how = "train.resume='never'"
+        raise ValueError("--dataset needs --semantic-ids, or --embeddings to make semantic IDs from.")
+    root, force = config.checkpoints.save_dir_root, config.checkpoints.resume == "never"
+    how_to_replace = "train.resume='never'"
     if config.pretrained_rqvae_path is None:
         tokenizer = make_untrained(
-            embeddings, root / "rqvae", config.rqvae, config.loop.seed, force=anew, how_to_replace=how
+            embeddings,
+            root / "rqvae",
+            config.rqvae,
+            config.loop.seed,
+            force=force,
+            how_to_replace=how_to_replace,
         )
     else:
         tokenizer = _pretrained(config.pretrained_rqvae_path, config.rqvae, embeddings, root / "rqvae")
@@ -178,20 +181,20 @@ def _tokenize(config: TrainDecoderConfig, dataset: Path, embeddings: Path | None
         embeddings,
         root / "semantic_ids",
         dataset=dataset,
-        force=anew,
-        how_to_replace=how,
+        force=force,
+        how_to_replace=how_to_replace,
     )
 
 
 def _pretrained(source: str, sizes: Mapping[str, Any], embeddings: Path, out: Path) -> Path:
-    """The tokenizer at `source`. Raises ValueError if one of `sizes` is not that of the checkpoint."""
+    """The tokenizer at `source`. Raises ValueError if one of `sizes` differs from its settings."""
     opened = load_tokenizer(source)
     for name, value in sizes.items():
         found = getattr(opened.model.config, name, "none")
         if (tuple(value) if isinstance(value, list) else value) != found:
             raise ValueError(
                 f"train.{VAE_NAMES.get(name, f'vae_{name}')} is {value}, but the checkpoint {source} has {found}. "
-                f"Leave it out: the checkpoint knows it."
+                f"Leave the setting out to use that of the checkpoint."
             )
     if opened.artifact_type != "rqvae":
         return Path(source)
@@ -203,12 +206,12 @@ def _train(
 ) -> None:
     data, table = Dataset.read(dataset), SemanticIdTable.read(semantic_ids)
     _check_same_items(dataset, data, semantic_ids, table)
-    content_ND = _content(config, dataset, embeddings, table)
+    content_ND = _content_vectors(config, dataset, embeddings, table)
     model_config = architecture(config.architecture).config(table.level_sizes, **config.model)
     if model_config.time_gaps and data.sequences.times is None:
         raise ValueError(
-            f"time_gaps is {model_config.time_gaps}, but the source of {dataset} kept no time, only each user's "
-            f"order. Set it to 0, or prepare the dataset from files that keep the time."
+            f"time_gaps is {model_config.time_gaps}, but the source of {dataset} has no timestamps, only each user's "
+            f"order. Set it to 0, or prepare the dataset from files with timestamps."
         )
     processes = Processes.join()
     split = get_protocol(config.split)(data.sequences)
@@ -261,7 +264,7 @@ def _train(
         if config.knn_mixture:
             retriever = Retriever(model.eval(), table, device=next(model.parameters()).device)
             users = config.validation_users
-            knn = tune_knn_mixture(retriever, split, contents_ND=content_ND, validation_users=users)
+            knn = tune_knn_mixture(retriever, split, content_ND=content_ND, validation_users=users)
             metrics["knn_mixture"] = asdict(knn.settings)
         with checkpoints.finish(out, "retrieval", metrics) as target:
             write_retrieval(target, RetrievalArtifact(model, table, data.catalog, knn))
@@ -272,15 +275,15 @@ def _train(
 def _check_same_items(dataset: Path, data: Dataset, semantic_ids: Path, table: SemanticIdTable) -> None:
     if table.item_ids != data.catalog.id_map:
         raise ValueError(
-            f"{semantic_ids} has the semantic IDs of other items than {dataset} has ({len(table)} and "
-            f"{len(data.catalog)}). Make them again with `rqrec tokenize --dataset {dataset}`."
+            f"The {len(table)} items of {semantic_ids} are not the {len(data.catalog)} items of {dataset}. Recreate "
+            f"the semantic IDs with `rqrec tokenize --dataset {dataset}`."
         )
 
 
-def _content(
+def _content_vectors(
     config: TrainDecoderConfig, dataset: Path, embeddings: Path | None, table: SemanticIdTable
 ) -> NDArray[np.floating] | None:
-    """The content vectors that the kNN mixture compares items by, if there are any."""
+    """The content vectors for the kNN mixture, if there are any."""
     if not (config.knn_mixture and embeddings):
         return None
     check_embeddings_of(embeddings, dataset)
@@ -294,12 +297,12 @@ def _content(
 
 
 def schedule(config: TrainDecoderConfig, model: ModelConfig, train: Sequences) -> tuple[int, LoopConfig]:
-    """The batch size and the loop's settings, with what depends on the number of training sequences filled in."""
+    """The batch size and the loop's settings, adapted to the number of training sequences."""
     windows = int(np.ceil(train.lengths / (model.max_items + 1)).sum())
     batch_size, loop = config.batch_size, config.loop
     if config.targets_per_batch:
         per_window = windows / max(len(train.items), 1)
-        batch_size = max(FEWEST_PER_BATCH, round(config.targets_per_batch * per_window))
+        batch_size = max(MIN_BATCH_SIZE, round(config.targets_per_batch * per_window))
     if config.epochs:
         iterations = max(config.epochs * -(-windows // batch_size), loop.iterations)
         loop = replace(loop, iterations=iterations, warmup=min(loop.warmup, iterations // 10))
@@ -310,7 +313,7 @@ def schedule(config: TrainDecoderConfig, model: ModelConfig, train: Sequences) -
 
 def _load_weights(model: AnyModel, folder: Path) -> None:
     other = read_retrieval(folder).model
-    advice = "Use the same sizes and the tokenizer that it was trained with"
+    advice = "Use its sizes and the tokenizer that it was trained with"
     wanted, given = asdict(model.config), asdict(other.config)
     check_same_model("train.pretrained_decoder_path", folder, wanted, given, advice)
     model.load_state_dict(other.state_dict())

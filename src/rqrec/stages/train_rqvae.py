@@ -1,4 +1,4 @@
-"""`python train_rqvae.py configs/rqvae_amazon.gin`: the item tokenizer."""
+"""`python train_rqvae.py configs/rqvae_amazon.gin`: train an RQ-VAE, the item tokenizer."""
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
@@ -19,7 +19,7 @@ from rqrec.training.processes import Processes
 from rqrec.training.rqvae_task import RqVaeTask
 from rqrec.training.tracking import check_wandb
 
-# Names of fields of RqVaeConfig in configuration files, where they are not "vae_" and the field's name.
+# Setting names of the fields of RqVaeConfig that are not "vae_" followed by the field's name.
 VAE_NAMES = {
     "n_cat_features": "vae_n_cat_feats",
     "mode": "vae_codebook_mode",
@@ -39,7 +39,7 @@ class TrainRqVaeConfig:
     rqvae: Mapping[str, Any] = field(
         default_factory=dict, metadata={"fields_of": RqVaeConfig, "prefix": "vae_", "names": VAE_NAMES}
     )
-    """Fields of RqVaeConfig; `vae_input_dim` is known from the embeddings and may be left out."""
+    """Fields of RqVaeConfig; `vae_input_dim` may be left out, it is that of the embeddings."""
     batch_size: int = 256
     """Items per optimizer step over all processes (per process with split_batches=False)."""
     split_batches: bool = True
@@ -49,7 +49,7 @@ class TrainRqVaeConfig:
     reset_dead_codes_every: int = 50
     """Steps between resets of codes that no item uses; 0: never."""
     do_eval: bool = True
-    """Evaluate on the items that a custom folder's `is_train.npy` leaves out."""
+    """Evaluate on the items that `is_train.npy` of a custom folder marks False."""
     pretrained_rqvae_path: str | None = None
     """Weights to start from: a folder, a .pt file or a Hugging Face repository."""
     push_vae_to_hf: bool = False
@@ -62,7 +62,7 @@ def train_rqvae(config: TrainRqVaeConfig, *, embeddings: Path | None = None) -> 
     """Train an RQ-VAE on item embeddings; returns the artefact `save_dir_root/rqvae`.
 
     `embeddings` is a folder of embeddings; without it, they are made from the raw data that `config.data` names.
-    An artefact with the same settings and inputs is reused, an unfinished run is resumed.
+    An artefact with the same settings and inputs is reused; an unfinished run is resumed.
 
     Raises ValueError for settings that contradict each other or the embeddings, or if `save_dir_root/rqvae` was
     made differently.
@@ -155,10 +155,10 @@ def make_untrained(
     force: bool = False,
     how_to_replace: str = "--force",
 ) -> Path:
-    """Write an RQ-VAE before any training as an "rqvae" artefact, or reuse it.
+    """Write an untrained RQ-VAE as an "rqvae" artefact, or reuse it.
 
-    Its encoder is a random map, and its codebooks are set by k-means on the outputs. `sizes` are fields of
-    RqVaeConfig; the input dimension is that of the embeddings unless it is given.
+    Its encoder is a random projection, and its codebooks are initialised by k-means on the encoder's outputs.
+    `sizes` are fields of RqVaeConfig; the input dimension is that of the embeddings unless it is given.
     """
     vectors_ND = read_embeddings(embeddings).vectors
     config = RqVaeConfig(**{"input_dim": vectors_ND.shape[1], **sizes})
@@ -176,9 +176,11 @@ def make_untrained(
 
 
 def _load_weights(model: RqVae, folder: Path) -> None:
-    """The tensors of another RQ-VAE; how gradients pass and the weights of the losses may differ."""
+    """Load the tensors of another RQ-VAE; its gradient estimator and loss weight may differ."""
     other = RqVae.from_pretrained(folder)
-    free = ("mode", "commitment_weight")
-    wanted, given = ({k: v for k, v in asdict(m.config).items() if k not in free} for m in (model, other))
+    may_differ = ("mode", "commitment_weight")
+    wanted, given = (
+        {k: v for k, v in asdict(m.config).items() if k not in may_differ} for m in (model, other)
+    )
     check_same_model("train.pretrained_rqvae_path", folder, wanted, given, "Use the same settings")
     model.load_state_dict(other.state_dict())

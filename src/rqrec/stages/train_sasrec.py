@@ -55,8 +55,9 @@ class TrainSasRecConfig:
 def train_sasrec(config: TrainSasRecConfig, *, dataset: Path | None = None) -> Path:
     """Train SASRec on interactions; returns the "sasrec" artefact, `save_dir_root/sasrec`.
 
-    Without `dataset`, it is made from the raw data that `config.data` names. An artefact with the same settings and
-    inputs is reused, an unfinished run is resumed. Raises ValueError if `save_dir_root/sasrec` was made differently.
+    Without `dataset`, a dataset is made from the raw data that `config.data` names. An artefact with the same
+    settings and inputs is reused; an unfinished run is resumed. Raises ValueError if `save_dir_root/sasrec` was made
+    differently.
     """
     if config.checkpoints.wandb_logging:
         check_wandb()

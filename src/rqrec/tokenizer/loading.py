@@ -35,7 +35,8 @@ def load_tokenizer(source: Path | str) -> LoadedTokenizer:
         classes: dict[str, Any] = {"rqvae": RqVae, "rqkmeans": RqKMeans}
         if manifest.artifact_type not in classes:
             raise ValueError(
-                f"{folder} holds {manifest.artifact_type!r}, but a tokenizer is needed: {' or '.join(classes)}."
+                f"{folder} is an artefact of type {manifest.artifact_type!r}, but a tokenizer is needed: "
+                f"{' or '.join(classes)}."
             )
         return LoadedTokenizer(
             classes[manifest.artifact_type].from_pretrained(folder), manifest.artifact_type, manifest.hash

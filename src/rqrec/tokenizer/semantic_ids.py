@@ -112,11 +112,11 @@ class SemanticIdTable:
         codes_NL = _checked(self.codes_NL)
         if len(codes_NL) != len(self.item_ids):
             raise ValueError(
-                f"{len(self.item_ids)} items need {len(self.item_ids)} rows of codes, not {len(codes_NL)}."
+                f"There are {len(self.item_ids)} items but {len(codes_NL)} rows of codes: one row per item is needed."
             )
         if len(self.level_sizes) != codes_NL.shape[1]:
             raise ValueError(
-                f"{codes_NL.shape[1]} levels need {codes_NL.shape[1]} level_sizes, not {len(self.level_sizes)}."
+                f"The codes have {codes_NL.shape[1]} levels, but level_sizes has {len(self.level_sizes)} values."
             )
         for level, size in enumerate(self.level_sizes):
             if len(over := np.flatnonzero(codes_NL[:, level] >= size)):

@@ -65,7 +65,7 @@ class Trie:
     def build(cls, codes_NL: NDArray[np.integer], device: torch.device | str = "cpu") -> "Trie":
         """Build from the codes of all items, one unique row each, in O(N log N).
 
-        Raises ValueError if two rows are equal (a decoder could not tell these items apart), or if there are
+        Raises ValueError if two rows are equal (generation could not distinguish these items), or if there are
         more than 2^31 - 1 items.
         """
         rows_NL: NDArray[np.int64] = np.asarray(codes_NL, dtype=np.int64)
@@ -98,7 +98,7 @@ class Trie:
             bounds = np.append(start, n_items)
             first_child = bounds[:0] if is_leaves else np.searchsorted(starts[depth + 1], bounds)
             code = sorted_NL[start, depth - 1] if depth else np.zeros(len(start), dtype=np.int32)
-            # One item a leaf: an expanded 1 takes no memory.
+            # One item per leaf: an expanded 1 takes no memory.
             n_below = (
                 on_device(np.ones(1, dtype=np.int32)).expand(n_items)
                 if is_leaves
@@ -133,7 +133,7 @@ class Trie:
         return node
 
     def nodes_of_items(self, depth: int) -> Tensor:
-        """The node at this depth that each item is below, int64 [N]."""
+        """The node at this depth on each item's path, int64 [N]."""
         return torch.searchsorted(self.depths[depth].leaf_start, self.leaf_of_item, right=True) - 1
 
     def nodes_of_prefixes(self, prefix_BKl: Tensor) -> Tensor:

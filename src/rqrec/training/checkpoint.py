@@ -40,7 +40,7 @@ class TrainingState(NamedTuple):
     values: dict[str, Any]
     """Everything else, as JSON values."""
     history: History
-    """What was logged so far."""
+    """The records logged so far."""
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ class CheckpointConfig:
     keep_last: int = 2
     """Number of checkpoints to keep; older ones are removed."""
     resume: str = "auto"
-    """"auto" resumes from the newest checkpoint, "never" removes the checkpoints and starts anew."""
+    """"auto" resumes from the newest checkpoint, "never" removes the checkpoints and starts from scratch."""
     wandb_logging: bool = False
     """Whether to log to Weights & Biases too."""
 
@@ -70,8 +70,8 @@ class CheckpointConfig:
             raise ValueError(f"train.keep_last is {self.keep_last}, but must be at least 1.")
 
     @property
-    def starts_anew(self) -> bool:
-        """Whether earlier checkpoints are removed rather than resumed from."""
+    def from_scratch(self) -> bool:
+        """Whether earlier checkpoints are removed instead of resumed from."""
         return self.resume == "never"
 
 
@@ -81,24 +81,24 @@ class CheckpointManager:
 
     config: CheckpointConfig
     settings: Mapping[str, Any]
-    """What the run is configured with, as JSON values."""
+    """The settings of the run, as JSON values."""
     inputs: Mapping[str, str]
-    """The hash of each artefact the run is made from."""
+    """The hash of each input artefact, by type."""
 
     def finished(self, out: Path, artifact_type: str) -> bool:
-        """Whether the run was finished before and its artefact in `out` can be reused (see `reuse`)."""
+        """Whether the run is already finished and its artefact in `out` can be reused (see `reuse`)."""
         return reuse(
             out,
             artifact_type,
             self.settings,
             self.inputs,
-            force=self.config.starts_anew,
+            force=self.config.from_scratch,
             how_to_replace="train.resume='never'",
         )
 
     @contextmanager
     def finish(self, out: Path, artifact_type: str, metrics: dict[str, Any]) -> Iterator[Path]:
-        """Yield the folder of the run's artefact to write to; then remove the checkpoints."""
+        """Yield a folder to write the run's artefact to; then remove the checkpoints."""
         with create(
             out, artifact_type, settings=self.settings, inputs=self.inputs, metrics=metrics
         ) as target:
@@ -116,7 +116,7 @@ class CheckpointManager:
         return self.config.save_dir_root / "logs"
 
     def save(self, state: TrainingState) -> Path:
-        """Write a checkpoint, then remove those that are too old. After an OSError the older ones are intact."""
+        """Write a checkpoint, then remove the older ones beyond `keep_last`. On an OSError they stay intact."""
         folder = self.folder / f"step-{state.step:09d}"
         with create(folder, ARTIFACT_TYPE, settings=self.settings, inputs=self.inputs) as target:
             with atomic_write(target / TENSORS_FILE) as file:
@@ -132,9 +132,9 @@ class CheckpointManager:
         """The newest intact checkpoint, or None if there is none or if `resume` is "never".
 
         A damaged checkpoint is skipped with a warning. Raises ValueError, naming the differences, if the
-        checkpoint is of a run with other settings or inputs.
+        checkpoint belongs to a run with other settings or inputs.
         """
-        if self.config.starts_anew:
+        if self.config.from_scratch:
             self.clear()
             return None
         for partial in self.folder.glob(".step-*"):  # left by runs that were killed during a write
@@ -143,7 +143,7 @@ class CheckpointManager:
             try:
                 manifest = read_manifest(folder, ARTIFACT_TYPE, verify=True)
             except (ValueError, FileNotFoundError) as error:
-                log(f"{error} Resuming from the checkpoint before it.")
+                log(f"{error} Resuming from the previous checkpoint.")
                 continue
             self._check_same_run(folder, manifest.settings, manifest.inputs)
             values = read_json(folder / VALUES_FILE)
@@ -168,7 +168,7 @@ class CheckpointManager:
         )
         if differing:
             raise ValueError(
-                f"{folder} is of an unfinished run with other settings or inputs: {'; '.join(differing)}. "
-                f"Restore them to resume it, set train.resume='never' to start anew, or choose another "
+                f"{folder} belongs to an unfinished run with other settings or inputs: {'; '.join(differing)}. "
+                f"Restore them to resume it, set train.resume='never' to start from scratch, or choose another "
                 f"train.save_dir_root."
             )

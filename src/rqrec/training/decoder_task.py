@@ -19,7 +19,7 @@ from rqrec.tokenizer.semantic_ids import SemanticIdTable
 from rqrec.training.next_item_task import LOSS_EXAMPLES, NextItemTask
 from rqrec.training.windows import Windows
 
-LOSS_BATCH = 256  # examples of a batch of the validation loss
+LOSS_BATCH = 256  # examples per batch of the validation loss
 
 
 @dataclass

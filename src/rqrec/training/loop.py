@@ -33,10 +33,7 @@ DIVERGING = 3.0  # training diverges when the loss exceeds this many times the f
 
 
 class Task(ABC):
-    """What the loop trains: a model, its batches, its loss and its validation. Subclass it for each model.
-
-    Abstract are `batch`, `weight`, `loss` and `validate`; the other methods have defaults.
-    """
+    """What the loop trains: a model with its batches, loss and validation. Each model has a subclass."""
 
     model: Any
     """The nn.Module to train, in place."""
@@ -61,18 +58,18 @@ class Task(ABC):
 
     @abstractmethod
     def validate(self) -> Mapping[str, float]:
-        """Metrics on the validation split. The loop has put the model in evaluation mode."""
+        """Metrics on the validation split. The model is in evaluation mode."""
 
     def validation_loss(self) -> Mapping[str, float]:
         """The loss on the validation split, much cheaper than `validate`. The model is in evaluation mode."""
         raise NotImplementedError
 
     def on_step_end(self, step: int) -> Mapping[str, float]:
-        """Work after an optimizer step, deterministic given the step; returns values to log."""
+        """Called after each optimizer step, must be deterministic given the step; returns values to log."""
         return {}
 
     def health_warnings(self, metrics: Mapping[str, float]) -> Sequence[str]:
-        """Problems that the metrics of `validate` reveal, one sentence each."""
+        """Problems indicated by the metrics of `validate`, one sentence each."""
         return []
 
 
@@ -153,7 +150,7 @@ def fit(
     or infinite, training stops with the best validated weights and `History.stopped` gives the reason.
 
     Raises DivergedError if the loss becomes NaN or infinite before a validation, KeyboardInterrupt on Ctrl-C (once
-    the step is finished and a checkpoint is saved), ValueError if the checkpoint is of another run.
+    the step is finished and a checkpoint is saved), ValueError if the checkpoint belongs to another run.
     """
     return _Fit(task, config, description, checkpoints).run()
 
@@ -166,8 +163,8 @@ class _Fit:
     ) -> None:
         if config.patience and task.selects_on is None:
             raise ValueError(
-                f"patience is {config.patience}, but {type(task).__name__} selects on no validation metric: set "
-                "it to 0."
+                f"patience is {config.patience}, but {type(task).__name__} has no validation metric to select on: "
+                "set it to 0."
             )
         if config.partial_eval_every and not task.has_validation_loss:
             raise ValueError(
@@ -237,7 +234,7 @@ class _Fit:
     def _step(self) -> str:
         """One optimizer step, then logging, validation and saving if due. Returns a note for the progress bar."""
         config = self.config
-        batches = [self._local_batch(number) for number in self._numbers()]
+        batches = [self._local_batch(number) for number in self._batch_numbers()]
         now = time.monotonic() - self.start if self.processes.is_first else 0.0
         total, self.elapsed, stops = self.processes.sums(
             [sum(weight for _, weight in batches), now, float(self.interrupted)]
@@ -280,14 +277,14 @@ class _Fit:
             self._save()
         return note
 
-    def _numbers(self) -> range:
+    def _batch_numbers(self) -> range:
         every = self.config.gradient_accumulate_every
         return range(self.done * every, (self.done + 1) * every)
 
     def _local_batch(self, number: int) -> tuple[Any, float]:
         """This process's rows of a batch, and the weight of their mean loss.
 
-        A process that gets no row computes the first one with weight 0, because every process must take the step.
+        A process without rows gets the first row with weight 0, because every process must take part in the step.
         """
         batch = self.task.batch(number)
         rows = self.processes.share(batch)
@@ -381,14 +378,16 @@ class _Fit:
         if not self.best:
             newest = self.checkpoints.newest() if self.checkpoints else None
             kept = (
-                f" The last good checkpoint is {newest}; train.resume='never' starts anew." if newest else ""
+                f" The last good checkpoint is {newest}; train.resume='never' starts from scratch."
+                if newest
+                else ""
             )
             raise DivergedError(f"{reason} {advice}{kept}")
         self.history.stopped = f"{reason} The best validated weights are kept. {advice}"
         log(self.history.stopped)
 
     def _stop_interrupted(self) -> None:
-        """Stop after Ctrl-C, with a checkpoint if the run keeps any."""
+        """Stop after Ctrl-C, and save a checkpoint if the run has a checkpoint manager."""
         if self.checkpoints:
             folder = self._save()
             log(f"Interrupted: step {self.done} is saved in {folder}. Run the same command again to resume.")
@@ -414,13 +413,13 @@ class _Fit:
         return self.checkpoints.save(TrainingState(self.done, tensors, values, self.history))
 
     def _restore(self, state: TrainingState) -> None:
-        """Restore everything but the model's own tensors, which are loaded before."""
+        """Restore everything except the model's weights, which are already loaded."""
         self.done, self.elapsed = state.step, state.values["elapsed"]
         self.best = {k: v.to(self.device) for k, v in _with_prefix("best.", state.tensors).items()}
         if self.best:
             self.best_score = state.values["best_score"]
         values = self.optimizer.state_dict()
-        # In the optimizer's own numbering: group by group.
+        # In the order of the optimizer's state: group by group.
         parameters = [parameter for group in self.optimizer.param_groups for parameter in group["params"]]
         for name, tensor in _with_prefix("optimizer.", state.tensors).items():
             index, part = name.split(".")
@@ -449,7 +448,7 @@ class _Fit:
 
 @contextmanager
 def _deferred_interrupt(run: _Fit) -> Iterator[None]:
-    """The first Ctrl-C takes effect at the end of the step, a second one at once."""
+    """The first Ctrl-C takes effect at the end of the step, a second one immediately."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -457,7 +456,7 @@ def _deferred_interrupt(run: _Fit) -> Iterator[None]:
     def interrupt(number: int, frame: FrameType | None) -> None:
         run.interrupted = True
         signal.signal(signal.SIGINT, before)
-        log("Interrupted: finishing this step. Press Ctrl-C again to stop at once, without saving it.")
+        log("Interrupted: finishing this step. Press Ctrl-C again to stop immediately, without a checkpoint.")
 
     before = signal.signal(signal.SIGINT, interrupt)
     try:

@@ -1,4 +1,4 @@
-"""What the tasks of the next-item models share: how they are validated.
+"""The base class of next-item tasks: how they are validated.
 
 Shapes: E examples.
 """
@@ -16,7 +16,7 @@ from rqrec.retrieval.ranking import ItemRecommender
 from rqrec.training.loop import Task
 from rqrec.training.processes import Processes
 
-LOSS_EXAMPLES = 2048  # of the validation split, at most, for the validation loss
+LOSS_EXAMPLES = 2048  # maximum number of validation examples for the validation loss
 
 
 class NextItemTask(Task):
@@ -24,9 +24,9 @@ class NextItemTask(Task):
 
     split: Split
     validation_users: int | None = None
-    """Number of users that a validation ranks for, at most, the same ones each time; None ranks for all."""
+    """Maximum number of users in a validation, the same ones each time; None: all users."""
     eval_batch_size: int = 128
-    """Histories ranked for at a time."""
+    """Histories per batch of a validation."""
     selects_on = "ndcg@10"
     has_validation_loss = True
 
@@ -35,12 +35,12 @@ class NextItemTask(Task):
         """A recommender that ranks with the current weights."""
 
     def validate(self) -> Mapping[str, float]:
-        """Item-level metrics on the validation items; each process ranks for its share of the users."""
+        """Item-level metrics on the validation split; each process evaluates its share of the users."""
         processes = Processes.join()
         examples = self.validation_examples(self.validation_users)
-        own = examples.strided(processes.count, processes.rank)
-        if len(own):
-            ranks_E = evaluate(self.recommender(), own, batch_size=self.eval_batch_size).ranks_C
+        local = examples.strided(processes.count, processes.rank)
+        if len(local):
+            ranks_E = evaluate(self.recommender(), local, batch_size=self.eval_batch_size).ranks_C
         else:
             ranks_E = np.zeros(0, dtype=np.int64)
         return ranking_metrics(np.concatenate(gather_object([ranks_E])))

@@ -20,7 +20,7 @@ TIMEOUT = timedelta(hours=24)  # of collectives: the others wait while the first
 
 @dataclass(frozen=True)
 class Processes:
-    """This process and how many there are. Only the first one writes files and shows progress."""
+    """This process, one of `count`. Only the first process writes files and shows progress."""
 
     rank: int
     """The index of this process, from 0."""
@@ -33,9 +33,9 @@ class Processes:
 
     @classmethod
     def join(cls) -> "Processes":
-        """Join the processes that the launcher started; without a launcher there is one."""
+        """Join the processes that the launcher started; without a launcher there is only one."""
         _warn_if_launched_as_one()
-        # On a machine without accelerators, accelerate uses the gloo backend only if told to use the CPU.
+        # On a machine without accelerators, accelerate uses the gloo backend only if ACCELERATE_USE_CPU is set.
         several = int(os.environ.get("WORLD_SIZE", "1")) > 1
         cpu = several and not torch.cuda.is_available() and not torch.xpu.is_available()
         if cpu:
@@ -84,14 +84,14 @@ class Processes:
 
 
 def _warn_if_launched_as_one() -> None:
-    """Without two GPUs, `accelerate launch --num_processes 2` silently starts one process."""
+    """Warn if `accelerate launch --num_processes 2` started one process, as it does silently without two GPUs."""
     if "ACCELERATE_MIXED_PRECISION" not in os.environ or "WORLD_SIZE" in os.environ:
         return
     parent = psutil.Process().parent()
     command = [] if parent is None else parent.cmdline()
-    asked = [right for left, right in pairwise(command) if left == "--num_processes"]
-    if asked and asked[0] not in ("0", "1"):
+    requested = [right for left, right in pairwise(command) if left == "--num_processes"]
+    if requested and requested[0] not in ("0", "1"):
         log(
-            f"accelerate launch was asked for {asked[0]} processes and started one, because it found fewer "
-            f"GPUs. Add --multi_gpu, which also works on CPUs, or use torchrun --nproc_per_node {asked[0]}."
+            f"accelerate launch was asked for {requested[0]} processes but started one, because it found fewer "
+            f"GPUs. Add --multi_gpu, which also works on CPUs, or use torchrun --nproc_per_node {requested[0]}."
         )

@@ -44,7 +44,7 @@ STAGES = ("data path", "forward", "backward", "clipping", "optimizer")
 
 
 def sizes_of(width: int, code_width: int | None = None) -> dict[str, Any]:
-    """Model sizes of this width, with 32 dimensions per head; code embeddings may have another. 0: the defaults."""
+    """Model sizes for a width, with heads of 32; `code_width` is that of code embeddings. 0: the default sizes."""
     if not width:
         return {}
     return {
@@ -55,7 +55,7 @@ def sizes_of(width: int, code_width: int | None = None) -> dict[str, Any]:
 
 
 class Workload:
-    """A model and batches of random sequences with the size of Amazon Beauty, so that nothing is downloaded."""
+    """A model and batches of random sequences of the size of Amazon Beauty, so that nothing is downloaded."""
 
     def __init__(self, config: ModelConfig, batch_size: int, precision: str, device: torch.device) -> None:
         rng = np.random.default_rng(0)
@@ -65,7 +65,7 @@ class Workload:
         self.precision, self.device = precision, device
         longest = config.max_items + 1
         self._windows = Windows(random_sequences(rng), longest, batch_size, seed=0)
-        self._windows.batch(0)  # makes the first epoch's batches, a cost that hundreds of steps share
+        self._windows.batch(0)  # builds the batches of the first epoch, a cost shared by hundreds of steps
         codes_NL = rng.integers(0, config.level_sizes, (ITEMS, len(config.level_sizes)))
         self._lookup, self._longest = CodeLookup.from_codes(codes_NL), longest
 
@@ -97,9 +97,9 @@ class StepProfile(NamedTuple):
     milliseconds: float
     """Of a step, measured without the profiler."""
     parts: dict[str, float]
-    """By part of the step, largest first, with the profiler."""
+    """By part of the step, largest first, measured with the profiler."""
     operators: dict[str, float]
-    """Of the 8 most expensive operators, largest first, with the profiler."""
+    """Of the 8 most expensive operators, largest first, measured with the profiler."""
 
 
 def random_sequences(rng: np.random.Generator) -> Sequences:
@@ -111,9 +111,9 @@ def random_sequences(rng: np.random.Generator) -> Sequences:
 
 
 def profile_steps(workload: Workload, steps: int) -> StepProfile:
-    """Time some training steps without the profiler, then as many with it.
+    """Time `steps` training steps without the profiler, then as many with it.
 
-    On a GPU, the times of the parts are the CPU's (launching kernels), those of the operators the GPU's.
+    On a GPU, parts are measured in CPU time (launching kernels) and operators in GPU time.
     """
     for number in range(WARM_UP):
         workload.step(number)
@@ -157,9 +157,9 @@ def _parts_labelled(model: nn.Module) -> Iterator[None]:
     calls: list[tuple[nn.Module, str, str]] = [
         (module, method, part)
         for module in model.modules()
-        for part, kind, methods in PARTS
+        for part, cls, methods in PARTS
         for method in methods
-        if isinstance(module, kind)
+        if isinstance(module, cls)
     ]
     calls.append((model, "_logits", "heads"))
     for module, method, part in calls:
@@ -168,7 +168,7 @@ def _parts_labelled(model: nn.Module) -> Iterator[None]:
         yield
     finally:
         for module, method, _ in calls:
-            delattr(module, method)  # uncovers the class's own method
+            delattr(module, method)  # restores the method of the class
 
 
 def _labelled(part: str, call: Any) -> Any:

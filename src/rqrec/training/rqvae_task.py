@@ -17,7 +17,7 @@ from rqrec.tokenizer.rqvae import RqVae
 from rqrec.tokenizer.semantic_ids import collision_rate, level_usage
 from rqrec.training.loop import Task, seed_of
 
-HEALTH_ITEMS = 100_000  # items that a validation measures on, at most
+HEALTH_ITEMS = 100_000  # maximum number of items in a validation
 COLLAPSED = (
     0.1  # a codebook whose perplexity is below this fraction of the largest possible one has collapsed
 )
@@ -33,10 +33,10 @@ class RqVaeTask(Task):
     batch_size: int
     seed: int
     reset_every: int = 0
-    """Number of steps between resets of dead codes; 0 never resets. The last fifth of the training has no
-    resets, so that moved codes have time to settle."""
+    """Number of steps between resets of dead codes; 0 never resets. The last fifth of training has no resets, so
+    that replaced codes have time to converge."""
     held_out_ND: Embeddings | None = None
-    """Embeddings of items that are not trained on, for the reconstruction error; None measures none."""
+    """Embeddings of items outside the training set, to measure the reconstruction error; None skips this."""
 
     shardable = False  # resets change the weights
 
@@ -46,7 +46,7 @@ class RqVaeTask(Task):
         self._order_N = np.zeros(0, dtype=np.int64)
 
     def start(self, *, use_kmeans_init: bool = True) -> None:
-        """Fit the input standardisation and, unless switched off, initialise the codebooks by k-means."""
+        """Fit the input standardisation and, with `use_kmeans_init`, initialise the codebooks by k-means."""
         self.model.fit_normalizer(self.train_ND)
         if use_kmeans_init:
             generator = torch.Generator().manual_seed(self.seed)
@@ -98,7 +98,7 @@ class RqVaeTask(Task):
         return metrics
 
     def health_warnings(self, metrics: Mapping[str, float]) -> Sequence[str]:
-        """Names each collapsed codebook, with its usage, its perplexity and the collision rate."""
+        """One warning per collapsed codebook, with its usage, its perplexity and the collision rate."""
         items = min(len(self.train_ND), HEALTH_ITEMS)
         warnings = []
         for level, size in enumerate(self.model.config.codebook_sizes):

@@ -1,4 +1,4 @@
-"""Training of SASRec, the baseline that identifies items by their index.
+"""Training of SASRec, the baseline with one learned vector per item.
 
 Shapes: B batch, T items, N items of the catalogue.
 """

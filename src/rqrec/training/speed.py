@@ -1,4 +1,4 @@
-"""Mixed precision and compilation: whether they help depends on the machine, so each is tried before it is used."""
+"""Mixed precision and compilation: whether they help depends on the machine, so both are tested before use."""
 
 import copy
 import platform
@@ -28,7 +28,7 @@ def autocast(precision: str, device: torch.device) -> AbstractContextManager[Any
 def choose_precision(model: nn.Module, loss: Loss, batch: Any, device: torch.device) -> str:
     """ "bf16" if a training step is measurably faster with it on this machine, else "no".
 
-    Nothing is measured on hardware without bf16, which emulates it many times slower.
+    Hardware without bf16 would emulate it, many times slower: there the result is "no" without a measurement.
     """
     if not has_bf16(device):
         return "no"
@@ -57,7 +57,7 @@ def compiled(model: nn.Module, loss: Loss, batch: Any, precision: str, device: t
         _seconds(model, loss, batch, precision, device, repeats=1, run=compiled_model)
     except Exception as error:  # of many types: no C++ compiler, an operator without a kernel
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        log(f"torch.compile does not work here ({reason}); training continues without it.")
+        log(f"torch.compile failed ({reason}); training continues without it.")
         return model
     return compiled_model
 

@@ -25,7 +25,7 @@ class History:
     validation: list[dict[str, float]] = field(default_factory=list)
     """The metrics of full validations."""
     stopped: str | None = field(default=None, compare=False)
-    """Why training ended before its last step, as a sentence; None if it did not."""
+    """One sentence on why training ended before its last step; None if it did not."""
 
     @classmethod
     def read(cls, folder: Path) -> "History":
@@ -51,8 +51,8 @@ class History:
 class Tracker:
     """Appends each record to the history and to every log in `folder`; with None, to the history only.
 
-    A resumed run passes its checkpoint's history: what the killed run logged after that checkpoint is dropped from
-    the files and logged again.
+    A resumed run passes the history of its checkpoint: records that the interrupted run logged after that checkpoint
+    are dropped from the files, and logged again.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""Builds the kNN index that is mixed with a trained model, and tunes its settings on the validation split.
+"""Builds the kNN index for the mixture with a trained model, and tunes its settings on the validation split.
 
 Shapes: B examples, K items of a beam, R kNN candidates, N items, D width of a vector.
 """
@@ -22,9 +22,7 @@ MIXTURE_WEIGHTS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
 POWERS = (1.0, 2.0, 3.0, 4.0)
 CONTENT_WEIGHTS = (0.0, 0.01, 0.02, 0.03, 0.05, 0.1, 0.2)
 NEIGHBOURS, SHRINKAGE = 50, 20.0  # of the co-occurrence graph
-MAX_CONTENT_ITEMS = (
-    200_000  # comparing all pairs of items takes time that grows with the square of their number
-)
+MAX_CONTENT_ITEMS = 200_000  # comparing all pairs of items takes quadratic time
 BATCH_SIZE = 128
 CUTOFF = 10  # of NDCG
 
@@ -34,50 +32,50 @@ def tune_knn_mixture(
     retriever: Retriever,
     split: Split,
     *,
-    contents_ND: NDArray[np.floating] | None = None,
+    content_ND: NDArray[np.floating] | None = None,
     validation_users: int | None = None,
 ) -> KnnIndex:
     """The kNN index of the training split, with the settings that give the best validation NDCG@10.
 
-    The content weight is chosen first, for the index alone, then the mixture weight and the power together. One beam
-    search for each validation example (every n-th, at most `validation_users`) serves all choices: the model's
-    probability of an item outside of the beam is taken to be 0.
+    The content weight is chosen first, for the index without the model; then the mixture weight and power, jointly.
+    One beam search per validation example (every n-th, at most `validation_users`) is enough for all combinations:
+    items outside the beam are assumed to have probability 0 under the model.
     """
-    everyone = split.validation
-    examples = everyone.strided(-(-len(everyone) // (validation_users or len(everyone))))
-    index = _build_index(retriever, split, contents_ND, examples)
-    choices = [*product(MIXTURE_WEIGHTS, POWERS)]
-    ndcg_sums = torch.zeros(len(choices), dtype=torch.float64)
+    validation = split.validation
+    examples = validation.strided(-(-len(validation) // (validation_users or len(validation))))
+    index = _build_index(retriever, split, content_ND, examples)
+    grid = [*product(MIXTURE_WEIGHTS, POWERS)]
+    ndcg_sums = torch.zeros(len(grid), dtype=torch.float64)
     for part in track(list(examples.batches(BATCH_SIZE)), "Tuning the kNN mixture"):
         histories, targets_B = examples.histories(part), _targets(examples, part, retriever)
         beam = retriever.recommend(histories, retriever.beam_width)
         generated = Candidates(beam.items, beam.scores.exp())  # padding has a score of minus infinity
         candidates = _retrieve(index, histories, retriever)
         overlap = _overlap(generated.items_BR, candidates.items_BR)
-        for choice, (weight, power) in enumerate(choices):
+        for point, (weight, power) in enumerate(grid):
             p_knn_BR = index.with_settings(power=power).probabilities(candidates)
             mixed = _mix(generated, Candidates(candidates.items_BR, p_knn_BR), overlap, weight)
-            ndcg_sums[choice] += _ndcg_sum(mixed, targets_B)
-    weight, power = choices[int(ndcg_sums.argmax())]
+            ndcg_sums[point] += _ndcg_sum(mixed, targets_B)
+    weight, power = grid[int(ndcg_sums.argmax())]
     return index.with_settings(mixture_weight=weight, power=power)
 
 
 def _build_index(
-    retriever: Retriever, split: Split, contents_ND: NDArray[np.floating] | None, examples: EvalExamples
+    retriever: Retriever, split: Split, content_ND: NDArray[np.floating] | None, examples: EvalExamples
 ) -> KnnIndex:
-    """The index of co-occurrence, with the content weight that is best for the index alone."""
+    """The co-occurrence index, with the content weight that is best for the index without the model."""
     n_items = len(retriever.table)
     similarity_NN = item_item_knn(split.train, n_items, NEIGHBOURS, SHRINKAGE)
     without_content = KnnIndex.from_similarity(similarity_NN).to(retriever.device)
-    if contents_ND is None or n_items < 2:
+    if content_ND is None or n_items < 2:
         return without_content
     if n_items > MAX_CONTENT_ITEMS:
         log(
-            f"The kNN index uses no content: comparing {n_items:,} items takes too long (the limit is "
-            f"{MAX_CONTENT_ITEMS:,})."
+            f"The kNN index does not use content: there are {n_items:,} items, and comparing all pairs takes too "
+            f"long above {MAX_CONTENT_ITEMS:,}."
         )
         return without_content
-    content_NN = content_knn_graph(contents_ND, CONTENT_NEIGHBOURS)
+    content_NN = content_knn_graph(content_ND, CONTENT_NEIGHBOURS)
     best, best_sum = without_content, -1.0
     for weight in track(CONTENT_WEIGHTS, "Tuning the content weight"):
         index = KnnIndex.from_similarity(similarity_NN + weight * content_NN) if weight else without_content
@@ -103,7 +101,7 @@ def _retrieve(index: KnnIndex, histories: Histories, retriever: Retriever) -> Ca
 
 
 class _Overlap(NamedTuple):
-    """The items that both the beam and the kNN index propose."""
+    """Which items are both in the beam and among the kNN candidates."""
 
     is_candidate_BK: Tensor
     """bool: the beam's item is a kNN candidate too."""
@@ -119,7 +117,7 @@ def _overlap(generated_BK: Tensor, candidates_BR: Tensor) -> _Overlap:
 
 
 def _mix(generated: Candidates, candidates: Candidates, overlap: _Overlap, weight: float) -> Candidates:
-    """The mixture's probabilities of the beam's items and of the candidates."""
+    """The mixture's probabilities of the items of the beam and of the kNN candidates."""
     weight_B1 = weight * candidates.scores_BR.any(1, keepdim=True)
     knn_BR = weight_B1 * candidates.scores_BR
     knn_BK = knn_BR.gather(1, overlap.candidate_BK) * overlap.is_candidate_BK
@@ -132,7 +130,7 @@ def _mix(generated: Candidates, candidates: Candidates, overlap: _Overlap, weigh
 def _ndcg_sum(proposed: Candidates, targets_B: Tensor) -> float:
     """The sum of NDCG@10 over the examples, each with one relevant item."""
     hits_BR = proposed.scores_BR * (proposed.items_BR == targets_B[:, None])
-    target_B = hits_BR.sum(1)  # a second entry of the same item scores 0
+    target_B = hits_BR.sum(1)  # of two entries of the same item, one scores 0
     rank_B = (proposed.scores_BR > target_B[:, None]).sum(1)
     is_hit_B = (rank_B < CUTOFF) & (target_B > 0)
     return float((is_hit_B / torch.log2(rank_B + 2.0)).sum())

@@ -22,15 +22,15 @@ class Windows:
 
     train: Sequences
     max_items: int
-    """Length of a window, at most; longer sequences are cut into several."""
+    """Maximum length of a window; longer sequences are cut into several windows."""
     batch_size: int
-    """Number of windows in a batch, at most."""
+    """Maximum number of windows in a batch."""
     seed: int
     moving: bool = True
-    """Whether the cuts are drawn anew each epoch; if not, windows are counted back from a sequence's end."""
+    """Whether the cuts are redrawn each epoch; if not, windows are counted back from the end of a sequence."""
     _first_steps: list[int] = field(
         default_factory=lambda: [0], init=False
-    )  # of each epoch so far, and the next
+    )  # of each epoch so far, and of the next
     _epoch: int = field(default=-1, init=False)
     _batches: list[tuple[NDArray[np.int64], ...]] = field(default_factory=list, init=False)
 

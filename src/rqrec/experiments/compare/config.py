@@ -1,4 +1,4 @@
-"""Settings of a comparison, with their defaults. In gin all of them are `compare.NAME`."""
+"""Settings of a comparison, with their defaults. In gin files they are all `compare.NAME`."""
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
@@ -18,11 +18,11 @@ class SizeConfig:
     parameters: int = 500_000
     """Trained parameters of every model, code embeddings included; its width follows from it."""
     tolerance: float = 0.05
-    """How far a model's parameters may be from that number, as a share of it."""
+    """Largest relative deviation of a model's parameter count from `parameters`."""
     teraflops: float = 3.5
     """Training compute of every model, in 10^12 floating-point operations."""
     max_items: int = 20
-    """Items of the history that a model reads, the latest ones."""
+    """Number of most recent items of the history that a model reads."""
     attn_heads: int = 4
     """Attention heads of every transformer."""
     attn_dropout: float = 0.2
@@ -51,7 +51,7 @@ class TrainingConfig:
     weight_decay: float = 0.05
     """Weight decay of AdamW."""
     warmup: float = 0.05
-    """Share of the training steps in which the learning rate rises, from 0 to below 1."""
+    """Share of the training steps that are warm-up, from 0 to below 1."""
     validations: int = 4
     """Number of validations, evenly spaced over training."""
     validation_users: int = 4096
@@ -88,7 +88,7 @@ class TokenizerConfig:
     codebook_size: int = 256
     """Codes of each level."""
     n_layers: int = 3
-    """Number of levels, without the one that tells colliding items apart."""
+    """Number of levels, without the deduplication level."""
 
 
 @dataclass(frozen=True)
@@ -111,7 +111,7 @@ class CompareConfig:
     baselines: tuple[str, ...] = ()
     """Baselines to test beside the models: popularity, item_knn, content_knn, hybrid_knn."""
     jobs: int = 1
-    """Trainings that run at once, each in a process with one thread."""
+    """Number of training runs in parallel, each in a process with one thread."""
     save_dir_root: Path = Path("out/compare")
     """Folder of the results, the runs and their logs."""
     findings: Path | None = None

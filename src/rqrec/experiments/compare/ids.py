@@ -1,4 +1,4 @@
-"""Three kinds of semantic IDs, to tell what learned IDs gain over IDs that only are unique."""
+"""Three kinds of semantic IDs, to measure what learned IDs gain over IDs that are merely unique."""
 
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -22,7 +22,7 @@ from rqrec.training.loop import LoopConfig
 
 @dataclass(frozen=True)
 class SemanticIds:
-    """Semantic IDs of one kind ("trained", "untrained", "random") and seed, in a folder of their own."""
+    """Semantic IDs of one kind ("trained", "untrained" or "random") and seed, in their own folder."""
 
     kind: str
     seed: int
@@ -62,7 +62,7 @@ class SemanticIds:
 
 
 def random_table(item_ids: IdMap, codebook_sizes: tuple[int, ...], seed: int) -> SemanticIdTable:
-    """Codes drawn uniformly at random; one more level tells colliding items apart, as for any other table."""
+    """Codes drawn uniformly at random, with a deduplication level like that of any other table."""
     codes_NL = np.random.default_rng(seed).integers(codebook_sizes, size=(len(item_ids), len(codebook_sizes)))
     return SemanticIdTable.from_codes(item_ids, codes_NL, codebook_sizes, f"random codes, seed {seed}")
 

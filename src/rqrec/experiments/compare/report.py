@@ -44,7 +44,7 @@ def _protocol(results: dict[str, Any], models: Sequence[dict[str, Any]]) -> list
     return [
         paragraph(
             f"{results['data']} {dataset['users']:,} users, {dataset['items']:,} items, "
-            f"{dataset['interactions']:,} interactions. The split is leave-one-out: each user's last item is for "
+            f"{dataset['interactions']:,} interactions. The protocol is leave-one-out: each user's last item is for "
             f"the test, the one before it for validation, and the others are for training. The ranking covers all "
             f"items that the user has not interacted with, and a hit is the right item, not the right code."
         ),
@@ -191,7 +191,7 @@ def _describe_embeddings(settings: dict[str, Any]) -> str:
         if collaborative
         else ""
     )
-    return f"The RQ-VAE reads {content}{appended}. The last level tells items apart whose other codes are the same."
+    return f"The RQ-VAE reads {content}{appended}. The last level is the deduplication code."
 
 
 def _settings(settings: dict[str, dict[str, Any]]) -> list[str]:

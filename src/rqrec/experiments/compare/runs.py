@@ -31,7 +31,7 @@ from rqrec.training.processes import Processes
 
 RESULT_FILE = "evaluation.json"
 SECONDS_FILE = "seconds.json"
-PROFILED_BATCHES = 24  # the first of training; their counted operations give those of every other batch
+PROFILED_BATCHES = 24  # first batches of training, on whose counted operations `step_flops` is fitted
 
 
 class Run(Task, Protocol):
@@ -44,7 +44,7 @@ class Run(Task, Protocol):
 
 @dataclass(frozen=True)
 class ModelRun:
-    """A retrieval model on the semantic IDs of one kind and seed; the seed is also the model's."""
+    """A retrieval model on the semantic IDs of one kind and seed; the model has the same seed."""
 
     kind: str
     seed: int
@@ -179,7 +179,7 @@ def _write_result(folder: Path, result: dict[str, Any], inputs: dict[str, str]) 
 
 @contextmanager
 def _timed(path: Path) -> Iterator[None]:
-    """Add the block's CPU seconds to those in the file, also if the block is interrupted."""
+    """Add the block's CPU seconds to those in the file, even if the block is interrupted."""
     before = read_json(path)["seconds"] if path.is_file() else 0.0
     start = time.process_time()
     try:

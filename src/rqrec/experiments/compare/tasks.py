@@ -1,4 +1,4 @@
-"""Parts of a comparison that run in processes of their own, each with a folder and a log file."""
+"""Parts of a comparison that run in separate processes, each with a folder and a log file."""
 
 import hashlib
 import json
@@ -60,6 +60,6 @@ def _console_in(path: Path) -> Iterator[None]:
 
 
 def run_dir(root: Path, name: str, settings: Mapping[str, Any], inputs: Mapping[str, str]) -> Path:
-    """`root/NAME-HASH`, with a hash of the settings and inputs: a changed one has another folder."""
+    """`root/NAME-HASH`, with a hash of settings and inputs: changing any of them gives another folder."""
     text = json.dumps([settings, inputs], sort_keys=True)
     return root / f"{name}-{hashlib.sha256(text.encode()).hexdigest()[:10]}"

@@ -7,7 +7,7 @@ import { createItem } from "./item.js";
 import { createRecommendations } from "./recommendations.js";
 import { createSearch } from "./search.js";
 import { go, onState } from "./state.js";
-import { fetchTitles, rememberTitles, titleOf } from "./titles.js";
+import { fetchTitles, cacheTitles, titleOf } from "./titles.js";
 import { createTree } from "./tree.js";
 import { architecture, count } from "./format.js";
 
@@ -18,7 +18,7 @@ let users = [];
 let current = null; // the displayed state
 
 const add = (item) => {
-  rememberTitles([item]);
+  cacheTitles([item]);
   announce(`${titleOf(item.item_id)} added to the history`);
   go({ user: null, history: [...historyIds().filter((id) => id !== item.item_id), item.item_id], item: null });
 };
@@ -92,7 +92,7 @@ async function start() {
   models = loadedModels.value.models;
   if (loadedUsers.status === "fulfilled") users = loadedUsers.value.users;
   history.setUsers(users);
-  rememberTitles(users.flatMap((user) => user.history));
+  cacheTitles(users.flatMap((user) => user.history));
   byId("model").addEventListener("change", ({ target }) => {
     const selected = models.find(({ name }) => name === target.value);
     go({ model: selected.default ? null : selected.name, prefix: [] });

@@ -3,7 +3,7 @@
 import * as api from "./api.js";
 import { codes } from "./codes.js";
 import { button, byId, element, loading, notice } from "./dom.js";
-import { rememberTitles } from "./titles.js";
+import { cacheTitles } from "./titles.js";
 
 const SIMILAR = 6;
 
@@ -21,7 +21,7 @@ export function createItem({ add, open, openPrefix, close }) {
       const [item, similar] = await newest((signal) =>
         Promise.all([api.item(id, model, signal), api.similar(id, SIMILAR, model, signal)]),
       );
-      rememberTitles([item, ...similar.items]);
+      cacheTitles([item, ...similar.items]);
       fill(item.title || item.item_id, ...details(item, similar.items));
     } catch (error) {
       fill(id, notice(error.message));

@@ -7,7 +7,7 @@ const LINE_HEIGHT = 17; // px
 const ZOOM_MS = 280;
 
 /**
- * Draws the map of `cells`: {size, label, detail, spoken, hue, marked, pick}, where `spoken` is the accessible name.
+ * Draws the map of `cells`: {size, label, detail, ariaLabel, hue, marked, pick}.
  * `pick(rectangle)` opens a cell; the next map can grow out of its rectangle. `up` goes one level up (Escape,
  * Backspace).
  */
@@ -63,9 +63,9 @@ function drawCell(cell, { x, y, width, height }, index) {
       class: cell.detail ? "cell" : "cell leaf",
       role: "button",
       tabindex: index === 0 ? "0" : "-1",
-      "aria-label": cell.spoken,
+      "aria-label": cell.ariaLabel,
     },
-    svg("title", {}, cell.spoken),
+    svg("title", {}, cell.ariaLabel),
     svg("foreignObject", { x, y, width, height }, face),
   );
 }

@@ -4,7 +4,7 @@ import * as api from "./api.js";
 import { codes } from "./codes.js";
 import { announce, button, byId, element, loading, notice } from "./dom.js";
 import { explanation } from "./explanation.js";
-import { rememberTitles } from "./titles.js";
+import { cacheTitles } from "./titles.js";
 import { count, logProbability, percent } from "./format.js";
 
 /**
@@ -21,7 +21,7 @@ export function createRecommendations({ add, open, openPrefix, removeAll, onReco
     if (!content.querySelector("ol")) content.replaceChildren(loading(5));
     try {
       const response = await newest((signal) => api.recommend(history, k, model, signal));
-      rememberTitles(response.items);
+      cacheTitles(response.items);
       const hadFocus = content.contains(document.activeElement);
       content.replaceChildren(...parts(response, history, k, model));
       if (hadFocus) content.querySelector(".title")?.focus();
@@ -64,7 +64,7 @@ export function createRecommendations({ add, open, openPrefix, removeAll, onReco
       why.replaceChildren(loading(item.semantic_id.length));
       try {
         const explained = await api.explain(history, item.item_id, model);
-        rememberTitles(explained.path.flatMap((step) => step.others));
+        cacheTitles(explained.path.flatMap((step) => step.others));
         why.replaceChildren(explanation(explained, { open, openPrefix }));
       } catch (error) {
         why.replaceChildren(notice(error.message, button("Try again", explain)));

@@ -8,7 +8,7 @@ const MAX_CONCURRENT = 4;
 export const titleOf = (id) => titles.get(id) ?? id;
 
 /** Adds the titles of items to the cache. */
-export function rememberTitles(items) {
+export function cacheTitles(items) {
   for (const { item_id: id, title } of items) titles.set(id, title || id);
 }
 
@@ -17,7 +17,7 @@ export async function fetchTitles(ids) {
   const missing = [...new Set(ids)].filter((id) => !titles.has(id));
   const worker = async () => {
     for (let id = missing.pop(); id !== undefined; id = missing.pop()) {
-      await api.item(id).then((item) => rememberTitles([item]), () => {});
+      await api.item(id).then((item) => cacheTitles([item]), () => {});
     }
   };
   await Promise.all(Array.from({ length: MAX_CONCURRENT }, worker));

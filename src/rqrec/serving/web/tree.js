@@ -3,7 +3,7 @@
 import * as api from "./api.js";
 import { announce, button, byId, element, loading, notice } from "./dom.js";
 import { drawMap, growFrom } from "./map.js";
-import { rememberTitles } from "./titles.js";
+import { cacheTitles } from "./titles.js";
 import { countFitting } from "./treemap.js";
 import { count, hue } from "./format.js";
 
@@ -32,7 +32,7 @@ export function createTree({ openPrefix, setView, open, add }) {
     if (!node) container.replaceChildren(loading(6));
     try {
       node = await newest((signal) => api.node(prefix, 1, PAGE_SIZE, model, signal));
-      rememberTitles(node.items);
+      cacheTitles(node.items);
       draw();
       if (hadFocus) container.querySelector(CODES)?.focus();
       announce(`${prefix.length ? `Prefix ${prefix.join("-")}` : "All codes"}: ${count(node.n_items, "item")}`);
@@ -103,22 +103,22 @@ export function createTree({ openPrefix, setView, open, add }) {
     const onlyItem = child.n_items === 1 && node.items.find((item) => item.semantic_id[level] === child.code);
     if (onlyItem) {
       const title = onlyItem.title || onlyItem.item_id;
-      const spoken = `${title}, code ${child.code}${marks}`;
-      return { ...shared, label: title, spoken, pick: () => open(onlyItem.item_id) };
+      const ariaLabel = `${title}, code ${child.code}${marks}`;
+      return { ...shared, label: title, ariaLabel, pick: () => open(onlyItem.item_id) };
     }
     const words = child.words.join(", ");
     const pick = (rectangle) => {
       opened = rectangle;
       openPrefix(prefix);
     };
-    const spoken = `Code ${child.code}: ${[count(child.n_items, "item"), words].filter(Boolean).join(", ")}${marks}`;
-    return { ...shared, label: String(child.code), detail: words, spoken, pick };
+    const ariaLabel = `Code ${child.code}: ${[count(child.n_items, "item"), words].filter(Boolean).join(", ")}${marks}`;
+    return { ...shared, label: String(child.code), detail: words, ariaLabel, pick };
   }
 
   function restCell(nHidden, size) {
     const label = `${nHidden} more`;
-    const spoken = `${count(nHidden, "more code")}, as a list`;
-    return { size, hue: 0, label, spoken, pick: () => setView("list") };
+    const ariaLabel = `${count(nHidden, "more code")}, as a list`;
+    return { size, hue: 0, label, ariaLabel, pick: () => setView("list") };
   }
 
   function codeList() {
@@ -152,7 +152,7 @@ export function createTree({ openPrefix, setView, open, add }) {
     try {
       const { prefix, page } = node;
       const response = await newest((signal) => api.node(prefix, page + 1, PAGE_SIZE, model, signal));
-      rememberTitles(response.items);
+      cacheTitles(response.items);
       node = { ...response, items: [...node.items, ...response.items] };
       const rows = response.items.map(itemRow);
       list.append(...rows);
