@@ -97,7 +97,7 @@ def test_two_runs_are_compared_on_the_same_examples(tiny_run: Path, evaluated: P
     assert "Comparison with popularity" in (tmp_path / "e" / "report.md").read_text()
     other = ("--compare", evaluated / "popularity", "--out", tmp_path / "other")
     seen = ("evaluate", "--artifact", tiny_run, "--allow-seen", *other)
-    fails(rqrec(*seen), "other cases", "exclude_seen is True and not False")
+    fails(rqrec(*seen), "other examples", "exclude_seen is True and not False")
 
 
 def test_the_snippets_of_the_docs_run(
