@@ -1,4 +1,4 @@
-# Everything happens in .venv; the first command that needs it makes it.
+# All targets use .venv, which the first target that needs it creates.
 PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready

@@ -1,4 +1,4 @@
-"""Measure throughput per core and memory per item, and estimate the cost for larger sizes.
+"""Throughput per core and memory per item, and an estimate of the cost for larger sizes.
 
 Each part runs in a separate process with one thread. Rates are per second of CPU time, which depends little on
 other programs on the machine; memory is the size of the arrays, peak memory that of the process. Weights, codes

@@ -33,7 +33,7 @@ MAX_CONNECTIONS = 1000
 
 
 def write_artifact(folder: Path, n_items: int) -> None:
-    """Write a hierarchical model with random weights: 3 levels of 256 codes, and one that resolves collisions."""
+    """Write a hierarchical model with random weights: 3 levels of 256 codes, and the deduplication level."""
     import polars as pl
     import torch
 

@@ -1,4 +1,4 @@
-"""The same task with Hugging Face's T5 and its `generate`: what one would write without rqrec.
+"""The same task with Hugging Face's T5 and its `generate`, as one would implement it without rqrec.
 
 Sizes (layers, width, heads, feed-forward, history) are those of our encoder-decoder. Each level has its own tokens,
 one for each code; `prefix_allowed_tokens_fn` looks up in a dictionary which tokens may follow a prefix. Seen items

@@ -1,4 +1,4 @@
-"""Compare tokenizers: usage, perplexity, collisions, reconstruction error, seconds.
+"""Comparison of tokenizers: usage, perplexity, collisions, reconstruction error, seconds.
 
     python benchmarks/tokenizer.py --json
 

@@ -1,4 +1,4 @@
-"""Fixtures that several parts of the tests share."""
+"""Shared fixtures."""
 
 import os
 from pathlib import Path
@@ -10,7 +10,7 @@ import pytest
 
 @pytest.fixture(scope="session")
 def shared_data() -> Path:
-    """The folder with real data: RQREC_TEST_DATA, or `shared/data` beside the repository."""
+    """The folder with real data: RQREC_TEST_DATA, or `shared/data` next to the repository."""
     default = Path(__file__).resolve().parents[1].parent / "shared" / "data"
     folder = Path(os.environ.get("RQREC_TEST_DATA") or default)
     if not folder.is_dir():
@@ -20,7 +20,7 @@ def shared_data() -> Path:
 
 @pytest.fixture(scope="session")
 def tiny_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of a run on the small world of `tests/tiny.py`, trained once a session; don't change it."""
+    """A run folder of the dataset of `tests/tiny.py`, trained once per session; do not modify it."""
     from tests.tiny import train_tiny
 
     run = tmp_path_factory.mktemp("tiny") / "run"

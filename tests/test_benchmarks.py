@@ -1,4 +1,4 @@
-"""The benchmarks run, small."""
+"""The benchmarks run with small sizes."""
 
 import json
 import subprocess
@@ -59,7 +59,7 @@ def test_scale_measures_and_plans(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_serving_loses_nothing_at_any_load() -> None:
+def test_serving_loses_no_request_at_any_load() -> None:
     rows = printed("serving", "--items 300 --connections 4 --seconds 2")["rows"]
     assert [row["load"] for row in rows] == ["closed", "closed", "paced", "reloading", "overload"]
     for row in rows:
@@ -68,7 +68,7 @@ def test_serving_loses_nothing_at_any_load() -> None:
         assert (row["lost"], row["429_without_retry_after"]) == (0, 0)
 
 
-def test_quality_trains_each_model_for_its_minutes(tiny_run: Path, tmp_path: Path) -> None:
+def test_quality_trains_each_model_for_the_given_minutes(tiny_run: Path, tmp_path: Path) -> None:
     small = "--minutes 0.02 0.04 --models hierarchical sasrec --batch 16"
     rows = printed("quality", small, "--run", tiny_run, "--figure", tmp_path / "quality.png")["rows"]
     assert [(row["model"], row["minutes"]) for row in rows] == [
@@ -82,7 +82,7 @@ def test_quality_trains_each_model_for_its_minutes(tiny_run: Path, tmp_path: Pat
 
 
 @pytest.mark.slow
-def test_training_has_a_row_a_setting() -> None:
+def test_training_has_a_row_per_setting() -> None:
     rows = printed("training", "--threads 1 --widths 32 64/32 --batches 8 --steps 5 --precisions no")["rows"]
     names = ("decoder_only", "encoder_decoder", "hierarchical")
     sizes = [(row["architecture"], row["width"], row["code_width"]) for row in rows]

@@ -1,4 +1,4 @@
-"""A small world whose next item is known: items come in families, and users walk through one family in order."""
+"""A tiny dataset whose next item is known: items form families, and each user goes through one family in order."""
 
 from pathlib import Path
 
@@ -20,7 +20,7 @@ N_ITEMS = FAMILIES * SIZE
 
 
 def tiny_dataset(n_users: int = 480) -> Dataset:
-    """User u starts at a random place of family u mod FAMILIES and takes the items after it, in a circle."""
+    """User u starts at a random item of family u mod FAMILIES and continues through its items cyclically."""
     rng = np.random.default_rng(0)
     rows = []
     for user in range(n_users):
@@ -36,7 +36,7 @@ def tiny_dataset(n_users: int = 480) -> Dataset:
 
 
 def tiny_vectors() -> np.ndarray:
-    """Items of a family lie together."""
+    """Vectors that are close for items of the same family."""
     rng = np.random.default_rng(1)
     centres = np.repeat(rng.normal(size=(FAMILIES, DIM)), SIZE, axis=0)
     return (centres + 0.3 * rng.normal(size=(N_ITEMS, DIM))).astype(np.float32)

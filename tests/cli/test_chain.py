@@ -1,4 +1,4 @@
-"""The stages one after the other through the command line, each on what an earlier one wrote."""
+"""All stages through the command line, each reading the artefacts of earlier ones."""
 
 import json
 from pathlib import Path
@@ -41,7 +41,7 @@ SMALL_MODEL = settings(
 @pytest.mark.slow
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("kind", ["rqkmeans", "rqvae"])
-def test_each_command_takes_what_the_one_before_it_wrote(kind: str, tmp_path: Path) -> None:
+def test_each_command_reads_the_artefacts_of_the_previous_ones(kind: str, tmp_path: Path) -> None:
     raw, folder = write_world(tmp_path / "raw"), tmp_path.joinpath
     log, own = raw / "log.parquet", raw / "item_embeddings.npy"
     files = ("--interactions", log, "--embeddings", own)
@@ -85,7 +85,7 @@ def test_each_command_takes_what_the_one_before_it_wrote(kind: str, tmp_path: Pa
     assert found == [item["item_id"] for item in asked["recommendations"]]
 
 
-def test_raw_data_that_was_prepared_otherwise_is_not_replaced_by_training(tmp_path: Path) -> None:
+def test_raw_data_that_was_prepared_differently_is_not_replaced_by_training(tmp_path: Path) -> None:
     raw = write_world(tmp_path / "raw")
     prepared = raw / "processed/own/dataset"
     rqrec("prepare", "custom", "--data-dir", raw, "--user-core", 4, "--out", prepared)
@@ -93,15 +93,15 @@ def test_raw_data_that_was_prepared_otherwise_is_not_replaced_by_training(tmp_pa
     data = settings(dataset="custom", dataset_folder=str(raw), save_dir_root=str(tmp_path / "run"))
     done = CliRunner().invoke(app, ["train-decoder", *data, *SMALL_MODEL])
     assert done.exit_code == 1
-    for words in ("user_core was 4 and is 1", "--dataset", "train.force_dataset_process=True"):
-        assert words in done.stderr
+    for expected in ("user_core was 4 and is 1", "--dataset", "train.force_dataset_process=True"):
+        assert expected in done.stderr
     assert read_manifest(prepared).hash == before
     given = ("--dataset", prepared, "--embeddings", raw)
     rqrec("train-decoder", *given, *data, *SMALL_MODEL, *settings(vae_codebook_size=8))
 
 
 def test_reproduce_and_the_commands_one_by_one_give_the_same_hashes(tmp_path: Path) -> None:
-    """In processes of one thread: sums of floats may differ between numbers of threads."""
+    """With one thread per process, because floating-point sums depend on the number of threads."""
     raw = write_world(tmp_path / "raw")
     log, own = raw / "log.parquet", raw / "item_embeddings.npy"
     files, folder = ("--interactions", log, "--embeddings", own), tmp_path.joinpath

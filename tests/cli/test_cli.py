@@ -1,4 +1,4 @@
-"""The command line as a person meets it: results, JSON, sentences and exit statuses."""
+"""The command line as a user sees it: results, JSON, error messages and exit statuses."""
 
 import json
 import os
@@ -25,44 +25,44 @@ def rqrec(*arguments: object) -> Result:
     return CliRunner().invoke(app, [str(argument) for argument in arguments])
 
 
-def fails(done: Result, *words: str) -> None:
+def fails(done: Result, *expected: str) -> None:
     assert done.exit_code == 1, done.stderr
     assert isinstance(done.exception, SystemExit)
-    for word in words:
-        assert word in done.stderr
+    for part in expected:
+        assert part in done.stderr
 
 
-def misused(done: Result, *words: str) -> None:
+def misused(done: Result, *expected: str) -> None:
     assert done.exit_code == 2, done.stderr
-    for word in words:
-        assert word in done.stderr
+    for part in expected:
+        assert part in done.stderr
 
 
 def test_recommend_prints_one_json_object(tiny_run: Path) -> None:
     done = rqrec("recommend", "--artifact", tiny_run, "--history", "item 8, item 9", "--k", 3, "--json")
     assert done.exit_code == 0, done.stderr
-    facts = json.loads(done.stdout)
-    assert facts["history"] == ["item 8", "item 9"]
-    assert len(facts["recommendations"]) == 3
-    best = facts["recommendations"][0]
+    result = json.loads(done.stdout)
+    assert result["history"] == ["item 8", "item 9"]
+    assert len(result["recommendations"]) == 3
+    best = result["recommendations"][0]
     assert (best["item_id"], best["title"]) == ("item 10", "Title 10")
     assert best["score"] <= 0
 
 
-def test_recommend_for_people_says_when_fewer_items_are_allowed(tiny_run: Path) -> None:
+def test_recommend_as_text_reports_that_fewer_items_are_allowed(tiny_run: Path) -> None:
     history = ",".join(f"item {item}" for item in range(46))
     done = rqrec("recommend", "--artifact", tiny_run, "--history", history, "--k", 5)
     assert "Title 47" in done.stdout
     assert "Only 2 items are allowed" in done.stdout
 
 
-def test_recommend_with_filters_and_variety(tiny_run: Path) -> None:
+def test_recommend_with_filters_and_max_per_code(tiny_run: Path) -> None:
     arguments = ("recommend", "--artifact", tiny_run, "--history", "item 8,item 9", "--k", 5)
     allow = "item 10, item 11, item 30, item 40"
     done = rqrec(*arguments, "--allow", allow, "--block", "item 10", "--json")
-    facts = json.loads(done.stdout)
-    assert {row["item_id"] for row in facts["recommendations"]} == {"item 11", "item 30", "item 40"}
-    assert (facts["n_allowed"], facts["skipped"]) == (3, [])
+    result = json.loads(done.stdout)
+    assert {row["item_id"] for row in result["recommendations"]} == {"item 11", "item 30", "item 40"}
+    assert (result["n_allowed"], result["skipped"]) == (3, [])
     assert "Only 3 items are allowed." in rqrec(*arguments, "--allow", allow, "--block", "item 10").stdout
     assert "Only 0 items are allowed." in rqrec(*arguments, "--allow", "").stdout
     spread = json.loads(rqrec(*arguments, "--max-per-code", 1, "--json").stdout)["recommendations"]
@@ -71,18 +71,18 @@ def test_recommend_with_filters_and_variety(tiny_run: Path) -> None:
     assert "--max-per-code excludes the others" in rqrec(*many).stdout
 
 
-def test_recommend_skips_unknown_ids_and_says_which(tiny_run: Path) -> None:
+def test_recommend_skips_unknown_ids_and_lists_them(tiny_run: Path) -> None:
     arguments = ("recommend", "--artifact", tiny_run, "--history", "item 8,gone,item 9", "--block", "lost")
     done = rqrec(*arguments, "--unknown", "skip")
     assert "Skipped, because they are not in the catalogue: gone, lost." in done.stdout
-    facts = json.loads(rqrec(*arguments, "--unknown", "skip", "--explain", "--json").stdout)
-    assert facts["skipped"] == ["gone", "lost"]
-    assert facts["recommendations"][0]["item_id"] == "item 10"
+    result = json.loads(rqrec(*arguments, "--unknown", "skip", "--explain", "--json").stdout)
+    assert result["skipped"] == ["gone", "lost"]
+    assert result["recommendations"][0]["item_id"] == "item 10"
     fails(rqrec(*arguments), "'gone'")
     misused(rqrec(*arguments, "--unknown", "ignore"), "'ignore'", "'raise' or 'skip'")
 
 
-def test_recommend_explains_by_the_path_of_codes(tiny_run: Path) -> None:
+def test_recommend_explains_items_by_their_codes(tiny_run: Path) -> None:
     arguments = ("recommend", "--artifact", tiny_run, "--history", "item 8,item 9", "--k", 3, "--explain")
     rows = json.loads(rqrec(*arguments, "--json").stdout)["recommendations"]
     for row in rows:
@@ -96,7 +96,7 @@ def test_recommend_explains_by_the_path_of_codes(tiny_run: Path) -> None:
     assert f", also {', '.join(first['others'])}" in text
 
 
-def test_times_that_are_none_are_refused(tiny_run: Path) -> None:
+def test_invalid_times_are_refused(tiny_run: Path) -> None:
     arguments = ("recommend", "--artifact", tiny_run, "--history", "item 8,item 9")
     assert rqrec(*arguments, "--times", "1700000000, 1700000001", "--user", "ann").exit_code == 0
     fails(rqrec(*arguments, "--times", "1700000000,soon"), "'soon'", "unix seconds")
@@ -114,11 +114,11 @@ def test_seen_items_return_with_allow_seen(tiny_run: Path) -> None:
     assert len(seen_too) == 48
 
 
-def test_an_unknown_id_is_a_sentence_and_status_1(tiny_run: Path) -> None:
+def test_an_unknown_id_is_an_error_message_and_status_1(tiny_run: Path) -> None:
     fails(rqrec("recommend", "--artifact", tiny_run, "--history", "item 1,nope"), "'nope'", "48 items")
 
 
-def test_a_folder_without_a_model_is_a_sentence(tmp_path: Path) -> None:
+def test_a_folder_without_a_model_is_an_error_message(tmp_path: Path) -> None:
     fails(rqrec("recommend", "--artifact", tmp_path, "--history", "a"), "rqrec train-decoder")
     fails(rqrec("recommend", "--artifact", tmp_path / "no", "--history", "a"), "There is no folder")
 
@@ -151,7 +151,7 @@ def test_every_command_shows_an_example(command: str) -> None:
 
 @pytest.fixture
 def custom(tmp_path: Path) -> Path:
-    """A folder with own embeddings, and the arguments that make training short."""
+    """A folder with custom embeddings, and arguments for a short training run."""
     np.save(tmp_path / "item_embeddings.npy", tiny_vectors())
     return tmp_path
 
@@ -190,7 +190,7 @@ def test_the_documented_commands_give_custom_data_unique_ids(custom: Path) -> No
 
 
 @pytest.mark.parametrize(
-    ("binding", "words"),
+    ("binding", "expected"),
     [
         ("train.nonsense=1", ("nonsense", "vae_codebook_size")),
         ("train.vae_codebook_mode='soft'", ("soft", "ste")),
@@ -201,17 +201,19 @@ def test_the_documented_commands_give_custom_data_unique_ids(custom: Path) -> No
         ("train.vae_codebook_size", ("train",)),
     ],
 )
-def test_a_setting_that_cannot_be_is_a_sentence(custom: Path, binding: str, words: tuple[str, ...]) -> None:
-    fails(train(custom, binding), *words)
+def test_an_impossible_setting_is_an_error_message(
+    custom: Path, binding: str, expected: tuple[str, ...]
+) -> None:
+    fails(train(custom, binding), *expected)
 
 
-def test_missing_files_are_sentences(tmp_path: Path) -> None:
+def test_missing_files_are_error_messages(tmp_path: Path) -> None:
     fails(train(tmp_path), "item_embeddings.npy")
     fails(rqrec("run-rqvae", *options_for(tmp_path)), "rqrec train-rqvae")
     fails(rqrec("train-rqvae", "configs/nowhere.gin"), "configs/nowhere.gin")
 
 
-def test_a_folder_that_cannot_be_written_is_a_sentence(custom: Path) -> None:
+def test_a_folder_that_cannot_be_written_is_an_error_message(custom: Path) -> None:
     done = train(custom, "train.save_dir_root='/proc/nowhere'")
     fails(done, "/proc/nowhere")
 
@@ -228,7 +230,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     subprocess.run(["umount", "-l", str(folder)], check=True)
 
 
-def test_a_full_disk_is_a_sentence_and_keeps_what_was_saved(custom: Path, small_disk: Path) -> None:
+def test_a_full_disk_is_an_error_message_and_keeps_what_was_saved(custom: Path, small_disk: Path) -> None:
     root = f"train.save_dir_root='{small_disk}/run'"
     assert train(custom, root).exit_code == 0
     before = (small_disk / "run" / "rqvae" / "manifest.json").read_bytes()
@@ -267,25 +269,25 @@ def test_a_model_of_another_version_is_refused(tiny_run: Path, tmp_path: Path) -
     fails(done, "format_version 7", "rqrec 9.0", "rqrec train-decoder")
 
 
-def facts_of(done: Result) -> dict:
+def result_of(done: Result) -> dict:
     assert done.exit_code == 0, done.stderr
     return json.loads(done.stdout)
 
 
-def test_own_vectors_become_ids_by_k_means_and_new_items_join_them(custom: Path) -> None:
+def test_custom_vectors_are_tokenized_by_k_means_and_new_items_are_added(custom: Path) -> None:
     model, ids = custom / "rqkmeans", custom / "ids"
-    fitted = facts_of(
+    fitted = result_of(
         rqrec("fit-rqkmeans", custom, "--out", model, "--codebook-size", 8, "--levels", 2, "--json")
     )
     assert fitted["items"] == 48
-    made = facts_of(rqrec("tokenize", model, custom, "--out", ids, "--json"))
+    made = result_of(rqrec("tokenize", model, custom, "--out", ids, "--json"))
     assert made["codebook_usage"] == [1.0, 1.0]
     before = SemanticIdTable.read(ids)
 
     np.save(custom / "new.npy", tiny_vectors()[:3])  # the same content as items 0, 1 and 2
     (custom / "new.txt").write_text("x\ny\nz\n")
     options = ("--new", custom / "new.npy", "--table", ids, "--new-ids", custom / "new.txt")
-    added = facts_of(rqrec("tokenize", model, *options, "--out", custom / "more", "--json"))
+    added = result_of(rqrec("tokenize", model, *options, "--out", custom / "more", "--json"))
     assert (added["items"], added["new_items"]) == (51, 3)
     after = SemanticIdTable.read(custom / "more")
     assert (after.codes_NL[:48] == before.codes_NL).all()
@@ -305,11 +307,11 @@ def test_new_items_are_refused_by_a_table_of_another_tokenizer(custom: Path, tin
 
 def test_inspecting_ids_measures_them_and_writes_a_report(tiny_run: Path, tmp_path: Path) -> None:
     options = ("--out", tmp_path / "report", "--tokens", tmp_path / "tokens.jsonl", "--json")
-    facts = facts_of(rqrec("inspect-ids", tiny_run, *options))
-    assert facts["items"] == 48
-    assert facts["codebook_sizes"] == [8, 8]
-    assert facts["agreement"]["neighbours"][0] > facts["agreement"]["random_items"][0]
-    assert facts["examples"][0]["titles"][0].startswith("Title ")
+    result = result_of(rqrec("inspect-ids", tiny_run, *options))
+    assert result["items"] == 48
+    assert result["codebook_sizes"] == [8, 8]
+    assert result["agreement"]["neighbours"][0] > result["agreement"]["random_items"][0]
+    assert result["examples"][0]["titles"][0].startswith("Title ")
     assert (tmp_path / "report" / "report.html").read_text().count("data:image/png") == 2
     lines = (tmp_path / "tokens.jsonl").read_text().splitlines()
     assert len(lines) == 48
@@ -317,7 +319,7 @@ def test_inspecting_ids_measures_them_and_writes_a_report(tiny_run: Path, tmp_pa
     assert json.loads(lines[5])["tokens"].startswith("<a_")
 
 
-def test_a_collapse_is_told_in_words(custom: Path) -> None:
+def test_a_collapsed_codebook_is_reported_as_text(custom: Path) -> None:
     np.save(custom / "item_embeddings.npy", np.repeat(tiny_vectors()[:4], 12, axis=0))
     model, ids = custom / "rqkmeans", custom / "ids"
     assert rqrec("fit-rqkmeans", custom, "--out", model, "--codebook-size", 16).exit_code == 0
@@ -327,7 +329,7 @@ def test_a_collapse_is_told_in_words(custom: Path) -> None:
     assert "100.0% of the items share" in done.stdout
 
 
-def test_own_files_are_prepared_and_embedded_with_own_vectors(tmp_path: Path) -> None:
+def test_custom_files_are_prepared_and_embedded_with_custom_vectors(tmp_path: Path) -> None:
     rows = ["user_id,item_id,timestamp", *(f"u{n % 9},i{n % 7},{n}" for n in range(60))]
     (tmp_path / "log.csv").write_text("\n".join(rows) + "\n")
     items = ["item_id,title", *(f"i{n},Thing {n}" for n in range(7))]
@@ -336,17 +338,19 @@ def test_own_files_are_prepared_and_embedded_with_own_vectors(tmp_path: Path) ->
     files = ("--interactions", tmp_path / "log.csv", "--items", tmp_path / "items.csv")
     options = (*files, "--embeddings", tmp_path / "vectors.npy", "--template", "{title}")
     out = tmp_path / "run" / "dataset"
-    made = facts_of(rqrec("prepare", "custom", *options, "--out", out, "--json"))
+    made = result_of(rqrec("prepare", "custom", *options, "--out", out, "--json"))
     assert (made["users"], made["items"], made["interactions"]) == (9, 7, 60)
     assert made["seconds"] > 0
     assert made["peak_memory_mb"] > 0
     vectors = ("--embeddings", tmp_path / "vectors.npy", "--collaborative", 3)
-    embedded = facts_of(rqrec("embed", tmp_path / "run", *vectors, "--out", tmp_path / "run" / "e", "--json"))
+    embedded = result_of(
+        rqrec("embed", tmp_path / "run", *vectors, "--out", tmp_path / "run" / "e", "--json")
+    )
     assert (embedded["items"], embedded["dim"]) == (7, 16 + 3)
     misused(rqrec("prepare", "netflix", "--out", tmp_path / "x"), "netflix", "amazon, movielens, custom")
 
 
-def test_tokenizing_in_blocks_makes_the_same_table(tiny_run: Path, tmp_path: Path) -> None:
+def test_tokenizing_in_blocks_gives_the_same_table(tiny_run: Path, tmp_path: Path) -> None:
     inputs = (tiny_run / "tokenizer", tiny_run / "embeddings", "--dataset", tiny_run / "dataset")
     done = rqrec("tokenize", *inputs, "--out", tmp_path / "ids", "--processes", 1)
     assert done.exit_code == 0, done.stderr
@@ -356,19 +360,19 @@ def test_tokenizing_in_blocks_makes_the_same_table(tiny_run: Path, tmp_path: Pat
 
 
 @pytest.mark.parametrize("architecture", ["decoder_only", "encoder_decoder", "hierarchical"])
-def test_bench_train_says_where_the_time_of_a_step_goes(architecture: str) -> None:
+def test_bench_train_reports_the_time_of_each_part_of_a_step(architecture: str) -> None:
     options = ("--architecture", architecture, "--width", 16, "--batch", 4, "--steps", 1)
-    facts = facts_of(rqrec("bench", "train", *options, "--json"))
-    assert facts["milliseconds_per_step"] > 0
+    result = result_of(rqrec("bench", "train", *options, "--json"))
+    assert result["milliseconds_per_step"] > 0
     parts = {"data path", "embedding", "attention", "feed-forward", "norms", "dropout", "heads"}
     parts |= {"softmax and loss", "rest of the forward pass", "backward", "clipping", "optimizer"}
-    assert set(facts["parts"]) == parts
-    assert all(share > 0 for share in facts["parts"].values())
-    assert sum(facts["parts"].values()) == pytest.approx(1, abs=1e-2)
-    assert "aten::mm" in facts["operators_ms"]
+    assert set(result["parts"]) == parts
+    assert all(share > 0 for share in result["parts"].values())
+    assert sum(result["parts"].values()) == pytest.approx(1, abs=1e-2)
+    assert "aten::mm" in result["operators_ms"]
 
 
-def test_bench_train_tells_it_in_words_too() -> None:
+def test_bench_train_prints_text_too() -> None:
     done = rqrec("bench", "train", "--width", 16, "--batch", 4, "--steps", 1)
     assert "The largest parts are" in done.stdout
     assert "the data path takes" in done.stdout
@@ -376,7 +380,7 @@ def test_bench_train_tells_it_in_words_too() -> None:
     assert rqrec("bench", "train", "--precision", "int8").exit_code == 2
 
 
-def test_max_minutes_of_the_command_line_ends_training(custom: Path) -> None:
+def test_max_minutes_on_the_command_line_ends_training(custom: Path) -> None:
     done = rqrec(
         "train-rqvae",
         *options_for(custom, "train.do_eval=False", "train.iterations=1000000"),

@@ -1,4 +1,4 @@
-"""Every config trains for a few steps on real raw files, with the encoder that comes as a package."""
+"""Every config trains for a few steps on real raw files, with the packaged encoder."""
 
 import gzip
 import json
@@ -43,7 +43,7 @@ def custom(data: Path, folder: Path) -> None:
         items = json.load(file)
     sequences = json.loads((data / "scientific/sequences.json").read_text())
     folder.mkdir(exist_ok=True)
-    rows = [(user, str(item), place) for user, taken in sequences.items() for place, item in enumerate(taken)]
+    rows = [(user, str(item), time) for user, items in sequences.items() for time, item in enumerate(items)]
     pl.DataFrame(rows, ["user_id", "item_id", "timestamp"], orient="row").write_parquet(
         folder / "log.parquet"
     )

@@ -1,4 +1,4 @@
-"""`rqrec evaluate` and the commands for cold items as a person meets them."""
+"""`rqrec evaluate` and the commands for cold items as a user sees them."""
 
 import json
 import re
@@ -30,40 +30,40 @@ def rqrec(*arguments: object) -> Result:
     return CliRunner().invoke(app, [str(argument) for argument in arguments])
 
 
-def facts_of(done: Result) -> dict:
+def result_of(done: Result) -> dict:
     assert done.exit_code == 0, done.stderr
     return json.loads(done.stdout)
 
 
-def fails(done: Result, *words: str) -> None:
+def fails(done: Result, *expected: str) -> None:
     assert done.exit_code == 1, done.stderr
-    for word in words:
-        assert word in done.stderr
+    for part in expected:
+        assert part in done.stderr
 
 
 @pytest.fixture(scope="module")
 def evaluated(tiny_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Evaluations of the model and of popularity on the small world."""
+    """Evaluations of the model and of popularity on the tiny dataset."""
     root = tmp_path_factory.mktemp("evaluated")
-    facts_of(rqrec("evaluate", "--artifact", tiny_run, "--out", root / "model", "--json"))
+    result_of(rqrec("evaluate", "--artifact", tiny_run, "--out", root / "model", "--json"))
     baseline = ("--baseline", "popularity", "--dataset", tiny_run)
-    facts_of(rqrec("evaluate", *baseline, "--out", root / "popularity", "--json"))
+    result_of(rqrec("evaluate", *baseline, "--out", root / "popularity", "--json"))
     return root
 
 
-def test_an_evaluation_is_an_artefact_with_figures_ranks_and_a_report(
+def test_an_evaluation_is_an_artefact_with_metrics_ranks_and_a_report(
     tiny_run: Path, evaluated: Path
 ) -> None:
     manifest = read_manifest(evaluated / "model", "evaluation", verify=True)
-    facts = read_json(evaluated / "model" / "evaluation.json")
+    result = read_json(evaluated / "model" / "evaluation.json")
     checkpoint = read_retrieval(tiny_run)
     cases = leave_one_out(Dataset.read(tiny_run).sequences).test
     light = evaluate(Retriever(checkpoint.model, checkpoint.table), cases)
     for name, value in light.metrics.items():
-        assert facts["metrics"][name] == pytest.approx(value)
-        low, high = facts["intervals"][name]
+        assert result["metrics"][name] == pytest.approx(value)
+        low, high = result["intervals"][name]
         assert low <= value <= high
-    assert facts["id_level"]["metrics"]["recall@10"] >= facts["metrics"]["recall@10"]
+    assert result["id_level"]["metrics"]["recall@10"] >= result["metrics"]["recall@10"]
     assert manifest.inputs["retrieval"] == read_manifest(tiny_run / "retrieval").hash
     saved = EvalResult.read(evaluated / "model")
     assert (saved.ranks_C[light.ranks_C < 10] == light.ranks_C[light.ranks_C < 10]).all()
@@ -74,30 +74,30 @@ def test_an_evaluation_is_an_artefact_with_figures_ranks_and_a_report(
     assert (evaluated / "model" / "report.html").read_text().count("data:image/png;base64,") == 1
 
 
-def test_the_split_that_a_model_was_selected_on_is_told(tiny_run: Path, tmp_path: Path) -> None:
+def test_evaluation_on_the_selection_split_is_reported(tiny_run: Path, tmp_path: Path) -> None:
     options = ("--split", "validation", "--beam-width", 20, "--out", tmp_path / "e")
-    facts = facts_of(rqrec("evaluate", "--artifact", tiny_run, *options, "--json"))
-    assert facts["settings"] == {"beam_width": 20}
-    assert "flatter" in facts["selected"]
+    result = result_of(rqrec("evaluate", "--artifact", tiny_run, *options, "--json"))
+    assert result["settings"] == {"beam_width": 20}
+    assert "flatter" in result["selected"]
     best = read_manifest(tiny_run / "retrieval").metrics["validation"]
-    assert facts["metrics"]["ndcg@10"] == pytest.approx(best["ndcg@10"], abs=0.02)
+    assert result["metrics"]["ndcg@10"] == pytest.approx(best["ndcg@10"], abs=0.02)
 
 
-def test_two_runs_are_compared_on_the_same_cases(tiny_run: Path, evaluated: Path, tmp_path: Path) -> None:
+def test_two_runs_are_compared_on_the_same_examples(tiny_run: Path, evaluated: Path, tmp_path: Path) -> None:
     options = ("--compare", evaluated / "popularity", "--out", tmp_path / "e")
     done = rqrec("evaluate", "--artifact", tiny_run, *options)
     assert done.exit_code == 0, done.stderr
     assert "ndcg@10 against popularity: +0." in done.stdout
-    facts = read_json(tmp_path / "e" / "evaluation.json")
-    compared = facts["comparison"]["metrics"]["ndcg@10"]
+    result = read_json(tmp_path / "e" / "evaluation.json")
+    compared = result["comparison"]["metrics"]["ndcg@10"]
     other = read_json(evaluated / "popularity" / "evaluation.json")["metrics"]["ndcg@10"]
-    assert compared["mean"] == pytest.approx(facts["metrics"]["ndcg@10"] - other)
+    assert compared["mean"] == pytest.approx(result["metrics"]["ndcg@10"] - other)
     assert compared["p_value"] < 0.01
-    assert compared["better"] + compared["worse"] + compared["equal"] == facts["cases"]
+    assert compared["better"] + compared["worse"] + compared["equal"] == result["cases"]
     assert "Comparison with popularity" in (tmp_path / "e" / "report.md").read_text()
     other = ("--compare", evaluated / "popularity", "--out", tmp_path / "other")
     seen = ("evaluate", "--artifact", tiny_run, "--allow-seen", *other)
-    fails(rqrec(*seen), "other cases", "exclude_seen is True and not False")
+    fails(rqrec(*seen), "other examples", "exclude_seen is True and not False")
 
 
 def test_the_snippets_of_the_docs_run(
@@ -106,12 +106,12 @@ def test_the_snippets_of_the_docs_run(
     (tmp_path / "out").mkdir()
     shutil.copytree(tiny_run, tmp_path / "out" / "demo")
     monkeypatch.chdir(tmp_path)
-    words = (CONFIGS.parent / "docs" / "evaluation.md").read_text()
-    snippets = re.findall(r"```python\n(.*?)```", words, flags=re.S)
+    text = (CONFIGS.parent / "docs" / "evaluation.md").read_text()
+    snippets = re.findall(r"```python\n(.*?)```", text, flags=re.S)
     assert len(snippets) == 2
     exec("\n".join(snippets), {})
     assert "Difference(mean=" in capsys.readouterr().out
-    commands = re.findall(r"^rqrec (evaluate --.*)$", words, flags=re.M)
+    commands = re.findall(r"^rqrec (evaluate --.*)$", text, flags=re.M)
     assert len(commands) == 4
     for command in commands:
         done = rqrec(*command.split())
@@ -120,17 +120,17 @@ def test_the_snippets_of_the_docs_run(
 
 @pytest.mark.parametrize("name", ["popularity", "item_knn", "content_knn", "hybrid_knn"])
 @pytest.mark.parametrize("protocol", ["leave_one_out", "temporal"])
-def test_each_baseline_has_its_row(name: str, protocol: str, tiny_run: Path, tmp_path: Path) -> None:
+def test_each_baseline_is_evaluated(name: str, protocol: str, tiny_run: Path, tmp_path: Path) -> None:
     options = ("--dataset", tiny_run, "--embeddings", tiny_run, "--protocol", protocol)
-    facts = facts_of(rqrec("evaluate", "--baseline", name, *options, "--out", tmp_path / "e", "--json"))
-    assert facts["recommender"] == name
-    assert facts["protocol"] == protocol
-    assert "id_level" not in facts
+    result = result_of(rqrec("evaluate", "--baseline", name, *options, "--out", tmp_path / "e", "--json"))
+    assert result["recommender"] == name
+    assert result["protocol"] == protocol
+    assert "id_level" not in result
     # The next item is of the family of the last: 8 of 48 items.
-    assert facts["metrics"]["recall@10"] > (0.1 if name == "popularity" else 0.8)
+    assert result["metrics"]["recall@10"] > (0.1 if name == "popularity" else 0.8)
 
 
-def test_what_does_not_belong_together_is_refused(tiny_run: Path, tmp_path: Path) -> None:
+def test_mismatched_inputs_are_refused(tiny_run: Path, tmp_path: Path) -> None:
     other = tmp_path / "dataset"
     tiny_dataset(100).write(other, {"source": "tiny"}, {})
     out = ("--out", tmp_path / "e")
@@ -167,7 +167,7 @@ def test_wrong_usage_is_status_2(tiny_run: Path) -> None:
 
 def train(command: str, config: str, settings: dict[str, Any]) -> dict:
     given = [part for setting in bindings(settings) for part in ("--gin", setting)]
-    return facts_of(rqrec(command, CONFIGS / config, *given, "--json"))
+    return result_of(rqrec(command, CONFIGS / config, *given, "--json"))
 
 
 def test_sasrec_trains_by_command_and_is_evaluated_like_any_model(tmp_path: Path) -> None:
@@ -190,18 +190,18 @@ def test_sasrec_trains_by_command_and_is_evaluated_like_any_model(tmp_path: Path
     assert trained["artifact"] == str(tmp_path / "run" / "sasrec")
     assert trained["validation"]["step"] in (10, 20)
     dataset = world / "processed" / "own"
-    facts = facts_of(rqrec("evaluate", "--artifact", tmp_path / "run", "--dataset", dataset, "--json"))
-    assert facts["artifact"] == str(tmp_path / "run" / "evaluation_test")
-    assert facts["recommender"] == "SASRec"
+    result = result_of(rqrec("evaluate", "--artifact", tmp_path / "run", "--dataset", dataset, "--json"))
+    assert result["artifact"] == str(tmp_path / "run" / "evaluation_test")
+    assert result["recommender"] == "SASRec"
     beam = ("--beam-width", 10)
     fails(rqrec("evaluate", "--artifact", tmp_path / "run", "--dataset", dataset, *beam), "no beam")
 
 
-def test_items_that_came_after_training_are_measured_apart(tmp_path: Path) -> None:
+def test_items_added_after_training_are_measured_separately(tmp_path: Path) -> None:
     whole, cold = tmp_path / "whole", tmp_path / "cold"
     write_inputs(whole)
     options = ("--dataset", whole, "--embeddings", whole)
-    held = facts_of(rqrec("hold-out-items", *options, "--out", cold, "--share", 0.1, "--json"))
+    held = result_of(rqrec("hold-out-items", *options, "--out", cold, "--share", 0.1, "--json"))
     assert held["held_out"] == 5
     new_ids = set((cold / "new_ids.txt").read_text().split("\n")[:-1])
     log = pl.read_parquet(cold / "warm" / "log.parquet")
@@ -216,17 +216,17 @@ def test_items_that_came_after_training_are_measured_apart(tmp_path: Path) -> No
     train("train-decoder", "decoder_custom.gin", settings)
 
     more = ("--run", run, "--tokenizer", tokenizer, "--json")
-    facts = facts_of(rqrec("evaluate-cold", cold, *options, *more))
+    result = result_of(rqrec("evaluate-cold", cold, *options, *more))
     targets = leave_one_out(Dataset.read(whole).sequences).test.targets
     ids = np.array(Dataset.read(whole).catalog.id_map.all)
     n_cold = int(np.isin(ids[targets], sorted(new_ids)).sum())
-    for row in facts["recommenders"].values():
+    for row in result["recommenders"].values():
         assert row["cold"]["cases"] == n_cold
         assert row["warm"]["cases"] == len(targets) - n_cold
-    rows = {name: row["cold"]["metrics"]["recall@10"] for name, row in facts["recommenders"].items()}
+    rows = {name: row["cold"]["metrics"]["recall@10"] for name, row in result["recommenders"].items()}
     assert rows["popularity"] == 0
     assert rows["content_knn"] > 0.8
-    assert 0 <= facts["without_a_code"] <= 5
+    assert 0 <= result["without_a_code"] <= 5
     assert "cold targets" in (run / "evaluation_cold" / "report.md").read_text()
 
     others = tmp_path / "others"

@@ -28,7 +28,7 @@ def leftovers(folder: Path) -> list[str]:
     return [path.name for path in folder.iterdir() if path.name.startswith(".")]
 
 
-def test_an_artefact_says_what_it_is_and_what_made_it(tmp_path: Path) -> None:
+def test_an_artefact_records_its_type_settings_and_inputs(tmp_path: Path) -> None:
     make(tmp_path / "a", settings={"seed": 1}, inputs={"raw": "h"}, metrics={"items": 3})
     manifest = read_manifest(tmp_path / "a", "dataset", verify=True)
     assert (manifest.settings, manifest.inputs, manifest.metrics) == (
@@ -40,12 +40,12 @@ def test_an_artefact_says_what_it_is_and_what_made_it(tmp_path: Path) -> None:
     assert leftovers(tmp_path) == []
 
 
-def test_the_hash_depends_on_the_contents_alone(tmp_path: Path) -> None:
+def test_the_hash_depends_on_the_contents_only(tmp_path: Path) -> None:
     one, same, other = make(tmp_path / "a"), make(tmp_path / "b"), make(tmp_path / "c", text="y")
     assert read_manifest(one).hash == read_manifest(same).hash != read_manifest(other).hash
 
 
-def test_a_failure_while_making_it_keeps_what_was_there(tmp_path: Path) -> None:
+def test_a_failed_write_keeps_the_old_artefact(tmp_path: Path) -> None:
     make(tmp_path / "a", text="old")
     with pytest.raises(RuntimeError), create(tmp_path / "a", "dataset") as target:
         (target / "file.txt").write_text("half")
@@ -55,12 +55,12 @@ def test_a_failure_while_making_it_keeps_what_was_there(tmp_path: Path) -> None:
     assert leftovers(tmp_path) == []
 
 
-def test_a_crash_between_the_two_renames_is_healed_at_the_next_read(tmp_path: Path) -> None:
+def test_a_crash_between_the_two_renames_is_repaired_at_the_next_read(tmp_path: Path) -> None:
     make(tmp_path / "a", text="old").rename(tmp_path / ".a.old")
     assert read_manifest(tmp_path / "a", verify=True).artifact_type == "dataset"
 
 
-def test_a_folder_of_somebody_elses_is_left_alone(tmp_path: Path) -> None:
+def test_a_folder_that_is_not_an_artefact_is_not_touched(tmp_path: Path) -> None:
     (tmp_path / "a").mkdir()
     (tmp_path / "a" / "thesis.txt").write_text("years of work")
     with pytest.raises(FileExistsError, match="not touched"):
@@ -68,14 +68,14 @@ def test_a_folder_of_somebody_elses_is_left_alone(tmp_path: Path) -> None:
     assert (tmp_path / "a" / "thesis.txt").read_text() == "years of work"
 
 
-def test_a_changed_or_missing_file_is_noticed(tmp_path: Path) -> None:
+def test_a_changed_or_missing_file_is_detected(tmp_path: Path) -> None:
     folder = make(tmp_path / "a")
     (folder / "file.txt").write_text("changed")
     with pytest.raises(ValueError, match=r"file.txt is missing or differs.*rqrec prepare"):
         read_manifest(folder, verify=True)
 
 
-def test_another_format_version_is_refused_with_a_way_out(tmp_path: Path) -> None:
+def test_another_format_version_is_refused_with_a_remedy(tmp_path: Path) -> None:
     folder = make(tmp_path / "a")
     write_json(folder / "manifest.json", read_json(folder / "manifest.json") | {"format_version": 99})
     with pytest.raises(
@@ -87,7 +87,7 @@ def test_another_format_version_is_refused_with_a_way_out(tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", '{"artifact_type": "dataset"}', "\x00"])
-def test_a_broken_manifest_is_a_sentence(tmp_path: Path, text: str) -> None:
+def test_a_broken_manifest_is_an_error_message(tmp_path: Path, text: str) -> None:
     folder = make(tmp_path / "a")
     (folder / "manifest.json").write_text(text)
     with pytest.raises(ValueError, match=r"manifest|format_version"):
@@ -110,7 +110,7 @@ def test_find_looks_at_the_folder_and_directly_inside(tmp_path: Path) -> None:
         find(tmp_path / "run", "retrieval")
 
 
-def test_what_was_made_from_something_else_is_refused(tmp_path: Path) -> None:
+def test_an_artefact_made_from_other_inputs_is_refused(tmp_path: Path) -> None:
     data, other = make(tmp_path / "data"), make(tmp_path / "other", text="y")
     child = make(tmp_path / "child", "embeddings", inputs={"dataset": read_manifest(data).hash})
     check_inputs(child, {"dataset": data})

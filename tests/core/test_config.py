@@ -81,7 +81,7 @@ def test_settings_reach_the_nested_config_with_the_right_types() -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "value", "words"),
+    ("name", "value", "expected"),
     [
         ("iterations", "many", "iterations is 'many', but must be a whole number"),
         ("iterations", 1.5, "must be a whole number"),
@@ -96,8 +96,8 @@ def test_settings_reach_the_nested_config_with_the_right_types() -> None:
         ),
     ],
 )
-def test_a_wrong_value_or_name_is_refused_with_what_is_allowed(name: str, value: Any, words: str) -> None:
-    with pytest.raises(ValueError, match=words):
+def test_a_wrong_value_or_name_is_refused_with_what_is_allowed(name: str, value: Any, expected: str) -> None:
+    with pytest.raises(ValueError, match=expected):
         with_settings(StageConfig(), {name: value})
 
 
@@ -138,7 +138,7 @@ def test_each_call_starts_from_the_defaults() -> None:
 
 
 @pytest.mark.parametrize("line", ["train.nonsense=1", "other.iterations=1", "train.iterations=", "%%%"])
-def test_what_gin_cannot_use_is_refused_with_the_names_that_exist(line: str) -> None:
+def test_invalid_gin_input_is_refused_with_the_known_names(line: str) -> None:
     with pytest.raises(ValueError, match="iterations, max_minutes, folder"):
         read([], [line])
 

@@ -118,7 +118,7 @@ if __name__ == "__main__":
 
 @pytest.fixture
 def sleepers(tmp_path: Path) -> "subprocess.Popen[str]":
-    """A process with two running tasks, in a process group of its own."""
+    """A process with two running tasks, in its own process group."""
     (tmp_path / "sleepers.py").write_text(SLEEPERS)
     process = subprocess.Popen(
         [sys.executable, "sleepers.py"],

@@ -158,7 +158,7 @@ def test_a_written_result_reads_back_the_same(tmp_path: Path) -> None:
     assert read.summary() == result.summary()
 
 
-def test_a_split_without_cases_is_refused() -> None:
+def test_a_split_without_examples_is_refused() -> None:
     split = leave_one_out(random_sequences(3, 20, 30))
     with pytest.raises(ValueError, match="no user of this split"):
         measure(Rotating(30, 0), split.test.strided(1, len(split.test)), split.train, 30)

@@ -33,7 +33,7 @@ def test_a_rank_below_the_cutoff_does_not_count() -> None:
     assert metrics["ndcg@10"] == pytest.approx((1 / math.log2(7) + 1 / math.log2(11)) / 3)
 
 
-def test_metrics_without_cases_are_refused() -> None:
+def test_metrics_without_examples_are_refused() -> None:
     with pytest.raises(ValueError, match="no examples"):
         ranking_metrics(np.zeros(0, dtype=np.int64))
 

@@ -1,4 +1,4 @@
-"""The demo on real data, as a new user runs it, and the snippets of the README on what it leaves."""
+"""The demo on real data, as a new user runs it, and the snippets of the README on its output."""
 
 import json
 import os
@@ -38,50 +38,50 @@ def interrupted(tmp_path_factory: pytest.TempPathFactory) -> Path:
         time.sleep(0.5)
     time.sleep(5)
     process.send_signal(signal.SIGINT)
-    _, words = process.communicate(timeout=60)
-    assert process.returncode == 130, words
-    assert "interrupted" in words
-    assert "is saved in" in words
-    assert "Traceback" not in words
+    _, log = process.communicate(timeout=60)
+    assert process.returncode == 130, log
+    assert "interrupted" in log
+    assert "is saved in" in log
+    assert "Traceback" not in log
     return folder
 
 
 @pytest.fixture(scope="module")
 def finished(interrupted: Path) -> tuple[Path, dict, str]:
-    """The demo, gone on to its end: its folder, its JSON object and what it said."""
+    """The demo, resumed and finished: its folder, its JSON object and its log."""
     process = demo(interrupted)
-    out, words = process.communicate(timeout=1500)
-    assert process.returncode == 0, words
-    return interrupted, json.loads(out), words
+    out, log = process.communicate(timeout=1500)
+    assert process.returncode == 0, log
+    return interrupted, json.loads(out), log
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(2500)
-def test_the_demo_goes_on_and_beats_popularity(finished: tuple[Path, dict, str]) -> None:
-    _, facts, words = finished
+def test_the_demo_resumes_and_beats_popularity(finished: tuple[Path, dict, str]) -> None:
+    _, result, log = finished
     for stage in ("embeddings", "rqvae", "semantic_ids"):
-        assert f"{stage}: found" in words
-    assert "Training the retrieval model, from step" in words
-    assert facts["ndcg@10"] >= 1.5 * facts["popularity"]["ndcg@10"] > 0
-    assert facts["recall@10"] > facts["popularity"]["recall@10"]
-    assert 0 <= facts["collision_rate"] < 0.2
-    assert len(facts["codebook_usage"]) == 3
-    assert min(facts["codebook_usage"]) > 0.9
-    assert len(facts["recommendations"]) == 10
-    assert set(facts["recommendations"][0]) == {"item_id", "title", "score"}
+        assert f"{stage}: found" in log
+    assert "Training the retrieval model, from step" in log
+    assert result["ndcg@10"] >= 1.5 * result["popularity"]["ndcg@10"] > 0
+    assert result["recall@10"] > result["popularity"]["recall@10"]
+    assert 0 <= result["collision_rate"] < 0.2
+    assert len(result["codebook_usage"]) == 3
+    assert min(result["codebook_usage"]) > 0.9
+    assert len(result["recommendations"]) == 10
+    assert set(result["recommendations"][0]) == {"item_id", "title", "score"}
     stages = {"dataset", "embeddings", "tokenizer/rqvae", "semantic_ids", "retrieval"}
     stages |= {"evaluation", "evaluation_popularity"}
-    assert set(facts["seconds"]) == stages
+    assert set(result["seconds"]) == stages
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(2500)
 def test_the_report_needs_no_other_file(finished: tuple[Path, dict, str]) -> None:
-    folder, facts, _ = finished
+    folder, result, _ = finished
     page = (folder / "out/demo/report.html").read_text()
     assert page.count("data:image/png;base64,") == 4
     assert "http" not in page
-    assert facts["recommendations"][0]["title"].split("&")[0] in page
+    assert result["recommendations"][0]["title"].split("&")[0] in page
     markdown = (folder / "out/demo/report.md").read_text()
     for figure in re.findall(r"!\[.*?\]\((.*?)\)", markdown):
         assert (folder / "out/demo" / figure).stat().st_size > 5000
@@ -89,13 +89,13 @@ def test_the_report_needs_no_other_file(finished: tuple[Path, dict, str]) -> Non
 
 @pytest.mark.slow
 @pytest.mark.timeout(2500)
-def test_a_second_run_finds_everything_and_says_the_same(finished: tuple[Path, dict, str]) -> None:
-    folder, facts, _ = finished
+def test_a_second_run_reuses_everything_and_prints_the_same(finished: tuple[Path, dict, str]) -> None:
+    folder, result, _ = finished
     process = demo(folder)
-    out, words = process.communicate(timeout=120)
-    assert process.returncode == 0, words
-    assert words.count(": found in") == 7
-    assert json.loads(out) == facts
+    out, log = process.communicate(timeout=120)
+    assert process.returncode == 0, log
+    assert log.count(": found in") == 7
+    assert json.loads(out) == result
 
 
 @pytest.mark.slow
@@ -112,8 +112,8 @@ def test_the_readmes_snippets_run(finished: tuple[Path, dict, str]) -> None:
     commands = re.findall(r"^rqrec recommend .*$", readme, flags=re.M)
     assert commands
     for command in commands:
-        words = [sys.executable, "-m", "rqrec", *command.split()[1:]]
-        done = subprocess.run(words, cwd=folder, capture_output=True, text=True)
+        arguments = [sys.executable, "-m", "rqrec", *command.split()[1:]]
+        done = subprocess.run(arguments, cwd=folder, capture_output=True, text=True)
         assert done.returncode == 0, done.stderr
 
 
@@ -125,7 +125,7 @@ def run(*arguments: object) -> tuple[int, str]:
 
 @pytest.fixture
 def offline(monkeypatch: pytest.MonkeyPatch) -> None:
-    """No network, and a package index that has nothing."""
+    """No network, and an empty package index."""
     for name in ("HTTP_PROXY", "HTTPS_PROXY", "http_proxy", "https_proxy"):
         monkeypatch.setenv(name, "http://127.0.0.1:9")
     monkeypatch.setenv("PIP_CONFIG_FILE", os.devnull)
@@ -134,11 +134,11 @@ def offline(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("offline")
-def test_without_network_and_wheel_it_says_what_to_put_where(tmp_path: Path) -> None:
-    status, words = run("--output", tmp_path / "out", "--data-dir", tmp_path / "data")
+def test_offline_the_error_says_which_file_to_put_where(tmp_path: Path) -> None:
+    status, log = run("--output", tmp_path / "out", "--data-dir", tmp_path / "data")
     assert status == 1
-    assert "ml-100k.zip" in words
-    assert str(tmp_path / "data") in words
+    assert "ml-100k.zip" in log
+    assert str(tmp_path / "data") in log
 
 
 @pytest.mark.usefixtures("offline")
@@ -146,25 +146,25 @@ def test_a_truncated_archive_is_named(tmp_path: Path) -> None:
     archive = tmp_path / "data" / "ml-100k" / "ml-100k.zip"
     archive.parent.mkdir(parents=True)
     archive.write_bytes(b"PK\x03\x04 and then the line broke")
-    status, words = run("--output", tmp_path / "out", "--data-dir", tmp_path / "data")
+    status, log = run("--output", tmp_path / "out", "--data-dir", tmp_path / "data")
     assert status == 1
-    assert str(archive) in words
-    assert "elete it" in words
+    assert str(archive) in log
+    assert "elete it" in log
 
 
 def test_an_output_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:
-    status, words = run("--output", "/proc/nowhere", "--data-dir", "/proc/nowhere")
+    status, log = run("--output", "/proc/nowhere", "--data-dir", "/proc/nowhere")
     assert status == 1
-    assert "/proc/nowhere" in words
+    assert "/proc/nowhere" in log
 
 
-def test_a_demo_of_another_version_is_left_alone(tmp_path: Path) -> None:
+def test_a_demo_of_another_version_is_not_touched(tmp_path: Path) -> None:
     with create(tmp_path / "dataset", "dataset") as folder:
         (folder / "file").write_text("precious")
     manifest = tmp_path / "dataset" / "manifest.json"
     manifest.write_text(manifest.read_text().replace('"format_version": 2', '"format_version": 0'))
-    status, words = run("--output", tmp_path, "--data-dir", tmp_path / "data")
+    status, log = run("--output", tmp_path, "--data-dir", tmp_path / "data")
     assert status == 1
-    assert "format_version 0" in words
-    assert "Choose another folder" in words
+    assert "format_version 0" in log
+    assert "Choose another folder" in log
     assert (tmp_path / "dataset" / "file").read_text() == "precious"

@@ -1,4 +1,4 @@
-"""The recipe on a log of one's own: its figures, going on where it was, and what it refuses."""
+"""The recipe on a custom log: metrics, resuming, and invalid input."""
 
 import json
 from pathlib import Path
@@ -34,25 +34,25 @@ def finished(world: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Pat
     return out, json.loads(done.stdout)
 
 
-def test_it_tells_every_figure_and_what_each_stage_took(finished: tuple[Path, dict[str, Any]]) -> None:
-    out, facts = finished
-    (run,) = facts["seeds"]
+def test_it_reports_every_metric_and_the_time_of_each_stage(finished: tuple[Path, dict[str, Any]]) -> None:
+    out, result = finished
+    (run,) = result["seeds"]
     for figures in EVALUATIONS:
         assert set(run[figures]) == set(METRICS)
-        assert {name: figure["mean"] for name, figure in facts[figures].items()} == run[figures]
-    assert facts["test"]["recall@10"]["mean"] > 0.5  # popularity has a fifth
-    assert facts["parameters"] == run["parameters"] > 0
-    assert {"dataset", "embeddings", "rqkmeans", "semantic_ids", "seed_0/retrieval"} <= set(facts["seconds"])
-    assert read_json(out / "reproduction.json") == facts
+        assert {name: figure["mean"] for name, figure in result[figures].items()} == run[figures]
+    assert result["test"]["recall@10"]["mean"] > 0.5  # popularity has a fifth
+    assert result["parameters"] == run["parameters"] > 0
+    assert {"dataset", "embeddings", "rqkmeans", "semantic_ids", "seed_0/retrieval"} <= set(result["seconds"])
+    assert read_json(out / "reproduction.json") == result
     assert Recommender.load(out / "seed_0").recommend([["1", "2"]], k=3)
 
 
-def test_what_is_there_is_found_again(world: Path, finished: tuple[Path, dict[str, Any]]) -> None:
-    out, facts = finished
+def test_existing_artefacts_are_reused(world: Path, finished: tuple[Path, dict[str, Any]]) -> None:
+    out, result = finished
     before = read_manifest(out / "semantic_ids").hash
     done = reproduce(world, out, "--seeds", "1")
     assert done.exit_code == 0, done.output
-    assert json.loads(done.stdout)["seeds"] == facts["seeds"]
+    assert json.loads(done.stdout)["seeds"] == result["seeds"]
     assert "Training" not in done.stderr
     assert read_manifest(out / "semantic_ids").hash == before
 
@@ -67,7 +67,7 @@ def test_training_gets_the_time_that_slow_embeddings_leave() -> None:
 
 
 @pytest.mark.parametrize(
-    ("arguments", "words"),
+    ("arguments", "expected"),
     [
         (["amazon-books"], "source is 'amazon-books'"),
         (["custom"], "custom needs --interactions"),
@@ -77,8 +77,8 @@ def test_training_gets_the_time_that_slow_embeddings_leave() -> None:
         (["amazon-beauty", "--tie-break", "random"], "tie_break is 'random'"),
     ],
 )
-def test_bad_input_gets_a_sentence(arguments: list[str], words: str, tmp_path: Path) -> None:
+def test_bad_input_gets_an_error_message(arguments: list[str], expected: str, tmp_path: Path) -> None:
     done = CliRunner().invoke(app, ["reproduce", *arguments, "--out", str(tmp_path / "out")])
     assert done.exit_code in (1, 2)
-    assert words in " ".join(done.stderr.replace("│", " ").split())
+    assert expected in " ".join(done.stderr.replace("│", " ").split())
     assert "Traceback" not in done.stderr

@@ -1,6 +1,6 @@
-"""The figures that a change of structure must not move: losses, files and ranks of the world of `tests/tiny.py`.
+"""Reference values that a refactoring must not change: losses, files and ranks on the dataset of `tests/tiny.py`.
 
-Write them anew, after a change that is meant to move them, with `python -m tests.golden.figures`.
+After an intended change, rewrite them with `python -m tests.golden.figures`.
 """
 
 import hashlib
@@ -51,13 +51,13 @@ SIZES: dict[str, Any] = {
 
 
 def machine() -> str:
-    """Where sums of floats come out the same to the bit."""
+    """The kind of machine and library versions on which floating-point sums are bit-identical."""
     cpu = f"{platform.machine()} {torch.backends.cpu.get_cpu_capability()}"
     return f"{cpu} torch {torch.__version__} numpy {np.__version__}"
 
 
 def figures() -> dict[str, Any]:
-    """All figures, as JSON values; on one thread."""
+    """All reference values, as JSON values, computed with one thread."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
@@ -136,7 +136,7 @@ def make_small_run(run: Path) -> dict[str, str]:
 
 
 def files_of(run: Path) -> dict[str, str]:
-    """SHA-256 over the arrays of each file, whatever their names."""
+    """SHA-256 over the arrays of each file, regardless of their names."""
     return {
         path.relative_to(run).as_posix(): hashlib.sha256(
             "".join(sorted(arrays_of(path))).encode()
@@ -147,7 +147,7 @@ def files_of(run: Path) -> dict[str, str]:
 
 
 def arrays_of(path: Path) -> list[str]:
-    """SHA-256 of each array of a file, its type and shape included; a table is taken whole."""
+    """SHA-256 of each array of a file, including its dtype and shape; a table is one array."""
     if path.suffix == ".parquet":
         return [hashlib.sha256(path.read_bytes()).hexdigest()]
     loaded: Any = load_file(path) if path.suffix == ".safetensors" else np.load(path)
@@ -159,7 +159,7 @@ def arrays_of(path: Path) -> list[str]:
 
 
 def ranks(run: Path, small: Path) -> dict[str, list[int]]:
-    """The rank of each test item: of both runs' models, and of the baselines under both splits."""
+    """The rank of each test target: for the models of both runs, and for the baselines under both protocols."""
     sequences = tiny_dataset().sequences
     found = {}
     for name, folder in (("decoder_only", run), ("hierarchical with kNN", small)):

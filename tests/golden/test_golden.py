@@ -1,4 +1,4 @@
-"""What training, tokenising and ranking gave before a change of structure is what they give after it."""
+"""Training, tokenising and ranking give the same results before and after a refactoring."""
 
 import json
 
@@ -7,8 +7,8 @@ import pytest
 from tests.golden.figures import FIGURES_FILE, figures, machine
 
 
-def test_losses_files_and_ranks_are_what_they_were() -> None:
-    """To the bit on the kind of machine that wrote them; elsewhere sums of floats differ in their last digits."""
+def test_losses_files_and_ranks_are_unchanged() -> None:
+    """Bit-identical on the kind of machine that wrote them; elsewhere floating-point sums differ in last digits."""
     recorded = json.loads(FIGURES_FILE.read_text())
     found = json.loads(json.dumps(figures()))
     if recorded.pop("machine") == machine():

@@ -1,4 +1,4 @@
-"""The layers that the models share, each alone."""
+"""The shared layers of the models, each by itself."""
 
 import torch
 

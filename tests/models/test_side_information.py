@@ -62,7 +62,7 @@ def test_models_without_the_options_ignore_times_and_users(name: str) -> None:
 
 
 @architectures
-def test_a_model_that_reads_times_refuses_histories_without_them(name: str) -> None:
+def test_a_model_that_uses_times_refuses_histories_without_them(name: str) -> None:
     model = build_model(architecture(name).config((4, 3), 5, 8, 8, 2, 1, time_gaps=3))
     with pytest.raises(ValueError, match=r"uses the time between items .* Give the timestamp of each item"):
         model.encode(Batch(torch.zeros(1, 2, 2).long(), torch.tensor([2])))

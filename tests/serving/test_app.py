@@ -63,8 +63,8 @@ def client(service: Service) -> TestClient:
     return service()
 
 
-def assert_refused(response: Any, status: int, code: str, *words: str) -> None:
-    """The response has the common error shape, with a sentence and no traceback."""
+def assert_refused(response: Any, status: int, code: str, *expected: str) -> None:
+    """The response has the common error shape, with a one-sentence message and no traceback."""
     assert response.status_code == status, response.text
     error = response.json()["error"]
     assert error["code"] == code
@@ -72,8 +72,8 @@ def assert_refused(response: Any, status: int, code: str, *words: str) -> None:
     assert error["message"].endswith(".")
     assert len(error["message"]) < 1000
     assert "Traceback" not in response.text
-    for word in words:
-        assert word in error["message"]
+    for part in expected:
+        assert part in error["message"]
 
 
 def test_one_history_gets_the_recommenders_results(client: TestClient, recommender: Recommender) -> None:

@@ -51,10 +51,10 @@ def assert_same_rows(first: pl.DataFrame, second: pl.DataFrame) -> None:
 
 
 def test_every_user_gets_the_same_as_alone(tiny_run: Path, users: Path, tmp_path: Path) -> None:
-    facts = batch_recommend(
+    result = batch_recommend(
         tiny_run, users, tmp_path / "out", BatchConfig(k=5, rows_per_part=64), ONE_PROCESS
     )
-    assert facts == {"users": USERS, "parts": 3, "recommendations": 5 * USERS, "skipped_ids": 0}
+    assert result == {"users": USERS, "parts": 3, "recommendations": 5 * USERS, "skipped_ids": 0}
     rows = read_rows(tmp_path / "out")
     assert rows["user_id"].to_list() == histories()["user_id"].to_list()
     recommender = Recommender.load(tiny_run)
@@ -101,13 +101,13 @@ def test_an_interrupted_run_resumes_with_the_missing_parts(
     assert len(first) == 2
     assert not (out / "manifest.json").exists()
     rest = Interrupted(100)
-    facts = batch_recommend(tiny_run, users, out, config, rest)
-    assert (rest.done, facts["users"], facts["parts"]) == (1, USERS, 3)
+    result = batch_recommend(tiny_run, users, out, config, rest)
+    assert (rest.done, result["users"], result["parts"]) == (1, USERS, 3)
     assert all(path.stat().st_mtime_ns == modified for path, modified in first.items())
-    assert batch_recommend(tiny_run, users, out, config, Interrupted(0)) == facts
+    assert batch_recommend(tiny_run, users, out, config, Interrupted(0)) == result
     next(iter(first)).unlink()
     again = Interrupted(100)
-    assert batch_recommend(tiny_run, users, out, config, again) == facts
+    assert batch_recommend(tiny_run, users, out, config, again) == result
     assert again.done == 1
 
 
@@ -132,11 +132,11 @@ def test_unknown_ids_raise_an_error_or_are_skipped(tiny_run: Path, tmp_path: Pat
     pl.DataFrame(histories_of).write_parquet(source)
     with pytest.raises(UnknownIdError, match=r"User 2: Unknown item id 'gone', 'lost'.*unknown=skip"):
         batch_recommend(tiny_run, source, tmp_path / "raise", BatchConfig(), ONE_PROCESS)
-    facts = batch_recommend(
+    result = batch_recommend(
         tiny_run, source, tmp_path / "skip", BatchConfig(k=2, unknown="skip"), ONE_PROCESS
     )
     rows = read_rows(tmp_path / "skip")
-    assert (facts["skipped_ids"], rows["n_skipped"].to_list()) == (2, [0, 2])
+    assert (result["skipped_ids"], rows["n_skipped"].to_list()) == (2, [0, 2])
     assert rows["user_id"].to_list() == [1, 2]
     (alone,) = Recommender.load(tiny_run).recommend([["item 3"]], k=2)
     assert rows["item_ids"][1].to_list() == [item.item_id for item in alone]
@@ -193,10 +193,12 @@ def test_a_log_grouped_in_several_passes_keeps_each_user_in_one_file(
 
 
 def test_invalid_history_files_are_refused(tiny_run: Path, tmp_path: Path) -> None:
-    def refused(table: pl.DataFrame, words: str, name: str = "x.parquet") -> None:
+    def refused(table: pl.DataFrame, expected: str, name: str = "x.parquet") -> None:
         table.write_parquet(tmp_path / name)
-        with pytest.raises(ValueError, match=words):
-            batch_recommend(tiny_run, tmp_path / name, tmp_path / f"out {words}", BatchConfig(), ONE_PROCESS)
+        with pytest.raises(ValueError, match=expected):
+            batch_recommend(
+                tiny_run, tmp_path / name, tmp_path / f"out {expected}", BatchConfig(), ONE_PROCESS
+            )
 
     refused(pl.DataFrame({"user": [1]}), r"needs the columns user_id and history .* it has user\.")
     refused(pl.DataFrame({"user_id": ["u"], "history": [3]}), "history has type Int64; it must be a list")

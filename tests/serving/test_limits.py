@@ -40,7 +40,7 @@ def test_the_number_of_buckets_is_bounded(monkeypatch: pytest.MonkeyPatch) -> No
 
 
 @pytest.mark.parametrize(
-    ("option", "words"),
+    ("option", "expected"),
     [
         ({"max_batch": 0}, "max_batch is 0"),
         ({"timeout": 0}, "timeout is 0"),
@@ -53,6 +53,6 @@ def test_the_number_of_buckets_is_bounded(monkeypatch: pytest.MonkeyPatch) -> No
         ({"admin_token": "ä"}, "ASCII"),
     ],
 )
-def test_invalid_options_are_refused(option: dict, words: str) -> None:
-    with pytest.raises(ValueError, match=words):
+def test_invalid_options_are_refused(option: dict, expected: str) -> None:
+    with pytest.raises(ValueError, match=expected):
         ServiceConfig(**option)

@@ -118,8 +118,8 @@ def titles(run: Path, history: list[str], k: int = 10) -> list[str]:
     return [item.title for item in Recommender.load(run).recommend([history], k=k)[0]]
 
 
-def search_for(page: Page, words: str) -> None:
-    page.get_by_role("combobox", name="Add an item").press_sequentially(words)
+def search_for(page: Page, query: str) -> None:
+    page.get_by_role("combobox", name="Add an item").press_sequentially(query)
     expect(options(page).first).to_be_visible()
 
 
@@ -526,12 +526,12 @@ FAILURES = {
 
 @pytest.mark.parametrize("failure", FAILURES)
 def test_a_failure_shows_a_message_and_can_be_retried(lenient_visitor: Visitor, failure: str) -> None:
-    response, words = FAILURES[failure]
+    response, message = FAILURES[failure]
     page = lenient_visitor.page()
     page.route("**/v1/recommendations", lambda route: route.fulfill(**response))
     lenient_visitor.go(page, "?history=item+8")
     alert = page.locator("#recommendations").get_by_role("alert")
-    expect(alert).to_contain_text(words)
+    expect(alert).to_contain_text(message)
     page.unroute("**/v1/recommendations")
     alert.get_by_role("button", name="Try again").click()
     expect(recommended(page)).to_have_count(10)

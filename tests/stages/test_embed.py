@@ -76,7 +76,7 @@ def test_a_small_catalogue_gets_narrower_collaborative_vectors(dataset: Path, tm
     assert read_manifest(tmp_path / "e").settings["collaborative"]["width"] == 2
 
 
-def test_own_vectors_replace_the_text(dataset: Path, tmp_path: Path) -> None:
+def test_custom_vectors_replace_the_text(dataset: Path, tmp_path: Path) -> None:
     own = np.random.default_rng(0).normal(size=(10, 4)).astype(np.float32)
     np.save(tmp_path / "own.npy", own)
     vectors = vectors_of(EmbedConfig(), dataset, tmp_path / "e", vectors=tmp_path / "own.npy")

@@ -33,9 +33,7 @@ def test_a_prepared_dataset_is_an_artefact(raw: Path, tmp_path: Path) -> None:
     assert manifest.settings["template"] == "{title} ({year}), {genres}"
 
 
-def test_an_equal_request_reads_what_is_there(
-    raw: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_equal_settings_reuse_the_dataset(raw: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     first = Dataset.read(prepare(SETTINGS, raw, tmp_path / "dataset"))
     loads = []
     monkeypatch.setattr(module, "load", lambda *args: loads.append(1) or load(*args))
@@ -71,17 +69,17 @@ def test_a_dataset_that_was_prepared_differently_is_never_replaced(raw: Path, tm
         ({"max_history": 0}, "max_history is 0"),
     ],
 )
-def test_settings_of_no_use_are_refused(change: dict[str, Any], problem: str) -> None:
+def test_invalid_settings_are_refused(change: dict[str, Any], problem: str) -> None:
     with pytest.raises(ValueError, match=problem):
         replace(SETTINGS, **change)
 
 
-def test_filters_and_the_longest_history(tmp_path: Path) -> None:
+def test_filters_and_max_history(tmp_path: Path) -> None:
     write_log(tmp_path, "1a 1b 1c 2a 2b 2c 3a")
     dataset = load(PrepareConfig("custom", user_core=2, item_core=2, max_history=2), tmp_path)
     assert dataset.sequences.user_ids == ("1", "2")
     assert dataset.sequences.items.tolist() == [1, 2, 1, 2]
-    assert len(dataset.catalog) == 3  # "d", never taken, is below the core
+    assert len(dataset.catalog) == 3  # "d", without interactions, is below the core
 
 
 def test_ties_by_hash_are_random_and_the_same_in_every_run(tmp_path: Path) -> None:
@@ -98,13 +96,13 @@ def test_ties_by_hash_are_random_and_the_same_in_every_run(tmp_path: Path) -> No
     assert {tuple(sorted(order)) for order in orders} == {(0, 1, 2, 3)}
 
 
-def test_ties_cannot_be_broken_where_no_time_is_kept(tmp_path: Path) -> None:
+def test_ties_cannot_be_broken_without_timestamps(tmp_path: Path) -> None:
     write_log(tmp_path, "1a 1b 1c")  # at the times 0, 1, 2
     with pytest.raises(ValueError, match="have no timestamps"):
         load(PrepareConfig("custom", tie_break="hash"), tmp_path)
 
 
-def test_what_may_be_a_tie_in_p5s_order_is_shuffled(shared_data: Path) -> None:
+def test_possible_ties_in_p5s_order_are_shuffled(shared_data: Path) -> None:
     raw = shared_data / "amazon" / "raw" / "beauty"
     kept, hashed, again = (
         load(PrepareConfig("amazon", "beauty", tie_break=tie_break), raw)

@@ -38,7 +38,7 @@ def rqkmeans(vectors: Path) -> RqKMeans:
 
 @pytest.mark.parametrize("kind", ["rqvae", "rqkmeans"])
 @pytest.mark.parametrize("as_artifact", [True, False])
-def test_any_tokenizer_is_opened_from_any_folder(vectors: Path, kind: str, as_artifact: bool) -> None:
+def test_any_tokenizer_is_loaded_from_any_folder(vectors: Path, kind: str, as_artifact: bool) -> None:
     model = rqvae() if kind == "rqvae" else rqkmeans(vectors)
     folder = vectors / "run" / "model"
     if as_artifact:
@@ -78,7 +78,7 @@ def test_equal_settings_reuse_the_table_and_others_are_refused(vectors: Path) ->
     assert read_manifest(folder).settings == {"collisions": "reassign"}
 
 
-def test_what_does_not_belong_together_is_refused(vectors: Path) -> None:
+def test_mismatched_inputs_are_refused(vectors: Path) -> None:
     rqkmeans(vectors).save_pretrained(vectors / "model")
     tiny_dataset().write(vectors / "dataset", {})
     with pytest.raises(ValueError, match="48 items, but there are 60 embeddings"):

@@ -16,7 +16,7 @@ from tests.tiny import N_ITEMS, tiny_dataset, tiny_vectors
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The small world as a user's own data."""
+    """The tiny dataset as custom data."""
     folder = tmp_path_factory.mktemp("own")
     np.save(folder / "item_embeddings.npy", tiny_vectors())
     pl.DataFrame({"item_id": [f"item {item}" for item in range(N_ITEMS)]}).write_parquet(
@@ -41,7 +41,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ("train.iterations=2", "decoder_only"),
     ],
 )
-def test_the_architecture_is_chosen_by_name_and_brings_its_own_sizes(
+def test_the_architecture_is_chosen_by_name_and_has_its_own_default_sizes(
     setting: str, name: str, folder: Path, tmp_path: Path
 ) -> None:
     common = f"""
@@ -61,7 +61,7 @@ def test_the_architecture_is_chosen_by_name_and_brings_its_own_sizes(
     assert saved["attn_embed_dim"] == (256 if name == "hierarchical" else 128)
 
 
-def test_an_architecture_that_does_not_exist_is_refused_before_any_work() -> None:
+def test_an_unknown_architecture_is_refused_before_any_work() -> None:
     with pytest.raises(
         ValueError, match="architecture 'mamba'; allowed are decoder_only, encoder_decoder, hier"
     ):

@@ -41,7 +41,7 @@ def train_decoder(world: Path, root: Path, **more: Any) -> dict[str, Any]:
     return read_manifest(run("decoder", decoder_settings(world, root, **more)), "retrieval").settings
 
 
-def test_amp_takes_mixed_precision_type_and_nothing_without_it(world: Path, tmp_path: Path) -> None:
+def test_mixed_precision_type_has_an_effect_only_with_amp(world: Path, tmp_path: Path) -> None:
     for place, (amp, kind, used) in enumerate([(True, "bf16", "bf16"), (False, "bf16", "no")]):
         for train in (train_rqvae, train_decoder):
             settings = train(
@@ -52,7 +52,7 @@ def test_amp_takes_mixed_precision_type_and_nothing_without_it(world: Path, tmp_
         train_rqvae(world, tmp_path / "other", amp=True, mixed_precision_type="int8")
 
 
-def test_how_to_train_reaches_the_loop_of_both(world: Path, tmp_path: Path) -> None:
+def test_loop_settings_reach_both_commands(world: Path, tmp_path: Path) -> None:
     both = {
         "iterations": 9,
         "learning_rate": 2e-3,
@@ -76,7 +76,7 @@ def test_how_to_train_reaches_the_loop_of_both(world: Path, tmp_path: Path) -> N
     assert [record["step"] for record in tokenizer.validation] == [4, 8, 9]
 
 
-def test_the_partial_evaluation_falls_as_the_model_learns(world: Path, tmp_path: Path) -> None:
+def test_the_validation_loss_falls_as_the_model_learns(world: Path, tmp_path: Path) -> None:
     more = {"iterations": 150, "learning_rate": 1e-2, "partial_eval_every": 75, "full_eval_every": 0}
     train_decoder(world, tmp_path, **more)
     early, late = History.read(tmp_path / "retrieval").partial
@@ -103,7 +103,7 @@ def test_save_model_every_and_keep_last_and_resume(
     assert not saved.exists()  # the run is finished
 
 
-def test_wandb_logging_without_wandb_is_told_before_any_work(
+def test_wandb_logging_without_wandb_is_refused_before_any_work(
     world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
@@ -113,7 +113,7 @@ def test_wandb_logging_without_wandb_is_told_before_any_work(
     assert not list(tmp_path.iterdir())
 
 
-def test_pretrained_rqvae_path_is_the_start_of_the_tokenizer(
+def test_pretrained_rqvae_path_initialises_the_tokenizer(
     world: Path, tokenizer: Path, tmp_path: Path
 ) -> None:
     frozen = {"learning_rate": 1e-12, "reset_dead_codes_every": 0, "weight_decay": 0.0}
@@ -126,7 +126,7 @@ def test_pretrained_rqvae_path_is_the_start_of_the_tokenizer(
         train_rqvae(world, tmp_path / "other", pretrained_rqvae_path=str(tokenizer), vae_embed_dim=4)
 
 
-def test_the_decoder_uses_the_tokenizer_at_pretrained_rqvae_path_from_any_place(
+def test_the_decoder_uses_the_tokenizer_at_pretrained_rqvae_path_from_any_source(
     world: Path, tokenizer: Path, tmp_path: Path
 ) -> None:
     plain = tmp_path / "plain"  # config.json and model.safetensors alone, as from the hub
@@ -145,7 +145,7 @@ def test_the_decoder_uses_the_tokenizer_at_pretrained_rqvae_path_from_any_place(
         train_decoder(world, tmp_path, pretrained_rqvae_path=str(tmp_path / "nowhere"))
 
 
-def test_without_a_tokenizer_the_vae_sizes_shape_a_random_one(world: Path, tmp_path: Path) -> None:
+def test_without_a_tokenizer_the_vae_settings_define_an_untrained_one(world: Path, tmp_path: Path) -> None:
     sizes = {
         "vae_input_dim": 16,
         "vae_n_cat_feats": 0,
@@ -163,7 +163,7 @@ def test_without_a_tokenizer_the_vae_sizes_shape_a_random_one(world: Path, tmp_p
     assert read_retrieval(tmp_path).table.level_sizes[:3] == (6, 6, 6)
 
 
-def test_pretrained_decoder_path_is_the_start_of_the_decoder(
+def test_pretrained_decoder_path_initialises_the_decoder(
     world: Path, tokenizer: Path, tmp_path: Path
 ) -> None:
     same = {"pretrained_rqvae_path": str(tokenizer)}
@@ -176,7 +176,7 @@ def test_pretrained_decoder_path_is_the_start_of_the_decoder(
         train_decoder(world, tmp_path / "third", **same, **start, attn_layers=2)
 
 
-def test_train_data_subsample_says_whether_windows_move(world: Path, tmp_path: Path) -> None:
+def test_train_data_subsample_decides_whether_windows_move(world: Path, tmp_path: Path) -> None:
     for value in (True, False):
         settings = train_decoder(world, tmp_path / f"{value}", train_data_subsample=value)
         assert settings["train_data_subsample"] is value
@@ -215,7 +215,7 @@ def test_split_batches_keeps_the_batch_of_one_process(world: Path, tmp_path: Pat
         assert train_decoder(world, tmp_path / f"d {value}", split_batches=value)["batch_size"] == 16
 
 
-def test_force_dataset_process_makes_the_dataset_again(world: Path, tmp_path: Path) -> None:
+def test_force_dataset_process_prepares_the_dataset_again(world: Path, tmp_path: Path) -> None:
     train_rqvae(world, tmp_path)
     path = world / "processed" / "own" / "dataset" / "manifest.json"
     before = path.stat().st_ino
@@ -235,7 +235,7 @@ def test_users_times_and_ties_reach_the_model(architecture: str, world: Path, tm
     assert [model.side.user.num_embeddings, model.side.gap.num_embeddings] == [41, 7]
 
 
-def test_time_gaps_are_refused_where_the_source_kept_no_time(world: Path, tmp_path: Path) -> None:
+def test_time_gaps_are_refused_if_the_source_has_no_timestamps(world: Path, tmp_path: Path) -> None:
     shutil.copytree(world, tmp_path / "in order", ignore=shutil.ignore_patterns("processed"))
     log = pl.read_parquet(world / "log.parquet").sort("user_id", "timestamp")
     positions = pl.int_range(pl.len()).over("user_id").alias("timestamp")

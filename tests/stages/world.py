@@ -1,4 +1,4 @@
-"""The small world of `tests/tiny.py` as a custom folder, and settings that train on it in seconds."""
+"""The dataset of `tests/tiny.py` as a custom folder, and settings that train on it in seconds."""
 
 from pathlib import Path
 from typing import Any

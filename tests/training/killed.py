@@ -3,7 +3,7 @@
     python -m tests.training.killed RUN KILLS SEED
 
 RUN holds the artefacts of `write_inputs`. A process that has loaded the packages forks one that trains, so that a
-start takes no time, and kills it with SIGKILL.
+restart is fast, and kills it with SIGKILL.
 """
 
 import os

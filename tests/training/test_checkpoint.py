@@ -96,7 +96,7 @@ def test_checkpoints_rotate_and_the_newest_is_resumed(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("file", ["state.safetensors", "state.json", "metrics.jsonl"])
-def test_a_run_killed_during_a_write_resumes_from_the_checkpoint_before(file: str, tmp_path: Path) -> None:
+def test_a_run_killed_during_a_write_resumes_from_the_previous_checkpoint(file: str, tmp_path: Path) -> None:
     checkpoints = manager(tmp_path, save_model_every=2)
     if not (child := os.fork()):
 
@@ -120,7 +120,7 @@ def test_a_run_killed_during_a_write_resumes_from_the_checkpoint_before(file: st
     assert torch.equal(uninterrupted_task.model.weight, again.model.weight)
 
 
-def test_resume_never_starts_anew(tmp_path: Path) -> None:
+def test_resume_never_starts_from_scratch(tmp_path: Path) -> None:
     with pytest.raises(RuntimeError):
         fit(Stopping(9, RuntimeError), SETTINGS, "line", manager(tmp_path, save_model_every=2))
     task = Stopping(None)
@@ -161,7 +161,7 @@ def test_ctrl_c_finishes_the_step_saves_and_reports_where(
     assert again.steps[0] == 5
 
 
-def test_a_damaged_checkpoint_is_reported_and_the_one_before_it_used(
+def test_a_damaged_checkpoint_is_reported_and_the_previous_one_is_used(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     checkpoints = manager(tmp_path, save_model_every=2)

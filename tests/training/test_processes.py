@@ -81,7 +81,7 @@ def test_two_processes_train_the_same_model_as_one(stage: str, split_batches: bo
 @pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_two_processes_save_one_checkpoint_and_one_process_resumes_it(tmp_path: Path) -> None:
-    """With batches of at most 3 windows, so that a process may get none."""
+    """With batches of at most 3 windows, so that a process may get no window."""
     world = write_world(tmp_path / "world")
     more = {"iterations": 30, "batch_size": 3, "full_eval_every": 10}
     settings = decoder_settings(world, tmp_path / "two", save_model_every=10, keep_last=1, **more)

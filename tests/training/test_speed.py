@@ -1,4 +1,4 @@
-"""Mixed precision and compilation, each tried before it is used."""
+"""Mixed precision and compilation, both tested before use."""
 
 import shutil
 from pathlib import Path

@@ -135,8 +135,8 @@ def test_a_collapsed_codebook_is_reported_with_its_metrics() -> None:
     with torch.no_grad():
         model.quantizer.codebooks()[1].weight[2:] = 1e6  # far from every item
     (warning,) = task.health_warnings(task.validate())
-    for words in ("level 1 has collapsed", "3.1% of its 64 codes", "perplexity", "collision rate"):
-        assert words in warning
+    for expected in ("level 1 has collapsed", "3.1% of its 64 codes", "perplexity", "collision rate"):
+        assert expected in warning
 
 
 def test_a_history_survives_a_round_trip(tmp_path: Path) -> None:

@@ -48,7 +48,7 @@ class Meter:
         self._done, self._start, self._last_line = 0, time.monotonic(), time.monotonic()
 
     def advance(self, steps: int = 1, note: str = "") -> None:
-        """Count `steps` as done and show `note`, such as a loss, beside the bar."""
+        """Count `steps` as done and show `note`, such as a loss, next to the bar."""
         self._done += steps
         if self._bar is not None and self._task is not None:
             self._bar.advance(self._task, steps)

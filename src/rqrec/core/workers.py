@@ -86,7 +86,7 @@ class LocalProcesses:
                 remaining = iter(tasks)
                 started: set[BaseProcess] = set()
                 try:
-                    # At most one task per process, because a task that was submitted cannot be taken back.
+                    # At most one task per process, because a submitted task cannot be withdrawn.
                     running = {_submit(pool, function, task) for task in islice(remaining, count)}
                     while running:
                         # Before the wait, because `active_children` leaves out those that have died.

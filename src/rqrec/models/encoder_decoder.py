@@ -110,7 +110,7 @@ class EncoderDecoder(CodeOutput):
     def _decode(self, context: EncodedHistory, prefix_BKl: Tensor) -> Tensor:
         """States [B, K, l + 1, D] that predict codes 0 to l of each prefix."""
         level = prefix_BKl.shape[2]
-        # The input at position l is code l - 1; at position 0 it is the position embedding alone.
+        # The input at position l is code l - 1; at position 0 it is only the position embedding.
         codes_BKlD = functional.pad(self.widen(self.codes(prefix_BKl)), (0, 0, 1, 0))
         x_BKlD = self.dropout(codes_BKlD + self.level_position.weight[: level + 1])
         for block, memory in zip(cast(list[DecoderBlock], self.decoder), context.memory, strict=True):

@@ -50,7 +50,7 @@ class SasRecConfig:
 class SasRec(nn.Module):
     """A causal transformer over [BEGIN, item 1, item 2, ...] whose state at position s predicts item s + 1.
 
-    Input and output share the item embeddings. For an empty history BEGIN alone predicts a first item.
+    Input and output share the item embeddings. For an empty history, BEGIN predicts a first item.
     """
 
     def __init__(self, config: SasRecConfig) -> None:

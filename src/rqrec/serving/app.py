@@ -35,12 +35,15 @@ PageNumber = Annotated[int, Query(ge=1, le=1_000_000)]
 PageSize = Annotated[int, Query(ge=1, le=100)]
 ItemId = Annotated[str, Path(max_length=1000)]
 ERRORS: dict[int | str, dict[str, Any]] = {
-    "4XX": {"model": schemas.ErrorBody, "description": "The request was refused: the message says why."},
+    "4XX": {
+        "model": schemas.ErrorBody,
+        "description": "The request was refused; the message gives the reason.",
+    },
     "5XX": {
         "model": schemas.ErrorBody,
-        "description": "The service failed or is unavailable: the message says what to do.",
+        "description": "The service failed or is unavailable; the message says what to do.",
     },
-    422: {"model": schemas.ErrorBody, "description": "A value is not allowed: the message says which."},
+    422: {"model": schemas.ErrorBody, "description": "A value is invalid; the message names it."},
 }
 ERROR_CODES = {404: "not_found", 405: "method_not_allowed", 400: "bad_json"}
 
@@ -254,7 +257,7 @@ def add_operations(app: FastAPI, registry: ModelRegistry, config: ServiceConfig,
 
     @app.post("/admin/reload", response_model=schemas.Models, tags=["operate"])
     async def reload(request: Request) -> Response:
-        """Reload the artefacts; needs the admin token. If one is invalid, the old models stay."""
+        """Reload the artefacts; needs the admin token. If one is invalid, the old models stay in use."""
         if not config.admin_token:
             raise ApiError(
                 403, "admin_off", "The service was started without an admin token: reload it with SIGHUP."

@@ -105,7 +105,7 @@ class Batcher(Generic[OptionsT, HistoryT]):
                 continue
             try:
                 self._run_batch(running)
-            except Exception as error:  # one bad request must not fail the others: run each alone
+            except Exception as error:  # one bad request must not fail the others: run each separately
                 if len(running) == 1:
                     running[0].future.set_exception(error)
                     continue

@@ -188,7 +188,7 @@ class ModelRegistry:
             name = next(iter(self._deployments))
         if name not in self._deployments:
             raise ApiError(
-                404, "unknown_model", f"There is no such model: use one of {', '.join(self._deployments)}."
+                404, "unknown_model", f"Unknown model; available are {', '.join(self._deployments)}."
             )
         return self._deployments[name]
 
@@ -209,7 +209,7 @@ class ModelRegistry:
     async def reload(self) -> None:
         """Load the artefacts again and switch to the new models; the old ones finish their queued requests.
 
-        Raises ApiError (409) if a reload is running or an artefact is invalid; the old models then stay.
+        Raises ApiError (409) if a reload is running or an artefact is invalid; the old models then stay in use.
         """
         if self._reloading.locked():
             raise ApiError(409, "reload_running", "A reload is already running: wait until it ends.")

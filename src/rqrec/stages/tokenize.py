@@ -65,8 +65,8 @@ def tokenize(
     Raises ValueError if dataset and embeddings differ in the number of items, the tokenizer expects another input
     width, or `out` holds semantic IDs that were made differently.
     """
-    opened, x_NI = load_tokenizer(tokenizer), read_embeddings(embeddings).vectors
-    inputs = {opened.artifact_type: opened.hash, "embeddings": embeddings_hash(embeddings)}
+    loaded, x_NI = load_tokenizer(tokenizer), read_embeddings(embeddings).vectors
+    inputs = {loaded.artifact_type: loaded.hash, "embeddings": embeddings_hash(embeddings)}
     if dataset is not None:
         dataset = find(dataset, "dataset")
         check_embeddings_of(embeddings, dataset)
@@ -75,10 +75,10 @@ def tokenize(
         return Path(out)
     item_ids = _item_ids(dataset, len(x_NI))
     if workers is None:
-        codes_NL = opened.model.semantic_ids(x_NI).numpy()
+        codes_NL = loaded.model.semantic_ids(x_NI).numpy()
     else:
-        codes_NL = codes_by_workers(tokenizer, opened.hash, embeddings, len(x_NI), workers)
-    table, metrics = _table(opened, x_NI, codes_NL, item_ids, config.collisions)
+        codes_NL = codes_by_workers(tokenizer, loaded.hash, embeddings, len(x_NI), workers)
+    table, metrics = _table(loaded, x_NI, codes_NL, item_ids, config.collisions)
     with create(out, "semantic_ids", settings=asdict(config), inputs=inputs, metrics=metrics) as target:
         table.write(target)
     return Path(out)
@@ -98,20 +98,20 @@ def _item_ids(dataset: Path | None, n_embeddings: int) -> IdMap:
 
 
 def _table(
-    opened: LoadedTokenizer,
+    loaded: LoadedTokenizer,
     x_NI: NDArray[np.floating],
     codes_NL: NDArray[np.int64],
     item_ids: IdMap,
     collisions: str,
 ) -> tuple[SemanticIdTable, dict[str, Any]]:
     """The table of these items with these codes, and its metrics (see `tokenize`)."""
-    model, sizes = opened.model, opened.model.config.codebook_sizes
+    model, sizes = loaded.model, loaded.model.config.codebook_sizes
     levels = level_usage(codes_NL, sizes)
     if collisions == "reassign":
         unique_NL = reassign(codes_NL, lambda rows: model.last_level_costs(x_NI[rows]).numpy(), sizes[-1])
-        table = SemanticIdTable(item_ids, unique_NL, sizes, opened.hash)
+        table = SemanticIdTable(item_ids, unique_NL, sizes, loaded.hash)
     else:
-        table = SemanticIdTable.from_codes(item_ids, codes_NL, sizes, opened.hash)
+        table = SemanticIdTable.from_codes(item_ids, codes_NL, sizes, loaded.hash)
     return table, {
         "items": len(table),
         "level_sizes": list(table.level_sizes),
@@ -132,18 +132,18 @@ class Block(NamedTuple):
 
 
 @lru_cache(maxsize=1)
-def _opened(source: str, expected: str) -> LoadedTokenizer:
+def _load_once(source: str, expected: str) -> LoadedTokenizer:
     """The tokenizer at `source`, read once per process. Raises ValueError if its hash is not `expected`."""
-    opened = load_tokenizer(source)
-    if opened.hash != expected:
+    loaded = load_tokenizer(source)
+    if loaded.hash != expected:
         raise ValueError(f"{source} is not the tokenizer that this run started with.")
-    return opened
+    return loaded
 
 
 def block_codes(block: Block) -> tuple[int, NDArray[np.int32]]:
     """The first row of a block, and the codes int32 [rows, L] of its items."""
     x_BI = open_vectors(Path(block.embeddings))[block.first : block.end]
-    model = _opened(block.tokenizer, block.tokenizer_hash).model
+    model = _load_once(block.tokenizer, block.tokenizer_hash).model
     return block.first, model.semantic_ids(x_BI).numpy().astype(np.int32)
 
 
@@ -156,14 +156,14 @@ def codes_by_workers(
     """
     source = str(Path(tokenizer).resolve()) if Path(tokenizer).exists() else str(tokenizer)
     folder = str(Path(embeddings).resolve())
-    firsts = range(0, n_items, BLOCK_ROWS)
-    blocks = [Block(source, expected, folder, first, min(first + BLOCK_ROWS, n_items)) for first in firsts]
+    starts = range(0, n_items, BLOCK_ROWS)
+    blocks = [Block(source, expected, folder, first, min(first + BLOCK_ROWS, n_items)) for first in starts]
     parts = {}
     with meter("Tokenizing", n_items) as progress:
         for first, codes_BL in workers.run(block_codes, blocks):
             parts[first] = codes_BL
             progress.advance(len(codes_BL))
-    return np.concatenate([parts[first] for first in firsts]).astype(np.int64)
+    return np.concatenate([parts[first] for first in starts]).astype(np.int64)
 
 
 def tokenize_new(
@@ -175,27 +175,27 @@ def tokenize_new(
     new_ids: Path | None = None,
     force: bool = False,
 ) -> Path:
-    """Add new items to a table whose rows do not change, and write the larger "semantic_ids" artefact to `out`.
+    """Add new items to a table whose rows do not change, and write the extended "semantic_ids" artefact to `out`.
 
     `new` is a .npy file [M, I]; `new_ids` is a text file with one item id per line, without which the new items
     get the next numbers as ids. Raises ValueError if the table was made by another tokenizer, or has no
     deduplication level.
     """
-    opened, table = load_tokenizer(tokenizer), find(table, "semantic_ids")
+    loaded, table = load_tokenizer(tokenizer), find(table, "semantic_ids")
     manifest = read_manifest(table, "semantic_ids", verify=True)
-    known = SemanticIdTable.read(table)
+    old = SemanticIdTable.read(table)
     if manifest.settings.get("collisions") == "reassign":
         raise ValueError(
             f"{table} was made with collisions=reassign, so it has no deduplication level for new items. Recreate "
             f"it with collisions=extra_code."
         )
-    if known.tokenizer_hash != opened.hash:
+    if old.tokenizer_hash != loaded.hash:
         raise ValueError(
             f"{table} was made by another tokenizer than {tokenizer}: their hashes differ. Give the tokenizer that "
             f"made it, or recreate the table with `rqrec tokenize`."
         )
     inputs = {
-        opened.artifact_type: opened.hash,
+        loaded.artifact_type: loaded.hash,
         "semantic_ids": manifest.hash,
         "new_embeddings": file_hash(new),
     }
@@ -203,21 +203,21 @@ def tokenize_new(
         inputs["new_ids"] = file_hash(new_ids)
     if reuse(out, "semantic_ids", manifest.settings, inputs, force=force):
         return Path(out)
-    codes_ML = opened.model.semantic_ids(read_vectors(new)).numpy()
+    codes_ML = loaded.model.semantic_ids(read_vectors(new)).numpy()
     if new_ids is None:
-        ids = [str(number) for number in range(len(known), len(known) + len(codes_ML))]
+        ids = [str(number) for number in range(len(old), len(old) + len(codes_ML))]
     else:
         ids = new_ids.read_text(encoding="utf-8").split("\n")
         ids = ids[:-1] if ids and not ids[-1] else ids
     if len(ids) != len(codes_ML):
         raise ValueError(f"{new_ids} has {len(ids)} ids, but {new} has {len(codes_ML)} rows.")
-    larger = known.extend(ids, codes_ML)
+    extended = old.extend(ids, codes_ML)
     metrics = {
-        "items": len(larger),
+        "items": len(extended),
         "new_items": len(ids),
-        "level_sizes": list(larger.level_sizes),
-        "collision_rate": collision_rate(larger.codes_NL[:, :-1]),
+        "level_sizes": list(extended.level_sizes),
+        "collision_rate": collision_rate(extended.codes_NL[:, :-1]),
     }
     with create(out, "semantic_ids", settings=manifest.settings, inputs=inputs, metrics=metrics) as target:
-        larger.write(target)
+        extended.write(target)
     return Path(out)

@@ -1,4 +1,4 @@
-"""`rqrec train-sasrec configs/sasrec_amazon.gin`: SASRec, a baseline that knows items only by their index."""
+"""`rqrec train-sasrec configs/sasrec_amazon.gin`: train SASRec, a baseline with one learned vector per item."""
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field

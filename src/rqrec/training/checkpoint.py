@@ -34,7 +34,7 @@ class TrainingState(NamedTuple):
     """The state of a run after an optimizer step."""
 
     step: int
-    """Number of optimizer steps taken."""
+    """Number of optimizer steps so far."""
     tensors: dict[str, Tensor]
     """Weights, optimizer state and averages, by name."""
     values: dict[str, Any]

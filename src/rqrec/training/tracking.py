@@ -16,7 +16,7 @@ SPLITS = ("training", "partial", "validation")
 
 @dataclass
 class History:
-    """The records of a run. Each has its "step", the number of optimizer steps taken."""
+    """The records of a run. Each has its "step", the number of optimizer steps so far."""
 
     training: list[dict[str, float]] = field(default_factory=list)
     """The training loss and its parts."""

@@ -60,7 +60,7 @@ def load_custom(files: CustomFiles, template: str | None = None) -> tuple[Catalo
     """
     if files.items is None and files.embeddings is None:
         raise ValueError(
-            f"{files.interactions} alone does not describe the items: add a file of items with their text, or "
+            f"{files.interactions} does not describe the items: add an items file with texts, or "
             f"{EMBEDDINGS_FILE}."
         )
     rows = len(read_vectors(Path(files.embeddings))) if files.embeddings else None

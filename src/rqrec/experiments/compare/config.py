@@ -109,7 +109,7 @@ class CompareConfig:
     seeds: tuple[int, ...] = (0, 1)
     """Seeds; each is used for the semantic IDs and for the models trained on them."""
     baselines: tuple[str, ...] = ()
-    """Baselines to test beside the models: popularity, item_knn, content_knn, hybrid_knn."""
+    """Baselines to test too: popularity, item_knn, content_knn, hybrid_knn."""
     jobs: int = 1
     """Number of training runs in parallel, each in a process with one thread."""
     save_dir_root: Path = Path("out/compare")
