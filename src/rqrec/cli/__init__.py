@@ -25,6 +25,7 @@ COMMANDS = {
     "serve": "serve",
     "push": "share",
     "pull": "share",
+    "settings": "settings",
     "bench": "bench",
 }
 
