@@ -100,6 +100,8 @@ def test_raw_data_that_was_prepared_differently_is_not_replaced_by_training(tmp_
     rqrec("train-decoder", *given, *data, *SMALL_MODEL, *settings(vae_codebook_size=8))
 
 
+@pytest.mark.slow
+@pytest.mark.timeout(900)
 def test_reproduce_and_the_commands_one_by_one_give_the_same_hashes(tmp_path: Path) -> None:
     """With one thread per process, because floating-point sums depend on the number of threads."""
     raw = write_world(tmp_path / "raw")

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
+import polars as pl
 import pytest
 from click.testing import Result
 from typer.testing import CliRunner
@@ -79,7 +80,7 @@ def test_recommend_skips_unknown_ids_and_lists_them(tiny_run: Path) -> None:
     assert result["skipped"] == ["gone", "lost"]
     assert result["recommendations"][0]["item_id"] == "item 10"
     fails(rqrec(*arguments), "'gone'")
-    misused(rqrec(*arguments, "--unknown", "ignore"), "'ignore'", "'raise' or 'skip'")
+    misused(rqrec(*arguments, "--unknown", "ignore"), "'ignore'", "'raise', 'skip'")
 
 
 def test_recommend_explains_items_by_their_codes(tiny_run: Path) -> None:
@@ -389,3 +390,67 @@ def test_max_minutes_on_the_command_line_ends_training(custom: Path) -> None:
     )
     assert done.exit_code == 0, done.stderr
     assert "max_minutes" in read_json(custom / "out" / "rqvae" / "manifest.json")["metrics"]["stopped"]
+
+
+@pytest.mark.parametrize(
+    ("command", "binding", "problem"),
+    [
+        ("train-rqvae", "train.batch_size=0", "batch_size is 0"),
+        ("train-rqvae", "train.vae_hidden_dims=[16.5]", "An element of vae_hidden_dims is 16.5"),
+        ("train-rqvae", "train.vae_codebook_mode='FOO'", "vae_codebook_mode is 'FOO'"),
+        ("train-rqvae", "train.reset_dead_codes_every=-1", "reset_dead_codes_every is -1"),
+        ("train-decoder", "train.max_items=0", "max_items is 0"),
+        ("train-decoder", "train.attn_dropout=1.5", "attn_dropout is 1.5"),
+        ("train-decoder", "train.vae_n_layers=0", "vae_n_layers is 0"),
+        ("train-sasrec", "train.attn_heads=3", "attn_heads 3"),
+        ("train-sasrec", "train.batch_size=0", "batch_size is 0"),
+        (
+            "compare",
+            "compare.attn_layers={'decoder_only': 1}",
+            "attn_layers has no entry for encoder_decoder",
+        ),
+        ("compare", "compare.seeds=['a']", "An element of seeds is 'a'"),
+    ],
+)
+def test_impossible_settings_are_refused_before_any_work_under_their_own_names(
+    command: str, binding: str, problem: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    fails(rqrec(command, "--gin", binding), problem)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_impossible_options_are_refused_before_any_work(tmp_path: Path) -> None:
+    nowhere = tmp_path / "nowhere"
+    fit = ("fit-rqkmeans", nowhere, "--out", tmp_path / "out")
+    misused(rqrec(*fit, "--levels", 0), "levels is 0")
+    misused(rqrec(*fit, "--items-per-code", -1), "items_per_code is -1")
+    embed = ("embed", nowhere, "--out", tmp_path / "out")
+    misused(rqrec(*embed, "--collaborative-weight", -1), "collaborative_weight is -1")
+    misused(rqrec(*embed, "--collaborative-window", 0), "collaborative_window is 0")
+
+
+def test_recommend_reads_its_settings_from_gin(tiny_run: Path, tmp_path: Path) -> None:
+    (tmp_path / "r.gin").write_text("recommend.k = 3\nserve.k = 7\n")
+    ask = ("recommend", "--artifact", tiny_run, "--history", "item 8", "--json")
+    for more in (("--config", tmp_path / "r.gin"), ("--gin", "recommend.k=3")):
+        assert json.loads(rqrec(*ask, *more).stdout)["k"] == 3
+    assert json.loads(rqrec(*ask, "--gin", "recommend.k=3", "--k", 2).stdout)["k"] == 2
+
+
+def test_folders_of_another_dataset_or_of_an_artefact_are_refused(tiny_run: Path, tmp_path: Path) -> None:
+    dataset, other = tmp_path / "dataset", tmp_path / "other"
+    files = ("--interactions", tmp_path / "log.csv", "--items", tmp_path / "items.csv")
+    table = pl.DataFrame({"user_id": ["a", "a", "b"], "item_id": ["x", "y", "y"], "timestamp": [1, 2, 3]})
+    for number, folder in enumerate((dataset, other)):
+        table.with_columns(pl.col("timestamp") + number).write_csv(tmp_path / "log.csv")
+        (tmp_path / "items.csv").write_text("item_id,title,text\nx,X,x\ny,Y,y\n")
+        assert rqrec("prepare", "custom", *files, "--out", folder).exit_code == 0
+    np.save(tmp_path / "v.npy", np.eye(2, 4, dtype=np.float32))
+    vectors = tmp_path / "embeddings"
+    done = rqrec("embed", dataset, "--embeddings", tmp_path / "v.npy", "--out", vectors)
+    assert done.exit_code == 0, done.stderr
+    given = ("--dataset", other, "--embeddings", vectors)
+    fails(rqrec("hold-out-items", *given, "--out", tmp_path / "cold"), "was not made from")
+    fails(rqrec("inspect-ids", tiny_run, *given), "was not made from")
+    fails(rqrec("inspect-ids", tiny_run, "--out", dataset), "is an artefact: choose another folder")

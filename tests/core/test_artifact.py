@@ -181,3 +181,28 @@ def test_a_stage_reuses_its_artefact_or_refuses_and_never_replaces_it_unasked(
     (folder / "file.txt").write_text("changed")
     with pytest.raises(ValueError, match="differs from its manifest"):
         reuse(folder, "dataset", same, {"raw": "h"})
+
+
+@pytest.mark.parametrize("entry", ["artifact_type", "settings", "inputs", "metrics", "files"])
+@pytest.mark.parametrize("value", [None, 3])
+def test_a_manifest_with_a_missing_or_wrong_entry_is_refused(
+    tmp_path: Path, entry: str, value: object
+) -> None:
+    make(tmp_path / "run" / "a")
+    manifest = read_json(tmp_path / "run" / "a" / "manifest.json")
+    del manifest[entry]
+    write_json(
+        tmp_path / "run" / "a" / "manifest.json", manifest if value is None else {**manifest, entry: value}
+    )
+    with pytest.raises(ValueError, match=f"damaged: its entry '{entry}'"):
+        read_manifest(tmp_path / "run" / "a")
+    write_json(tmp_path / "run" / "b" / "manifest.json", [])
+    with pytest.raises(FileNotFoundError, match="no artefact of type 'rqvae'"):
+        find(tmp_path / "run", "rqvae")
+
+
+def test_a_full_disk_is_an_os_error_whichever_library_met_it(tmp_path: Path) -> None:
+    with pytest.raises(OSError, match="No space left") as caught, create(tmp_path / "a", "dataset"):
+        raise RuntimeError("failed to write: No space left on device (os error 28)")
+    assert caught.value.filename == str(tmp_path / "a")
+    assert leftovers(tmp_path) == []

@@ -5,7 +5,7 @@ from typing import Any, ClassVar
 
 import pytest
 
-from rqrec.core.config import configured, field_docs, settings_of, with_settings
+from rqrec.core.config import check_fields_of, configured, field_docs, settings_of, with_settings
 
 
 @dataclass(frozen=True)
@@ -30,6 +30,10 @@ class SizeConfig:
     layers: int = 2
     """Depth."""
 
+    def __post_init__(self) -> None:
+        if self.layers < 1:
+            raise ValueError(f"layers is {self.layers}.")
+
 
 @dataclass(frozen=True)
 class StageConfig:
@@ -42,6 +46,7 @@ class StageConfig:
     folder: Path = Path("out")
     names: tuple[str, ...] = ()
     shuffle: bool = True
+    counts: Mapping[str, int] = field(default_factory=dict)
     model: Mapping[str, Any] = field(
         default_factory=dict,
         metadata={
@@ -55,7 +60,7 @@ class StageConfig:
 
 def test_nested_settings_have_flat_names_and_descriptions() -> None:
     settings = settings_of(StageConfig())
-    names = ["iterations", "max_minutes", "folder", "names", "shuffle", "vae_width", "vae_n_layers"]
+    names = ["iterations", "max_minutes", "folder", "names", "shuffle", "counts", "vae_width", "vae_n_layers"]
     assert list(settings) == names
     assert settings["iterations"].value == 100
     assert settings["max_minutes"].help == "Time budget in minutes."
@@ -88,6 +93,9 @@ def test_settings_reach_the_nested_config_with_the_right_types() -> None:
         ("iterations", True, "must be a whole number"),
         ("max_minutes", "x", "must be a number or None"),
         ("names", "a", "must be a list"),
+        ("names", ["a", 1], "An element of names is 1, but must be a string"),
+        ("counts", ["a"], "must be a dictionary"),
+        ("counts", {"a": 1.5}, r"counts\['a'\] is 1.5, but must be a whole number"),
         ("shuffle", 1, "must be True or False"),
         (
             "nonsense",
@@ -146,3 +154,44 @@ def test_invalid_gin_input_is_refused_with_the_known_names(line: str) -> None:
 def test_a_missing_file_is_named() -> None:
     with pytest.raises(FileNotFoundError, match=r"no configuration file nowhere.gin.*configs/"):
         read([Path("nowhere.gin")], [])
+
+
+def test_a_binding_takes_precedence_over_every_section_of_a_file(tmp_path: Path) -> None:
+    (tmp_path / "a.gin").write_text("train_decoder.iterations = 3\ntrain.shuffle = False\n")
+    sections = ("train", "train_decoder")
+    config = configured(StageConfig(), sections, [tmp_path / "a.gin"], ["train.iterations = 4"])
+    assert (config.loop.iterations, config.shuffle) == (4, False)
+    both = ["train_decoder.iterations = 6", "train.iterations = 5"]
+    assert configured(StageConfig(), sections, [], both).loop.iterations == 6
+
+
+def test_names_without_effect_are_refused_or_reported(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for text in ("one/train.iterations = 3", "train/iterations = 3"):
+        (tmp_path / "a.gin").write_text(text)
+        with pytest.raises(ValueError, match="has a scope"):
+            configured(StageConfig(), ["train"], [tmp_path / "a.gin"])
+    with pytest.raises(ValueError, match="iterations has no section"):
+        configured(StageConfig(), ["train"], [], ["iterations = 3"])
+    (tmp_path / "a.gin").write_text("N = 3\nM = 4\ntrain.iterations = %N")
+    assert configured(StageConfig(), ["train"], [tmp_path / "a.gin"]).loop.iterations == 3
+    assert "M has no section" in capsys.readouterr().err
+    assert configured(StageConfig(), ["train"], [tmp_path / "a.gin"], ["N = 5"]).loop.iterations == 5
+
+
+def test_gin_mistakes_are_explained_without_its_implementation(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="%NOPE is not defined"):
+        configured(StageConfig(), ["train"], [], ["train.iterations = %NOPE"])
+    with pytest.raises(ValueError, match="strings need quotes"):
+        configured(StageConfig(), ["train"], [], ["train.folder = out/a"])
+    (tmp_path / "a.gin").write_bytes(b"train.iterations = 3 # \xff")
+    with pytest.raises(ValueError, match=r"a\.gin is not a text file"):
+        configured(StageConfig(), ["train"], [tmp_path / "a.gin"])
+
+
+def test_fields_of_another_config_are_checked_early_under_their_setting_names() -> None:
+    check_fields_of(StageConfig(), "model", SizeConfig, input_dim=1)
+    config = with_settings(StageConfig(), {"vae_n_layers": 0})
+    with pytest.raises(ValueError, match=r"^vae_n_layers is 0\.$"):
+        check_fields_of(config, "model", SizeConfig, input_dim=1)

@@ -4,6 +4,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+from huggingface_hub.errors import HfHubHTTPError
 from typer.testing import CliRunner
 
 from rqrec import Recommender
@@ -149,7 +150,7 @@ def test_the_commands_push_and_pull_and_report_failures(tiny_run: Path, hub: Pat
     assert rqrec("pull", "me/tiny", tmp_path / "pulled") == (0, f"retrieval: {tmp_path / 'pulled'}\n")
     status, output = rqrec("pull", "me/nothing", tmp_path / "other")
     assert (status, "Traceback" in output) == (1, False)
-    assert "Hugging Face returned no repository of that name (404: no repository me/nothing)" in output
+    assert "Hugging Face returned no repository 'me/nothing' (404: no repository me/nothing)" in output
     (hub / "me/empty").mkdir()
     assert "has no manifest.json" in rqrec("pull", "me/empty", tmp_path / "other")[1]
 
@@ -164,3 +165,20 @@ def test_push_without_a_login_explains_how_to_log_in(monkeypatch: pytest.MonkeyP
         ConnectionError, match=r"Could not push to me/x .*\(401 Unauthorized\).*hf auth login"
     ):
         upload("me/x", lambda folder: None, "", private=False)
+
+
+def test_push_and_pull_without_a_network_say_so(
+    tiny_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HF_HUB_DISABLE_TELEMETRY", "1")
+    http_error = next(cls for cls in HfHubHTTPError.__mro__ if cls.__name__ == "HTTPError")
+
+    def fail(*args: object, **options: object) -> None:
+        raise http_error("Name or service not known")
+
+    monkeypatch.setattr("huggingface_hub.HfApi.create_repo", fail)
+    monkeypatch.setattr("huggingface_hub.snapshot_download", fail)
+    with pytest.raises(ConnectionError, match=r"Could not push .*Check the network"):
+        push(tiny_run, "me/tiny")
+    with pytest.raises(ConnectionError, match=r"returned no repository .*Check the name and the network"):
+        pull("me/tiny", tmp_path / "pulled")

@@ -130,7 +130,7 @@ def test_unknown_ids_raise_an_error_or_are_skipped(tiny_run: Path, tmp_path: Pat
     source = tmp_path / "users.parquet"
     histories_of = {"user_id": [1, 2], "history": [["item 1"], ["gone", "item 3", "lost"]]}
     pl.DataFrame(histories_of).write_parquet(source)
-    with pytest.raises(UnknownIdError, match=r"User 2: Unknown item id 'gone', 'lost'.*unknown=skip"):
+    with pytest.raises(UnknownIdError, match=r"User 2: Unknown item id 'gone', 'lost'.*--unknown skip"):
         batch_recommend(tiny_run, source, tmp_path / "raise", BatchConfig(), ONE_PROCESS)
     result = batch_recommend(
         tiny_run, source, tmp_path / "skip", BatchConfig(k=2, unknown="skip"), ONE_PROCESS
@@ -204,7 +204,7 @@ def test_invalid_history_files_are_refused(tiny_run: Path, tmp_path: Path) -> No
     refused(pl.DataFrame({"user_id": ["u"], "history": [3]}), "history has type Int64; it must be a list")
     refused(pl.DataFrame({"user_id": ["a", None], "history": [["item 1"], []]}), "row 1 has no user_id")
     refused(pl.DataFrame({"user_id": ["a"], "history": [["item 1", None]]}), "user 'a' has a missing item id")
-    with pytest.raises(FileNotFoundError, match=r"no \.parquet or \.csv file"):
+    with pytest.raises(FileNotFoundError, match=r"No \.parquet or \.csv file"):
         batch_recommend(tiny_run, tmp_path / "*.nothing", tmp_path / "out", BatchConfig(), ONE_PROCESS)
     (tmp_path / "notes.txt").write_text("a")
     with pytest.raises(ValueError, match=r"suffix '\.txt'; allowed"):
@@ -240,3 +240,15 @@ def test_a_ray_cluster_gives_the_same_rows(tiny_run: Path, users: Path, tmp_path
     finally:
         ray.shutdown()
     assert_same_rows(read_rows(tmp_path / "local"), read_rows(tmp_path / "ray"))
+
+
+def test_a_run_that_failed_before_its_first_part_may_be_repeated_with_other_settings(
+    tiny_run: Path, tmp_path: Path
+) -> None:
+    pl.DataFrame({"user_id": ["a"], "history": [["nothing"]]}).write_parquet(tmp_path / "users.parquet")
+    arguments = (tiny_run, tmp_path / "users.parquet", tmp_path / "out")
+    with pytest.raises(UnknownIdError, match="--unknown skip"):
+        batch_recommend(*arguments, BatchConfig(k=3), ONE_PROCESS)
+    assert batch_recommend(*arguments, BatchConfig(k=3, unknown="skip"), ONE_PROCESS)["skipped_ids"] == 1
+    with pytest.raises(ValueError, match="was started with different values of: k"):
+        batch_recommend(*arguments, BatchConfig(k=4, unknown="skip"), ONE_PROCESS)

@@ -6,7 +6,11 @@ import shutil
 import socket
 import subprocess
 import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from threading import Thread
 
 import pytest
 import torch
@@ -51,6 +55,23 @@ def launch(script: str, settings: dict, *flags: str) -> subprocess.CompletedProc
     )
 
 
+@contextmanager
+def artefact_blocked(root: Path) -> Iterator[Path]:
+    """Once training has saved a checkpoint, put a file in the way of the artefact: the run fails at its end."""
+    blocked = root / "retrieval"
+
+    def block() -> None:
+        while not any(root.glob("checkpoints/step-*")):
+            time.sleep(0.005)
+        blocked.mkdir()
+        (blocked / "somebody's").write_text("work")
+
+    thread = Thread(target=block, daemon=True)
+    thread.start()
+    yield blocked
+    thread.join(10)
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("stage", ["rqvae", "decoder"])
@@ -59,7 +80,7 @@ def test_two_processes_train_the_same_model_as_one(stage: str, split_batches: bo
     world = write_world(tmp_path / "world")
     make = rqvae_settings if stage == "rqvae" else decoder_settings
     more = {"iterations": 50, "gradient_accumulate_every": 1 if split_batches else 2, "learning_rate": 5e-3}
-    name = "model" if stage == "rqvae" else "retrieval"
+    name = "rqvae" if stage == "rqvae" else "retrieval"
     alone = run(stage, make(world, tmp_path / "one", batch_size=16, **more))
     each = 16 if split_batches else 8
     settings = make(world, tmp_path / "two", batch_size=each, split_batches=split_batches, **more)
@@ -85,9 +106,8 @@ def test_two_processes_save_one_checkpoint_and_one_process_resumes_it(tmp_path: 
     world = write_world(tmp_path / "world")
     more = {"iterations": 30, "batch_size": 3, "full_eval_every": 10}
     settings = decoder_settings(world, tmp_path / "two", save_model_every=10, keep_last=1, **more)
-    (blocked := tmp_path / "two" / "retrieval").mkdir(parents=True)
-    (blocked / "somebody's").write_text("work")  # so that the artefact cannot be written at the end
-    done = launch("train_decoder.py", settings, "--multi_gpu")
+    with artefact_blocked(tmp_path / "two") as blocked:
+        done = launch("train_decoder.py", settings, "--multi_gpu")
     assert done.returncode != 0
     assert "was not touched" in done.stderr
     assert [path.name for path in (tmp_path / "two" / "checkpoints").iterdir()] == ["step-000000020"]
@@ -115,10 +135,10 @@ def test_two_processes_with_a_sharded_model_train_the_same_model(tmp_path: Path)
     more = {"iterations": 50, "learning_rate": 5e-3, "ema_decay": 0.9, "full_eval_every": 25}
     alone = run("decoder", decoder_settings(world, tmp_path / "one", **more))
     settings = decoder_settings(world, tmp_path / "two", save_model_every=20, **more)
-    (blocked := tmp_path / "two" / "retrieval").mkdir(parents=True)
-    (blocked / "somebody's").write_text("work")
     flags = ("--config_file", str(ROOT / "configs" / "accelerate" / "fsdp.yaml"))
-    assert "was not touched" in launch("train_decoder.py", settings, *flags).stderr
+    with artefact_blocked(tmp_path / "two") as blocked:
+        done = launch("train_decoder.py", settings, *flags)
+    assert "was not touched" in done.stderr
     shutil.rmtree(blocked)
     done = launch("train_decoder.py", settings, *flags)
     assert done.returncode == 0, done.stderr

@@ -2,7 +2,7 @@
 
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, Literal, cast
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -24,7 +24,7 @@ class RecommendConfig:
     """At most this many items with the same first code, for variety."""
     exclude_seen: bool = field(default=True, metadata={"flags": "--exclude-seen/--allow-seen"})
     """Whether items of the history are excluded."""
-    unknown: str = "raise"
+    unknown: Literal["raise", "skip"] = "raise"
     """What to do with an id that is not in the catalogue: "raise" an error, or "skip" it."""
     times: str | None = None
     """Unix seconds of the history's items (comma-separated), for a model that uses time gaps."""
@@ -35,11 +35,9 @@ class RecommendConfig:
         for name in ("k", "max_per_code"):
             if getattr(self, name) is not None and getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)}, but must be at least 1.")
-        if self.unknown not in ("raise", "skip"):
-            raise ValueError(f"unknown is {self.unknown!r}; allowed are raise, skip.")
 
 
-@command("rqrec recommend --artifact out/demo --history 50,181,172 --k 10 --explain")
+@command("rqrec recommend --artifact out/demo --history 50,181,172 --k 10 --explain", section="recommend")
 def recommend(
     artifact: Annotated[Path, typer.Option(help="Folder of a trained retrieval model, or its run folder.")],
     history: Annotated[str, typer.Option(help="Item ids, oldest first, comma-separated.")],
@@ -52,7 +50,6 @@ def recommend(
 ) -> None:
     """Recommend the next items for a history."""
     ids = split_ids(history)
-    unknown = cast(Literal["raise", "skip"], config.unknown)  # checked by the recommender
     timestamps = None if config.times is None else [parse_times(config.times)]
     recommender = Recommender.load(artifact)
     (recommendations,) = recommender.recommend(
@@ -62,7 +59,7 @@ def recommend(
         allow=None if config.allow is None else split_ids(config.allow),
         block=None if config.block is None else split_ids(config.block),
         max_per_code=config.max_per_code,
-        unknown=unknown,
+        unknown=config.unknown,
         timestamps=timestamps,
         users=[config.user],
     )
@@ -71,7 +68,7 @@ def recommend(
         (explained,) = recommender.explain_all(
             [ids],
             [[item.item_id for item in recommendations]],
-            unknown=unknown,
+            unknown=config.unknown,
             timestamps=timestamps,
             users=[config.user],
         )
@@ -106,7 +103,8 @@ def notes(recommendations: "Recommendations", k: int) -> list[str]:
     """Why there are fewer than k items, and which ids were skipped."""
     lines = []
     if recommendations.n_allowed < k:
-        lines.append(f"Only {recommendations.n_allowed} items are allowed.")
+        items = "item is" if recommendations.n_allowed == 1 else "items are"
+        lines.append(f"Only {recommendations.n_allowed} {items} allowed.")
     if len(recommendations) < min(k, recommendations.n_allowed):
         lines.append(f"Only {len(recommendations)} items are shown: --max-per-code excludes the others.")
     if recommendations.skipped:

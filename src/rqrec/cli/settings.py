@@ -10,6 +10,7 @@ from typing import Annotated, Any, NamedTuple
 import typer
 
 from rqrec.cli.command import AsJson, command, emit
+from rqrec.cli.recommend import RecommendConfig
 from rqrec.core.config import Setting, settings_of
 from rqrec.experiments.cold_start import EvaluateColdConfig, HoldOutConfig
 from rqrec.experiments.compare.config import CompareConfig
@@ -48,6 +49,7 @@ SECTIONS = {
     "fit_rqkmeans": Section("fit-rqkmeans", FitRqKMeansConfig(), OPTIONS),
     "tokenize": Section("tokenize", TokenizeConfig(), OPTIONS),
     "evaluate": Section("evaluate", EvaluateConfig(), OPTIONS),
+    "recommend": Section("recommend", RecommendConfig(), OPTIONS),
     "generate_semantic_ids": Section("run-rqvae", GenerateSemanticIdsConfig(), ""),
     "batch_recommend": Section("batch-recommend", BatchConfig(), OPTIONS),
     "serve": Section("serve", ServiceConfig(), OPTIONS),

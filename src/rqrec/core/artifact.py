@@ -6,6 +6,7 @@ folder appears under its final name only when it is complete: it is written next
 and then renamed.
 """
 
+import errno
 import hashlib
 import json
 import os
@@ -14,7 +15,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, get_origin, get_type_hints
 
 from rqrec import __version__
 from rqrec.core.progress import log
@@ -156,6 +157,11 @@ def create(
         if isinstance(error, FileExistsError):
             raise
         raise OSError(error.errno, error.strerror or str(error), str(folder)) from error
+    except Exception as error:
+        # polars reports a full disk with an exception of its own.
+        if os.strerror(errno.ENOSPC) in str(error):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(folder)) from error
+        raise
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
 
@@ -209,6 +215,12 @@ def read_manifest(folder: Path, artifact_type: str | None = None, *, verify: boo
     known = Manifest.__dataclass_fields__.keys()
     if unknown := values.keys() - known:
         raise ValueError(f"{path} has unknown entries {sorted(unknown)}; allowed are {sorted(known)}.")
+    for name, field_type in get_type_hints(Manifest).items():
+        if not isinstance(values.get(name), get_origin(field_type) or field_type):
+            raise ValueError(
+                f"{path} is damaged: its entry {name!r} is missing or has the wrong type. Recreate the folder with "
+                f"`{_command(artifact_type or _type_of(values))}`."
+            )
     manifest = Manifest(**values)
     if artifact_type is not None and manifest.artifact_type != artifact_type:
         raise ValueError(

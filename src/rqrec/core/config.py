@@ -19,9 +19,11 @@ effect, with the reason).
 
 import ast
 import inspect
+import re
 import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, fields, is_dataclass, replace
+from enum import Enum
 from functools import cache
 from pathlib import Path
 from types import NoneType, UnionType
@@ -35,7 +37,8 @@ ConfigT = TypeVar("ConfigT")
 
 # All sections of a gin file, which can configure several stages.
 SECTIONS = (
-    *("prepare", "embed", "fit_rqkmeans", "tokenize", "evaluate", "batch_recommend", "serve"),
+    *("prepare", "embed", "fit_rqkmeans", "tokenize", "evaluate", "recommend"),
+    *("batch_recommend", "serve"),
     *("train", "train_rqvae", "train_decoder", "train_sasrec", "generate_semantic_ids"),
     *("reproduce", "compare", "hold_out_items", "evaluate_cold"),
 )
@@ -52,6 +55,9 @@ CONSTANTS = {
     "modules.model.ModelType.DECODER": "decoder_only",
     "modules.model.ModelType.ENCODER_DECODER": "encoder_decoder",
 }
+
+
+LONGEST_LINE = 10_000  # characters; gin breaks longer lines when it prints a configuration
 
 
 class Setting(NamedTuple):
@@ -176,15 +182,22 @@ def _converted(name: str, annotation: Any, value: Any) -> Any:
         if choice is Path and isinstance(value, str | Path):
             return Path(value)
         if base is tuple and isinstance(value, list | tuple):
-            return tuple(value)
+            element = get_args(choice)[0]
+            return tuple(_converted(f"An element of {name}", element, one) for one in value)
+        if base is Mapping and get_args(choice) and isinstance(value, dict):
+            key, element = get_args(choice)
+            return {
+                _converted(f"A key of {name}", key, one): _converted(f"{name}[{one!r}]", element, value[one])
+                for one in value
+            }
         if choice is float and isinstance(value, int | float) and not isinstance(value, bool):
             return float(value)
         if choice is int and isinstance(value, int) and not isinstance(value, bool):
             return value
         if choice in (bool, str) and isinstance(value, choice):
             return value
-        if inspect.isclass(base) and base not in (bool, int, float, str, tuple, Path, NoneType):
-            return value  # an enum or a mapping: the config itself checks it
+        if inspect.isclass(base) and issubclass(base, Enum):
+            return value  # the config itself accepts the name or value of a member, and checks it
     allowed = " or ".join("None" if choice is NoneType else _describe(choice) for choice in choices)
     raise ValueError(f"{name} is {value!r}, but must be {allowed}.")
 
@@ -193,7 +206,23 @@ def _describe(annotation: Any) -> str:
     if get_origin(annotation) is Literal:
         return f"one of {', '.join(map(repr, get_args(annotation)))}"
     names = {int: "a whole number", float: "a number", bool: "True or False", str: "a string", Path: "a path"}
-    return names.get(annotation, "a list" if get_origin(annotation) is tuple else str(annotation))
+    origins = {tuple: "a list", Mapping: "a dictionary"}
+    return names.get(annotation, origins.get(get_origin(annotation), str(annotation)))
+
+
+def check_fields_of(config: Any, field_name: str, part: type, **known_later: Any) -> None:
+    """Check the mapping of a `fields_of` field as far as possible before the data is known.
+
+    `known_later` are valid values for the fields that the data determines. Raises the ValueError of `part`, with the
+    names of the settings.
+    """
+    try:
+        part(**{**known_later, **getattr(config, field_name)})
+    except ValueError as error:
+        settings = [setting for setting in settings_of(config).values() if setting.path[0] == field_name]
+        names = {setting.path[-1]: setting.name for setting in settings}
+        pattern = re.compile(rf"(?<![\w'])({'|'.join(names)})\b")
+        raise ValueError(pattern.sub(lambda match: names[match[0]], str(error))) from error
 
 
 def configured(
@@ -201,9 +230,9 @@ def configured(
 ) -> ConfigT:
     """The config with the settings of gin files and bindings in these sections.
 
-    Later sections, files and bindings take precedence. With the sections ("train", "train_decoder"),
-    `train.iterations = 100` sets `iterations`. Other known sections are ignored. Raises FileNotFoundError for a
-    missing file, ValueError for anything that gin or the config does not accept.
+    Bindings take precedence over files, and later sections, files and bindings over earlier ones. With the sections
+    ("train", "train_decoder"), `train.iterations = 100` sets `iterations`. Other known sections are ignored. Raises
+    FileNotFoundError for a missing file, ValueError for anything that gin or the config does not accept.
     """
     values: dict[str, Any] = {}
     # Interactive mode allows another command of the same process to register the names again.
@@ -216,22 +245,69 @@ def configured(
         try:
             for path in files:
                 # A list with a name that never occurs: gin then skips imports of missing modules, but nothing else.
-                gin.parse_config_file(str(find_config(path)), skip_unknown=["-"])
+                gin.parse_config_file(str(_check_text(find_config(path))), skip_unknown=["-"])
             gin.parse_config(list(bindings), skip_unknown=["-"])
             for section in sections:
                 values |= gin.get_bindings(section)
+            for name, section in _bound_by(bindings, sections):
+                values[name] = gin.get_bindings(section)[name]
+            _check_names(gin.config_str(max_line_length=LONGEST_LINE), bindings)
         except FileNotFoundError:
             raise
         except (ValueError, TypeError, SyntaxError, NameError, AttributeError, OSError) as error:
-            hint = "Strings need quotes. " if "malformed node" in str(error) else ""
             raise ValueError(
-                f"{str(error).strip()}\n{hint}The settings of {sections[0]} are {', '.join(settings_of(config))}."
+                f"{_explained(error)}\nThe settings of {sections[0]} are {', '.join(settings_of(config))}."
             ) from error
     for binding in bindings:
         section = binding.partition("=")[0].strip().rpartition(".")[0]
         if section in SECTIONS and section not in sections:
             log(f"{binding} has no effect: this command reads the settings of {' and '.join(sections)}.")
     return with_settings(config, values)
+
+
+def _check_text(path: Path) -> Path:
+    """The path of a gin file. Raises ValueError, naming the file, if it is not text."""
+    try:
+        path.read_text(encoding="utf-8")
+        return path
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path} is not a text file in UTF-8 ({error}). Give a gin file.") from error
+
+
+def _bound_by(bindings: Sequence[str], sections: Sequence[str]) -> list[tuple[str, str]]:
+    """The settings (name, section) that bindings set in these sections, in the order of the sections."""
+    bound = [binding.partition("=")[0].strip().rpartition(".") for binding in bindings]
+    return [(name, section) for section in sections for of, _, name in bound if of == section]
+
+
+def _check_names(config: str, bindings: Sequence[str]) -> None:
+    """Refuse names in gin's text of a whole configuration that would have no effect.
+
+    These are names with a scope, and bindings without a section, unless they are macros that a value uses.
+    """
+    for line in config.splitlines():
+        name, equals, _ = line.partition(" = ")
+        if not equals or line.startswith(("#", " ")) or f"%{name}" in config:
+            continue
+        if "/" in name:
+            raise ValueError(f"{name} has a scope, which has no meaning here: write section.name = value.")
+        if "." not in name:
+            problem = f"{name} has no section and no value uses it as a macro"
+            if any(binding.partition("=")[0].strip() == name for binding in bindings):
+                raise ValueError(f"{problem}: write section.name = value.")
+            log(f"{problem}: it has no effect.")
+
+
+def _explained(error: Exception) -> str:
+    """The message of an error in a gin file; gin reports some mistakes in terms of its implementation."""
+    message = str(error).strip()
+    if "macro() missing" in message:
+        name = re.search(r"in scope '([^']*)'", message)
+        return f"The macro %{name[1] if name else ''} is not defined: set it, as NAME = value."
+    if "malformed node" in message:
+        line = re.search(r"on line \d+", message)
+        return f"A value {line[0] if line else ''} is not a Python literal: strings need quotes."
+    return message
 
 
 def _section(**values: Any) -> None:

@@ -29,7 +29,6 @@ def upload(repo_id: str, save: Callable[[Path], None], card: str, *, private: bo
     if not REPO_ID.fullmatch(repo_id):
         raise ValueError(f"{repo_id!r} is not a repository id: write it as owner/name.")
     from huggingface_hub import HfApi
-    from huggingface_hub.errors import HfHubHTTPError
 
     with tempfile.TemporaryDirectory() as folder:
         save(Path(folder))
@@ -37,7 +36,7 @@ def upload(repo_id: str, save: Callable[[Path], None], card: str, *, private: bo
         try:
             url = HfApi().create_repo(repo_id, private=private, exist_ok=True)
             HfApi().upload_folder(repo_id=repo_id, folder_path=folder)
-        except (OSError, HfHubHTTPError) as error:
+        except _hub_errors() as error:
             raise ConnectionError(
                 f"Could not push to {repo_id} on Hugging Face ({first_line(error)}). Check the network, and "
                 f"log in with `hf auth login` or HF_TOKEN."
@@ -51,14 +50,13 @@ def download(repo_id: str, names: Sequence[str], *, revision: str | None = None)
     Raises ConnectionError if the hub cannot be reached or has no such repository.
     """
     from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError
 
     try:
         return Path(snapshot_download(repo_id, revision=revision, allow_patterns=list(names)))
-    except (OSError, HfHubHTTPError) as error:
+    except _hub_errors() as error:
         raise ConnectionError(
-            f"There is no folder {repo_id!r} here, and Hugging Face returned no repository of that name "
-            f"({first_line(error)}). Check the name and the network, or download it and pass the folder; a "
+            f"Hugging Face returned no repository {repo_id!r} ({first_line(error)}), and there is no folder of that "
+            f"name here. Check the name and the network, or download it and pass the folder; a "
             f"private repository needs `hf auth login` or HF_TOKEN."
         ) from error
 
@@ -93,6 +91,16 @@ def download_artifact(repo_id: str, *, revision: str | None = None) -> Path:
     # Escape glob characters: these are names, not patterns.
     patterns = [re.sub(r"([\[*?])", r"[\1]", name) for name in files]
     return download(repo_id, [MANIFEST, *patterns], revision=revision)
+
+
+def _hub_errors() -> tuple[type[Exception], ...]:
+    """What huggingface_hub raises if the hub refuses a request or cannot be reached.
+
+    Its own error inherits from the errors of the HTTP library that it uses, whose name depends on its version.
+    """
+    from huggingface_hub.errors import HfHubHTTPError
+
+    return (OSError, *(cls for cls in HfHubHTTPError.__mro__ if cls.__name__ == "HTTPError"))
 
 
 def first_line(error: BaseException) -> str:

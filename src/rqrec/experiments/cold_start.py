@@ -10,7 +10,7 @@ import torch
 
 from rqrec.core.artifact import check_inputs, create, find, read_manifest, reuse, write_json
 from rqrec.data.dataset import Dataset
-from rqrec.data.embeddings import EMBEDDINGS_FILE, embeddings_hash, read_embeddings
+from rqrec.data.embeddings import EMBEDDINGS_FILE, check_embeddings_of, embeddings_hash, read_embeddings
 from rqrec.data.ids import PADDING, IdMap
 from rqrec.data.splits import leave_one_out
 from rqrec.evaluation.cold import CatalogueSubset, choose_items, cold_and_warm, without_items
@@ -39,6 +39,10 @@ class HoldOutConfig:
     seed: int = 0
     """Seed of the random selection."""
 
+    def __post_init__(self) -> None:
+        if not 0 < self.share < 1:
+            raise ValueError(f"share is {self.share}, but must be between 0 and 1.")
+
 
 @dataclass(frozen=True)
 class EvaluateColdConfig:
@@ -50,6 +54,12 @@ class EvaluateColdConfig:
     """Share of the model's probability that cold-item smoothing gives to new items."""
     seed: int = 0
     """Seed of the bootstrap intervals."""
+
+    def __post_init__(self) -> None:
+        if self.beam_width < 1:
+            raise ValueError(f"beam_width is {self.beam_width}, but must be at least 1.")
+        if not 0 < self.new_share < 1:
+            raise ValueError(f"new_share is {self.new_share}, but must be between 0 and 1.")
 
 
 def hold_out_items(
@@ -64,6 +74,7 @@ def hold_out_items(
     items.
     """
     dataset = find(dataset, "dataset")
+    check_embeddings_of(embeddings, dataset)
     data, vectors = Dataset.read(dataset), read_embeddings(embeddings).vectors
     _check_content_only(embeddings, len(vectors), len(data.catalog))
     inputs = {

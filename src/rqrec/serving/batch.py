@@ -189,7 +189,7 @@ def _raise_unknown(id_map: IdMap, user_id: object, history: list[str]) -> None:
     try:
         id_map.indices(history)
     except UnknownIdError as error:
-        raise UnknownIdError(f"User {user_id!r}: {error} Or skip unknown ids with unknown=skip.") from error
+        raise UnknownIdError(f"User {user_id!r}: {error} Or skip unknown ids with --unknown skip.") from error
 
 
 def _parts(files: Sequence[Path], folder: Path, rows_per_part: int) -> Iterator[Part]:
@@ -213,7 +213,9 @@ def _start(folder: Path, plan: dict[str, Any]) -> None:
         return
     old_plan = read_json(path)
     changed = [name for name in plan if old_plan.get(name) != plan[name]]
-    if changed:
+    if changed and not any(folder.glob("part-*.parquet")):
+        write_json(path, plan)  # nothing was recommended under the old plan
+    elif changed:
         differences = ", ".join(
             name
             if name in ("model", "inputs")

@@ -41,6 +41,10 @@ class EmbedConfig:
         for name in ("collaborative", "items_per_dimension"):
             if getattr(self, name) < 0:
                 raise ValueError(f"{name} is {getattr(self, name)}, but must not be negative.")
+        if self.collaborative_window < 1:
+            raise ValueError(f"collaborative_window is {self.collaborative_window}, but must be at least 1.")
+        if not self.collaborative_weight > 0:
+            raise ValueError(f"collaborative_weight is {self.collaborative_weight}, but must be above 0.")
 
 
 def embed(

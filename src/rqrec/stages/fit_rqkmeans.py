@@ -1,5 +1,6 @@
 """`rqrec fit-rqkmeans`: fit RQ-k-means, the tokenizer that needs no gradient training, to embeddings."""
 
+import sys
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -9,6 +10,7 @@ import numpy as np
 import torch
 
 from rqrec.core.artifact import create, reuse
+from rqrec.core.config import check_fields_of
 from rqrec.data.embeddings import embeddings_hash, read_embeddings
 from rqrec.tokenizer.rqkmeans import RqKMeans, RqKMeansConfig
 
@@ -28,6 +30,13 @@ class FitRqKMeansConfig:
     """Limit the codebook sizes so that there are at least this many items per code on average; 0: no limit."""
     seed: int = 0
     """Seed of the k-means initialisation."""
+
+    def __post_init__(self) -> None:
+        check_fields_of(self, "rqkmeans", RqKMeansConfig, input_dim=sys.maxsize)
+        if self.items_per_code < 0:
+            raise ValueError(
+                f"items_per_code is {self.items_per_code}, but must not be negative (0: no limit)."
+            )
 
 
 def fit_rqkmeans(config: FitRqKMeansConfig, embeddings: Path, out: Path, *, force: bool = False) -> Path:

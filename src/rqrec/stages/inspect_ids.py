@@ -9,9 +9,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from rqrec.core.artifact import atomic_write, find, read_manifest
+from rqrec.core.artifact import MANIFEST, atomic_write, find, read_manifest
 from rqrec.data.catalog import Catalog
-from rqrec.data.embeddings import read_embeddings
+from rqrec.data.embeddings import check_embeddings_of, read_embeddings
 from rqrec.evaluation.figures import draw_bars, draw_code_counts
 from rqrec.evaluation.report import figure, heading, paragraph, save_report, table
 from rqrec.tokenizer.inspection import Inspection, inspect_codes, items_with_prefix
@@ -40,6 +40,10 @@ def inspect_table(
     codes_NL, sizes = table.codes_NL[:, :last], table.level_sizes[:last]
     embeddings = embeddings or _in_same_run(folder, "embeddings")
     dataset = dataset or _in_same_run(folder, "dataset")
+    if embeddings and dataset:
+        check_embeddings_of(embeddings, dataset)
+    if report is not None and (report / MANIFEST).is_file():
+        raise ValueError(f"{report} is an artefact: choose another folder for the report.")
     vectors = read_embeddings(embeddings).vectors if embeddings else None
     inspection = inspect_codes(codes_NL, sizes, vectors, torch.Generator().manual_seed(0))
     titles = Catalog.read(find(dataset, "dataset")).titles() if dataset else list(table.item_ids.all)

@@ -44,8 +44,12 @@ class PrepareConfig:
             raise ValueError(f"source is {self.source!r}; allowed are {', '.join(SOURCES)}.")
         variants = {"amazon": tuple(CATEGORIES), "movielens": tuple(VARIANTS), "custom": ("",)}[self.source]
         if self.variant not in variants:
-            allowed = ", ".join(filter(None, variants)) or "none"
-            raise ValueError(f"variant is {self.variant!r}; allowed for {self.source} are {allowed}.")
+            if self.source == "custom":
+                raise ValueError(
+                    f"variant is {self.variant!r}, but custom data has no variants: leave it out."
+                )
+            given = f"variant is {self.variant!r}" if self.variant else "variant is not given"
+            raise ValueError(f"{given}; allowed for {self.source} are {', '.join(variants)}.")
         if self.source == "movielens" and self.template is not None:
             raise ValueError(
                 f"The template of movielens is always {MOVIELENS_TEMPLATE!r}: leave template out."

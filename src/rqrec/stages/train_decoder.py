@@ -1,5 +1,6 @@
 """`python train_decoder.py configs/decoder_amazon.gin`: train the retrieval model."""
 
+import sys
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -10,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 
 from rqrec.core.artifact import find, read_manifest
+from rqrec.core.config import check_fields_of
 from rqrec.core.progress import log
 from rqrec.data.dataset import Dataset
 from rqrec.data.embeddings import check_embeddings_of, embeddings_hash, read_content_vectors
@@ -102,7 +104,9 @@ class TrainDecoderConfig:
     """Repository to push to, as owner/name."""
 
     def __post_init__(self) -> None:
-        architecture(self.architecture)  # raises for an unknown name
+        check_fields_of(self, "model", architecture(self.architecture).config, level_sizes=(2, 1))
+        if self.pretrained_rqvae_path is None:  # otherwise they are compared with those of the tokenizer
+            check_fields_of(self, "rqvae", RqVaeConfig, input_dim=sys.maxsize)
         get_protocol(self.split)
         for name in ("targets_per_batch", "epochs", "validations"):
             if getattr(self, name) < 0:

@@ -1,5 +1,6 @@
 """`python train_rqvae.py configs/rqvae_amazon.gin`: train an RQ-VAE, the item tokenizer."""
 
+import sys
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -8,6 +9,7 @@ from typing import Any, ClassVar
 import torch
 
 from rqrec.core.artifact import MANIFEST, create, read_manifest, reuse
+from rqrec.core.config import check_fields_of
 from rqrec.core.progress import log
 from rqrec.data.embeddings import EMBEDDINGS_FILE, embeddings_hash, read_embeddings
 from rqrec.stages.pretrained import check_push, check_same_model, find_vae, push_vae
@@ -56,6 +58,15 @@ class TrainRqVaeConfig:
     """Push the trained tokenizer to Hugging Face."""
     vae_hf_model_name: str | None = None
     """Repository to push to, as owner/name."""
+
+    def __post_init__(self) -> None:
+        check_fields_of(self, "rqvae", RqVaeConfig, input_dim=sys.maxsize)
+        if self.batch_size < 1:
+            raise ValueError(f"batch_size is {self.batch_size}, but must be at least 1.")
+        if self.reset_dead_codes_every < 0:
+            raise ValueError(
+                f"reset_dead_codes_every is {self.reset_dead_codes_every}, but must not be negative (0: never)."
+            )
 
 
 def train_rqvae(config: TrainRqVaeConfig, *, embeddings: Path | None = None) -> Path:

@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 import torch
 
 from rqrec.core.artifact import find, read_manifest
+from rqrec.core.config import check_fields_of
 from rqrec.core.progress import log
 from rqrec.data.dataset import Dataset
 from rqrec.data.splits import get_protocol
@@ -49,7 +50,10 @@ class TrainSasRecConfig:
     """Protocol: leave_one_out or temporal."""
 
     def __post_init__(self) -> None:
+        check_fields_of(self, "model", SasRecConfig, n_items=1)
         get_protocol(self.split)  # raises for an unknown name
+        if self.batch_size < 1:
+            raise ValueError(f"batch_size is {self.batch_size}, but must be at least 1.")
 
 
 def train_sasrec(config: TrainSasRecConfig, *, dataset: Path | None = None) -> Path:

@@ -36,8 +36,10 @@ class SizeConfig:
         for name in ("parameters", "teraflops", "tolerance"):
             if getattr(self, name) <= 0:
                 raise ValueError(f"compare.{name} is {getattr(self, name)}, but must be above 0.")
-        for name in self.attn_layers:
+        for name, layers in self.attn_layers.items():
             architecture(name)  # raises ValueError if there is none
+            if layers < 1:
+                raise ValueError(f"compare.attn_layers has {layers} for {name}, but must be at least 1.")
 
 
 @dataclass(frozen=True)
@@ -119,6 +121,9 @@ class CompareConfig:
 
     def __post_init__(self) -> None:
         _check_names("architectures", self.architectures, ARCHITECTURES)
+        for name in self.architectures:
+            if name not in self.sizes.attn_layers:
+                raise ValueError(f"compare.attn_layers has no entry for {name}: add its number of layers.")
         _check_names("semantic_ids", self.semantic_ids, SEMANTIC_ID_KINDS)
         if self.baselines:
             _check_names("baselines", self.baselines, BASELINES)
