@@ -79,7 +79,7 @@ def test_recommend_skips_unknown_ids_and_lists_them(tiny_run: Path) -> None:
     assert result["skipped"] == ["gone", "lost"]
     assert result["recommendations"][0]["item_id"] == "item 10"
     fails(rqrec(*arguments), "'gone'")
-    misused(rqrec(*arguments, "--unknown", "ignore"), "'ignore'", "'raise' or 'skip'")
+    misused(rqrec(*arguments, "--unknown", "ignore"), "'ignore'", "'raise' and 'skip'")
 
 
 def test_recommend_explains_items_by_their_codes(tiny_run: Path) -> None:

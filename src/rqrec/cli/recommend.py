@@ -38,7 +38,7 @@ class RecommendConfig:
             if getattr(self, name) is not None and getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)}, but must be at least 1.")
         if self.unknown not in ("raise", "skip"):
-            raise ValueError(f"unknown is {self.unknown!r}; allowed are raise, skip.")
+            raise ValueError(f"unknown is {self.unknown!r}; allowed are 'raise' and 'skip'.")
 
 
 @command("rqrec recommend --artifact out/demo --history 50,181,172 --k 10 --explain")
