@@ -20,7 +20,7 @@ from rqrec.models.architectures import ARCHITECTURES
 from rqrec.stages.train_decoder import TrainDecoderConfig, train_decoder
 from rqrec.stages.train_sasrec import TrainSasRecConfig, train_sasrec
 from rqrec.training.checkpoint import CheckpointConfig
-from rqrec.training.loop import LoopConfig
+from rqrec.training.loop_config import LoopConfig
 
 SASREC = "sasrec"
 VALIDATION_USERS = 4000

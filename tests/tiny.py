@@ -13,7 +13,7 @@ from rqrec.stages.tokenize import TokenizeConfig, tokenize
 from rqrec.stages.train_decoder import TrainDecoderConfig, train_decoder
 from rqrec.stages.train_rqvae import TrainRqVaeConfig, train_rqvae
 from rqrec.training.checkpoint import CheckpointConfig
-from rqrec.training.loop import LoopConfig
+from rqrec.training.loop_config import LoopConfig
 
 FAMILIES, SIZE, DIM = 6, 8, 16
 N_ITEMS = FAMILIES * SIZE

@@ -56,7 +56,7 @@ _HOMES = {
     "TrainRqVaeConfig": "rqrec.stages.train_rqvae",
     "TrainSasRecConfig": "rqrec.stages.train_sasrec",
     "CheckpointConfig": "rqrec.training.checkpoint",
-    "LoopConfig": "rqrec.training.loop",
+    "LoopConfig": "rqrec.training.loop_config",
     "embed": "rqrec.stages.embed",
     "evaluate": "rqrec.stages.evaluate",
     "evaluate_baseline": "rqrec.stages.evaluate",

@@ -9,9 +9,10 @@ from typer.testing import CliRunner
 
 from rqrec import Recommender
 from rqrec.cli import app
-from rqrec.core.artifact import read_json, read_manifest, write_json
+from rqrec.core.artifact import create, read_json, read_manifest, write_json
 from rqrec.core.hub import upload
-from rqrec.stages.share import pull, push
+from rqrec.knn.index import NEIGHBOURS_FILE
+from rqrec.stages.share import _evaluation_metrics, pull, push
 from rqrec.tokenizer.loading import load_tokenizer
 
 
@@ -82,6 +83,19 @@ def test_the_model_card_has_data_metrics_and_usage(tiny_run: Path, hub: Path, tm
     ):
         assert part in card
     assert "0.875" not in card
+
+
+def test_the_model_card_separates_evaluations_with_and_without_knn(hub: Path, tmp_path: Path) -> None:
+    with create(tmp_path / "retrieval", "retrieval") as target:
+        (target / NEIGHBOURS_FILE).write_text("")
+    manifest = read_manifest(tmp_path / "retrieval")
+    for name, more, recall in (("with", {"knn_mixture": {}}, 0.625), ("without", {}, 0.5)):
+        settings = {"split": "test", **more}
+        inputs = {"retrieval": manifest.hash}
+        with create(tmp_path / name, "evaluation", settings=settings, inputs=inputs) as target:
+            write_json(target / "evaluation.json", {"recall@10": recall})
+    metrics = dict(_evaluation_metrics(tmp_path / "retrieval", manifest))
+    assert metrics == {"test recall@10": 0.625, "test without kNN recall@10": 0.5}
 
 
 def test_a_tokenizer_can_be_pushed_and_pulled(tiny_run: Path, hub: Path, tmp_path: Path) -> None:

@@ -30,7 +30,8 @@ from rqrec.tokenizer.rqvae import RqVae, RqVaeConfig
 from rqrec.tokenizer.semantic_ids import SemanticIdTable
 from rqrec.training.checkpoint import CheckpointConfig
 from rqrec.training.decoder_task import DecoderTask
-from rqrec.training.loop import LoopConfig, fit
+from rqrec.training.loop import fit
+from rqrec.training.loop_config import LoopConfig
 from rqrec.training.rqvae_task import RqVaeTask
 from rqrec.training.sasrec_task import SasRecTask
 from tests.tiny import DIM, tiny_dataset, tiny_vectors, train_tiny, write_inputs

@@ -82,7 +82,7 @@ def test_scores_of_all_items_equal_those_of_the_search_and_the_sums_over_codes()
             r"Unknown architecture 'mamba'; allowed are decoder_only, enc.*hierarchical",
         ),
         ({"colour": 1}, "colour"),
-        ({"attn_layers": 3}, r"does not fit config\.json"),
+        ({"attn_layers": 3}, r"does not match config\.json"),
     ],
 )
 def test_a_config_of_another_version_is_refused(change: dict, message: str, tmp_path: Path) -> None:

@@ -30,7 +30,7 @@ from rqrec.retrieval.retriever import Retriever
 from rqrec.stages.train_decoder import TrainDecoderConfig, train_decoder
 from rqrec.tokenizer.trie import Trie
 from rqrec.training.checkpoint import CheckpointConfig
-from rqrec.training.loop import LoopConfig
+from rqrec.training.loop_config import LoopConfig
 from rqrec.training.tune_knn import tune_knn_mixture
 from tests.retrieval.test_beam_search import (
     assert_batch_equals_single,

@@ -114,7 +114,7 @@ def test_unknown_ids_can_be_skipped_and_are_listed(recommender: Recommender) -> 
     assert recommended.items == recommender.recommend([items(3, 4)], k=5)[0].items
     with pytest.raises(UnknownIdError, match="'never'"):
         recommender.recommend([items(3)], block=["never"])
-    with pytest.raises(ValueError, match="unknown is 'ignore': use 'raise' or 'skip'"):
+    with pytest.raises(ValueError, match="unknown is 'ignore'; allowed are 'raise' and 'skip'"):
         recommender.recommend([items(3)], unknown="ignore")  # type: ignore[arg-type]
 
 

@@ -10,7 +10,7 @@ from rqrec.core.config import configured, with_settings
 from rqrec.data.splits import leave_one_out
 from rqrec.models.retrieval_model import ModelConfig
 from rqrec.stages.train_decoder import TrainDecoderConfig, schedule, train_decoder
-from rqrec.training.loop import LoopConfig
+from rqrec.training.loop_config import LoopConfig
 from tests.tiny import N_ITEMS, tiny_dataset, tiny_vectors
 
 

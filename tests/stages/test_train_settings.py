@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 from rqrec.core.artifact import read_manifest
 from rqrec.retrieval.artifact import read_retrieval
 from rqrec.tokenizer.rqvae import RqVae
-from rqrec.training.loop import LoopConfig
+from rqrec.training.loop_config import LoopConfig
 from rqrec.training.tracking import History
 from tests.stages.world import decoder_settings, rqvae_settings, run, write_world
 

@@ -103,8 +103,8 @@ def test_a_table_is_unique_and_round_trips_through_files(tmp_path_factory, rows)
         ([[0, 0], [0, 0]], (2, 2), r"Item 1 has the same semantic ID \[0, 0\] as an earlier item"),
         ([[0, 0], [0, 2]], (2, 2), "Item 1 has code 2 at level 1"),
         ([[0, 0], [0, -1]], (2, 2), "Item 1 has a negative code"),
-        ([[0, 0]], (2, 2), "2 items need 2 rows"),
-        ([[0, 0], [0, 1]], (2, 2, 2), "2 levels need 2 level_sizes"),
+        ([[0, 0]], (2, 2), "2 items but 1 rows"),
+        ([[0, 0], [0, 1]], (2, 2, 2), "2 levels, but level_sizes has 3"),
     ],
 )
 def test_a_contradictory_table_is_refused(codes, sizes, message):

@@ -16,7 +16,7 @@ from pathlib import Path
 from rqrec.stages.train_decoder import TrainDecoderConfig, train_decoder
 from rqrec.stages.train_rqvae import TrainRqVaeConfig, train_rqvae
 from rqrec.training.checkpoint import CheckpointConfig
-from rqrec.training.loop import LoopConfig
+from rqrec.training.loop_config import LoopConfig
 
 TOKENIZER, DECODER = "killed_tokenizer", "killed_decoder"  # folders of the two runs
 

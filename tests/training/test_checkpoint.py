@@ -16,7 +16,8 @@ from rqrec.core import artifact
 from rqrec.core.artifact import read_manifest
 from rqrec.training import checkpoint, tracking
 from rqrec.training.checkpoint import CheckpointManager, TrainingState
-from rqrec.training.loop import LoopConfig, fit
+from rqrec.training.loop import fit
+from rqrec.training.loop_config import LoopConfig
 from rqrec.training.tracking import History
 from tests.training.killed import DECODER, TOKENIZER
 from tests.training.toy import Line, manager

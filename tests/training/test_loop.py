@@ -9,7 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from rqrec.core.artifact import read_manifest
-from rqrec.training.loop import DivergedError, LoopConfig, fit, seed_of
+from rqrec.training.loop import DivergedError, fit, seed_of
+from rqrec.training.loop_config import LoopConfig
 from rqrec.training.tracking import History
 from tests.tiny import train_tiny
 from tests.training.toy import Line

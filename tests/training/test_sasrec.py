@@ -14,7 +14,7 @@ from rqrec.retrieval.artifact import SasRecArtifact, read_sasrec
 from rqrec.retrieval.ranking import ExhaustiveRecommender
 from rqrec.stages.train_sasrec import TrainSasRecConfig, train_sasrec
 from rqrec.training.checkpoint import CheckpointConfig
-from rqrec.training.loop import LoopConfig
+from rqrec.training.loop_config import LoopConfig
 from rqrec.training.sasrec_task import SasRecTask
 from tests.tiny import N_ITEMS, SIZE, tiny_dataset
 

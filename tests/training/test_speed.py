@@ -8,7 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from rqrec.training import speed
-from rqrec.training.loop import LoopConfig, fit
+from rqrec.training.loop import fit
+from rqrec.training.loop_config import LoopConfig
 from rqrec.training.speed import choose_precision
 from rqrec.training.tracking import History
 from tests.stages.world import decoder_settings, run, write_world

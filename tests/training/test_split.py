@@ -7,7 +7,7 @@ from rqrec.data.dataset import Dataset
 from rqrec.data.splits import get_protocol
 from rqrec.stages.train_decoder import TrainDecoderConfig, train_decoder
 from rqrec.training.checkpoint import CheckpointConfig
-from rqrec.training.loop import LoopConfig
+from rqrec.training.loop_config import LoopConfig
 
 
 def test_training_uses_the_named_protocol(tiny_run: Path, tmp_path: Path) -> None:

@@ -13,7 +13,8 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from torch import Tensor, nn
 
 from rqrec.tokenizer.rqvae import RqVae, RqVaeConfig
-from rqrec.training.loop import DivergedError, LoopConfig, fit
+from rqrec.training.loop import DivergedError, fit
+from rqrec.training.loop_config import LoopConfig
 from rqrec.training.rqvae_task import RqVaeTask
 from rqrec.training.tracking import History, check_wandb
 from tests.training.toy import Line, manager

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from rqrec.training.checkpoint import CheckpointConfig, CheckpointManager
-from rqrec.training.loop import Task
+from rqrec.training.task import Task
 
 
 class Line(Task):

@@ -33,8 +33,8 @@ app = typer.Typer(
 )
 
 
-def _print_version(asked: bool) -> None:
-    if asked:
+def _print_version(requested: bool) -> None:
+    if requested:
         print(f"rqrec {__version__}")
         raise typer.Exit
 
@@ -79,13 +79,13 @@ def command(
     def register(function: CommandT) -> CommandT:
         parameters = []
         configs: dict[str, Any] = {}
-        own = inspect.signature(function, eval_str=True).parameters
-        for parameter in own.values():
+        declared = inspect.signature(function, eval_str=True).parameters
+        for parameter in declared.values():
             if is_dataclass(parameter.annotation):
                 make: Any = parameter.annotation
                 configs[parameter.name] = make()
                 options = _options(configs[parameter.name])
-                parameters += [option for option in options if option.name not in own]
+                parameters += [option for option in options if option.name not in declared]
             else:
                 parameters.append(parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY))
         if configs:
@@ -120,7 +120,7 @@ def _keyword(name: str, annotation: Any, default: Any) -> inspect.Parameter:
 
 def _options(config: Any) -> list[inspect.Parameter]:
     """A command-line option for each setting; None stands for an option that was not given."""
-    found = []
+    options = []
     for setting in settings_of(config).values():
         if setting.metadata.get("option", True):
             option = typer.Option(
@@ -129,8 +129,8 @@ def _options(config: Any) -> list[inspect.Parameter]:
                 show_default=False,
                 envvar=setting.metadata.get("envvar"),
             )
-            found.append(_keyword(setting.name, Annotated[_type(setting), option], None))
-    return found
+            options.append(_keyword(setting.name, Annotated[_type(setting), option], None))
+    return options
 
 
 def _flags(setting: Setting) -> tuple[str, ...]:
@@ -158,7 +158,7 @@ def _help(setting: Setting) -> str:
 
 def _run(function: Callable[..., None], configs: dict[str, Any], section: str, given: dict[str, Any]) -> None:
     """Call a command with its configs filled in from gin files and options."""
-    own = inspect.signature(function).parameters
+    declared = inspect.signature(function).parameters
     if configs:
         files, bindings = given.pop("config_files") or [], given.pop("bindings") or []
         for name, config in configs.items():
@@ -171,7 +171,9 @@ def _run(function: Callable[..., None], configs: dict[str, Any], section: str, g
             except ValueError as error:
                 raise typer.BadParameter(str(error)) from error
             given = {
-                key: value for key, value in given.items() if key in own or key not in settings_of(config)
+                key: value
+                for key, value in given.items()
+                if key in declared or key not in settings_of(config)
             }
             given[name] = config
     function(**given)

@@ -32,8 +32,8 @@ def inspect_ids(
         for index, (level, size) in enumerate(zip(result["levels"], result["codebook_sizes"], strict=True))
     ]
     lines.append(
-        f"{result['collision_rate']:.1%} of the items share all their codes, at most {result['largest_group']} items "
-        f"the same ones."
+        f"{result['collision_rate']:.1%} of the items share their codes with another item; the largest such group "
+        f"has {result['largest_group']} items."
     )
     lines += [f"Warning: {warning}" for warning in result["warnings"]]
     emit(result, as_json, "\n".join(lines))

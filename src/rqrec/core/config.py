@@ -73,30 +73,30 @@ class Setting(NamedTuple):
 
 def settings_of(config: Any) -> dict[str, Setting]:
     """All settings of a config (an instance) by name, in the order of the fields."""
-    found: dict[str, Setting] = {}
+    settings: dict[str, Setting] = {}
     for setting in _settings(config, (), ""):
-        if setting.name in found:
+        if setting.name in settings:
             raise TypeError(f"{type(config).__name__} has two settings named {setting.name!r}.")
-        found[setting.name] = setting
-    return found
+        settings[setting.name] = setting
+    return settings
 
 
 def _settings(config: Any, path: tuple[str, ...], prefix: str) -> list[Setting]:
     cls: Any = type(config)
     types, docs = get_type_hints(cls), field_docs(cls)
-    found = []
+    settings = []
     for field in fields(config):
         value, here = getattr(config, field.name), (*path, field.name)
         if is_dataclass(value):
-            found += _settings(value, here, prefix + field.metadata.get("prefix", ""))
+            settings += _settings(value, here, prefix + field.metadata.get("prefix", ""))
         elif part := field.metadata.get("fields_of"):
-            found += _partial(part, value, here, field.metadata)
+            settings += _partial(part, value, here, field.metadata)
         else:
             name = prefix + field.name
-            found.append(
+            settings.append(
                 Setting(name, here, types[field.name], value, docs.get(field.name, ""), field.metadata)
             )
-    return found
+    return settings
 
 
 def _partial(

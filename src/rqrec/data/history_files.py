@@ -36,7 +36,7 @@ def input_files(source: Path | str) -> list[Path]:
         files = [found for name in sorted(glob(str(source))) if (found := Path(name)).is_file()]
     if not files:
         raise FileNotFoundError(
-            f"No {' or '.join(SUFFIXES)} file at {source}: give a file, a folder, or a quoted glob pattern."
+            f"There is no {' or '.join(SUFFIXES)} file at {source}: give a file, a folder, or a quoted glob pattern."
         )
     for file in files:
         if file.suffix not in SUFFIXES:

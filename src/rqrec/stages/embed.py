@@ -34,7 +34,7 @@ class EmbedConfig:
     split: str = "leave_one_out"
     """Protocol whose training sequences the collaborative vectors are learned from: leave_one_out or temporal."""
     items_per_dimension: int = 0
-    """Limit the width of the collaborative vectors to 1/this of the number of items; 0: no limit."""
+    """Limit the width of the collaborative vectors to one dimension per this many items; 0: no limit."""
 
     def __post_init__(self) -> None:
         get_protocol(self.split)  # raises for an unknown name

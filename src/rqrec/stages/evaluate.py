@@ -152,7 +152,12 @@ def _dataset_of(artifact: Path) -> Path:
     """The dataset in the run of a model."""
     if (Path(artifact) / MANIFEST).is_file():
         raise ValueError(f"{artifact} is not a run folder: give the model's dataset too (--dataset).")
-    return artifact
+    try:
+        return find(artifact, "dataset")
+    except FileNotFoundError as error:
+        raise FileNotFoundError(
+            f"{artifact} has no dataset: give the one that the model was made from (--dataset)."
+        ) from error
 
 
 def _target(model: Path, config: EvaluateConfig) -> EvalTarget:

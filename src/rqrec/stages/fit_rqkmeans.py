@@ -14,7 +14,7 @@ from rqrec.core.config import check_fields_of
 from rqrec.data.embeddings import embeddings_hash, read_embeddings
 from rqrec.tokenizer.rqkmeans import RqKMeans, RqKMeansConfig
 
-ERROR_SAMPLE = 10_000  # items on which the reconstruction error is measured
+ERROR_SAMPLE = 10_000  # the reconstruction error is measured on this many first items
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ class FitRqKMeansConfig:
 def fit_rqkmeans(config: FitRqKMeansConfig, embeddings: Path, out: Path, *, force: bool = False) -> Path:
     """Fit RQ-k-means and write the "rqkmeans" artefact, or reuse it if settings and embeddings are the same.
 
-    Its metric `reconstruction_mse` is the mean squared error per dimension, on a sample of the items. Raises
+    Its metric `reconstruction_mse` is the mean squared error per dimension, on the first 10,000 items. Raises
     ValueError if `out` holds a tokenizer that was made differently.
     """
     x_NI = read_embeddings(embeddings).vectors

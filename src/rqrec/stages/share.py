@@ -7,6 +7,7 @@ from typing import Any
 
 from rqrec.core.artifact import MANIFEST, Manifest, create, file_hash, find, read_json, read_manifest
 from rqrec.core.hub import download_artifact, model_card, upload
+from rqrec.knn.index import NEIGHBOURS_FILE
 from rqrec.tokenizer.model_card import model_card as tokenizer_card
 
 TOKENIZERS = {"rqvae": ("RqVae", "rqrec"), "rqkmeans": ("RqKMeans", "rqrec.tokenizer.rqkmeans")}
@@ -114,8 +115,11 @@ def _evaluation_metrics(folder: Path, manifest: Manifest) -> Iterator[tuple[str,
             and other.get("inputs", {}).get("retrieval") == manifest.hash
         ):
             evaluation = read_json(path.parent / "evaluation.json")
-            split = other.get("settings", {}).get("split", "evaluation")
-            yield from _numbers({split: evaluation})
+            settings = other.get("settings", {})
+            name = settings.get("split", "evaluation")
+            if NEIGHBOURS_FILE in manifest.files and "knn_mixture" not in settings:
+                name += " without kNN"
+            yield from _numbers({name: evaluation})
 
 
 def _numbers(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, float]]:

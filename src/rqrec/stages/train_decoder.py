@@ -30,7 +30,8 @@ from rqrec.tokenizer.rqvae import RqVaeConfig
 from rqrec.tokenizer.semantic_ids import SemanticIdTable
 from rqrec.training.checkpoint import CheckpointConfig, CheckpointManager
 from rqrec.training.decoder_task import DecoderTask
-from rqrec.training.loop import LoopConfig, fit
+from rqrec.training.loop import fit
+from rqrec.training.loop_config import LoopConfig
 from rqrec.training.processes import Processes
 from rqrec.training.tracking import check_wandb
 from rqrec.training.tune_knn import tune_knn_mixture
@@ -192,15 +193,15 @@ def _tokenize(config: TrainDecoderConfig, dataset: Path, embeddings: Path | None
 
 def _pretrained(source: str, sizes: Mapping[str, Any], embeddings: Path, out: Path) -> Path:
     """The tokenizer at `source`. Raises ValueError if one of `sizes` differs from its settings."""
-    opened = load_tokenizer(source)
+    loaded = load_tokenizer(source)
     for name, value in sizes.items():
-        found = getattr(opened.model.config, name, "none")
-        if (tuple(value) if isinstance(value, list) else value) != found:
+        actual = getattr(loaded.model.config, name, "none")
+        if (tuple(value) if isinstance(value, list) else value) != actual:
             raise ValueError(
-                f"train.{VAE_NAMES.get(name, f'vae_{name}')} is {value}, but the checkpoint {source} has {found}. "
+                f"train.{VAE_NAMES.get(name, f'vae_{name}')} is {value}, but the checkpoint {source} has {actual}. "
                 f"Leave the setting out to use that of the checkpoint."
             )
-    if opened.artifact_type != "rqvae":
+    if loaded.artifact_type != "rqvae":
         return Path(source)
     return find_vae(source, {"embeddings": embeddings_hash(embeddings)}, out)
 

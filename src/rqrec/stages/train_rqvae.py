@@ -16,7 +16,8 @@ from rqrec.stages.pretrained import check_push, check_same_model, find_vae, push
 from rqrec.stages.raw_data import DataConfig, inputs_from_raw
 from rqrec.tokenizer.rqvae import RqVae, RqVaeConfig
 from rqrec.training.checkpoint import CheckpointConfig, CheckpointManager
-from rqrec.training.loop import LoopConfig, fit
+from rqrec.training.loop import fit
+from rqrec.training.loop_config import LoopConfig
 from rqrec.training.processes import Processes
 from rqrec.training.rqvae_task import RqVaeTask
 from rqrec.training.tracking import check_wandb

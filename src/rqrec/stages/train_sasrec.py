@@ -17,7 +17,8 @@ from rqrec.models.sasrec import SasRec, SasRecConfig
 from rqrec.retrieval.artifact import SasRecArtifact, write_sasrec
 from rqrec.stages.raw_data import DataConfig, dataset_from_raw
 from rqrec.training.checkpoint import CheckpointConfig, CheckpointManager
-from rqrec.training.loop import LoopConfig, fit
+from rqrec.training.loop import fit
+from rqrec.training.loop_config import LoopConfig
 from rqrec.training.processes import Processes
 from rqrec.training.sasrec_task import SasRecTask
 from rqrec.training.tracking import check_wandb

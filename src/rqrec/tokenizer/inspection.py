@@ -48,22 +48,22 @@ class Inspection:
     """None if no embeddings were given."""
 
     def warnings(self) -> list[str]:
-        """One sentence per problem found; empty if the codes are healthy."""
-        found = []
+        """One sentence per problem; empty if the codes are healthy."""
+        warnings = []
         for level, (size, usage) in enumerate(zip(self.codebook_sizes, self.levels, strict=True)):
             reachable = min(size, self.items)
             if usage.usage * size < LOW_USAGE * reachable:
-                found.append(
+                warnings.append(
                     f"Level {level} has collapsed: only {size - usage.dead_codes} of its {size} codes are "
                     f"used. Initialise with k-means and reset dead codes during training."
                 )
             elif usage.perplexity < LOW_PERPLEXITY * reachable:
-                found.append(
+                warnings.append(
                     f"Level {level} is unbalanced: the perplexity of its {size} codes is only "
                     f"{usage.perplexity:.0f}. Balance the codes or train longer."
                 )
         if self.collision_rate > HIGH_COLLISION:
-            found.append(
+            warnings.append(
                 f"{self.collision_rate:.0%} of the items share all their codes with another item, up to "
                 f"{self.largest_group} of them. Look for items with the same content; otherwise use more levels or "
                 f"larger codebooks."
@@ -71,12 +71,12 @@ class Inspection:
         if self.agreement is not None and self.items > 1:
             neighbours, random_items = self.agreement.neighbours[0], self.agreement.random_items[0]
             if neighbours < 2 * random_items:
-                found.append(
+                warnings.append(
                     f"The codes do not follow content: {neighbours:.0%} of the items share their first code "
                     f"with their nearest neighbour, and {random_items:.0%} with a random item. Check that codes "
                     f"and embeddings describe the same items in the same order."
                 )
-        return found
+        return warnings
 
 
 def inspect_codes(

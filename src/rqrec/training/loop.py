@@ -7,10 +7,8 @@ uninterrupted one.
 import signal
 import threading
 import time
-from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -23,118 +21,15 @@ from torch import Tensor, nn
 
 from rqrec.core.progress import log, meter
 from rqrec.training.checkpoint import CheckpointManager, TrainingState
-from rqrec.training.optim import SCHEDULES, AveragedWeights, adamw, learning_rate_factor
+from rqrec.training.loop_config import LoopConfig
+from rqrec.training.optim import AveragedWeights, adamw, learning_rate_factor
 from rqrec.training.processes import Processes
 from rqrec.training.sharding import gathered, sharded, sharded_as
-from rqrec.training.speed import PRECISIONS, autocast, choose_precision, compiled
+from rqrec.training.speed import autocast, choose_precision, compiled
+from rqrec.training.task import Task
 from rqrec.training.tracking import History, Tracker
 
 DIVERGING = 3.0  # training diverges when the loss exceeds this many times the first one
-
-
-class Task(ABC):
-    """What the loop trains: a model with its batches, loss and validation. Each model has a subclass."""
-
-    model: Any
-    """The nn.Module to train, in place."""
-    selects_on: str | None = None
-    """The validation metric whose highest value marks the best weights; None keeps the last weights."""
-    shardable: bool = True
-    """Whether FSDP may shard the weights; False if `on_step_end` changes them."""
-    has_validation_loss: bool = False
-    """Whether `validation_loss` is defined, so that `partial_eval_every` may be set."""
-
-    @abstractmethod
-    def batch(self, number: int) -> Any:
-        """Batch `number`: a tensor or a tuple of tensors with one row per example. Must be deterministic."""
-
-    @abstractmethod
-    def weight(self, batch: Any) -> float:
-        """The number of terms that the loss of a batch averages over."""
-
-    @abstractmethod
-    def loss(self, model: nn.Module, batch: Any, step: int) -> tuple[Tensor, Mapping[str, Tensor | float]]:
-        """The loss to minimise, a mean over the batch, and its components to log."""
-
-    @abstractmethod
-    def validate(self) -> Mapping[str, float]:
-        """Metrics on the validation split. The model is in evaluation mode."""
-
-    def validation_loss(self) -> Mapping[str, float]:
-        """The loss on the validation split, much cheaper than `validate`. The model is in evaluation mode."""
-        raise NotImplementedError
-
-    def on_step_end(self, step: int) -> Mapping[str, float]:
-        """Called after each optimizer step, must be deterministic given the step; returns values to log."""
-        return {}
-
-    def health_warnings(self, metrics: Mapping[str, float]) -> Sequence[str]:
-        """Problems indicated by the metrics of `validate`, one sentence each."""
-        return []
-
-
-@dataclass(frozen=True)
-class LoopConfig:
-    """How long, how fast and how precisely to train."""
-
-    iterations: int
-    """Number of optimizer steps."""
-    learning_rate: float = 1e-3
-    """Peak learning rate of AdamW."""
-    weight_decay: float = 0.01
-    """Weight decay of AdamW, applied to matrices only."""
-    warmup: int = 0
-    """Number of linear warm-up steps."""
-    schedule: str = "cosine"
-    """Learning-rate schedule after the warm-up: "cosine", "inverse_sqrt" or "constant"."""
-    max_grad_norm: float | None = 1.0
-    """Gradients are clipped to this norm; None disables clipping."""
-    gradient_accumulate_every: int = 1
-    """Number of batches per optimizer step."""
-    full_eval_every: int = 0
-    """Number of steps between full validations; 0 validates only at the end."""
-    partial_eval_every: int = 0
-    """Number of steps between computations of the validation loss; 0 never computes it."""
-    patience: int = 0
-    """Training stops after this many full validations without improvement; 0 disables early stopping."""
-    max_minutes: float | None = None
-    """Time limit in minutes, which the learning-rate schedule takes into account; None has no limit."""
-    ema_decay: float | None = None
-    """Decay of the moving average of the weights, which is then validated and saved; None disables it."""
-    log_every: int = 20
-    """Number of steps between training records in the logs."""
-    amp: bool = False
-    """Whether to train in mixed precision."""
-    mixed_precision_type: str = "auto"
-    """Precision if `amp` is on: "no", "bf16", "fp16", or "auto" for bf16 if it is measurably faster here."""
-    torch_compile: bool = False
-    """Whether to compile the model with torch.compile; if that fails, it trains uncompiled."""
-    seed: int = 0
-    """Seed of initialisation, dropout and the order of batches."""
-
-    def __post_init__(self) -> None:
-        for name in ("iterations", "gradient_accumulate_every", "log_every"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} is {getattr(self, name)}, but must be at least 1.")
-        for name in ("warmup", "full_eval_every", "partial_eval_every", "patience", "weight_decay"):
-            if getattr(self, name) < 0:
-                raise ValueError(f"{name} is {getattr(self, name)}, but must not be negative.")
-        for name in ("learning_rate", "max_grad_norm", "max_minutes"):
-            if getattr(self, name) is not None and getattr(self, name) <= 0:
-                raise ValueError(f"{name} is {getattr(self, name)}, but must be above 0.")
-        if self.ema_decay is not None and not 0 < self.ema_decay < 1:
-            raise ValueError(f"ema_decay is {self.ema_decay}, but must be between 0 and 1.")
-        if self.schedule not in SCHEDULES:
-            raise ValueError(f"schedule is {self.schedule!r}; allowed are {', '.join(SCHEDULES)}.")
-        if self.mixed_precision_type not in PRECISIONS:
-            raise ValueError(
-                f"mixed_precision_type is {self.mixed_precision_type!r}; allowed are {', '.join(PRECISIONS)}."
-            )
-
-    @property
-    def precision(self) -> str:
-        """The mixed precision in effect: "no" without `amp`."""
-        return self.mixed_precision_type if self.amp else "no"
 
 
 class DivergedError(ValueError):

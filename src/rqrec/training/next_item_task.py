@@ -13,8 +13,8 @@ from rqrec.data.splits import EvalExamples, Split
 from rqrec.evaluation.evaluate import evaluate
 from rqrec.evaluation.metrics import ranking_metrics
 from rqrec.retrieval.ranking import ItemRecommender
-from rqrec.training.loop import Task
 from rqrec.training.processes import Processes
+from rqrec.training.task import Task
 
 LOSS_EXAMPLES = 2048  # maximum number of validation examples for the validation loss
 

@@ -128,12 +128,12 @@ def profile_steps(workload: Workload, steps: int) -> StepProfile:
             workload.step(number)
     events = profiled.key_averages()
     total = {event.key: event.cpu_time_total / 1000 / steps for event in events}
-    own = {
+    operators = {
         event.key: (event.self_device_time_total if on_gpu else event.self_cpu_time_total) / 1000 / steps
         for event in events
         if event.key.startswith("aten::")
     }
-    return StepProfile(milliseconds, _by_part(total), _largest(own, 8))
+    return StepProfile(milliseconds, _by_part(total), _largest(operators, 8))
 
 
 def _by_part(total: dict[str, float]) -> dict[str, float]:

@@ -15,7 +15,8 @@ from rqrec.tokenizer.embedding_chunks import Embeddings
 from rqrec.tokenizer.quantize import annealed_temperature
 from rqrec.tokenizer.rqvae import RqVae
 from rqrec.tokenizer.semantic_ids import collision_rate, level_usage
-from rqrec.training.loop import Task, seed_of
+from rqrec.training.loop import seed_of
+from rqrec.training.task import Task
 
 HEALTH_ITEMS = 100_000  # maximum number of items in a validation
 COLLAPSED = (

@@ -142,17 +142,17 @@ def load_amazon(category: str, raw_folder: Path, template: str = TEMPLATE) -> tu
     """
     files = fetch_amazon(category, raw_folder)
     catalog, interactions = read_amazon(files, template)
-    found = (interactions.log["user_id"].n_unique(), len(catalog), len(interactions))
+    counts = (interactions.log["user_id"].n_unique(), len(catalog), len(interactions))
     folder, expected = files.paths()[0].parent, _category(category).counts
     for name, other in CATEGORIES.items():
-        if name != category and found == other.counts:
+        if name != category and counts == other.counts:
             raise ValueError(
                 f"{folder} contains the files of {name!r}, not of {category!r}: choose the right category or folder."
             )
-    if found != expected:
+    if counts != expected:
         log.warning(
             "%s has %d users, %d items and %d interactions; the published %s has %d, %d and %d.",
-            folder, *found, category, *expected,
+            folder, *counts, category, *expected,
         )  # fmt: skip
     return catalog, interactions
 
@@ -252,7 +252,7 @@ def _lines(path: Path) -> Iterator[str]:
 
 def _read_meta(path: Path, wanted: set[str]) -> dict[str, dict[str, Any]]:
     """The metadata of the wanted items; each line of the file is a Python dict literal."""
-    found = {}
+    items = {}
     for number, line in enumerate(_lines(path), 1):
         match = _ASIN.search(line)
         if not line.strip() or (match and match[1] not in wanted):
@@ -265,8 +265,8 @@ def _read_meta(path: Path, wanted: set[str]) -> dict[str, dict[str, Any]]:
                 f"{path}, line {number} is not a dict literal of an item ({error!r})."
             ) from error
         if asin in wanted:
-            found[asin] = item
-    return found
+            items[asin] = item
+    return items
 
 
 def _catalog(item_ids: list[str], meta: Path, template: str) -> Catalog:

@@ -132,11 +132,11 @@ def load_movielens(variant: str, raw_folder: Path) -> tuple[Catalog, Interaction
     if dropped := len(interactions) - len(kept):
         log.warning("Dropped %d ratings of movies that are not in %s.", dropped, files.movies)
     expected = _variant(variant).counts
-    found = (interactions.log["user_id"].n_unique(), len(catalog), len(interactions))
-    if expected and found != expected:
+    counts = (interactions.log["user_id"].n_unique(), len(catalog), len(interactions))
+    if expected and counts != expected:
         log.warning(
             "%s has %d users, %d movies and %d ratings; the published MovieLens %s has %d, %d and %d.",
-            files.ratings.parent, *found, variant, *expected,
+            files.ratings.parent, *counts, variant, *expected,
         )  # fmt: skip
     return catalog, kept
 

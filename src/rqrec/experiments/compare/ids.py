@@ -17,7 +17,7 @@ from rqrec.stages.tokenize import TokenizeConfig, tokenize
 from rqrec.stages.train_rqvae import TrainRqVaeConfig, make_untrained, train_rqvae
 from rqrec.tokenizer.semantic_ids import SemanticIdTable, collision_rate
 from rqrec.training.checkpoint import CheckpointConfig
-from rqrec.training.loop import LoopConfig
+from rqrec.training.loop_config import LoopConfig
 
 
 @dataclass(frozen=True)

@@ -26,7 +26,7 @@ from rqrec.stages.train_decoder import TrainDecoderConfig, train_decoder
 from rqrec.tokenizer.semantic_ids import SemanticIdTable
 from rqrec.training.checkpoint import CheckpointConfig
 from rqrec.training.decoder_task import DecoderTask
-from rqrec.training.loop import LoopConfig
+from rqrec.training.loop_config import LoopConfig
 from rqrec.training.processes import Processes
 
 RESULT_FILE = "evaluation.json"
