@@ -92,5 +92,5 @@ def test_without_a_network_a_repository_id_raises_a_one_line_error(monkeypatch):
         raise OSError("no route to host\nand a long trace")
 
     monkeypatch.setattr("huggingface_hub.snapshot_download", fail)
-    with pytest.raises(ConnectionError, match=r"no folder 'owner/name' here.*\(no route to host\)"):
+    with pytest.raises(ConnectionError, match=r"no repository 'owner/name' \(no route to host\)"):
         read_saved_tokenizer("owner/name")
