@@ -422,6 +422,8 @@ def test_impossible_settings_are_refused_before_any_work_under_their_own_names(
 
 def test_impossible_options_are_refused_before_any_work(tmp_path: Path) -> None:
     nowhere = tmp_path / "nowhere"
+    misused(rqrec("prepare", "custom", "--items", nowhere), "--interactions")
+    misused(rqrec("prepare", "amazon", "--variant", "beauty", "--interactions", nowhere), "custom data")
     fit = ("fit-rqkmeans", nowhere, "--out", tmp_path / "out")
     misused(rqrec(*fit, "--levels", 0), "levels is 0")
     misused(rqrec(*fit, "--items-per-code", -1), "items_per_code is -1")

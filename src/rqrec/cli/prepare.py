@@ -29,6 +29,10 @@ def prepare(
     as_json: AsJson = False,
 ) -> None:
     """Prepare a dataset (item texts and user sequences) from raw files; missing ones are downloaded."""
+    if (items or embeddings) and not interactions:
+        raise typer.BadParameter("--items and --embeddings belong to --interactions: give that, too.")
+    if interactions and config.source != "custom":
+        raise typer.BadParameter(f"--interactions is for custom data, but the source is {config.source}.")
     start = time.monotonic()
     raw = CustomFiles(interactions, items, embeddings) if interactions else data_dir
     folder = run(

@@ -64,6 +64,21 @@ class Manifest:
         return hashlib.sha256(text.encode()).hexdigest()
 
 
+class DifferentArtifactError(ValueError):
+    """A stage found an artefact that was made with other settings or inputs, and may not replace it."""
+
+    def __init__(self, folder: Path, artifact_type: str, differing: list[str], how_to_replace: str) -> None:
+        more = f" and {len(differing) - SHOWN} more" if len(differing) > SHOWN else ""
+        self.finding = (
+            f"{folder} already holds an artefact of type {artifact_type!r} that was made differently: "
+            f"{'; '.join(differing[:SHOWN])}{more}."
+        )
+        super().__init__(
+            f"{self.finding} Choose another folder, keep the settings and inputs of the existing artefact, or "
+            f"replace it with {how_to_replace}."
+        )
+
+
 def file_hash(path: Path) -> str:
     """SHA-256 of a file, in hexadecimal."""
     with path.open("rb") as file:
@@ -309,7 +324,7 @@ def reuse(
     """Whether a stage can reuse the artefact in `folder`; False if it has to make a new one.
 
     An artefact with the same settings and inputs is verified and reused. One with other settings or inputs is
-    replaced only with `force`; otherwise ValueError lists the differences and `how_to_replace`.
+    replaced only with `force`; otherwise DifferentArtifactError lists the differences and `how_to_replace`.
     """
     if not _exists(folder):
         return False
@@ -324,12 +339,7 @@ def reuse(
         if manifest.inputs.get(name) != inputs.get(name)
     ]
     if differing:
-        more = f" and {len(differing) - SHOWN} more" if len(differing) > SHOWN else ""
-        raise ValueError(
-            f"{folder} already holds an artefact of type {artifact_type!r} that was made differently: "
-            f"{'; '.join(differing[:SHOWN])}{more}. Choose another folder, keep the settings and inputs of the "
-            f"existing artefact, or replace it with {how_to_replace}."
-        )
+        raise DifferentArtifactError(Path(folder), artifact_type, differing, how_to_replace)
     read_manifest(folder, artifact_type, verify=True)
     log(f"{Path(folder).name}: found in {folder}.")
     return True

@@ -4,7 +4,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from rqrec.core.artifact import MANIFEST, read_json, read_manifest, write_json
+from rqrec.core.artifact import MANIFEST, DifferentArtifactError, read_json, read_manifest, write_json
 
 SECONDS_FILE = "seconds.json"
 
@@ -18,10 +18,18 @@ class Run:
         self.seconds: dict[str, float] = read_json(path) if path.is_file() else {}
 
     def stage(self, name: str, make: Callable[[Path], Path]) -> Path:
-        """Run a stage, which writes its artefact to the folder `name` or reuses it; returns that folder."""
+        """Run a stage, which writes its artefact to the folder `name` or reuses it; returns that folder.
+
+        Raises ValueError if the folder holds an artefact that was made differently: an experiment replaces nothing.
+        """
         folder = self.folder / name
         before, start = _hash(folder), time.monotonic()
-        make(folder)
+        try:
+            make(folder)
+        except DifferentArtifactError as error:
+            raise ValueError(
+                f"{error.finding} Choose another output folder, repeat the same command, or remove {folder}."
+            ) from error
         if name not in self.seconds or before != _hash(folder):
             self.seconds[name] = round(time.monotonic() - start, 1)
             write_json(self.folder / SECONDS_FILE, self.seconds)

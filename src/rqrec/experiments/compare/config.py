@@ -7,6 +7,7 @@ from pathlib import Path
 from rqrec.evaluation.registry import BASELINES
 from rqrec.models.architectures import ARCHITECTURES, architecture
 from rqrec.stages.raw_data import DataConfig
+from rqrec.tokenizer.rqvae import RqVaeConfig
 
 SEMANTIC_ID_KINDS = ("trained", "untrained", "random")
 
@@ -83,13 +84,13 @@ class TokenizerConfig:
     """Items in a training step."""
     learning_rate: float = 1e-3
     """Peak learning rate of the cosine schedule."""
-    embed_dim: int = 32
+    embed_dim: int = RqVaeConfig.embed_dim
     """Width of the latent vectors that are quantised."""
-    hidden_dims: tuple[int, ...] = (512, 256, 128)
+    hidden_dims: tuple[int, ...] = RqVaeConfig.hidden_dims
     """Widths of the encoder's hidden layers; the decoder has them in reverse."""
     codebook_size: int = 256
     """Codes of each level."""
-    n_layers: int = 3
+    n_layers: int = RqVaeConfig.n_layers
     """Number of levels, without the deduplication level."""
 
 

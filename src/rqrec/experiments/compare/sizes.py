@@ -28,8 +28,6 @@ def config_with_parameters(name: str, level_sizes: tuple[int, ...], sizes: SizeC
 
     Raises ValueError if that count differs by more than the tolerance.
     """
-    if name not in sizes.attn_layers:
-        raise ValueError(f"compare.attn_layers has no number of layers for {name!r}: add it.")
     of_width = partial(_config, name, level_sizes, sizes)
     widths = range(sizes.attn_heads, MAX_WIDTH, sizes.attn_heads)
     above = bisect_left(widths, sizes.parameters, key=lambda width: parameters_of(of_width(width)))
