@@ -29,7 +29,7 @@ class SasRecConfig:
     max_items: int = 50
     """Number of most recent items of a history that the model reads."""
     width: int = 128
-    """Width of the transformer and of the item embeddings; a multiple of heads."""
+    """Width of the transformer and of the item embeddings; a multiple of the number of heads."""
     heads: int = 2
     """Number of attention heads."""
     layers: int = 2
