@@ -63,7 +63,7 @@ INTRODUCTION = """# Settings
 All settings, by section, as `rqrec settings` prints them. `rqrec settings embed` prints one section.
 
 In a `.gin` file a setting is `SECTION.NAME = VALUE`, and on the command line `--gin "SECTION.NAME=VALUE"`. Later
-files win over earlier ones, and `--gin` wins over files. A file may have sections for several commands: each
+files win over earlier ones, and `--gin` wins over all files. A file may have sections for several commands: each
 command reads its own.
 """
 
