@@ -93,7 +93,7 @@ def test_unknown_engines_and_contradicting_options_are_refused(monkeypatch: pyte
         workers("slurm")
     with pytest.raises(ValueError, match="processes is 0"):
         workers("local", 0)
-    with pytest.raises(ValueError, match="processes is for engine=local"):
+    with pytest.raises(ValueError, match="--processes is for --engine local"):
         workers("ray", 2)
     monkeypatch.setitem(sys.modules, "ray", None)
     with pytest.raises(ValueError, match=r'not installed: pip install "rqrec\[ray\]"'):

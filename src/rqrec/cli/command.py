@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import is_dataclass
 from pathlib import Path
 from types import NoneType
-from typing import Annotated, Any, TypeVar, get_args, get_origin
+from typing import Annotated, Any, Literal, TypeVar, get_args, get_origin
 
 import typer
 
@@ -57,7 +57,9 @@ Bindings = Annotated[list[str] | None, typer.Option("--gin", help='Another setti
 MaxMinutes = Annotated[
     float | None, typer.Option(help="Stop training after this time; the schedule adapts to it.")
 ]
-Engine = Annotated[str, typer.Option(help="local: processes of this machine; ray: a Ray cluster.")]
+Engine = Annotated[
+    Literal["local", "ray"], typer.Option(help="local: processes of this machine; ray: a Ray cluster.")
+]
 Processes = Annotated[int | None, typer.Option(min=1, help="Number of processes, with --engine local.")]
 
 CONFIG_FILES = Annotated[

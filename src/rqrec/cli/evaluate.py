@@ -1,7 +1,7 @@
 """`rqrec evaluate`."""
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -20,8 +20,8 @@ def evaluate(
         Path | None, typer.Option(help="Folder of a retrieval or SASRec model, or its run folder.")
     ] = None,
     baseline: Annotated[
-        str | None,
-        typer.Option(help="Instead of --artifact: popularity, item_knn, content_knn or hybrid_knn."),
+        Literal["popularity", "item_knn", "content_knn", "hybrid_knn"] | None,
+        typer.Option(help="A baseline to evaluate instead of a model (--artifact)."),
     ] = None,
     dataset: Annotated[
         Path | None, typer.Option(help="By default the dataset in the model's run folder.")

@@ -42,7 +42,9 @@ def workers(engine: str, processes: int | None = None) -> Workers:
         raise ValueError(f"engine is {engine!r}; allowed are {', '.join(ENGINES)}.")
     if engine == "ray":
         if processes is not None:
-            raise ValueError("processes is for engine=local; a Ray cluster uses all its CPUs. Leave it out.")
+            raise ValueError(
+                "--processes is for --engine local; a Ray cluster uses all its CPUs. Leave it out."
+            )
         _ray()  # fails here rather than after the inputs were read
         return RayCluster()
     if processes is not None and processes < 1:
@@ -204,5 +206,7 @@ def _ray() -> Any:
     try:
         import ray
     except ImportError as error:
-        raise ValueError('engine=ray needs Ray, which is not installed: pip install "rqrec[ray]".') from error
+        raise ValueError(
+            '--engine ray needs Ray, which is not installed: pip install "rqrec[ray]".'
+        ) from error
     return ray
