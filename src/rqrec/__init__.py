@@ -14,7 +14,7 @@ Every stage takes a config and folders, and returns the folder of the artefact t
 from importlib import import_module
 from typing import Any
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 # Where each public name is defined; imported at first use, so that `import rqrec` stays quick.
 _HOMES = {
