@@ -121,7 +121,8 @@ def test_the_snippets_of_the_docs_run(
 @pytest.mark.parametrize("name", ["popularity", "item_knn", "content_knn", "hybrid_knn"])
 @pytest.mark.parametrize("protocol", ["leave_one_out", "temporal"])
 def test_each_baseline_is_evaluated(name: str, protocol: str, tiny_run: Path, tmp_path: Path) -> None:
-    options = ("--dataset", tiny_run, "--embeddings", tiny_run, "--protocol", protocol)
+    options = ["--dataset", tiny_run, "--protocol", protocol]
+    options += ["--embeddings", tiny_run] if name in ("content_knn", "hybrid_knn") else []
     result = result_of(rqrec("evaluate", "--baseline", name, *options, "--out", tmp_path / "e", "--json"))
     assert result["recommender"] == name
     assert result["protocol"] == protocol
@@ -150,6 +151,7 @@ def test_mismatched_inputs_are_refused(tiny_run: Path, tmp_path: Path) -> None:
     assert "'train'" in done.stderr
     assert "validation" in done.stderr
     fails(rqrec("evaluate", "--baseline", "content_knn", "--dataset", tiny_run, *out), "--embeddings")
+    fails(rqrec("evaluate", "--artifact", tiny_run, "--without-knn", *out), "no kNN mixture")
     assert not (tmp_path / "e").exists()
 
 
@@ -161,6 +163,7 @@ def test_wrong_usage_is_status_2(tiny_run: Path) -> None:
         ("--baseline", "bpr", "--dataset", tiny_run),
         ("--baseline", "popularity", "--dataset", tiny_run, "--beam-width", 5),
         ("--artifact", tiny_run, "--embeddings", tiny_run),
+        ("--baseline", "item_knn", "--dataset", tiny_run, "--embeddings", tiny_run),
     ):
         assert rqrec("evaluate", *arguments).exit_code == 2, arguments
 

@@ -171,7 +171,7 @@ def test_a_stage_reuses_its_artefact_or_refuses_and_never_replaces_it_unasked(
     assert f"a: found in {folder}." in capsys.readouterr().err.replace("\n", "")
     with pytest.raises(ValueError, match=r"core was 4 and is 1; loop.seed was 0 and is 2.*with --force"):
         reuse(folder, "dataset", {"core": 1, "loop": {"seed": 2}}, {"raw": "h"})
-    with pytest.raises(ValueError, match="it was made from other raw"):
+    with pytest.raises(ValueError, match="its input 'raw' was another one"):
         reuse(folder, "dataset", same, {"raw": "other"})
     with pytest.raises(ValueError, match=r"replace it with train\.resume='never'"):
         reuse(folder, "dataset", {}, {"raw": "h"}, how_to_replace="train.resume='never'")
@@ -205,4 +205,16 @@ def test_a_full_disk_is_an_os_error_whichever_library_met_it(tmp_path: Path) -> 
     with pytest.raises(OSError, match="No space left") as caught, create(tmp_path / "a", "dataset"):
         raise RuntimeError("failed to write: No space left on device (os error 28)")
     assert caught.value.filename == str(tmp_path / "a")
+    assert leftovers(tmp_path) == []
+
+
+def test_a_folder_may_be_the_current_one_and_a_leftover_of_a_killed_process_is_no_obstacle(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make(tmp_path / "a", text="old")
+    (tmp_path / f".a.{os.getpid()}.tmp").mkdir()
+    monkeypatch.chdir(tmp_path / "a")
+    assert find(Path(), "dataset") == Path()
+    monkeypatch.chdir(make(tmp_path / "a", text="new"))
+    assert (Path() / "file.txt").read_text() == "new"
     assert leftovers(tmp_path) == []

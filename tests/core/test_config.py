@@ -5,7 +5,7 @@ from typing import Any, ClassVar
 
 import pytest
 
-from rqrec.core.config import check_fields_of, configured, field_docs, settings_of, with_settings
+from rqrec.core.config import check_fields_of, configured, field_docs, find_config, settings_of, with_settings
 
 
 @dataclass(frozen=True)
@@ -195,3 +195,28 @@ def test_fields_of_another_config_are_checked_early_under_their_setting_names() 
     config = with_settings(StageConfig(), {"vae_n_layers": 0})
     with pytest.raises(ValueError, match=r"^vae_n_layers is 0\.$"):
         check_fields_of(config, "model", SizeConfig, input_dim=1)
+
+
+def test_options_join_the_settings_of_files_before_the_config_checks_them() -> None:
+    @dataclass(frozen=True)
+    class PairConfig:
+        """Two values that must agree."""
+
+        a: int = 0
+        """One."""
+        b: int = 0
+        """Another."""
+
+        def __post_init__(self) -> None:
+            if self.a != self.b:
+                raise ValueError("a and b differ.")
+
+    assert configured(PairConfig(), ["train"], [], ["train.a = 2"], {"b": 2}) == PairConfig(2, 2)
+    with pytest.raises(ValueError, match="The settings of train are a, b"):
+        configured(PairConfig(), ["train"], [], ["train.a = [2,"])
+
+
+def test_packaged_files_are_found_by_bare_names_only(tmp_path: Path) -> None:
+    assert find_config(Path("recipe.gin")).name == "recipe.gin"
+    with pytest.raises(FileNotFoundError, match="no configuration file"):
+        find_config(tmp_path / "recipe.gin")

@@ -2,6 +2,7 @@
 
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from huggingface_hub.errors import HfHubHTTPError
@@ -25,6 +26,9 @@ def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         def create_repo(self, repo_id: str, *, private: bool, exist_ok: bool) -> str:
             (root / repo_id).mkdir(parents=True, exist_ok=exist_ok)
             return f"https://hub/{repo_id}"
+
+        def repo_info(self, repo_id: str) -> SimpleNamespace:
+            return SimpleNamespace(private=(root / repo_id).name.startswith("private"))
 
         def upload_folder(self, *, repo_id: str, folder_path: str) -> None:
             shutil.copytree(folder_path, root / repo_id, dirs_exist_ok=True)
@@ -70,13 +74,13 @@ def test_the_model_card_has_data_metrics_and_usage(tiny_run: Path, hub: Path, tm
         (run / folder).mkdir()
         manifest = {"artifact_type": "evaluation", "settings": {"split": "test"}, "inputs": evaluated}
         write_json(run / folder / "manifest.json", manifest)
-        write_json(run / folder / "evaluation.json", {"model": {"recall@10": recall}})
+        write_json(run / folder / "evaluation.json", {"seed": 0, "metrics": {"recall@10": recall}})
     push(run, "me/tiny", data="48 items in families.")
     card = (hub / "me/tiny/README.md").read_text()
     assert card.startswith("---\nlibrary_name: rqrec\n")
     for part in (
         "48 items in families.",
-        "| test model recall@10 | 0.625 |",
+        "| test recall@10 | 0.625 |",
         "| validation recall@10 |",
         "| architecture | decoder_only |",
         'Recommender.load("me/tiny")',
@@ -93,7 +97,7 @@ def test_the_model_card_separates_evaluations_with_and_without_knn(hub: Path, tm
         settings = {"split": "test", **more}
         inputs = {"retrieval": manifest.hash}
         with create(tmp_path / name, "evaluation", settings=settings, inputs=inputs) as target:
-            write_json(target / "evaluation.json", {"recall@10": recall})
+            write_json(target / "evaluation.json", {"seed": 0, "metrics": {"recall@10": recall}})
     metrics = dict(_evaluation_metrics(tmp_path / "retrieval", manifest))
     assert metrics == {"test recall@10": 0.625, "test without kNN recall@10": 0.5}
 
@@ -196,3 +200,10 @@ def test_push_and_pull_without_a_network_say_so(
         push(tiny_run, "me/tiny")
     with pytest.raises(ConnectionError, match=r"returned no repository .*Check the name and the network"):
         pull("me/tiny", tmp_path / "pulled")
+
+
+def test_a_private_push_to_a_public_repository_uploads_nothing(tiny_run: Path, hub: Path) -> None:
+    with pytest.raises(ValueError, match="me/tiny exists and is public, so nothing was uploaded"):
+        push(tiny_run, "me/tiny", private=True)
+    assert list((hub / "me/tiny").iterdir()) == []
+    assert push(tiny_run, "me/private-tiny", private=True) == "https://hub/me/private-tiny"

@@ -45,7 +45,7 @@ def test_equal_settings_reuse_the_dataset(raw: Path, tmp_path: Path, monkeypatch
     prepare(SETTINGS, raw, tmp_path / "dataset", force=True)
     assert len(loads) == 1
     (raw / "ratings.csv").write_text("userId,movieId,rating,timestamp\n1,1,3,4\n")  # other data
-    with pytest.raises(ValueError, match=r"made from other raw.*replace it with --force"):
+    with pytest.raises(ValueError, match=r"its input 'raw' was another one.*replace it with --force"):
         prepare(SETTINGS, raw, tmp_path / "dataset")
     assert len(Dataset.read(prepare(SETTINGS, raw, tmp_path / "dataset", force=True)).sequences.items) == 1
 

@@ -96,6 +96,21 @@ def test_checkpoints_rotate_and_the_newest_is_resumed(tmp_path: Path) -> None:
     assert torch.equal(uninterrupted_task.model.weight, again.model.weight)
 
 
+def test_checkpoints_that_cannot_be_read_do_not_count_and_stay(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    checkpoints = manager(tmp_path, save_model_every=2, keep_last=1)
+    (later := checkpoints.folder / "step-000000099").mkdir(parents=True)
+    (later / "manifest.json").write_text("{")
+    with pytest.raises(RuntimeError):
+        fit(Stopping(5, RuntimeError), SETTINGS, "line", checkpoints)
+    assert "training starts from scratch" in capsys.readouterr().err
+    assert names(checkpoints.folder) == ["step-000000004", "step-000000099"]
+    again = Stopping(None)
+    fit(again, SETTINGS, "line", checkpoints)
+    assert again.steps[0] == 4
+
+
 @pytest.mark.parametrize("file", ["state.safetensors", "state.json", "metrics.jsonl"])
 def test_a_run_killed_during_a_write_resumes_from_the_previous_checkpoint(file: str, tmp_path: Path) -> None:
     checkpoints = manager(tmp_path, save_model_every=2)

@@ -1,5 +1,6 @@
 """Shared by all commands: the application, options from config dataclasses, error handling, output."""
 
+import errno
 import functools
 import inspect
 import json
@@ -19,6 +20,8 @@ from rqrec.core.config import Setting, configured, settings_of, with_settings
 # Read when torch loads: waiting threads sleep instead of spinning. On a machine whose cores are busy with other
 # work, spinning makes a training step many times slower; on an idle machine it gains little.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
+WRITE_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO)
 
 CommandT = TypeVar("CommandT", bound=Callable[..., None])
 ConfigT = TypeVar("ConfigT")
@@ -165,13 +168,14 @@ def _run(function: Callable[..., None], configs: dict[str, Any], section: str, g
         files, bindings = given.pop("config_files") or [], given.pop("bindings") or []
         for name, config in configs.items():
             options = {key: one for key, one in settings_of(config).items() if given.get(key) is not None}
-            if files or bindings:
-                config = configured(config, [section], files, bindings)
             try:
                 chosen = {key: _value(setting, given[key]) for key, setting in options.items()}
-                config = with_settings(config, chosen)
+                if not (files or bindings):
+                    config = with_settings(config, chosen)
             except ValueError as error:
                 raise typer.BadParameter(str(error)) from error
+            if files or bindings:
+                config = configured(config, [section], files, bindings, chosen)
             given = {
                 key: value
                 for key, value in given.items()
@@ -211,7 +215,8 @@ def _handle_errors(run: Callable[[dict[str, Any]], None], given: dict[str, Any])
 
 def _message(error: ValueError | OSError) -> str:
     if isinstance(error, OSError) and error.strerror and error.filename:
-        return f"{error.filename}: {error.strerror}. Everything saved earlier is intact."
+        intact = " Everything saved earlier is intact." if error.errno in WRITE_ERRORS else ""
+        return f"{error.filename}: {error.strerror}.{intact}"
     return str(error)
 
 

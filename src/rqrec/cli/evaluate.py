@@ -49,6 +49,8 @@ def evaluate(
         raise typer.BadParameter("--beam-width is only for --artifact: a baseline scores every item.")
     elif not config.knn:
         raise typer.BadParameter("--without-knn is only for --artifact.")
+    elif embeddings is not None and baseline in ("popularity", "item_knn"):
+        raise typer.BadParameter("--embeddings is only for --baseline content_knn or hybrid_knn.")
     else:
         folder = evaluate_baseline(
             config, str(baseline), dataset, embeddings, compare=compare, out=out, force=force

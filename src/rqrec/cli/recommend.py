@@ -92,7 +92,7 @@ def split_ids(ids: str) -> list[str]:
 def parse_times(times: str) -> list[int]:
     """Comma-separated unix seconds as a list. Raises ValueError, naming the value, if one is not a whole number."""
     for time in split_ids(times):
-        if not time.lstrip("-").isdecimal():
+        if not time.removeprefix("-").isdecimal():
             raise ValueError(
                 f"--times has {time!r}, but must be unix seconds: whole numbers such as 1700000000."
             )

@@ -65,18 +65,11 @@ class Manifest:
 
 
 class DifferentArtifactError(ValueError):
-    """A stage found an artefact that was made with other settings or inputs, and may not replace it."""
+    """A stage found something that was made with other settings or inputs, and may not replace it."""
 
-    def __init__(self, folder: Path, artifact_type: str, differing: list[str], how_to_replace: str) -> None:
-        more = f" and {len(differing) - SHOWN} more" if len(differing) > SHOWN else ""
-        self.finding = (
-            f"{folder} already holds an artefact of type {artifact_type!r} that was made differently: "
-            f"{'; '.join(differing[:SHOWN])}{more}."
-        )
-        super().__init__(
-            f"{self.finding} Choose another folder, keep the settings and inputs of the existing artefact, or "
-            f"replace it with {how_to_replace}."
-        )
+    def __init__(self, finding: str, advice: str) -> None:
+        super().__init__(f"{finding} {advice}")
+        self.finding = finding
 
 
 def file_hash(path: Path) -> str:
@@ -151,9 +144,9 @@ def create(
     folder = Path(folder)
     _check_replaceable(folder, artifact_type)
     metrics = {} if metrics is None else metrics
-    temporary = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
-    retired = folder.with_name(f".{folder.name}.old")
+    temporary, retired = _sibling(folder, f"{os.getpid()}.tmp"), _sibling(folder, "old")
     try:
+        shutil.rmtree(temporary, ignore_errors=True)  # of a killed process that had the same number
         temporary.mkdir(parents=True)
         yield temporary
         files = {}
@@ -179,6 +172,12 @@ def create(
         raise
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _sibling(folder: Path, ending: str) -> Path:
+    """A hidden folder next to `folder`, which may be `.`."""
+    folder = Path(os.path.abspath(folder))
+    return folder.with_name(f".{folder.name}.{ending}")
 
 
 def _check_replaceable(folder: Path, artifact_type: str) -> None:
@@ -209,13 +208,13 @@ def read_manifest(folder: Path, artifact_type: str | None = None, *, verify: boo
     message names the command that recreates it.
     """
     folder = Path(folder)
-    retired = folder.with_name(f".{folder.name}.old")
+    retired = _sibling(folder, "old")
     if not folder.exists() and (retired / MANIFEST).exists():
         retired.rename(folder)  # `create` was killed between its two renames
     path = folder / MANIFEST
     if not path.is_file():
         raise FileNotFoundError(
-            f"{folder} has no {MANIFEST}, so it is not an artefact. Make one with `{_command(artifact_type)}`."
+            f"{folder} has no {MANIFEST}, so it is not an artefact. Make one with {_command(artifact_type)}."
         )
     values = read_json(path)
     version = values.get("format_version") if isinstance(values, dict) else None
@@ -225,7 +224,7 @@ def read_manifest(folder: Path, artifact_type: str | None = None, *, verify: boo
         raise ValueError(
             f"{folder} has format_version {version!r} (made by {values.get('made_by', 'an unknown version')}); "
             f"this is rqrec {__version__}, which reads format_version {FORMAT_VERSION}. Choose another folder, or "
-            f"remove this one and recreate it with `{made_with}`."
+            f"remove this one and recreate it with {made_with}."
         )
     known = Manifest.__dataclass_fields__.keys()
     if unknown := values.keys() - known:
@@ -234,7 +233,7 @@ def read_manifest(folder: Path, artifact_type: str | None = None, *, verify: boo
         if not isinstance(values.get(name), get_origin(field_type) or field_type):
             raise ValueError(
                 f"{path} is damaged: its entry {name!r} is missing or has the wrong type. Recreate the folder with "
-                f"`{_command(artifact_type or _type_of(values))}`."
+                f"{_command(artifact_type or _type_of(values))}."
             )
     manifest = Manifest(**values)
     if artifact_type is not None and manifest.artifact_type != artifact_type:
@@ -246,13 +245,14 @@ def read_manifest(folder: Path, artifact_type: str | None = None, *, verify: boo
             if not (folder / name).is_file() or file_hash(folder / name) != expected:
                 raise ValueError(
                     f"{folder / name} is missing or differs from its manifest. "
-                    f"Recreate {folder} with `{_command(manifest.artifact_type)}`."
+                    f"Recreate {folder} with {_command(manifest.artifact_type)}."
                 )
     return manifest
 
 
 def _command(artifact_type: object) -> str:
-    return COMMANDS.get(str(artifact_type), "the command that made it")
+    command = COMMANDS.get(str(artifact_type))
+    return f"`{command}`" if command else "the command that made it"
 
 
 def find(folder: Path, artifact_type: str) -> Path:
@@ -262,7 +262,7 @@ def find(folder: Path, artifact_type: str) -> Path:
     """
     folder = Path(folder)
     if not folder.is_dir():
-        raise FileNotFoundError(f"There is no folder {folder}. Make it with `{_command(artifact_type)}`.")
+        raise FileNotFoundError(f"There is no folder {folder}. Make it with {_command(artifact_type)}.")
     if (folder / MANIFEST).is_file():
         read_manifest(folder, artifact_type)
         return folder
@@ -271,7 +271,7 @@ def find(folder: Path, artifact_type: str) -> Path:
     found = [path for path in inside if _type_of(manifests[path]) == artifact_type]
     if not found:
         raise FileNotFoundError(
-            f"{folder} has no artefact of type {artifact_type!r}. Make one with `{_command(artifact_type)}`."
+            f"{folder} has no artefact of type {artifact_type!r}. Make one with {_command(artifact_type)}."
         )
     if len(found) > 1:
         names = ", ".join(path.name for path in found)
@@ -288,7 +288,7 @@ def check_inputs(artifact: Path, parents: Mapping[str, Path]) -> None:
         if manifest.inputs.get(artifact_type) != read_manifest(parent, artifact_type).hash:
             raise ValueError(
                 f"{artifact} was not made from {parent}: their {artifact_type} hashes differ. "
-                f"Run `{_command(manifest.artifact_type)}` again."
+                f"Run {_command(manifest.artifact_type)} again."
             )
 
 
@@ -334,12 +334,18 @@ def reuse(
     manifest = read_manifest(folder, artifact_type)
     differing = differences({"settings": manifest.settings}, {"settings": settings})
     differing += [
-        f"it was made from other {name.replace('_', ' ')}"
+        f"its input {name!r} was another one"
         for name in sorted(manifest.inputs.keys() | inputs.keys())
         if manifest.inputs.get(name) != inputs.get(name)
     ]
     if differing:
-        raise DifferentArtifactError(Path(folder), artifact_type, differing, how_to_replace)
+        more = f" and {len(differing) - SHOWN} more" if len(differing) > SHOWN else ""
+        raise DifferentArtifactError(
+            f"{folder} already holds an artefact of type {artifact_type!r} that was made differently: "
+            f"{'; '.join(differing[:SHOWN])}{more}.",
+            "Choose another folder, keep the settings and inputs of the existing artefact, or replace it with "
+            f"{how_to_replace}.",
+        )
     read_manifest(folder, artifact_type, verify=True)
     log(f"{Path(folder).name}: found in {folder}.")
     return True
@@ -365,5 +371,5 @@ def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 def _exists(folder: Path) -> bool:
     folder = Path(folder)
-    retired = folder.with_name(f".{folder.name}.old")
+    retired = _sibling(folder, "old")
     return (folder.exists() and any(folder.iterdir())) or (retired / MANIFEST).exists()

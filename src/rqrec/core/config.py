@@ -21,6 +21,7 @@ import ast
 import inspect
 import re
 import textwrap
+import tokenize
 from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, fields, is_dataclass, replace
 from enum import Enum
@@ -57,6 +58,7 @@ CONSTANTS = {
 }
 
 
+GIN_ERRORS = (ValueError, TypeError, SyntaxError, NameError, AttributeError, tokenize.TokenError)
 LONGEST_LINE = 10_000  # characters; gin breaks longer lines when it prints a configuration
 
 
@@ -226,13 +228,18 @@ def check_fields_of(config: Any, field_name: str, part: type, **known_later: Any
 
 
 def configured(
-    config: ConfigT, sections: Sequence[str], files: Sequence[Path], bindings: Sequence[str] = ()
+    config: ConfigT,
+    sections: Sequence[str],
+    files: Sequence[Path],
+    bindings: Sequence[str] = (),
+    options: Mapping[str, Any] | None = None,
 ) -> ConfigT:
-    """The config with the settings of gin files and bindings in these sections.
+    """The config with the settings of gin files and bindings in these sections, and of command-line options.
 
-    Bindings take precedence over files, and later sections, files and bindings over earlier ones. With the sections
-    ("train", "train_decoder"), `train.iterations = 100` sets `iterations`. Other known sections are ignored. Raises
-    FileNotFoundError for a missing file, ValueError for anything that gin or the config does not accept.
+    Options take precedence over bindings, bindings over files, and later sections, files and bindings over earlier
+    ones. With the sections ("train", "train_decoder"), `train.iterations = 100` sets `iterations`. Other known
+    sections are ignored. Raises FileNotFoundError for a missing file, ValueError for anything that gin or the config
+    does not accept.
     """
     values: dict[str, Any] = {}
     # Interactive mode allows another command of the same process to register the names again.
@@ -254,7 +261,7 @@ def configured(
             _check_names(gin.config_str(max_line_length=LONGEST_LINE), bindings)
         except FileNotFoundError:
             raise
-        except (ValueError, TypeError, SyntaxError, NameError, AttributeError, OSError) as error:
+        except (*GIN_ERRORS, OSError) as error:
             raise ValueError(
                 f"{_explained(error)}\nThe settings of {sections[0]} are {', '.join(settings_of(config))}."
             ) from error
@@ -262,7 +269,7 @@ def configured(
         section = binding.partition("=")[0].strip().rpartition(".")[0]
         if section in SECTIONS and section not in sections:
             log(f"{binding} has no effect: this command reads the settings of {' and '.join(sections)}.")
-    return with_settings(config, values)
+    return with_settings(config, values | dict(options or {}))
 
 
 def _check_text(path: Path) -> Path:
@@ -315,11 +322,13 @@ def _section(**values: Any) -> None:
 
 
 def find_config(path: Path) -> Path:
-    """A gin file: the path itself, or the file of that name in the package."""
+    """A gin file: the path itself or, for a name without a folder, the file of that name in the package."""
+    path = Path(path)
     packaged = Path(__file__).parents[1] / "experiments"
-    for candidate in (Path(path), packaged / Path(path).name):
-        if candidate.is_file():
-            return candidate
+    if path.is_file():
+        return path
+    if path.parent == Path() and (packaged / path).is_file():
+        return packaged / path
     raise FileNotFoundError(
         f"There is no configuration file {path}. Examples are in configs/; the package contains "
         f"{' and '.join(sorted(file.name for file in packaged.glob('*.gin')))}."

@@ -160,11 +160,14 @@ def temporal(sequences: Sequences, validation: float = 0.1, test: float = 0.1) -
         timestamps=times[keep],
         user_ids=sequences.user_ids,
     )
-    return Split(
-        train=train,
-        validation=_first_examples(sequences, before_first, before_second),
-        test=_first_examples(sequences, before_second, sequences.lengths),
-    )
+    validation_examples = _first_examples(sequences, before_first, before_second)
+    test_examples = _first_examples(sequences, before_second, sequences.lengths)
+    if not len(validation_examples) or not len(test_examples):
+        raise ValueError(
+            f"There are {len(validation_examples)} validation and {len(test_examples)} test examples: no user has "
+            f"interactions both before and in each period. Choose other fractions, or use leave_one_out."
+        )
+    return Split(train=train, validation=validation_examples, test=test_examples)
 
 
 def _count_by_user(sequences: Sequences, mask: NDArray[np.bool_]) -> NDArray[np.int64]:

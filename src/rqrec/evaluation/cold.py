@@ -62,7 +62,12 @@ class CatalogueSubset:
         local_BT = np.where(items_BT == PADDING, PADDING, self.local_indices_N[items_BT])
         # A stable sort moves the dropped items to the end, as padding, and keeps the order of the others.
         order_BT = np.argsort(local_BT == PADDING, axis=1, kind="stable")
-        local_histories = Histories(np.take_along_axis(local_BT, order_BT, axis=1))
+        local_items_BT = np.take_along_axis(local_BT, order_BT, axis=1)
+        times_BT = histories.times_BT
+        if times_BT is not None:
+            times_BT = np.take_along_axis(times_BT, order_BT, axis=1)
+            times_BT = np.where(local_items_BT == PADDING, PADDING, times_BT)
+        local_histories = Histories(local_items_BT, times_BT, histories.user_ids)
         ranked = self.recommender.recommend(local_histories, k, exclude_seen=exclude_seen)
         subset = np.flatnonzero(self.local_indices_N != PADDING)
         catalogue_indices = np.empty(len(subset), dtype=np.int64)

@@ -17,8 +17,9 @@ def fit_baseline(
 ) -> ItemRecommender:
     """Fit the baseline `name` to training sequences; `vectors_ND` are the items' content embeddings.
 
-    "hybrid_knn" is "item_knn" plus content neighbours, the neighbours used by a model's kNN mixture. Raises
-    ValueError for an unknown name, and if "content_knn" or "hybrid_knn" lacks embeddings of these items.
+    "hybrid_knn" is "item_knn" plus content neighbours, similar to those of a model's kNN mixture (but 200
+    co-occurring neighbours per item instead of 50). Raises ValueError for an unknown name, and if "content_knn" or
+    "hybrid_knn" is given no embeddings of these items.
     """
     if name == "popularity":
         return ExhaustiveRecommender(Popularity(train, n_items))

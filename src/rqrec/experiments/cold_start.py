@@ -9,6 +9,7 @@ import polars as pl
 import torch
 
 from rqrec.core.artifact import check_inputs, create, find, read_manifest, reuse, write_json
+from rqrec.core.progress import log
 from rqrec.data.dataset import Dataset
 from rqrec.data.embeddings import EMBEDDINGS_FILE, check_embeddings_of, embeddings_hash, read_embeddings
 from rqrec.data.ids import PADDING, IdMap
@@ -85,6 +86,8 @@ def hold_out_items(
         return out
     held_N = choose_items(data.sequences, len(data.catalog), config.share, config.seed)
     rest = without_items(data.sequences, held_N)
+    if data.sequences.order_only:
+        rest = rest.without_times()  # positions with gaps would look like times
     users = pl.Series(rest.user_ids, dtype=pl.String)[np.repeat(np.arange(len(rest)), rest.lengths)]
     ids = data.catalog.items["item_id"]
     interactions = {"user_id": users, "item_id": ids[rest.items], "timestamp": rest.timestamps}
@@ -115,10 +118,10 @@ def evaluate_cold(
 
     `run` is the folder of a training run on `held_out/warm`, with semantic IDs and a model; `tokenizer` is the
     tokenizer that made these IDs. The model is measured with and without cold-item smoothing (`new_share`, see
-    `rqrec.retrieval.cold_items`), and compared with popularity and content kNN. The test examples are those of the
-    complete dataset, leave-one-out. The model cannot recommend a new item for whose codes no deduplication code is
-    free; such targets count as misses. Returns the "cold_evaluation" artefact: `out`, by default `evaluation_cold`
-    in the run folder.
+    `rqrec.retrieval.cold_items`), without its kNN mixture if it has one, and compared with popularity and content
+    kNN. The test examples are those of the complete dataset, leave-one-out. The model cannot recommend a new item for
+    whose codes no deduplication code is free; such targets count as misses. Returns the "cold_evaluation" artefact:
+    `out`, by default `evaluation_cold` in the run folder.
 
     Raises ValueError if the folders were not made from each other.
     """
@@ -128,6 +131,8 @@ def evaluate_cold(
         raise ValueError(f"{held_out} was not made from {embeddings}. Run `rqrec hold-out-items` again.")
     data, checkpoint = Dataset.read(dataset), read_retrieval(model)
     ids = data.catalog.id_map
+    if checkpoint.knn is not None:
+        log("The model is measured without its kNN mixture, which has no neighbours for new items.")
     new_ids = (held_out / NEW_IDS).read_text(encoding="utf-8").split("\n")[:-1]
     held_N = np.zeros(len(ids), dtype=bool)
     held_N[ids.indices(new_ids)] = True

@@ -78,10 +78,12 @@ def reproduce(config: ReproduceConfig, source: str, raw: Path | CustomFiles, out
     """
     if source not in SOURCES:
         raise ValueError(f"source is {source!r}; allowed are {', '.join(SOURCES)}.")
+    vectors = raw.embeddings if isinstance(raw, CustomFiles) else None
+    if vectors and config.encoder is not None:
+        raise ValueError("encoder has no effect on given embeddings: leave out one of them.")
     run = Run(out)
     prepared = replace(SOURCES[source], tie_break=config.tie_break)
     dataset = run.stage("dataset", lambda folder: prepare(prepared, raw, folder))
-    vectors = raw.embeddings if isinstance(raw, CustomFiles) else None
     encoder = [] if config.encoder is None else [f"embed.encoder={config.encoder!r}"]
     embedded = _config(EmbedConfig(), "embed", *encoder)
     embeddings = run.stage("embeddings", lambda folder: embed(embedded, dataset, folder, vectors=vectors))

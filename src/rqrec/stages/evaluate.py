@@ -175,9 +175,13 @@ def _target(model: Path, config: EvaluateConfig) -> EvalTarget:
     if manifest.artifact_type == "sasrec":
         if config.beam_width is not None:
             raise ValueError("SASRec scores every item: it has no beam, so leave --beam-width out.")
+        if not config.knn:
+            raise ValueError("SASRec has no kNN mixture, so leave --without-knn out.")
         return EvalTarget(ExhaustiveRecommender(read_sasrec(model).model), "SASRec", selected, inputs)
     checkpoint = read_retrieval(model)
     if not config.knn:
+        if checkpoint.knn is None:
+            raise ValueError(f"{model} has no kNN mixture, so leave --without-knn out.")
         checkpoint = checkpoint._replace(knn=None)
     retriever = Retriever(checkpoint.search_model(), checkpoint.table, config.beam_width or BEAM_WIDTH)
     # Reassigned codes are unique without a deduplication code, so ranks by ID would equal ranks by item.

@@ -7,6 +7,7 @@ from typing import Any
 
 from rqrec.core.artifact import MANIFEST, Manifest, create, file_hash, find, read_json, read_manifest
 from rqrec.core.hub import download_artifact, model_card, upload
+from rqrec.evaluation.results_io import EVALUATION_FILE
 from rqrec.knn.index import NEIGHBOURS_FILE
 from rqrec.tokenizer.model_card import model_card as tokenizer_card
 
@@ -114,12 +115,12 @@ def _evaluation_metrics(folder: Path, manifest: Manifest) -> Iterator[tuple[str,
             other.get("artifact_type") == "evaluation"
             and other.get("inputs", {}).get("retrieval") == manifest.hash
         ):
-            evaluation = read_json(path.parent / "evaluation.json")
+            evaluation = read_json(path.parent / EVALUATION_FILE)
             settings = other.get("settings", {})
             name = settings.get("split", "evaluation")
             if NEIGHBOURS_FILE in manifest.files and "knn_mixture" not in settings:
                 name += " without kNN"
-            yield from _numbers({name: evaluation})
+            yield from _numbers({name: evaluation["metrics"]})
 
 
 def _numbers(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, float]]:

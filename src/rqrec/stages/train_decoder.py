@@ -109,6 +109,13 @@ class TrainDecoderConfig:
         if self.pretrained_rqvae_path is None:  # otherwise they are compared with those of the tokenizer
             check_fields_of(self, "rqvae", RqVaeConfig, input_dim=sys.maxsize)
         get_protocol(self.split)
+        if self.data.collaborative and self.split != "leave_one_out":
+            raise ValueError(
+                f"collaborative vectors would be learned from leave-one-out training sequences, which with "
+                f"split={self.split!r} contain interactions of the test period. Make the embeddings with "
+                f"`rqrec embed --collaborative {self.data.collaborative} --split {self.split}`, and pass them with "
+                f"--embeddings."
+            )
         for name in ("targets_per_batch", "epochs", "validations"):
             if getattr(self, name) < 0:
                 raise ValueError(f"{name} is {getattr(self, name)}, but must not be negative (0: off).")
@@ -137,6 +144,10 @@ def train_decoder(
     if config.checkpoints.wandb_logging:
         check_wandb()
     processes = Processes.join()
+    if config.push_vae_to_hf and semantic_ids is not None:
+        raise ValueError(
+            "push_vae_to_hf has no effect on given semantic IDs: push their tokenizer with `rqrec push`."
+        )
     if dataset is None:
         dataset, embeddings = processes.from_first(lambda: _from_raw(config, embeddings))
     if semantic_ids is None:
@@ -177,7 +188,9 @@ def _tokenize(config: TrainDecoderConfig, dataset: Path, embeddings: Path | None
             how_to_replace=how_to_replace,
         )
     else:
-        tokenizer = _pretrained(config.pretrained_rqvae_path, config.rqvae, embeddings, root / "rqvae")
+        tokenizer = _pretrained(
+            config.pretrained_rqvae_path, config.rqvae, embeddings, root / "start" / "rqvae"
+        )
     if config.push_vae_to_hf and config.vae_hf_model_name:
         push_vae(tokenizer, config.vae_hf_model_name, config.data.describe())
     return tokenize(

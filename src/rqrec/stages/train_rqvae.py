@@ -8,10 +8,10 @@ from typing import Any, ClassVar
 
 import torch
 
-from rqrec.core.artifact import MANIFEST, create, read_manifest, reuse
+from rqrec.core.artifact import MANIFEST, create, file_hash, read_manifest, reuse
 from rqrec.core.config import check_fields_of
 from rqrec.core.progress import log
-from rqrec.data.embeddings import EMBEDDINGS_FILE, embeddings_hash, read_embeddings
+from rqrec.data.embeddings import EMBEDDINGS_FILE, IS_TRAIN_FILE, embeddings_hash, read_embeddings
 from rqrec.stages.pretrained import check_push, check_same_model, find_vae, push_vae
 from rqrec.stages.raw_data import DataConfig, inputs_from_raw
 from rqrec.tokenizer.rqvae import RqVae, RqVaeConfig
@@ -119,6 +119,8 @@ def _train(config: TrainRqVaeConfig, folder: Path, out: Path, start: Path | None
         "do_eval": do_eval,
     }
     inputs = {"embeddings": embeddings_hash(folder)}
+    if do_eval:
+        inputs["is_train"] = file_hash(folder / IS_TRAIN_FILE)
     if start:
         inputs["start"] = read_manifest(start, "rqvae").hash
     checkpoints = CheckpointManager(config.checkpoints, settings, inputs)

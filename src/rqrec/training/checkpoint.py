@@ -15,6 +15,7 @@ import safetensors.torch
 from torch import Tensor
 
 from rqrec.core.artifact import (
+    DifferentArtifactError,
     atomic_write,
     create,
     differences,
@@ -124,7 +125,9 @@ class CheckpointManager:
                 file.write(safetensors.torch.save(tensors))
             write_json(target / VALUES_FILE, {"step": state.step, **state.values})
             state.history.write(target)
-        for old in self._saved()[self.config.keep_last :]:
+        # A later checkpoint than this one could not be read: keep it, but do not count it.
+        earlier = [saved for saved in self._saved() if saved.name <= folder.name]
+        for old in earlier[self.config.keep_last :]:
             shutil.rmtree(old)
         return folder
 
@@ -138,17 +141,19 @@ class CheckpointManager:
             self.clear()
             return None
         for partial in self.folder.glob(".step-*"):  # left by runs that were killed during a write
-            shutil.rmtree(partial)
+            shutil.rmtree(partial, ignore_errors=True)  # another process may remove it at the same time
         for folder in self._saved():
             try:
                 manifest = read_manifest(folder, ARTIFACT_TYPE, verify=True)
             except (ValueError, FileNotFoundError) as error:
-                log(f"{error} Resuming from the previous checkpoint.")
+                log(f"This checkpoint is skipped: {error}")
                 continue
             self._check_same_run(folder, manifest.settings, manifest.inputs)
             values = read_json(folder / VALUES_FILE)
             tensors = safetensors.torch.load_file(folder / TENSORS_FILE)
             return TrainingState(values.pop("step"), tensors, values, History.read(folder))
+        if self._saved():
+            log("No checkpoint can be read: training starts from scratch.")
         return None
 
     def newest(self) -> Path | None:
@@ -167,8 +172,8 @@ class CheckpointManager:
             {"settings": settings, "inputs": inputs}, {"settings": self.settings, "inputs": self.inputs}
         )
         if differing:
-            raise ValueError(
-                f"{folder} belongs to an unfinished run with other settings or inputs: {'; '.join(differing)}. "
-                f"Restore them to resume it, set train.resume='never' to start from scratch, or choose another "
-                f"train.save_dir_root."
+            raise DifferentArtifactError(
+                f"{folder} belongs to an unfinished run with other settings or inputs: {'; '.join(differing)}.",
+                "Restore them to resume it, set train.resume='never' to start from scratch, or choose another "
+                "train.save_dir_root.",
             )

@@ -34,8 +34,8 @@ class RqVaeTask(Task):
     batch_size: int
     seed: int
     reset_every: int = 0
-    """Number of steps between resets of dead codes; 0 never resets. The last fifth of training has no resets, so
-    that replaced codes have time to converge."""
+    """Number of steps between resets of dead codes; 0 never resets. The last fifth of the iterations has no resets,
+    so that replaced codes have time to converge."""
     held_out_ND: Embeddings | None = None
     """Embeddings of items outside the training set, to measure the reconstruction error; None skips this."""
 

@@ -34,6 +34,11 @@ class SizeConfig:
     """Number of layers for each architecture."""
 
     def __post_init__(self) -> None:
+        for name in ("max_items", "attn_heads"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"compare.{name} is {getattr(self, name)}, but must be at least 1.")
+        if not 0 <= self.attn_dropout < 1:
+            raise ValueError(f"compare.attn_dropout is {self.attn_dropout}, but must be in [0, 1).")
         for name in ("parameters", "teraflops", "tolerance"):
             if getattr(self, name) <= 0:
                 raise ValueError(f"compare.{name} is {getattr(self, name)}, but must be above 0.")
@@ -65,9 +70,11 @@ class TrainingConfig:
     """Steps between checkpoints."""
 
     def __post_init__(self) -> None:
-        for name in ("batch_size", "validations", "validation_users", "beam_width"):
+        for name in ("batch_size", "validations", "validation_users", "beam_width", "save_model_every"):
             if getattr(self, name) < 1:
                 raise ValueError(f"compare.{name} is {getattr(self, name)}, but must be at least 1.")
+        if not self.learning_rate > 0:
+            raise ValueError(f"compare.learning_rate is {self.learning_rate}, but must be above 0.")
         if not 0 <= self.warmup < 1:
             raise ValueError(
                 f"compare.warmup is {self.warmup}, but must be a share of the steps: from 0 to below 1."
@@ -92,6 +99,16 @@ class TokenizerConfig:
     """Codes of each level."""
     n_layers: int = RqVaeConfig.n_layers
     """Number of levels, without the deduplication level."""
+
+    def __post_init__(self) -> None:
+        for name in ("iterations", "batch_size", "embed_dim", "n_layers", "learning_rate"):
+            if not getattr(self, name) > 0:
+                raise ValueError(f"compare.vae_{name} is {getattr(self, name)}, but must be above 0.")
+        if self.codebook_size < 2 or any(width < 1 for width in self.hidden_dims):
+            raise ValueError(
+                f"compare.vae_codebook_size is {self.codebook_size} and compare.vae_hidden_dims is {self.hidden_dims}"
+                f": a level needs at least 2 codes, and every width must be at least 1."
+            )
 
 
 @dataclass(frozen=True)
@@ -130,6 +147,9 @@ class CompareConfig:
             _check_names("baselines", self.baselines, BASELINES)
         if not self.seeds:
             raise ValueError("compare.seeds is empty, but needs at least one seed.")
+        for name in ("architectures", "semantic_ids", "seeds", "baselines"):
+            if len(set(getattr(self, name))) < len(getattr(self, name)):
+                raise ValueError(f"compare.{name} is {list(getattr(self, name))}: name each one only once.")
         if self.jobs < 1:
             raise ValueError(f"compare.jobs is {self.jobs}, but must be at least 1.")
 

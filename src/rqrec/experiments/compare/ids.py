@@ -109,7 +109,6 @@ def _training_config(ids: SemanticIds) -> TrainRqVaeConfig:
         checkpoints=CheckpointConfig(ids.folder, save_model_every=500),
         rqvae=_rqvae_sizes(config),
         batch_size=config.batch_size,
-        reset_dead_codes_every=50,
     )
 
 

@@ -14,6 +14,7 @@ from rqrec.data.embeddings import embeddings_hash, read_content_vectors
 from rqrec.data.splits import EvalExamples, Split, leave_one_out
 from rqrec.evaluation.evaluate import evaluate
 from rqrec.evaluation.registry import fit_baseline
+from rqrec.evaluation.results_io import EVALUATION_FILE
 from rqrec.experiments.compare.config import TrainingConfig
 from rqrec.experiments.compare.sizes import Budget, step_flops, steps_within
 from rqrec.experiments.compare.tasks import Task, run_dir
@@ -29,7 +30,6 @@ from rqrec.training.decoder_task import DecoderTask
 from rqrec.training.loop_config import LoopConfig
 from rqrec.training.processes import Processes
 
-RESULT_FILE = "evaluation.json"
 SECONDS_FILE = "seconds.json"
 PROFILED_BATCHES = 24  # first batches of training, on whose counted operations `step_flops` is fitted
 
@@ -162,7 +162,7 @@ def is_finished(run: Run) -> bool:
 
 def result_of(run: Run) -> dict[str, Any]:
     """The result of a finished run."""
-    return read_json(run.folder / "evaluation" / RESULT_FILE)
+    return read_json(run.folder / "evaluation" / EVALUATION_FILE)
 
 
 def _test(recommender: ItemRecommender, examples: EvalExamples) -> dict[str, Any]:
@@ -174,7 +174,7 @@ def _test(recommender: ItemRecommender, examples: EvalExamples) -> dict[str, Any
 def _write_result(folder: Path, result: dict[str, Any], inputs: dict[str, str]) -> None:
     settings = {"split": "test", "protocol": "leave-one-out, full catalogue, items", "exclude_seen": True}
     with create(folder / "evaluation", "evaluation", settings=settings, inputs=inputs) as target:
-        write_json(target / RESULT_FILE, result)
+        write_json(target / EVALUATION_FILE, result)
 
 
 @contextmanager
