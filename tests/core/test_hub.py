@@ -4,7 +4,9 @@ import shutil
 from pathlib import Path
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
+import torch
 from huggingface_hub.errors import HfHubHTTPError
 from typer.testing import CliRunner
 
@@ -15,6 +17,7 @@ from rqrec.core.hub import upload
 from rqrec.knn.index import NEIGHBOURS_FILE
 from rqrec.stages.share import _evaluation_metrics, pull, push
 from rqrec.tokenizer.loading import load_tokenizer
+from rqrec.tokenizer.rqkmeans import RqKMeans, RqKMeansConfig
 
 
 @pytest.fixture
@@ -107,6 +110,18 @@ def test_a_tokenizer_can_be_pushed_and_pulled(tiny_run: Path, hub: Path, tmp_pat
     assert 'RqVae.from_pretrained("me/ids")' in (hub / "me/ids/README.md").read_text()
     pull("me/ids", tmp_path / "ids")
     assert load_tokenizer(tmp_path / "ids").hash == load_tokenizer(tiny_run / "tokenizer" / "rqvae").hash
+
+
+def test_a_pushed_rqkmeans_tokenizes_under_its_repository_id(hub: Path, tmp_path: Path) -> None:
+    model = RqKMeans(RqKMeansConfig(4, codebook_size=2, n_layers=2))
+    vectors = np.random.default_rng(0).normal(size=(20, 4)).astype(np.float32)
+    model.fit(vectors, torch.Generator().manual_seed(0))
+    with create(tmp_path / "ids", "rqkmeans") as target:
+        model.save_pretrained(target)
+    push(tmp_path / "ids", "me/kmeans")
+    loaded = load_tokenizer("me/kmeans")
+    assert loaded.artifact_type == "rqkmeans"
+    assert loaded.model.config == model.config
 
 
 def test_only_intact_models_and_tokenizers_can_be_pushed(tiny_run: Path, hub: Path, tmp_path: Path) -> None:

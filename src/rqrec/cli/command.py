@@ -6,7 +6,7 @@ import inspect
 import json
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import is_dataclass
 from pathlib import Path
 from types import NoneType
@@ -96,7 +96,7 @@ def command(
         if configs:
             parameters += [
                 _keyword("config_files", CONFIG_FILES, None),
-                _keyword("bindings", _bindings(section, configs), None),
+                _keyword("bindings", _bindings(section, configs, declared), None),
             ]
 
         @functools.wraps(function)
@@ -112,9 +112,10 @@ def command(
     return register
 
 
-def _bindings(section: str, configs: dict[str, Any]) -> Any:
-    """The option for gin bindings, with an example of this command."""
-    setting = next(setting for config in configs.values() for setting in settings_of(config).values())
+def _bindings(section: str, configs: dict[str, Any], declared: Mapping[str, Any]) -> Any:
+    """The option for gin bindings, with an example of this command that is not a declared parameter."""
+    settings = [setting for config in configs.values() for setting in settings_of(config).values()]
+    setting = next(setting for setting in settings if setting.name not in declared)
     text = f'A gin binding, such as "{section}.{setting.name}={setting.value!r}"; options win.'
     return Annotated[list[str] | None, typer.Option("--gin", help=text)]
 

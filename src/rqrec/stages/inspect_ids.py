@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from rqrec.core.artifact import MANIFEST, atomic_write, find, read_manifest
 from rqrec.data.catalog import Catalog
 from rqrec.data.embeddings import check_embeddings_of, read_embeddings
+from rqrec.data.ids import PADDING
 from rqrec.evaluation.figures import draw_bars, draw_code_counts
 from rqrec.evaluation.report import figure, heading, paragraph, save_report, table
 from rqrec.tokenizer.inspection import Inspection, inspect_codes, items_with_prefix
@@ -46,7 +47,7 @@ def inspect_table(
         raise ValueError(f"{report} is an artefact: choose another folder for the report.")
     vectors = read_embeddings(embeddings).vectors if embeddings else None
     inspection = inspect_codes(codes_NL, sizes, vectors, torch.Generator().manual_seed(0))
-    titles = Catalog.read(find(dataset, "dataset")).titles() if dataset else list(table.item_ids.all)
+    titles = _titles(dataset, table) if dataset else list(table.item_ids.all)
     examples = _examples(codes_NL, titles)
     result = {
         **json.loads(json.dumps(asdict(inspection))),
@@ -61,6 +62,19 @@ def inspect_table(
     if report is not None:
         _write_report(report, inspection, codes_NL, examples)
     return result
+
+
+def _titles(dataset: Path, table: SemanticIdTable) -> list[str]:
+    """The titles of the table's items. Raises ValueError if the dataset does not have all of them."""
+    catalog = Catalog.read(find(dataset, "dataset"))
+    items_N = catalog.id_map.find(table.item_ids.all)
+    if (items_N == PADDING).any():
+        missing = table.item_ids.all[int((items_N == PADDING).argmax())]
+        raise ValueError(
+            f"{dataset} has no item {missing!r}, but there is a semantic ID for it: give its dataset."
+        )
+    titles = catalog.titles()
+    return [titles[item] for item in items_N]
 
 
 def _in_same_run(folder: Path, artifact_type: str) -> Path | None:

@@ -4,9 +4,10 @@ import hashlib
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from rqrec.core.artifact import MANIFEST, find, read_json, read_manifest
+from rqrec.core.artifact import MANIFEST, find, read_manifest
 from rqrec.tokenizer.rqkmeans import RqKMeans
 from rqrec.tokenizer.rqvae import RqVae
+from rqrec.tokenizer.saved_tokenizer import read_saved_tokenizer
 
 Tokenizer = RqVae | RqKMeans
 
@@ -41,8 +42,8 @@ def load_tokenizer(source: Path | str) -> LoadedTokenizer:
         return LoadedTokenizer(
             classes[manifest.artifact_type].from_pretrained(folder), manifest.artifact_type, manifest.hash
         )
-    if folder.is_dir() and "balance" in read_json(folder / "config.json"):
-        rqkmeans = RqKMeans.from_pretrained(folder)
+    if "balance" in read_saved_tokenizer(source).settings:
+        rqkmeans = RqKMeans.from_pretrained(source)
         return LoadedTokenizer(rqkmeans, "rqkmeans", _weights_hash(rqkmeans))
     rqvae = RqVae.from_pretrained(source)
     return LoadedTokenizer(rqvae, "rqvae", _weights_hash(rqvae))
