@@ -1,10 +1,8 @@
 """The command line as a user sees it: results, JSON, error messages and exit statuses."""
 
 import json
-import os
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -218,18 +216,6 @@ def test_missing_files_are_error_messages(tmp_path: Path) -> None:
 def test_a_folder_that_cannot_be_written_is_an_error_message(custom: Path) -> None:
     done = train(custom, "train.save_dir_root='/proc/nowhere'")
     fails(done, "/proc/nowhere")
-
-
-@pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A file system of 200 KiB."""
-    folder = tmp_path / "disk"
-    folder.mkdir()
-    command = ["mount", "-t", "tmpfs", "-o", "size=200k", "tmpfs", str(folder)]
-    if os.name != "posix" or subprocess.run(command, capture_output=True, check=False).returncode:
-        pytest.skip("This user may not mount a small file system.")
-    yield folder
-    subprocess.run(["umount", "-l", str(folder)], check=True)
 
 
 def test_a_full_disk_is_an_error_message_and_keeps_what_was_saved(custom: Path, small_disk: Path) -> None:

@@ -5,7 +5,7 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
@@ -190,18 +190,6 @@ def test_a_damaged_checkpoint_is_reported_and_the_previous_one_is_used(
     assert task.steps[0] == 6
     assert "step-000000008" in capsys.readouterr().err
     assert ".step-000000010.7.tmp" not in names(checkpoints.folder)
-
-
-@pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A file system of 200 KiB."""
-    folder = tmp_path / "disk"
-    folder.mkdir()
-    command = ["mount", "-t", "tmpfs", "-o", "size=200k", "tmpfs", str(folder)]
-    if os.name != "posix" or subprocess.run(command, capture_output=True, check=False).returncode:
-        pytest.skip("This user may not mount a file system.")
-    yield folder
-    subprocess.run(["umount", "-l", str(folder)], check=True)
 
 
 def test_a_full_disk_names_the_path_and_leaves_the_last_checkpoint_intact(small_disk: Path) -> None:

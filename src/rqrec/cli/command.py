@@ -55,6 +55,11 @@ def main(
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object on standard output.")]
 Force = Annotated[bool, typer.Option("--force", help="Run again and replace an existing artefact.")]
 DataDir = Annotated[Path, typer.Option(help="Folder of raw data; missing files are downloaded into it.")]
+CustomInteractions = Annotated[
+    Path | None, typer.Option("--interactions", help="custom: interaction log, .parquet or .csv.")
+]
+CustomItems = Annotated[Path | None, typer.Option("--items", help="custom: items, .parquet, .csv or .jsonl.")]
+CustomVectors = Annotated[Path | None, typer.Option("--embeddings", help="custom: item embeddings, .npy.")]
 Configs = Annotated[list[Path] | None, typer.Argument(help="gin files; later ones take precedence.")]
 Bindings = Annotated[list[str] | None, typer.Option("--gin", help='Another setting, such as "train.seed=1".')]
 MaxMinutes = Annotated[
@@ -168,20 +173,20 @@ def _run(function: Callable[..., None], configs: dict[str, Any], section: str, g
     if configs:
         files, bindings = given.pop("config_files") or [], given.pop("bindings") or []
         for name, config in configs.items():
-            options = {key: one for key, one in settings_of(config).items() if given.get(key) is not None}
+            settings = settings_of(config)
             try:
-                chosen = {key: _value(setting, given[key]) for key, setting in options.items()}
+                chosen = {
+                    key: _value(setting, given[key])
+                    for key, setting in settings.items()
+                    if given.get(key) is not None
+                }
                 if not (files or bindings):
                     config = with_settings(config, chosen)
             except ValueError as error:
                 raise typer.BadParameter(str(error)) from error
             if files or bindings:
                 config = configured(config, [section], files, bindings, chosen)
-            given = {
-                key: value
-                for key, value in given.items()
-                if key in declared or key not in settings_of(config)
-            }
+            given = {key: value for key, value in given.items() if key in declared or key not in settings}
             given[name] = config
     function(**given)
 

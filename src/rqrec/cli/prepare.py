@@ -7,10 +7,19 @@ from typing import Annotated
 
 import typer
 
-from rqrec.cli.command import AsJson, DataDir, Force, command, emit
+from rqrec.cli.command import (
+    AsJson,
+    CustomInteractions,
+    CustomItems,
+    CustomVectors,
+    DataDir,
+    Force,
+    command,
+    emit,
+)
 from rqrec.core.artifact import read_manifest
 from rqrec.data.sources.custom import CustomFiles
-from rqrec.stages.prepare import PrepareConfig
+from rqrec.stages.prepare import PrepareConfig, default_folder
 from rqrec.stages.prepare import prepare as run
 
 
@@ -19,11 +28,9 @@ def prepare(
     source: Annotated[str, typer.Argument(help="amazon, movielens or custom.")],
     config: PrepareConfig,
     data_dir: DataDir = Path("dataset"),
-    interactions: Annotated[
-        Path | None, typer.Option(help="custom: interaction log, .parquet or .csv.")
-    ] = None,
-    items: Annotated[Path | None, typer.Option(help="custom: items, .parquet, .csv or .jsonl.")] = None,
-    embeddings: Annotated[Path | None, typer.Option(help="custom: item embeddings, .npy.")] = None,
+    interactions: CustomInteractions = None,
+    items: CustomItems = None,
+    embeddings: CustomVectors = None,
     out: Annotated[Path | None, typer.Option(help="Folder of the artefact.")] = None,
     force: Force = False,
     as_json: AsJson = False,
@@ -35,9 +42,7 @@ def prepare(
         raise typer.BadParameter(f"--interactions is for custom data, but the source is {config.source}.")
     start = time.monotonic()
     raw = CustomFiles(interactions, items, embeddings) if interactions else data_dir
-    folder = run(
-        config, raw, out or data_dir / "processed" / (config.variant or "own") / "dataset", force=force
-    )
+    folder = run(config, raw, out or default_folder(config, data_dir), force=force)
     counts = read_manifest(folder, "dataset").metrics
     result = {
         "artifact": str(folder),

@@ -5,7 +5,7 @@ from typing import Annotated, Any
 
 import typer
 
-from rqrec.cli.command import AsJson, command, emit
+from rqrec.cli.command import AsJson, CustomInteractions, CustomItems, CustomVectors, command, emit
 from rqrec.data.sources.custom import CustomFiles
 from rqrec.experiments.reproduce import EVALUATIONS, METRICS, ReproduceConfig
 from rqrec.experiments.reproduce import reproduce as run
@@ -21,11 +21,9 @@ def reproduce(
     raw: Annotated[
         Path, typer.Option(help="Folder of raw files; missing ones are downloaded into it.")
     ] = Path("dataset"),
-    interactions: Annotated[
-        Path | None, typer.Option(help="custom: interaction log, .parquet or .csv.")
-    ] = None,
-    items: Annotated[Path | None, typer.Option(help="custom: items, .parquet, .csv or .jsonl.")] = None,
-    embeddings: Annotated[Path | None, typer.Option(help="custom: item embeddings, .npy.")] = None,
+    interactions: CustomInteractions = None,
+    items: CustomItems = None,
+    embeddings: CustomVectors = None,
     out: Annotated[Path | None, typer.Option(help="Run folder; by default out/SOURCE.")] = None,
     as_json: AsJson = False,
 ) -> None:

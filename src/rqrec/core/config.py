@@ -57,7 +57,6 @@ CONSTANTS = {
     "modules.model.ModelType.ENCODER_DECODER": "encoder_decoder",
 }
 
-
 GIN_ERRORS = (ValueError, TypeError, SyntaxError, NameError, AttributeError, tokenize.TokenError)
 LONGEST_LINE = 10_000  # characters; gin breaks longer lines when it prints a configuration
 
@@ -266,7 +265,7 @@ def configured(
                 f"{_explained(error)}\nThe settings of {sections[0]} are {', '.join(settings_of(config))}."
             ) from error
     for binding in bindings:
-        section = binding.partition("=")[0].strip().rpartition(".")[0]
+        section = _bound_name(binding).rpartition(".")[0]
         if section in SECTIONS and section not in sections:
             log(f"{binding} has no effect: this command reads the settings of {' and '.join(sections)}.")
     return with_settings(config, values | dict(options or {}))
@@ -281,9 +280,13 @@ def _check_text(path: Path) -> Path:
         raise ValueError(f"{path} is not a text file in UTF-8 ({error}). Give a gin file.") from error
 
 
+def _bound_name(binding: str) -> str:
+    return binding.partition("=")[0].strip()
+
+
 def _bound_by(bindings: Sequence[str], sections: Sequence[str]) -> list[tuple[str, str]]:
     """The settings (name, section) that bindings set in these sections, in the order of the sections."""
-    bound = [binding.partition("=")[0].strip().rpartition(".") for binding in bindings]
+    bound = [_bound_name(binding).rpartition(".") for binding in bindings]
     return [(name, section) for section in sections for of, _, name in bound if of == section]
 
 
@@ -300,7 +303,7 @@ def _check_names(config: str, bindings: Sequence[str]) -> None:
             raise ValueError(f"{name} has a scope, which has no meaning here: write section.name = value.")
         if "." not in name:
             problem = f"{name} has no section and no value uses it as a macro"
-            if any(binding.partition("=")[0].strip() == name for binding in bindings):
+            if name in map(_bound_name, bindings):
                 raise ValueError(f"{problem}: write section.name = value.")
             log(f"{problem}: it has no effect.")
 

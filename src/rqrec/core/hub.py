@@ -33,15 +33,16 @@ def upload(repo_id: str, save: Callable[[Path], None], card: str, *, private: bo
     with tempfile.TemporaryDirectory() as folder:
         save(Path(folder))
         (Path(folder) / CARD_FILE).write_text(card, encoding="utf-8")
+        api = HfApi()
         try:
-            url = HfApi().create_repo(repo_id, private=private, exist_ok=True)
+            url = api.create_repo(repo_id, private=private, exist_ok=True)
             # The hub ignores `private` if the repository already exists.
-            if private and not HfApi().repo_info(repo_id).private:
+            if private and not api.repo_info(repo_id).private:
                 raise ValueError(
                     f"{repo_id} exists and is public, so nothing was uploaded. Choose another name, or make "
                     f"it private."
                 )
-            HfApi().upload_folder(repo_id=repo_id, folder_path=folder)
+            api.upload_folder(repo_id=repo_id, folder_path=folder)
         except _hub_errors() as error:
             raise ConnectionError(
                 f"Could not push to {repo_id} on Hugging Face ({first_line(error)}). Check the network, and "

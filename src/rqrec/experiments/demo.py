@@ -6,7 +6,7 @@ interrupted training resumes from its last checkpoint.
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from rqrec.core.artifact import read_json, read_manifest
 from rqrec.core.config import configured
@@ -22,7 +22,6 @@ from rqrec.stages.tokenize import TokenizeConfig, tokenize
 from rqrec.stages.train_decoder import TrainDecoderConfig, train_decoder
 from rqrec.stages.train_rqvae import TrainRqVaeConfig, train_rqvae
 
-ConfigT = TypeVar("ConfigT")
 SETTINGS = Path(__file__).with_name("demo.gin")
 TOKENIZER = "tokenizer"  # run folder of the RQ-VAE; that of the decoder is the demo's folder itself
 
@@ -33,20 +32,18 @@ def run_demo(out: Path, data_dir: Path, seed: int = 0) -> dict[str, Any]:
     Raw files are kept in `data_dir`, and downloaded into it if they are missing.
     """
     run = Run(out)
-    dataset = run.stage(
-        "dataset", lambda folder: prepare(_config(PrepareConfig(), "prepare"), data_dir / "ml-100k", folder)
-    )
-    embeddings = run.stage(
-        "embeddings", lambda folder: embed(_config(EmbedConfig(), "embed"), dataset, folder)
-    )
-    rqvae = _config(TrainRqVaeConfig(), "train_rqvae", f"train_rqvae.seed={seed}")
+    prepared = configured(PrepareConfig(), ["prepare"], [SETTINGS])
+    dataset = run.stage("dataset", lambda folder: prepare(prepared, data_dir / "ml-100k", folder))
+    embedded = configured(EmbedConfig(), ["embed"], [SETTINGS])
+    embeddings = run.stage("embeddings", lambda folder: embed(embedded, dataset, folder))
+    rqvae = configured(TrainRqVaeConfig(), ["train_rqvae"], [SETTINGS], [f"train_rqvae.seed={seed}"])
     rqvae = replace(rqvae, checkpoints=replace(rqvae.checkpoints, save_dir_root=run.folder / TOKENIZER))
     tokenizer = run.stage(f"{TOKENIZER}/rqvae", lambda _: train_rqvae(rqvae, embeddings=embeddings))
     semantic_ids = run.stage(
         "semantic_ids",
         lambda folder: tokenize(TokenizeConfig(), tokenizer, embeddings, folder, dataset=dataset),
     )
-    decoder = _config(TrainDecoderConfig(), "train_decoder", f"train_decoder.seed={seed}")
+    decoder = configured(TrainDecoderConfig(), ["train_decoder"], [SETTINGS], [f"train_decoder.seed={seed}"])
     decoder = replace(decoder, checkpoints=replace(decoder.checkpoints, save_dir_root=run.folder))
     model = run.stage(
         "retrieval", lambda _: train_decoder(decoder, dataset=dataset, semantic_ids=semantic_ids)
@@ -59,10 +56,6 @@ def run_demo(out: Path, data_dir: Path, seed: int = 0) -> dict[str, Any]:
     facts = _facts(run)
     write_report(run.folder, facts)
     return facts
-
-
-def _config(config: ConfigT, section: str, *bindings: str) -> ConfigT:
-    return configured(config, [section], [SETTINGS], bindings)
 
 
 def _facts(run: Run) -> dict[str, Any]:

@@ -9,7 +9,7 @@ import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from rqrec.core.artifact import read_json, read_manifest, write_json
 from rqrec.core.config import configured
@@ -23,7 +23,6 @@ from rqrec.stages.prepare import PrepareConfig, prepare
 from rqrec.stages.tokenize import TokenizeConfig, tokenize
 from rqrec.stages.train_decoder import TrainDecoderConfig, train_decoder
 
-ConfigT = TypeVar("ConfigT")
 RECIPE = Path(__file__).with_name("recipe.gin")
 RESULT_FILE = "reproduction.json"
 SOURCES = {
@@ -85,9 +84,9 @@ def reproduce(config: ReproduceConfig, source: str, raw: Path | CustomFiles, out
     prepared = replace(SOURCES[source], tie_break=config.tie_break)
     dataset = run.stage("dataset", lambda folder: prepare(prepared, raw, folder))
     encoder = [] if config.encoder is None else [f"embed.encoder={config.encoder!r}"]
-    embedded = _config(EmbedConfig(), "embed", *encoder)
+    embedded = configured(EmbedConfig(), ["embed"], [RECIPE], encoder)
     embeddings = run.stage("embeddings", lambda folder: embed(embedded, dataset, folder, vectors=vectors))
-    fitted = _config(FitRqKMeansConfig(), "fit_rqkmeans")
+    fitted = configured(FitRqKMeansConfig(), ["fit_rqkmeans"], [RECIPE])
     tokenizer = run.stage("rqkmeans", lambda folder: fit_rqkmeans(fitted, embeddings, folder))
     semantic_ids = run.stage(
         "semantic_ids",
@@ -125,17 +124,13 @@ def training_minutes(seconds: Mapping[str, float], config: ReproduceConfig) -> f
 
 
 def _training(run: Run, config: ReproduceConfig, seed: int) -> TrainDecoderConfig:
-    recipe = _config(TrainDecoderConfig(), "train_decoder")
+    recipe = configured(TrainDecoderConfig(), ["train_decoder"], [RECIPE])
     minutes = training_minutes(run.seconds, config)
     return replace(
         recipe,
         loop=replace(recipe.loop, seed=seed, max_minutes=minutes),
         checkpoints=replace(recipe.checkpoints, save_dir_root=run.folder / f"seed_{seed}"),
     )
-
-
-def _config(config: ConfigT, section: str, *bindings: str) -> ConfigT:
-    return configured(config, [section], [RECIPE], bindings)
 
 
 def _evaluate(run: Run, model: Path, dataset: Path, seed: int) -> dict[str, Any]:

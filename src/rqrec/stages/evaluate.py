@@ -1,6 +1,6 @@
 """`rqrec evaluate`: evaluate a trained model or a baseline on one split of a dataset."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from rqrec.core.artifact import MANIFEST, check_inputs, find, read_manifest, reuse
 from rqrec.data.dataset import Dataset
 from rqrec.data.embeddings import check_embeddings_of, embeddings_hash, read_content_vectors
+from rqrec.data.sequences import Sequences
 from rqrec.data.splits import get_protocol
 from rqrec.evaluation.measure import measure
 from rqrec.evaluation.registry import fit_baseline
@@ -52,7 +53,8 @@ class EvaluateConfig:
 class EvalTarget:
     """What is evaluated."""
 
-    recommender: ItemRecommender
+    recommender: Callable[[Sequences, int], ItemRecommender]
+    """Returns the recommender, given the training sequences and the number of items; baselines are fitted to them."""
     name: str
     selected: str
     """One sentence on how the recommender was selected."""
@@ -114,16 +116,17 @@ def evaluate_baseline(
     """
     dataset = find(dataset, "dataset")
     protocol = config.protocol or "leave_one_out"
-    data = Dataset.read(dataset)
     inputs = {"dataset": read_manifest(dataset, "dataset").hash}
     vectors = None
     if embeddings is not None:
         check_embeddings_of(embeddings, dataset)
         vectors = read_content_vectors(embeddings)
         inputs["embeddings"] = embeddings_hash(embeddings)
-    train = get_protocol(protocol)(data.sequences).train
-    recommender = fit_baseline(baseline, train, len(data.catalog), vectors)
-    target = EvalTarget(recommender, baseline, "A baseline with its default settings.", inputs)
+
+    def fit(train: Sequences, n_items: int) -> ItemRecommender:
+        return fit_baseline(baseline, train, n_items, vectors)
+
+    target = EvalTarget(fit, baseline, "A baseline with its default settings.", inputs)
     ending = config.split if protocol == "leave_one_out" else f"{config.split}_{protocol}"
     out = out or dataset.parent / f"evaluation_{baseline}_{ending}"
     setup = EvalSetup(config.split, protocol, config.exclude_seen)
@@ -177,7 +180,8 @@ def _target(model: Path, config: EvaluateConfig) -> EvalTarget:
             raise ValueError("SASRec scores every item: it has no beam, so leave --beam-width out.")
         if not config.knn:
             raise ValueError("SASRec has no kNN mixture, so leave --without-knn out.")
-        return EvalTarget(ExhaustiveRecommender(read_sasrec(model).model), "SASRec", selected, inputs)
+        sasrec = ExhaustiveRecommender(read_sasrec(model).model)
+        return EvalTarget(lambda *_: sasrec, "SASRec", selected, inputs)
     checkpoint = read_retrieval(model)
     if not config.knn:
         if checkpoint.knn is None:
@@ -192,7 +196,7 @@ def _target(model: Path, config: EvaluateConfig) -> EvalTarget:
     if checkpoint.knn:
         name += " with kNN"
         settings["knn_mixture"] = asdict(checkpoint.knn.settings)
-    return EvalTarget(retriever, name, selected, inputs, keys_N, settings)
+    return EvalTarget(lambda *_: retriever, name, selected, inputs, keys_N, settings)
 
 
 def _evaluate(
@@ -214,7 +218,7 @@ def _evaluate(
     data = Dataset.read(dataset)
     split = get_protocol(setup.protocol)(data.sequences)
     result = measure(
-        target.recommender,
+        target.recommender(split.train, len(data.catalog)),
         split.test if setup.split == "test" else split.validation,
         split.train,
         len(data.catalog),

@@ -67,6 +67,11 @@ class PrepareConfig:
         return {**asdict(self), "template": self.template or default[self.source]}
 
 
+def default_folder(config: PrepareConfig, data_dir: Path) -> Path:
+    """The folder of a dataset that is given none: inside the folder of its raw files."""
+    return data_dir / "processed" / (config.variant or "own") / "dataset"
+
+
 def prepare(
     config: PrepareConfig,
     raw: Path | CustomFiles,
@@ -134,26 +139,31 @@ def load(config: PrepareConfig, raw: Path | CustomFiles) -> Dataset:
 def _load(config: PrepareConfig, raw: Path | CustomFiles) -> tuple[Catalog, Interactions]:
     if config.source == "custom":
         return load_custom(_custom_files(raw), config.template)
-    if isinstance(raw, CustomFiles):
-        raise ValueError(f"{config.source} needs the folder of its raw files, not {raw}.")
+    folder = _raw_folder(config, raw)
     if config.source == "amazon":
-        return load_amazon(config.variant, raw, config.template or AMAZON_TEMPLATE)
-    return load_movielens(config.variant, raw)
+        return load_amazon(config.variant, folder, config.template or AMAZON_TEMPLATE)
+    return load_movielens(config.variant, folder)
 
 
 def _custom_files(raw: Path | CustomFiles) -> CustomFiles:
     return raw if isinstance(raw, CustomFiles) else CustomFiles.in_folder(raw)
 
 
+def _raw_folder(config: PrepareConfig, raw: Path | CustomFiles) -> Path:
+    if isinstance(raw, CustomFiles):
+        raise ValueError(f"{config.source} needs the folder of its raw files, not {raw}.")
+    return raw
+
+
 def raw_files(config: PrepareConfig, raw: Path | CustomFiles) -> Sequence[Path]:
     """The raw files; empty if they would have to be downloaded."""
     if config.source == "custom":
         return _custom_files(raw).paths()
-    assert not isinstance(raw, CustomFiles)
+    folder = _raw_folder(config, raw)
     if config.source == "amazon":
-        found = find_amazon(config.variant, raw)
+        found = find_amazon(config.variant, folder)
         return found.paths() if found else ()
-    return find_movielens(config.variant, raw) or ()
+    return find_movielens(config.variant, folder) or ()
 
 
 def hash_of_files(files: Sequence[Path]) -> str:

@@ -7,7 +7,7 @@ from typing import NamedTuple
 from rqrec.data.embeddings import EMBEDDINGS_FILE
 from rqrec.data.encoders import DEFAULT_MODEL
 from rqrec.stages.embed import EmbedConfig, embed
-from rqrec.stages.prepare import PrepareConfig, prepare
+from rqrec.stages.prepare import PrepareConfig, default_folder, prepare
 
 MOVIELENS = {"ml-100k": "100k", "ml-1m": "1m", "ml-32m": "32m", "ml-latest-small": "latest-small"}
 DATASETS = ("amazon", *MOVIELENS, "custom")
@@ -50,8 +50,8 @@ class Inputs(NamedTuple):
     dataset: Path | None
 
 
-def inputs_from_raw(data: DataConfig) -> Inputs:
-    """The prepared dataset and its embeddings, made from raw files or reused.
+def inputs_from_raw(data: DataConfig, embeddings: Path | None = None) -> Inputs:
+    """The prepared dataset and, unless they are given, its embeddings, made from raw files or reused.
 
     A custom folder with `item_embeddings.npy` but no log is itself the embeddings folder.
     """
@@ -60,6 +60,8 @@ def inputs_from_raw(data: DataConfig) -> Inputs:
     if has_vectors and not any(data.dataset_folder.glob("log.*")):
         return Inputs(data.dataset_folder, None)
     dataset = dataset_from_raw(data)
+    if embeddings is not None:
+        return Inputs(embeddings, dataset)
     name = f"embeddings-collaborative-{data.collaborative}" if data.collaborative else "embeddings"
     embeddings = embed(
         EmbedConfig(data.text_encoder, data.collaborative),
@@ -88,7 +90,7 @@ def dataset_from_raw(data: DataConfig) -> Path:
     return prepare(
         config,
         data.dataset_folder,
-        data.dataset_folder / "processed" / (config.variant or "own") / "dataset",
+        default_folder(config, data.dataset_folder),
         force=data.force_dataset_process,
         how_to_replace=HOW_TO_REPLACE,
     )

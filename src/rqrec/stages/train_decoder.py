@@ -162,14 +162,14 @@ def train_decoder(
 
 
 def _from_raw(config: TrainDecoderConfig, embeddings: Path | None) -> tuple[Path, Path]:
-    """The dataset and its embeddings, made from raw data."""
-    inputs = inputs_from_raw(config.data)
+    """The dataset and, unless they are given, its embeddings, made from raw data."""
+    inputs = inputs_from_raw(config.data, embeddings)
     if inputs.dataset is None:
         raise ValueError(
             f"{config.data.dataset_folder} has only embeddings, but a retrieval model needs interactions too: put "
             f"log.parquet (user_id, item_id, timestamp) next to them."
         )
-    return inputs.dataset, embeddings or inputs.embeddings
+    return inputs.dataset, inputs.embeddings
 
 
 def _tokenize(config: TrainDecoderConfig, dataset: Path, embeddings: Path | None) -> Path:

@@ -42,10 +42,11 @@ def load_tokenizer(source: Path | str) -> LoadedTokenizer:
         return LoadedTokenizer(
             classes[manifest.artifact_type].from_pretrained(folder), manifest.artifact_type, manifest.hash
         )
-    if "balance" in read_saved_tokenizer(source).settings:
-        rqkmeans = RqKMeans.from_pretrained(source)
+    saved = read_saved_tokenizer(source)
+    if "balance" in saved.settings:
+        rqkmeans = RqKMeans.from_saved(saved)
         return LoadedTokenizer(rqkmeans, "rqkmeans", _weights_hash(rqkmeans))
-    rqvae = RqVae.from_pretrained(source)
+    rqvae = RqVae.from_saved(saved)
     return LoadedTokenizer(rqvae, "rqvae", _weights_hash(rqvae))
 
 

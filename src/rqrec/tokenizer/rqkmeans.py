@@ -17,6 +17,7 @@ from rqrec.tokenizer.embedding_chunks import Embeddings, check_shape, chunks, sa
 from rqrec.tokenizer.kmeans import kmeans, squared_distances
 from rqrec.tokenizer.model_card import model_card
 from rqrec.tokenizer.saved_tokenizer import (
+    SavedTokenizer,
     check_settings,
     check_tensors,
     read_saved_tokenizer,
@@ -158,7 +159,11 @@ class RqKMeans(nn.Module):
     @classmethod
     def from_pretrained(cls, source: Path | str) -> "RqKMeans":
         """Load from a folder, a `.pt` file or a Hugging Face repository; errors as in `RqVae.from_pretrained`."""
-        saved = read_saved_tokenizer(source)
+        return cls.from_saved(read_saved_tokenizer(source))
+
+    @classmethod
+    def from_saved(cls, saved: SavedTokenizer) -> "RqKMeans":
+        """Build the model from what was read; errors as in `from_pretrained`."""
         check_settings({field.name for field in fields(RqKMeansConfig)}, {"input_dim"}, saved)
         model = cls(RqKMeansConfig(**saved.settings))
         check_tensors(model.state_dict(), saved)

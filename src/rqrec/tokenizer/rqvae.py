@@ -20,6 +20,7 @@ from rqrec.tokenizer.model_card import model_card
 from rqrec.tokenizer.quantize import Distance, QuantizeMode, ResidualQuantizer, squared_error
 from rqrec.tokenizer.reference_checkpoints import convert, is_reference_checkpoint
 from rqrec.tokenizer.saved_tokenizer import (
+    SavedTokenizer,
     check_settings,
     check_tensors,
     read_saved_tokenizer,
@@ -275,7 +276,11 @@ class RqVae(nn.Module):
         Raises FileNotFoundError if there is no such source, ConnectionError if the hub cannot be reached, and
         ValueError if files are damaged, or settings and tensors contradict each other.
         """
-        saved = read_saved_tokenizer(source)
+        return cls.from_saved(read_saved_tokenizer(source))
+
+    @classmethod
+    def from_saved(cls, saved: SavedTokenizer) -> "RqVae":
+        """Build the model from what was read; errors as in `from_pretrained`."""
         if is_reference_checkpoint(saved):
             saved = convert(saved)
         check_settings({field.name for field in fields(RqVaeConfig)}, {"input_dim"}, saved)
