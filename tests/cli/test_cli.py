@@ -396,6 +396,9 @@ def test_max_minutes_on_the_command_line_ends_training(custom: Path) -> None:
             "compare.attn_layers={'decoder_only': 1}",
             "attn_layers has no entry for encoder_decoder",
         ),
+        ("compare", "compare.seeds=[0, 0]", "name each one only once"),
+        ("compare", "compare.attn_heads=0", "attn_heads is 0"),
+        ("compare", "compare.vae_n_layers=0", "vae_n_layers is 0"),
         ("compare", "compare.seeds=['a']", "An element of seeds is 'a'"),
     ],
 )

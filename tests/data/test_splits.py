@@ -3,7 +3,7 @@ import pytest
 
 from rqrec.data.ids import PADDING
 from rqrec.data.sequences import Histories, Sequences, gather_right_padded
-from rqrec.data.splits import leave_one_out
+from rqrec.data.splits import leave_one_out, temporal
 
 
 def sequences_of(*users: list[int]) -> Sequences:
@@ -69,3 +69,12 @@ def test_padding_is_only_on_the_right() -> None:
     assert Histories.of([[]]).items_BT.shape == (1, 0)
     sliced = gather_right_padded(np.arange(10), np.array([3, 9]), np.array([3, 1]))
     assert sliced.tolist() == [[3, 4, 5], [9, -1, -1]]
+
+
+def test_a_temporal_split_without_examples_is_refused() -> None:
+    # Each user has interactions in one period only, so no target of a later period has a history.
+    times = np.arange(20)
+    offsets = np.array([0, 16, 18, 20])
+    sequences = Sequences(np.zeros(20, dtype=np.int32), offsets, times, ("a", "b", "c"))
+    with pytest.raises(ValueError, match="There are 0 validation and 0 test examples"):
+        temporal(sequences)

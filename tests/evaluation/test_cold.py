@@ -45,6 +45,20 @@ def test_a_subset_translates_indices_both_ways_and_drops_items_outside_it() -> N
     assert ranked.items.tolist() == [[3, 0, -1, -1], [2, -1, -1, -1]]
 
 
+def test_a_subset_keeps_the_times_of_its_items_and_the_users() -> None:
+    class Recording(Echo):
+        def recommend(self, histories: Histories, k: int, *, exclude_seen: bool = True) -> Ranked:
+            self.given = histories
+            return super().recommend(histories, k)
+
+    recording = Recording()
+    subset = CatalogueSubset(recording, np.array([2, -1, 0, 1]))
+    subset.recommend(Histories.of([[1, 3, 1, 0], [2]], [[10, 20, 30, 40], [50]], ["a", "b"]), 4)
+    assert recording.given.times_BT is not None
+    assert recording.given.times_BT.tolist() == [[20, 40, -1, -1], [50, -1, -1, -1]]
+    assert recording.given.user_ids == ("a", "b")
+
+
 def test_cold_and_warm_targets_are_measured_separately() -> None:
     sequences = random_sequences(1, 80, 30)
     split, held_out = leave_one_out(sequences), np.arange(30) % 4 == 0

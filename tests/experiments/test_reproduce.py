@@ -82,3 +82,10 @@ def test_bad_input_gets_an_error_message(arguments: list[str], expected: str, tm
     assert done.exit_code in (1, 2)
     assert expected in " ".join(done.stderr.replace("│", " ").split())
     assert "Traceback" not in done.stderr
+
+
+def test_an_encoder_for_given_embeddings_is_refused(tmp_path: Path) -> None:
+    done = reproduce(write_world(tmp_path / "world"), tmp_path / "out", "--encoder", "some-model")
+    assert done.exit_code == 1
+    assert "encoder has no effect on given embeddings" in done.stderr
+    assert not (tmp_path / "out").exists()

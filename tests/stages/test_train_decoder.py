@@ -68,6 +68,11 @@ def test_an_unknown_architecture_is_refused_before_any_work() -> None:
         TrainDecoderConfig(architecture="mamba")
 
 
+def test_collaborative_vectors_of_another_protocol_are_refused() -> None:
+    with pytest.raises(ValueError, match=r"contain interactions of the test period.*--split temporal"):
+        with_settings(TrainDecoderConfig(), {"split": "temporal", "collaborative": 8})
+
+
 def test_names_of_other_versions_of_the_reference_implementation_are_understood() -> None:
     given = {"dropout_p": 0.3, "t5_num_layers": 3, "eval_every": 7, "should_check_prefix": True}
     config = with_settings(TrainDecoderConfig(), given)
