@@ -1,5 +1,6 @@
 """The processes that train one model together: `accelerate launch --num_processes 2 train_decoder.py ...`."""
 
+import atexit
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -41,6 +42,10 @@ class Processes:
         if cpu:
             os.environ["ACCELERATE_USE_CPU"] = "true"
         state = PartialState(cpu=cpu, timeout=TIMEOUT)
+        if several:
+            # A process that ends while it still holds gloo's connections can end with a failure.
+            atexit.unregister(_leave)
+            atexit.register(_leave)
         shards = several and os.environ.get("ACCELERATE_USE_FSDP", "false").lower() == "true"
         joined = cls(state.process_index, state.num_processes, state.device, shards)
         console.quiet = not joined.is_first
@@ -81,6 +86,12 @@ class Processes:
         summed = torch.tensor(values, dtype=torch.float64, device=self.device)
         torch.distributed.all_reduce(summed)
         return summed.tolist()
+
+
+def _leave() -> None:
+    """Close the connections to the other processes."""
+    if torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()
 
 
 def _warn_if_launched_as_one() -> None:
