@@ -3,7 +3,7 @@ import pytest
 
 from rqrec.data.ids import PADDING
 from rqrec.data.sequences import Histories, Sequences, gather_right_padded
-from rqrec.data.splits import leave_one_out, temporal
+from rqrec.data.splits import leave_one_out, targets_in_history, temporal
 
 
 def sequences_of(*users: list[int]) -> Sequences:
@@ -28,6 +28,14 @@ def test_held_out_items_are_not_in_training() -> None:
     held_out = {*split.validation.targets.tolist(), *split.test.targets.tolist()}
     assert held_out.isdisjoint(split.train.items.tolist())
     assert len(split.train.items) + len(held_out) == sum(map(len, users))
+
+
+def test_targets_in_their_own_history_are_counted() -> None:
+    # The third user's targets occur in the history of another user only.
+    split = leave_one_out(sequences_of([1, 2, 3, 1], [4, 4, 4], [5, 6, 1, 2], [7, 8, 9, 9]))
+    assert targets_in_history(split.validation) == 1
+    assert targets_in_history(split.test) == 3
+    assert targets_in_history(split.test.strided(2)) == 1
 
 
 def test_a_log_with_too_short_sequences_is_refused() -> None:

@@ -78,6 +78,15 @@ class EvalExamples:
             yield slice(start, min(start + size, len(self)))
 
 
+def targets_in_history(examples: EvalExamples) -> int:
+    """Number of examples whose target is already in their history; with seen items excluded, none can be a hit."""
+    order = np.argsort(examples.items, kind="stable")
+    again = examples.items[order][1:] == examples.items[order][:-1]
+    previous = np.full(len(examples.items), -1, dtype=np.int64)  # where each interaction's item occurred last
+    previous[order[1:][again]] = order[:-1][again]
+    return int((previous[examples.ends] >= examples.starts).sum())
+
+
 @dataclass(frozen=True)
 class Split:
     """A dataset divided by an evaluation protocol."""
