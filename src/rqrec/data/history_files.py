@@ -13,8 +13,8 @@ import polars as pl
 
 from rqrec.core.artifact import atomic_write
 from rqrec.data.interactions import COLUMNS
-from rqrec.data.sources.custom import as_timestamps
 from rqrec.data.tables import parse_errors_for, scan_table
+from rqrec.data.times import column_to_seconds
 
 SUFFIXES = (".parquet", ".csv")
 SEPARATOR = ","  # between the item ids of a history in a CSV file
@@ -137,9 +137,10 @@ def _group(files: Sequence[Path], folder: Path) -> None:
                 log if partitions == 1 else log.filter(pl.col("user_id").hash(0) % partitions == partition)
             )
             part = selected.collect(engine="streaming")
-            part = part.with_columns(timestamp=as_timestamps(files[0], part["timestamp"]))
+            times = column_to_seconds(files[0], part["timestamp"])
+            part = part.with_columns(timestamp=times.seconds, nanosecond=times.nanoseconds)
             grouped = (
-                part.sort("timestamp", maintain_order=True)
+                part.sort("timestamp", "nanosecond", maintain_order=True)
                 .group_by("user_id")
                 .agg(history=pl.col("item_id").cast(pl.String))
                 .sort("user_id")

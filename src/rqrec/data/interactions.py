@@ -9,6 +9,7 @@ from rqrec.data.ids import IdMap, UnknownIdError
 from rqrec.data.sequences import Sequences
 
 COLUMNS = ("user_id", "item_id", "timestamp")
+FRACTION = "nanosecond"
 TIE_BREAKS = ("keep", "hash")
 
 
@@ -16,7 +17,10 @@ TIE_BREAKS = ("keep", "hash")
 class Interactions:
     """An interaction log, one row per interaction, in the order of the source file.
 
-    `log` has the columns `user_id`, `item_id` (strings) and `timestamp` (non-negative integer, in any unit).
+    `log` has the columns `user_id`, `item_id` (strings) and `timestamp` (non-negative integer: seconds since 1970, or
+    positions 0, 1, ... if only the order is known). A column `nanosecond` (integer), if there is one, orders the
+    interactions within a second.
+
     Raises ValueError on an empty log, missing columns, nulls, and timestamps of another type or negative.
     """
 
@@ -49,7 +53,7 @@ class Interactions:
     def sequences(self, id_map: IdMap, *, tie_break: str = "keep") -> Sequences:
         """Each user's item indices, oldest first; users in order of first appearance.
 
-        Interactions of a user with the same timestamp keep the order of the log; with `tie_break` "hash" they
+        Interactions of a user at the same time keep the order of the log; with `tie_break` "hash" they
         get a pseudo-random order that is the same in every run, because a log sorted by item would leak that
         order to the model. Raises UnknownIdError if the log has an item that is not in `id_map`.
         """
@@ -60,17 +64,18 @@ class Interactions:
             schema_overrides={"item_id": self.log.schema["item_id"]},
         )
         users = self.log.select(pl.col("user_id").unique(maintain_order=True)).with_row_index("user_index")
+        fraction = [FRACTION] if FRACTION in self.log.columns else []
         indexed = (
             self.log.lazy()
             .join(items.lazy(), on="item_id", how="left", maintain_order="left")
             .join(users.lazy(), on="user_id", how="left", maintain_order="left")
-            .select("item_index", "user_index", "timestamp")
+            .select("item_index", "user_index", "timestamp", *fraction)
             .collect()
         )
         if indexed["item_index"].null_count():
             unknown = self.log["item_id"][int(indexed["item_index"].is_null().arg_max() or 0)]
             raise UnknownIdError(f"The log has item id {unknown!r}, which is not in the catalogue.")
-        keys = ["user_index", "timestamp"]
+        keys = ["user_index", "timestamp", *fraction]
         if tie_break == "hash":
             indexed = indexed.with_columns(tie_key=_tie_keys(indexed["user_index"], indexed["item_index"]))
             keys.append("tie_key")

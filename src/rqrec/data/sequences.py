@@ -31,7 +31,7 @@ class Sequences:
     offsets: NDArray[np.int64]
     """Start of each user's sequence in `items`, and M at the end; int64 [U + 1]."""
     timestamps: NDArray[np.int64]
-    """int64 [M], in the unit of the source; positions 0, 1, ... if the source has no time."""
+    """int64 [M], seconds since 1970; positions 0, 1, ... if the source has no time."""
     user_ids: tuple[str, ...]
     """U ids."""
 
@@ -60,7 +60,7 @@ class Sequences:
 
     @property
     def times(self) -> NDArray[np.int64] | None:
-        """The timestamps, int64 [M], or None if the source has no time."""
+        """The timestamps, int64 [M] (seconds since 1970), or None if the source has no time."""
         return None if self.order_only else self.timestamps
 
     def without_times(self) -> "Sequences":
@@ -103,7 +103,7 @@ class Histories:
     items_BT: NDArray[np.int64]
     """Item indices, int64 [B, T], oldest first, padded on the right with PADDING."""
     times_BT: NDArray[np.int64] | None = None
-    """Time of each interaction, int64 [B, T] (unix seconds), padded like the items; None if unknown."""
+    """Time of each interaction, int64 [B, T] (seconds since 1970), padded like the items; None if unknown."""
     user_ids: tuple[str | None, ...] | None = None
     """B user ids, None for a user without one; None if no user has an id."""
 

@@ -79,8 +79,9 @@ def test_without_an_items_file_ids_are_row_numbers(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("times", "expected"),
     [
-        ([date(1970, 1, 2)] * 5, 86_400_000_000),
-        ([datetime(1970, 1, 1, 0, 0, 1)] * 5, 1_000_000),
+        ([date(1970, 1, 2)] * 5, 86_400),
+        ([datetime(1970, 1, 1, 0, 0, 1)] * 5, 1),
+        ([1.7e12] * 5, 1_700_000_000),
         ([5.0] * 5, 5),
         ([" 7"] * 5, 7),
     ],
@@ -92,18 +93,33 @@ def test_timestamps_in_other_types(tmp_path: Path, times: list[Any], expected: i
     assert load_custom(files)[1].log["timestamp"].to_list() == [expected] * 5
 
 
+@pytest.mark.parametrize("tie_break", ["keep", "hash"])
+def test_interactions_within_a_second_keep_their_order(tmp_path: Path, tie_break: str) -> None:
+    second = 1_700_000_000_000
+    log = {
+        "user_id": ["u"] * 4,
+        "item_id": ["a", "b", "c", "b"],
+        "timestamp": [second + 30, second + 10, second + 20, second - 1],
+    }
+    files = CustomFiles(write(tmp_path / "log.csv", log), write(tmp_path / "items.csv", ITEMS))
+    catalog, interactions = load_custom(files)
+    sequences = interactions.sequences(catalog.id_map, tie_break=tie_break)
+    assert sequences.of_user(0).tolist() == [1, 1, 2, 0]
+    assert sequences.timestamps.tolist() == [1_699_999_999, 1_700_000_000, 1_700_000_000, 1_700_000_000]
+
+
 @pytest.mark.parametrize(
     ("change", "problem"),
     [
         ({"timestamp": None}, r"log.parquet lacks timestamp; its columns are user_id, item_id"),
-        ({"timestamp": [1, 2, 3, -4, 5]}, "negative timestamp"),
-        ({"timestamp": [1, 2, None, 4, 5]}, "1 rows of the log have no timestamp"),
+        ({"timestamp": [1, 2, 3, -4, 5]}, r"1 rows have no valid timestamp \(the first is row 3: -4\)"),
+        ({"timestamp": [1, 2, None, 4, 5]}, r"1 rows have no valid timestamp \(the first is row 2: None\)"),
+        ({"timestamp": ["1", "2", "soon", "4", ""]}, r"2 rows have .* \(the first is row 2: 'soon'\)"),
+        ({"timestamp": [True] * 5}, "timestamp must hold numbers, dates or times, not Boolean"),
         (
-            {"timestamp": [1.0, 2.5, 3.0, 4.0, 5.0]},
-            r"1 timestamps are not whole numbers \(the first is 2.5 in row 1",
+            {"timestamp": [1700000000, 1700000001000, 1700000002, 1700000003, 1700000004]},
+            r"log.parquet: timestamp mixes seconds \(row 0: 1700000000\) and milliseconds \(row 1: 1700000001000\)",
         ),
-        ({"timestamp": ["1", "2", "soon", "4", "5"]}, "the first is 'soon' in row 2"),
-        ({"timestamp": [True] * 5}, "timestamp must hold whole numbers, dates or times, not Boolean"),
         ({"user_id": ["u", None, "u", "", "u"]}, r"2 rows have no user_id \(the first is row 1\)"),
         ({"item_id": [1.0, 2.0, 3.0, 4.0, 5.0]}, "item_id must hold strings or whole numbers, not Float64"),
         (

@@ -11,6 +11,7 @@ from rqrec.data.ids import IdMap
 from rqrec.data.interactions import COLUMNS, Interactions
 from rqrec.data.tables import SUFFIXES, parse_errors_for, scan_table
 from rqrec.data.templates import clean, fields_of, fill
+from rqrec.data.times import column_to_seconds
 
 ID_TYPES = (pl.String, pl.Categorical, pl.Enum)
 
@@ -132,10 +133,12 @@ def _read_log(path: Path, id_map: IdMap) -> Interactions:
         log = table.select(COLUMNS).collect()
     if not log.height:
         raise ValueError(f"{path} is empty: at least one interaction is required.")
+    times = column_to_seconds(path, log["timestamp"])
     log = log.with_columns(
         user_id=_as_ids(path, log, "user_id"),
         item_id=_as_ids(path, log, "item_id"),
-        timestamp=as_timestamps(path, log["timestamp"]),
+        timestamp=times.seconds,
+        nanosecond=times.nanoseconds,
     )
     catalog_ids = id_map.all.implode()
     unknown = log.select(pl.col("item_id").unique(maintain_order=True)).filter(
@@ -150,30 +153,3 @@ def _read_log(path: Path, id_map: IdMap) -> Interactions:
         return Interactions(log)
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
-
-
-def as_timestamps(path: Path, times: pl.Series) -> pl.Series:
-    """Timestamps as int64: whole numbers unchanged, dates and times as microseconds since 1970.
-
-    Raises ValueError naming `path` on other types and on values that are not whole numbers.
-    """
-    if times.dtype.is_integer():
-        return times.cast(pl.Int64)
-    if times.dtype in (pl.Date, pl.Datetime):
-        return times.cast(pl.Datetime("us")).dt.epoch("us")
-    if times.dtype.is_float():
-        whole = times.cast(pl.Int64, strict=False)
-        whole = whole.zip_with(
-            whole.cast(pl.Float64) == times.cast(pl.Float64), pl.Series([None], dtype=pl.Int64)
-        )
-    elif times.dtype == pl.String:
-        whole = times.str.strip_chars().cast(pl.Int64, strict=False)
-    else:
-        raise ValueError(f"{path}: timestamp must hold whole numbers, dates or times, not {times.dtype}.")
-    if whole.null_count():
-        row = whole.is_null().arg_true()[0]
-        raise ValueError(
-            f"{path}: {whole.null_count()} timestamps are not whole numbers (the first is {times[row]!r} in "
-            f"row {row}). Use seconds or milliseconds since 1970."
-        )
-    return whole
