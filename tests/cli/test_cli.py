@@ -192,13 +192,13 @@ def test_the_documented_commands_give_custom_data_unique_ids(custom: Path) -> No
 @pytest.mark.parametrize(
     ("binding", "expected"),
     [
-        ("train.nonsense=1", ("nonsense", "vae_codebook_size")),
-        ("train.vae_codebook_mode='soft'", ("soft", "ste")),
+        ("train.vae_codebok_size=1", ("vae_codebok_size", "did you mean vae_codebook_size")),
+        ("train.vae_codebook_mode='soft'", ("soft", "STE")),
         ("train.dataset='netflix'", ("netflix", "amazon")),
         ("train.do_eval=True", ("is_train.npy", "do_eval=False")),
         ("train.vae_input_dim=99", ("99", "16")),
         ("train.iterations=0", ("iterations is 0",)),
-        ("train.vae_codebook_size", ("train",)),
+        ("train.vae_codebook_size", ("--gin", "expected")),
     ],
 )
 def test_an_impossible_setting_is_an_error_message(
