@@ -1,7 +1,7 @@
 """Training speed of each retrieval model, and the fraction of the machine's matrix-product throughput it reaches.
 
     python benchmarks/training.py [--json] [--threads 1 2] [--widths 128 256/96] [--batches 128]
-    torchrun --standalone --nproc_per_node 2 benchmarks/training.py --threads 1    # data parallel: half a batch per process
+    torchrun --standalone --nproc_per_node 2 benchmarks/training.py --threads 1    # half a batch each
 
 The data are synthetic sequences of the size of Amazon Beauty (22,363 users, 12,101 items, 153,776 training
 interactions), in windows of 21 items, with semantic IDs of 3 levels of 256 codes and the deduplication level.

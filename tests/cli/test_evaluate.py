@@ -95,9 +95,17 @@ def test_two_runs_are_compared_on_the_same_examples(tiny_run: Path, evaluated: P
     assert compared["p_value"] < 0.01
     assert compared["better"] + compared["worse"] + compared["equal"] == result["cases"]
     assert "Comparison with popularity" in (tmp_path / "e" / "report.md").read_text()
-    other = ("--compare", evaluated / "popularity", "--out", tmp_path / "other")
-    seen = ("evaluate", "--artifact", tiny_run, "--allow-seen", *other)
-    fails(rqrec(*seen), "other examples", "exclude_seen is True and not False")
+    other = ("--compare", evaluated / "popularity", "--out", tmp_path / "other", "--json")
+    seen = result_of(rqrec("evaluate", "--artifact", tiny_run, "--allow-seen", *other))
+    baseline = read_json(evaluated / "popularity" / "evaluation.json")["seen_items"]["allowed"]["metrics"]
+    gain = seen["metrics"]["ndcg@10"] - baseline["ndcg@10"]
+    assert seen["comparison"]["metrics"]["ndcg@10"]["mean"] == pytest.approx(gain)
+    other = ("--split", "validation", "--compare", evaluated / "popularity", "--out", tmp_path / "third")
+    fails(
+        rqrec("evaluate", "--artifact", tiny_run, *other),
+        "other examples",
+        "split is test and not validation",
+    )
 
 
 def test_the_snippets_of_the_docs_run(

@@ -75,7 +75,7 @@ def test_equal_settings_reuse_the_table_and_others_are_refused(vectors: Path) ->
         tokenize(TokenizeConfig("reassign"), vectors / "model", vectors, folder)
     assert (folder / "manifest.json").stat().st_mtime_ns == before
     tokenize(TokenizeConfig("reassign"), vectors / "model", vectors, folder, force=True)
-    assert read_manifest(folder).settings == {"collisions": "reassign"}
+    assert read_manifest(folder).settings == {"collisions": "reassign", "protocol": None}
 
 
 def test_mismatched_inputs_are_refused(vectors: Path) -> None:

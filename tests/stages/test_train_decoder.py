@@ -69,7 +69,7 @@ def test_an_unknown_architecture_is_refused_before_any_work() -> None:
 
 
 def test_collaborative_vectors_of_another_protocol_are_refused() -> None:
-    with pytest.raises(ValueError, match=r"contain interactions of the test period.*--split temporal"):
+    with pytest.raises(ValueError, match=r"contain interactions of the test period.*--protocol temporal"):
         with_settings(TrainDecoderConfig(), {"split": "temporal", "collaborative": 8})
 
 

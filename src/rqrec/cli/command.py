@@ -132,10 +132,12 @@ def _keyword(name: str, annotation: Any, default: Any) -> inspect.Parameter:
 def _options(config: Any) -> list[inspect.Parameter]:
     """A command-line option for each setting; None stands for an option that was not given."""
     options = []
+    aliases: Mapping[str, str] = getattr(config, "ALIASES", {})
     for setting in settings_of(config).values():
         if setting.metadata.get("option", True):
             option = typer.Option(
                 *_flags(setting),
+                *(_spelled(alias) for alias, name in aliases.items() if name == setting.name),
                 help=_help(setting),
                 show_default=False,
                 envvar=setting.metadata.get("envvar"),
@@ -145,10 +147,14 @@ def _options(config: Any) -> list[inspect.Parameter]:
 
 
 def _flags(setting: Setting) -> tuple[str, ...]:
-    spelled = "--" + setting.name.replace("_", "-")
+    spelled = _spelled(setting.name)
     if _type(setting) == bool | None:
         return (setting.metadata.get("flags", f"{spelled}/--no-{spelled[2:]}"),)
     return (setting.metadata.get("flags", spelled),)
+
+
+def _spelled(name: str) -> str:
+    return "--" + name.replace("_", "-")
 
 
 def _type(setting: Setting) -> Any:

@@ -7,7 +7,7 @@ import typer
 
 from rqrec.cli.command import AsJson, Force, command, emit
 from rqrec.core.artifact import read_json
-from rqrec.evaluation.evaluation_report import with_interval
+from rqrec.evaluation.evaluation_report import SEEN_METRICS, unreachable_targets, with_interval
 from rqrec.evaluation.results_io import EVALUATION_FILE
 from rqrec.stages.evaluate import EvaluateConfig, evaluate_baseline
 from rqrec.stages.evaluate import evaluate as run
@@ -64,8 +64,11 @@ def _text(result: dict[str, Any]) -> str:
         f"{result['recommender']}, {result['split']}, {result['protocol']}, {result['cases']} examples",
         result["selected"],
     ]
-    for name in ("recall@5", "ndcg@5", "recall@10", "ndcg@10"):
-        lines.append(f"{name:<10} {with_interval(result['metrics'][name], result['intervals'][name])}")
+    for choice, row in result["seen_items"].items():
+        lines.append(f"seen items {choice}:")
+        for name in SEEN_METRICS:
+            lines.append(f"  {name:<10} {with_interval(row['metrics'][name], row['intervals'][name])}")
+    lines += unreachable_targets(result)
     for row in result["groups"]["target"]:
         if row["cases"]:
             value = with_interval(row["metrics"]["recall@10"], row["intervals"]["recall@10"])

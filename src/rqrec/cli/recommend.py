@@ -22,8 +22,8 @@ class RecommendConfig:
     """These item ids may not be recommended (comma-separated)."""
     max_per_code: int | None = None
     """At most this many items with the same first code, for variety."""
-    exclude_seen: bool = field(default=True, metadata={"flags": "--exclude-seen/--allow-seen"})
-    """Whether items of the history are excluded."""
+    exclude_seen: bool | None = field(default=None, metadata={"flags": "--exclude-seen/--allow-seen"})
+    """Whether items of the history are excluded; by default as in the model's training."""
     unknown: Literal["raise", "skip"] = "raise"
     """What to do with an id that is not in the catalogue: "raise" an error, or "skip" it."""
     times: str | None = None

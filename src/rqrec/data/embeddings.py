@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rqrec.core.artifact import MANIFEST, check_inputs, file_hash, find, read_manifest
+from rqrec.data.protocols import protocol_of
 
 log = logging.getLogger(__name__)
 
@@ -120,6 +121,11 @@ def check_embeddings_of(folder: Path, dataset: Path) -> None:
     """
     if not _is_plain(folder):
         check_inputs(find(folder, "embeddings"), {"dataset": find(dataset, "dataset")})
+
+
+def embeddings_protocol(folder: Path) -> str | None:
+    """The protocol that collaborative vectors were learned with; None without any. A plain folder does not say."""
+    return None if _is_plain(folder) else protocol_of(read_manifest(find(folder, "embeddings"), "embeddings"))
 
 
 def _is_plain(folder: Path) -> bool:

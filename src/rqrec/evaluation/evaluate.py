@@ -3,7 +3,7 @@
 Shapes: C examples, B examples of a batch, K recommended items.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from rqrec.core.progress import track
 from rqrec.data.splits import EvalExamples
 from rqrec.evaluation.metrics import ranking_metrics, target_ranks
-from rqrec.retrieval.ranking import ItemRecommender
+from rqrec.retrieval.ranking import ItemRecommender, recommend_each
 
 LIST_LENGTH = 10  # length of the recommended lists; the same as for validation during training
 
@@ -43,11 +43,11 @@ def evaluate(
     With `description`, progress is shown. `rqrec.evaluation.measure` computes more than ranks.
     """
     ranks_C, targets_C = np.empty(len(examples), dtype=np.int64), examples.targets
-    for rows, items_BK in ranked_lists(
+    for rows, (items_BK,) in ranked_lists(
         recommender,
         examples,
         LIST_LENGTH,
-        exclude_seen=exclude_seen,
+        exclude_seen=(exclude_seen,),
         batch_size=batch_size,
         description=description,
     ):
@@ -60,11 +60,11 @@ def ranked_lists(
     examples: EvalExamples,
     k: int,
     *,
-    exclude_seen: bool,
+    exclude_seen: Sequence[bool],
     batch_size: int,
     description: str | None = None,
-) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64]]]:
-    """Yield, batch by batch, the indices of the examples [B] and their recommended items [B, K].
+) -> Iterator[tuple[NDArray[np.int64], list[NDArray[np.int64]]]]:
+    """Yield, batch by batch, the indices of examples [B] and, for each value of `exclude_seen`, their items [B, K].
 
     Examples are sorted by history length, so that batches contain little padding.
     """
@@ -72,5 +72,5 @@ def ranked_lists(
     slices = list(examples.batches(batch_size))
     for part in track(slices, description) if description else slices:
         rows = order_C[part]
-        ranked = recommender.recommend(examples.histories(rows), k, exclude_seen=exclude_seen)
-        yield rows, ranked.items.cpu().numpy()
+        lists = recommend_each(recommender, examples.histories(rows), k, exclude_seen)
+        yield rows, [ranked.items.cpu().numpy() for ranked in lists]

@@ -14,6 +14,7 @@ PROTOCOLS = {
     "temporal": "two points in time, the same for all users, separate training, validation and test; the "
     "target of a user is the first item of the evaluated period",
 }
+SEEN_METRICS = ("recall@5", "ndcg@5", "recall@10", "ndcg@10")
 GROUPS = {
     "target": "training interactions of the target",
     "history": "items in the history",
@@ -35,6 +36,17 @@ def write_evaluation_report(folder: Path, evaluation: dict[str, Any]) -> None:
     )
 
 
+def unreachable_targets(evaluation: dict[str, Any]) -> list[str]:
+    """A sentence on targets that cannot be hit because they are in their history and seen items are excluded."""
+    count = evaluation["targets_in_history"]
+    if not (count and evaluation["exclude_seen"]):
+        return []
+    return [
+        f"{count} of the {evaluation['cases']} targets are in their history: while seen items are excluded, they "
+        f"cannot be hit. If people take items again, train with train.exclude_seen=False, or use --allow-seen."
+    ]
+
+
 def with_interval(mean: float, interval: Sequence[float]) -> str:
     """A mean with its interval, such as "0.1000 [0.0900, 0.1100]"."""
     return f"{mean:.4f} [{interval[0]:.4f}, {interval[1]:.4f}]"
@@ -51,6 +63,7 @@ def _setup(evaluation: dict[str, Any]) -> list[str]:
             f"{seen} is ranked, and a hit is the target item, not its semantic ID. In brackets: 95 % bootstrap "
             f"intervals over users (seed {evaluation['seed']}).{settings}"
         ),
+        *map(paragraph, unreachable_targets(evaluation)),
     ]
 
 
@@ -67,6 +80,26 @@ def _ranking(folder: Path, evaluation: dict[str, Any]) -> list[str]:
         heading("Ranking"),
         table(["", *(f"@{k}" for k in CUTOFFS)], rows),
         figure("metrics.png", "Item-level metrics with 95 % intervals"),
+        *_seen_items(evaluation),
+    ]
+
+
+def _seen_items(evaluation: dict[str, Any]) -> list[str]:
+    if "seen_items" not in evaluation:
+        return []
+    rows = [
+        [
+            f"seen items {choice}",
+            *(with_interval(row["metrics"][name], row["intervals"][name]) for name in SEEN_METRICS),
+        ]
+        for choice, row in evaluation["seen_items"].items()
+    ]
+    return [
+        paragraph(
+            "The same model with the items of each history excluded from the ranking, and allowed in it. Published "
+            "metrics are of the one or of the other kind, which differ much; compare only equal kinds."
+        ),
+        table(["", *SEEN_METRICS], rows),
     ]
 
 

@@ -4,6 +4,7 @@ The result holds a few numbers per example and two counters per item: about 40 M
 Shapes: C examples, N items of the catalogue, K recommended items.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from numpy.typing import NDArray
 
 from rqrec.core.artifact import atomic_write
 from rqrec.data.sequences import Sequences
-from rqrec.data.splits import EvalExamples
+from rqrec.data.splits import EvalExamples, targets_in_history
 from rqrec.evaluation.evaluate import ranked_lists
 from rqrec.evaluation.exposure import exposure
 from rqrec.evaluation.groups import Groups, by_length, by_popularity, by_target
@@ -25,6 +26,7 @@ RANKS_FILE = "ranks.npz"
 EXPOSURE_CUTOFF = 10  # the first items of a list, which count as shown to the user
 GROUP_METRICS = ("recall@10", "ndcg@10")
 ID_LEVEL_METRICS = ("recall@5", "recall@10", "ndcg@5", "ndcg@10")
+NO_METRICS = {"metrics": None, "intervals": None}  # of a group without examples
 
 
 @dataclass(frozen=True)
@@ -45,17 +47,22 @@ class EvalResult:
     """How often each item was among the first ten recommended."""
     train_counts_N: NDArray[np.int64]
     """Training interactions of each item."""
+    targets_in_history: int
+    """Number of examples whose target is in their history: no hits while seen items are excluded."""
+    other_ranks_C: NDArray[np.int64] | None = None
+    """The ranks with the other value of `exclude_seen`; None if only one was measured."""
 
     def summary(self, seed: int = 0) -> dict[str, Any]:
         """All metrics as JSON values; `seed` is for the bootstrap intervals.
 
-        `metrics` and `intervals` by name; `id_level`: the same at ID level; `exposure`: of the first ten;
-        `groups`: tables by target, history length and popularity, with null metrics for a group without examples.
+        `metrics` and `intervals` by name; `id_level`: the same at ID level; `other`: the same with the other value of
+        `exclude_seen`; `exposure`: of the first ten; `groups`: tables by target, history length and popularity, with
+        null metrics for a group without examples.
         """
         summary: dict[str, Any] = {
             "cases": len(self.ranks_C),
-            "metrics": ranking_metrics(self.ranks_C, ALL),
-            "intervals": intervals(self.ranks_C, ALL, seed),
+            "targets_in_history": self.targets_in_history,
+            **_metrics(self.ranks_C, ALL, seed),
             "exposure": exposure(self.shown_N, self.train_counts_N),
             "groups": {
                 "target": self._table(by_target(self.train_counts_N[self.targets_C]), seed),
@@ -67,23 +74,18 @@ class EvalResult:
             summary["id_level"] = {
                 "note": "items with the same semantic ID, without the deduplication code, share one rank, and any "
                 "of them is a hit; not comparable with item-level metrics",
-                "metrics": ranking_metrics(self.id_ranks_C, ID_LEVEL_METRICS),
-                "intervals": intervals(self.id_ranks_C, ID_LEVEL_METRICS, seed),
+                **_metrics(self.id_ranks_C, ID_LEVEL_METRICS, seed),
             }
+        if self.other_ranks_C is not None:
+            summary["other"] = _metrics(self.other_ranks_C, ALL, seed)
         return summary
 
     def _table(self, groups: Groups, seed: int) -> list[dict[str, Any]]:
         rows = []
         for name, members_C in groups.items():
             ranks = self.ranks_C[members_C]
-            rows.append(
-                {
-                    "group": name,
-                    "cases": len(ranks),
-                    "metrics": ranking_metrics(ranks, GROUP_METRICS) if len(ranks) else None,
-                    "intervals": intervals(ranks, GROUP_METRICS, seed) if len(ranks) else None,
-                }
-            )
+            measured = _metrics(ranks, GROUP_METRICS, seed) if len(ranks) else NO_METRICS
+            rows.append({"group": name, "cases": len(ranks), **measured})
         return rows
 
     def write(self, folder: Path) -> None:
@@ -94,9 +96,19 @@ class EvalResult:
 
     @classmethod
     def read(cls, folder: Path) -> "EvalResult":
-        """Read what `write` wrote."""
+        """Read what `write` wrote. Raises ValueError if it is from another version."""
         with np.load(folder / RANKS_FILE, allow_pickle=False) as arrays:
-            return cls(**{"id_ranks_C": None, **arrays})
+            values = {"id_ranks_C": None, **arrays}
+        try:
+            return cls(**values | {"targets_in_history": int(values["targets_in_history"])})
+        except (KeyError, TypeError) as error:
+            raise ValueError(
+                f"{folder / RANKS_FILE} is from another version of rqrec. Recreate it with `rqrec evaluate --force`."
+            ) from error
+
+
+def _metrics(ranks_C: NDArray[np.int64], names: Sequence[str], seed: int) -> dict[str, dict[str, Any]]:
+    return {"metrics": ranking_metrics(ranks_C, names), "intervals": intervals(ranks_C, names, seed)}
 
 
 def measure(
@@ -107,10 +119,11 @@ def measure(
     *,
     keys_N: NDArray[np.int64] | None = None,
     exclude_seen: bool = True,
+    both: bool = False,
     batch_size: int = 128,
     description: str | None = None,
 ) -> EvalResult:
-    """Rank the whole catalogue for every example.
+    """Rank the whole catalogue for every example, with the items of its history excluded or not (`both`: each).
 
     `train` are the training sequences under the same protocol; item popularity is counted on them. With
     `keys_N` (see `target_id_ranks`), ID-level ranks are computed as well. With `description`, progress is
@@ -121,18 +134,21 @@ def measure(
     targets_C = examples.targets
     ranks_C = np.full(len(examples), MISSED)
     id_ranks_C = None if keys_N is None else ranks_C.copy()
+    other_ranks_C = ranks_C.copy() if both else None
     shown_N = np.zeros(n_items, dtype=np.int64)
-    for rows, items_BK in ranked_lists(
+    for rows, (items_BK, *others) in ranked_lists(
         recommender,
         examples,
         max(CUTOFFS),
-        exclude_seen=exclude_seen,
+        exclude_seen=(exclude_seen, not exclude_seen) if both else (exclude_seen,),
         batch_size=batch_size,
         description=description,
     ):
         ranks_C[rows] = target_ranks(items_BK, targets_C[rows])
         if keys_N is not None and id_ranks_C is not None:
             id_ranks_C[rows] = target_id_ranks(items_BK, targets_C[rows], keys_N)
+        if other_ranks_C is not None:
+            other_ranks_C[rows] = target_ranks(others[0], targets_C[rows])
         shown = items_BK[:, :EXPOSURE_CUTOFF]
         shown_N += np.bincount(shown[shown >= 0], minlength=n_items)
     return EvalResult(
@@ -143,4 +159,6 @@ def measure(
         lengths_C=examples.lengths,
         shown_N=shown_N,
         train_counts_N=np.bincount(train.items, minlength=n_items),
+        targets_in_history=targets_in_history(examples),
+        other_ranks_C=other_ranks_C,
     )

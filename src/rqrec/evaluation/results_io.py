@@ -23,7 +23,7 @@ class EvalSetup:
     protocol: str
     """How interactions are split: "leave_one_out" or "temporal" (see `rqrec.data.splits`)."""
     exclude_seen: bool = True
-    """Whether items of the history are excluded from the recommendations."""
+    """Whether items of the history are excluded from the recommendations of the headline metrics."""
 
     def __post_init__(self) -> None:
         if self.split not in ("test", "validation"):
@@ -44,6 +44,7 @@ def write_evaluation(
 ) -> dict[str, Any]:
     """Write an artefact of type "evaluation" and return the contents of its `evaluation.json`.
 
+    If `result` was measured with both values of `exclude_seen`, `seen_items` holds both: "excluded" and "allowed".
     `recommender` is the name used in the report, `selected` one sentence on how the model was selected,
     `settings` are inference settings such as the beam width. `compare` is another evaluation of the same examples.
     """
@@ -55,6 +56,12 @@ def write_evaluation(
         "seed": seed,
         **result.summary(seed),
     }
+    if "other" in evaluation:
+        headline = {name: evaluation[name] for name in ("metrics", "intervals")}
+        evaluation["seen_items"] = {
+            _seen_items(exclude_seen=setup.exclude_seen): headline,
+            _seen_items(exclude_seen=not setup.exclude_seen): evaluation.pop("other"),
+        }
     if compare is not None:
         evaluation["comparison"] = comparison(result, setup, inputs["dataset"], compare, seed)
     chosen = {"recommender": recommender, **asdict(setup), **evaluation["settings"], "seed": seed}
@@ -64,6 +71,10 @@ def write_evaluation(
         result.write(target)
         write_evaluation_report(target, evaluation)
     return evaluation
+
+
+def _seen_items(*, exclude_seen: bool) -> str:
+    return "excluded" if exclude_seen else "allowed"
 
 
 def comparison(
@@ -77,15 +88,18 @@ def comparison(
     manifest = read_manifest(other, "evaluation", verify=True)
     if not (other / RANKS_FILE).is_file():
         raise ValueError(f"{other} has no {RANKS_FILE} to compare with. Recreate it with `rqrec evaluate`.")
+    found = EvalResult.read(other)
     expected = {**asdict(setup), "dataset": dataset_hash}
     actual = {name: manifest.settings.get(name) for name in asdict(setup)}
     actual["dataset"] = manifest.inputs.get("dataset")
+    other_ranks_C = found.ranks_C
+    if found.other_ranks_C is not None and actual["exclude_seen"] != setup.exclude_seen:
+        other_ranks_C, actual["exclude_seen"] = found.other_ranks_C, setup.exclude_seen
     if differing := [
         f"{k} is {actual[k]} and not {expected[k]}" for k in expected if actual[k] != expected[k]
     ]:
         raise ValueError(
             f"{other} evaluated other examples: {'; '.join(differing)}. Evaluate both with the same options."
         )
-    other_ranks_C = EvalResult.read(other).ranks_C
     metrics = {name: difference(name, result.ranks_C, other_ranks_C, seed)._asdict() for name in MAIN_METRICS}
     return {"with": manifest.settings["recommender"], "metrics": metrics}

@@ -29,13 +29,15 @@ ModelT = TypeVar("ModelT", bound=nn.Module)
 class RetrievalArtifact(NamedTuple):
     """A retrieval model, the semantic IDs that it generates, and the catalogue of their items.
 
-    `knn` is mixed with the model when it recommends (see `search_model`).
+    `knn` is mixed with the model when it recommends (see `search_model`). `exclude_seen`: whether validation excluded
+    the items of the history, and so whether recommendations exclude them by default.
     """
 
     model: AnyModel
     table: SemanticIdTable
     catalog: Catalog
     knn: KnnIndex | None = None
+    exclude_seen: bool = True
 
     def search_model(self, device: torch.device | str = "cpu") -> RetrievalModel[Any]:
         """The model that beam search queries: the trained one, mixed with the kNN index if there is one."""
@@ -65,7 +67,8 @@ def read_retrieval(folder: Path) -> RetrievalArtifact:
     if table.item_ids != catalog.id_map:
         raise ValueError(f"{folder}: the semantic-ID table and the catalogue list different items.")
     table = replace(table, item_ids=catalog.id_map)  # equal: keep only one in memory
-    return RetrievalArtifact(model, table, catalog, KnnIndex.read(folder, len(table)))
+    exclude_seen = read_manifest(folder).settings.get("exclude_seen", True)
+    return RetrievalArtifact(model, table, catalog, KnnIndex.read(folder, len(table)), exclude_seen)
 
 
 def _build(config: dict[str, Any]) -> AnyModel:

@@ -3,6 +3,7 @@
 Shapes: B batch, K items of a list, N items of the catalogue, X excluded items.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
@@ -45,9 +46,23 @@ class ExhaustiveRecommender:
 
     def recommend(self, histories: Histories, k: int, *, exclude_seen: bool = True) -> Ranked:
         """The k items with the highest scores; ties by item index."""
+        (ranked,) = self.recommend_each(histories, k, (exclude_seen,))
+        return ranked
+
+    def recommend_each(self, histories: Histories, k: int, exclude_seen: Sequence[bool]) -> list[Ranked]:
+        """`recommend` for each value of `exclude_seen`; the items are scored once."""
         scores_BN = self.scorer.score_items(histories)
-        excluded_BX = torch.from_numpy(histories.items_BT).to(scores_BN.device) if exclude_seen else None
-        return rank_scores(scores_BN, k, excluded_BX=excluded_BX)
+        seen_BX = torch.from_numpy(histories.items_BT).to(scores_BN.device)
+        return [rank_scores(scores_BN, k, excluded_BX=seen_BX if one else None) for one in exclude_seen]
+
+
+def recommend_each(
+    recommender: ItemRecommender, histories: Histories, k: int, exclude_seen: Sequence[bool]
+) -> list[Ranked]:
+    """The k best items of each history, once for each value of `exclude_seen`."""
+    if isinstance(recommender, ExhaustiveRecommender):
+        return recommender.recommend_each(histories, k, exclude_seen)
+    return [recommender.recommend(histories, k, exclude_seen=one) for one in exclude_seen]
 
 
 def order_keys(scores: Tensor, ties: Tensor) -> Tensor:

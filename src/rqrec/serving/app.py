@@ -97,7 +97,7 @@ def add_recommendations(app: FastAPI, registry: ModelRegistry, config: ServiceCo
         check_request(body, requests, model, config)
         options = RequestOptions(
             body.k,
-            body.exclude_seen,
+            model.recommender.exclude_seen if body.exclude_seen is None else body.exclude_seen,
             None if body.allow is None else tuple(body.allow),
             None if body.block is None else tuple(body.block),
             body.max_per_code,

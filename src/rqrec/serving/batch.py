@@ -8,7 +8,7 @@ Shapes: U users of a part, K recommendations.
 
 import shutil
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import lru_cache, partial
 from itertools import chain
 from pathlib import Path
@@ -58,8 +58,8 @@ class BatchConfig:
     """Number of items to recommend to each user."""
     beam_width: int = BEAM_WIDTH
     """Number of prefixes that the beam search keeps; at least k are kept."""
-    exclude_seen: bool = field(default=True, metadata={"flags": "--exclude-seen/--allow-seen"})
-    """Whether to exclude the items of a user's history."""
+    exclude_seen: bool | None = field(default=None, metadata={"flags": "--exclude-seen/--allow-seen"})
+    """Whether to exclude the items of a user's history; by default as in the model's training."""
     unknown: Literal["raise", "skip"] = "raise"
     """Whether an item id that is not in the catalogue is an error (raise) or skipped and counted (skip)."""
     rows_per_part: int = 8192
@@ -106,7 +106,10 @@ def batch_recommend(
     """
     folder, files = Path(folder), input_files(source)
     artifact = find(artifact, "retrieval").resolve()
-    model = ModelReference(str(artifact), read_manifest(artifact, "retrieval", verify=True).hash)
+    manifest = read_manifest(artifact, "retrieval", verify=True)
+    model = ModelReference(str(artifact), manifest.hash)
+    if config.exclude_seen is None:
+        config = replace(config, exclude_seen=manifest.settings.get("exclude_seen", True))
     plan = {
         "format_version": FORMAT_VERSION,
         "model": model.hash,
@@ -173,6 +176,7 @@ def _recommend(
     config: BatchConfig,
 ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
     """Items and scores [U, K] for users whose histories are concatenated in `flat_items`."""
+    assert config.exclude_seen is not None  # `batch_recommend` fills in the model's
     starts_U = np.cumsum(lengths_U) - lengths_U
     k = min(config.k, len(retriever.table))
     results = []

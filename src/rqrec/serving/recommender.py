@@ -109,6 +109,7 @@ class Recommender:
         self.table = checkpoint.table
         self.titles = checkpoint.catalog.titles()
         self.model = checkpoint.model
+        self.exclude_seen = checkpoint.exclude_seen
         self._retriever = Retriever(checkpoint.search_model(), checkpoint.table, beam_width)
 
     def __repr__(self) -> str:
@@ -129,7 +130,7 @@ class Recommender:
         histories: Sequence[Sequence[str]],
         k: int = DEFAULT_K,
         *,
-        exclude_seen: bool = True,
+        exclude_seen: bool | None = None,
         allow: Collection[str] | None = None,
         block: Collection[str] | None = None,
         max_per_code: int | None = None,
@@ -142,7 +143,7 @@ class Recommender:
         Fewer are returned if fewer are allowed; see `Recommendations.n_allowed`. For an empty history these
         are the most probable first items.
 
-        exclude_seen: exclude the items of the history.
+        exclude_seen: exclude the items of the history (None: as in the model's training, `self.exclude_seen`).
         allow: only these items may be recommended (None: any); block: these may not. Both apply to every
         history, and constrain the search itself: it finds the best k of the remaining items.
         max_per_code: maximum number of items that share the first code of their semantic IDs (diversity).
@@ -158,6 +159,7 @@ class Recommender:
         """
         if k < 1:
             raise ValueError(f"k is {k}, but must be at least 1.")
+        exclude_seen = self.exclude_seen if exclude_seen is None else exclude_seen
         inputs, skipped_ids = self._read(histories, timestamps, users, unknown)
         allowed_N, skipped_filter_ids = self._filter(allow, block, unknown)
         ranked = self._retriever.recommend(

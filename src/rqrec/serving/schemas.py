@@ -43,7 +43,10 @@ class RecommendationRequest(BaseModel):
     user: UserId | None = Field(None, description="The user's id; used by models trained with user_buckets.")
     users: list[UserId | None] | None = Field(None, description="A user id, or null, for each of histories.")
     k: int = Field(DEFAULT_K, ge=1, le=MAX_K, description="Number of items to recommend.")
-    exclude_seen: bool = Field(True, description="Whether to exclude the items of the history.")
+    exclude_seen: bool | None = Field(
+        None,
+        description="Whether to exclude the items of the history; null: as in the model's training.",
+    )
     allow: list[ItemId] | None = Field(None, description="If given, only these items may be recommended.")
     block: list[ItemId] | None = Field(None, description="These items may not be recommended.")
     max_per_code: int | None = Field(

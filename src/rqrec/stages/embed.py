@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,6 +23,8 @@ ENCODER_BATCH = 64  # texts
 class EmbedConfig:
     """How item vectors are made: content vectors from text, with optional collaborative vectors appended."""
 
+    ALIASES: ClassVar = {"split": "protocol"}
+
     encoder: str = DEFAULT_MODEL
     """A sentence-transformers model, by name or folder."""
     collaborative: int = 0
@@ -31,13 +33,13 @@ class EmbedConfig:
     """Two items of a sequence co-occur if they are at most this many positions apart."""
     collaborative_weight: float = 1.0
     """Length of the collaborative vectors, relative to content vectors of mean length 1."""
-    split: str = "leave_one_out"
+    protocol: str = "leave_one_out"
     """Protocol whose training sequences the collaborative vectors are learned from: leave_one_out or temporal."""
     items_per_dimension: int = 0
     """Limit the width of the collaborative vectors to one dimension per this many items; 0: no limit."""
 
     def __post_init__(self) -> None:
-        get_protocol(self.split)  # raises for an unknown name
+        get_protocol(self.protocol)  # raises for an unknown name
         for name in ("collaborative", "items_per_dimension"):
             if getattr(self, name) < 0:
                 raise ValueError(f"{name} is {getattr(self, name)}, but must not be negative.")
@@ -74,12 +76,12 @@ def embed(
         "width": width,
         "window": config.collaborative_window,
         "weight": config.collaborative_weight,
-        "split": config.split,
     }
     settings: dict[str, Any] = {
         "model": None if vectors else config.encoder,
         "template": manifest.settings.get("template"),
         "collaborative": collaborative if width else None,
+        "protocol": config.protocol if width else None,
     }
     if reuse(out, "embeddings", settings, inputs, force=force, how_to_replace=how_to_replace):
         return Path(out)
@@ -95,7 +97,7 @@ def embed(
             cache=Path(out).absolute().parent / CACHE,
         )
     if width:
-        train = get_protocol(config.split)(data.sequences).train
+        train = get_protocol(config.protocol)(data.sequences).train
         cooccurring = collaborative_vectors(train, len(content), width, config.collaborative_window)
         content = append_collaborative(content, cooccurring, config.collaborative_weight)
     metrics = {"items": len(content), "dim": content.shape[1]}

@@ -10,7 +10,13 @@ from numpy.typing import NDArray
 
 from rqrec.core.artifact import MANIFEST, check_inputs, find, read_manifest, reuse
 from rqrec.data.dataset import Dataset
-from rqrec.data.embeddings import check_embeddings_of, embeddings_hash, read_content_vectors
+from rqrec.data.embeddings import (
+    check_embeddings_of,
+    embeddings_hash,
+    embeddings_protocol,
+    read_content_vectors,
+)
+from rqrec.data.protocols import check_protocol, protocol_of
 from rqrec.data.sequences import Sequences
 from rqrec.data.splits import get_protocol
 from rqrec.evaluation.measure import measure
@@ -36,8 +42,9 @@ class EvaluateConfig:
     """Prefixes that the beam search of a retrieval model keeps; by default 50."""
     knn: bool = field(default=True, metadata={"flags": "--with-knn/--without-knn"})
     """Whether to use a model's kNN mixture."""
-    exclude_seen: bool = field(default=True, metadata={"flags": "--exclude-seen/--allow-seen"})
-    """Whether items of the history are excluded from the recommendations."""
+    exclude_seen: bool | None = field(default=None, metadata={"flags": "--exclude-seen/--allow-seen"})
+    """Whether the headline metrics exclude the items of the history; by default as in the model's training, and True
+    for baselines. The metrics of the other choice are reported too."""
     seed: int = 0
     """Seed of the bootstrap intervals and tests."""
 
@@ -87,13 +94,12 @@ def evaluate(
     model = find_model(artifact)
     dataset = find(dataset, "dataset") if dataset else _dataset_of(artifact)
     check_inputs(model, {"dataset": dataset})
-    trained_with = read_manifest(model).settings.get("split", "leave_one_out")
-    if config.protocol not in (None, trained_with):
-        raise ValueError(
-            f"{model} was trained with the protocol {trained_with}: its training data may contain test examples of "
-            f"{config.protocol}. Train with train.split={config.protocol!r}, or use {trained_with}."
-        )
-    setup = EvalSetup(config.split, trained_with, config.exclude_seen)
+    trained_with = protocol_of(read_manifest(model)) or "leave_one_out"
+    check_protocol(model, trained_with, config.protocol or trained_with)
+    exclude_seen = read_manifest(model).settings.get("exclude_seen", True)
+    if config.exclude_seen is not None:
+        exclude_seen = config.exclude_seen
+    setup = EvalSetup(config.split, trained_with, exclude_seen)
     target = _target(model, config)
     name = f"evaluation_{config.split}" + ("" if config.knn else "_without_knn")
     return _evaluate(target, dataset, setup, compare, out or model.parent / name, config.seed, force=force)
@@ -120,6 +126,7 @@ def evaluate_baseline(
     vectors = None
     if embeddings is not None:
         check_embeddings_of(embeddings, dataset)
+        check_protocol(embeddings, embeddings_protocol(embeddings), protocol)
         vectors = read_content_vectors(embeddings)
         inputs["embeddings"] = embeddings_hash(embeddings)
 
@@ -129,7 +136,7 @@ def evaluate_baseline(
     target = EvalTarget(fit, baseline, "A baseline with its default settings.", inputs)
     ending = config.split if protocol == "leave_one_out" else f"{config.split}_{protocol}"
     out = out or dataset.parent / f"evaluation_{baseline}_{ending}"
-    setup = EvalSetup(config.split, protocol, config.exclude_seen)
+    setup = EvalSetup(config.split, protocol, config.exclude_seen is not False)
     return _evaluate(target, dataset, setup, compare, out, config.seed, force=force)
 
 
@@ -171,7 +178,8 @@ def _target(model: Path, config: EvaluateConfig) -> EvalTarget:
         "validation": "; metrics on the validation split therefore flatter the model.",
     }
     selected = (
-        f"Selected on validation NDCG@10 ({best['ndcg@10']:.4f} at step {best['step']:.0f}){ending[config.split]} "
+        f"Selected on validation NDCG@10 ({best['ndcg@10']:.4f} at step {best['step']:.0f}"
+        f"{_selection(manifest.settings)}){ending[config.split]} "
         f"One seed ({manifest.settings['training']['seed']})."
     )
     inputs = {"dataset": manifest.inputs["dataset"], manifest.artifact_type: manifest.hash}
@@ -199,6 +207,14 @@ def _target(model: Path, config: EvaluateConfig) -> EvalTarget:
     return EvalTarget(lambda *_: retriever, name, selected, inputs, keys_N, settings)
 
 
+def _selection(settings: Mapping[str, Any]) -> str:
+    """How validations recommended; empty for a model of an earlier version, which does not say."""
+    if "exclude_seen" not in settings:
+        return ""
+    beam = f", with a beam of {settings['beam_width']}" if "beam_width" in settings else ""
+    return f"{beam}, seen items {'excluded' if settings['exclude_seen'] else 'allowed'}"
+
+
 def _evaluate(
     target: EvalTarget,
     dataset: Path,
@@ -224,6 +240,7 @@ def _evaluate(
         len(data.catalog),
         keys_N=target.keys_N,
         exclude_seen=setup.exclude_seen,
+        both=True,
         description=f"Evaluating {target.name}",
     )
     write_evaluation(

@@ -11,7 +11,7 @@ import torch
 
 from rqrec.core.artifact import create, reuse
 from rqrec.core.config import check_fields_of
-from rqrec.data.embeddings import embeddings_hash, read_embeddings
+from rqrec.data.embeddings import embeddings_hash, embeddings_protocol, read_embeddings
 from rqrec.tokenizer.rqkmeans import RqKMeans, RqKMeansConfig
 
 ERROR_SAMPLE = 10_000  # the reconstruction error is measured on this many first items
@@ -47,7 +47,8 @@ def fit_rqkmeans(config: FitRqKMeansConfig, embeddings: Path, out: Path, *, forc
     """
     x_NI = read_embeddings(embeddings).vectors
     model = RqKMeans(_config_for(config, *x_NI.shape))
-    settings = {"model": asdict(model.config), "seed": config.seed}
+    protocol = embeddings_protocol(embeddings)
+    settings = {"model": asdict(model.config), "seed": config.seed, "protocol": protocol}
     inputs = {"embeddings": embeddings_hash(embeddings)}
     if reuse(out, "rqkmeans", settings, inputs, force=force):
         return Path(out)

@@ -18,11 +18,13 @@ from rqrec.data.catalog import Catalog
 from rqrec.data.embeddings import (
     check_embeddings_of,
     embeddings_hash,
+    embeddings_protocol,
     open_vectors,
     read_embeddings,
     read_vectors,
 )
 from rqrec.data.ids import IdMap
+from rqrec.data.protocols import common_protocol
 from rqrec.tokenizer.collisions import reassign
 from rqrec.tokenizer.loading import LoadedTokenizer, load_tokenizer
 from rqrec.tokenizer.semantic_ids import SemanticIdTable, collision_rate, level_usage
@@ -63,7 +65,8 @@ def tokenize(
     `collision_rate` (share of items that share the tokenizer's codes with another item).
 
     Raises ValueError if dataset and embeddings differ in the number of items, the tokenizer expects another input
-    width, or `out` holds semantic IDs that were made differently.
+    width or has learned with another protocol than the embeddings, or `out` holds semantic IDs that were made
+    differently.
     """
     loaded, x_NI = load_tokenizer(tokenizer), read_embeddings(embeddings).vectors
     inputs = {loaded.artifact_type: loaded.hash, "embeddings": embeddings_hash(embeddings)}
@@ -71,7 +74,9 @@ def tokenize(
         dataset = find(dataset, "dataset")
         check_embeddings_of(embeddings, dataset)
         inputs["dataset"] = read_manifest(dataset, "dataset").hash
-    if reuse(out, "semantic_ids", asdict(config), inputs, force=force, how_to_replace=how_to_replace):
+    learned = {str(tokenizer): loaded.protocol, str(embeddings): embeddings_protocol(embeddings)}
+    settings = {**asdict(config), "protocol": common_protocol(learned)}
+    if reuse(out, "semantic_ids", settings, inputs, force=force, how_to_replace=how_to_replace):
         return Path(out)
     item_ids = _item_ids(dataset, len(x_NI))
     if workers is None:
@@ -79,7 +84,7 @@ def tokenize(
     else:
         codes_NL = codes_by_workers(tokenizer, loaded.hash, embeddings, len(x_NI), workers)
     table, metrics = _table(loaded, x_NI, codes_NL, item_ids, config.collisions)
-    with create(out, "semantic_ids", settings=asdict(config), inputs=inputs, metrics=metrics) as target:
+    with create(out, "semantic_ids", settings=settings, inputs=inputs, metrics=metrics) as target:
         table.write(target)
     return Path(out)
 

@@ -14,13 +14,19 @@ from rqrec.core.artifact import find, read_manifest
 from rqrec.core.config import check_fields_of
 from rqrec.core.progress import log
 from rqrec.data.dataset import Dataset
-from rqrec.data.embeddings import check_embeddings_of, embeddings_hash, read_content_vectors
+from rqrec.data.embeddings import (
+    check_embeddings_of,
+    embeddings_hash,
+    embeddings_protocol,
+    read_content_vectors,
+)
+from rqrec.data.protocols import check_protocol, protocol_of
 from rqrec.data.sequences import Sequences
 from rqrec.data.splits import get_protocol
 from rqrec.models.architectures import AnyModel, architecture, build_model, name_of
 from rqrec.models.retrieval_model import ModelConfig, parameter_count
 from rqrec.retrieval.artifact import RetrievalArtifact, read_retrieval, write_retrieval
-from rqrec.retrieval.retriever import Retriever
+from rqrec.retrieval.retriever import BEAM_WIDTH, Retriever
 from rqrec.stages.pretrained import check_push, check_same_model, find_vae, push_vae
 from rqrec.stages.raw_data import DataConfig, inputs_from_raw
 from rqrec.stages.tokenize import TokenizeConfig, tokenize
@@ -43,8 +49,9 @@ MIN_BATCH_SIZE = 8  # sequences, if targets_per_batch sets the batch size
 class TrainDecoderConfig:
     """How a retrieval model is trained."""
 
-    # Setting names of other versions of the reference implementation.
+    # Setting names of earlier versions, and of other versions of the reference implementation.
     ALIASES: ClassVar = {
+        "split": "protocol",
         "eval_every": "full_eval_every",
         "model_type": "architecture",
         "dropout_p": "attn_dropout",
@@ -91,8 +98,13 @@ class TrainDecoderConfig:
     """Validate on at most this many users, the same ones each time; None: on all."""
     train_data_subsample: bool = True
     """Cut long sequences at random positions that change every epoch; False: always at the same positions."""
-    split: str = "leave_one_out"
-    """Protocol: leave_one_out, or temporal (training ends at the same point in time for all users)."""
+    protocol: str = "leave_one_out"
+    """leave_one_out, or temporal (training ends at the same point in time for all users)."""
+    exclude_seen: bool = True
+    """Whether validation, and by default evaluation and recommendation, exclude the items of the history; False for
+    logs in which people take an item again."""
+    beam_width: int = BEAM_WIDTH
+    """Prefixes that the beam search of a validation keeps."""
     knn_mixture: bool = False
     """Mix the trained model with a kNN model of co-occurring and similar items (docs/retrieval.md)."""
     pretrained_rqvae_path: str | None = None
@@ -108,18 +120,18 @@ class TrainDecoderConfig:
         check_fields_of(self, "model", architecture(self.architecture).config, level_sizes=(2, 1))
         if self.pretrained_rqvae_path is None:  # otherwise they are compared with those of the tokenizer
             check_fields_of(self, "rqvae", RqVaeConfig, input_dim=sys.maxsize)
-        get_protocol(self.split)
-        if self.data.collaborative and self.split != "leave_one_out":
+        get_protocol(self.protocol)
+        if self.data.collaborative and self.protocol != "leave_one_out":
             raise ValueError(
                 f"collaborative vectors would be learned from leave-one-out training sequences, which with "
-                f"split={self.split!r} contain interactions of the test period. Make the embeddings with "
-                f"`rqrec embed --collaborative {self.data.collaborative} --split {self.split}`, and pass them with "
-                f"--embeddings."
+                f"protocol={self.protocol!r} contain interactions of the test period. Make the embeddings with "
+                f"`rqrec embed --collaborative {self.data.collaborative} --protocol {self.protocol}`, and pass them "
+                f"with --embeddings."
             )
         for name in ("targets_per_batch", "epochs", "validations"):
             if getattr(self, name) < 0:
                 raise ValueError(f"{name} is {getattr(self, name)}, but must not be negative (0: off).")
-        for name in ("batch_size", "validation_users"):
+        for name in ("batch_size", "beam_width", "validation_users"):
             if getattr(self, name) is not None and getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)}, but must be at least 1.")
 
@@ -222,6 +234,8 @@ def _pretrained(source: str, sizes: Mapping[str, Any], embeddings: Path, out: Pa
 def _train(
     config: TrainDecoderConfig, dataset: Path, semantic_ids: Path, embeddings: Path | None, out: Path
 ) -> None:
+    start = config.pretrained_decoder_path and find(config.pretrained_decoder_path, "retrieval")
+    _check_protocols(config.protocol, semantic_ids, embeddings, start)
     data, table = Dataset.read(dataset), SemanticIdTable.read(semantic_ids)
     _check_same_items(dataset, data, semantic_ids, table)
     content_ND = _content_vectors(config, dataset, embeddings, table)
@@ -232,7 +246,7 @@ def _train(
             f"order. Set it to 0, or prepare the dataset from files with timestamps."
         )
     processes = Processes.join()
-    split = get_protocol(config.split)(data.sequences)
+    split = get_protocol(config.protocol)(data.sequences)
     batch_size, loop = schedule(config, model_config, split.train)
     batch_size = processes.global_batch_size(batch_size, split_batches=config.split_batches)
     settings = {
@@ -240,7 +254,9 @@ def _train(
         "training": asdict(loop),
         "batch_size": batch_size,
         "train_data_subsample": config.train_data_subsample,
-        "split": config.split,
+        "protocol": config.protocol,
+        "exclude_seen": config.exclude_seen,
+        "beam_width": config.beam_width,
         "validation_users": config.validation_users,
         "knn_mixture": config.knn_mixture,
     }
@@ -250,16 +266,15 @@ def _train(
     }
     if config.knn_mixture and embeddings:
         inputs["embeddings"] = embeddings_hash(embeddings)
-    start = config.pretrained_decoder_path
     if start:
-        inputs["start"] = read_manifest(find(start, "retrieval"), "retrieval").hash
+        inputs["start"] = read_manifest(start, "retrieval").hash
     checkpoints = CheckpointManager(config.checkpoints, settings, inputs)
     if processes.from_first(lambda: checkpoints.finished(out, "retrieval")):
         return
     torch.manual_seed(loop.seed)
     model = build_model(model_config)
     if start:
-        _load_weights(model, find(start, "retrieval"))
+        _load_weights(model, start)
     task = DecoderTask(
         model,
         table,
@@ -267,6 +282,8 @@ def _train(
         batch_size,
         loop.seed,
         config.train_data_subsample,
+        beam_width=config.beam_width,
+        exclude_seen=config.exclude_seen,
         validation_users=config.validation_users,
     )
     history = fit(task, loop, "Training the retrieval model", checkpoints)
@@ -288,6 +305,15 @@ def _train(
             write_retrieval(target, RetrievalArtifact(model, table, data.catalog, knn))
             history.write(target)
     processes.wait()
+
+
+def _check_protocols(protocol: str, semantic_ids: Path, embeddings: Path | None, start: Path | None) -> None:
+    """Raise ValueError if an input has learned from interactions that this protocol may hold out."""
+    check_protocol(semantic_ids, protocol_of(read_manifest(semantic_ids, "semantic_ids")), protocol)
+    if embeddings:
+        check_protocol(embeddings, embeddings_protocol(embeddings), protocol)
+    if start:
+        check_protocol(start, protocol_of(read_manifest(start, "retrieval")), protocol)
 
 
 def _check_same_items(dataset: Path, data: Dataset, semantic_ids: Path, table: SemanticIdTable) -> None:

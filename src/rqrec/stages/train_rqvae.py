@@ -11,7 +11,14 @@ import torch
 from rqrec.core.artifact import MANIFEST, create, file_hash, read_manifest, reuse
 from rqrec.core.config import check_fields_of
 from rqrec.core.progress import log
-from rqrec.data.embeddings import EMBEDDINGS_FILE, IS_TRAIN_FILE, embeddings_hash, read_embeddings
+from rqrec.data.embeddings import (
+    EMBEDDINGS_FILE,
+    IS_TRAIN_FILE,
+    embeddings_hash,
+    embeddings_protocol,
+    read_embeddings,
+)
+from rqrec.data.protocols import common_protocol, protocol_of
 from rqrec.stages.pretrained import check_push, check_same_model, find_vae, push_vae
 from rqrec.stages.raw_data import DataConfig, inputs_from_raw
 from rqrec.tokenizer.rqvae import RqVae, RqVaeConfig
@@ -110,6 +117,9 @@ def _train(config: TrainRqVaeConfig, folder: Path, out: Path, start: Path | None
         )
     processes = Processes.join()
     batch_size = processes.global_batch_size(config.batch_size, split_batches=config.split_batches)
+    learned = {str(folder): embeddings_protocol(folder)}
+    if start:
+        learned[str(start)] = protocol_of(read_manifest(start, "rqvae"))
     settings = {
         "model": asdict(model_config),
         "training": asdict(config.loop),
@@ -117,6 +127,7 @@ def _train(config: TrainRqVaeConfig, folder: Path, out: Path, start: Path | None
         "reset_dead_codes_every": config.reset_dead_codes_every,
         "use_kmeans_init": config.use_kmeans_init,
         "do_eval": do_eval,
+        "protocol": common_protocol(learned),
     }
     inputs = {"embeddings": embeddings_hash(folder)}
     if do_eval:
@@ -176,7 +187,8 @@ def make_untrained(
     """
     vectors_ND = read_embeddings(embeddings).vectors
     config = RqVaeConfig(**{"input_dim": vectors_ND.shape[1], **sizes})
-    settings = {"trained": False, "seed": seed, "model": asdict(config)}
+    protocol = embeddings_protocol(embeddings)
+    settings = {"trained": False, "seed": seed, "model": asdict(config), "protocol": protocol}
     inputs = {"embeddings": embeddings_hash(embeddings)}
     if reuse(out, "rqvae", settings, inputs, force=force, how_to_replace=how_to_replace):
         return out

@@ -35,7 +35,7 @@ SASREC_NAMES = {
 class TrainSasRecConfig:
     """How SASRec is trained."""
 
-    ALIASES: ClassVar = {"eval_every": "full_eval_every"}
+    ALIASES: ClassVar = {"eval_every": "full_eval_every", "split": "protocol"}
 
     data: DataConfig = DataConfig()
     loop: LoopConfig = LoopConfig(iterations=2000, weight_decay=0.05, warmup=100, full_eval_every=500)
@@ -47,12 +47,15 @@ class TrainSasRecConfig:
     """Fields of SasRecConfig."""
     batch_size: int = 256
     """Sequences per optimizer step over all processes."""
-    split: str = "leave_one_out"
-    """Protocol: leave_one_out or temporal."""
+    protocol: str = "leave_one_out"
+    """leave_one_out or temporal."""
+    exclude_seen: bool = True
+    """Whether validation, and by default evaluation and recommendation, exclude the items of the history; False for
+    logs in which people take an item again."""
 
     def __post_init__(self) -> None:
         check_fields_of(self, "model", SasRecConfig, n_items=1)
-        get_protocol(self.split)  # raises for an unknown name
+        get_protocol(self.protocol)  # raises for an unknown name
         if self.batch_size < 1:
             raise ValueError(f"batch_size is {self.batch_size}, but must be at least 1.")
 
@@ -82,7 +85,8 @@ def _train(config: TrainSasRecConfig, dataset: Path, out: Path) -> None:
         "model": asdict(model_config),
         "training": asdict(config.loop),
         "batch_size": config.batch_size,
-        "split": config.split,
+        "protocol": config.protocol,
+        "exclude_seen": config.exclude_seen,
     }
     inputs = {"dataset": read_manifest(dataset, "dataset").hash}
     checkpoints = CheckpointManager(config.checkpoints, settings, inputs)
@@ -90,7 +94,8 @@ def _train(config: TrainSasRecConfig, dataset: Path, out: Path) -> None:
         return
     torch.manual_seed(config.loop.seed)
     model = SasRec(model_config)
-    task = SasRecTask(model, get_protocol(config.split)(data.sequences), config.batch_size, config.loop.seed)
+    split = get_protocol(config.protocol)(data.sequences)
+    task = SasRecTask(model, split, config.batch_size, config.loop.seed, config.exclude_seen)
     history = fit(task, config.loop, "Training SASRec", checkpoints)
     metrics = {
         "parameters": parameter_count(model),

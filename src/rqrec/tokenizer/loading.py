@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from rqrec.core.artifact import MANIFEST, find, read_manifest
+from rqrec.data.protocols import protocol_of
 from rqrec.tokenizer.rqkmeans import RqKMeans
 from rqrec.tokenizer.rqvae import RqVae
 from rqrec.tokenizer.saved_tokenizer import read_saved_tokenizer
@@ -20,6 +21,8 @@ class LoadedTokenizer(NamedTuple):
     """"rqvae" or "rqkmeans"."""
     hash: str
     """Hash of the artefact; without a manifest, SHA-256 of the settings and weights."""
+    protocol: str | None = None
+    """The protocol that its embeddings were learned with (see `rqrec.data.protocols`)."""
 
 
 def load_tokenizer(source: Path | str) -> LoadedTokenizer:
@@ -39,9 +42,8 @@ def load_tokenizer(source: Path | str) -> LoadedTokenizer:
                 f"{folder} is an artefact of type {manifest.artifact_type!r}, but a tokenizer is needed: "
                 f"{' or '.join(classes)}."
             )
-        return LoadedTokenizer(
-            classes[manifest.artifact_type].from_pretrained(folder), manifest.artifact_type, manifest.hash
-        )
+        model = classes[manifest.artifact_type].from_pretrained(folder)
+        return LoadedTokenizer(model, manifest.artifact_type, manifest.hash, protocol_of(manifest))
     saved = read_saved_tokenizer(source)
     if "balance" in saved.settings:
         rqkmeans = RqKMeans.from_saved(saved)

@@ -14,7 +14,7 @@ from rqrec.data.splits import Split
 from rqrec.models.architectures import AnyModel
 from rqrec.models.retrieval_model import Batch, CodeLookup, RetrievalModel
 from rqrec.retrieval.ranking import ItemRecommender
-from rqrec.retrieval.retriever import Retriever
+from rqrec.retrieval.retriever import BEAM_WIDTH, Retriever
 from rqrec.tokenizer.semantic_ids import SemanticIdTable
 from rqrec.training.next_item_task import LOSS_EXAMPLES, NextItemTask
 from rqrec.training.windows import Windows
@@ -32,7 +32,8 @@ class DecoderTask(NextItemTask):
     batch_size: int
     seed: int
     moving_windows: bool = True
-    beam_width: int = 10
+    beam_width: int = BEAM_WIDTH
+    exclude_seen: bool = True
     validation_users: int | None = None
 
     def __post_init__(self) -> None:

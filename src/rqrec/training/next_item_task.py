@@ -23,6 +23,8 @@ class NextItemTask(Task):
     """Learns to predict the next item; selected on the item-level ndcg@10 of the validation split."""
 
     split: Split
+    exclude_seen: bool = True
+    """Whether validation excludes the items of the history."""
     validation_users: int | None = None
     """Maximum number of users in a validation, the same ones each time; None: all users."""
     eval_batch_size: int = 128
@@ -40,7 +42,12 @@ class NextItemTask(Task):
         examples = self.validation_examples(self.validation_users)
         local = examples.strided(processes.count, processes.rank)
         if len(local):
-            ranks_E = evaluate(self.recommender(), local, batch_size=self.eval_batch_size).ranks_C
+            ranks_E = evaluate(
+                self.recommender(),
+                local,
+                exclude_seen=self.exclude_seen,
+                batch_size=self.eval_batch_size,
+            ).ranks_C
         else:
             ranks_E = np.zeros(0, dtype=np.int64)
         return ranking_metrics(np.concatenate(gather_object([ranks_E])))

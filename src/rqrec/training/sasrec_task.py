@@ -25,6 +25,7 @@ class SasRecTask(NextItemTask):
     split: Split
     batch_size: int
     seed: int
+    exclude_seen: bool = True
 
     eval_batch_size = 512
 

@@ -65,7 +65,7 @@ class TrainingConfig:
     validation_users: int = 4096
     """Largest number of users in a validation; every model is validated on the same ones."""
     beam_width: int = 20
-    """Beam width in the test."""
+    """Beam width in validations and in the test."""
     save_model_every: int = 200
     """Steps between checkpoints."""
 

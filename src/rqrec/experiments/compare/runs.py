@@ -123,6 +123,7 @@ class ModelRun:
             architecture=self.architecture,
             model=sizes,
             batch_size=training.batch_size,
+            beam_width=training.beam_width,
             validation_users=training.validation_users,
         )
 
