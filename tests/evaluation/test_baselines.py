@@ -9,6 +9,8 @@ import torch
 from rqrec.data.ids import PADDING
 from rqrec.data.sequences import Histories, Sequences
 from rqrec.knn.content_knn import ContentKnn
+from rqrec.knn.graph import content_knn_graph, item_item_knn
+from rqrec.knn.index import KnnIndex
 from rqrec.knn.item_knn import ItemKnn
 from rqrec.knn.popularity import Popularity
 from rqrec.models.sasrec import SasRec, SasRecConfig
@@ -33,10 +35,17 @@ def sasrec(world: World) -> SasRec:
     return model
 
 
+def item_knn(world: World, content: float) -> ItemKnn:
+    similarity = item_item_knn(world.train, N_ITEMS, 50, 20.0)
+    if content:
+        similarity = similarity + content * content_knn_graph(world.vectors, 20)
+    return ItemKnn(KnnIndex.from_similarity(similarity), world.train)
+
+
 BASELINES = {
     "popularity": lambda world: Popularity(world.train, N_ITEMS),
-    "item_knn": lambda world: ItemKnn(world.train, N_ITEMS),
-    "hybrid_knn": lambda world: ItemKnn(world.train, N_ITEMS, content_ND=world.vectors),
+    "item_knn": lambda world: item_knn(world, content=0.0),
+    "hybrid_knn": lambda world: item_knn(world, content=0.03),
     "content_knn": lambda world: ContentKnn(world.vectors),
     "sasrec": sasrec,
 }

@@ -20,7 +20,6 @@ from rqrec.evaluation.registry import BASELINES, fit_baseline
 from rqrec.models.architectures import ARCHITECTURES, build_model
 from rqrec.models.sasrec import SasRec, SasRecConfig
 from rqrec.retrieval.artifact import read_retrieval
-from rqrec.retrieval.retriever import Retriever
 from rqrec.stages.embed import EmbedConfig, embed
 from rqrec.stages.fit_rqkmeans import FitRqKMeansConfig, fit_rqkmeans
 from rqrec.stages.tokenize import TokenizeConfig, tokenize
@@ -165,12 +164,12 @@ def ranks(run: Path, small: Path) -> dict[str, list[int]]:
     found = {}
     for name, folder in (("decoder_only", run), ("hierarchical with kNN", small)):
         checkpoint = read_retrieval(folder)
-        retriever = Retriever(checkpoint.search_model(), checkpoint.table, 20)
+        retriever = checkpoint.retriever(20)
         found[name] = evaluate(retriever, leave_one_out(sequences).test).ranks_C
     for name in BASELINES:
         for protocol in (leave_one_out, temporal):
             split = protocol(sequences)
-            recommender = fit_baseline(name, split.train, len(tiny_vectors()), tiny_vectors())
+            recommender = fit_baseline(name, split, len(tiny_vectors()), tiny_vectors())
             found[f"{name} {protocol.__name__}"] = evaluate(recommender, split.test).ranks_C
     return {name: np.minimum(ranks_C, 99).tolist() for name, ranks_C in found.items()}
 

@@ -8,9 +8,11 @@ from hypothesis import strategies as st
 
 import rqrec.knn.graph
 from rqrec.data.sequences import Histories, Sequences
+from rqrec.data.splits import leave_one_out
 from rqrec.evaluation.registry import BASELINES, fit_baseline
 from rqrec.knn.content_knn import ContentKnn
 from rqrec.knn.graph import GAP_DECAY, REVERSE_WEIGHT, WINDOW, content_knn_graph, item_item_knn
+from rqrec.knn.index import KnnIndex
 from rqrec.knn.item_knn import ItemKnn
 from rqrec.knn.recency import weighted_histories
 from rqrec.retrieval.ranking import ExhaustiveRecommender
@@ -44,7 +46,7 @@ def test_similarity_is_how_often_and_how_soon_an_item_follows(
         pair_weights: dict[int, float] = {}
         for user in users:
             for here, there in product(range(len(user)), repeat=2):
-                if user[here] == one != user[there] and abs(there - here) <= WINDOW:
+                if here != there and user[here] == one and abs(there - here) <= WINDOW:
                     weight = GAP_DECAY ** (abs(there - here) - 1) * (1 if there > here else REVERSE_WEIGHT)
                     pair_weights[user[there]] = pair_weights.get(user[there], 0.0) + weight
         similarity = {
@@ -73,7 +75,7 @@ def test_content_neighbours_have_the_highest_cosines() -> None:
 
 def test_neighbours_of_the_last_item_come_first_then_popular_items() -> None:
     train = sequences_of([0, 1], [0, 1], [2, 3], [2, 3], [4], [4], [4])
-    knn = ItemKnn(train, 6)
+    knn = ItemKnn(KnnIndex.from_similarity(item_item_knn(train, 6, 5, 20.0)), train)
     assert ExhaustiveRecommender(knn).recommend(Histories.of([[0, 2], [2, 0]]), 2).items.tolist() == [
         [3, 1],
         [1, 3],
@@ -92,17 +94,15 @@ def test_items_with_content_like_the_history_come_first() -> None:
 
 
 def test_baselines_are_found_by_name_and_wrong_names_and_settings_are_refused() -> None:
-    train = sequences_of([0, 1], [1, 2])
+    split = leave_one_out(sequences_of([0, 1, 2], [1, 2, 0]))
     for name in BASELINES:
-        assert fit_baseline(name, train, 3, np.eye(3)).recommend(Histories.of([[0]]), 2).items.shape == (
+        assert fit_baseline(name, split, 3, np.eye(3)).recommend(Histories.of([[0]]), 2).items.shape == (
             1,
             2,
         )
     with pytest.raises(ValueError, match="'bpr'; allowed are popularity, item_knn"):
-        fit_baseline("bpr", train, 3)
+        fit_baseline("bpr", split, 3)
     with pytest.raises(ValueError, match="--embeddings"):
-        fit_baseline("content_knn", train, 3)
+        fit_baseline("content_knn", split, 3)
     with pytest.raises(ValueError, match="2 embeddings but 3 items"):
-        fit_baseline("content_knn", train, 3, np.eye(2))
-    with pytest.raises(ValueError, match="neighbours is 0"):
-        ItemKnn(train, 3, neighbours=0)
+        fit_baseline("content_knn", split, 3, np.eye(2))

@@ -1,6 +1,5 @@
-"""The kNN index against its formulas computed by loops, and the mixture as a retrieval model."""
+"""The kNN index and its mixture with a model, against their formulas computed by loops."""
 
-import itertools
 from pathlib import Path
 from typing import Any
 
@@ -13,27 +12,24 @@ from hypothesis import strategies as st
 from rqrec import Recommender
 from rqrec.core.artifact import read_manifest
 from rqrec.data.dataset import Dataset
-from rqrec.data.ids import PADDING
-from rqrec.data.sequences import Histories
+from rqrec.data.ids import PADDING, IdMap
+from rqrec.data.sequences import Histories, Sequences
 from rqrec.data.splits import leave_one_out
 from rqrec.evaluation.evaluate import evaluate
-from rqrec.knn.graph import CONTENT_NEIGHBOURS, content_knn_graph, item_item_knn
-from rqrec.knn.index import NEIGHBOURS_FILE, KnnIndex, KnnSettings
-from rqrec.knn.item_knn import ItemKnn
+from rqrec.evaluation.registry import fit_baseline
+from rqrec.knn.fit import fit_knn_index
+from rqrec.knn.graph import item_item_knn
+from rqrec.knn.index import NEIGHBOURS_FILE, KnnIndex, KnnSettings, p_knn
 from rqrec.models.architectures import ARCHITECTURES
-from rqrec.models.retrieval_model import CodeLookup
 from rqrec.retrieval.artifact import read_retrieval
-from rqrec.retrieval.beam_search import beam_search, score_items
-from rqrec.retrieval.knn_mixture import KnnMixture
-from rqrec.retrieval.ranking import ExhaustiveRecommender, rank_scores
+from rqrec.retrieval.ranking import Ranked
 from rqrec.retrieval.retriever import Retriever
 from rqrec.stages.train_decoder import TrainDecoderConfig, train_decoder
-from rqrec.tokenizer.trie import Trie
+from rqrec.tokenizer.semantic_ids import SemanticIdTable
 from rqrec.training.checkpoint import CheckpointConfig
 from rqrec.training.loop_config import LoopConfig
 from rqrec.training.tune_knn import tune_knn_mixture
 from tests.retrieval.test_beam_search import (
-    assert_batch_equals_single,
     random_codes,
     random_histories,
     random_model,
@@ -44,7 +40,7 @@ SIZES = (3, 4, 5)
 architectures = pytest.mark.parametrize("name", ARCHITECTURES)
 
 
-def random_index(seed: int, n_items: int, **changes: float) -> KnnIndex:
+def random_index(seed: int, n_items: int, **changes: Any) -> KnnIndex:
     """Up to four neighbours for each item, none for some."""
     rng = np.random.default_rng(seed)
     neighbours = np.full((n_items, 4), PADDING, dtype=np.int32)
@@ -57,54 +53,73 @@ def random_index(seed: int, n_items: int, **changes: float) -> KnnIndex:
     return index.with_settings(**changes)
 
 
-def dense_p_knn(knn: KnnIndex, items_BT: np.ndarray) -> np.ndarray:
-    """p_knn of every item, by loops."""
+def dense_scores(knn: KnnIndex, items_BT: np.ndarray, *, exclude_seen: bool = True) -> np.ndarray:
+    """The index's score of every item, by loops."""
     scores = np.zeros((len(items_BT), len(knn)))
     for row, items in enumerate(items_BT):
         history = items[items != PADDING].tolist()
-        for age, item in enumerate(reversed(history)):
+        for age, item in enumerate(reversed(history[-knn.settings.max_items :])):
             for other, similarity in zip(
                 knn.neighbours_NM[item].tolist(), knn.similarity_NM[item].tolist(), strict=True
             ):
-                if other != PADDING and other not in history:
+                if other != PADDING and not (exclude_seen and other in history):
                     scores[row, other] += similarity * knn.settings.decay**age
-    powers = scores**knn.settings.power
-    sums = powers.sum(axis=1, keepdims=True)
-    return np.divide(powers, sums, out=np.zeros_like(powers), where=sums > 0)
+    return scores
 
 
-def mixture(seed: int, name: str, n_items: int, sizes: tuple[int, ...] = SIZES, **changes: float) -> Any:
+def normalised(values: np.ndarray) -> np.ndarray:
+    """Rows that sum to one; rows of zeros stay."""
+    sums = values.sum(axis=1, keepdims=True)
+    return np.divide(values, sums, out=np.zeros_like(values), where=sums > 0)
+
+
+def random_retriever(
+    seed: int, name: str, n_items: int, sizes: tuple[int, ...] = SIZES, beam: int = 5, **changes: Any
+) -> Retriever:
     codes = random_codes(seed, n_items, sizes)
-    model, knn = random_model(seed, sizes, name), random_index(seed, len(codes), **changes)
-    lookup, trie = CodeLookup.from_codes(codes), Trie.build(codes)
-    return KnnMixture(model, knn, trie), model, knn, lookup, trie
+    table = SemanticIdTable(IdMap([str(item) for item in range(len(codes))]), codes, sizes, "", False)
+    index = random_index(seed, len(codes), **changes)
+    return Retriever(random_model(seed, sizes, name), table, beam, knn=index)
 
 
-@architectures
-def test_an_items_probability_is_the_weighted_sum_of_p_model_and_p_knn(name: str) -> None:
-    both, model, knn, lookup, _ = mixture(0, name, 40, mixture_weight=0.4, power=2.0)
-    items_BT = random_histories(0, 40, 12, 6)
-    batch = lookup.batch(Histories(items_BT), 6)
-    p_model, p_knn = score_items(model, batch, lookup.codes_NL).exp(), dense_p_knn(knn, items_BT)
-    weight = 0.4 * (p_knn.sum(axis=1, keepdims=True) > 0)
-    assert 0 < weight.astype(bool).mean() < 1  # some histories have no neighbours at all
-    expected = (1 - weight) * p_model.detach().numpy() + weight * p_knn
-    found = score_items(both, batch, lookup.codes_NL).exp()
-    np.testing.assert_allclose(found.detach().numpy(), expected, rtol=1e-4, atol=1e-9)
+def seen_mask(items_BT: np.ndarray, n_items: int) -> np.ndarray:
+    mask = np.zeros((len(items_BT), n_items + 1), dtype=bool)
+    np.put_along_axis(mask, np.where(items_BT == PADDING, n_items, items_BT), True, axis=1)
+    return mask[:, :n_items]
 
 
-@architectures
-def test_every_level_is_normalised_whatever_the_order_of_the_queries(name: str) -> None:
-    both, _, _, lookup, _ = mixture(1, name, 30)
-    batch = lookup.batch(Histories(random_histories(1, 30, 5, 6)), 6)
-    every = torch.tensor(list(itertools.product(*map(range, SIZES))))
-    context = both.encode(batch)
-    in_order = [both.next_level(context, every[None, :, :level].expand(5, -1, -1)) for level in range(3)]
-    for level in (2, 0, 1):
-        log_probs = both.next_level(both.encode(batch), every[None, :, :level].expand(5, -1, -1))
-        assert log_probs.dtype == torch.float32
-        torch.testing.assert_close(log_probs.exp().sum(-1), torch.ones(log_probs.shape[:2]))
-        torch.testing.assert_close(log_probs, in_order[level], atol=1e-5, rtol=1e-5)
+def dense_mixture(retriever: Retriever, items_BT: np.ndarray, allowed_BN: np.ndarray) -> np.ndarray:
+    """The mixture of both distributions, each conditioned on the allowed items."""
+    assert retriever.knn is not None
+    weight, power = retriever.knn.settings.weight, retriever.knn.settings.power
+    p_model = normalised(retriever.score_items(Histories(items_BT)).exp().double().numpy() * allowed_BN)
+    scores = dense_scores(retriever.knn, items_BT, exclude_seen=False) * allowed_BN
+    p_neighbours = normalised(scores**power)
+    weight_B1 = weight * (p_neighbours.sum(axis=1, keepdims=True) > 0)
+    return (1 - weight_B1) * p_model + weight_B1 * p_neighbours
+
+
+def by_item(ranked: Ranked, n_items: int) -> np.ndarray:
+    """The probabilities of ranked items, [B, N]; 0 for items that are not in the list."""
+    found = np.zeros((len(ranked.items), n_items + 1))
+    items = ranked.items.numpy()
+    np.put_along_axis(found, np.where(items == PADDING, n_items, items), ranked.scores.exp().numpy(), axis=1)
+    return found[:, :n_items]
+
+
+@pytest.mark.parametrize("exclude_seen", [True, False])
+@pytest.mark.parametrize("count", [None, 3])
+def test_candidates_are_the_best_neighbours_of_the_most_recent_items(
+    exclude_seen: bool, count: int | None
+) -> None:
+    knn, items_BT = random_index(4, 30, max_items=3), random_histories(4, 30, 20, 6)
+    expected = dense_scores(knn, items_BT, exclude_seen=exclude_seen)
+    items, scores = (x.numpy() for x in knn.retrieve(Histories(items_BT), count, exclude_seen=exclude_seen))
+    for row, dense in enumerate(expected):
+        best = sorted(np.flatnonzero(dense), key=lambda item: (-np.float32(dense[item]), item))[:count]
+        assert sorted(items[row][items[row] != PADDING]) == sorted(best)
+        assert scores[row][: len(best)] == pytest.approx(dense[items[row][: len(best)]], rel=1e-5)
+        assert not scores[row][len(best) :].any()
 
 
 @architectures
@@ -114,64 +129,113 @@ def test_every_level_is_normalised_whatever_the_order_of_the_queries(name: str) 
     n_items=st.integers(1, 50),
     sizes=st.sampled_from([(3, 4, 5), (8, 1, 4), (2, 2, 2, 7), (40,)]),
     weight=st.sampled_from([0.05, 0.5, 0.95]),
+    exclude_seen=st.booleans(),
+    block=st.booleans(),
 )
-def test_a_beam_as_wide_as_the_catalogue_equals_exhaustive_scoring(
-    name: str, seed: int, n_items: int, sizes: tuple[int, ...], weight: float
+def test_with_all_items_as_candidates_both_sides_are_conditioned_on_the_same_items(
+    name: str,
+    seed: int,
+    n_items: int,
+    sizes: tuple[int, ...],
+    weight: float,
+    exclude_seen: bool,
+    block: bool,
 ) -> None:
-    both, _, _, lookup, trie = mixture(seed, name, n_items, sizes, mixture_weight=weight)
-    n = len(lookup.codes_NL)
+    retriever = random_retriever(seed, name, n_items, sizes, beam=n_items, weight=weight)
+    n = len(retriever.table)
     items_BT = random_histories(seed, n, 4, 7)
-    batch, seen = lookup.batch(Histories(items_BT), 6), torch.from_numpy(items_BT)
-    found = beam_search(both, batch, trie, n, beam_width=n, excluded_BX=seen)
-    expected = rank_scores(score_items(both, batch, lookup.codes_NL), n, excluded_BX=seen)
-    torch.testing.assert_close(found.scores, expected.scores, atol=1e-4, rtol=1e-5)
-    # Items whose scores are equal up to rounding may come in either order.
-    score_of = {
-        row: dict(zip(i.tolist(), s.tolist(), strict=True))
-        for row, (i, s) in enumerate(zip(*expected, strict=True))
-    }
-    for row, items in enumerate(found.items.tolist()):
-        assert sorted(items) == sorted(expected.items[row].tolist())
-        real = [item for item in items if item != PADDING]
-        assert [score_of[row][item] for item in real] == pytest.approx(
-            found.scores[row][: len(real)].tolist(), abs=1e-4, rel=1e-5
-        )
+    allowed_N = np.random.default_rng(seed).random(n) < 0.7 if block else None
+    ranked = retriever.recommend(Histories(items_BT), n, exclude_seen=exclude_seen, allowed_N=allowed_N)
+    allowed_BN = np.ones((4, n), dtype=bool) if allowed_N is None else np.tile(allowed_N, (4, 1))
+    if exclude_seen:
+        allowed_BN &= ~seen_mask(items_BT, n)
+    assert ((ranked.items != PADDING).sum(1).numpy() == allowed_BN.sum(1)).all()
+    found = by_item(ranked, n)
+    np.testing.assert_allclose(found, dense_mixture(retriever, items_BT, allowed_BN), rtol=1e-3, atol=1e-6)
+    np.testing.assert_allclose(found.sum(1), allowed_BN.any(1), atol=1e-4)  # sums to 1 wherever it can
+    assert (ranked.scores[:, 1:] <= ranked.scores[:, :-1]).all()
+
+
+@architectures
+@pytest.mark.parametrize("weight", [0.3, 0.8])
+def test_the_weight_is_the_share_of_the_neighbours(name: str, weight: float) -> None:
+    """However much probability the model gives to seen items and to codes of no item."""
+    retriever = random_retriever(2, name, 40, beam=6)
+    found = retriever.candidates(Histories(random_histories(2, 40, 12, 6)))
+    mixture = found.log_p_mixture(weight, 2.0).exp()
+    model = (1 - weight) * found.log_p_model_BC.softmax(1)
+    has_neighbours = found.knn_scores_BC.any(1)
+    assert 0 < has_neighbours.float().mean() < 1
+    share = (mixture - model).sum(1)
+    torch.testing.assert_close(share[has_neighbours], torch.full((int(has_neighbours.sum()),), weight))
+    torch.testing.assert_close(mixture.sum(1), torch.ones(12))
+
+
+@architectures
+def test_the_model_scores_the_neighbours_that_its_beam_missed(name: str) -> None:
+    retriever = random_retriever(3, name, 60, beam=4)
+    histories = Histories(random_histories(3, 60, 10, 6))
+    found, exact = retriever.candidates(histories), retriever.score_items(histories)
+    real = found.items_BC != PADDING
+    assert (real.sum(1) > 4).any()
+    expected = exact.gather(1, found.items_BC.clamp(min=0))
+    torch.testing.assert_close(found.log_p_model_BC[real], expected[real], atol=1e-4, rtol=1e-5)
+    for row in found.items_BC.tolist():
+        items = [item for item in row if item != PADDING]
+        assert len(items) == len(set(items))
 
 
 @architectures
 def test_each_user_of_a_batch_gets_the_same_as_alone(name: str) -> None:
-    both, _, _, lookup, trie = mixture(3, name, 50)
-    assert_batch_equals_single(both, lookup, trie, random_histories(3, 50, 7, 9), rtol=1e-5)
+    retriever, items_BT = random_retriever(3, name, 50), random_histories(3, 50, 7, 9)
+    together = retriever.recommend(Histories(items_BT), 5)
+    for row, items in enumerate(items_BT):
+        alone = retriever.recommend(Histories.of([items[items != PADDING]]), 5)
+        assert alone.items[0].tolist() == together.items[row].tolist()
+        torch.testing.assert_close(alone.scores[0], together.scores[row], atol=1e-4, rtol=1e-5)
+
+
+@architectures
+def test_at_most_so_many_items_share_their_first_code(name: str) -> None:
+    retriever = random_retriever(5, name, 50, (6, 4, 5))
+    ranked = retriever.recommend(Histories(random_histories(5, 50, 8, 6)), 6, max_per_code=1)
+    first_codes = retriever.table.codes_NL[:, 0]
+    for items in ranked.items.tolist():
+        codes = [first_codes[item] for item in items if item != PADDING]
+        assert len(codes) == len(set(codes)) >= 5
+
+
+def test_a_seen_item_that_people_take_again_is_proposed_if_seen_items_are_allowed() -> None:
+    users = [[0, 1, 0], [2, 3, 2], [0, 4, 0]] * 4
+    items = np.array([item for user in users for item in user], dtype=np.int32)
+    train = Sequences(items, np.arange(0, len(items) + 1, 3), np.arange(len(items)), tuple("abcdefghijkl"))
+    knn = KnnIndex.from_similarity(item_item_knn(train, 5, 3, 1.0))
+    histories = Histories.of([[2, 0]])
+    assert 0 in knn.retrieve(histories, exclude_seen=False).items_BM[0].tolist()
+    assert not {0, 2} & {*knn.retrieve(histories).items_BM[0].tolist()}
 
 
 @pytest.mark.parametrize(
     "contents", [None, tiny_vectors()], ids=["co-occurrence", "co-occurrence and content"]
 )
-def test_candidates_score_the_same_as_in_the_item_knn_baseline(contents: np.ndarray | None) -> None:
+def test_the_baseline_ranks_exactly_as_the_index_of_a_mixture(contents: np.ndarray | None) -> None:
     split = leave_one_out(tiny_dataset().sequences)
-    similarity = item_item_knn(split.train, N_ITEMS, N_ITEMS, 20.0)
-    if contents is not None:
-        similarity = similarity + 0.03 * content_knn_graph(contents, CONTENT_NEIGHBOURS)
-    knn = KnnIndex.from_similarity(similarity).with_settings(power=1.0)
-    histories = split.validation.histories(np.arange(30))
-    decay = knn.settings.decay
-    baseline = ItemKnn(split.train, N_ITEMS, neighbours=N_ITEMS, decay=decay, content_ND=contents)
-    candidates = knn.retrieve(torch.from_numpy(histories.items_BT))
-    best = ExhaustiveRecommender(baseline).recommend(histories, 3)
-    for row in range(30):
-        score_of = dict(
-            zip(candidates.items_BR[row].tolist(), candidates.scores_BR[row].tolist(), strict=True)
-        )
-        for item, score in zip(best.items[row].tolist(), best.scores[row].tolist(), strict=True):
-            assert score_of.get(item, 0.0) == pytest.approx(score, abs=2e-6)  # up to the popularity score
+    name = "item_knn" if contents is None else "hybrid_knn"
+    baseline = fit_baseline(name, split, N_ITEMS, contents)
+    knn = fit_knn_index(split, N_ITEMS, contents)
+    histories = split.test.histories(np.arange(30))
+    alone, best = knn.retrieve(histories, 10), baseline.recommend(histories, 10)
+    real = alone.items_BM != PADDING
+    assert real.any()
+    assert torch.equal(best.items[real], alone.items_BM[real])
 
 
 def test_small_scores_keep_their_proportions() -> None:
     knn = KnnIndex(torch.tensor([[1, 2], [0, 2], [0, 1]]), torch.full((3, 2), 1e-30)).with_settings(power=4.0)
     knn.similarity_NM[0, 1] = 2e-30
-    candidates = knn.retrieve(torch.tensor([[0]]))
-    p_knn = dict(zip(candidates.items_BR[0].tolist(), knn.probabilities(candidates)[0].tolist(), strict=True))
-    assert p_knn == {1: pytest.approx(1 / 17), 2: pytest.approx(16 / 17)}
+    items_BM, scores_BM = knn.retrieve(Histories.of([[0]]))
+    assert items_BM[0, :2].tolist() == [2, 1]
+    assert p_knn(scores_BM, knn.settings.power)[0, :2].tolist() == pytest.approx([16 / 17, 1 / 17])
 
 
 @pytest.fixture(scope="module")
@@ -182,7 +246,8 @@ def run_with_knn(tiny_run: Path, tmp_path_factory: pytest.TempPathFactory) -> tu
 
     artifact = read_retrieval(tiny_run)
     split = leave_one_out(Dataset.read(tiny_run / "dataset").sequences)
-    knn = tune_knn_mixture(Retriever(artifact.model, artifact.table, 20), split)
+    index = fit_knn_index(split, N_ITEMS)
+    knn = tune_knn_mixture(Retriever(artifact.model, artifact.table, 20, knn=index), split.validation)
     folder = tmp_path_factory.mktemp("knn") / "retrieval"
     with create(folder, "retrieval", settings={}, inputs={}, metrics={}) as target:
         write_retrieval(target, artifact._replace(knn=knn))
@@ -198,11 +263,13 @@ def test_a_saved_mixture_recommends_and_explains_with_its_index(run_with_knn: tu
     history = ["item 1", "item 2", "item 3"]
     (found,) = recommender.recommend([history], k=5)
     explained = recommender.explain(history, found[0].item_id)
-    assert explained.recommendation.score == pytest.approx(found[0].score, abs=1e-4)
+    plain = {
+        item.item_id: item.score for item in Recommender(stored._replace(knn=None)).recommend([history])[0]
+    }
+    assert explained.recommendation.score == pytest.approx(plain[found[0].item_id], abs=1e-4)
     product = np.prod([step.probability for step in explained.path])
-    assert np.log(product) == pytest.approx(found[0].score, abs=1e-4)
-    plain = Recommender(stored._replace(knn=None)).recommend([history], k=5)[0]
-    assert [item.score for item in plain] != [item.score for item in found]
+    assert np.log(product) == pytest.approx(plain[found[0].item_id], abs=1e-4)
+    assert found[0].score != pytest.approx(plain[found[0].item_id], abs=1e-4)
 
 
 def test_the_chosen_settings_are_no_worse_than_others_on_validation(tiny_run: Path) -> None:
@@ -210,27 +277,26 @@ def test_the_chosen_settings_are_no_worse_than_others_on_validation(tiny_run: Pa
     split = leave_one_out(Dataset.read(tiny_run / "dataset").sequences)
 
     def ndcg(knn: KnnIndex) -> float:
-        retriever = Retriever(artifact._replace(knn=knn).search_model(), artifact.table, N_ITEMS)
+        retriever = artifact._replace(knn=knn).retriever(20)
         return evaluate(retriever, split.validation).metrics["ndcg@10"]
 
-    chosen = tune_knn_mixture(Retriever(artifact.model, artifact.table, N_ITEMS), split)
+    index = fit_knn_index(split, N_ITEMS)
+    retriever = Retriever(artifact.model, artifact.table, 20, knn=index)
+    chosen = tune_knn_mixture(retriever, split.validation)
     others = [
-        chosen.with_settings(mixture_weight=weight, power=power)
-        for weight in (0.1, 0.7)
-        for power in (1.0, 4.0)
+        chosen.with_settings(weight=weight, power=power) for weight in (0.1, 0.7) for power in (1.0, 4.0)
     ]
     assert ndcg(chosen) >= max(map(ndcg, others)) - 1e-6
 
 
-def test_content_gets_weight_where_it_predicts_the_next_item(tiny_run: Path) -> None:
-    artifact, few = read_retrieval(tiny_run), leave_one_out(tiny_dataset(24).sequences)
+def test_content_gets_weight_where_it_predicts_the_next_item() -> None:
+    few = leave_one_out(tiny_dataset(24).sequences)
     angle = 2 * np.pi * (np.arange(N_ITEMS) % SIZE) / SIZE
     circle = np.stack([np.cos(angle), np.sin(angle)], axis=1)
     in_family = np.eye(FAMILIES)[np.arange(N_ITEMS) // SIZE, :, None] * circle[:, None]
-    retriever = Retriever(artifact.model, artifact.table, 20)
-    knn = tune_knn_mixture(retriever, few, content_ND=in_family.reshape(N_ITEMS, -1))
+    knn = fit_knn_index(few, N_ITEMS, in_family.reshape(N_ITEMS, -1))
     assert knn.settings.content_weight > 0
-    assert tune_knn_mixture(retriever, few).settings.content_weight == 0
+    assert fit_knn_index(few, N_ITEMS).settings.content_weight == 0
     # Too few users for co-occurrence to find all pairs of adjacent items.
     for item, others in enumerate(knn.neighbours_NM.tolist()):
         family = item // SIZE * SIZE
@@ -240,13 +306,14 @@ def test_content_gets_weight_where_it_predicts_the_next_item(tiny_run: Path) -> 
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"mixture_weight": 1.0}, "mixture_weight is 1.0"),
+        ({"weight": 1.0}, "weight is 1.0"),
+        ({"max_items": 0}, "max_items is 0"),
         ({"power": 0.0}, "power is 0.0"),
         ({"decay": 1.5}, "decay is 1.5"),
         ({"content_weight": -0.1}, "content_weight is -0.1"),
     ],
 )
-def test_settings_out_of_range_are_refused(change: dict[str, float], message: str) -> None:
+def test_settings_out_of_range_are_refused(change: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         KnnSettings(**change)
 
@@ -264,13 +331,6 @@ def test_damaged_files_are_refused(tmp_path: Path) -> None:
     (tmp_path / NEIGHBOURS_FILE).write_bytes(b"no tensors")
     with pytest.raises(ValueError, match="are not a kNN index"):
         KnnIndex.read(tmp_path, 10)
-
-
-def test_a_batch_without_item_indices_is_refused() -> None:
-    both, _, _, lookup, _ = mixture(0, "hierarchical", 10)
-    batch = lookup.batch(Histories(random_histories(0, 10, 2, 3)), 6)
-    with pytest.raises(ValueError, match="needs the item indices"):
-        both.encode(batch._replace(items_BT=None))
 
 
 def test_training_can_add_a_knn_mixture(tiny_run: Path, tmp_path: Path) -> None:
@@ -297,5 +357,5 @@ def test_training_can_add_a_knn_mixture(tiny_run: Path, tmp_path: Path) -> None:
     assert knn is not None
     manifest = read_manifest(folder, "retrieval")
     assert manifest.settings["knn_mixture"] is True
-    assert manifest.metrics["knn_mixture"]["mixture_weight"] == knn.settings.mixture_weight
+    assert manifest.metrics["knn_mixture"]["weight"] == knn.settings.weight
     assert {"dataset", "semantic_ids", "embeddings"} == {*manifest.inputs}

@@ -9,8 +9,12 @@ import torch
 
 from rqrec import Recommender
 from rqrec.core.artifact import read_json, write_json
-from rqrec.data.ids import UnknownIdError
+from rqrec.data.ids import IdMap, UnknownIdError
 from rqrec.models.architectures import ARCHITECTURES
+from rqrec.models.layers import CodeEmbedding
+from rqrec.retrieval.similar import similar_items
+from rqrec.tokenizer.semantic_ids import SemanticIdTable
+from rqrec.tokenizer.trie import Trie
 from tests.retrieval.test_artifact import fresh_artifact
 from tests.tiny import SIZE, train_tiny
 
@@ -256,3 +260,17 @@ def test_an_unknown_architecture_is_refused(tiny_run: Path, tmp_path: Path) -> N
     write_json(tmp_path / "copy" / "config.json", config)
     with pytest.raises(ValueError, match=r"config.json is missing or differs"):
         Recommender.load(tmp_path / "copy")
+
+
+@pytest.mark.parametrize("has_extra_code", [True, False])
+def test_the_last_level_counts_for_similarity_only_where_it_is_content(has_extra_code: bool) -> None:
+    codes = np.array([[0, 0], [0, 1], [0, 2], [1, 0]])
+    embedding = CodeEmbedding((2, 3), 4)
+    with torch.no_grad():
+        embedding.rows(1).copy_(torch.tensor([[1.0, 0, 0, 0], [-1, 0, 0, 0], [0.9, 0.1, 0, 0]]))
+    table = SemanticIdTable(IdMap(["a", "b", "c", "d"]), codes, (2, 3), "", has_extra_code)
+    found = similar_items(
+        embedding, torch.from_numpy(codes), Trie.build(codes), 0, 2, content_levels=table.content_levels
+    )
+    assert found.items.tolist() == ([1, 2] if has_extra_code else [2, 1])
+    assert (found.scores[0] == found.scores[1]) == has_extra_code

@@ -3,8 +3,9 @@
 import numpy as np
 from numpy.typing import NDArray
 
-from rqrec.data.sequences import Sequences
+from rqrec.data.splits import Split
 from rqrec.knn.content_knn import ContentKnn
+from rqrec.knn.fit import fit_knn_index
 from rqrec.knn.item_knn import ItemKnn
 from rqrec.knn.popularity import Popularity
 from rqrec.retrieval.ranking import ExhaustiveRecommender, ItemRecommender
@@ -13,18 +14,24 @@ BASELINES = ("popularity", "item_knn", "content_knn", "hybrid_knn")
 
 
 def fit_baseline(
-    name: str, train: Sequences, n_items: int, vectors_ND: NDArray[np.floating] | None = None
+    name: str,
+    split: Split,
+    n_items: int,
+    vectors_ND: NDArray[np.floating] | None = None,
+    *,
+    exclude_seen: bool = True,
 ) -> ItemRecommender:
-    """Fit the baseline `name` to training sequences; `vectors_ND` are the items' content embeddings.
+    """Fit the baseline `name` to a split; `vectors_ND` are the items' content embeddings.
 
-    "hybrid_knn" is "item_knn" plus content neighbours, similar to those of a model's kNN mixture (but 200
-    co-occurring neighbours per item instead of 50). Raises ValueError for an unknown name, and if "content_knn" or
-    "hybrid_knn" is given no embeddings of these items.
+    "item_knn" ranks by the kNN index of co-occurrence, "hybrid_knn" by that of co-occurrence and content: the same
+    index that a model with a kNN mixture has. `exclude_seen` is whether seen items are left out when the weight of
+    content is chosen on validation. Raises ValueError for an unknown name, and if "content_knn" or "hybrid_knn" is
+    given no embeddings of these items.
     """
     if name == "popularity":
-        return ExhaustiveRecommender(Popularity(train, n_items))
+        return ExhaustiveRecommender(Popularity(split.train, n_items))
     if name == "item_knn":
-        return ExhaustiveRecommender(ItemKnn(train, n_items))
+        return ExhaustiveRecommender(ItemKnn(fit_knn_index(split, n_items), split.train))
     if name not in BASELINES:
         raise ValueError(f"Unknown baseline {name!r}; allowed are {', '.join(BASELINES)}.")
     if vectors_ND is None:
@@ -34,5 +41,6 @@ def fit_baseline(
             f"There are {len(vectors_ND)} embeddings but {n_items} items. Use the embeddings of this dataset."
         )
     if name == "hybrid_knn":
-        return ExhaustiveRecommender(ItemKnn(train, n_items, content_ND=vectors_ND))
+        index = fit_knn_index(split, n_items, vectors_ND, exclude_seen=exclude_seen)
+        return ExhaustiveRecommender(ItemKnn(index, split.train))
     return ExhaustiveRecommender(ContentKnn(vectors_ND))

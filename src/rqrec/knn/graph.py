@@ -29,6 +29,7 @@ def item_item_knn(train: Sequences, n_items: int, neighbours: int, shrinkage: fl
     """The similarity of each item (row) to the items that users interact with after it, or shortly before.
 
     Returns a sparse float32 [N, N] with the `neighbours` most similar items of each row at most; ties by item index.
+    An item that users take again is among its own neighbours.
 
     The similarity of item i to item j is the weighted number of times that j occurs within WINDOW positions of i,
     divided by sqrt(count of i x count of j) + `shrinkage`, which lowers similarities based on few interactions. An
@@ -58,9 +59,7 @@ def item_item_knn(train: Sequences, n_items: int, neighbours: int, shrinkage: fl
         rows, columns = pairs.tocoo().coords
         norms = np.sqrt(counts_N[rows + start] * counts_N[columns])
         similarity = (pairs.data / (norms + shrinkage)).astype(np.float32)
-        other = rows + start != columns
-        shape = (stop - start, n_items)
-        blocks.append(_top_of_rows(rows[other], columns[other], similarity[other], shape, neighbours))
+        blocks.append(_top_of_rows(rows, columns, similarity, (stop - start, n_items), neighbours))
     return csr_array(vstack(blocks))
 
 

@@ -1,11 +1,12 @@
 """An index of each item's nearest neighbours, which retrieves candidates for a history.
 
-Shapes: B batch, T items of a history, N items, M neighbours of an item, R = T x M candidates.
+Shapes: B batch, T items of a history, N items, M neighbours of an item (or candidates of a history), R = T x M,
+C candidates.
 """
 
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import safetensors.torch
@@ -16,7 +17,7 @@ from torch import Tensor
 
 from rqrec.core.artifact import atomic_write, read_json, write_json
 from rqrec.data.ids import PADDING
-from rqrec.data.sequences import gather_right_padded
+from rqrec.data.sequences import Histories, gather_right_padded
 
 SETTINGS_FILE = "knn.json"
 NEIGHBOURS_FILE = "knn.safetensors"
@@ -29,36 +30,39 @@ class KnnSettings:
     Raises ValueError on values out of range.
     """
 
-    mixture_weight: float = 0.3
+    weight: float = 0.3
     """Weight of p_knn in the mixture with a model, between 0 and 1 (lambda of kNN-LM). For a history whose items have
     no neighbours, only the model is used."""
     power: float = 3.0
     """p_knn of a candidate is proportional to its score to this power, above 0 (an inverse temperature)."""
     decay: float = 0.6
     """Weight of an item of the history relative to the item after it, above 0 and at most 1."""
+    max_items: int = 20
+    """Number of most recent items of a history whose neighbours are candidates, at least 1."""
     content_weight: float = 0.0
     """Weight of content cosines relative to co-occurrence similarities, at least 0. The stored similarities
     already include it."""
 
     def __post_init__(self) -> None:
-        if not 0 < self.mixture_weight < 1:
-            raise ValueError(f"mixture_weight is {self.mixture_weight}, but must be above 0 and below 1.")
+        if not 0 < self.weight < 1:
+            raise ValueError(f"weight is {self.weight}, but must be above 0 and below 1.")
         if not self.power > 0:
             raise ValueError(f"power is {self.power}, but must be above 0.")
         if not 0 < self.decay <= 1:
             raise ValueError(f"decay is {self.decay}, but must be above 0 and at most 1.")
+        if self.max_items < 1:
+            raise ValueError(f"max_items is {self.max_items}, but must be at least 1.")
         if self.content_weight < 0:
             raise ValueError(f"content_weight is {self.content_weight}, but must be at least 0.")
 
 
 class Candidates(NamedTuple):
-    """Candidates for each history: item indices [B, R] and scores float32 [B, R].
+    """Candidates for each history in descending order of score, ties by item index."""
 
-    The score is 0 at padding and at items of the history.
-    """
-
-    items_BR: Tensor
-    scores_BR: Tensor
+    items_BM: Tensor
+    """Item indices int64, padded with PADDING."""
+    scores_BM: Tensor
+    """float32, above 0; 0 at padding."""
 
 
 @dataclass(frozen=True)
@@ -86,7 +90,7 @@ class KnnIndex:
     def __len__(self) -> int:
         return len(self.neighbours_NM)
 
-    def with_settings(self, **changes: float) -> "KnnIndex":
+    def with_settings(self, **changes: Any) -> "KnnIndex":
         """The same neighbours with some settings changed."""
         return replace(self, settings=replace(self.settings, **changes))
 
@@ -96,13 +100,24 @@ class KnnIndex:
             self, neighbours_NM=self.neighbours_NM.to(device), similarity_NM=self.similarity_NM.to(device)
         )
 
-    def retrieve(self, items_BT: Tensor) -> Candidates:
-        """The distinct neighbours of each history's items with their summed scores; items of the history score 0.
+    def retrieve(
+        self,
+        histories: Histories,
+        count: int | None = None,
+        *,
+        exclude_seen: bool = True,
+        allowed_N: Tensor | None = None,
+    ) -> Candidates:
+        """The `count` distinct neighbours of each history's items with the highest summed scores (None: all).
 
-        `items_BT` are item indices, oldest first, padded with PADDING on the right.
+        `exclude_seen` leaves out the items of the whole history; `allowed_N` (bool, by item index) restricts the
+        candidates.
         """
+        device = self.neighbours_NM.device
+        seen_BT = torch.from_numpy(histories.items_BT).to(device)
+        items_BT = torch.from_numpy(histories.last(self.settings.max_items).items_BT).to(device)
         real_BT = items_BT != PADDING
-        ages_BT = real_BT.sum(1, keepdim=True) - 1 - torch.arange(items_BT.shape[1], device=items_BT.device)
+        ages_BT = real_BT.sum(1, keepdim=True) - 1 - torch.arange(items_BT.shape[1], device=device)
         weights_BT = torch.where(real_BT, self.settings.decay ** ages_BT.clamp(min=0).float(), 0.0)
         rows_BT = items_BT.clamp(min=0)
         neighbours_BR = self.neighbours_NM[rows_BT].flatten(1).long()
@@ -117,17 +132,17 @@ class KnnIndex:
         summed_BR = torch.zeros_like(scores_BR[:, :width]).scatter_add_(1, column_BR, scores_BR)
         unique_BR = torch.full_like(neighbours_BR[:, :width], PADDING)
         unique_BR.scatter_(1, column_BR, neighbours_BR)
-        seen_BR = _is_in(unique_BR, items_BT)
-        return Candidates(unique_BR, summed_BR.masked_fill_(seen_BR | (unique_BR == PADDING), 0.0))
-
-    def probabilities(self, candidates: Candidates) -> Tensor:
-        """p_knn float32 [B, R] of the candidates; all 0 for a history without any."""
-        if not candidates.scores_BR.shape[1]:  # every history is empty
-            return candidates.scores_BR
-        # Divided by the highest score first, so that a power of small scores does not underflow.
-        highest_B1 = candidates.scores_BR.amax(1, keepdim=True).clamp(min=torch.finfo(torch.float32).tiny)
-        powers_BR = (candidates.scores_BR / highest_B1) ** self.settings.power
-        return powers_BR / powers_BR.sum(1, keepdim=True).clamp(min=torch.finfo(torch.float32).tiny)
+        left_out_BR = unique_BR == PADDING
+        if exclude_seen:
+            left_out_BR |= _is_in(unique_BR, seen_BT)
+        if allowed_N is not None:
+            left_out_BR |= ~allowed_N[unique_BR.clamp(min=0)]
+        # Items are in ascending order here, so that a stable sort orders ties by item index.
+        scores_BM, best_BM = summed_BR.masked_fill_(left_out_BR, 0.0).sort(
+            dim=1, descending=True, stable=True
+        )
+        scores_BM, best_BM = scores_BM[:, :count], best_BM[:, :count]
+        return Candidates(unique_BR.gather(1, best_BM).masked_fill_(scores_BM <= 0, PADDING), scores_BM)
 
     def write(self, folder: Path) -> None:
         """Write the index into `folder`: its settings as JSON, its tensors as safetensors."""
@@ -166,6 +181,16 @@ class KnnIndex:
         if neighbours_NM.numel() and not -1 <= int(neighbours_NM.min()) <= int(neighbours_NM.max()) < n_items:
             raise ValueError(f"{path} has item indices outside of the catalogue of {n_items} items.")
         return cls(neighbours_NM, similarity_NM, settings)
+
+
+def p_knn(scores_BC: Tensor, power: float) -> Tensor:
+    """Probabilities proportional to scores to a power, float32 [B, C]; all 0 in a row of zeros."""
+    tiny = torch.finfo(torch.float32).tiny
+    if not scores_BC.shape[1]:
+        return scores_BC
+    # Divided by the highest score first, so that a power of small scores does not underflow.
+    powers_BC = (scores_BC / scores_BC.amax(1, keepdim=True).clamp(min=tiny)) ** power
+    return powers_BC / powers_BC.sum(1, keepdim=True).clamp(min=tiny)
 
 
 def _is_in(items_BR: Tensor, histories_BT: Tensor) -> Tensor:

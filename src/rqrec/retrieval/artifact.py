@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
 import safetensors.torch
-import torch
 from safetensors import SafetensorError
 from torch import nn
 
@@ -14,11 +13,9 @@ from rqrec.core.artifact import atomic_write, find, read_json, read_manifest, wr
 from rqrec.data.catalog import Catalog
 from rqrec.knn.index import KnnIndex
 from rqrec.models.architectures import AnyModel, architecture, build_model, name_of
-from rqrec.models.retrieval_model import RetrievalModel
 from rqrec.models.sasrec import SasRec, SasRecConfig
-from rqrec.retrieval.knn_mixture import KnnMixture
+from rqrec.retrieval.retriever import BEAM_WIDTH, Retriever
 from rqrec.tokenizer.semantic_ids import SemanticIdTable
-from rqrec.tokenizer.trie import Trie
 
 CONFIG_FILE = "config.json"
 WEIGHTS_FILE = "model.safetensors"
@@ -29,8 +26,9 @@ ModelT = TypeVar("ModelT", bound=nn.Module)
 class RetrievalArtifact(NamedTuple):
     """A retrieval model, the semantic IDs that it generates, and the catalogue of their items.
 
-    `knn` is mixed with the model when it recommends (see `search_model`). `exclude_seen`: whether validation excluded
-    the items of the history, and so whether recommendations exclude them by default.
+    `knn` is mixed with the model when it recommends (see `rqrec.retrieval.knn_mixture`).
+    `exclude_seen`: whether validation excluded the items of the history, and so whether recommendations exclude them
+    by default.
     """
 
     model: AnyModel
@@ -39,11 +37,9 @@ class RetrievalArtifact(NamedTuple):
     knn: KnnIndex | None = None
     exclude_seen: bool = True
 
-    def search_model(self, device: torch.device | str = "cpu") -> RetrievalModel[Any]:
-        """The model that beam search queries: the trained one, mixed with the kNN index if there is one."""
-        if self.knn is None:
-            return self.model
-        return KnnMixture(self.model, self.knn, Trie.build(self.table.codes_NL, device))
+    def retriever(self, beam_width: int = BEAM_WIDTH) -> Retriever:
+        """The recommender of the model and, if there is one, its kNN index."""
+        return Retriever(self.model, self.table, beam_width, knn=self.knn)
 
 
 def write_retrieval(folder: Path, artifact: RetrievalArtifact) -> None:

@@ -25,6 +25,7 @@ def beam_search(
     k: int,
     *,
     beam_width: int,
+    context: ContextT | None = None,
     excluded_BX: Tensor | None = None,
     allowed_N: Tensor | None = None,
     max_per_code: int | None = None,
@@ -40,6 +41,8 @@ def beam_search(
     At most `max_per_code` of the k items share their first code. So that enough first codes remain for k items, each
     first code has an equal quota of the beam, and prefixes within their quota are kept before any others.
 
+    `context` is what the model's `encode` returns for the batch, if that was called before.
+
     Raises ValueError if beam_width < k or max_per_code < 1.
     """
     if not 1 <= k <= beam_width:
@@ -51,7 +54,8 @@ def beam_search(
         excluded_BX = torch.full((n_batch, 0), PADDING, device=device)
     excluded_BX = trie.excluded_leaves(excluded_BX, allowed_N)
     allowed_below = trie.allowed_below(allowed_N)
-    context = model.encode(batch)
+    if context is None:
+        context = model.encode(batch)
     nodes_BK = torch.zeros(n_batch, 1, dtype=torch.int64, device=device)
     scores_BK = torch.zeros(n_batch, 1, device=device)
     prefix_BKl = torch.zeros(n_batch, 1, 0, dtype=torch.int64, device=device)
@@ -79,7 +83,7 @@ def beam_search(
             groups_BM = torch.cat([codes_so_far_BKCl, codes_BKC[..., None]], dim=3)[..., 0].flatten(1)
             last = level == trie.n_levels - 1
             quota = max_per_code if last else max(max_per_code, beam_width // -(-k // max_per_code))
-            order_BM, over_BM = _rank_by_quota(scores_BM, nodes_BM, children.first_item, groups_BM, quota)
+            order_BM, over_BM = rank_by_quota(scores_BM, children.first_item[nodes_BM], groups_BM, quota)
             best_BK = order_BM[:, :beam_width]
             if last:
                 scores_BM = scores_BM.masked_fill(over_BM, -torch.inf)
@@ -119,14 +123,12 @@ def _best(scores_BM: Tensor, nodes_BM: Tensor, ties: Tensor, width: int) -> Tens
     return best_BK.gather(1, keys_BK.argsort(dim=1, descending=True))
 
 
-def _rank_by_quota(
-    scores_BM: Tensor, nodes_BM: Tensor, ties: Tensor, groups_BM: Tensor, quota: int
-) -> tuple[Tensor, Tensor]:
+def rank_by_quota(scores_BM: Tensor, ties_BM: Tensor, groups_BM: Tensor, quota: int) -> tuple[Tensor, Tensor]:
     """Columns int64 [B, M]: the best `quota` of each group in descending order, then the others, then the illegal.
 
     Also returns whether each candidate is beyond its group's quota, bool [B, M].
     """
-    order_BM = order_keys(scores_BM, ties[nodes_BM]).argsort(dim=1, descending=True)
+    order_BM = order_keys(scores_BM, ties_BM).argsort(dim=1, descending=True)
     sorted_BM, by_group_BM = groups_BM.gather(1, order_BM).sort(dim=1, stable=True)
     ranks_BM = torch.arange(sorted_BM.shape[1], device=sorted_BM.device) - torch.searchsorted(
         sorted_BM, sorted_BM

@@ -18,24 +18,31 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from rqrec.models.retrieval_model import RetrievalModel
-from rqrec.retrieval.wrapped_model import WrappedModel
+from rqrec.models.retrieval_model import Batch, RetrievalModel, TrainingLoss
 from rqrec.tokenizer.trie import Trie
 
 
-class ColdItemSmoothing(WrappedModel):
+class ColdItemSmoothing:
     """Gives the items of a trie that are False in `trained_N` (bool [N]) a share of the model's probability.
 
     Raises ValueError unless 0 < share < 1.
     """
 
     def __init__(self, model: RetrievalModel[Any], trie: Trie, trained_N: Tensor, share: float) -> None:
-        super().__init__(model)
         if not 0 < share < 1:
             raise ValueError(f"The share of cold items is {share}, but must be above 0 and below 1.")
-        self.share, self._trie = share, trie
+        self.model, self.share, self._trie = model, share, trie
+        self.level_sizes, self.max_items = model.level_sizes, model.max_items
         self._is_cold = [counts == 0 for counts in trie.allowed_below(trained_N)]
         self._cold_codes = [self._cold_codes_after(depth) for depth in range(trie.n_levels)]
+
+    def __call__(self, batch: Batch) -> TrainingLoss:
+        """The loss of the model: smoothing has nothing to train."""
+        return self.model(batch)
+
+    def encode(self, batch: Batch) -> Any:
+        """Read the histories once."""
+        return self.model.encode(batch)
 
     def _cold_codes_after(self, depth: int) -> tuple[Tensor, Tensor]:
         """The cold codes below all nodes at a depth, concatenated, and each node's start in them int64 [n_d + 1]."""

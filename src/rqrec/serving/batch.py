@@ -165,7 +165,7 @@ def _load_retriever(model: ModelReference, beam_width: int) -> tuple[Retriever, 
             f"The model in {model.folder} is not the one that this run started with: do not replace it during a run."
         )
     checkpoint = read_retrieval(Path(model.folder))
-    return Retriever(checkpoint.search_model(), checkpoint.table, beam_width), checkpoint.catalog.id_map
+    return checkpoint.retriever(beam_width), checkpoint.catalog.id_map
 
 
 def _recommend(

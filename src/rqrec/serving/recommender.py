@@ -16,7 +16,7 @@ from rqrec.data.sequences import Histories, check_times
 from rqrec.models.architectures import name_of
 from rqrec.retrieval.artifact import RetrievalArtifact, read_retrieval
 from rqrec.retrieval.ranking import Ranked
-from rqrec.retrieval.retriever import BEAM_WIDTH, Retriever
+from rqrec.retrieval.retriever import BEAM_WIDTH
 from rqrec.retrieval.similar import similar_items
 from rqrec.tokenizer.trie import Trie
 
@@ -25,7 +25,10 @@ DEFAULT_K = 10  # recommendations, wherever nothing else is asked for
 
 @dataclass(frozen=True)
 class Recommendation:
-    """A recommended item; `score` is its log-probability, `semantic_id` its codes."""
+    """A recommended item; `semantic_id` is its codes, `score` its log-probability.
+
+    With a kNN mixture the probability is that among the candidates (see `rqrec.retrieval.knn_mixture`).
+    """
 
     item_id: str
     title: str
@@ -81,7 +84,10 @@ class CodeStep:
 
 @dataclass(frozen=True)
 class Explanation:
-    """How the model arrived at an item: its codes, whose probabilities multiply to exp(score)."""
+    """How the model arrives at an item: its codes, whose probabilities multiply to exp(score).
+
+    The score is the log-probability of the model alone, without a kNN mixture.
+    """
 
     recommendation: Recommendation
     path: tuple[CodeStep, ...]
@@ -110,7 +116,7 @@ class Recommender:
         self.titles = checkpoint.catalog.titles()
         self.model = checkpoint.model
         self.exclude_seen = checkpoint.exclude_seen
-        self._retriever = Retriever(checkpoint.search_model(), checkpoint.table, beam_width)
+        self._retriever = checkpoint.retriever(beam_width)
 
     def __repr__(self) -> str:
         return f"Recommender({name_of(self.model.config)}, {len(self.catalog)} items)"
@@ -234,7 +240,9 @@ class Recommender:
             raise ValueError(f"k is {k}, but must be at least 1.")
         (item,) = self.catalog.id_map.indices([item_id]).tolist()
         codes_NL = self._retriever.lookup.codes_NL
-        similar = similar_items(self.model.codes, codes_NL, self.trie, item, k)
+        similar = similar_items(
+            self.model.codes, codes_NL, self.trie, item, k, content_levels=self.table.content_levels
+        )
         rows = (self._to_recommendation(i, s) for i, s in zip(*(x.tolist() for x in similar), strict=True))
         return [SimilarItem(row.item_id, row.title, row.score, row.semantic_id) for row in rows]
 

@@ -132,7 +132,10 @@ class PathStep(BaseModel):
 class RecommendedItem(ItemSummary):
     """A recommended item."""
 
-    score: Annotated[float, Field(description="Log-probability.", examples=[-3.21])]
+    score: Annotated[
+        float,
+        Field(description="Log-probability; with a kNN mixture, among its candidates.", examples=[-3.21]),
+    ]
     path: Annotated[list[PathStep] | None, Field(description="Only with `explain`.")] = None
 
 

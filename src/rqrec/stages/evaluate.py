@@ -17,14 +17,13 @@ from rqrec.data.embeddings import (
     read_content_vectors,
 )
 from rqrec.data.protocols import check_protocol, protocol_of
-from rqrec.data.sequences import Sequences
-from rqrec.data.splits import get_protocol
+from rqrec.data.splits import Split, get_protocol
 from rqrec.evaluation.measure import measure
 from rqrec.evaluation.registry import fit_baseline
 from rqrec.evaluation.results_io import EvalSetup, write_evaluation
 from rqrec.retrieval.artifact import read_retrieval, read_sasrec
 from rqrec.retrieval.ranking import ExhaustiveRecommender, ItemRecommender
-from rqrec.retrieval.retriever import BEAM_WIDTH, Retriever
+from rqrec.retrieval.retriever import BEAM_WIDTH
 from rqrec.tokenizer.semantic_ids import tuple_ranks
 
 MODELS = ("retrieval", "sasrec")  # artefact types that can recommend
@@ -60,8 +59,8 @@ class EvaluateConfig:
 class EvalTarget:
     """What is evaluated."""
 
-    recommender: Callable[[Sequences, int], ItemRecommender]
-    """Returns the recommender, given the training sequences and the number of items; baselines are fitted to them."""
+    recommender: Callable[[Split, int], ItemRecommender]
+    """Returns the recommender, given the split and the number of items; baselines are fitted to it."""
     name: str
     selected: str
     """One sentence on how the recommender was selected."""
@@ -130,13 +129,15 @@ def evaluate_baseline(
         vectors = read_content_vectors(embeddings)
         inputs["embeddings"] = embeddings_hash(embeddings)
 
-    def fit(train: Sequences, n_items: int) -> ItemRecommender:
-        return fit_baseline(baseline, train, n_items, vectors)
+    exclude_seen = config.exclude_seen is not False
+
+    def fit(split: Split, n_items: int) -> ItemRecommender:
+        return fit_baseline(baseline, split, n_items, vectors, exclude_seen=exclude_seen)
 
     target = EvalTarget(fit, baseline, "A baseline with its default settings.", inputs)
     ending = config.split if protocol == "leave_one_out" else f"{config.split}_{protocol}"
     out = out or dataset.parent / f"evaluation_{baseline}_{ending}"
-    setup = EvalSetup(config.split, protocol, config.exclude_seen is not False)
+    setup = EvalSetup(config.split, protocol, exclude_seen)
     return _evaluate(target, dataset, setup, compare, out, config.seed, force=force)
 
 
@@ -195,10 +196,10 @@ def _target(model: Path, config: EvaluateConfig) -> EvalTarget:
         if checkpoint.knn is None:
             raise ValueError(f"{model} has no kNN mixture, so leave --without-knn out.")
         checkpoint = checkpoint._replace(knn=None)
-    retriever = Retriever(checkpoint.search_model(), checkpoint.table, config.beam_width or BEAM_WIDTH)
+    retriever = checkpoint.retriever(config.beam_width or BEAM_WIDTH)
     # Reassigned codes are unique without a deduplication code, so ranks by ID would equal ranks by item.
-    has_extra_code = manifest.metrics.get("collisions", "extra_code") == "extra_code"
-    keys_N = tuple_ranks(checkpoint.table.codes_NL[:, :-1]) if has_extra_code else None
+    table = checkpoint.table
+    keys_N = tuple_ranks(table.content_codes) if table.has_extra_code else None
     name = manifest.settings["model"]["architecture"]
     settings: dict[str, Any] = {"beam_width": retriever.beam_width}
     if checkpoint.knn:
@@ -234,7 +235,7 @@ def _evaluate(
     data = Dataset.read(dataset)
     split = get_protocol(setup.protocol)(data.sequences)
     result = measure(
-        target.recommender(split.train, len(data.catalog)),
+        target.recommender(split, len(data.catalog)),
         split.test if setup.split == "test" else split.validation,
         split.train,
         len(data.catalog),

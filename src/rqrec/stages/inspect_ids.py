@@ -35,10 +35,9 @@ def inspect_table(
     embeddings (for prefix agreement) and dataset (for titles) come from the same run folder, if it has them.
     """
     folder = find(table_folder, "semantic_ids")
-    manifest = read_manifest(folder, "semantic_ids", verify=True)
+    read_manifest(folder, "semantic_ids", verify=True)
     table = SemanticIdTable.read(folder)
-    last = None if manifest.settings.get("collisions") == "reassign" else -1  # no deduplication code
-    codes_NL, sizes = table.codes_NL[:, :last], table.level_sizes[:last]
+    codes_NL, sizes = table.content_codes, table.level_sizes[: table.content_levels]
     embeddings = embeddings or _in_same_run(folder, "embeddings")
     dataset = dataset or _in_same_run(folder, "dataset")
     if embeddings and dataset:

@@ -114,7 +114,7 @@ def _table(
     levels = level_usage(codes_NL, sizes)
     if collisions == "reassign":
         unique_NL = reassign(codes_NL, lambda rows: model.last_level_costs(x_NI[rows]).numpy(), sizes[-1])
-        table = SemanticIdTable(item_ids, unique_NL, sizes, loaded.hash)
+        table = SemanticIdTable(item_ids, unique_NL, sizes, loaded.hash, has_extra_code=False)
     else:
         table = SemanticIdTable.from_codes(item_ids, codes_NL, sizes, loaded.hash)
     return table, {
@@ -189,7 +189,7 @@ def tokenize_new(
     loaded, table = load_tokenizer(tokenizer), find(table, "semantic_ids")
     manifest = read_manifest(table, "semantic_ids", verify=True)
     old = SemanticIdTable.read(table)
-    if manifest.settings.get("collisions") == "reassign":
+    if not old.has_extra_code:
         raise ValueError(
             f"{table} was made with collisions=reassign, so it has no deduplication level for new items. Recreate "
             f"it with collisions=extra_code."
@@ -221,7 +221,7 @@ def tokenize_new(
         "items": len(extended),
         "new_items": len(ids),
         "level_sizes": list(extended.level_sizes),
-        "collision_rate": collision_rate(extended.codes_NL[:, :-1]),
+        "collision_rate": collision_rate(extended.content_codes),
     }
     with create(out, "semantic_ids", settings=manifest.settings, inputs=inputs, metrics=metrics) as target:
         extended.write(target)

@@ -23,6 +23,7 @@ from rqrec.data.embeddings import (
 from rqrec.data.protocols import check_protocol, protocol_of
 from rqrec.data.sequences import Sequences
 from rqrec.data.splits import get_protocol
+from rqrec.knn.fit import fit_knn_index
 from rqrec.models.architectures import AnyModel, architecture, build_model, name_of
 from rqrec.models.retrieval_model import ModelConfig, parameter_count
 from rqrec.retrieval.artifact import RetrievalArtifact, read_retrieval, write_retrieval
@@ -292,14 +293,17 @@ def _train(
         "validation": max(history.validation, key=lambda record: record["ndcg@10"]),
         "stopped": history.stopped,
         "processes": processes.count,
-        "collisions": read_manifest(semantic_ids, "semantic_ids").settings.get("collisions", "extra_code"),
     }
     if processes.is_first:
         knn = None
         if config.knn_mixture:
-            retriever = Retriever(model.eval(), table, device=next(model.parameters()).device)
+            index = fit_knn_index(split, len(table), content_ND, exclude_seen=config.exclude_seen)
+            device = next(model.parameters()).device
+            retriever = Retriever(model.eval(), table, device=device, knn=index)
             users = config.validation_users
-            knn = tune_knn_mixture(retriever, split, content_ND=content_ND, validation_users=users)
+            knn = tune_knn_mixture(
+                retriever, split.validation, exclude_seen=config.exclude_seen, validation_users=users
+            )
             metrics["knn_mixture"] = asdict(knn.settings)
         with checkpoints.finish(out, "retrieval", metrics) as target:
             write_retrieval(target, RetrievalArtifact(model, table, data.catalog, knn))

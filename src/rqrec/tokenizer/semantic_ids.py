@@ -102,11 +102,13 @@ class SemanticIdTable:
     item_ids: IdMap
     """Maps item ids to item indices, the rows of `codes_NL`."""
     codes_NL: NDArray[np.int64]
-    """Unique rows of codes, int64 [N, L]; the last level is the deduplication code, unless codes were reassigned."""
+    """Unique rows of codes, int64 [N, L]."""
     level_sizes: tuple[int, ...]
     """Number of codes of each level, including the last one; L values."""
     tokenizer_hash: str
     """Hash of the tokenizer that made the codes."""
+    has_extra_code: bool = True
+    """Whether the last level is a deduplication code; otherwise every level is content (codes were reassigned)."""
 
     def __post_init__(self) -> None:
         codes_NL = _checked(self.codes_NL)
@@ -132,6 +134,16 @@ class SemanticIdTable:
 
     def __len__(self) -> int:
         return len(self.item_ids)
+
+    @property
+    def content_levels(self) -> int:
+        """Number of levels that describe content: all but the deduplication code."""
+        return len(self.level_sizes) - self.has_extra_code
+
+    @property
+    def content_codes(self) -> NDArray[np.int64]:
+        """The codes without the deduplication code, int64 [N, content_levels]."""
+        return self.codes_NL[:, : self.content_levels]
 
     @classmethod
     def from_codes(
@@ -205,6 +217,7 @@ class SemanticIdTable:
             "items": len(self),
             "level_sizes": list(self.level_sizes),
             "tokenizer_hash": self.tokenizer_hash,
+            "extra_code": self.has_extra_code,
         }
         write_json(folder / METADATA_FILE, metadata)
 
@@ -225,8 +238,9 @@ class SemanticIdTable:
                 f"{folder / TABLE_FILE} has the columns {table.columns}, but by {METADATA_FILE} they must be "
                 f"{expected}. Recreate the table with `rqrec tokenize`."
             )
+        extra_code = metadata.get("extra_code", True)
         codes_NL = table.drop("item_id").to_numpy().astype(np.int64)
-        return cls(IdMap(table["item_id"]), codes_NL, sizes, metadata["tokenizer_hash"])
+        return cls(IdMap(table["item_id"]), codes_NL, sizes, metadata["tokenizer_hash"], extra_code)
 
 
 def _checked(codes_NL: NDArray[np.int64]) -> NDArray[np.int64]:

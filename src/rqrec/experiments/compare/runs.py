@@ -146,7 +146,7 @@ class BaselineRun:
         """Fit and test."""
         dataset, vectors_ND = Dataset.read(self.dataset), read_content_vectors(self.embeddings)
         split = leave_one_out(dataset.sequences)
-        recommender = fit_baseline(self.name, split.train, len(dataset.catalog), vectors_ND)
+        recommender = fit_baseline(self.name, split, len(dataset.catalog), vectors_ND)
         validation = evaluate(recommender, split.validation).metrics
         result = {"baseline": self.name, "validation": validation, **_test(recommender, split.test)}
         _write_result(self.folder, result, self._inputs())

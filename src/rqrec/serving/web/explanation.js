@@ -6,13 +6,14 @@ import { count, hue, percent } from "./format.js";
 const MAX_EXAMPLES = 3;
 
 /** The explanation of an item with its `path`; the actions are `open(id)` and `openPrefix(codes)`. */
-export function explanation({ path, score, semantic_id: semanticId }, actions) {
-  const product = path.map((step) => percent(step.probability)).join(" × ");
+export function explanation({ path, semantic_id: semanticId }, actions) {
+  const factors = path.map((step) => percent(step.probability)).join(" × ");
+  const product = path.reduce((soFar, step) => soFar * step.probability, 1);
   return element(
     "div",
     {},
     element("ol", { class: "path" }, path.map((step, level) => row(step, semanticId.slice(0, level + 1), actions))),
-    element("p", { class: "faint" }, `${product} ≈ ${percent(Math.exp(score))}`),
+    element("p", { class: "faint" }, `${factors} ≈ ${percent(product)}`),
   );
 }
 
