@@ -99,7 +99,7 @@ def test_recommend_explains_items_by_their_codes(tiny_run: Path) -> None:
 def test_invalid_times_are_refused(tiny_run: Path) -> None:
     arguments = ("recommend", "--artifact", tiny_run, "--history", "item 8,item 9")
     assert rqrec(*arguments, "--times", "1700000000, 1700000001", "--user", "ann").exit_code == 0
-    fails(rqrec(*arguments, "--times", "1700000000,soon"), "'soon'", "unix seconds")
+    fails(rqrec(*arguments, "--times", "1700000000,soon"), "'soon' is not a valid timestamp", "ISO dates")
     fails(rqrec(*arguments, "--times", "1700000000"), "2 items and 1 timestamps")
 
 

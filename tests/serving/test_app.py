@@ -513,6 +513,13 @@ def test_timestamps_and_users_reach_a_model_that_uses_them(
     expected = recommender.recommend([items(8, 9)], k=3, timestamps=[[10**9, 10**9 + 60]], users=["u1"])
     scores = [item["score"] for item in response.json()["recommendations"][0]["items"]]
     assert scores == pytest.approx([item.score for item in expected[0]], abs=1e-5)
+    for times in (
+        ["2001-09-09T01:46:40Z", "2001-09-09 03:47:40+02:00"],
+        [1_000_000_000_000, 1_000_000_060_999],
+        [1e9, "1000000060.5"],
+    ):
+        again = client.post(RECOMMEND, json={**one, "timestamps": times})
+        assert again.json() == response.json(), again.text
     several = {
         "histories": [items(8, 9), items(1)],
         "timestamps": [[10**9, 10**9 + 10**8], [5]],
@@ -526,10 +533,15 @@ def test_timestamps_and_users_reach_a_model_that_uses_them(
 @pytest.mark.parametrize(
     ("more", "word"),
     [
-        ({}, "unix seconds"),
+        ({}, "needs timestamps: send the time of each item"),
         ({"timestamps": [1]}, "shape"),
         ({"timestamps": [[1, 2]]}, "shape"),
-        ({"timestamps": [1, -2]}, "timestamps"),
+        ({"timestamps": [1, -2]}, "timestamps: '-2' is not a valid timestamp"),
+        ({"timestamps": ["2023-11-14", "soon"]}, "'soon' is not a valid timestamp"),
+        (
+            {"timestamps": [1700000000, 1700000000000]},
+            "mixes seconds (number 0: '1700000000') and milliseconds",
+        ),
         ({"timestamps": [1, 2], "users": ["u"]}, "users requires histories"),
     ],
 )

@@ -1,5 +1,6 @@
 import shutil
 from concurrent.futures import ThreadPoolExecutor
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -216,7 +217,7 @@ def test_users_and_timestamps_reach_a_model_that_uses_them(name: str) -> None:
         recommender._retriever.model.side.gap.weight.mul_(50)
     history, times = items(1, 2, 3), [0, 10, 10**6]
 
-    def scores(history: list[str] = history, times: list[int] = times, **more: Any) -> list[float]:
+    def scores(history: list[str] = history, times: list[Any] = times, **more: Any) -> list[float]:
         recommended = recommender.recommend([history], 30, timestamps=[times], exclude_seen=False, **more)[0]
         return [item.score for item in sorted(recommended, key=lambda item: item.item_id)]
 
@@ -229,6 +230,12 @@ def test_users_and_timestamps_reach_a_model_that_uses_them(name: str) -> None:
     assert scores(with_gone, [0, 5, 10, 10**6], unknown="skip") == nobody
     with pytest.raises(ValueError, match="Give the timestamp of each item"):
         recommender.recommend([history])
+    with pytest.raises(ValueError, match="'soon' is not a valid timestamp"):
+        scores(times=["soon", 10, 10**6])
+    moments = [datetime(2023, 11, 14, 22, 13, 20) + timedelta(seconds=seconds) for seconds in times]
+    assert scores(times=moments) == nobody
+    assert scores(times=[moment.isoformat() for moment in moments]) == nobody
+    assert scores(times=[(1_700_000_000 + seconds) * 1000 for seconds in times]) == nobody
     best = recommender.recommend([history], 1, timestamps=[times], users=["ann"])[0][0]
     explained = recommender.explain(history, best.item_id, timestamps=times, user="ann")
     assert explained.recommendation.score == pytest.approx(best.score, abs=1e-5)

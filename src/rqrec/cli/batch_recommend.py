@@ -22,7 +22,8 @@ def batch_recommend(
         typer.Option(
             "--input",
             help="A .parquet or .csv file, a folder of them, or a pattern in quotes. Columns: user_id and "
-            "history (item ids, oldest first; comma-separated in CSV), or a log: user_id, item_id, timestamp.",
+            "history (item ids, oldest first; comma-separated in CSV), and timestamps for a model with time gaps; or "
+            "a log: user_id, item_id, timestamp.",
         ),
     ],
     output: Annotated[Path, typer.Option(help="Folder of the recommendations.")],

@@ -4,9 +4,11 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
+import polars as pl
 import typer
 
 from rqrec.cli.command import AsJson, command, emit, table
+from rqrec.data.times import log_unit, to_seconds
 from rqrec.serving.recommender import DEFAULT_K, Recommendations, Recommender
 
 
@@ -27,7 +29,8 @@ class RecommendConfig:
     unknown: Literal["raise", "skip"] = "raise"
     """What to do with an id that is not in the catalogue: "raise" an error, or "skip" it."""
     times: str | None = None
-    """Unix seconds of the history's items (comma-separated), for a model that uses time gaps."""
+    """Times of the history's items (comma-separated), for a model that uses time gaps: seconds since 1970, milli-,
+    micro- or nanoseconds, or ISO dates such as 2023-11-19T04:24:33."""
     user: str | None = None
     """The user's id, for a model with user embeddings."""
 
@@ -50,7 +53,9 @@ def recommend(
 ) -> None:
     """Recommend the next items for a history."""
     ids = split_ids(history)
-    timestamps = None if config.times is None else [parse_times(config.times)]
+    timestamps = None if config.times is None else [split_ids(config.times)]
+    if timestamps:
+        log_unit("--times", to_seconds(pl.Series(timestamps[0], dtype=pl.String), "number"))
     recommender = Recommender.load(artifact)
     (recommendations,) = recommender.recommend(
         [ids],
@@ -87,16 +92,6 @@ def recommend(
 def split_ids(ids: str) -> list[str]:
     """Comma-separated ids as a list."""
     return [item_id.strip() for item_id in ids.split(",") if item_id.strip()]
-
-
-def parse_times(times: str) -> list[int]:
-    """Comma-separated unix seconds as a list. Raises ValueError, naming the value, if one is not a whole number."""
-    for time in split_ids(times):
-        if not time.removeprefix("-").isdecimal():
-            raise ValueError(
-                f"--times has {time!r}, but must be unix seconds: whole numbers such as 1700000000."
-            )
-    return [int(time) for time in split_ids(times)]
 
 
 def notes(recommendations: "Recommendations", k: int) -> list[str]:

@@ -8,6 +8,7 @@ from rqrec.core.artifact import create, find, read_manifest
 from rqrec.data.catalog import Catalog
 from rqrec.data.interactions import Interactions
 from rqrec.data.sequences import Sequences
+from rqrec.data.times import END
 
 
 @dataclass(frozen=True)
@@ -46,8 +47,15 @@ class Dataset:
     def read(cls, folder: Path) -> "Dataset":
         """Read a dataset artefact, or the one inside a run folder.
 
-        Raises FileNotFoundError if there is none, ValueError if it is damaged or of another format version.
+        Raises FileNotFoundError if there is none, ValueError if it is damaged, of another format version, or from a
+        version that kept times in the unit of their source.
         """
         folder = find(folder, "dataset")
         read_manifest(folder, "dataset", verify=True)
-        return cls(Catalog.read(folder), Sequences.read(folder))
+        sequences = Sequences.read(folder)
+        if (sequences.timestamps >= END).any():
+            raise ValueError(
+                f"{folder} was made by an earlier version of rqrec, which did not convert its times to seconds. "
+                f"Remove it, and prepare it again."
+            )
+        return cls(Catalog.read(folder), sequences)

@@ -30,7 +30,7 @@ class EvalExamples:
     users: NDArray[np.int64]
     """User index of each example, int64 [E]."""
     times: NDArray[np.int64] | None = None
-    """Time of each interaction, int64 [M] (unix seconds); None if the source has no time."""
+    """Time of each interaction, int64 [M] (seconds since 1970); None if the source has no time."""
     user_ids: tuple[str, ...] | None = None
     """Ids by user index, U strings; None if unknown."""
 

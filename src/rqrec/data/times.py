@@ -35,16 +35,17 @@ class Times(NamedTuple):
     """Whole seconds since 1970 (UTC), Int64."""
     nanoseconds: pl.Series
     """The rest, 0 to 999,999,999, Int64; it orders the times within a second."""
-    unit: str
-    """What the column holds: "dates", or the unit of its numbers (a key of PER_SECOND)."""
+    unit: str | None
+    """What the column holds: "dates", or the unit of its numbers (a key of PER_SECOND); None if it has no times."""
 
 
-def to_seconds(values: pl.Series) -> Times:
+def to_seconds(values: pl.Series, place: str = "row") -> Times:
     """Read numbers, text, dates and datetimes as times.
 
     The unit of numbers is recognised by their size: a time from 1973 to 2100 has another range in seconds,
     milliseconds, microseconds and nanoseconds. Smaller numbers, such as the positions 0, 1, 2, ..., count as seconds.
-    Text holds numbers (also 1.7e+09) or ISO 8601 dates. Dates without a time zone are UTC.
+    Text holds numbers (also 1.7e+09) or ISO 8601 dates. Dates without a time zone are UTC. `place` is what a message
+    calls the position of a value.
 
     Raises ValueError on another type, and if the column mixes units, or dates and numbers.
     """
@@ -55,36 +56,50 @@ def to_seconds(values: pl.Series) -> Times:
     if isinstance(dtype, pl.Date | pl.Datetime):
         return _in_range(_of_dates(values), DATES)
     if dtype.is_integer() or dtype.is_float() or dtype.is_decimal():
-        return _of_numbers(values, values)
+        return _of_numbers(values, values, place)
     if values.dtype != pl.String:
         raise ValueError(f"timestamp must hold numbers, dates or times, not {dtype}.")
-    return _of_text(values)
+    return _of_text(values, place)
 
 
-def column_to_seconds(path: Path, values: pl.Series) -> Times:
-    """`to_seconds` of the column `timestamp` of a file: says which unit was recognised, and leaves nothing out.
+def read_times(path: Path, values: pl.Series, unit: str | None = None) -> Times:
+    """`to_seconds` of the timestamps of a file, saying which unit was recognised.
 
-    Raises ValueError naming `path` on a missing or unreadable value.
+    `unit` is that of an earlier part of the file, if it is read in parts. Raises ValueError naming `path`.
     """
     try:
         times = to_seconds(values)
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
+    if unit is None:
+        log_unit(path, times)
+    elif times.unit not in (None, unit):
+        raise ValueError(f"{path}: timestamp mixes {unit} and {times.unit}. Use one unit for all.")
+    return times
+
+
+def column_to_seconds(path: Path, values: pl.Series, unit: str | None = None) -> Times:
+    """`read_times` without nulls: raises ValueError, naming `path`, on a missing or unreadable value."""
+    times = read_times(path, values, unit)
     if (missing := times.seconds.is_null()).any():
         row = missing.arg_true()[0]
         raise ValueError(
             f"{path}: {missing.sum()} rows have no valid timestamp (the first is row {row}: {_shown(values[row])}). "
             f"{ALLOWED}"
         )
-    if times.unit not in (DATES, "seconds"):
-        log(f"{path}: the timestamps are {times.unit} since 1970, and were converted to seconds.")
-    elif times.unit == "seconds" and (times.seconds < SMALLEST).all() and len(times.seconds):
-        seconds = times.seconds.to_numpy()
+    return times
+
+
+def log_unit(name: Path | str, times: Times) -> None:
+    """Say which unit was recognised in the file or option `name`, if it is not plainly dates or seconds."""
+    if times.unit in ("milliseconds", "microseconds", "nanoseconds"):
+        log(f"{name}: the timestamps are {times.unit} since 1970, and were converted to seconds.")
+    elif times.unit == "seconds" and (times.seconds.drop_nulls() < SMALLEST).all():
+        seconds = times.seconds.drop_nulls().to_numpy()
         log(
-            f"{path}: the timestamps are numbers from {seconds.min()} to {seconds.max()}, too small for times of "
+            f"{name}: the timestamps are numbers from {seconds.min()} to {seconds.max()}, too small for times of "
             f"today. They are kept as an order; time_gaps would read them as seconds."
         )
-    return times
 
 
 def lists_to_seconds(rows: Sequence[Sequence[Time]]) -> list[list[int]]:
@@ -93,7 +108,7 @@ def lists_to_seconds(rows: Sequence[Sequence[Time]]) -> list[list[int]]:
     Raises ValueError that names the value if one is no time, and if units are mixed (see `to_seconds`).
     """
     flat = [str(time) for row in rows for time in row]
-    seconds = to_seconds(pl.Series(flat, dtype=pl.String)).seconds
+    seconds = to_seconds(pl.Series(flat, dtype=pl.String), "number").seconds
     if seconds.null_count():
         raise ValueError(f"{flat[seconds.is_null().arg_true()[0]]!r} is not a valid timestamp. {ALLOWED}")
     numbers = iter(seconds.to_list())
@@ -109,7 +124,7 @@ def _of_dates(values: pl.Series) -> pl.DataFrame:
     return pl.select(seconds=ticks // per_second, nanoseconds=ticks % per_second * (NANO // per_second))
 
 
-def _of_text(values: pl.Series) -> Times:
+def _of_text(values: pl.Series, place: str) -> Times:
     stripped = values.str.strip_chars()
     numbers, dates = stripped.cast(pl.Float64, strict=False), _of_iso(stripped)
     number_row, date_row = _first(numbers.is_between(0, END * NANO)), _first(dates["seconds"].is_not_null())
@@ -117,9 +132,9 @@ def _of_text(values: pl.Series) -> Times:
         whole = stripped.cast(pl.Int64, strict=False)
         # Whole numbers stay exact; the others have a fraction or an exponent.
         exact = whole if whole.null_count() == numbers.null_count() else numbers
-        return _of_numbers(exact, values)
+        return _of_numbers(exact, values, place)
     if number_row is not None:
-        raise ValueError(_mixed(values, {DATES: date_row, "numbers": number_row}))
+        raise ValueError(_mixed(values, {DATES: date_row, "numbers": number_row}, place))
     return _in_range(dates, DATES)
 
 
@@ -143,7 +158,7 @@ def _of_iso(values: pl.Series) -> pl.DataFrame:
     )
 
 
-def _of_numbers(numbers: pl.Series, values: pl.Series) -> Times:
+def _of_numbers(numbers: pl.Series, values: pl.Series, place: str) -> Times:
     """Times of numbers in the unit that their size shows; `values` are the original ones, for messages."""
     numbers = numbers.cast(pl.Int64 if numbers.dtype.is_integer() else pl.Float64, strict=False)
     units = pl.Series([None] * len(numbers), dtype=pl.String)
@@ -153,8 +168,11 @@ def _of_numbers(numbers: pl.Series, values: pl.Series) -> Times:
         units = pl.select(pl.when(inside).then(pl.lit(unit)).otherwise(units)).to_series()
     first = {unit: row for unit in PER_SECOND if (row := _first(units == unit)) is not None}
     if len(first) > 1:
-        raise ValueError(_mixed(values, first))
-    unit = next(iter(first), "seconds")
+        raise ValueError(_mixed(values, first, place))
+    if not first:
+        nothing = pl.Series([None] * len(numbers), dtype=pl.Int64)
+        return Times(nothing, nothing, None)
+    unit = next(iter(first))
     known = pl.select(pl.when(units.is_not_null()).then(numbers)).to_series()
     per_second = PER_SECOND[unit]
     seconds, rest = known // per_second, known % per_second
@@ -167,7 +185,7 @@ def _of_numbers(numbers: pl.Series, values: pl.Series) -> Times:
 def _in_range(table: pl.DataFrame, unit: str) -> Times:
     valid = pl.col("seconds").is_between(0, END, closed="left")
     table = table.select(pl.when(valid).then(pl.col("seconds", "nanoseconds")))
-    return Times(table["seconds"], table["nanoseconds"], unit)
+    return Times(table["seconds"], table["nanoseconds"], unit if table["seconds"].count() else None)
 
 
 def _first(mask: pl.Series) -> int | None:
@@ -175,10 +193,10 @@ def _first(mask: pl.Series) -> int | None:
     return int(rows[0]) if len(rows) else None
 
 
-def _mixed(values: pl.Series, rows: dict[str, int]) -> str:
+def _mixed(values: pl.Series, rows: dict[str, int], place: str) -> str:
     """That a column mixes units, with the first row of each."""
-    examples = " and ".join(f"{unit} (row {row}: {_shown(values[row])})" for unit, row in rows.items())
-    return f"timestamp mixes {examples}. Use one unit for all rows."
+    examples = " and ".join(f"{unit} ({place} {row}: {_shown(values[row])})" for unit, row in rows.items())
+    return f"timestamp mixes {examples}. Use one unit for all."
 
 
 def _shown(value: object) -> str:

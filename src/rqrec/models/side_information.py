@@ -50,7 +50,7 @@ class SideInformation(nn.Module):
         """Add the embedding of the time since the previous item to the last position of each item.
 
         Only to the last, because a causal model reads the other positions while it is still generating the same item,
-        whose time is not known yet. `times_BT` (unix seconds) may have more columns than there are items.
+        whose time is not known yet. `times_BT` (seconds since 1970) may have more columns than there are items.
 
         Raises ValueError if the model needs times and `times_BT` is None.
         """
@@ -59,7 +59,7 @@ class SideInformation(nn.Module):
         if times_BT is None:
             raise ValueError(
                 "This model uses the time between items (it was trained with time_gaps), but the histories "
-                "have no timestamps. Give the timestamp of each item, in unix seconds."
+                "have no timestamps. Give the timestamp of each item."
             )
         n_items, n_positions = x_BTPD.shape[1:3]
         buckets = torch.bucketize(times_BT[:, 1:] - times_BT[:, :-1], self.gaps_G, right=True) + 1

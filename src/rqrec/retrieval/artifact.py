@@ -72,6 +72,12 @@ def _build(config: dict[str, Any]) -> AnyModel:
     return build_model(architecture(sizes.pop("architecture", "")).config(**sizes))
 
 
+def needs_times(folder: Path) -> bool:
+    """Whether the model of a "retrieval" artefact was trained with time_gaps, read from its configuration alone."""
+    config = read_json(folder / CONFIG_FILE)
+    return isinstance(config, dict) and bool(config.get("time_gaps"))
+
+
 class SasRecArtifact(NamedTuple):
     """A SASRec model and the catalogue of the items that it ranks."""
 

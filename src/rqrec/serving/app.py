@@ -146,7 +146,8 @@ def check_request(
         raise ApiError(
             422,
             "no_timestamps",
-            f"The model {model.name} needs timestamps: send the unix seconds of each item.",
+            f"The model {model.name} needs timestamps: send the time of each item, such as 1700000000 or "
+            '"2023-11-14T22:13:20Z".',
         )
     if body.unknown == "raise":
         for ids in (*histories, body.allow or (), body.block or ()):

@@ -31,13 +31,14 @@ from rqrec.core.artifact import (
 )
 from rqrec.core.progress import log, meter
 from rqrec.core.workers import Workers
-from rqrec.data.history_files import as_histories, count_rows, input_files, read_histories
+from rqrec.data.history_files import TIMESTAMPS, as_histories, count_rows, input_files, read_histories
 from rqrec.data.ids import PADDING, IdMap, UnknownIdError
 from rqrec.data.sequences import Histories, gather_right_padded
-from rqrec.retrieval.artifact import read_retrieval
+from rqrec.retrieval.artifact import needs_times, read_retrieval
 from rqrec.retrieval.retriever import BEAM_WIDTH, Retriever
 
 PLAN_FILE = "plan.json"
+HISTORIES = ".histories"
 # Users per search. Parts are multiples of it, so that a user is always searched together with the same others.
 BATCH = 64
 SCHEMA: dict[str, Any] = {
@@ -80,6 +81,7 @@ class ModelReference(NamedTuple):
 
     folder: str
     hash: str
+    needs_times: bool
 
 
 class Part(NamedTuple):
@@ -91,15 +93,29 @@ class Part(NamedTuple):
     target: Path
 
 
+class UserHistories(NamedTuple):
+    """The histories of U users, without unknown ids, concatenated to M items."""
+
+    items: NDArray[np.int64]
+    """Item indices, int64 [M]."""
+    times: NDArray[np.int64] | None
+    """Seconds since 1970, int64 [M], if the model needs them."""
+    lengths: NDArray[np.int64]
+    """Items of each user, int64 [U]."""
+    user_ids: Sequence[str]
+    """U ids."""
+
+
 def batch_recommend(
     artifact: Path, source: Path | str, folder: Path, config: BatchConfig, workers: Workers
 ) -> dict[str, Any]:
     """Recommend items to every user of `source`, as parquet files in `folder`; returns the counts.
 
     `source` is a .parquet or .csv file, a folder of them, or a glob pattern: histories, or an interaction log
-    (see `rqrec.data.history_files`). The output has one row per user, in the order of the histories: `user_id`,
-    `item_ids` (list of strings, most probable first), `scores` (list of float32, log-probabilities), `n_skipped`
-    (number of unknown ids in the history). The same call resumes an interrupted run.
+    (see `rqrec.data.history_files`). A model that was trained with `time_gaps` needs the time of each item: the
+    column `timestamps` of histories, or the times of the log. The output has one row per user, in the order of the
+    histories: `user_id`, `item_ids` (list of strings, most probable first), `scores` (list of float32,
+    log-probabilities), `n_skipped` (number of unknown ids in the history). The same call resumes an interrupted run.
 
     Raises ValueError if `folder` was started with another model, input or config, FileExistsError if it
     contains anything else, UnknownIdError on an unknown item id (see `BatchConfig.unknown`).
@@ -107,7 +123,7 @@ def batch_recommend(
     folder, files = Path(folder), input_files(source)
     artifact = find(artifact, "retrieval").resolve()
     manifest = read_manifest(artifact, "retrieval", verify=True)
-    model = ModelReference(str(artifact), manifest.hash)
+    model = ModelReference(str(artifact), manifest.hash, needs_times(artifact))
     if config.exclude_seen is None:
         config = replace(config, exclude_seen=manifest.settings.get("exclude_seen", True))
     plan = {
@@ -119,7 +135,7 @@ def batch_recommend(
     _start(folder, plan)
     if (counts := _finished_counts(folder)) is not None:
         return counts
-    histories = as_histories(files, folder / ".histories")
+    histories = as_histories(files, folder / HISTORIES, times=model.needs_times)
     parts = list(_parts(histories, folder.resolve(), config.rows_per_part))
     missing = [part for part in parts if not part.target.is_file()]
     if len(missing) < len(parts):
@@ -134,7 +150,7 @@ def batch_recommend(
 def recommend_part(model: ModelReference, config: BatchConfig, part: Part) -> int:
     """Write the recommendations of one part atomically; returns its number of users."""
     retriever, id_map = _load_retriever(model, config.beam_width)
-    users = read_histories(part.source, part.first, part.rows)
+    users = read_histories(part.source, part.first, part.rows, times=model.needs_times)
     lengths_U = users["history"].list.len().to_numpy().astype(np.int64)
     flat_items = id_map.find(chain.from_iterable(users["history"].to_list()))
     user_of = np.repeat(np.arange(len(users)), lengths_U)
@@ -143,8 +159,16 @@ def recommend_part(model: ModelReference, config: BatchConfig, part: Part) -> in
         row = int(user_of[unknown.argmax()])
         _raise_unknown(id_map, users["user_id"][row], users["history"][row].to_list())
     skipped_U = np.bincount(user_of[unknown], minlength=len(users))
-    user_ids = users["user_id"].cast(pl.String).to_list()
-    items_UK, scores_UK = _recommend(retriever, flat_items[~unknown], lengths_U - skipped_U, user_ids, config)
+    items_UK, scores_UK = _recommend(
+        retriever,
+        UserHistories(
+            flat_items[~unknown],
+            users[TIMESTAMPS].explode().drop_nulls().to_numpy()[~unknown] if model.needs_times else None,
+            lengths_U - skipped_U,
+            users["user_id"].cast(pl.String).to_list(),
+        ),
+        config,
+    )
     counts = (items_UK != PADDING).sum(axis=1).tolist()
     columns = {
         "item_ids": [id_map.ids(row[:n]) for row, n in zip(items_UK.tolist(), counts, strict=True)],
@@ -169,21 +193,22 @@ def _load_retriever(model: ModelReference, beam_width: int) -> tuple[Retriever, 
 
 
 def _recommend(
-    retriever: Retriever,
-    flat_items: NDArray[np.int64],
-    lengths_U: NDArray[np.int64],
-    user_ids: Sequence[str],
-    config: BatchConfig,
+    retriever: Retriever, users: UserHistories, config: BatchConfig
 ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-    """Items and scores [U, K] for users whose histories are concatenated in `flat_items`."""
+    """Items and scores [U, K] for each user."""
     assert config.exclude_seen is not None  # `batch_recommend` fills in the model's
+    lengths_U = users.lengths
     starts_U = np.cumsum(lengths_U) - lengths_U
     k = min(config.k, len(retriever.table))
     results = []
     for first in range(0, len(lengths_U), BATCH):
         batch = slice(first, first + BATCH)
-        items_BT = gather_right_padded(flat_items, starts_U[batch], lengths_U[batch])
-        histories = Histories(items_BT, user_ids=tuple(user_ids[batch]))
+        starts_B, lengths_B = starts_U[batch], lengths_U[batch]
+        histories = Histories(
+            gather_right_padded(users.items, starts_B, lengths_B),
+            None if users.times is None else gather_right_padded(users.times, starts_B, lengths_B),
+            tuple(users.user_ids[batch]),
+        )
         results.append(retriever.recommend(histories, k, exclude_seen=config.exclude_seen))
     items_UK = np.concatenate([ranked.items.cpu().numpy() for ranked in results])
     return items_UK, np.concatenate([ranked.scores.cpu().numpy() for ranked in results])
@@ -218,7 +243,9 @@ def _start(folder: Path, plan: dict[str, Any]) -> None:
     old_plan = read_json(path)
     changed = [name for name in plan if old_plan.get(name) != plan[name]]
     if changed and not any(folder.glob("part-*.parquet")):
-        write_json(path, plan)  # nothing was recommended under the old plan
+        # Nothing was recommended under the old plan; the histories may have been converted from another input.
+        shutil.rmtree(folder / HISTORIES, ignore_errors=True)
+        write_json(path, plan)
     elif changed:
         differences = ", ".join(
             name
@@ -259,5 +286,5 @@ def _finish(folder: Path, targets: Sequence[Path], plan: dict[str, Any]) -> dict
     files = {target.name: file_hash(target) for target in targets}
     manifest = Manifest("recommendations", plan, {"retrieval": plan["model"]}, counts, files)
     write_json(folder / MANIFEST, manifest.__dict__)
-    shutil.rmtree(folder / ".histories", ignore_errors=True)
+    shutil.rmtree(folder / HISTORIES, ignore_errors=True)
     return counts

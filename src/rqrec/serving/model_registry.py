@@ -39,7 +39,7 @@ class RequestOptions:
 
 
 class HistoryRequest(NamedTuple):
-    """One history of a request: item ids, unix seconds of each item, the user's id."""
+    """One history of a request: item ids, seconds since 1970 of each item, the user's id."""
 
     items: Sequence[str]
     timestamps: Sequence[int] | None = None

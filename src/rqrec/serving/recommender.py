@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from rqrec.core.hub import REPO_ID, download_artifact
 from rqrec.data.ids import PADDING
 from rqrec.data.sequences import Histories, check_times
+from rqrec.data.times import Time, lists_to_seconds
 from rqrec.models.architectures import name_of
 from rqrec.retrieval.artifact import RetrievalArtifact, read_retrieval
 from rqrec.retrieval.ranking import Ranked
@@ -141,7 +142,7 @@ class Recommender:
         block: Collection[str] | None = None,
         max_per_code: int | None = None,
         unknown: Literal["raise", "skip"] = "raise",
-        timestamps: Sequence[Sequence[int]] | None = None,
+        timestamps: Sequence[Sequence[Time]] | None = None,
         users: Sequence[str | None] | None = None,
     ) -> list[Recommendations]:
         """The k most probable next items for each history of item ids (oldest first), most probable first.
@@ -155,13 +156,14 @@ class Recommender:
         max_per_code: maximum number of items that share the first code of their semantic IDs (diversity).
         unknown: for an id in a history or a filter that is not in the catalogue, "raise" UnknownIdError, or
         "skip" it and list it in `Recommendations.skipped`.
-        timestamps: unix seconds of each item of each history. Required by models trained with `time_gaps`,
-        ignored by others.
+        timestamps: time of each item of each history: a datetime, ISO 8601 text, or a number of seconds (or
+        milliseconds, microseconds, nanoseconds: recognised by their size) since 1970, all in the same unit. Required
+        by models trained with `time_gaps`, ignored by others.
         users: the user id of each history, or None. Optional, and used only by models trained with
         `user_buckets`.
 
-        Raises UnknownIdError (see above), and ValueError if k or max_per_code is below 1 or required
-        timestamps are missing.
+        Raises UnknownIdError (see above), and ValueError if k or max_per_code is below 1, or timestamps are invalid,
+        or missing although required.
         """
         if k < 1:
             raise ValueError(f"k is {k}, but must be at least 1.")
@@ -192,7 +194,7 @@ class Recommender:
         item_id: str,
         *,
         examples: int = 3,
-        timestamps: Sequence[int] | None = None,
+        timestamps: Sequence[Time] | None = None,
         user: str | None = None,
     ) -> Explanation:
         """The probability of each code of an item after a history, with up to `examples` other items per prefix.
@@ -213,7 +215,7 @@ class Recommender:
         *,
         examples: int = 3,
         unknown: Literal["raise", "skip"] = "raise",
-        timestamps: Sequence[Sequence[int]] | None = None,
+        timestamps: Sequence[Sequence[Time]] | None = None,
         users: Sequence[str | None] | None = None,
     ) -> list[tuple[Explanation, ...]]:
         """`explain` for several items of each history, such as the results of `recommend`, in one forward pass.
@@ -269,19 +271,20 @@ class Recommender:
     def _read(
         self,
         histories: Sequence[Sequence[str]],
-        timestamps: Sequence[Sequence[int]] | None,
+        timestamps: Sequence[Sequence[Time]] | None,
         users: Sequence[str | None] | None,
         unknown: Literal["raise", "skip"],
     ) -> tuple[Histories, list[list[str]]]:
         """The histories as item indices, and the skipped ids of each."""
         rows = [self._indices(history, unknown) for history in histories]
+        times: list[list[int]] | None = None
         if timestamps is not None:
             check_times(histories, timestamps)
-            timestamps = [
-                list(compress(times, self.catalog.id_map.find(history) != PADDING))
-                for times, history in zip(timestamps, histories, strict=True)
+            times = [
+                list(compress(seconds, self.catalog.id_map.find(history) != PADDING))
+                for seconds, history in zip(lists_to_seconds(timestamps), histories, strict=True)
             ]
-        inputs = Histories.of([indices for indices, _ in rows], timestamps, users)
+        inputs = Histories.of([indices for indices, _ in rows], times, users)
         return inputs, [skipped for _, skipped in rows]
 
     def _indices(

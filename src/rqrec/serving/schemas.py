@@ -2,15 +2,16 @@
 
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, model_validator
 
+from rqrec.data.times import lists_to_seconds
 from rqrec.serving.model_registry import HistoryRequest
 from rqrec.serving.recommender import DEFAULT_K
 
 MAX_K = 100
 ItemId = Annotated[str, Field(max_length=1000)]
 UserId = Annotated[str, Field(max_length=1000)]
-Second = Annotated[int, Field(ge=0, lt=2**62)]
+Time = int | float | Annotated[str, Field(max_length=100)]
 Codes = Annotated[list[int], Field(examples=[[12, 7, 201, 0]])]
 Title = Annotated[str, Field(examples=["Toy Story (1995)"])]
 Words = Annotated[list[str], Field(examples=[["animation", "children"]])]
@@ -36,9 +37,12 @@ class RecommendationRequest(BaseModel):
 
     history: list[ItemId] | None = Field(None, description="One user's item ids, oldest first.")
     histories: list[list[ItemId]] | None = Field(None, description="Several users' item ids, oldest first.")
-    timestamps: list[Second] | list[list[Second]] | None = Field(
+    timestamps: list[Time] | list[list[Time]] | None = Field(
         None,
-        description="Unix seconds of each item, in the shape of history or histories; some models need them.",
+        description="Time of each item, in the shape of history or histories; some models need them. A number of "
+        "seconds (or milli-, micro- or nanoseconds, recognised by their size) since 1970, or ISO 8601 text; all in "
+        "the same unit.",
+        examples=[[1700000000, 1700003600], ["2023-11-14T22:13:20Z", "2023-11-14T23:13:20Z"]],
     )
     user: UserId | None = Field(None, description="The user's id; used by models trained with user_buckets.")
     users: list[UserId | None] | None = Field(None, description="A user id, or null, for each of histories.")
@@ -57,6 +61,7 @@ class RecommendationRequest(BaseModel):
     )
     explain: bool = Field(False, description="Whether to return each item's path of codes.")
     model: str | None = Field(None, max_length=1000, description="Name of a model listed by /v1/models.")
+    _seconds: list[list[int]] | None = PrivateAttr(None)
 
     @model_validator(mode="after")
     def _check_consistency(self) -> Self:
@@ -72,7 +77,13 @@ class RecommendationRequest(BaseModel):
                 f"{len(lengths)} histories have {len(self.users)} users: give one, or null, for each history"
             )
         if self.timestamps is not None and _lengths(self._timestamps()) != lengths:
-            raise ValueError("timestamps must have the shape of the histories: one number per item")
+            raise ValueError("timestamps must have the shape of the histories: one time per item")
+        if self.timestamps is not None:
+            # Here, because requests whose times have other units share a batch.
+            try:
+                self._seconds = lists_to_seconds(self._timestamps())
+            except ValueError as error:
+                raise ValueError(f"timestamps: {error}") from error
         return self
 
     def _histories(self) -> list[list[str]]:
@@ -82,11 +93,11 @@ class RecommendationRequest(BaseModel):
         return [self.timestamps] if self.history is not None else list(self.timestamps or [])
 
     def history_requests(self) -> list[HistoryRequest]:
-        """The histories, each with its timestamps and user."""
+        """The histories, each with its timestamps in seconds and its user."""
         histories = self._histories()
         users = [self.user] if self.history is not None else self.users or [None] * len(histories)
-        timestamps = [None] * len(histories) if self.timestamps is None else self._timestamps()
-        return [HistoryRequest(*row) for row in zip(histories, timestamps, users, strict=True)]
+        times = [None] * len(histories) if self._seconds is None else self._seconds
+        return [HistoryRequest(*row) for row in zip(histories, times, users, strict=True)]
 
 
 def _lengths(rows: list[Any]) -> list[int]:

@@ -97,6 +97,7 @@ def prepare(
         force=force,
         how_to_replace=how_to_replace,
     ):
+        Dataset.read(out)  # refuses one of an earlier version, whose times are not seconds
         return Path(out)
     dataset = load(config, raw)
     dataset.write(out, config.to_manifest(), {"raw": hash_of_files(raw_files(config, raw))})

@@ -205,7 +205,7 @@ def _title_of_wheel(name: str, year: str) -> str:
 
 
 def _read_ratings(path: Path) -> pl.DataFrame:
-    """`user_id`, `item_id`, `timestamp` (unix seconds) of each rating, in the order of the file."""
+    """`user_id`, `item_id`, `timestamp` (seconds since 1970) of each rating, in the order of the file."""
     columns = {"userId": "user_id", "movieId": "item_id", "timestamp": "timestamp"}
     if path.name == "ratings.csv":
         table = scan_table(path).rename(columns, strict=False)
