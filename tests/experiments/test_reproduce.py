@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 from rqrec import Recommender
 from rqrec.cli import app
 from rqrec.core.artifact import read_json, read_manifest
-from rqrec.experiments.reproduce import EVALUATIONS, METRICS, ReproduceConfig, training_minutes
+from rqrec.experiments.reproduce import METRICS, ROWS, ReproduceConfig, training_minutes
 from tests.stages.world import write_world
 
 
@@ -37,10 +37,11 @@ def finished(world: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Pat
 def test_it_reports_every_metric_and_the_time_of_each_stage(finished: tuple[Path, dict[str, Any]]) -> None:
     out, result = finished
     (run,) = result["seeds"]
-    for figures in EVALUATIONS:
+    for figures in ROWS:
         assert set(run[figures]) == set(METRICS)
         assert {name: figure["mean"] for name, figure in result[figures].items()} == run[figures]
     assert result["test"]["recall@10"]["mean"] > 0.5  # popularity has a fifth
+    assert run["test_seen_allowed"]["recall@10"] < run["test"]["recall@10"]  # nobody takes an item again here
     assert result["parameters"] == run["parameters"] > 0
     assert {"dataset", "embeddings", "rqkmeans", "semantic_ids", "seed_0/retrieval"} <= set(result["seconds"])
     assert read_json(out / "reproduction.json") == result

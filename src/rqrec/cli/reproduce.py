@@ -7,7 +7,7 @@ import typer
 
 from rqrec.cli.command import AsJson, CustomInteractions, CustomItems, CustomVectors, command, emit
 from rqrec.data.sources.custom import CustomFiles
-from rqrec.experiments.reproduce import EVALUATIONS, METRICS, ReproduceConfig
+from rqrec.experiments.reproduce import METRICS, ROWS, ReproduceConfig
 from rqrec.experiments.reproduce import reproduce as run
 
 
@@ -34,10 +34,10 @@ def reproduce(
         raise typer.BadParameter(f"--interactions, --items and --embeddings are for custom, not {source}.")
     files = CustomFiles(interactions, items, embeddings) if interactions else raw
     result = run(config, source, files, out or Path("out") / source)
-    lines = [" " * 27 + "  ".join(f"{name:>9}" for name in METRICS)]
-    for name in EVALUATIONS:
+    lines = [" " * 38 + "  ".join(f"{name:>9}" for name in METRICS)]
+    for name in ROWS:
         cells = "  ".join(_cell(result[name][metric]) for metric in METRICS)
-        lines.append(f"{name.replace('_', ' '):<27}{cells}")
+        lines.append(f"{name.replace('_', ' '):<38}{cells}")
     emit(result, as_json, "\n".join(lines))
 
 

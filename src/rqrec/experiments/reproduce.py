@@ -42,6 +42,9 @@ EVALUATIONS = {
     "validation_without_knn": ("validation", False),
     "test_without_knn": ("test", False),
 }
+# Ending of the name of each result: what it says about items of the history (see docs/evaluation.md).
+SEEN_ITEMS = {"": "excluded", "_seen_allowed": "allowed"}
+ROWS = tuple(f"{name}{ending}" for ending in SEEN_ITEMS for name in EVALUATIONS)
 BEFORE_TRAINING = ("dataset", "embeddings", "rqkmeans", "semantic_ids")
 TRAINING_SHARE = 0.7  # of the time that the earlier stages leave; the rest is for the evaluations
 MIN_LEFT = (
@@ -106,7 +109,7 @@ def reproduce(config: ReproduceConfig, source: str, raw: Path | CustomFiles, out
         "source": source,
         "tie_break": config.tie_break,
         "seeds": runs,
-        **{name: _over_seeds([one[name] for one in runs]) for name in EVALUATIONS},
+        **{name: _over_seeds([one[name] for one in runs]) for name in ROWS},
         "parameters": runs[0]["parameters"],
         "collision_rate": read_manifest(semantic_ids).metrics["collision_rate"],
         "seconds": run.seconds,
@@ -142,8 +145,10 @@ def _evaluate(run: Run, model: Path, dataset: Path, seed: int) -> dict[str, Any]
             f"seed_{seed}/evaluation_{name}",
             lambda folder, config=config: evaluate(config, model, dataset, out=folder),  # type: ignore[misc]
         )
-        metrics = read_json(folder / EVALUATION_FILE)["metrics"]
-        facts[name] = {metric: metrics[metric] for metric in METRICS}
+        seen_items = read_json(folder / EVALUATION_FILE)["seen_items"]
+        for ending, choice in SEEN_ITEMS.items():
+            measured = seen_items[choice]["metrics"]
+            facts[f"{name}{ending}"] = {metric: measured[metric] for metric in METRICS}
     return facts
 
 
