@@ -223,7 +223,7 @@ def test_items_added_after_training_are_measured_separately(tmp_path: Path) -> N
 
     tokenizer, run = tmp_path / "rqvae", tmp_path / "run"
     train("train-rqvae", "custom.gin", rqvae_settings(cold / "warm", tokenizer))
-    settings = decoder_settings(cold / "warm", run, pretrained_rqvae_path=str(tokenizer))
+    settings = decoder_settings(cold / "warm", run, pretrained_rqvae_path=str(tokenizer), time_gaps=6)
     train("train-decoder", "decoder_custom.gin", settings)
 
     more = ("--run", run, "--tokenizer", tokenizer, "--json")

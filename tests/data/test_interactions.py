@@ -23,6 +23,7 @@ def test_sequences_are_in_time_order_and_ties_keep_the_order_of_the_log() -> Non
         (log([]).drop("item_id"), "item_id"),
         (log([]), "empty"),
         (log([("u", "a", -3)]), "-3"),
+        (log([("u", "a", 1_700_000_000_000)]), "timestamp 1700000000000: timestamps must be seconds"),
         (pl.DataFrame({"user_id": ["u"], "item_id": [None], "timestamp": [1]}), "no item_id"),
         (pl.DataFrame({"user_id": ["u"], "item_id": ["a"], "timestamp": [1.5]}), "integer"),
     ],

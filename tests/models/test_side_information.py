@@ -1,9 +1,11 @@
 """Side information: the user of a history, and the time between its items."""
 
+import polars as pl
 import pytest
 import torch
 
 from rqrec.data.ids import PADDING
+from rqrec.data.times import PER_SECOND, to_seconds
 from rqrec.models.architectures import ARCHITECTURES, architecture, build_model
 from rqrec.models.retrieval_model import Batch
 from rqrec.models.side_information import LONGEST, SHORTEST, SideInformation, user_number
@@ -90,3 +92,18 @@ def test_it_learns_from_the_user_and_from_the_time(name: str) -> None:
     first = model.next_level(context, torch.zeros(4, 1, 0).long())[:, 0]
     assert first.argmax(1).tolist() == [0, 1, 2, 3]
     assert first.max(1).values.min() > -0.1
+
+
+@pytest.mark.parametrize("gap", [30, 3600, DAY, 365 * DAY])
+def test_a_gap_falls_into_the_same_bucket_in_every_unit(gap: int) -> None:
+    side, start = SideInformation(0, 9, 3), 1_700_000_000
+    seconds = [start, start + gap]
+    columns = [
+        *(pl.Series([second * scale for second in seconds]) for scale in PER_SECOND.values()),
+        pl.Series([str(float(second)) for second in seconds]),
+        pl.from_epoch(pl.Series(seconds), "s"),
+        pl.from_epoch(pl.Series(seconds), "s").dt.to_string("iso"),
+    ]
+    times_BT = torch.tensor([to_seconds(column).seconds.to_list() for column in columns])
+    vectors_B = side.with_gaps(torch.zeros(len(columns), 2, 1, 3), times_BT)[:, 1, 0]
+    assert (vectors_B == vectors_B[0]).all()

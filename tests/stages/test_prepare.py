@@ -74,6 +74,49 @@ def test_invalid_settings_are_refused(change: dict[str, Any], problem: str) -> N
         replace(SETTINGS, **change)
 
 
+def test_a_dataset_is_the_same_whichever_form_the_times_have(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    milliseconds = pl.Series(1_700_000_000_000 + rng.integers(0, 10**7, 200))  # often several in a second
+    seconds = milliseconds / 1000
+    moments = pl.from_epoch(milliseconds, "ms")
+    columns = {
+        "seconds": seconds,
+        "text": seconds.cast(pl.String),
+        "milliseconds": milliseconds,
+        "microseconds": milliseconds * 10**3,
+        "nanoseconds": milliseconds * 10**6,
+        "datetimes": moments.cast(pl.Datetime("ns")),
+        "with a zone": moments.dt.replace_time_zone("UTC").dt.convert_time_zone("Asia/Tokyo"),
+        "iso": moments.dt.to_string("%Y-%m-%dT%H:%M:%S%.3fZ"),
+    }
+    users, items = rng.integers(0, 5, 200).astype(str), rng.integers(0, 9, 200)
+    expected = None
+    for name, times in columns.items():
+        folder = tmp_path / name
+        folder.mkdir()
+        log = pl.DataFrame({"user_id": users, "item_id": items, "timestamp": times})
+        log.write_parquet(folder / "log.parquet")
+        np.save(folder / "item_embeddings.npy", np.eye(9))
+        found = Dataset.read(prepare(PrepareConfig(), folder, folder / "dataset")).sequences
+        expected = expected or found
+        assert found.timestamps.tolist() == expected.timestamps.tolist(), name
+        assert found.items.tolist() == expected.items.tolist(), name
+    assert expected is not None
+    in_order = log.with_columns(time=milliseconds).filter(user_id=expected.user_ids[0]).sort("time")
+    assert expected.of_user(0).tolist() == in_order["item_id"].to_list()
+
+
+def test_a_dataset_whose_times_are_not_seconds_is_refused(raw: Path, tmp_path: Path) -> None:
+    dataset = Dataset.read(prepare(SETTINGS, raw, tmp_path / "dataset"))
+    microseconds = replace(dataset.sequences, timestamps=dataset.sequences.timestamps + 1_700_000_000_000_000)
+    manifest = read_manifest(tmp_path / "dataset", "dataset")
+    Dataset(dataset.catalog, microseconds).write(tmp_path / "dataset", manifest.settings, manifest.inputs)
+    for read in (Dataset.read, lambda folder: prepare(SETTINGS, raw, folder)):
+        with pytest.raises(ValueError, match=r"earlier version .* Remove it, and prepare it again"):
+            read(tmp_path / "dataset")
+    assert Dataset.read(prepare(SETTINGS, raw, tmp_path / "dataset", force=True)).sequences.times is not None
+
+
 def test_filters_and_max_history(tmp_path: Path) -> None:
     write_log(tmp_path, "1a 1b 1c 2a 2b 2c 3a")
     dataset = load(PrepareConfig("custom", user_core=2, item_core=2, max_history=2), tmp_path)

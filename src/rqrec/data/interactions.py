@@ -7,6 +7,7 @@ import polars as pl
 
 from rqrec.data.ids import IdMap, UnknownIdError
 from rqrec.data.sequences import Sequences
+from rqrec.data.times import END
 
 COLUMNS = ("user_id", "item_id", "timestamp")
 FRACTION = "nanosecond"
@@ -21,7 +22,8 @@ class Interactions:
     positions 0, 1, ... if only the order is known). A column `nanosecond` (integer), if there is one, orders the
     interactions within a second.
 
-    Raises ValueError on an empty log, missing columns, nulls, and timestamps of another type or negative.
+    Raises ValueError on an empty log, missing columns, nulls, and timestamps of another type, negative
+    or after 2100.
     """
 
     log: pl.DataFrame
@@ -38,9 +40,11 @@ class Interactions:
                 raise ValueError(f"{count} rows of the log have no {column} (the first is row {row}).")
         if not self.log.schema["timestamp"].is_integer():
             raise ValueError(f"timestamp must be an integer column, not {self.log.schema['timestamp']}.")
-        lowest = self.log["timestamp"].min()
-        if isinstance(lowest, int) and lowest < 0:
-            raise ValueError(f"The log has a negative timestamp ({lowest}): timestamps must be 0 or more.")
+        outside = self.log["timestamp"].filter(~self.log["timestamp"].is_between(0, END, closed="left"))
+        if len(outside):
+            raise ValueError(
+                f"The log has the timestamp {outside[0]}: timestamps must be seconds since 1970, up to 2100."
+            )
 
     def __len__(self) -> int:
         return self.log.height

@@ -67,26 +67,33 @@ def read_times(path: Path, values: pl.Series, unit: str | None = None) -> Times:
 
     `unit` is that of an earlier part of the file, if it is read in parts. Raises ValueError naming `path`.
     """
-    try:
-        times = to_seconds(values)
-    except ValueError as error:
-        raise ValueError(f"{path}: {error}") from error
+    times = _of_part(path, values, unit)
     if unit is None:
         log_unit(path, times)
-    elif times.unit not in (None, unit):
-        raise ValueError(f"{path}: timestamp mixes {unit} and {times.unit}. Use one unit for all.")
     return times
 
 
 def column_to_seconds(path: Path, values: pl.Series, unit: str | None = None) -> Times:
     """`read_times` without nulls: raises ValueError, naming `path`, on a missing or unreadable value."""
-    times = read_times(path, values, unit)
+    times = _of_part(path, values, unit)
     if (missing := times.seconds.is_null()).any():
         row = missing.arg_true()[0]
         raise ValueError(
             f"{path}: {missing.sum()} rows have no valid timestamp (the first is row {row}: {_shown(values[row])}). "
             f"{ALLOWED}"
         )
+    if unit is None:
+        log_unit(path, times)
+    return times
+
+
+def _of_part(path: Path, values: pl.Series, unit: str | None) -> Times:
+    try:
+        times = to_seconds(values)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
+    if unit is not None and times.unit not in (None, unit):
+        raise ValueError(f"{path}: timestamp mixes {unit} and {times.unit}. Use one unit for all.")
     return times
 
 

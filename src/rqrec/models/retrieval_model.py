@@ -32,7 +32,7 @@ class Batch(NamedTuple):
     lengths_B: Tensor
     """int64: the number of items of each history."""
     times_BT: Tensor | None = None
-    """int64: the time of each interaction, in unix seconds; 0 at padding."""
+    """int64: the time of each interaction, in seconds since 1970; 0 at padding."""
     users_B: Tensor | None = None
     """int64: the hashed id of each history's user (see `user_number`), PADDING if unknown."""
     items_BT: Tensor | None = None

@@ -9,6 +9,7 @@ from rqrec.core.artifact import MANIFEST, Manifest, create, file_hash, find, rea
 from rqrec.core.hub import download_artifact, model_card, upload
 from rqrec.evaluation.results_io import EVALUATION_FILE
 from rqrec.knn.index import NEIGHBOURS_FILE
+from rqrec.retrieval.artifact import needs_times
 from rqrec.tokenizer.model_card import model_card as tokenizer_card
 
 TOKENIZERS = {"rqvae": ("RqVae", "rqrec"), "rqkmeans": ("RqKMeans", "rqrec.tokenizer.rqkmeans")}
@@ -91,6 +92,7 @@ def _card(repo_id: str, manifest: Manifest, folder: Path, data: str) -> str:
         settings = read_json(folder / "config.json")
         figures = dict(_numbers(manifest.metrics))
         return tokenizer_card(repo_id, class_name, module, settings, data=data, figures=figures)
+    times = ", timestamps=[[time, ...]]" if needs_times(folder) else ""
     return model_card(
         repo_id,
         "A generative recommender (rqrec): it reads a history as semantic IDs and generates the semantic ID of the "
@@ -102,7 +104,9 @@ def _card(repo_id: str, manifest: Manifest, folder: Path, data: str) -> str:
             "from rqrec import Recommender",
             "",
             f'recommender = Recommender.load("{repo_id}")',
-            "(items,) = recommender.recommend([[item_id, ...]], k=10)  # the item ids of one history, oldest first",
+            "# The item ids of one history, oldest first"
+            + (", and the time of each item." if times else "."),
+            f"(items,) = recommender.recommend([[item_id, ...]]{times}, k=10)",
         ],
     )
 
