@@ -99,11 +99,12 @@ def train(x: torch.Tensor, steps: int, options: dict) -> RqVae:
         if start + 256 > len(x):
             order, start = torch.randperm(len(x), generator=generator), 0
         batch, start = x[order[start : start + 256]], start + 256
-        loss = model(batch, annealed_temperature(step, steps)).loss
+        loss = model(batch, annealed_temperature(step / steps)).loss
         optimizer.zero_grad()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 10.0)
         optimizer.step()
+        model.quantizer.ema_update()
         schedule.step()
         if step % 50 == 49 and step < 0.8 * steps:
             model.reset_dead_codes(x, generator)

@@ -96,7 +96,7 @@ def rqvae_losses() -> dict[str, list[float]]:
         torch.manual_seed(STEPS.seed)
         sizes: dict[str, Any] = {"embed_dim": 8, "hidden_dims": (16,), "codebook_size": 8, "n_layers": 2}
         model = RqVae(RqVaeConfig(DIM, mode=mode, **sizes))
-        task = RqVaeTask(model, tiny_vectors(), STEPS.iterations, 16, STEPS.seed, reset_every=5)
+        task = RqVaeTask(model, tiny_vectors(), 16, STEPS.seed, reset_every=5)
         task.start()
         found[f"rqvae {mode.name}"] = losses_of(task)
     return found

@@ -147,20 +147,20 @@ def test_gumbel_is_soft_and_random_in_training_only():
 def test_gumbel_weights_become_the_nearest_code_as_the_temperature_falls():
     distances = torch.randn(200, 8, generator=seeded()).square()
     torch.manual_seed(0)
-    warm = gumbel_weights(distances, 2.0)
+    warm = gumbel_weights(distances, torch.tensor(1.0), 2.0)
     torch.manual_seed(0)
-    cold = gumbel_weights(distances, 0.001)
+    cold = gumbel_weights(distances, torch.tensor(1.0), 0.001)
     assert torch.allclose(warm.sum(1), torch.ones(200))
     nearest = distances.argmin(1)
     assert (cold.argmax(1) == nearest).float().mean() > 0.9 > (warm.argmax(1) == nearest).float().mean()
     assert cold.max(1).values.mean() > 0.9 > warm.max(1).values.mean()
     with pytest.raises(ValueError, match="temperature is 0"):
-        gumbel_weights(distances, 0)
+        gumbel_weights(distances, torch.tensor(1.0), 0)
 
 
 def test_the_temperature_decays_exponentially_from_start_to_end():
-    temperatures = [annealed_temperature(step, 4, start=1.0, end=0.0625) for step in range(6)]
-    assert temperatures == pytest.approx([1, 0.5, 0.25, 0.125, 0.0625, 0.0625])
+    temperatures = [annealed_temperature(step / 4, start=1.0, end=0.0625) for step in range(5)]
+    assert temperatures == pytest.approx([1, 0.5, 0.25, 0.125, 0.0625])
 
 
 def test_losses_sum_over_dimensions_and_average_over_items():
@@ -211,12 +211,36 @@ def test_moving_averages_converge_to_the_means_without_a_gradient():
     z = torch.tensor([[2.0, 1.0], [4.0, 1.0], [-3.0, 5.0]])
     for _ in range(60):
         out = model(z)
+        model.ema_update()
     assert not out.codebook_loss.requires_grad
     assert torch.allclose(codebook.vectors(), torch.tensor([[3.0, 1.0], [-3.0, 5.0]]), atol=1e-4)
     frozen = codebook.vectors().clone()
     model.eval()
     model(z + 10)
+    model.ema_update()
     assert torch.equal(codebook.vectors(), frozen)
+
+
+def test_moving_averages_follow_all_batches_since_the_last_update_and_no_earlier_ones():
+    def updated(*steps: list[torch.Tensor]) -> torch.Tensor:
+        torch.manual_seed(0)
+        model = ResidualQuantizer((3, 3), 2, mode=QuantizeMode.STE, ema_decay=0.5)
+        for batches in steps:
+            for batch in batches:
+                model(batch)
+            model.ema_update()
+        return torch.stack([codebook.vectors() for codebook in model.codebooks()])
+
+    one, two, later = (torch.randn(12, 2, generator=seeded(seed)) for seed in range(3))
+    torch.testing.assert_close(updated([one, two], [later]), updated([torch.cat([one, two])], [later]))
+    assert not torch.allclose(updated([one, two], [later]), updated([one, two], [one, two, later]))
+    by_hand = ResidualQuantizer((3,), 2, mode=QuantizeMode.STE, ema_decay=0.5).codebooks()[0]
+    by_hand.set_codes(torch.arange(3), torch.zeros(3, 2))
+    for value in (4.0, 8.0):
+        by_hand.count_residuals(torch.full((2, 2), value), torch.zeros(2, dtype=torch.int64))
+        by_hand.ema_update()
+    # Sums 0, 4, 10 and counts 1, 1.5, 1.75 of code 0.
+    torch.testing.assert_close(by_hand.vectors()[0], torch.full((2,), 10 / 1.75))
 
 
 def test_an_unused_code_does_not_move_under_moving_averages():
@@ -225,6 +249,7 @@ def test_an_unused_code_does_not_move_under_moving_averages():
     codebook.set_codes(torch.tensor([0, 1]), torch.tensor([[1.0, 0.0], [-50.0, 0.0]]))
     for _ in range(50):
         model(torch.tensor([[1.0, 0.0], [2.0, 0.0]]))
+        model.ema_update()
     assert codebook.vectors()[1].tolist() == [-50.0, 0.0]
 
 

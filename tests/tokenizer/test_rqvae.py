@@ -60,6 +60,7 @@ def test_training_lowers_the_reconstruction_loss(options):
         optimizer.zero_grad()
         out.loss.backward()
         optimizer.step()
+        model.quantizer.ema_update()
         losses.append(float(out.reconstruction_loss.detach()))
     assert losses[-1] < 0.97 * losses[0]
 

@@ -18,6 +18,7 @@ from rqrec.training import checkpoint, tracking
 from rqrec.training.checkpoint import CheckpointManager, TrainingState
 from rqrec.training.loop import fit
 from rqrec.training.loop_config import LoopConfig
+from rqrec.training.run_progress import RunProgress
 from rqrec.training.tracking import History
 from tests.training.killed import DECODER, TOKENIZER
 from tests.training.toy import Line, manager
@@ -69,12 +70,14 @@ class Stopping(Line):
         super().__init__()
         self.at, self.error = at, error
 
-    def loss(self, model: nn.Module, batch: Tensor, step: int) -> tuple[Tensor, Mapping[str, float]]:
-        if step == self.at and self.error:
+    def loss(
+        self, model: nn.Module, batch: Tensor, progress: RunProgress
+    ) -> tuple[Tensor, Mapping[str, float]]:
+        if progress.step == self.at and self.error:
             raise self.error("a failure")
-        if step == self.at:
+        if progress.step == self.at:
             os.kill(os.getpid(), signal.SIGINT)
-        return super().loss(model, batch, step)
+        return super().loss(model, batch, progress)
 
 
 def names(folder: Path) -> list[str]:

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from rqrec.core.artifact import read_manifest
 from rqrec.training.loop import DivergedError, fit, seed_of
 from rqrec.training.loop_config import LoopConfig
+from rqrec.training.run_progress import RunProgress
 from rqrec.training.tracking import History
 from tests.tiny import train_tiny
 from tests.training.toy import Line
@@ -42,7 +43,9 @@ def test_accumulated_batches_are_different_batches() -> None:
 
 def test_a_nan_loss_before_any_validation_raises() -> None:
     class Broken(Line):
-        def loss(self, model: nn.Module, batch: Tensor, step: int) -> tuple[Tensor, Mapping[str, float]]:
+        def loss(
+            self, model: nn.Module, batch: Tensor, progress: RunProgress
+        ) -> tuple[Tensor, Mapping[str, float]]:
             return model(batch).sum() * math.nan, {}
 
     with pytest.raises(DivergedError, match=r"loss is nan at step 1.*learning_rate \(0.01\)"):
@@ -96,7 +99,7 @@ def test_mixed_precision_needs_amp(amp: bool, precision: str) -> None:
 
 def test_the_time_limit_stops_training_before_the_last_iteration() -> None:
     class Slow(Line):
-        def on_step_end(self, step: int) -> Mapping[str, float]:
+        def on_step_end(self, progress: RunProgress) -> Mapping[str, float]:
             time.sleep(0.02)
             return {}
 

@@ -2,30 +2,41 @@ import pytest
 import torch
 from torch import nn
 
-from rqrec.training.optim import AveragedWeights, adamw, learning_rate_factor
+from rqrec.training.optim import SCHEDULES, AveragedWeights, adamw, learning_rate_factor
+from rqrec.training.run_progress import RunProgress
+
+
+def factor(schedule: str, step: int, *, warmup: int = 4, spent: float = 0.0) -> float:
+    return learning_rate_factor(schedule, RunProgress(step, 100, spent), warmup)
 
 
 def test_schedules_warm_up_linearly_and_then_decay() -> None:
-    for schedule in ("cosine", "inverse_sqrt", "constant"):
-        rising = [learning_rate_factor(schedule, step, 100, 4) for step in range(4)]
+    for schedule in SCHEDULES:
+        rising = [factor(schedule, step) for step in range(4)]
         assert rising == [0.25, 0.5, 0.75, 1.0]
-        falling = [learning_rate_factor(schedule, step, 100, 4) for step in range(4, 100)]
+        falling = [factor(schedule, step) for step in range(4, 100)]
         assert falling == sorted(falling, reverse=True)
-    assert learning_rate_factor("cosine", 4, 100, 4) == 1
-    assert learning_rate_factor("cosine", 52, 100, 4) == pytest.approx(0.55)
-    assert learning_rate_factor("cosine", 100, 100, 4) == pytest.approx(0.1)
-    assert learning_rate_factor("inverse_sqrt", 64, 100, 4) == 0.25
-    assert learning_rate_factor("constant", 99, 100, 4) == 1
+    assert factor("cosine", 4) == 1
+    assert factor("cosine", 52) == pytest.approx(0.55)
+    assert factor("cosine", 100) == pytest.approx(0.1)
+    assert factor("inverse_sqrt", 64) == 0.25
+    assert factor("constant", 99) == 1
 
 
 def test_the_decay_follows_the_time_if_it_is_ahead_of_the_steps() -> None:
-    assert learning_rate_factor("cosine", 10, 1000, 0, spent=0.5) == learning_rate_factor(
-        "cosine", 500, 1000, 0
-    )
-    assert learning_rate_factor("cosine", 600, 1000, 0, spent=0.5) == learning_rate_factor(
-        "cosine", 600, 1000, 0
-    )
-    assert learning_rate_factor("cosine", 10, 1000, 0, spent=3.0) == pytest.approx(0.1)
+    for schedule in SCHEDULES:
+        assert factor(schedule, 10, spent=0.5) == factor(schedule, 50)
+        assert factor(schedule, 60, spent=0.5) == factor(schedule, 60)
+    assert factor("cosine", 10, spent=3.0) == pytest.approx(0.1)
+    assert RunProgress(10, 100, 3.0).fraction == 1
+
+
+@pytest.mark.parametrize("schedule", SCHEDULES)
+def test_the_warm_up_takes_at_most_a_tenth_of_the_time_limit(schedule: str) -> None:
+    """A run that the limit ends within its warm-up steps still reaches the peak learning rate."""
+    factors = [factor(schedule, step, warmup=80, spent=step / 20) for step in range(21)]
+    assert factors[:3] == pytest.approx([1 / 80, 0.5, 1])
+    assert factors[2:] == sorted(factors[2:], reverse=True)
 
 
 def test_only_matrices_have_weight_decay() -> None:

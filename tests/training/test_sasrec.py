@@ -15,6 +15,7 @@ from rqrec.retrieval.ranking import ExhaustiveRecommender
 from rqrec.stages.train_sasrec import TrainSasRecConfig, train_sasrec
 from rqrec.training.checkpoint import CheckpointConfig
 from rqrec.training.loop_config import LoopConfig
+from rqrec.training.run_progress import RunProgress
 from rqrec.training.sasrec_task import SasRecTask
 from tests.tiny import N_ITEMS, SIZE, tiny_dataset
 
@@ -59,8 +60,8 @@ def test_a_resumed_run_ends_like_an_uninterrupted_one(
     class InterruptedRunError(Exception):
         pass
 
-    def on_step_end(self: SasRecTask, step: int) -> dict[str, float]:
-        if step == 6:
+    def on_step_end(self: SasRecTask, progress: RunProgress) -> dict[str, float]:
+        if progress.step == 7:
             raise InterruptedRunError
         return {}
 

@@ -16,6 +16,7 @@ from rqrec.tokenizer.rqvae import RqVae, RqVaeConfig
 from rqrec.training.loop import DivergedError, fit
 from rqrec.training.loop_config import LoopConfig
 from rqrec.training.rqvae_task import RqVaeTask
+from rqrec.training.run_progress import RunProgress
 from rqrec.training.tracking import History, check_wandb
 from tests.training.toy import Line, manager
 
@@ -28,16 +29,18 @@ class Script(Line):
         super().__init__(scores)
         self.factors = factors
 
-    def loss(self, model: nn.Module, batch: Tensor, step: int) -> tuple[Tensor, Mapping[str, float]]:
-        loss, parts = super().loss(model, batch, step)
-        return loss * self.factors.get(step, 1.0), parts
+    def loss(
+        self, model: nn.Module, batch: Tensor, progress: RunProgress
+    ) -> tuple[Tensor, Mapping[str, float]]:
+        loss, parts = super().loss(model, batch, progress)
+        return loss * self.factors.get(progress.step, 1.0), parts
 
 
 def test_metrics_are_written_during_training(tmp_path: Path) -> None:
     class Reading(Line):
         lines = 0
 
-        def on_step_end(self, step: int) -> Mapping[str, float]:
+        def on_step_end(self, progress: RunProgress) -> Mapping[str, float]:
             self.lines = len((tmp_path / "logs" / "metrics.jsonl").read_text().splitlines())
             return {}
 
@@ -48,8 +51,8 @@ def test_metrics_are_written_during_training(tmp_path: Path) -> None:
 
 def test_tensorboard_and_metrics_agree_and_have_no_duplicates_after_a_failure(tmp_path: Path) -> None:
     class Failing(Line):
-        def on_step_end(self, step: int) -> Mapping[str, float]:
-            if step == 5:
+        def on_step_end(self, progress: RunProgress) -> Mapping[str, float]:
+            if progress.step == 6:
                 raise RuntimeError
             return {}
 
@@ -130,7 +133,7 @@ def test_a_diverging_loss_is_warned_of_once(capsys: pytest.CaptureFixture[str]) 
 def test_a_collapsed_codebook_is_reported_with_its_metrics() -> None:
     vectors = np.random.default_rng(0).normal(size=(200, 6)).astype(np.float32)
     model = RqVae(RqVaeConfig(6, 4, (8,), 64, 2))
-    task = RqVaeTask(model.eval(), vectors, 10, 20, 0)
+    task = RqVaeTask(model.eval(), vectors, 20, 0)
     task.start()
     assert not task.health_warnings(task.validate())
     with torch.no_grad():

@@ -58,11 +58,23 @@ def test_at_most_a_tenth_of_the_batches_is_padding() -> None:
 def test_fixed_windows_are_counted_back_from_the_end_of_the_sequence() -> None:
     windows = Windows(sequences_with([7]), 3, 8, 0, moving=False)
     for epoch in range(3):
-        seen = []
-        for step in range(20):
-            if windows.epoch_and_index(step)[0] == epoch:
-                seen += [row[row >= 0].tolist() for row in windows.batch(step)]
+        steps = [step for step in range(20) if windows.epoch_and_index(step)[0] == epoch]
+        seen = [row[row >= 0].tolist() for step in steps for row in windows.batch(step)]
         assert sorted(seen) == [[0], [1, 2, 3], [4, 5, 6]]
+
+
+def test_random_ends_are_drawn_uniformly_at_every_step() -> None:
+    """Over the epochs every item of a window is its last one, equally often."""
+    windows = Windows(sequences_with([4, 2]), 4, 8, 0, moving=False, random_ends=True)
+    ends = []
+    for step in range(800):
+        for row in windows.batch(step):
+            assert row[row >= 0].tolist() == list(range(row[0], row.max() + 1))
+            ends.append(row.max())
+    counts = np.bincount(ends, minlength=6)
+    assert counts.sum() == 800
+    assert (abs(counts - [100, 100, 100, 100, 200, 200]) < 40).all()  # 4 standard deviations
+    assert windows.batch(7).tolist() == windows.batch(7).tolist()
 
 
 def test_windows_carry_times_and_users() -> None:

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from rqrec.training.checkpoint import CheckpointConfig, CheckpointManager
+from rqrec.training.run_progress import RunProgress
 from rqrec.training.task import Task
 
 
@@ -29,7 +30,9 @@ class Line(Task):
     def weight(self, batch: Tensor) -> float:
         return len(batch)
 
-    def loss(self, model: nn.Module, batch: Tensor, step: int) -> tuple[Tensor, Mapping[str, float]]:
+    def loss(
+        self, model: nn.Module, batch: Tensor, progress: RunProgress
+    ) -> tuple[Tensor, Mapping[str, float]]:
         return (model(batch) - 3 * batch).square().mean(), {"batch_mean": batch.mean().item()}
 
     def validate(self) -> Mapping[str, float]:

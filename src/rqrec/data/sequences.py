@@ -133,17 +133,25 @@ class Histories:
             None if user_ids is None else tuple(user_ids),
         )
 
+    def first(self, counts_B: NDArray[np.int64]) -> "Histories":
+        """The batch limited to the first `counts_B` items of each history, int64 [B], none above its length."""
+        starts = np.arange(len(self)) * self.items_BT.shape[1]
+        return self._slices(starts, counts_B)
+
     def last(self, count: int) -> "Histories":
         """The batch limited to each history's last `count` items."""
         lengths = (self.items_BT != PADDING).sum(axis=1)
         kept = np.minimum(lengths, count)
-        starts = np.arange(len(self)) * self.items_BT.shape[1] + lengths - kept
+        starts = np.arange(len(self)) * self.items_BT.shape[1]
+        return self._slices(starts + lengths - kept, kept)
 
-        def recent(values_BT: NDArray[np.int64]) -> NDArray[np.int64]:
-            return gather_right_padded(values_BT.ravel(), starts, kept)
-
-        times_BT = None if self.times_BT is None else recent(self.times_BT)
-        return Histories(recent(self.items_BT), times_BT, self.user_ids)
+    def _slices(self, starts_B: NDArray[np.int64], lengths_B: NDArray[np.int64]) -> "Histories":
+        """Part of each history; it starts at an index into the flat arrays."""
+        items_BT = gather_right_padded(self.items_BT.ravel(), starts_B, lengths_B)
+        times_BT = None
+        if self.times_BT is not None:
+            times_BT = gather_right_padded(self.times_BT.ravel(), starts_B, lengths_B)
+        return Histories(items_BT, times_BT, self.user_ids)
 
 
 def check_times(histories: Sequence[Sized], times: Sequence[Sized]) -> None:

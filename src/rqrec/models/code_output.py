@@ -19,6 +19,8 @@ class CodeOutput(nn.Module):
 
     config: ModelConfig
     codes: CodeEmbedding
+    learns_last_item_only = False
+    """Whether the training loss is the mean over the last items of the sequences, or over all items."""
 
     def _build_output(self, config: ModelConfig, width: int) -> None:
         """Add the output layers, for states of this width."""

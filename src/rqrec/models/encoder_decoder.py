@@ -64,10 +64,12 @@ class EncoderDecoder(CodeOutput):
     Positions are relative in the encoder (T5's bias) and levels in the decoder. BEGIN replaces TIGER's user token so
     that an empty history has something to attend to; with `user_buckets` the user's embedding is added to it.
 
-    In training, one item of each sequence is the target and the items before it are the history. The target is drawn
-    uniformly at every step, so that over the epochs every position becomes a target (in the causal models every
-    position is a target at every step). In evaluation mode the target is the last item.
+    The target is the last item of each sequence, and the items before it are the history. Training cuts each sequence
+    after a random item at every step (see `Windows`), so that over the epochs every position becomes a target (in the
+    causal models every position is a target at every step).
     """
+
+    learns_last_item_only = True
 
     def __init__(self, config: EncoderDecoderConfig) -> None:
         super().__init__()
@@ -118,10 +120,8 @@ class EncoderDecoder(CodeOutput):
         return self.decoder_norm(x_BKlD)
 
     def forward(self, batch: Batch) -> TrainingLoss:
-        """Mean cross-entropy over the codes of one item of each sequence, given the items before it."""
+        """Mean cross-entropy over the codes of the last item of each sequence, given the items before it."""
         targets_B = batch.lengths_B - 1
-        if self.training:
-            targets_B = (torch.rand(len(targets_B), device=targets_B.device) * batch.lengths_B).long()
         context = self.encode(batch._replace(codes_BTL=batch.codes_BTL[:, :-1], lengths_B=targets_B))
         rows_B = torch.arange(len(targets_B), device=targets_B.device)
         codes_BL = batch.codes_BTL[rows_B, targets_B]

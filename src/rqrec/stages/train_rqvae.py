@@ -147,7 +147,6 @@ def _train(config: TrainRqVaeConfig, folder: Path, out: Path, start: Path | None
     task = RqVaeTask(
         model,
         train_ND,
-        config.loop.iterations,
         batch_size,
         config.loop.seed,
         config.reset_dead_codes_every,

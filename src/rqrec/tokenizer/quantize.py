@@ -73,24 +73,21 @@ def rotation_trick(z_BD: Tensor, q_BD: Tensor) -> Tensor:
     return straight_through(carrier, q_BD)  # exactly q, despite the rounding error of the rotation
 
 
-def gumbel_weights(distances_BV: Tensor, temperature: float) -> Tensor:
+def gumbel_weights(distances_BV: Tensor, unit: Tensor, temperature: float) -> Tensor:
     """Random soft assignment to codes, [B, V], each row summing to 1; nearer codes get more weight.
 
-    Distances are divided by their standard deviation, so that a temperature means the same at every level and
-    for any scale of the latent. The temperature is applied before the Gumbel noise is added: as it falls, both
-    the noise and the softness vanish, and training ends with the codes that evaluation uses. Raises
-    ValueError if `temperature` is not positive.
+    Distances are measured in `unit`s, a positive scalar (see `Codebook.unit`). The temperature is applied before the
+    Gumbel noise is added: as it falls, both the noise and the softness vanish, and training ends with the codes that
+    evaluation uses. Raises ValueError if `temperature` is not positive.
     """
     if not temperature > 0:
         raise ValueError(f"temperature is {temperature}; it must be above 0.")
-    unit = distances_BV.detach().std().clamp_min(1e-12)
     return F.gumbel_softmax(-distances_BV / (unit * temperature), dim=-1)
 
 
-def annealed_temperature(step: int, steps: int, start: float = 0.2, end: float = 0.005) -> float:
-    """Gumbel temperature at `step` of `steps`: exponential decay from `start` to `end`."""
-    done = min(max(step / max(steps, 1), 0.0), 1.0)
-    return start * math.exp(done * math.log(end / start))
+def annealed_temperature(fraction: float, start: float = 0.2, end: float = 0.005) -> float:
+    """Gumbel temperature when this fraction of a run has passed: exponential decay from `start` to `end`."""
+    return start * math.exp(fraction * math.log(end / start))
 
 
 class Codebook(nn.Module):
@@ -104,6 +101,8 @@ class Codebook(nn.Module):
     weight: Tensor
     ema_count_V: Tensor
     ema_sum_VD: Tensor
+    step_count_V: Tensor
+    step_sum_VD: Tensor
 
     def __init__(
         self,
@@ -128,6 +127,9 @@ class Codebook(nn.Module):
         if ema_decay is not None:
             self.register_buffer("ema_count_V", torch.ones(size))
             self.register_buffer("ema_sum_VD", weight_VD.clone())
+            # Counts and sums of the residuals since the last update.
+            self.register_buffer("step_count_V", torch.zeros(size), persistent=False)
+            self.register_buffer("step_sum_VD", torch.zeros(size, dim), persistent=False)
 
     def vectors(self) -> Tensor:
         """The effective code vectors, [V, D]: projected and normalised."""
@@ -139,6 +141,16 @@ class Codebook(nn.Module):
         if self.distance is Distance.COSINE:
             return 1 - F.normalize(r_BD, dim=-1) @ F.normalize(vectors_VD, dim=-1).T
         return squared_distances(r_BD, vectors_VD)
+
+    @torch.no_grad()
+    def unit(self) -> Tensor:
+        """The standard deviation of the distances between code vectors, a positive scalar.
+
+        In this unit a temperature means the same at every level and for any scale of the latent. It does not depend
+        on the batch, so that the loss of a batch is the mean of the losses of its items.
+        """
+        vectors_VD = self.vectors()
+        return self.distances(vectors_VD, vectors_VD).std().clamp_min(1e-12)
 
     @torch.no_grad()
     def nearest(self, r_BD: Tensor) -> Tensor:
@@ -156,15 +168,20 @@ class Codebook(nn.Module):
             self.ema_sum_VD[rows] = vectors_RD
 
     @torch.no_grad()
-    def ema_update(self, r_BD: Tensor, codes_B: Tensor) -> None:
+    def count_residuals(self, r_BD: Tensor, codes_B: Tensor) -> None:
+        """Count the residuals of each code and add them up, for the next `ema_update`."""
+        self.step_count_V.index_add_(0, codes_B, torch.ones_like(r_BD[:, 0]))
+        self.step_sum_VD.index_add_(0, codes_B, r_BD)
+
+    @torch.no_grad()
+    def ema_update(self) -> None:
         """Update the codes as exponential moving averages of their residuals (arXiv 1711.00937, appendix A.1).
 
-        Codes without residuals in the batch do not move. With torch.distributed initialised, counts and sums
-        are reduced over all processes.
+        The residuals are those since the last update, of all batches and, with torch.distributed initialised, of all
+        processes. Codes without residuals do not move.
         """
         assert self.ema_decay is not None
-        count_V = torch.zeros_like(self.ema_count_V).index_add_(0, codes_B, torch.ones_like(r_BD[:, 0]))
-        sum_VD = torch.zeros_like(self.ema_sum_VD).index_add_(0, codes_B, r_BD)
+        count_V, sum_VD = self.step_count_V, self.step_sum_VD
         if torch.distributed.is_available() and torch.distributed.is_initialized():
             torch.distributed.all_reduce(count_V)
             torch.distributed.all_reduce(sum_VD)
@@ -172,6 +189,8 @@ class Codebook(nn.Module):
         self.ema_sum_VD.lerp_(sum_VD, 1 - self.ema_decay)
         seen_V = count_V > 0
         self.weight[seen_V] = self.ema_sum_VD[seen_V] / self.ema_count_V[seen_V, None]
+        count_V.zero_()
+        sum_VD.zero_()
 
 
 class ResidualQuantizer(nn.Module):
@@ -223,14 +242,14 @@ class ResidualQuantizer(nn.Module):
             if soft:
                 distances_BV = codebook.distances(residual_BD, vectors_VD)
                 codes_B = distances_BV.argmin(dim=-1)
-                e_BD = gumbel_weights(distances_BV, temperature) @ vectors_VD
+                e_BD = gumbel_weights(distances_BV, codebook.unit(), temperature) @ vectors_VD
             else:
                 codes_B = codebook.nearest(residual_BD)
                 e_BD = F.embedding(codes_B, vectors_VD)
             codebook_loss = codebook_loss + squared_error(residual_BD.detach(), e_BD)
             commitment_loss = commitment_loss + squared_error(residual_BD, e_BD.detach())
             if codebook.ema_decay is not None and self.training:
-                codebook.ema_update(residual_BD.detach(), codes_B)
+                codebook.count_residuals(residual_BD.detach(), codes_B)
             total_BD = total_BD + e_BD
             residual_BD = residual_BD - e_BD.detach()
             codes.append(codes_B)
@@ -239,6 +258,12 @@ class ResidualQuantizer(nn.Module):
         elif not soft:
             total_BD = straight_through(z_BD, total_BD)
         return Quantized(total_BD, torch.stack(codes, dim=-1), codebook_loss, commitment_loss)
+
+    def ema_update(self) -> None:
+        """Update codes that follow moving averages by the residuals since the last update; else do nothing."""
+        for codebook in self.codebooks():
+            if codebook.ema_decay is not None:
+                codebook.ema_update()
 
     @torch.no_grad()
     def encode(self, z_BD: Tensor) -> Tensor:

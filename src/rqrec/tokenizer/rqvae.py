@@ -125,8 +125,9 @@ class RqVaeOutput(NamedTuple):
 class RqVae(nn.Module):
     """Tokenizer: item embeddings in, semantic IDs out (arXiv 2305.05065, section 3.1).
 
-    To train: `fit_normalizer`, `initialize_codebooks`, then minimise `forward(...).loss`. To use: `semantic_ids`
-    and `reconstruct`. The buffer `initialized` is True once the codebooks were initialised from data.
+    To train: `fit_normalizer`, `initialize_codebooks`, then minimise `forward(...).loss`; with `ema_decay`, call
+    `quantizer.ema_update()` after each optimizer step. To use: `semantic_ids` and `reconstruct`. The buffer
+    `initialized` is True once the codebooks were initialised from data.
     """
 
     input_mean_I: Tensor

@@ -17,6 +17,7 @@ from rqrec.retrieval.ranking import ItemRecommender
 from rqrec.retrieval.retriever import BEAM_WIDTH, Retriever
 from rqrec.tokenizer.semantic_ids import SemanticIdTable
 from rqrec.training.next_item_task import LOSS_EXAMPLES, NextItemTask
+from rqrec.training.run_progress import RunProgress
 from rqrec.training.windows import Windows
 
 LOSS_BATCH = 256  # examples per batch of the validation loss
@@ -39,7 +40,12 @@ class DecoderTask(NextItemTask):
     def __post_init__(self) -> None:
         longest = self.model.max_items + 1  # a full history and the item after it
         self._windows = Windows(
-            self.split.train, longest, self.batch_size, self.seed, moving=self.moving_windows
+            self.split.train,
+            longest,
+            self.batch_size,
+            self.seed,
+            moving=self.moving_windows,
+            random_ends=self.model.learns_last_item_only,
         )
         self._lookup = CodeLookup.from_codes(self.table.codes_NL)
 
@@ -48,10 +54,12 @@ class DecoderTask(NextItemTask):
         return self._lookup.batch(self._windows.histories(number), self.model.max_items + 1)
 
     def weight(self, batch: Any) -> float:
-        """The number of items: each has one code per level."""
-        return float(batch.lengths_B.sum())
+        """The number of target items: each has one code per level."""
+        return float(len(batch.lengths_B) if self.model.learns_last_item_only else batch.lengths_B.sum())
 
-    def loss(self, model: nn.Module, batch: Any, step: int) -> tuple[Tensor, Mapping[str, Tensor | float]]:
+    def loss(
+        self, model: nn.Module, batch: Any, progress: RunProgress
+    ) -> tuple[Tensor, Mapping[str, Tensor | float]]:
         """Mean cross-entropy, and the cross-entropy of each level."""
         total, by_level_L = model(batch)
         return total, {f"loss_level_{level}": loss for level, loss in enumerate(by_level_L)}

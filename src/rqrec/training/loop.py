@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
+from dataclasses import replace
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -24,6 +25,7 @@ from rqrec.training.checkpoint import CheckpointManager, TrainingState
 from rqrec.training.loop_config import LoopConfig
 from rqrec.training.optim import AveragedWeights, adamw, learning_rate_factor
 from rqrec.training.processes import Processes
+from rqrec.training.run_progress import RunProgress
 from rqrec.training.sharding import gathered, sharded, sharded_as
 from rqrec.training.speed import autocast, choose_precision, compiled
 from rqrec.training.task import Task
@@ -137,8 +139,9 @@ class _Fit:
         if stops:
             self._stop_interrupted()
         spent = self.elapsed / (60 * config.max_minutes) if config.max_minutes else 0.0
-        losses = self._optimize([(batch, weight / total) for batch, weight in batches], spent)
-        extra = self.task.on_step_end(self.done)
+        progress = RunProgress(self.done, config.iterations, spent)
+        losses = self._optimize([(batch, weight / total) for batch, weight in batches], progress)
+        extra = self.task.on_step_end(replace(progress, step=self.done + 1))
         if self.average:
             self.average.update(self.done)
         self.done += 1
@@ -187,21 +190,23 @@ class _Fit:
         return send_to_device(slice_tensors(batch, slice(1)) if rows is None else rows, self.device), weight
 
     def _optimize(
-        self, batches: Sequence[tuple[Any, float]], spent: float
+        self, batches: Sequence[tuple[Any, float]], progress: RunProgress
     ) -> list[tuple[float, Mapping[str, Tensor | float]]]:
         """Backward passes of all batches, then an optimizer step. Returns this process's weighted losses."""
-        config, step = self.config, self.done
-        torch.manual_seed(seed_of(config.seed, step, self.processes.rank))
-        factor = learning_rate_factor(config.schedule, step, config.iterations, config.warmup, spent)
+        config = self.config
+        torch.manual_seed(seed_of(config.seed, progress.step, self.processes.rank))
+        factor = learning_rate_factor(config.schedule, progress, config.warmup)
         for group in self.optimizer.param_groups:
             group["lr"] = config.learning_rate * factor
         losses: list[tuple[float, Mapping[str, Tensor | float]]] = []
         for number, (batch, weight) in enumerate(batches, start=1):
             # Gradients are reduced over the processes once per step, with the last batch.
             sync = nullcontext() if number == len(batches) else self.accelerator.no_sync(self.model)
+            # In evaluation mode a row without weight leaves no trace, as in the moving averages of codes.
+            self.model.train(weight > 0)
             with sync:
                 with autocast(self.precision, self.device):
-                    loss, parts = self.task.loss(self.model, batch, step)
+                    loss, parts = self.task.loss(self.model, batch, progress)
                 # Gradients are averaged over the processes, but the weighted losses must be summed.
                 self.scaler.scale(loss * (weight * self.processes.count)).backward()
             losses.append((weight, {"loss": loss.detach(), **parts}))
@@ -338,7 +343,7 @@ class _Fit:
         return "bf16" if bf16 else "no"
 
     def _first_loss(self, model: nn.Module, batch: Any) -> Tensor:
-        return self.task.loss(model, batch, 0)[0]
+        return self.task.loss(model, batch, RunProgress(0, self.config.iterations))[0]
 
 
 @contextmanager

@@ -31,7 +31,7 @@ class LoopConfig:
     patience: int = 0
     """Training stops after this many full validations without improvement; 0 disables early stopping."""
     max_minutes: float | None = None
-    """Time limit in minutes, which the learning-rate schedule takes into account; None has no limit."""
+    """Time limit in minutes: if it ends the run early, all schedules end with it; None has no limit."""
     ema_decay: float | None = None
     """Decay of the moving average of the weights, which is then validated and saved; None disables it."""
     log_every: int = 20

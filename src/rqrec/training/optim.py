@@ -8,7 +8,10 @@ import torch
 from torch import Tensor, nn
 from torch.optim import AdamW
 
+from rqrec.training.run_progress import RunProgress
+
 SCHEDULES = ("cosine", "inverse_sqrt", "constant")
+MAX_WARMUP_TIME = 0.1  # of the time limit
 
 
 def adamw(model: nn.Module, learning_rate: float, weight_decay: float) -> AdamW:
@@ -24,20 +27,22 @@ def adamw(model: nn.Module, learning_rate: float, weight_decay: float) -> AdamW:
     )
 
 
-def learning_rate_factor(schedule: str, step: int, iterations: int, warmup: int, spent: float = 0.0) -> float:
-    """The factor on the peak learning rate at a 0-based step: a linear warm-up, then the schedule.
+def learning_rate_factor(schedule: str, progress: RunProgress, warmup: int) -> float:
+    """The factor on the peak learning rate for the next step: a linear warm-up, then the schedule.
 
     cosine: half a cosine from 1 to 0.1 at the last step; inverse_sqrt: sqrt(warmup / step) (arXiv 1706.03762,
-    section 5.3); constant: 1. `spent` is the fraction of the time limit that has passed: if it is ahead of the
-    fraction of the steps, the decay follows the time.
+    section 5.3); constant: 1. If the time is ahead of the steps, the schedule follows the time, and the warm-up takes
+    at most `MAX_WARMUP_TIME` of it.
     """
-    if step < warmup:
-        return (step + 1) / warmup
-    at = max(float(step), min(1.0, spent) * iterations)
+    if progress.step < warmup:
+        rising = max((progress.step + 1) / warmup, progress.spent / MAX_WARMUP_TIME)
+        if rising < 1:
+            return rising
+    at, iterations = progress.scheduled_step, progress.iterations
     if schedule == "constant":
         return 1.0
     if schedule == "inverse_sqrt":
-        return math.sqrt(max(1, warmup) / max(1.0, at))
+        return min(1.0, math.sqrt(max(1, warmup) / max(1.0, at)))
     done = (at - warmup) / max(1, iterations - warmup)
     return 0.1 + 0.45 * (1 + math.cos(math.pi * min(1.0, max(0.0, done))))
 

@@ -64,7 +64,8 @@ class Workload:
         self.optimizer = adamw(self.model, 1e-3, 0.01)
         self.precision, self.device = precision, device
         longest = config.max_items + 1
-        self._windows = Windows(random_sequences(rng), longest, batch_size, seed=0)
+        ends = self.model.learns_last_item_only
+        self._windows = Windows(random_sequences(rng), longest, batch_size, seed=0, random_ends=ends)
         self._windows.batch(0)  # builds the batches of the first epoch, a cost shared by hundreds of steps
         codes_NL = rng.integers(0, config.level_sizes, (ITEMS, len(config.level_sizes)))
         self._lookup, self._longest = CodeLookup.from_codes(codes_NL), longest

@@ -16,9 +16,11 @@ from rqrec.tokenizer.quantize import annealed_temperature
 from rqrec.tokenizer.rqvae import RqVae
 from rqrec.tokenizer.semantic_ids import collision_rate, level_usage
 from rqrec.training.loop import seed_of
+from rqrec.training.run_progress import RunProgress
 from rqrec.training.task import Task
 
 HEALTH_ITEMS = 100_000  # maximum number of items in a validation
+LAST_RESET = 0.8  # of the run
 COLLAPSED = (
     0.1  # a codebook whose perplexity is below this fraction of the largest possible one has collapsed
 )
@@ -30,20 +32,18 @@ class RqVaeTask(Task):
 
     model: RqVae
     train_ND: Embeddings
-    iterations: int
     batch_size: int
     seed: int
     reset_every: int = 0
-    """Number of steps between resets of dead codes; 0 never resets. The last fifth of the iterations has no resets,
-    so that replaced codes have time to converge."""
+    """Number of steps between resets of dead codes; 0 never resets. The last fifth of the run has no resets, so that
+    replaced codes have time to converge."""
     held_out_ND: Embeddings | None = None
     """Embeddings of items outside the training set, to measure the reconstruction error; None skips this."""
 
     shardable = False  # resets change the weights
 
     def __post_init__(self) -> None:
-        self.batch_size = min(self.batch_size, len(self.train_ND))
-        self._epoch = -1
+        self._epoch, self._batches = -1, -(-len(self.train_ND) // self.batch_size)
         self._order_N = np.zeros(0, dtype=np.int64)
 
     def start(self, *, use_kmeans_init: bool = True) -> None:
@@ -54,22 +54,30 @@ class RqVaeTask(Task):
             self.model.initialize_codebooks(self.train_ND, generator)
 
     def batch(self, number: int) -> Tensor:
-        """Training embeddings float32 [B, D], reshuffled each epoch; an incomplete last batch is dropped."""
-        epoch, index = divmod(number, len(self.train_ND) // self.batch_size)
+        """Training embeddings float32 [B, D], every one once per epoch, reshuffled each epoch.
+
+        An epoch is cut into the fewest batches of at most `batch_size` rows, whose sizes differ by one row at most: a
+        small last batch would count for a whole step.
+        """
+        epoch, index = divmod(number, self._batches)
+        n_items = len(self.train_ND)
         if epoch != self._epoch:
             self._epoch = epoch
-            self._order_N = np.random.default_rng([self.seed, epoch]).permutation(len(self.train_ND))
+            self._order_N = np.random.default_rng([self.seed, epoch]).permutation(n_items)
+        start, end = (place * n_items // self._batches for place in (index, index + 1))
         # Ascending rows are faster to read from a memory map.
-        rows_B = np.sort(self._order_N[index * self.batch_size : (index + 1) * self.batch_size])
+        rows_B = np.sort(self._order_N[start:end])
         return torch.from_numpy(np.asarray(self.train_ND[rows_B], dtype=np.float32))
 
     def weight(self, batch: Any) -> float:
         """The number of rows."""
         return len(batch)
 
-    def loss(self, model: nn.Module, batch: Any, step: int) -> tuple[Tensor, Mapping[str, Tensor | float]]:
-        """Reconstruction, codebook and commitment loss; the Gumbel-softmax temperature is annealed with the step."""
-        output = model(batch, annealed_temperature(step, self.iterations))
+    def loss(
+        self, model: nn.Module, batch: Any, progress: RunProgress
+    ) -> tuple[Tensor, Mapping[str, Tensor | float]]:
+        """Reconstruction, codebook and commitment loss; the Gumbel-softmax temperature is annealed over the run."""
+        output = model(batch, annealed_temperature(progress.fraction))
         parts: dict[str, Tensor | float] = {
             "reconstruction": output.reconstruction_loss,
             "codebook": output.codebook_loss,
@@ -77,13 +85,14 @@ class RqVaeTask(Task):
         }
         return output.loss, parts
 
-    def on_step_end(self, step: int) -> Mapping[str, float]:
-        """Reset dead codes if a reset is due."""
-        done = step + 1
-        if self.reset_every and done % self.reset_every == 0 and done < 0.8 * self.iterations:
-            generator = torch.Generator().manual_seed(seed_of(self.seed, done))
+    def on_step_end(self, progress: RunProgress) -> Mapping[str, float]:
+        """Update codes that follow moving averages, and reset dead codes if a reset is due."""
+        self.model.quantizer.ema_update()
+        due = self.reset_every and progress.step % self.reset_every == 0
+        if due and progress.scheduled_step < LAST_RESET * progress.iterations:
+            generator = torch.Generator().manual_seed(seed_of(self.seed, progress.step))
             self.model.reset_dead_codes(self.train_ND, generator)
-        return {"temperature": annealed_temperature(done, self.iterations)}
+        return {"temperature": annealed_temperature(progress.fraction)}
 
     def validate(self) -> Mapping[str, float]:
         """Codebook usage and collision rate on the training items, reconstruction error on the held-out items."""

@@ -14,6 +14,7 @@ from rqrec.data.splits import Split
 from rqrec.models.sasrec import SasRec
 from rqrec.retrieval.ranking import ExhaustiveRecommender, ItemRecommender
 from rqrec.training.next_item_task import LOSS_EXAMPLES, NextItemTask
+from rqrec.training.run_progress import RunProgress
 from rqrec.training.windows import Windows
 
 
@@ -41,7 +42,9 @@ class SasRecTask(NextItemTask):
         """The number of items."""
         return float((batch >= 0).sum())
 
-    def loss(self, model: nn.Module, batch: Any, step: int) -> tuple[Tensor, Mapping[str, Tensor | float]]:
+    def loss(
+        self, model: nn.Module, batch: Any, progress: RunProgress
+    ) -> tuple[Tensor, Mapping[str, Tensor | float]]:
         """Mean cross-entropy of all items."""
         return model(batch), {}
 

@@ -1,6 +1,5 @@
 """Mixed precision and compilation: whether they help depends on the machine, so both are tested before use."""
 
-import copy
 import platform
 import time
 from collections.abc import Callable
@@ -73,7 +72,7 @@ def _seconds(
     run: nn.Module | None = None,
 ) -> float:
     """The shortest time of a forward and a backward pass, in seconds; weights and buffers are restored."""
-    before = copy.deepcopy(model.state_dict())
+    before = [(tensor, tensor.detach().clone()) for tensor in (*model.parameters(), *model.buffers())]
     times = []
     try:
         for _ in range(repeats + 1):  # the first one warms up
@@ -84,6 +83,8 @@ def _seconds(
             value.item()  # waits for the device
             times.append(time.perf_counter() - start)
     finally:
-        model.load_state_dict(before)
+        with torch.no_grad():
+            for tensor, value in before:
+                tensor.copy_(value)
         model.zero_grad()
     return min(times[1:] or times)

@@ -6,6 +6,8 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from rqrec.training.run_progress import RunProgress
+
 
 class Task(ABC):
     """What the loop trains: a model with its batches, loss and validation. Each model has a subclass."""
@@ -25,11 +27,17 @@ class Task(ABC):
 
     @abstractmethod
     def weight(self, batch: Any) -> float:
-        """The number of terms that the loss of a batch averages over."""
+        """The number of terms that the loss of a batch averages over, known before the loss is computed."""
 
     @abstractmethod
-    def loss(self, model: nn.Module, batch: Any, step: int) -> tuple[Tensor, Mapping[str, Tensor | float]]:
-        """The loss to minimise, a mean over the batch, and its components to log."""
+    def loss(
+        self, model: nn.Module, batch: Any, progress: RunProgress
+    ) -> tuple[Tensor, Mapping[str, Tensor | float]]:
+        """The loss to minimise, and its components to log.
+
+        Each is a mean over `weight(batch)` terms, so that the loss of a batch is the weighted mean of the losses of
+        its parts: gradients are accumulated and reduced over processes as such.
+        """
 
     @abstractmethod
     def validate(self) -> Mapping[str, float]:
@@ -39,8 +47,8 @@ class Task(ABC):
         """The loss on the validation split, much cheaper than `validate`. The model is in evaluation mode."""
         raise NotImplementedError
 
-    def on_step_end(self, step: int) -> Mapping[str, float]:
-        """Called after each optimizer step, must be deterministic given the step; returns values to log."""
+    def on_step_end(self, progress: RunProgress) -> Mapping[str, float]:
+        """Called after each optimizer step, must be deterministic given the progress; returns values to log."""
         return {}
 
     def health_warnings(self, metrics: Mapping[str, float]) -> Sequence[str]:

@@ -15,7 +15,7 @@ from rqrec.training.batching import bucketed_batches
 
 @dataclass
 class Windows:
-    """Batches of windows; in each epoch every training item is in exactly one window.
+    """Batches of windows; in each epoch every training item is in exactly one window (without `random_ends`).
 
     A batch depends on the step and the seed only.
     """
@@ -28,6 +28,8 @@ class Windows:
     seed: int
     moving: bool = True
     """Whether the cuts are redrawn each epoch; if not, windows are counted back from the end of a sequence."""
+    random_ends: bool = False
+    """Whether a window ends at a random one of its items, for models that learn the last item of a sequence only."""
     _first_steps: list[int] = field(
         default_factory=lambda: [0], init=False
     )  # of each epoch so far, and of the next
@@ -77,11 +79,15 @@ class Windows:
         if epoch != self._epoch:
             self._make_batches(epoch)
         users_B, starts_B, lengths_B = self._batches[index]
-        return Histories(
+        histories = Histories(
             gather_right_padded(self.train.items, starts_B, lengths_B),
             None if self._times is None else gather_right_padded(self._times, starts_B, lengths_B),
             tuple(self.train.user_ids[user] for user in users_B),
         )
+        if not self.random_ends:
+            return histories
+        rng = np.random.default_rng([self.seed, step, 1])  # another one than that of epoch number `step`
+        return histories.first(rng.integers(1, lengths_B, endpoint=True))
 
     def batch(self, step: int) -> NDArray[np.int64]:
         """The item indices of a step's windows int64 [B, T], padded on the right with -1."""
