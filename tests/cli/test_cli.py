@@ -364,7 +364,7 @@ def test_bench_train_prints_text_too() -> None:
     done = rqrec("bench", "train", "--width", 16, "--batch", 4, "--steps", 1)
     assert "The largest parts are" in done.stdout
     assert "the data path takes" in done.stdout
-    fails(rqrec("bench", "train", "--architecture", "rnn"), "'rnn'", "hierarchical")
+    assert rqrec("bench", "train", "--architecture", "rnn").exit_code == 2
     assert rqrec("bench", "train", "--precision", "int8").exit_code == 2
 
 
@@ -448,3 +448,18 @@ def test_folders_of_another_dataset_or_of_an_artefact_are_refused(tiny_run: Path
     fails(rqrec("hold-out-items", *given, "--out", tmp_path / "cold"), "was not made from")
     fails(rqrec("inspect-ids", tiny_run, *given), "was not made from")
     fails(rqrec("inspect-ids", tiny_run, "--out", dataset), "is an artefact: choose another folder")
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("embed", "d", "--out", "o", "--embeddings", "x.npy", "--encoder", "another"),
+        ("embed", "d", "--out", "o", "--embeddings", "x.npy", "--device", "cpu"),
+        ("tokenize", "t", "--new", "x.npy", "--table", "s", "--collisions", "reassign"),
+        ("tokenize", "t", "--new", "x.npy", "--table", "s", "--engine", "ray"),
+    ],
+)
+def test_options_without_effect_are_refused(arguments: tuple[str, ...]) -> None:
+    done = rqrec(*arguments)
+    assert done.exit_code == 2
+    assert "leave out" in " ".join(done.stderr.replace("│", " ").split())

@@ -1,7 +1,7 @@
 """Commands that measure this machine."""
 
 from enum import StrEnum
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -23,7 +23,8 @@ app.add_typer(bench, name="bench")
 @command("rqrec bench train --architecture hierarchical --batch 256", group=bench)
 def train(
     architecture: Annotated[
-        str, typer.Option(help="decoder_only, encoder_decoder or hierarchical.")
+        Literal["decoder_only", "encoder_decoder", "hierarchical"],
+        typer.Option(help="Architecture of the model."),
     ] = "hierarchical",
     width: Annotated[
         int,

@@ -26,5 +26,7 @@ def embed(
     as_json: AsJson = False,
 ) -> None:
     """Encode item texts as vectors, and optionally append collaborative vectors."""
+    if embeddings is not None and (devices or config.encoder != EmbedConfig().encoder):
+        raise typer.BadParameter("With --embeddings no text is encoded: leave out --encoder and --device.")
     folder = run(config, dataset, out, vectors=embeddings, devices=devices or (), force=force)
     emit_artifact(folder, as_json, "{items} vectors of {dim} dimensions")

@@ -46,6 +46,10 @@ def tokenize(
             raise typer.BadParameter("--new needs --table, the semantic IDs to add to.")
         if embeddings is not None or dataset is not None or processes is not None:
             raise typer.BadParameter("With --new, give no other embeddings, no --dataset and no --processes.")
+        if engine != "local" or config != TokenizeConfig():
+            raise typer.BadParameter(
+                "New items get IDs like those of --table, in one process: leave out --collisions and --engine."
+            )
         folder = tokenize_new(tokenizer, new, table, out, new_ids=new_ids, force=force)
         emit_artifact(folder, as_json, "{new_items} new items, {items} in total")
         return
