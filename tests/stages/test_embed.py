@@ -100,5 +100,5 @@ def test_vectors_follow_their_items_through_a_filter(tmp_path: Path) -> None:
 def test_invalid_settings_are_refused() -> None:
     with pytest.raises(ValueError, match="protocol 'random'; allowed are leave_one_out, temporal"):
         EmbedConfig(protocol="random")
-    with pytest.raises(ValueError, match="collaborative is -1, but must not be negative"):
+    with pytest.raises(ValueError, match="collaborative is -1, but must be at least 0"):
         EmbedConfig(collaborative=-1)

@@ -65,7 +65,7 @@ def test_a_dataset_that_was_prepared_differently_is_never_replaced(raw: Path, tm
         ({"variant": "20m"}, "variant is '20m'; allowed for movielens are 100k"),
         ({"template": "{title}"}, "template of movielens is always"),
         ({"tie_break": "random"}, "tie_break is 'random'; allowed are keep, hash"),
-        ({"user_core": 0}, "user_core is 0; it must be at least 1"),
+        ({"user_core": 0}, "user_core is 0, but must be at least 1"),
         ({"max_history": 0}, "max_history is 0"),
     ],
 )

@@ -102,9 +102,9 @@ def test_reassignment_makes_ids_unique():
     ("options", "message"),
     [
         ({"balance": 0.5}, "balance is 0.5"),
-        ({"whiten_dim": 11}, "from 1 to input_dim = 10"),
+        ({"whiten_dim": 11}, "at most input_dim = 10"),
         ({"codebook_size": (8, 8)}, "2 values for n_layers=3"),
-        ({"codebook_size": 1}, "at least 2 codes"),
+        ({"codebook_size": 1}, "codebook_size is 1, but must be at least 2"),
         ({"n_layers": 0}, "n_layers is 0"),
     ],
 )

@@ -1,6 +1,9 @@
 """Logs and warnings of a run."""
 
 import json
+import os
+import re
+import subprocess
 import sys
 import types
 from collections.abc import Mapping
@@ -67,19 +70,58 @@ def test_tensorboard_and_metrics_agree_and_have_no_duplicates_after_a_failure(tm
     assert [event.value for event in events] == pytest.approx([r["loss"] for r in history.training])
 
 
-def test_wandb_without_package_or_login_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_wandb_logging_without_the_package_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "wandb", None)
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(ValueError, match=r'pip install "rqrec\[wandb\]"'):
         check_wandb()
-    monkeypatch.setattr("importlib.util.find_spec", lambda name: object())
-    fake = types.SimpleNamespace(Api=lambda: types.SimpleNamespace(api_key=None))
-    monkeypatch.setitem(sys.modules, "wandb", fake)
-    monkeypatch.delenv("WANDB_MODE", raising=False)
-    with pytest.raises(ValueError, match="wandb login"):
-        check_wandb()
-    monkeypatch.setenv("WANDB_MODE", "offline")
-    check_wandb()
+
+
+@pytest.mark.parametrize(
+    ("environment", "expected"),
+    [
+        ({}, "wandb is not logged in here: run `wandb login`"),
+        ({"WANDB_API_KEY": "!"}, "refuses its settings .*set WANDB_API_KEY"),
+        ({"WANDB_MODE": "nonsense"}, "refuses its settings"),
+        ({"WANDB_MODE": "offline"}, None),
+        ({"WANDB_MODE": "disabled"}, None),
+    ],
+)
+def test_the_real_wandb_without_a_login_is_refused_unless_it_is_offline(
+    environment: dict[str, str], expected: str | None, tmp_path: Path
+) -> None:
+    """In a process and home of its own: wandb keeps what it has read of its settings."""
+    pytest.importorskip("wandb", reason="An optional package.")
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("WANDB")}
+    done = subprocess.run(
+        [sys.executable, "-c", "from rqrec.training.tracking import check_wandb; check_wandb()"],
+        env=kept | {"HOME": str(tmp_path), "NETRC": str(tmp_path / "none")} | environment,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if expected is None:
+        assert done.returncode == 0, done.stderr
+    else:
+        assert re.search(rf"ValueError: train\.wandb_logging=True, but .*{expected}", done.stderr)
+
+
+def test_a_run_that_wandb_cannot_start_ends_in_a_sentence_before_the_first_step(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class CommError(Exception):
+        pass
+
+    def init(**arguments: object) -> None:
+        raise CommError("no route to host\nand a long trace")
+
+    monkeypatch.setitem(sys.modules, "wandb", types.SimpleNamespace(init=init, Error=CommError))
+    task = Line()
+    before = task.model.weight.item()
+    with pytest.raises(ConnectionError, match=r"\(no route to host\).*WANDB_MODE=offline"):
+        fit(task, LoopConfig(iterations=2), "line", manager(tmp_path, wandb_logging=True))
+    assert task.model.weight.item() == before
 
 
 def test_wandb_gets_every_record_under_the_same_run_id(
@@ -98,7 +140,7 @@ def test_wandb_gets_every_record_under_the_same_run_id(
         ids.append(arguments["id"])
         return Run()
 
-    monkeypatch.setitem(sys.modules, "wandb", types.SimpleNamespace(init=init))
+    monkeypatch.setitem(sys.modules, "wandb", types.SimpleNamespace(init=init, Error=OSError))
     checkpoints = manager(tmp_path, wandb_logging=True)
     history = fit(Line(), LoopConfig(iterations=2, log_every=1), "line", checkpoints)
     assert logged == [*((r["step"], r["loss"]) for r in history.training), "finished"]

@@ -8,21 +8,22 @@ import polars as pl
 import typer
 
 from rqrec.cli.command import AsJson, command, emit, table
+from rqrec.core.values import Config, PositiveInt
 from rqrec.data.times import log_unit, to_seconds
 from rqrec.serving.recommender import DEFAULT_K, Recommendations, Recommender
 
 
 @dataclass(frozen=True)
-class RecommendConfig:
+class RecommendConfig(Config):
     """Options of a recommendation."""
 
-    k: int = DEFAULT_K
+    k: PositiveInt = DEFAULT_K
     """Number of items to recommend."""
     allow: str | None = None
     """Only these item ids may be recommended (comma-separated)."""
     block: str | None = None
     """These item ids may not be recommended (comma-separated)."""
-    max_per_code: int | None = None
+    max_per_code: PositiveInt | None = None
     """At most this many items with the same first code, for variety."""
     exclude_seen: bool | None = field(default=None, metadata={"flags": "--exclude-seen/--allow-seen"})
     """Whether items of the history are excluded; by default as in the model's training."""
@@ -33,11 +34,6 @@ class RecommendConfig:
     micro- or nanoseconds, or ISO dates such as 2023-11-19T04:24:33."""
     user: str | None = None
     """The user's id, for a model with user embeddings."""
-
-    def __post_init__(self) -> None:
-        for name in ("k", "max_per_code"):
-            if getattr(self, name) is not None and getattr(self, name) < 1:
-                raise ValueError(f"{name} is {getattr(self, name)}, but must be at least 1.")
 
 
 @command("rqrec recommend --artifact out/demo --history 50,181,172 --k 10 --explain", section="recommend")

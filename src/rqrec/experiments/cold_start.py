@@ -10,6 +10,7 @@ import torch
 
 from rqrec.core.artifact import check_inputs, create, find, read_manifest, reuse, write_json
 from rqrec.core.progress import log
+from rqrec.core.values import Config, Fraction, NonNegativeInt, PositiveInt
 from rqrec.data.dataset import Dataset
 from rqrec.data.embeddings import EMBEDDINGS_FILE, check_embeddings_of, embeddings_hash, read_embeddings
 from rqrec.data.ids import PADDING, IdMap
@@ -32,35 +33,25 @@ WARM, NEW_VECTORS, NEW_IDS, COLD_FILE = "warm", "new.npy", "new_ids.txt", "cold.
 
 
 @dataclass(frozen=True)
-class HoldOutConfig:
+class HoldOutConfig(Config):
     """Which items are held out."""
 
-    share: float = 0.05
+    share: Fraction = 0.05
     """Share of the items with interactions to hold out."""
-    seed: int = 0
+    seed: NonNegativeInt = 0
     """Seed of the random selection."""
-
-    def __post_init__(self) -> None:
-        if not 0 < self.share < 1:
-            raise ValueError(f"share is {self.share}, but must be between 0 and 1.")
 
 
 @dataclass(frozen=True)
-class EvaluateColdConfig:
+class EvaluateColdConfig(Config):
     """How cold items are evaluated."""
 
-    beam_width: int = BEAM_WIDTH
+    beam_width: PositiveInt = BEAM_WIDTH
     """Prefixes that the beam search keeps."""
-    new_share: float = 0.1
+    new_share: Fraction = 0.1
     """Share of the model's probability that cold-item smoothing gives to new items."""
-    seed: int = 0
+    seed: NonNegativeInt = 0
     """Seed of the bootstrap intervals."""
-
-    def __post_init__(self) -> None:
-        if self.beam_width < 1:
-            raise ValueError(f"beam_width is {self.beam_width}, but must be at least 1.")
-        if not 0 < self.new_share < 1:
-            raise ValueError(f"new_share is {self.new_share}, but must be between 0 and 1.")
 
 
 def hold_out_items(

@@ -13,6 +13,7 @@ from typing import Any
 
 from rqrec.core.artifact import read_json, read_manifest, write_json
 from rqrec.core.config import configured
+from rqrec.core.values import Config, PositiveFloat, PositiveInt
 from rqrec.data.sources.custom import CustomFiles
 from rqrec.evaluation.results_io import EVALUATION_FILE
 from rqrec.experiments.run import Run
@@ -53,23 +54,17 @@ MIN_LEFT = (
 
 
 @dataclass(frozen=True)
-class ReproduceConfig:
+class ReproduceConfig(Config):
     """Options of a reproduction; the recipe sets everything else."""
 
-    seeds: int = 1
+    seeds: PositiveInt = 1
     """Number of training runs, with seeds 0, 1, ..."""
-    max_minutes: float = 30.0
+    max_minutes: PositiveFloat = 30.0
     """Time budget for all stages; training gets 70 % of what the earlier stages leave."""
     tie_break: str = "keep"
     """Order of a user's interactions with equal timestamps: keep (file order) or hash (reproducible random order)."""
     encoder: str | None = None
     """A sentence-transformers model, by name or folder; by default that of the recipe."""
-
-    def __post_init__(self) -> None:
-        if self.seeds < 1 or not self.max_minutes > 0:
-            raise ValueError(
-                f"seeds is {self.seeds} and max_minutes is {self.max_minutes}, but both must be above 0."
-            )
 
 
 def reproduce(config: ReproduceConfig, source: str, raw: Path | CustomFiles, out: Path) -> dict[str, Any]:

@@ -6,7 +6,7 @@ C candidates.
 
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import numpy as np
 import safetensors.torch
@@ -16,6 +16,7 @@ from scipy.sparse import csr_array
 from torch import Tensor
 
 from rqrec.core.artifact import atomic_write, read_json, write_json
+from rqrec.core.values import Config, Fraction, NonNegativeFloat, PositiveFloat, PositiveInt, Range
 from rqrec.data.ids import PADDING
 from rqrec.data.sequences import Histories, gather_right_padded
 
@@ -24,36 +25,24 @@ NEIGHBOURS_FILE = "knn.safetensors"
 
 
 @dataclass(frozen=True)
-class KnnSettings:
+class KnnSettings(Config):
     """How candidates are scored, and how much they count in a mixture with a model.
 
     Raises ValueError on values out of range.
     """
 
-    weight: float = 0.3
+    weight: Fraction = 0.3
     """Weight of p_knn in the mixture with a model, between 0 and 1 (lambda of kNN-LM). For a history whose items have
     no neighbours, only the model is used."""
-    power: float = 3.0
+    power: PositiveFloat = 3.0
     """p_knn of a candidate is proportional to its score to this power, above 0 (an inverse temperature)."""
-    decay: float = 0.6
+    decay: Annotated[float, Range(0, 1, above=True)] = 0.6
     """Weight of an item of the history relative to the item after it, above 0 and at most 1."""
-    max_items: int = 20
+    max_items: PositiveInt = 20
     """Number of most recent items of a history whose neighbours are candidates, at least 1."""
-    content_weight: float = 0.0
+    content_weight: NonNegativeFloat = 0.0
     """Weight of content cosines relative to co-occurrence similarities, at least 0. The stored similarities
     already include it."""
-
-    def __post_init__(self) -> None:
-        if not 0 < self.weight < 1:
-            raise ValueError(f"weight is {self.weight}, but must be above 0 and below 1.")
-        if not self.power > 0:
-            raise ValueError(f"power is {self.power}, but must be above 0.")
-        if not 0 < self.decay <= 1:
-            raise ValueError(f"decay is {self.decay}, but must be above 0 and at most 1.")
-        if self.max_items < 1:
-            raise ValueError(f"max_items is {self.max_items}, but must be at least 1.")
-        if self.content_weight < 0:
-            raise ValueError(f"content_weight is {self.content_weight}, but must be at least 0.")
 
 
 class Candidates(NamedTuple):

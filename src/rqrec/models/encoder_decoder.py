@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from rqrec.core.values import Depth
 from rqrec.models.code_output import CodeOutput
 from rqrec.models.kv_cache import KeysValues
 from rqrec.models.layers import (
@@ -29,7 +30,7 @@ from rqrec.models.side_information import SideInformation
 class EncoderDecoderConfig(ModelConfig):
     """Sizes of an encoder-decoder."""
 
-    attn_layers: int = 4
+    attn_layers: Depth = 4
     """Number of blocks of the encoder, and of the decoder."""
 
 

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from rqrec.core.values import Depth, Probability, Width
 from rqrec.models.code_output import CodeOutput
 from rqrec.models.layers import CodeEmbedding, Dropout, Transformer, feed_forward, initialize
 from rqrec.models.retrieval_model import Batch, ModelConfig, TrainingLoss
@@ -29,15 +30,15 @@ class HierarchicalConfig(ModelConfig):
     makes training and beam search cheap.
     """
 
-    decoder_embed_dim: int = 96
+    decoder_embed_dim: Width = 96
     """Width of a code's embedding, and of the decoder over codes."""
-    attn_embed_dim: int = 256
+    attn_embed_dim: Width = 256
     """Width of the transformer over items; a multiple of attn_heads."""
-    attn_heads: int = 8
+    attn_heads: Width = 8
     """Number of attention heads."""
-    attn_layers: int = 2
+    attn_layers: Depth = 2
     """Number of transformer blocks."""
-    attn_dropout: float = 0.2
+    attn_dropout: Probability = 0.2
     """Dropout probability on the input embeddings and on the output of each attention and feed-forward layer."""
 
 

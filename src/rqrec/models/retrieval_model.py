@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
+from rqrec.core.values import Config, Depth, NonNegativeInt, PositiveInt, Probability, Width
 from rqrec.data.ids import PADDING
 from rqrec.data.sequences import Histories
 from rqrec.models.side_information import user_number
@@ -44,52 +45,43 @@ class Batch(NamedTuple):
 
 
 @dataclass(frozen=True)
-class ModelConfig:
+class ModelConfig(Config):
     """Settings common to all architectures, each with its own defaults.
 
     Raises ValueError on values out of range.
     """
 
-    level_sizes: tuple[int, ...]
+    level_sizes: tuple[PositiveInt, ...]
     """Number of codes at each level, including the deduplication level."""
-    max_items: int = 20
+    max_items: Width = 20
     """Number of most recent items of a history that the model reads."""
-    decoder_embed_dim: int = 128
+    decoder_embed_dim: Width = 128
     """Width of a code's embedding."""
-    attn_embed_dim: int = 128
+    attn_embed_dim: Width = 128
     """Width of the transformer; a multiple of attn_heads."""
-    attn_heads: int = 4
+    attn_heads: Width = 4
     """Number of attention heads."""
-    attn_layers: int = 2
+    attn_layers: Depth = 2
     """Number of transformer blocks."""
-    attn_dropout: float = 0.1
+    attn_dropout: Probability = 0.1
     """Dropout probability on the input embeddings and on the output of each attention and feed-forward layer."""
-    label_smoothing: float = 0.0
+    label_smoothing: Probability = 0.0
     """Probability mass of each target that training spreads evenly over all codes of its level."""
-    user_buckets: int = 0
+    user_buckets: NonNegativeInt = 0
     """Number of user tokens that user ids are hashed into (0: none)."""
-    time_gaps: int = 0
+    time_gaps: NonNegativeInt = 0
     """Number of log-spaced buckets for the time since the previous item (0: none)."""
     tie_codes: bool = False
     """Whether codes share one embedding between input and output."""
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "level_sizes", tuple(self.level_sizes))
-        for name in ("max_items", "decoder_embed_dim", "attn_embed_dim", "attn_heads", "attn_layers"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} is {getattr(self, name)}, but must be at least 1.")
-        for name in ("user_buckets", "time_gaps"):
-            if getattr(self, name) < 0:
-                raise ValueError(f"{name} is {getattr(self, name)}, but must be at least 0 (0: none).")
+        super().__post_init__()
         if self.attn_embed_dim % self.attn_heads:
             raise ValueError(
                 f"attn_embed_dim {self.attn_embed_dim} is not a multiple of attn_heads {self.attn_heads}."
             )
-        for name in ("attn_dropout", "label_smoothing"):
-            if not 0 <= getattr(self, name) < 1:
-                raise ValueError(f"{name} is {getattr(self, name)}, but must be in [0, 1).")
-        if not self.level_sizes or min(self.level_sizes) < 1:
-            raise ValueError(f"level_sizes is {self.level_sizes}, but every level needs at least 1 code.")
+        if not self.level_sizes:
+            raise ValueError("level_sizes is empty, but a semantic ID needs at least one level.")
 
 
 class TrainingLoss(NamedTuple):

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from rqrec.core.values import Config, Depth, PositiveInt, Probability, Width
 from rqrec.data.ids import PADDING
 from rqrec.data.sequences import Histories
 from rqrec.models.layers import Dropout, Transformer
@@ -18,33 +19,29 @@ from rqrec.models.softmax import catalogue_cross_entropy
 
 
 @dataclass(frozen=True)
-class SasRecConfig:
+class SasRecConfig(Config):
     """Sizes of a SASRec model.
 
     Raises ValueError on values out of range.
     """
 
-    n_items: int
+    n_items: PositiveInt
     """Number of items in the catalogue."""
-    max_items: int = 50
+    max_items: Width = 50
     """Number of most recent items of a history that the model reads."""
-    width: int = 128
+    width: Width = 128
     """Width of the transformer and of the item embeddings; a multiple of the number of heads."""
-    heads: int = 2
+    heads: Width = 2
     """Number of attention heads."""
-    layers: int = 2
+    layers: Depth = 2
     """Number of transformer blocks."""
-    dropout: float = 0.4
+    dropout: Probability = 0.4
     """Dropout probability on the input embeddings and on the output of each attention and feed-forward layer."""
 
     def __post_init__(self) -> None:
-        for name in ("n_items", "max_items", "width", "heads", "layers"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} is {getattr(self, name)}, but must be at least 1.")
+        super().__post_init__()
         if self.width % self.heads:
             raise ValueError(f"width {self.width} is not a multiple of heads {self.heads}.")
-        if not 0 <= self.dropout < 1:
-            raise ValueError(f"dropout is {self.dropout}, but must be in [0, 1).")
 
 
 class SasRec(nn.Module):

@@ -30,6 +30,7 @@ from rqrec.core.artifact import (
     write_json,
 )
 from rqrec.core.progress import log, meter
+from rqrec.core.values import Config, PositiveInt
 from rqrec.core.workers import Workers
 from rqrec.data.history_files import TIMESTAMPS, as_histories, count_rows, input_files, read_histories
 from rqrec.data.ids import PADDING, IdMap, UnknownIdError
@@ -49,30 +50,26 @@ SCHEMA: dict[str, Any] = {
 
 
 @dataclass(frozen=True)
-class BatchConfig:
+class BatchConfig(Config):
     """Options of batch recommendation.
 
     Raises ValueError on a value that is not allowed.
     """
 
-    k: int = 20
+    k: PositiveInt = 20
     """Number of items to recommend to each user."""
-    beam_width: int = BEAM_WIDTH
+    beam_width: PositiveInt = BEAM_WIDTH
     """Number of prefixes that the beam search keeps; at least k are kept."""
     exclude_seen: bool | None = field(default=None, metadata={"flags": "--exclude-seen/--allow-seen"})
     """Whether to exclude the items of a user's history; by default as in the model's training."""
     unknown: Literal["raise", "skip"] = "raise"
     """Whether an item id that is not in the catalogue is an error (raise) or skipped and counted (skip)."""
-    rows_per_part: int = 8192
+    rows_per_part: PositiveInt = 8192
     """Users per part, a multiple of 64: the most work that an interruption loses per worker."""
 
     def __post_init__(self) -> None:
-        for name in ("k", "beam_width"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} is {getattr(self, name)}, but must be at least 1.")
-        if self.unknown not in ("raise", "skip"):
-            raise ValueError(f"unknown is {self.unknown!r}, but must be 'raise' or 'skip'.")
-        if self.rows_per_part < 1 or self.rows_per_part % BATCH:
+        super().__post_init__()
+        if self.rows_per_part % BATCH:
             raise ValueError(f"rows_per_part is {self.rows_per_part}, but must be a multiple of {BATCH}.")
 
 

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rqrec.core.artifact import create, file_hash, find, read_manifest, reuse
+from rqrec.core.values import Config, NonNegativeInt, PositiveFloat, PositiveInt
 from rqrec.data.cooccurrence import append_collaborative, collaborative_vectors
 from rqrec.data.dataset import Dataset
 from rqrec.data.embeddings import EMBEDDINGS_FILE, read_vectors
@@ -20,33 +21,27 @@ ENCODER_BATCH = 64  # texts
 
 
 @dataclass(frozen=True)
-class EmbedConfig:
+class EmbedConfig(Config):
     """How item vectors are made: content vectors from text, with optional collaborative vectors appended."""
 
     ALIASES: ClassVar = {"split": "protocol"}
 
     encoder: str = DEFAULT_MODEL
     """A sentence-transformers model, by name or folder."""
-    collaborative: int = 0
+    collaborative: NonNegativeInt = 0
     """Width of collaborative vectors to append, learned from co-occurrence in training interactions; 0: none."""
-    collaborative_window: int = 5
+    collaborative_window: PositiveInt = 5
     """Two items of a sequence co-occur if they are at most this many positions apart."""
-    collaborative_weight: float = 1.0
+    collaborative_weight: PositiveFloat = 1.0
     """Length of the collaborative vectors, relative to content vectors of mean length 1."""
     protocol: str = "leave_one_out"
     """Protocol whose training sequences the collaborative vectors are learned from: leave_one_out or temporal."""
-    items_per_dimension: int = 0
+    items_per_dimension: NonNegativeInt = 0
     """Limit the width of the collaborative vectors to one dimension per this many items; 0: no limit."""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         get_protocol(self.protocol)  # raises for an unknown name
-        for name in ("collaborative", "items_per_dimension"):
-            if getattr(self, name) < 0:
-                raise ValueError(f"{name} is {getattr(self, name)}, but must not be negative.")
-        if self.collaborative_window < 1:
-            raise ValueError(f"collaborative_window is {self.collaborative_window}, but must be at least 1.")
-        if not self.collaborative_weight > 0:
-            raise ValueError(f"collaborative_weight is {self.collaborative_weight}, but must be above 0.")
 
 
 def embed(

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rqrec.core.artifact import MANIFEST, check_inputs, find, read_manifest, reuse
+from rqrec.core.values import Config, NonNegativeInt, PositiveInt
 from rqrec.data.dataset import Dataset
 from rqrec.data.embeddings import (
     check_embeddings_of,
@@ -30,29 +31,28 @@ MODELS = ("retrieval", "sasrec")  # artefact types that can recommend
 
 
 @dataclass(frozen=True)
-class EvaluateConfig:
+class EvaluateConfig(Config):
     """What is measured, and how."""
 
     split: str = "test"
     """test or validation."""
     protocol: str | None = None
     """leave_one_out or temporal; by default the protocol that the model was trained with."""
-    beam_width: int | None = None
+    beam_width: PositiveInt | None = None
     """Prefixes that the beam search of a retrieval model keeps; by default 50."""
     knn: bool = field(default=True, metadata={"flags": "--with-knn/--without-knn"})
     """Whether to use a model's kNN mixture."""
     exclude_seen: bool | None = field(default=None, metadata={"flags": "--exclude-seen/--allow-seen"})
     """Whether the headline metrics exclude the items of the history; by default as in the model's training, and True
     for baselines. The metrics of the other choice are reported too."""
-    seed: int = 0
+    seed: NonNegativeInt = 0
     """Seed of the bootstrap intervals and tests."""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         EvalSetup(self.split, self.protocol or "leave_one_out")  # raises for unknown names
         if self.protocol is not None:
             get_protocol(self.protocol)
-        if self.beam_width is not None and self.beam_width < 1:
-            raise ValueError(f"beam_width is {self.beam_width}, but must be at least 1.")
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ import torch
 
 from rqrec.core.artifact import create, reuse
 from rqrec.core.config import check_fields_of
+from rqrec.core.values import Config, NonNegativeInt
 from rqrec.data.embeddings import embeddings_hash, embeddings_protocol, read_embeddings
 from rqrec.tokenizer.rqkmeans import RqKMeans, RqKMeansConfig
 
@@ -18,7 +19,7 @@ ERROR_SAMPLE = 10_000  # the reconstruction error is measured on this many first
 
 
 @dataclass(frozen=True)
-class FitRqKMeansConfig:
+class FitRqKMeansConfig(Config):
     """How RQ-k-means is fitted."""
 
     rqkmeans: Mapping[str, Any] = field(
@@ -26,17 +27,14 @@ class FitRqKMeansConfig:
         metadata={"fields_of": RqKMeansConfig, "without": ("input_dim",), "names": {"n_layers": "levels"}},
     )
     """Fields of RqKMeansConfig."""
-    items_per_code: int = 0
+    items_per_code: NonNegativeInt = 0
     """Limit the codebook sizes so that there are at least this many items per code on average; 0: no limit."""
-    seed: int = 0
+    seed: NonNegativeInt = 0
     """Seed of the k-means initialisation."""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         check_fields_of(self, "rqkmeans", RqKMeansConfig, input_dim=sys.maxsize)
-        if self.items_per_code < 0:
-            raise ValueError(
-                f"items_per_code is {self.items_per_code}, but must not be negative (0: no limit)."
-            )
 
 
 def fit_rqkmeans(config: FitRqKMeansConfig, embeddings: Path, out: Path, *, force: bool = False) -> Path:

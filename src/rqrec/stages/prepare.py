@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from rqrec.core.artifact import MANIFEST, file_hash, read_manifest, reuse
+from rqrec.core.values import Config, PositiveInt
 from rqrec.data.catalog import Catalog
 from rqrec.data.dataset import Dataset
 from rqrec.data.interactions import TIE_BREAKS, Interactions
@@ -21,7 +22,7 @@ SOURCES = ("amazon", "movielens", "custom")
 
 
 @dataclass(frozen=True)
-class PrepareConfig:
+class PrepareConfig(Config):
     """How a dataset is prepared. Equal settings and raw files give the same dataset."""
 
     source: str = "custom"
@@ -32,14 +33,15 @@ class PrepareConfig:
     """Template of the item texts, such as "{title}; Brand: {brand}"; by default that of the source."""
     tie_break: str = "keep"
     """Order of a user's interactions with equal timestamps: keep (file order) or hash (reproducible random order)."""
-    user_core: int = 1
+    user_core: PositiveInt = 1
     """Minimum interactions per user. Users and items below their minimum are removed, repeatedly."""
-    item_core: int = 1
+    item_core: PositiveInt = 1
     """Minimum interactions per item; see user_core."""
-    max_history: int | None = None
+    max_history: PositiveInt | None = None
     """Keep only each user's most recent interactions, at most this many; by default all."""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.source not in SOURCES:
             raise ValueError(f"source is {self.source!r}; allowed are {', '.join(SOURCES)}.")
         variants = {"amazon": tuple(CATEGORIES), "movielens": tuple(VARIANTS), "custom": ("",)}[self.source]
@@ -56,10 +58,6 @@ class PrepareConfig:
             )
         if self.tie_break not in TIE_BREAKS:
             raise ValueError(f"tie_break is {self.tie_break!r}; allowed are {', '.join(TIE_BREAKS)}.")
-        for name in ("user_core", "item_core", "max_history"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise ValueError(f"{name} is {value}; it must be at least 1.")
 
     def to_manifest(self) -> dict[str, Any]:
         """The settings that the artefact stores, with the default template filled in."""

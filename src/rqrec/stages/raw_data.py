@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
+from rqrec.core.values import Config, NonNegativeInt
 from rqrec.data.embeddings import EMBEDDINGS_FILE
 from rqrec.data.encoders import DEFAULT_MODEL
 from rqrec.stages.embed import EmbedConfig, embed
@@ -15,7 +16,7 @@ HOW_TO_REPLACE = "train.force_dataset_process=True (or pass the existing folder:
 
 
 @dataclass(frozen=True)
-class DataConfig:
+class DataConfig(Config):
     """Which data to train on. The dataset and embeddings in `dataset_folder/processed` are made or reused."""
 
     dataset: str = "amazon"
@@ -26,12 +27,13 @@ class DataConfig:
     """Category of amazon: beauty, sports or toys."""
     text_encoder: str = DEFAULT_MODEL
     """A sentence-transformers model, by name or folder."""
-    collaborative: int = 0
+    collaborative: NonNegativeInt = 0
     """Width of collaborative vectors to append, learned from co-occurrence in training interactions; 0: none."""
     force_dataset_process: bool = False
     """Prepare and embed again, replacing existing artefacts."""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         name = self.dataset.lower().replace("_", "-")
         if name not in DATASETS:
             raise ValueError(f"dataset is {self.dataset!r}; allowed are {', '.join(DATASETS)}.")

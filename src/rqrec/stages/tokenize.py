@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from rqrec.core.artifact import create, file_hash, find, read_manifest, reuse
 from rqrec.core.progress import meter
+from rqrec.core.values import Config
 from rqrec.core.workers import Workers
 from rqrec.data.catalog import Catalog
 from rqrec.data.embeddings import (
@@ -36,13 +37,14 @@ BLOCK_ROWS = (
 
 
 @dataclass(frozen=True)
-class TokenizeConfig:
+class TokenizeConfig(Config):
     """How items with the same codes get unique semantic IDs."""
 
     collisions: str = "extra_code"
     """extra_code: append a deduplication code; reassign: move colliding items to free codes of the last level."""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.collisions not in COLLISIONS:
             raise ValueError(f"collisions is {self.collisions!r}; allowed are {', '.join(COLLISIONS)}.")
 

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from rqrec.core.artifact import find, read_manifest
 from rqrec.core.config import check_fields_of
 from rqrec.core.progress import log
+from rqrec.core.values import Config, NonNegativeInt, PositiveInt
 from rqrec.data.dataset import Dataset
 from rqrec.data.embeddings import (
     check_embeddings_of,
@@ -47,7 +48,7 @@ MIN_BATCH_SIZE = 8  # sequences, if targets_per_batch sets the batch size
 
 
 @dataclass(frozen=True)
-class TrainDecoderConfig:
+class TrainDecoderConfig(Config):
     """How a retrieval model is trained."""
 
     # Setting names of earlier versions, and of other versions of the reference implementation.
@@ -84,18 +85,18 @@ class TrainDecoderConfig:
         default_factory=dict, metadata={"fields_of": RqVaeConfig, "prefix": "vae_", "names": VAE_NAMES}
     )
     """Fields of RqVaeConfig for the untrained RQ-VAE; with pretrained_rqvae_path they must equal its settings."""
-    batch_size: int = 128
+    batch_size: PositiveInt = 128
     """Sequences per optimizer step over all processes (per process with split_batches=False)."""
-    targets_per_batch: int = 0
+    targets_per_batch: NonNegativeInt = 0
     """Choose the batch size so that a batch has about this many items to predict; 0: use batch_size."""
     split_batches: bool = True
     """Whether batch_size counts the sequences of all processes together."""
-    epochs: int = 0
+    epochs: NonNegativeInt = 0
     """Train for at least this many passes over the training data, even if they take more than `iterations` steps,
     and limit warm-up to a tenth of the steps; 0: train for `iterations` steps."""
-    validations: int = 0
+    validations: NonNegativeInt = 0
     """Validate this many times, evenly spaced; 0: every full_eval_every steps."""
-    validation_users: int | None = None
+    validation_users: PositiveInt | None = None
     """Validate on at most this many users, the same ones each time; None: on all."""
     train_data_subsample: bool = True
     """Cut long sequences at random positions that change every epoch; False: always at the same positions."""
@@ -104,7 +105,7 @@ class TrainDecoderConfig:
     exclude_seen: bool = True
     """Whether validation, and by default evaluation and recommendation, exclude the items of the history; False for
     logs in which people take an item again."""
-    beam_width: int = BEAM_WIDTH
+    beam_width: PositiveInt = BEAM_WIDTH
     """Prefixes that the beam search of a validation keeps."""
     knn_mixture: bool = False
     """Mix the trained model with a kNN model of co-occurring and similar items (docs/retrieval.md)."""
@@ -118,6 +119,7 @@ class TrainDecoderConfig:
     """Repository to push to, as owner/name."""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         check_fields_of(self, "model", architecture(self.architecture).config, level_sizes=(2, 1))
         if self.pretrained_rqvae_path is None:  # otherwise they are compared with those of the tokenizer
             check_fields_of(self, "rqvae", RqVaeConfig, input_dim=sys.maxsize)
@@ -129,12 +131,6 @@ class TrainDecoderConfig:
                 f"`rqrec embed --collaborative {self.data.collaborative} --protocol {self.protocol}`, and pass them "
                 f"with --embeddings."
             )
-        for name in ("targets_per_batch", "epochs", "validations"):
-            if getattr(self, name) < 0:
-                raise ValueError(f"{name} is {getattr(self, name)}, but must not be negative (0: off).")
-        for name in ("batch_size", "beam_width", "validation_users"):
-            if getattr(self, name) is not None and getattr(self, name) < 1:
-                raise ValueError(f"{name} is {getattr(self, name)}, but must be at least 1.")
 
 
 def train_decoder(

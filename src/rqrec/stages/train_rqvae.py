@@ -11,6 +11,7 @@ import torch
 from rqrec.core.artifact import MANIFEST, create, file_hash, read_manifest, reuse
 from rqrec.core.config import check_fields_of
 from rqrec.core.progress import log
+from rqrec.core.values import Config, NonNegativeInt, PositiveInt
 from rqrec.data.embeddings import (
     EMBEDDINGS_FILE,
     IS_TRAIN_FILE,
@@ -38,7 +39,7 @@ VAE_NAMES = {
 
 
 @dataclass(frozen=True)
-class TrainRqVaeConfig:
+class TrainRqVaeConfig(Config):
     """How an RQ-VAE is trained."""
 
     ALIASES: ClassVar = {"eval_every": "full_eval_every"}
@@ -50,13 +51,13 @@ class TrainRqVaeConfig:
         default_factory=dict, metadata={"fields_of": RqVaeConfig, "prefix": "vae_", "names": VAE_NAMES}
     )
     """Fields of RqVaeConfig; `vae_input_dim` may be left out, it is that of the embeddings."""
-    batch_size: int = 256
+    batch_size: PositiveInt = 256
     """Items per optimizer step over all processes (per process with split_batches=False)."""
     split_batches: bool = True
     """Whether batch_size counts the items of all processes together."""
     use_kmeans_init: bool = True
     """Initialise the codebooks by k-means."""
-    reset_dead_codes_every: int = 50
+    reset_dead_codes_every: NonNegativeInt = 50
     """Steps between resets of codes that no item uses; 0: never."""
     do_eval: bool = True
     """Evaluate on the items that `is_train.npy` of a custom folder marks False."""
@@ -68,13 +69,8 @@ class TrainRqVaeConfig:
     """Repository to push to, as owner/name."""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         check_fields_of(self, "rqvae", RqVaeConfig, input_dim=sys.maxsize)
-        if self.batch_size < 1:
-            raise ValueError(f"batch_size is {self.batch_size}, but must be at least 1.")
-        if self.reset_dead_codes_every < 0:
-            raise ValueError(
-                f"reset_dead_codes_every is {self.reset_dead_codes_every}, but must not be negative (0: never)."
-            )
 
 
 def train_rqvae(config: TrainRqVaeConfig, *, embeddings: Path | None = None) -> Path:

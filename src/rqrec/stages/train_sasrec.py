@@ -10,6 +10,7 @@ import torch
 from rqrec.core.artifact import find, read_manifest
 from rqrec.core.config import check_fields_of
 from rqrec.core.progress import log
+from rqrec.core.values import Config, PositiveInt
 from rqrec.data.dataset import Dataset
 from rqrec.data.splits import get_protocol
 from rqrec.models.retrieval_model import parameter_count
@@ -32,7 +33,7 @@ SASREC_NAMES = {
 
 
 @dataclass(frozen=True)
-class TrainSasRecConfig:
+class TrainSasRecConfig(Config):
     """How SASRec is trained."""
 
     ALIASES: ClassVar = {"eval_every": "full_eval_every", "split": "protocol"}
@@ -45,7 +46,7 @@ class TrainSasRecConfig:
         metadata={"fields_of": SasRecConfig, "without": ("n_items",), "names": SASREC_NAMES},
     )
     """Fields of SasRecConfig."""
-    batch_size: int = 256
+    batch_size: PositiveInt = 256
     """Sequences per optimizer step over all processes."""
     protocol: str = "leave_one_out"
     """leave_one_out or temporal."""
@@ -54,10 +55,9 @@ class TrainSasRecConfig:
     logs in which people take an item again."""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         check_fields_of(self, "model", SasRecConfig, n_items=1)
         get_protocol(self.protocol)  # raises for an unknown name
-        if self.batch_size < 1:
-            raise ValueError(f"batch_size is {self.batch_size}, but must be at least 1.")
 
 
 def train_sasrec(config: TrainSasRecConfig, *, dataset: Path | None = None) -> Path:

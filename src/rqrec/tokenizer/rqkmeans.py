@@ -7,11 +7,13 @@ import math
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
+from typing import Annotated
 
 import torch
 from torch import Tensor, nn
 
 from rqrec.core.hub import upload
+from rqrec.core.values import CodebookSize, Config, Depth, PositiveInt, Range
 from rqrec.tokenizer.balance import balanced_kmeans
 from rqrec.tokenizer.embedding_chunks import Embeddings, check_shape, chunks, sample_rows
 from rqrec.tokenizer.kmeans import kmeans, squared_distances
@@ -28,40 +30,30 @@ CHUNK_ROWS = 8192
 
 
 @dataclass(frozen=True)
-class RqKMeansConfig:
+class RqKMeansConfig(Config):
     """Settings of an RQ-k-means tokenizer. Raises ValueError on values out of range or contradictory."""
 
-    input_dim: int
+    input_dim: PositiveInt
     """Dimensions of an item embedding."""
-    codebook_size: int | tuple[int, ...] = 256
+    codebook_size: CodebookSize | tuple[CodebookSize, ...] = 256
     """Codes per level: one number for all levels, or one per level."""
-    n_layers: int = 3
+    n_layers: Depth = 3
     """Number of levels: codes per item, without the deduplication code."""
-    balance: float | None = None
+    balance: Annotated[float, Range(1)] | None = None
     """Maximum items per code, as a multiple of items / codes; None: no limit. Duplicates may exceed it slightly."""
-    whiten_dim: int | None = None
+    whiten_dim: PositiveInt | None = None
     """Cluster in this many whitened principal components; None: no whitening. Fewer collisions, larger error."""
 
     def __post_init__(self) -> None:
-        if not isinstance(self.codebook_size, int):
-            object.__setattr__(self, "codebook_size", tuple(self.codebook_size))
-        for name in ("input_dim", "n_layers"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} is {getattr(self, name)}; it must be at least 1.")
+        super().__post_init__()
         if len(self.codebook_sizes) != self.n_layers:
             raise ValueError(
                 f"codebook_size has {len(self.codebook_sizes)} values for n_layers={self.n_layers} levels: "
                 f"give one value for all levels, or one per level."
             )
-        if any(size < 2 for size in self.codebook_sizes):
-            raise ValueError(f"codebook_size is {self.codebook_size}; a level needs at least 2 codes.")
-        if self.balance is not None and not self.balance >= 1:
+        if self.whiten_dim is not None and self.whiten_dim > self.input_dim:
             raise ValueError(
-                f"balance is {self.balance}; it must be at least 1 (equally many items per code), or None."
-            )
-        if self.whiten_dim is not None and not 1 <= self.whiten_dim <= self.input_dim:
-            raise ValueError(
-                f"whiten_dim is {self.whiten_dim}; it must be from 1 to input_dim = {self.input_dim}, or None."
+                f"whiten_dim is {self.whiten_dim}, but must be at most input_dim = {self.input_dim}, or None."
             )
 
     @property

@@ -8,13 +8,23 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from rqrec.core.hub import upload
+from rqrec.core.values import (
+    CodebookSize,
+    Config,
+    Depth,
+    Fraction,
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveInt,
+    Width,
+)
 from rqrec.tokenizer.embedding_chunks import Embeddings, check_shape, chunks, sample_rows
 from rqrec.tokenizer.model_card import model_card
 from rqrec.tokenizer.quantize import Distance, QuantizeMode, ResidualQuantizer, squared_error
@@ -31,20 +41,20 @@ CHUNK_ROWS = 8192  # items encoded at a time: 25 MB at 768 dimensions
 
 
 @dataclass(frozen=True)
-class RqVaeConfig:
+class RqVaeConfig(Config):
     """Settings of an RQ-VAE. Raises ValueError on values out of range or contradictory."""
 
-    input_dim: int
+    input_dim: PositiveInt
     """Dimensions of an item embedding, including the categorical features."""
-    embed_dim: int = 32
+    embed_dim: Width = 32
     """Dimensions of the latent and of the code vectors."""
-    hidden_dims: tuple[int, ...] = (512, 256, 128)
+    hidden_dims: tuple[Width, ...] = (512, 256, 128)
     """Widths of the encoder's hidden layers; the decoder has them in reverse order."""
-    codebook_size: int | tuple[int, ...] = 256
+    codebook_size: CodebookSize | tuple[CodebookSize, ...] = 256
     """Codes per level: one number for all levels, or one per level."""
-    n_layers: int = 3
+    n_layers: Depth = 3
     """Number of levels: codes per item, without the deduplication code."""
-    commitment_weight: float = 0.25
+    commitment_weight: NonNegativeFloat = 0.25
     """Weight of the commitment loss, which keeps latents close to their codes (beta in equation 2)."""
     mode: QuantizeMode = QuantizeMode.ROTATION_TRICK
     """Gradient estimator of the quantiser: ROTATION_TRICK (arXiv 2410.06424), STE or GUMBEL_SOFTMAX."""
@@ -54,45 +64,27 @@ class RqVaeConfig:
     """Scale the latent and the codes of the first level to unit length; later levels hold residuals."""
     sim_vq: bool = False
     """SimVQ (arXiv 2411.02038): codes are a fixed random table times a learned matrix."""
-    ema_decay: float | None = None
+    ema_decay: Fraction | None = None
     """Decay of the moving averages that update the codes instead of a gradient, 0 to 1; None: gradient."""
-    n_cat_features: int = 0
+    n_cat_features: NonNegativeInt = 0
     """Number of 0/1 features at the end of the input, reconstructed with binary cross-entropy."""
 
     def __post_init__(self) -> None:
-        # JSON has no tuples and no enums: accept lists and strings.
-        object.__setattr__(self, "hidden_dims", tuple(self.hidden_dims))
-        if not isinstance(self.codebook_size, int):
-            object.__setattr__(self, "codebook_size", tuple(self.codebook_size))
-        object.__setattr__(self, "mode", _parse_enum(QuantizeMode, "mode", self.mode))
-        object.__setattr__(self, "distance", _parse_enum(Distance, "distance", self.distance))
-        for name in ("input_dim", "embed_dim", "n_layers"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} is {getattr(self, name)}; it must be at least 1.")
-        if any(width < 1 for width in self.hidden_dims):
-            raise ValueError(f"hidden_dims is {self.hidden_dims}; every width must be at least 1.")
+        super().__post_init__()
         if len(self.codebook_sizes) != self.n_layers:
             raise ValueError(
                 f"codebook_size has {len(self.codebook_sizes)} values for n_layers={self.n_layers} levels: "
                 f"give one value for all levels, or one per level."
             )
-        if any(size < 2 for size in self.codebook_sizes):
-            raise ValueError(f"codebook_size is {self.codebook_size}; a level needs at least 2 codes.")
-        if not 0 <= self.n_cat_features < self.input_dim:
+        if self.n_cat_features >= self.input_dim:
             raise ValueError(
-                f"n_cat_features is {self.n_cat_features}; it must be from 0 to input_dim - 1 = "
-                f"{self.input_dim - 1}."
+                f"n_cat_features is {self.n_cat_features}, but must be below input_dim = {self.input_dim}."
             )
-        if self.commitment_weight < 0:
-            raise ValueError(f"commitment_weight is {self.commitment_weight}; it must not be negative.")
-        if self.ema_decay is not None:
-            if not 0 < self.ema_decay < 1:
-                raise ValueError(f"ema_decay is {self.ema_decay}; it must be between 0 and 1.")
-            if self.sim_vq or self.mode is QuantizeMode.GUMBEL_SOFTMAX:
-                raise ValueError(
-                    "ema_decay updates codes without a gradient, but sim_vq and GUMBEL_SOFTMAX need one: set "
-                    "ema_decay to None, or use neither of these."
-                )
+        if self.ema_decay is not None and (self.sim_vq or self.mode is QuantizeMode.GUMBEL_SOFTMAX):
+            raise ValueError(
+                "ema_decay updates codes without a gradient, but sim_vq and GUMBEL_SOFTMAX need one: set "
+                "ema_decay to None, or use neither of these."
+            )
 
     @property
     def codebook_sizes(self) -> tuple[int, ...]:
@@ -334,11 +326,3 @@ def _mlp(widths: Sequence[int]) -> nn.Sequential:
         nn.init.kaiming_normal_(linear.weight, nonlinearity="linear" if is_last else "relu")
         layers += [linear, nn.ReLU()]
     return nn.Sequential(*layers[:-1])
-
-
-def _parse_enum(enum: Any, name: str, value: Any) -> Any:
-    try:
-        return enum(value.lower())
-    except (ValueError, AttributeError):
-        allowed = ", ".join(member.value for member in enum)
-        raise ValueError(f"{name} is {value!r}; allowed are {allowed}.") from None

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import safetensors.torch
 from torch import Tensor
@@ -25,6 +25,7 @@ from rqrec.core.artifact import (
     write_json,
 )
 from rqrec.core.progress import log
+from rqrec.core.values import Config, NonNegativeInt, PositiveInt
 from rqrec.training.tracking import History
 
 ARTIFACT_TYPE = "checkpoint"
@@ -45,30 +46,19 @@ class TrainingState(NamedTuple):
 
 
 @dataclass(frozen=True)
-class CheckpointConfig:
+class CheckpointConfig(Config):
     """Where an unfinished run is saved, how often, and whether it is resumed."""
 
     save_dir_root: Path
     """Folder of the run: checkpoints go to its `checkpoints`, logs to its `logs`."""
-    save_model_every: int = 1000
+    save_model_every: NonNegativeInt = 1000
     """Number of steps between checkpoints; 0 saves on Ctrl-C only."""
-    keep_last: int = 2
+    keep_last: PositiveInt = 2
     """Number of checkpoints to keep; older ones are removed."""
-    resume: str = "auto"
+    resume: Literal["auto", "never"] = "auto"
     """"auto" resumes from the newest checkpoint, "never" removes the checkpoints and starts from scratch."""
     wandb_logging: bool = False
     """Whether to log to Weights & Biases too."""
-
-    def __post_init__(self) -> None:
-        if self.resume not in ("auto", "never"):
-            raise ValueError(f"train.resume is {self.resume!r}; allowed are 'auto' and 'never'.")
-        if self.save_model_every < 0:
-            raise ValueError(
-                f"train.save_model_every is {self.save_model_every}, but must not be negative. Give the number of "
-                "steps between checkpoints, or 0 to save on Ctrl-C only."
-            )
-        if self.keep_last < 1:
-            raise ValueError(f"train.keep_last is {self.keep_last}, but must be at least 1.")
 
     @property
     def from_scratch(self) -> bool:

@@ -9,8 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from rqrec.core.artifact import atomic_write
+from rqrec.core.hub import first_line
 
 METRICS_FILE = "metrics.jsonl"
+OFFLINE_MODES = ("offline", "disabled", "dryrun")
 SPLITS = ("training", "partial", "validation")
 
 
@@ -71,12 +73,7 @@ class Tracker:
         last = max((r["step"] for split in SPLITS for r in getattr(history, split)), default=0)
         self._events = SummaryWriter(str(folder), purge_step=int(last) + 1)
         if wandb:
-            import wandb as package
-
-            # One id per folder, so that a resumed run continues the same run there.
-            self._wandb = package.init(
-                dir=str(folder), id=_run_id(folder), resume="allow", config=dict(settings)
-            )
+            self._wandb = _start_wandb(folder, settings)
 
     def record(self, split: str, record: dict[str, float]) -> None:
         """Log a record, which includes its "step", under one of SPLITS."""
@@ -101,7 +98,7 @@ class Tracker:
 
 
 def check_wandb() -> None:
-    """Raise ValueError if Weights & Biases cannot log: the package or the login is missing."""
+    """Raise ValueError if Weights & Biases cannot log: the package or the login is missing. Never asks for a key."""
     if importlib.util.find_spec("wandb") is None:
         raise ValueError(
             'train.wandb_logging=True needs the package wandb: install it with `pip install "rqrec[wandb]"`, '
@@ -109,11 +106,31 @@ def check_wandb() -> None:
         )
     import wandb
 
-    if os.environ.get("WANDB_MODE") not in ("offline", "disabled") and not wandb.Api().api_key:
+    try:
+        offline = wandb.setup().settings.mode in OFFLINE_MODES
+        ready = offline or wandb.login(prompt=False, verify=False)
+        reason = "is not logged in here"
+    except (wandb.Error, ValueError) as error:  # a malformed key, an unknown mode
+        ready, reason = False, f"refuses its settings ({first_line(error)})"
+    if not ready:
         raise ValueError(
-            "train.wandb_logging=True, but wandb is not logged in here: run `wandb login`, set "
-            "WANDB_API_KEY, or WANDB_MODE=offline to log without a network."
+            f"train.wandb_logging=True, but wandb {reason}: run `wandb login`, set WANDB_API_KEY, set "
+            "WANDB_MODE=offline to log without a network, or set train.wandb_logging=False."
         )
+
+
+def _start_wandb(folder: Path, settings: Mapping[str, Any]) -> Any:
+    """Start the run of this folder, or continue it. Raises ConnectionError if the service does not answer."""
+    import wandb
+
+    try:
+        # One id per folder, so that a resumed run continues the same run there.
+        return wandb.init(dir=str(folder), id=_run_id(folder), resume="allow", config=dict(settings))
+    except wandb.Error as error:
+        raise ConnectionError(
+            f"Weights & Biases did not start a run ({first_line(error)}). Check the network and the login, or set "
+            "WANDB_MODE=offline or train.wandb_logging=False."
+        ) from error
 
 
 def _run_id(folder: Path) -> str:

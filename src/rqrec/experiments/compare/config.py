@@ -4,6 +4,17 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from rqrec.core.values import (
+    CodebookSize,
+    Config,
+    Depth,
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    Probability,
+    Width,
+)
 from rqrec.evaluation.registry import BASELINES
 from rqrec.models.architectures import ARCHITECTURES, architecture
 from rqrec.stages.raw_data import DataConfig
@@ -13,106 +24,76 @@ SEMANTIC_ID_KINDS = ("trained", "untrained", "random")
 
 
 @dataclass(frozen=True)
-class SizeConfig:
+class SizeConfig(Config):
     """What all models have in common: parameters, compute and shape."""
 
-    parameters: int = 500_000
+    parameters: PositiveInt = 500_000
     """Trained parameters of every model, code embeddings included; its width follows from it."""
-    tolerance: float = 0.05
+    tolerance: PositiveFloat = 0.05
     """Largest relative deviation of a model's parameter count from `parameters`."""
-    teraflops: float = 3.5
+    teraflops: PositiveFloat = 3.5
     """Training compute of every model, in 10^12 floating-point operations."""
-    max_items: int = 20
+    max_items: Width = 20
     """Number of most recent items of the history that a model reads."""
-    attn_heads: int = 4
+    attn_heads: Width = 4
     """Attention heads of every transformer."""
-    attn_dropout: float = 0.2
+    attn_dropout: Probability = 0.2
     """Dropout of every transformer."""
-    attn_layers: Mapping[str, int] = field(
+    attn_layers: Mapping[str, Depth] = field(
         default_factory=lambda: {"decoder_only": 3, "encoder_decoder": 2, "hierarchical": 2}
     )
     """Number of layers for each architecture."""
 
     def __post_init__(self) -> None:
-        for name in ("max_items", "attn_heads"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"compare.{name} is {getattr(self, name)}, but must be at least 1.")
-        if not 0 <= self.attn_dropout < 1:
-            raise ValueError(f"compare.attn_dropout is {self.attn_dropout}, but must be in [0, 1).")
-        for name in ("parameters", "teraflops", "tolerance"):
-            if getattr(self, name) <= 0:
-                raise ValueError(f"compare.{name} is {getattr(self, name)}, but must be above 0.")
-        for name, layers in self.attn_layers.items():
+        super().__post_init__()
+        for name in self.attn_layers:
             architecture(name)  # raises ValueError if there is none
-            if layers < 1:
-                raise ValueError(f"compare.attn_layers has {layers} for {name}, but must be at least 1.")
 
 
 @dataclass(frozen=True)
-class TrainingConfig:
+class TrainingConfig(Config):
     """How every model is trained, selected and tested."""
 
-    batch_size: int = 128
+    batch_size: PositiveInt = 128
     """Sequences in a training step."""
-    learning_rate: float = 2e-3
+    learning_rate: PositiveFloat = 2e-3
     """Peak learning rate of the cosine schedule."""
-    weight_decay: float = 0.05
+    weight_decay: NonNegativeFloat = 0.05
     """Weight decay of AdamW."""
-    warmup: float = 0.05
+    warmup: Probability = 0.05
     """Share of the training steps that are warm-up, from 0 to below 1."""
-    validations: int = 4
+    validations: PositiveInt = 4
     """Number of validations, evenly spaced over training."""
-    validation_users: int = 4096
+    validation_users: PositiveInt = 4096
     """Largest number of users in a validation; every model is validated on the same ones."""
-    beam_width: int = 20
+    beam_width: PositiveInt = 20
     """Beam width in validations and in the test."""
-    save_model_every: int = 200
+    save_model_every: PositiveInt = 200
     """Steps between checkpoints."""
 
-    def __post_init__(self) -> None:
-        for name in ("batch_size", "validations", "validation_users", "beam_width", "save_model_every"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"compare.{name} is {getattr(self, name)}, but must be at least 1.")
-        if not self.learning_rate > 0:
-            raise ValueError(f"compare.learning_rate is {self.learning_rate}, but must be above 0.")
-        if not 0 <= self.warmup < 1:
-            raise ValueError(
-                f"compare.warmup is {self.warmup}, but must be a share of the steps: from 0 to below 1."
-            )
-
 
 @dataclass(frozen=True)
-class TokenizerConfig:
+class TokenizerConfig(Config):
     """Shape and training of the RQ-VAEs; random codes have the same shape."""
 
-    iterations: int = 2000
+    iterations: PositiveInt = 2000
     """Training steps of an RQ-VAE."""
-    batch_size: int = 512
+    batch_size: PositiveInt = 512
     """Items in a training step."""
-    learning_rate: float = 1e-3
+    learning_rate: PositiveFloat = 1e-3
     """Peak learning rate of the cosine schedule."""
-    embed_dim: int = RqVaeConfig.embed_dim
+    embed_dim: Width = RqVaeConfig.embed_dim
     """Width of the latent vectors that are quantised."""
-    hidden_dims: tuple[int, ...] = RqVaeConfig.hidden_dims
+    hidden_dims: tuple[Width, ...] = RqVaeConfig.hidden_dims
     """Widths of the encoder's hidden layers; the decoder has them in reverse."""
-    codebook_size: int = 256
+    codebook_size: CodebookSize = 256
     """Codes of each level."""
-    n_layers: int = RqVaeConfig.n_layers
+    n_layers: Depth = RqVaeConfig.n_layers
     """Number of levels, without the deduplication level."""
-
-    def __post_init__(self) -> None:
-        for name in ("iterations", "batch_size", "embed_dim", "n_layers", "learning_rate"):
-            if not getattr(self, name) > 0:
-                raise ValueError(f"compare.vae_{name} is {getattr(self, name)}, but must be above 0.")
-        if self.codebook_size < 2 or any(width < 1 for width in self.hidden_dims):
-            raise ValueError(
-                f"compare.vae_codebook_size is {self.codebook_size} and compare.vae_hidden_dims is {self.hidden_dims}"
-                f": a level needs at least 2 codes, and every width must be at least 1."
-            )
 
 
 @dataclass(frozen=True)
-class CompareConfig:
+class CompareConfig(Config):
     """A comparison of architectures and kinds of semantic IDs.
 
     Raises ValueError if a name is unknown or a number is out of range.
@@ -126,11 +107,11 @@ class CompareConfig:
     """Architectures to compare: decoder_only, encoder_decoder, hierarchical."""
     semantic_ids: tuple[str, ...] = SEMANTIC_ID_KINDS
     """Kinds of semantic IDs to compare: trained, untrained, random."""
-    seeds: tuple[int, ...] = (0, 1)
+    seeds: tuple[NonNegativeInt, ...] = (0, 1)
     """Seeds; each is used for the semantic IDs and for the models trained on them."""
     baselines: tuple[str, ...] = ()
     """Baselines to test too: popularity, item_knn, content_knn, hybrid_knn."""
-    jobs: int = 1
+    jobs: PositiveInt = 1
     """Number of training runs in parallel, each in a process with one thread."""
     save_dir_root: Path = Path("out/compare")
     """Folder of the results, the runs and their logs."""
@@ -138,6 +119,7 @@ class CompareConfig:
     """Text file whose paragraphs are the last section of the report."""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         _check_names("architectures", self.architectures, ARCHITECTURES)
         for name in self.architectures:
             if name not in self.sizes.attn_layers:
@@ -150,8 +132,6 @@ class CompareConfig:
         for name in ("architectures", "semantic_ids", "seeds", "baselines"):
             if len(set(getattr(self, name))) < len(getattr(self, name)):
                 raise ValueError(f"compare.{name} is {list(getattr(self, name))}: name each one only once.")
-        if self.jobs < 1:
-            raise ValueError(f"compare.jobs is {self.jobs}, but must be at least 1.")
 
 
 def _check_names(field_name: str, names: tuple[str, ...], allowed: Collection[str]) -> None:
