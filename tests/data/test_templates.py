@@ -16,10 +16,14 @@ def test_a_field_is_cleaned() -> None:
     assert clean(" L&#39;Or &amp;\n Co ") == "L'Or & Co"
     assert clean([["A", "B"], ["A", "C &amp; D"]]) == "A, B, C & D"
     assert clean("{title}") == "{title}"
+    assert clean("<b>Tom &amp; Jerry</b><br/>a &lt;p class='x'&gt;vector<T>, 3 < 4 > 2<!-- no -->") == (
+        "Tom & Jerry a vector<T>, 3 < 4 > 2"
+    )
+    assert fill("{a b}", {"a b": 1}) == "1"
     assert fill("{a}", {"a": "{b}", "b": "never"}) == "{b}"
 
 
-@pytest.mark.parametrize("template", ["", "no field", "{open", "{a} {}", "{a b}"])
+@pytest.mark.parametrize("template", ["", "no field", "{open", "{a} {}", "{a {b}}"])
 def test_an_invalid_template_is_refused(template: str) -> None:
     with pytest.raises(ValueError, match="is not valid: it needs fields in braces"):
         fields_of(template)

@@ -1,4 +1,3 @@
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -7,9 +6,10 @@ import polars as pl
 import pytest
 
 from rqrec.core.artifact import read_manifest
+from rqrec.core.config import with_settings
 from rqrec.data.dataset import Dataset
 from rqrec.stages import prepare as module
-from rqrec.stages.prepare import PrepareConfig, load, prepare
+from rqrec.stages.prepare import PrepareConfig, PrepareOptions, load, prepare
 
 SETTINGS = PrepareConfig("movielens", "latest-small")
 
@@ -29,7 +29,14 @@ def test_a_prepared_dataset_is_an_artefact(raw: Path, tmp_path: Path) -> None:
     dataset = Dataset.read(prepare(SETTINGS, raw, tmp_path / "dataset"))
     assert dataset.sequences.of_user(0).tolist() == [1, 0]
     manifest = read_manifest(tmp_path / "dataset", "dataset", verify=True)
-    assert manifest.metrics == {"users": 1, "items": 2, "interactions": 2}
+    assert manifest.metrics == {
+        "users": 1,
+        "items": 2,
+        "interactions": 2,
+        "evaluated_users": 0,
+        "validation_targets_in_history": 0,
+        "test_targets_in_history": 0,
+    }
     assert manifest.settings["template"] == "{title} ({year}), {genres}"
 
 
@@ -51,7 +58,7 @@ def test_equal_settings_reuse_the_dataset(raw: Path, tmp_path: Path, monkeypatch
 
 
 def test_a_dataset_that_was_prepared_differently_is_never_replaced(raw: Path, tmp_path: Path) -> None:
-    folder = prepare(replace(SETTINGS, max_history=4), raw, tmp_path / "dataset")
+    folder = prepare(with_settings(SETTINGS, {"max_history": 4}), raw, tmp_path / "dataset")
     before = read_manifest(folder).hash
     with pytest.raises(ValueError, match="max_history was 4 and is None"):
         prepare(SETTINGS, raw, folder)
@@ -67,11 +74,13 @@ def test_a_dataset_that_was_prepared_differently_is_never_replaced(raw: Path, tm
         ({"tie_break": "random"}, "tie_break is 'random'; allowed are keep, hash"),
         ({"user_core": 0}, "user_core is 0, but must be at least 1"),
         ({"max_history": 0}, "max_history is 0"),
+        ({"min_rating": 4.0}, "min_rating can be set for custom data only, not for movielens"),
+        ({"rating_column": "stars"}, "rating_column has no effect without min_rating"),
     ],
 )
 def test_invalid_settings_are_refused(change: dict[str, Any], problem: str) -> None:
     with pytest.raises(ValueError, match=problem):
-        replace(SETTINGS, **change)
+        with_settings(SETTINGS, change)
 
 
 def test_a_dataset_is_the_same_whichever_form_the_times_have(tmp_path: Path) -> None:
@@ -119,7 +128,9 @@ def test_a_dataset_whose_times_are_not_seconds_is_refused(raw: Path, tmp_path: P
 
 def test_filters_and_max_history(tmp_path: Path) -> None:
     write_log(tmp_path, "1a 1b 1c 2a 2b 2c 3a")
-    dataset = load(PrepareConfig("custom", user_core=2, item_core=2, max_history=2), tmp_path)
+    dataset = load(
+        PrepareConfig("custom", options=PrepareOptions(user_core=2, item_core=2, max_history=2)), tmp_path
+    )
     assert dataset.sequences.user_ids == ("1", "2")
     assert dataset.sequences.items.tolist() == [1, 2, 1, 2]
     assert len(dataset.catalog) == 3  # "d", without interactions, is below the core
@@ -129,7 +140,7 @@ def test_ties_by_hash_are_random_and_the_same_in_every_run(tmp_path: Path) -> No
     pairs = [f"{user}{item}" for item in "abcd" for user in range(9)]
     write_log(tmp_path, " ".join(pairs), tied=True)
     kept, hashed, again = (
-        load(PrepareConfig("custom", tie_break=tie_break), tmp_path).sequences
+        load(PrepareConfig("custom", options=PrepareOptions(tie_break=tie_break)), tmp_path).sequences
         for tie_break in ("keep", "hash", "hash")
     )
     assert [kept.of_user(user).tolist() for user in range(9)] == [[0, 1, 2, 3]] * 9
@@ -142,13 +153,13 @@ def test_ties_by_hash_are_random_and_the_same_in_every_run(tmp_path: Path) -> No
 def test_ties_cannot_be_broken_without_timestamps(tmp_path: Path) -> None:
     write_log(tmp_path, "1a 1b 1c")  # at the times 0, 1, 2
     with pytest.raises(ValueError, match="have no timestamps"):
-        load(PrepareConfig("custom", tie_break="hash"), tmp_path)
+        load(PrepareConfig("custom", options=PrepareOptions(tie_break="hash")), tmp_path)
 
 
 def test_possible_ties_in_p5s_order_are_shuffled(shared_data: Path) -> None:
     raw = shared_data / "amazon" / "raw" / "beauty"
     kept, hashed, again = (
-        load(PrepareConfig("amazon", "beauty", tie_break=tie_break), raw)
+        load(PrepareConfig("amazon", "beauty", PrepareOptions(tie_break=tie_break)), raw)
         for tie_break in ("keep", "hash", "hash")
     )
     assert hashed.sequences.order_only

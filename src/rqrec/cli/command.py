@@ -56,9 +56,12 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object on s
 Force = Annotated[bool, typer.Option("--force", help="Run again and replace an existing artefact.")]
 DataDir = Annotated[Path, typer.Option(help="Folder of raw data; missing files are downloaded into it.")]
 CustomInteractions = Annotated[
-    Path | None, typer.Option("--interactions", help="custom: interaction log, .parquet or .csv.")
+    Path | None,
+    typer.Option(
+        "--interactions", help="custom: interaction log, .parquet, .csv, .tsv or .jsonl, also with .gz."
+    ),
 ]
-CustomItems = Annotated[Path | None, typer.Option("--items", help="custom: items, .parquet, .csv or .jsonl.")]
+CustomItems = Annotated[Path | None, typer.Option("--items", help="custom: items, a file of the same types.")]
 CustomVectors = Annotated[Path | None, typer.Option("--embeddings", help="custom: item embeddings, .npy.")]
 Configs = Annotated[list[Path] | None, typer.Argument(help="gin files; later ones take precedence.")]
 Bindings = Annotated[list[str] | None, typer.Option("--gin", help='Another setting, such as "train.seed=1".')]

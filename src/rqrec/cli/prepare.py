@@ -3,7 +3,7 @@
 import resource
 import time
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -53,4 +53,20 @@ def prepare(
     text = (
         f"{counts['users']} users, {counts['items']} items, {counts['interactions']} interactions: {folder}"
     )
+    if repeats := _repeats(counts):
+        text += f"\n{repeats}"
     emit(result, as_json, text)
+
+
+def _repeats(counts: dict[str, Any]) -> str:
+    """A sentence on the targets of the evaluation that are already in their history; "" if there are none."""
+    users, validation, test = (
+        counts.get(name, 0)
+        for name in ("evaluated_users", "validation_targets_in_history", "test_targets_in_history")
+    )
+    if not (validation or test):
+        return ""
+    return (
+        f"{test} of {users} test targets and {validation} of {users} validation targets are already in their user's "
+        f"history. They can be recommended with --allow-seen only; by default they count as misses."
+    )

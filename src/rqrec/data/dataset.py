@@ -8,6 +8,7 @@ from rqrec.core.artifact import create, find, read_manifest
 from rqrec.data.catalog import Catalog
 from rqrec.data.interactions import Interactions
 from rqrec.data.sequences import Sequences
+from rqrec.data.splits import leave_one_out, targets_in_history
 from rqrec.data.times import END
 
 
@@ -34,12 +35,24 @@ class Dataset:
             "interactions": len(self.sequences.items),
         }
 
+    def repeats(self) -> dict[str, int]:
+        """Number of users with leave-one-out targets, and of targets that are already in their history."""
+        if not (self.sequences.lengths >= 3).any():
+            return {"evaluated_users": 0, "validation_targets_in_history": 0, "test_targets_in_history": 0}
+        split = leave_one_out(self.sequences)
+        return {
+            "evaluated_users": len(split.test),
+            "validation_targets_in_history": targets_in_history(split.validation),
+            "test_targets_in_history": targets_in_history(split.test),
+        }
+
     def write(self, folder: Path, settings: dict[str, Any], inputs: dict[str, str] | None = None) -> None:
         """Write an artefact of type "dataset".
 
         `settings`: source and preparation options; `inputs`: hashes of the raw files.
         """
-        with create(folder, "dataset", settings=settings, inputs=inputs, metrics=self.counts()) as target:
+        metrics = self.counts() | self.repeats()
+        with create(folder, "dataset", settings=settings, inputs=inputs, metrics=metrics) as target:
             self.catalog.write(target)
             self.sequences.write(target)
 

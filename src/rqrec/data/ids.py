@@ -1,6 +1,7 @@
 """External item ids and internal item indices, with an immutable map between them."""
 
-from collections.abc import Iterable, Sequence
+import unicodedata
+from collections.abc import Iterable, Iterator, Sequence
 from reprlib import Repr
 from typing import Any
 
@@ -9,6 +10,8 @@ import polars as pl
 from numpy.typing import NDArray
 
 PADDING = -1  # the item index that means "no item"
+LONGEST_EXPLAINED = 200  # characters of an unknown id of which other forms are tried
+LONGEST_NUMBER = 20  # digits up to which leading zeros are tried
 
 _IN_MESSAGES = Repr()  # ids from a request may be arbitrarily long
 _IN_MESSAGES.maxstring = 100
@@ -99,9 +102,18 @@ class IdMap:
             example = f", such as {self._ids[0]!r}" if len(self) else ""
             raise UnknownIdError(
                 f"Unknown item id {shown}{more}: it is not among the {len(self)} items of the catalogue. "
-                f"Use the ids of the catalogue{example}."
+                f"{self.explain(unknown[0]) or f'Use the ids of the catalogue{example}.'}"
             )
         return found
+
+    def explain(self, unknown: str) -> str:
+        """A sentence on an id of the catalogue that differs from an unknown one only in its form; "" without one."""
+        if len(unknown) > LONGEST_EXPLAINED:
+            return ""
+        for form, difference in _other_forms(unknown):
+            if form in self:
+                return f"The catalogue has {form!r}, which differs only by {difference}."
+        return ""
 
     def ids(self, indices: Iterable[int]) -> list[str]:
         """Item ids of `indices`. Raises IndexError on an index outside 0 to n - 1, including PADDING."""
@@ -109,6 +121,22 @@ class IdMap:
         if len(outside := indices[(indices < 0) | (indices >= len(self))]):
             raise IndexError(f"Item index {outside[0]} is outside 0 to {len(self) - 1}.")
         return self._ids.gather(indices).to_list()
+
+
+def _other_forms(item_id: str) -> Iterator[tuple[str, str]]:
+    """Forms in which tools write the same id, each with the difference to the given one."""
+    for form in ("NFC", "NFD", "NFKC", "NFKD"):
+        yield unicodedata.normalize(form, item_id), f"the Unicode form of its letters ({form})"
+    for spaced in (item_id.strip(), f"{item_id} ", f" {item_id}"):
+        yield spaced, "spaces around it"
+    for decimal in (item_id.removesuffix(".0"), f"{item_id}.0"):
+        yield decimal, "'.0' at the end"
+    number = item_id.lstrip("0") or "0"
+    if len(number) <= LONGEST_NUMBER:
+        for width in range(len(number), LONGEST_NUMBER + 1):
+            yield number.zfill(width), "leading zeros"
+    for cased in (item_id.lower(), item_id.upper()):
+        yield cased, "upper and lower case"
 
 
 def _hashes(ids: Iterable[str]) -> NDArray[np.int64]:

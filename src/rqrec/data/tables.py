@@ -1,14 +1,59 @@
-"""Lazy reading of table files, with one-line errors that name the file."""
+"""Tables as people have them: Parquet, CSV and JSON, with any separator and the usual encodings, perhaps compressed.
 
-from collections.abc import Iterator
+What is not the plain case (a semicolon between columns, UTF-16, no header) is recognised and said in one sentence.
+"""
+
+import codecs
+import csv
+import gzip
+import io
+import json
+import zlib
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import polars as pl
-from polars.exceptions import PolarsError
+from polars.exceptions import PanicException, PolarsError
 
-SUFFIXES = (".parquet", ".csv", ".jsonl")
+from rqrec.core.progress import log
+from rqrec.data.columns import is_header
+
+CSV, JSON = {".csv": ",", ".tsv": "\t"}, (".jsonl", ".ndjson", ".json")
+SUFFIXES = (".parquet", *CSV, *JSON)
+ALLOWED = f"{', '.join(SUFFIXES)}, also with .gz"
+SEPARATORS = {",": "','", ";": "';'", "\t": "tabs", "|": "'|'"}
+SAMPLE = 1 << 16  # bytes by which separator, header and UTF-16 are recognised
+BOMS = {
+    codecs.BOM_UTF32_LE: ("utf-32", "UTF-32"),
+    codecs.BOM_UTF32_BE: ("utf-32", "UTF-32"),
+    codecs.BOM_UTF8: ("utf-8-sig", "UTF-8 with a byte-order mark"),
+    codecs.BOM_UTF16_LE: ("utf-16", "UTF-16"),
+    codecs.BOM_UTF16_BE: ("utf-16", "UTF-16"),
+}
+
+
+def suffix_of(path: Path) -> str:
+    """The suffix that tells the kind of a table, in lower case and without .gz: ".csv" of LOG.CSV.GZ."""
+    path = Path(path.name.lower())
+    return Path(path.stem).suffix if path.suffix == ".gz" else path.suffix
+
+
+def is_table(path: Path) -> bool:
+    """Whether the suffix is that of a table."""
+    return suffix_of(path) in SUFFIXES
+
+
+def tables_named(folder: Path, name: str) -> list[Path]:
+    """The tables in a folder whose name without suffixes is `name`, in any case, sorted."""
+    if not folder.is_dir():
+        return []
+    return sorted(
+        path for path in folder.iterdir()
+        if is_table(path) and path.is_file() and path.name.lower().partition(".")[0] == name
+    )  # fmt: skip
 
 
 @contextmanager
@@ -16,27 +61,302 @@ def parse_errors_for(path: Path) -> Iterator[None]:
     """Convert parser errors to a ValueError that names the file."""
     try:
         yield
-    except PolarsError as error:
-        reason = str(error).strip().splitlines()[0]
-        if "utf-8" in reason.lower() or "utf8" in reason.lower():
-            raise ValueError(f"{path} is not UTF-8 text ({reason}). Save it as UTF-8.") from error
-        raise ValueError(f"{path} cannot be read ({reason}).") from error
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{path} is not UTF-8 text ({error}). Save it as UTF-8.") from error
+    except (PolarsError, PanicException) as error:
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise ValueError(f"{path} cannot be read ({reason}). Is it complete?") from error
+    except UnicodeError as error:
+        raise ValueError(f"{path} has text that is not valid Unicode ({error}).") from error
 
 
-def scan_table(path: Path, **csv_options: Any) -> pl.LazyFrame:
-    """A `.parquet`, `.csv` (with a header) or `.jsonl` file as a lazy frame; CSV columns are read as strings.
+@dataclass(frozen=True)
+class Table:
+    """A table file, which is read when it is collected. The columns of a CSV file are strings."""
 
-    Raises FileNotFoundError if the file is missing, ValueError on another suffix.
+    path: Path
+    frame: pl.LazyFrame
+    has_header: bool = True
+    """Whether the columns have names; otherwise they are column_1, column_2, ..."""
+    notes: tuple[str, ...] = ()
+    """What was recognised that is not the plain case."""
+    encoding: str = ""
+    """Of text with a row per line."""
+    separator: str = ""
+    """Of a CSV file."""
+    first: int = 0
+    """The record of the text that is the first row."""
+
+    @property
+    def columns(self) -> list[str]:
+        """The names of the columns."""
+        with parse_errors_for(self.path):
+            return self.frame.collect_schema().names()
+
+    def collect(self, *columns: Any) -> pl.DataFrame:
+        """These columns (or expressions), by default all, in memory. Raises ValueError if the file is damaged."""
+        try:
+            with parse_errors_for(self.path):
+                return (self.frame.select(*columns) if columns else self.frame).collect()
+        except ValueError as error:
+            if self.separator and (fault := self._fault()):
+                raise ValueError(f"{self.path} cannot be read: {fault}") from error
+            raise
+
+    def say(self, more: Sequence[str] = ()) -> None:
+        """Log what was recognised, if it is not the plain case."""
+        if notes := [*self.notes, *more]:
+            log(f"{self.path}: {'; '.join(notes)}.")
+
+    def place(self, row: int) -> str:
+        """Where a row is (0 is the first): "line 2" as an editor counts, or "row 1" where a file has no lines."""
+        if self.encoding:
+            try:
+                for number, (line, _) in enumerate(self._records(), start=-self.first):
+                    if number == row:
+                        return f"line {line}"
+            except csv.Error:
+                pass  # a field of more than 128 KiB
+        return f"row {row + 1}"
+
+    def blank(self) -> pl.Series:
+        """Whether each row is an empty line: a mask."""
+        return self.collect(pl.all_horizontal(pl.all().is_null()).alias("blank"))["blank"]
+
+    def _records(self, *, strict: bool = False) -> Iterator[tuple[int, list[str]]]:
+        """The records of text: the line on which each starts, and its fields.
+
+        As in polars, empty lines before the first record do not count; those of JSON never do.
+        """
+        with _open(self.path, self.encoding) as lines:
+            if not self.separator:
+                yield from ((number, [line]) for number, line in enumerate(lines, start=1) if line.strip())
+                return
+            reader, begin, started = csv.reader(lines, delimiter=self.separator, strict=strict), 1, False
+            for record in reader:
+                if started := started or bool(record):
+                    yield begin, record
+                begin = reader.line_num + 1
+
+    def _fault(self) -> str | None:
+        """What is wrong with the lines of a CSV file, if they are at fault."""
+        width, end = 0, 0
+        try:
+            for line, record in self._records(strict=True):
+                width = width or len(record)
+                if len(record) > width:
+                    return (
+                        f'line {line} has {len(record)} fields, but the first line has {width}. Put quotes (") '
+                        f"around fields that contain {SEPARATORS[self.separator]}."
+                    )
+                end = line
+        except csv.Error:
+            return f'a quote (") after line {end} is not closed, or no separator follows the closing one.'
+        return None
+
+
+def open_table(path: Path) -> Table:
+    """A table: `.parquet`, `.csv`, `.tsv`, `.jsonl` or `.json` (an object per line, or a list), also with `.gz`.
+
+    Separator, encoding and header of text are recognised. NaN in JSON is a missing value. Raises FileNotFoundError
+    if the file is missing, ValueError on another suffix and on a file that is damaged.
     """
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"There is no file {path}.")
-    if path.suffix == ".parquet":
-        return pl.scan_parquet(path)
-    if path.suffix == ".csv":
-        return pl.scan_csv(path, infer_schema=False, **csv_options)
-    if path.suffix == ".jsonl":
-        return pl.scan_ndjson(path, infer_schema_length=None)
-    raise ValueError(f"{path} has the suffix {path.suffix!r}; allowed are {', '.join(SUFFIXES)}.")
+    suffix = suffix_of(path)
+    if suffix not in SUFFIXES:
+        raise ValueError(f"{path} has the suffix {path.suffix!r}; allowed are {ALLOWED}.")
+    if suffix == ".parquet":
+        with parse_errors_for(path):
+            return Table(path, pl.scan_parquet(path))
+    return _open_csv(path, CSV[suffix]) if suffix in CSV else _open_json(path)
+
+
+def scan_table(path: Path) -> pl.LazyFrame:
+    """The rows of a table (see `open_table`)."""
+    return open_table(path).frame
+
+
+def _open_csv(path: Path, expected: str) -> Table:
+    encoding, notes = _encoding(path)
+    with _open(path, encoding) as file:
+        sample = file.read(SAMPLE)
+    if not sample.strip():
+        raise ValueError(f"{path} is empty: its first line must name the columns.")
+    if "\r\n" in sample:
+        notes.append("CRLF line ends")
+    separator, first_row = _separator(sample, expected)
+    if separator != expected:
+        notes.append(f"separated by {SEPARATORS[separator]}")
+    header = is_header(first_row)
+    numbers = [name.strip() for name in first_row] == [str(number) for number in range(len(first_row))]
+    if not header:
+        notes.append("its header is only numbers" if numbers else "no header")
+    old_line_ends = "\r" in sample and "\n" not in sample
+    plain = encoding == "utf-8" and not _is_gzip(path) and not old_line_ends
+    with parse_errors_for(path):
+        frame = pl.scan_csv(
+            path if plain else io.BytesIO(_utf8(path, encoding)),
+            separator=separator,
+            has_header=header or numbers,
+            infer_schema=False,
+        )
+        if not header:
+            names = frame.collect_schema().names()
+            frame = frame.rename({name: f"column_{number}" for number, name in enumerate(names, start=1)})
+    return Table(path, frame, header, tuple(notes), encoding, separator, int(header or numbers))
+
+
+def _separator(sample: str, expected: str) -> tuple[str, list[str]]:
+    """The separator of a CSV text and the fields of its first record.
+
+    It is the expected one if all records of the sample have as many fields, at least 2, with it; else another one of
+    which that holds; else the one that the first record has most.
+    """
+    if len(sample) >= SAMPLE:
+        sample = sample.rpartition("\n")[0] or sample  # without the last line, which may be cut
+    firsts, consistent = {}, []
+    for separator in sorted(SEPARATORS, key=lambda one: one != expected):
+        try:
+            reader = csv.reader(io.StringIO(sample, newline=""), delimiter=separator)
+            records = [record for record in reader if record]
+        except csv.Error:
+            continue
+        firsts[separator] = records[0]
+        if len(records[0]) > 1 and len({len(record) for record in records}) == 1:
+            consistent.append(separator)
+    if expected in consistent or not firsts:
+        return expected, firsts.get(expected, [])
+    chosen = max(consistent or firsts, key=lambda one: len(firsts[one]))
+    return chosen, firsts[chosen]
+
+
+def _is_gzip(path: Path) -> bool:
+    with path.open("rb") as file:
+        return file.read(2) == b"\x1f\x8b"
+
+
+def _open(path: Path, encoding: str | None) -> Any:
+    """A text file, perhaps compressed, opened for reading; bytes if `encoding` is None."""
+    mode: dict[str, Any] = (
+        {"mode": "rb"} if encoding is None else {"mode": "rt", "encoding": encoding, "newline": ""}
+    )
+    return gzip.open(path, **mode) if _is_gzip(path) else path.open(**mode)
+
+
+def _read(path: Path) -> bytes:
+    """The bytes of a file, without compression. Raises ValueError if the compressed data is damaged."""
+    try:
+        with _open(path, None) as file:
+            return bytes(file.read())
+    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+        raise ValueError(f"{path} is not a complete gzip file ({error}).") from error
+
+
+def _utf8(path: Path, encoding: str) -> bytes:
+    """The text of a file as UTF-8, with newlines as line ends."""
+    data = _read(path)
+    if encoding != "utf-8":
+        data = data.decode(encoding).encode()
+    return data if b"\n" in data else data.replace(b"\r", b"\n")
+
+
+def _encoding(path: Path) -> tuple[str, list[str]]:
+    """The encoding of a text file, and what to say about it. Raises ValueError if there is none that fits."""
+    try:
+        with _open(path, None) as file:
+            sample = file.read(SAMPLE)
+            for bom, (encoding, name) in BOMS.items():
+                if sample.startswith(bom):
+                    return _checked(path, encoding, name)
+            half = len(sample) // 2
+            if sample[1::2].count(0) > 0.4 * half > 0 or sample[::2].count(0) > 0.4 * half > 0:
+                odd = sample[1::2].count(0) > sample[::2].count(0)
+                return _checked(path, "utf-16-le" if odd else "utf-16-be", "UTF-16")
+            decoder = codecs.getincrementaldecoder("utf-8")()
+            while sample:
+                decoder.decode(sample)
+                sample = file.read(1 << 20)
+            decoder.decode(b"", final=True)
+            return "utf-8", []
+    except UnicodeDecodeError:
+        return _single_byte(path)
+    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+        raise ValueError(f"{path} is not a complete gzip file ({error}).") from error
+
+
+def _checked(path: Path, encoding: str, name: str) -> tuple[str, list[str]]:
+    try:
+        _read(path).decode(encoding)
+    except UnicodeDecodeError as error:
+        raise ValueError(
+            f"{path} begins like {name} text, but is not ({error}). Save it as UTF-8."
+        ) from error
+    return encoding, [name]
+
+
+def _single_byte(path: Path) -> tuple[str, list[str]]:
+    """The encoding of a file that is not UTF-8: Windows-1252, unless it looks like damaged UTF-8."""
+    data = _read(path)
+    letters = data.decode("utf-8", errors="surrogateescape")
+    damaged = next(i for i, letter in enumerate(letters) if "\udc80" <= letter <= "\udcff")
+    line = letters.count("\n", 0, damaged) + 1
+    utf8 = any(letter > "\x7f" and not "\udc80" <= letter <= "\udcff" for letter in letters)
+    try:
+        data.decode("cp1252")
+    except UnicodeDecodeError:
+        utf8 = True
+    if utf8:
+        raise ValueError(f"{path} is not UTF-8 text: line {line} has other bytes. Save it as UTF-8.")
+    return "cp1252", ["Windows-1252 text, as it is not UTF-8"]
+
+
+def _open_json(path: Path) -> Table:
+    encoding, notes = _encoding(path)
+    with parse_errors_for(path):
+        data = _utf8(path, encoding)
+    begin = data.lstrip()[:1]
+    if begin == b"{":
+        try:
+            frame = pl.read_ndjson(data, infer_schema_length=None)
+            return Table(path, frame.lazy(), notes=tuple(notes), encoding=encoding)
+        except (PolarsError, PanicException):
+            pass  # read again below, where NaN is allowed, and errors have a line
+    text = data.decode()
+    rows = _objects(path, text)
+    if begin == b"[":
+        notes.append("one JSON list")
+    lines = begin == b"{" and len(rows) == sum(bool(line.strip()) for line in text.split("\n"))
+    names = dict.fromkeys(name for row in rows for name in row)
+    with parse_errors_for(path):
+        frame = pl.DataFrame([_series(name, [row.get(name) for row in rows]) for name in names])
+    return Table(path, frame.lazy(), notes=tuple(notes), encoding=encoding if lines else "")
+
+
+def _objects(path: Path, text: str) -> list[dict[str, Any]]:
+    """The objects of JSON text: one list of them, or one after the other. NaN is read as null."""
+    decoder, rows, position = json.JSONDecoder(parse_constant=lambda _: None), [], 0
+    while remaining := text[position : position + SAMPLE].lstrip() or text[position:].lstrip():
+        position = text.index(remaining[0], position)
+        try:
+            value, end = decoder.raw_decode(text, position)
+        except (ValueError, RecursionError) as error:
+            at = getattr(error, "pos", position)
+            reason = getattr(error, "msg", "too deep")
+            line = text.count("\n", 0, at) + 1
+            raise ValueError(f"{path} cannot be read: line {line} is not valid JSON ({reason}).") from error
+        rows += value if isinstance(value, list) else [value]
+        position = end
+    if not rows or not all(isinstance(row, dict) and row for row in rows):
+        raise ValueError(f'{path} must hold one or more objects, such as {{"item_id": "a", "text": "..."}}.')
+    return rows
+
+
+def _series(name: str, values: list[Any]) -> pl.Series:
+    """A column of JSON values; if their types differ, as text."""
+    kinds = {type(value) for value in values if value is not None}
+    if len(kinds) > 1 and not kinds <= {int, float}:
+        values = [
+            value if value is None or isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+            for value in values
+        ]
+    return pl.Series(name, values, strict=False)

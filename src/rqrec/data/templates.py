@@ -10,9 +10,15 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 SEPARATOR = "; "
-MISSING = {"", "nan", "none", "null", "n/a"}
+MISSING = {"", "nan", "none", "null", "n/a", "(no genres listed)"}
 
-_FIELD = re.compile(r"{(\w+)}")
+_FIELD = re.compile(r"{([^{}]+)}")
+_TAG = re.compile(
+    r"<!--.*?-->|<(script|style)\b.*?</\1\s*>|</?(?:a|abbr|b|big|blockquote|br|button|center|code|div|em|font|footer|form|"
+    r"h[1-6]|header|hr|i|iframe|img|input|ins|label|li|link|meta|nav|ol|p|pre|script|section|small|span|strike|strong|style|"
+    r"sub|sup|svg|table|tbody|td|tfoot|th|thead|tr|tt|u|ul|video)(?:\s[^<>]*)?/?>",
+    re.IGNORECASE | re.DOTALL,
+)
 
 
 def fields_of(template: str) -> tuple[str, ...]:
@@ -27,7 +33,7 @@ def fields_of(template: str) -> tuple[str, ...]:
 
 
 def clean(value: Any) -> str:
-    """A field value as text: HTML entities decoded, white space collapsed, "" for missing values.
+    """A field value as text: without HTML tags and entities, white space collapsed, "" for missing values.
 
     Nested lists are flattened, deduplicated and joined by ", ".
     """
@@ -35,7 +41,7 @@ def clean(value: Any) -> str:
         return ", ".join(dict.fromkeys(filter(None, map(clean, _flatten(value)))))
     if value is None:
         return ""
-    text = " ".join(html.unescape(str(value)).split())
+    text = " ".join(_TAG.sub(" ", html.unescape(str(value))).split())
     return "" if text.lower() in MISSING else text
 
 

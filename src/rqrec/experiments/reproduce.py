@@ -20,7 +20,7 @@ from rqrec.experiments.run import Run
 from rqrec.stages.embed import EmbedConfig, embed
 from rqrec.stages.evaluate import EvaluateConfig, evaluate
 from rqrec.stages.fit_rqkmeans import FitRqKMeansConfig, fit_rqkmeans
-from rqrec.stages.prepare import PrepareConfig, prepare
+from rqrec.stages.prepare import PrepareConfig, PrepareOptions, prepare
 from rqrec.stages.tokenize import TokenizeConfig, tokenize
 from rqrec.stages.train_decoder import TrainDecoderConfig, train_decoder
 
@@ -61,10 +61,9 @@ class ReproduceConfig(Config):
     """Number of training runs, with seeds 0, 1, ..."""
     max_minutes: PositiveFloat = 30.0
     """Time budget for all stages; training gets 70 % of what the earlier stages leave."""
-    tie_break: str = "keep"
-    """Order of a user's interactions with equal timestamps: keep (file order) or hash (reproducible random order)."""
     encoder: str | None = None
     """A sentence-transformers model, by name or folder; by default that of the recipe."""
+    prepare: PrepareOptions = PrepareOptions()
 
 
 def reproduce(config: ReproduceConfig, source: str, raw: Path | CustomFiles, out: Path) -> dict[str, Any]:
@@ -79,7 +78,7 @@ def reproduce(config: ReproduceConfig, source: str, raw: Path | CustomFiles, out
     if vectors and config.encoder is not None:
         raise ValueError("encoder has no effect on given embeddings: leave out one of them.")
     run = Run(out)
-    prepared = replace(SOURCES[source], tie_break=config.tie_break)
+    prepared = replace(SOURCES[source], options=config.prepare)
     dataset = run.stage("dataset", lambda folder: prepare(prepared, raw, folder))
     encoder = [] if config.encoder is None else [f"embed.encoder={config.encoder!r}"]
     embedded = configured(EmbedConfig(), ["embed"], [RECIPE], encoder)
@@ -102,7 +101,7 @@ def reproduce(config: ReproduceConfig, source: str, raw: Path | CustomFiles, out
         runs.append(_evaluate(run, model, dataset, seed))
     facts = {
         "source": source,
-        "tie_break": config.tie_break,
+        "tie_break": config.prepare.tie_break,
         "seeds": runs,
         **{name: _over_seeds([one[name] for one in runs]) for name in ROWS},
         "parameters": runs[0]["parameters"],

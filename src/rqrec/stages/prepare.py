@@ -2,11 +2,12 @@
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
 from rqrec.core.artifact import MANIFEST, file_hash, read_manifest, reuse
+from rqrec.core.config import settings_of
 from rqrec.core.values import Config, PositiveInt
 from rqrec.data.catalog import Catalog
 from rqrec.data.dataset import Dataset
@@ -14,21 +15,18 @@ from rqrec.data.interactions import TIE_BREAKS, Interactions
 from rqrec.data.k_core import k_core
 from rqrec.data.sources.amazon import CATEGORIES, find_amazon, load_amazon, with_possible_ties
 from rqrec.data.sources.amazon import TEMPLATE as AMAZON_TEMPLATE
-from rqrec.data.sources.custom import CustomFiles, load_custom
+from rqrec.data.sources.custom import CustomFiles, CustomOptions, load_custom
 from rqrec.data.sources.movielens import TEMPLATE as MOVIELENS_TEMPLATE
 from rqrec.data.sources.movielens import VARIANTS, find_movielens, load_movielens
+from rqrec.data.templates import fields_of
 
 SOURCES = ("amazon", "movielens", "custom")
 
 
 @dataclass(frozen=True)
-class PrepareConfig(Config):
-    """How a dataset is prepared. Equal settings and raw files give the same dataset."""
+class PrepareOptions(Config):
+    """How raw files become a dataset, whatever their source."""
 
-    source: str = "custom"
-    """amazon, movielens or custom."""
-    variant: str = ""
-    """beauty, sports or toys of amazon; 100k, 1m, 32m or latest-small of movielens; nothing for custom."""
     template: str | None = None
     """Template of the item texts, such as "{title}; Brand: {brand}"; by default that of the source."""
     tie_break: str = "keep"
@@ -39,6 +37,25 @@ class PrepareConfig(Config):
     """Minimum interactions per item; see user_core."""
     max_history: PositiveInt | None = None
     """Keep only each user's most recent interactions, at most this many; by default all."""
+    custom: CustomOptions = CustomOptions()
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.template is not None:
+            fields_of(self.template)
+        if self.tie_break not in TIE_BREAKS:
+            raise ValueError(f"tie_break is {self.tie_break!r}; allowed are {', '.join(TIE_BREAKS)}.")
+
+
+@dataclass(frozen=True)
+class PrepareConfig(Config):
+    """How a dataset is prepared. Equal settings and raw files give the same dataset."""
+
+    source: str = "custom"
+    """amazon, movielens or custom."""
+    variant: str = ""
+    """beauty, sports or toys of amazon; 100k, 1m, 32m or latest-small of movielens; nothing for custom."""
+    options: PrepareOptions = PrepareOptions()
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -52,17 +69,27 @@ class PrepareConfig(Config):
                 )
             given = f"variant is {self.variant!r}" if self.variant else "variant is not given"
             raise ValueError(f"{given}; allowed for {self.source} are {', '.join(variants)}.")
-        if self.source == "movielens" and self.template is not None:
+        if self.source == "movielens" and self.options.template is not None:
             raise ValueError(
                 f"The template of movielens is always {MOVIELENS_TEMPLATE!r}: leave template out."
             )
-        if self.tie_break not in TIE_BREAKS:
-            raise ValueError(f"tie_break is {self.tie_break!r}; allowed are {', '.join(TIE_BREAKS)}.")
+        default, custom = CustomOptions(), self.options.custom
+        changed = [
+            one.name for one in fields(custom) if getattr(custom, one.name) != getattr(default, one.name)
+        ]
+        if changed and self.source != "custom":
+            raise ValueError(
+                f"{' and '.join(changed)} can be set for custom data only, not for {self.source}: leave it out."
+            )
 
     def to_manifest(self) -> dict[str, Any]:
         """The settings that the artefact stores, with the default template filled in."""
         default = {"amazon": AMAZON_TEMPLATE, "movielens": MOVIELENS_TEMPLATE, "custom": "{text}"}
-        return {**asdict(self), "template": self.template or default[self.source]}
+        values = {name: setting.value for name, setting in settings_of(self).items()}
+        if self.source != "custom":
+            for one in fields(CustomOptions):
+                del values[one.name]
+        return {**values, "template": self.options.template or default[self.source]}
 
 
 def default_folder(config: PrepareConfig, data_dir: Path) -> Path:
@@ -115,13 +142,14 @@ def _raw_hash(config: PrepareConfig, raw: Path | CustomFiles, out: Path) -> dict
 
 def load(config: PrepareConfig, raw: Path | CustomFiles) -> Dataset:
     """Read the raw files of a source (see `prepare`)."""
+    options = config.options
     catalog, interactions = _load(config, raw)
-    if config.user_core > 1 or config.item_core > 1:
-        interactions = k_core(interactions, config.user_core, config.item_core)
-    if config.item_core > 1:
+    if options.user_core > 1 or options.item_core > 1:
+        interactions = k_core(interactions, options.user_core, options.item_core)
+    if options.item_core > 1:
         catalog = catalog.of_items(interactions.log["item_id"].unique())
-    sequences = interactions.sequences(catalog.id_map, tie_break=config.tie_break)
-    if config.tie_break == "hash" and sequences.order_only:
+    sequences = interactions.sequences(catalog.id_map, tie_break=options.tie_break)
+    if options.tie_break == "hash" and sequences.order_only:
         if config.source != "amazon":
             raise ValueError(
                 "tie_break is 'hash', but the raw files have no timestamps, only an order, so ties are unknown. "
@@ -130,17 +158,18 @@ def load(config: PrepareConfig, raw: Path | CustomFiles) -> Dataset:
         sequences = (
             with_possible_ties(interactions).sequences(catalog.id_map, tie_break="hash").without_times()
         )
-    if config.max_history is not None:
-        sequences = sequences.last(config.max_history)
+    if options.max_history is not None:
+        sequences = sequences.last(options.max_history)
     return Dataset(catalog, sequences)
 
 
 def _load(config: PrepareConfig, raw: Path | CustomFiles) -> tuple[Catalog, Interactions]:
+    options = config.options
     if config.source == "custom":
-        return load_custom(_custom_files(raw), config.template)
+        return load_custom(_custom_files(raw), options.template, options.custom)
     folder = _raw_folder(config, raw)
     if config.source == "amazon":
-        return load_amazon(config.variant, folder, config.template or AMAZON_TEMPLATE)
+        return load_amazon(config.variant, folder, options.template or AMAZON_TEMPLATE)
     return load_movielens(config.variant, folder)
 
 

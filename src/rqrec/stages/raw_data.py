@@ -7,8 +7,10 @@ from typing import NamedTuple
 from rqrec.core.values import Config, NonNegativeInt
 from rqrec.data.embeddings import EMBEDDINGS_FILE
 from rqrec.data.encoders import DEFAULT_MODEL
+from rqrec.data.sources.custom import LOG_NAME
+from rqrec.data.tables import tables_named
 from rqrec.stages.embed import EmbedConfig, embed
-from rqrec.stages.prepare import PrepareConfig, default_folder, prepare
+from rqrec.stages.prepare import PrepareConfig, PrepareOptions, default_folder, prepare
 
 MOVIELENS = {"ml-100k": "100k", "ml-1m": "1m", "ml-32m": "32m", "ml-latest-small": "latest-small"}
 DATASETS = ("amazon", *MOVIELENS, "custom")
@@ -31,6 +33,7 @@ class DataConfig(Config):
     """Width of collaborative vectors to append, learned from co-occurrence in training interactions; 0: none."""
     force_dataset_process: bool = False
     """Prepare and embed again, replacing existing artefacts."""
+    prepare: PrepareOptions = PrepareOptions()
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -38,6 +41,14 @@ class DataConfig(Config):
         if name not in DATASETS:
             raise ValueError(f"dataset is {self.dataset!r}; allowed are {', '.join(DATASETS)}.")
         object.__setattr__(self, "dataset", name)
+        self.prepare_config()  # check the options together with the dataset
+
+    def prepare_config(self) -> PrepareConfig:
+        """How the dataset is prepared."""
+        if self.dataset in MOVIELENS:
+            return PrepareConfig("movielens", MOVIELENS[self.dataset], self.prepare)
+        variant = self.dataset_split if self.dataset == "amazon" else ""
+        return PrepareConfig(self.dataset, variant, self.prepare)
 
     def describe(self) -> str:
         """One sentence on the data, for the model card of a tokenizer."""
@@ -59,7 +70,7 @@ def inputs_from_raw(data: DataConfig, embeddings: Path | None = None) -> Inputs:
     """
     custom_vectors = data.dataset_folder / EMBEDDINGS_FILE
     has_vectors = data.dataset == "custom" and custom_vectors.is_file()
-    if has_vectors and not any(data.dataset_folder.glob("log.*")):
+    if has_vectors and not tables_named(data.dataset_folder, LOG_NAME):
         return Inputs(data.dataset_folder, None)
     dataset = dataset_from_raw(data)
     if embeddings is not None:
@@ -78,17 +89,12 @@ def inputs_from_raw(data: DataConfig, embeddings: Path | None = None) -> Inputs:
 
 def dataset_from_raw(data: DataConfig) -> Path:
     """The prepared dataset, made from raw files or reused."""
-    if data.dataset == "amazon":
-        config = PrepareConfig("amazon", data.dataset_split)
-    elif data.dataset == "custom":
-        if not any(data.dataset_folder.glob("log.*")):
-            raise FileNotFoundError(
-                f"{data.dataset_folder} has neither {EMBEDDINGS_FILE} (floats [num_items, dim]) nor log.parquet "
-                f"or log.csv (user_id, item_id, timestamp). Put your data there, or set train.dataset_folder."
-            )
-        config = PrepareConfig("custom")
-    else:
-        config = PrepareConfig("movielens", MOVIELENS[data.dataset])
+    config = data.prepare_config()
+    if data.dataset == "custom" and not tables_named(data.dataset_folder, LOG_NAME):
+        raise FileNotFoundError(
+            f"{data.dataset_folder} has neither {EMBEDDINGS_FILE} (floats [num_items, dim]) nor log.parquet "
+            f"or log.csv (user_id, item_id, timestamp). Put your data there, or set train.dataset_folder."
+        )
     return prepare(
         config,
         data.dataset_folder,

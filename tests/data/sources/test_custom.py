@@ -7,7 +7,7 @@ import polars as pl
 import pytest
 
 from rqrec.data.dataset import Dataset
-from rqrec.data.sources.custom import CustomFiles, load_custom
+from rqrec.data.sources.custom import CustomFiles, CustomOptions, load_custom
 from rqrec.data.splits import leave_one_out
 
 LOG = {
@@ -72,7 +72,9 @@ def test_without_an_items_file_ids_are_row_numbers(tmp_path: Path) -> None:
     dataset = Dataset.from_interactions(*load_custom(CustomFiles.in_folder(tmp_path)))
     assert dataset.sequences.of_user(0).tolist() == [1, 0, 2]
     write(tmp_path / "log.parquet", {**LOG, "item_id": [2, 0, 1, 0, 3]})
-    with pytest.raises(ValueError, match=r"1 item ids that are not among the items \(the first is '3'\)"):
+    with pytest.raises(
+        ValueError, match=r"1 has an item_id that is not among the items \(the first is '3' in row 5\)"
+    ):
         load_custom(CustomFiles.in_folder(tmp_path))
 
 
@@ -112,19 +114,25 @@ def test_interactions_within_a_second_keep_their_order(tmp_path: Path, tie_break
     ("change", "problem"),
     [
         ({"timestamp": None}, r"log.parquet lacks timestamp; its columns are user_id, item_id"),
-        ({"timestamp": [1, 2, 3, -4, 5]}, r"1 rows have no valid timestamp \(the first is row 3: -4\)"),
-        ({"timestamp": [1, 2, None, 4, 5]}, r"1 rows have no valid timestamp \(the first is row 2: None\)"),
-        ({"timestamp": ["1", "2", "soon", "4", ""]}, r"2 rows have .* \(the first is row 2: 'soon'\)"),
+        (
+            {"timestamp": [1, 2, 3, -4, 5]},
+            r"1 of 5 rows cannot be used: 1 has a timestamp that is not valid \(the first is '-4' in row 4\)",
+        ),
+        ({"timestamp": [1, 2, None, 4, 5]}, r"1 has no timestamp \(the first is row 3\)"),
+        (
+            {"timestamp": ["1", "2", "soon", "4", ""]},
+            r"2 of 5 .*: 1 has no timestamp \(the first is row 5\); 1 has .* \(the first is 'soon' in row 3\)",
+        ),
         ({"timestamp": [True] * 5}, "timestamp must hold numbers, dates or times, not Boolean"),
         (
             {"timestamp": [1700000000, 1700000001000, 1700000002, 1700000003, 1700000004]},
             r"log.parquet: timestamp mixes seconds \(row 0: 1700000000\) and milliseconds \(row 1: 1700000001000\)",
         ),
-        ({"user_id": ["u", None, "u", "", "u"]}, r"2 rows have no user_id \(the first is row 1\)"),
-        ({"item_id": [1.0, 2.0, 3.0, 4.0, 5.0]}, "item_id must hold strings or whole numbers, not Float64"),
+        ({"user_id": ["u", None, "u", "", "u"]}, r"2 have no user_id \(the first is row 2\)"),
+        ({"item_id": [1.0, 2.5, 3.0, 4.0, 5.0]}, "item_id must hold strings or whole numbers, not Float64"),
         (
             {"item_id": ["a", "b", "zz", "y", "a"]},
-            r"2 item ids that are not among the items \(the first is 'zz'",
+            r"2 .* have an item_id that is not among the items \(the first is 'zz' in row 3\)",
         ),
         ({"user_id": [], "item_id": [], "timestamp": []}, "is empty"),
     ],
@@ -140,11 +148,14 @@ def test_an_invalid_log_is_refused(tmp_path: Path, change: dict[str, Any], probl
     ("change", "problem"),
     [
         (
-            {"text": None},
-            r"has no column text; its columns are item_id, title, brand. Add one, or give a template",
+            {"title": None, "text": None, "brand": None, "imdbId": [7, 8, 9], "page": ["http://a"] * 3},
+            r"has no column that describes the items; its columns are item_id, imdbId, page. Add text",
         ),
-        ({"item_id": ["a", "b", "a"]}, r"items.jsonl: Item id 'a' occurs more than once"),
-        ({"text": ["x", "nan", "y"]}, r"1 items have no text \(the first is 'b'\)"),
+        (
+            {"item_id": ["a", "b", "a"]},
+            r"items.jsonl: 1 of 3 .* 1 has an item_id that occurs more than once \(the first is 'a' in line 3\)",
+        ),
+        ({"text": ["x", "nan", "y"]}, r"1 has no text \(the first is 'b' in line 2\)"),
         ({"item_id": None}, "lacks item_id"),
     ],
 )
@@ -158,17 +169,34 @@ def test_invalid_items_are_refused(tmp_path: Path, change: dict[str, Any], probl
 @pytest.mark.parametrize(
     ("name", "content", "problem"),
     [
-        ("log.csv", b"user_id,item_id,timestamp\nu,a,1\nv\xe9,b,2\n", "log.csv is not UTF-8 text"),
-        ("log.csv", b"", r"log.csv cannot be read"),
+        (
+            "log.csv",
+            b"user_id,item_id,timestamp\nu\xc3\xa9,a,1\nv\xe9,b,2\n",
+            "log.csv is not UTF-8 text: line 3",
+        ),
+        ("log.csv", b"", r"log.csv is empty: its first line must name the columns"),
+        (
+            "log.csv",
+            b"user_id,item_id,timestamp\nu,a,1\nv,b,2,3\n",
+            "line 3 has 4 fields, but the first line has 3",
+        ),
+        (
+            "log.csv",
+            b'user_id,item_id,timestamp\nu,a,1\nv,"b,2\n',
+            r"a quote \(\"\) after line 2 is not closed",
+        ),
+        ("log.csv.gz", b"\x1f\x8bno", "is not a complete gzip file"),
+        ("log.json", b'[{"user_id": "u"},\n {"user_id": }]', "line 2 is not valid JSON"),
+        ("log.json", b"[1, 2]", "must hold one or more objects"),
         ("log.parquet", b"PAR1 no more", r"log.parquet cannot be read"),
-        ("items.jsonl", b'{"item_id": "a", "text"', r"items.jsonl cannot be read"),
+        ("items.jsonl", b'{"item_id": "a", "text"', r"items.jsonl cannot be read: line 1 is not valid JSON"),
     ],
 )
 def test_a_damaged_file_is_refused(tmp_path: Path, name: str, content: bytes, problem: str) -> None:
     paths = {"log": write(tmp_path / "log.csv", LOG), "items": write(tmp_path / "items.csv", ITEMS)}
     path = tmp_path / name
     path.write_bytes(content)
-    paths[path.stem] = path
+    paths[name.partition(".")[0]] = path
     with pytest.raises(ValueError, match=problem):
         load_custom(CustomFiles(paths["log"], paths["items"]))
 
@@ -182,5 +210,236 @@ def test_missing_files_are_refused(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match=r"There is no file .*nothing.csv"):
         load_custom(CustomFiles(log, tmp_path / "nothing.csv"))
     (tmp_path / "items.txt").write_text("")
-    with pytest.raises(ValueError, match=r"the suffix '.txt'; allowed are .parquet, .csv, .jsonl"):
+    with pytest.raises(
+        ValueError,
+        match=r"the suffix '.txt'; allowed are .parquet, .csv, .tsv, .jsonl, .ndjson, .json, also with .gz",
+    ):
         load_custom(CustomFiles(log, tmp_path / "items.txt"))
+
+
+def prepared(
+    tmp_path: Path, log: str, items: str = "", template: str | None = None, **options: Any
+) -> tuple[list[str], list[tuple[str, str]]]:
+    """The texts of the items, and user and item of each interaction."""
+    (tmp_path / "l.csv").write_text(log, encoding="utf-8")
+    (tmp_path / "i.csv").write_text(items or "item_id,text\na,A\nb,B\nc,C\n", encoding="utf-8")
+    files = CustomFiles(tmp_path / "l.csv", tmp_path / "i.csv")
+    catalog, interactions = load_custom(files, template, CustomOptions(**options))
+    return catalog.items["text"].to_list(), interactions.log.select("user_id", "item_id").rows()
+
+
+@pytest.mark.parametrize(
+    ("header", "options", "said"),
+    [
+        ("userId,movieId,timestamp", {}, "it reads user_id from userId, item_id from movieId."),
+        ("USER_ID,Item Id,ts", {}, "user_id from USER_ID, item_id from Item Id, timestamp from ts."),
+        ("reviewerID,asin,unixReviewTime", {}, "item_id from asin, timestamp from unixReviewTime"),
+        (
+            "who,what,when",
+            {"user_column": "who", "item_column": "what", "time_column": "when"},
+            "user_id from who",
+        ),
+        ("user_id,uid,time", {"item_column": "uid"}, "item_id from uid, timestamp from time."),
+    ],
+)
+def test_columns_are_recognised_by_their_names_or_named_by_options(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], header: str, options: dict[str, Any], said: str
+) -> None:
+    assert prepared(tmp_path, f"{header}\nu,a,1\nu,b,2\n", **options)[1] == [("u", "a"), ("u", "b")]
+    assert said in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("header", "options", "problem"),
+    [
+        (
+            "customer,uid,item,time",
+            {},
+            r"l.csv: several columns could be user_id: customer, uid. Name the one to use with --user-column",
+        ),
+        (
+            "kunde,artikel,time",
+            {},
+            "lacks user_id, item_id; its columns are kunde, .* with --user-column and --item",
+        ),
+        ("user,item,time", {"user_column": "kunde"}, "lacks kunde; its columns are user, item, time"),
+        ("user,item,time", {"item_column": "artikel"}, "No file has a column 'artikel'"),
+        ("user,item,time", {"user_column": "item"}, "one column cannot be two things"),
+    ],
+)
+def test_columns_that_are_not_clear_are_refused(
+    tmp_path: Path, header: str, options: dict[str, Any], problem: str
+) -> None:
+    with pytest.raises(ValueError, match=problem):
+        prepared(tmp_path, f"{header}\n{','.join('u' * header.count(','))},1\n", **options)
+
+
+@pytest.mark.parametrize(
+    ("rows", "order"),
+    [
+        ("u,a,30\nu,b,20\n", "user_id, item_id, timestamp"),
+        ("u,a,4.5,1700000030\nu,b,2,1700000020\n", "user_id, item_id, rating, timestamp"),
+        ("u,a,1700000030,4.5\nu,b,1700000020,2\n", "user_id, item_id, timestamp, rating"),
+        ("u,a,2024-01-02\nu,b,2024-01-01\n", "user_id, item_id, timestamp"),
+    ],
+)
+def test_a_log_without_a_header(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], rows: str, order: str
+) -> None:
+    assert prepared(tmp_path, rows)[1] == [("u", "a"), ("u", "b")]
+    assert f"l.csv: no header; its columns are read as {order}." in capsys.readouterr().err
+    if "rating" in order:
+        assert prepared(tmp_path, rows, min_rating=4)[1] == [("u", "a")]
+
+
+def test_a_log_without_a_header_whose_columns_are_not_clear_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="no header, and what its 4 columns are is not clear"):
+        prepared(tmp_path, "u,a,1700000030,1700000030\n")
+    columns = {"user_column": "column_2", "item_column": "column_1", "time_column": "column_4"}
+    assert prepared(tmp_path, "a,u,1700000030,1700000030\n", **columns)[1] == [("u", "a")]
+
+
+def test_rows_that_cannot_be_used_are_counted_by_reason_and_dropped(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    log = "user_id,item_id,timestamp\nu,a,1\n,a,2\n\nu,,3\nu,b,\nu,b,soon\nu,z,4\nu,y,5\nu,b,-6\nu,c,7\n"
+    reasons = (
+        "1 has no user_id (the first is line 3); 1 has no item_id (the first is line 5); 1 has no timestamp (the "
+        "first is line 6); 2 have a timestamp that is not valid (the first is 'soon' in line 7); 2 have an item_id "
+        "that is not among the items (the first is 'z' in line 8)."
+    )
+    with pytest.raises(ValueError, match=r"l.csv: 7 of 9 rows cannot be used") as caught:
+        prepared(tmp_path, log)
+    assert reasons in str(caught.value)
+    assert "drop them with --drop-invalid (drop_invalid=True in a gin file)." in str(caught.value)
+    capsys.readouterr()
+    assert prepared(tmp_path, log, drop_invalid=True)[1] == [("u", "a"), ("u", "c")]
+    assert f"7 of 9 rows cannot be used and are dropped: {reasons}" in capsys.readouterr().err
+    with pytest.raises(ValueError, match="none of the 1 rows can be used"):
+        prepared(tmp_path, "user_id,item_id,timestamp\nu,z,1\n", drop_invalid=True)
+
+
+def test_items_that_cannot_be_used_are_dropped_with_their_interactions(tmp_path: Path) -> None:
+    items = "item_id,text\na,A\n,none\nb,\na,again\nc,C\n"
+    log = "user_id,item_id,timestamp\nu,a,1\nu,b,2\nu,c,3\n"
+    with pytest.raises(ValueError, match="3 of 5 rows cannot be used"):
+        prepared(tmp_path, log, items)
+    assert prepared(tmp_path, log, items, drop_invalid=True) == (["A", "C"], [("u", "a"), ("u", "c")])
+
+
+@pytest.mark.parametrize(
+    ("in_log", "in_items", "difference"),
+    [
+        ("6", "006", "leading zeros"),
+        ("006", "6", "leading zeros"),
+        ("6.0", "6", "'.0' at the end"),
+        ("6", "6.0", "'.0' at the end"),
+        ("lamp ", "lamp", "spaces around it"),
+        ("lamp", "lamp ", "spaces around it"),
+        ("caf\u00e9", "cafe\u0301", "the Unicode form of its letters"),
+        ("cafe\u0301", "caf\u00e9", "the Unicode form of its letters"),
+        ("Lamp", "lamp", "upper and lower case"),
+    ],
+)
+def test_an_unknown_id_that_differs_in_its_form_only_is_explained(
+    tmp_path: Path, in_log: str, in_items: str, difference: str
+) -> None:
+    with pytest.raises(
+        ValueError, match=f"The catalogue has '{in_items}', which differs only by {difference}"
+    ):
+        prepared(tmp_path, f"user_id,item_id,timestamp\nu,{in_log},1\n", f"item_id,text\n{in_items},A\n")
+
+
+def test_repeated_rows_are_dropped_unless_they_are_wanted(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    log = "user_id,item_id,timestamp\nu,a,1\nu,a,1\nu,a,2\nv,a,1\nu,a,1\n"
+    assert prepared(tmp_path, log)[1] == [("u", "a"), ("u", "a"), ("v", "a")]
+    assert (
+        "2 of 5 rows repeat the user, item and time of an earlier row and are dropped"
+        in capsys.readouterr().err
+    )
+    assert len(prepared(tmp_path, log, keep_duplicates=True)[1]) == 5
+    assert "rows repeat" not in capsys.readouterr().err
+
+
+def test_interactions_with_a_low_rating_are_left_out(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    log = "userId,movieId,rating,timestamp\nu,a,4,1\nu,b,3.5,2\nu,c,,3\nv,c,5,4\n"
+    assert len(prepared(tmp_path, log)[1]) == 4
+    assert prepared(tmp_path, log, min_rating=4)[1] == [("u", "a"), ("v", "c")]
+    assert "2 of 4 interactions are not rated 4 or more and left out" in capsys.readouterr().err
+    assert (
+        len(prepared(tmp_path, log.replace("rating", "liked"), min_rating=4, rating_column="liked")[1]) == 2
+    )
+    with pytest.raises(ValueError, match=r"lacks rating; .* with --rating-column"):
+        prepared(tmp_path, log.replace("rating", "liked"), min_rating=4)
+    with pytest.raises(ValueError, match="the rating 'good' is not a number"):
+        prepared(tmp_path, log.replace("3.5", "good"), min_rating=4)
+    with pytest.raises(ValueError, match="no rating is 6 or higher; the highest is 5"):
+        prepared(tmp_path, log, min_rating=6)
+
+
+def test_texts_are_made_of_all_fields_that_describe_the_items(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    items = {
+        "sku": ["a", "b", "c"],
+        "release_year": [1995.0, None, 2001.0],
+        "Name": ["Ape", "Bee|Bug", "<b>Cat</b>"],
+        "genres": ["Drama|War|X|Y", "(no genres listed)", None],
+        "tags": [["x", "y"], [], ["z"]],
+        "imdbId": [1, 2, 3],
+        "url": ["http://a", "http://b", None],
+    }
+    log = {"user_id": ["u"], "sku": ["a"], "timestamp": [1]}
+    files = CustomFiles(write(tmp_path / "log.csv", log), write(tmp_path / "items.parquet", items))
+    catalog, _ = load_custom(files, options=CustomOptions(item_column="sku"))
+    assert catalog.items["text"].to_list() == [
+        "Ape; release year: 1995; genres: Drama, War, X, Y; tags: x, y",
+        "Bee|Bug",
+        "Cat; release year: 2001; tags: z",
+    ]
+    assert catalog.titles() == ["Ape", "Bee|Bug", "Cat"]
+    assert (
+        "made with the template '{Name}; release year: {release_year}; genres: {genres}; tags: {tags}'"
+        in (capsys.readouterr().err)
+    )
+    catalog, _ = load_custom(files, "{Name}; Of {release_year}", CustomOptions(item_column="sku"))
+    assert catalog.items["text"].to_list() == ["Ape; Of 1995", "Bee|Bug", "Cat; Of 2001"]
+
+
+def test_the_files_of_movielens_need_no_preparation(tmp_path: Path) -> None:
+    log = "userId,movieId,rating,timestamp\n1,1,4.0,964982703\n1,3,4.0,964981247\n2,3,1,1445714835\n"
+    items = 'movieId,title,genres\n1,Toy Story (1995),Adventure|Animation\n3,"Men, The (1995)",(no genres listed)\n'
+    texts, pairs = prepared(tmp_path, log, items)
+    assert texts == ["Toy Story (1995); genres: Adventure, Animation", "Men, The (1995)"]
+    assert pairs == [("1", "1"), ("1", "3"), ("2", "3")]
+
+
+def test_movielens_latest_small_needs_no_preparation(shared_data: Path) -> None:
+    folder = shared_data / "ml-latest-small"
+    files = CustomFiles(folder / "ratings.csv", folder / "movies.csv")
+    catalog, interactions = load_custom(files, options=CustomOptions(drop_invalid=True))
+    assert (len(catalog), len(interactions)) == (9742, 100_835)  # one rating is of an unlisted movie
+    assert catalog.items["text"][0] == (
+        "Toy Story (1995); genres: Adventure, Animation, Children, Comedy, Fantasy"
+    )
+
+
+def test_whole_numbers_in_floats_are_ids(tmp_path: Path) -> None:
+    log = {"user_id": [1.0, 2.0, None], "item_id": [7.0, 8.0, 7.0], "timestamp": [1, 2, 3]}
+    files = CustomFiles(
+        write(tmp_path / "log.parquet", log),
+        write(tmp_path / "items.csv", {"item_id": [7, 8], "text": ["A", "B"]}),
+    )
+    _, interactions = load_custom(files, options=CustomOptions(drop_invalid=True))
+    assert interactions.log.select("user_id", "item_id").rows() == [("1", "7"), ("2", "8")]
+
+
+def test_the_files_of_a_folder_have_any_suffix(tmp_path: Path) -> None:
+    (tmp_path / "Log.TSV").write_text("user_id\titem_id\ttimestamp\nu\ta\t1\n")
+    (tmp_path / "items.json").write_text('[{"id": "a", "text": "A"}]')
+    catalog, interactions = load_custom(CustomFiles.in_folder(tmp_path))
+    assert (len(catalog), len(interactions)) == (1, 1)

@@ -115,7 +115,7 @@ def test_counts_that_differ_from_the_published_ones_are_logged(
         ("ratings.csv", b"userId,movieId,rating\n1,2,3\n", "timestamp"),
         ("ratings.csv", b"userId,movieId,rating,timestamp\n1,2,3,soon\n", "cannot be read"),
         ("movies.csv", b"movieId,title\n1,Toy\n", "genres"),
-        ("movies.csv", b"movieId,title,genres\n1,Mis\xe9rables,Drama\n", "not UTF-8"),
+        ("movies.csv", b"movieId,title,genres\n1,Mis\xe9rables \xc3\xa9,Drama\n", "not UTF-8"),
         ("movies.csv", b"movieId,title,genres\n1,Toy,Drama\n1,Toy,Drama\n", "more than once"),
     ],
 )
@@ -125,6 +125,14 @@ def test_a_damaged_file_is_refused(tmp_path: Path, name: str, content: bytes, pr
     (tmp_path / name).write_bytes(content)
     with pytest.raises(ValueError, match=problem):
         load_movielens("latest-small", tmp_path)
+
+
+def test_a_movie_without_a_title_is_described_by_its_genres(tmp_path: Path) -> None:
+    (tmp_path / "movies.csv").write_text("movieId,title,genres\n1,Toy (1995),Drama|War\n2,,Drama|War\n")
+    (tmp_path / "ratings.csv").write_text("userId,movieId,rating,timestamp\n1,1,3,4\n1,2,3,5\n")
+    catalog, _ = load_movielens("latest-small", tmp_path)
+    assert catalog.items["text"].to_list() == ["Toy (1995), Drama, War", "Drama, War"]
+    assert catalog.titles() == ["Toy (1995)", "2"]
 
 
 def test_an_unknown_variant_is_refused(tmp_path: Path) -> None:

@@ -5,15 +5,53 @@ from pathlib import Path
 
 import polars as pl
 
+from rqrec.core.progress import log as say
+from rqrec.core.values import Config
 from rqrec.data.catalog import Catalog
+from rqrec.data.columns import LOG_ROLES, OPTIONS, find_column, renamed
 from rqrec.data.embeddings import EMBEDDINGS_FILE, read_vectors
 from rqrec.data.ids import IdMap
-from rqrec.data.interactions import COLUMNS, Interactions
-from rqrec.data.tables import SUFFIXES, parse_errors_for, scan_table
+from rqrec.data.interactions import FRACTION, Interactions
+from rqrec.data.invalid_rows import InvalidRows
+from rqrec.data.item_texts import readable, template_of_all, text_column, title_column
+from rqrec.data.log_table import LogTable, read_as_log
+from rqrec.data.tables import Table, open_table, tables_named
 from rqrec.data.templates import clean, fields_of, fill
-from rqrec.data.times import column_to_seconds
+from rqrec.data.times import ALLOWED, read_times
 
+LOG_NAME, ITEMS_NAME = "log", "items"
+EMBEDDING_ROW = "embedding_row"
 ID_TYPES = (pl.String, pl.Categorical, pl.Enum)
+
+
+@dataclass(frozen=True, kw_only=True)
+class CustomOptions(Config):
+    """How custom files are read."""
+
+    user_column: str | None = None
+    """custom: column of the log with the user ids; by default recognised by its name."""
+    item_column: str | None = None
+    """custom: column of the log and of the items with the item ids; by default recognised by its name."""
+    time_column: str | None = None
+    """custom: column of the log with the times; by default recognised by its name."""
+    rating_column: str | None = None
+    """custom: column of the log with the ratings, for min_rating; by default recognised by its name."""
+    min_rating: float | None = None
+    """custom: leave out interactions with a lower rating; by default ratings are not read."""
+    drop_invalid: bool = False
+    """custom: drop rows that cannot be used, instead of refusing the file."""
+    keep_duplicates: bool = False
+    """custom: keep rows that repeat the user, item and time of an earlier row."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.rating_column is not None and self.min_rating is None:
+            raise ValueError("rating_column has no effect without min_rating: give both, or leave it out.")
+
+    @property
+    def columns(self) -> dict[str, str | None]:
+        """The column that is given for each role, None for those that are recognised."""
+        return {role: getattr(self, option) for role, option in OPTIONS.items()}
 
 
 @dataclass(frozen=True)
@@ -21,9 +59,9 @@ class CustomFiles:
     """Paths of custom data."""
 
     interactions: Path
-    """Interaction log (.parquet or .csv) with the columns user_id, item_id and timestamp."""
+    """Interaction log with the columns user_id, item_id and timestamp (see `rqrec.data.tables`)."""
     items: Path | None = None
-    """Items (.parquet, .csv or .jsonl) with item_id and either text or the fields of a template."""
+    """Items with item_id, and text or other fields."""
     embeddings: Path | None = None
     """Embeddings (.npy), float [num_items, dim], in the order of `items`; without `items`, ids are "0", "1", ..."""
 
@@ -38,10 +76,7 @@ class CustomFiles:
         Raises FileNotFoundError unless there is exactly one log and at most one items file.
         """
         folder = Path(folder)
-        log, items = (
-            [p for suffix in SUFFIXES if (p := folder / f"{name}{suffix}").is_file()]
-            for name in ("log", "items")
-        )
+        log, items = tables_named(folder, LOG_NAME), tables_named(folder, ITEMS_NAME)
         if len(log) != 1 or len(items) > 1:
             found = ", ".join(p.name for p in [*log, *items]) or "none of them"
             raise FileNotFoundError(
@@ -52,104 +87,197 @@ class CustomFiles:
         return cls(log[0], items[0] if items else None, embeddings if embeddings.is_file() else None)
 
 
-def load_custom(files: CustomFiles, template: str | None = None) -> tuple[Catalog, Interactions]:
+def load_custom(
+    files: CustomFiles, template: str | None = None, options: CustomOptions | None = None
+) -> tuple[Catalog, Interactions]:
     """Items and interactions of custom files; `template` (see `rqrec.data.templates`) builds texts from fields.
 
     The catalogue keeps the order of the items. With embeddings, its column `embedding_row` is the row of each
-    item. Raises FileNotFoundError if a file is missing, ValueError if its content is invalid; the message names
-    the file and what is expected.
+    item. What was recognised in the files, and what was left out, is logged. Raises FileNotFoundError if a file is
+    missing, ValueError if its content is invalid; the message names the file and what is expected.
     """
+    options = options or CustomOptions()
     if files.items is None and files.embeddings is None:
         raise ValueError(
             f"{files.interactions} does not describe the items: add an items file with texts, or "
             f"{EMBEDDINGS_FILE}."
         )
-    rows = len(read_vectors(Path(files.embeddings))) if files.embeddings else None
+    log = open_table(files.interactions)
+    tables = [log] if files.items is None else [log, open_table(files.items)]
+    given = options.item_column
+    with_column = tables if given is None else [table for table in tables if given in table.columns]
+    if not with_column:
+        names = "; ".join(f"those of {table.path} are {', '.join(table.columns)}" for table in tables)
+        raise ValueError(f"No file has a column {given!r}, which item_column names: {names}.")
     if files.items is None:
-        assert rows is not None
+        rows = _count_vectors(files)
         ids = pl.Series([str(row) for row in range(rows)])
         items = pl.DataFrame({"item_id": ids, "title": [""] * rows, "text": [""] * rows})
+        items = items.with_row_index(EMBEDDING_ROW)
     else:
-        items = _read_items(Path(files.items), template, text_needed=rows is None)
-        if rows is not None and rows != len(items):
-            raise ValueError(
-                f"{files.embeddings} has {rows} rows, but {files.items} has {len(items)} items: "
-                f"one row per item is required, in the same order."
-            )
-    if rows is not None:
-        items = items.with_row_index("embedding_row")
+        items = _read_items(files, tables[1], given if tables[1] in with_column else None, template, options)
     catalog = Catalog(items)
-    return catalog, _read_log(Path(files.interactions), catalog.id_map)
+    columns = {**options.columns, "item_id": given if log in with_column else None}
+    roles = LOG_ROLES if options.min_rating is None else (*LOG_ROLES, "rating")
+    return catalog, _read_log(read_as_log(log, columns, roles), catalog.id_map, options)
 
 
-def _as_ids(path: Path, table: pl.DataFrame, column: str) -> pl.Series:
-    dtype = table.schema[column]
-    if not (dtype.is_integer() or isinstance(dtype, ID_TYPES) or dtype == pl.Null):
-        raise ValueError(f"{path}: {column} must hold strings or whole numbers, not {dtype}.")
-    ids = table[column].cast(pl.String)
-    if (empty := ids.is_null() | (ids == "")).any():
-        row = empty.arg_true()[0]
-        raise ValueError(f"{path}: {empty.sum()} rows have no {column} (the first is row {row}).")
-    return ids
+def _as_ids(path: Path, values: pl.Series, role: str) -> pl.Series:
+    """Ids as strings, null where there is none. Raises ValueError on another type than text and whole numbers."""
+    dtype = values.dtype
+    whole = dtype.is_integer()
+    if dtype.is_float():  # of whole numbers, where tools allow missing values only in floats
+        values = values.fill_nan(None)
+        whole = bool((values == values.round()).all())
+        values = values.cast(pl.Int64, strict=False) if whole else values
+    if not (whole or isinstance(dtype, ID_TYPES) or dtype == pl.Null):
+        raise ValueError(f"{path}: {role} must hold strings or whole numbers, not {dtype}.")
+    ids = values.cast(pl.String)
+    return ids if whole else ids.set(ids.str.strip_chars() == "", None)
 
 
-def _need_columns(path: Path, columns: list[str], needed: tuple[str, ...]) -> None:
-    if missing := [column for column in needed if column not in columns]:
-        raise ValueError(f"{path} lacks {', '.join(missing)}; its columns are {', '.join(columns)}.")
-
-
-def _read_items(path: Path, template: str | None, *, text_needed: bool) -> pl.DataFrame:
-    with parse_errors_for(path):
-        table = scan_table(path).collect()
-    needed = ("item_id", *(fields_of(template) if template else ()))
-    _need_columns(path, table.columns, needed)
-    if template is None and text_needed and "text" not in table.columns:
+def _id_column(table: Table, given: str | None) -> str:
+    """The column of a table of items that holds their ids."""
+    try:
+        column = given or find_column(table.columns, "item_id", of_items=True)
+    except ValueError as error:
+        raise ValueError(f"{table.path}: {error}") from error
+    if column is None:
+        header = "" if table.has_header else ", as its first line does not name the columns"
         raise ValueError(
-            f"{path} has no column text; its columns are {', '.join(table.columns)}. Add one, or give a "
-            f"template of its fields, such as '{{title}}; Brand: {{brand}}'."
+            f"{table.path} lacks item_id{header}; its columns are {', '.join(table.columns)}. Say which column holds "
+            f"the item ids with --item-column (item_column in a gin file)."
         )
-    if not table.height:
+    return column
+
+
+def _count_vectors(files: CustomFiles) -> int:
+    assert files.embeddings is not None
+    return len(read_vectors(Path(files.embeddings)))
+
+
+def _blank(table: Table, used: pl.DataFrame) -> pl.Series:
+    """A mask of the empty lines of a table, of which `used` are some or all columns."""
+    empty = used.select(pl.all_horizontal(pl.all().is_null()).alias("blank"))["blank"]
+    if not (table.separator and empty.any()):
+        return pl.repeat(False, used.height, dtype=pl.Boolean, eager=True)
+    return empty & table.collect(pl.all_horizontal(pl.all().is_null()).alias("blank"))["blank"]
+
+
+def _read_items(
+    files: CustomFiles, table: Table, given: str | None, template: str | None, options: CustomOptions
+) -> pl.DataFrame:
+    """The items of a table; `given` is its id column, if the user says so."""
+    path, column, fields = table.path, _id_column(table, given), table.collect()
+    counted = ~_blank(table, fields)
+    if not counted.any():
         raise ValueError(f"{path} is empty: at least one item is required.")
-    ids = _as_ids(path, table, "item_id")
-    try:
-        IdMap(ids)
-    except ValueError as error:
-        raise ValueError(f"{path}: {error}") from error
-    template = template or "{text}"
-    texts = [fill(template, row) for row in table.iter_rows(named=True)]
-    titles = [clean(value) for value in table["title"]] if "title" in table.columns else [""] * len(texts)
-    if text_needed and (without := [i for i, text in zip(ids, texts, strict=True) if not text]):
+    if files.embeddings is not None and (rows := _count_vectors(files)) != counted.sum():
         raise ValueError(
-            f"{path}: {len(without)} items have no text (the first is {without[0]!r}). Add texts, remove these "
-            f"items, or provide {EMBEDDINGS_FILE}."
+            f"{files.embeddings} has {rows} rows, but {path} has {counted.sum()} items: "
+            f"one row per item is required, in the same order."
         )
-    return pl.DataFrame({"item_id": ids, "title": titles, "text": texts})
+    ids = _as_ids(path, fields[column], "item_id")
+    items = _describe(table, column, fields, template, text_needed=files.embeddings is None)
+    items = items.select(pl.Series("item_id", ids), "title", "text")
+    invalid = InvalidRows(table, counted)
+    invalid.add("no item_id", ids.is_null())
+    invalid.add("an item_id that occurs more than once", ~ids.is_first_distinct(), ids)
+    if files.embeddings is None:
+        invalid.add("no text", items["text"] == "", ids, f"With {EMBEDDINGS_FILE}, no texts are needed.")
+    else:
+        items = items.with_columns((counted.cum_sum() - 1).cast(pl.UInt32).alias(EMBEDDING_ROW))
+    return items.filter(invalid.kept(drop=options.drop_invalid))
 
 
-def _read_log(path: Path, id_map: IdMap) -> Interactions:
-    with parse_errors_for(path):
-        table = scan_table(path)
-        _need_columns(path, table.collect_schema().names(), COLUMNS)
-        log = table.select(COLUMNS).collect()
-    if not log.height:
+def _describe(
+    table: Table, id_column: str, fields: pl.DataFrame, template: str | None, *, text_needed: bool
+) -> pl.DataFrame:
+    """The columns `title` and `text` of items, and what they are made of is logged."""
+    columns = [name for name in fields.columns if name != id_column]
+    title, text = title_column(columns), text_column(columns)
+    used, notes = {"item_id": id_column, **({"title": title} if title else {})}, []
+    if template is not None:
+        if lacking := [name for name in fields_of(template) if name not in fields.columns]:
+            raise ValueError(
+                f"{table.path} lacks {', '.join(lacking)}; its columns are {', '.join(fields.columns)}."
+            )
+    elif text is not None:
+        template, used["text"] = f"{{{text}}}", text
+    elif template := template_of_all(fields.select(columns)):
+        notes.append(f"it has no column text, so the texts are made with the template {template!r}")
+    elif text_needed:
+        raise ValueError(
+            f"{table.path} has no column that describes the items; its columns are {', '.join(fields.columns)}. Add "
+            f"text, or a column such as title, or provide {EMBEDDINGS_FILE}."
+        )
+    table.say([*renamed(used), *notes])
+    if text is None:
+        fields = readable(fields)
+    texts = [fill(template, row) if template else "" for row in fields.iter_rows(named=True)]
+    titles = [clean(value) for value in fields[title]] if title else [""] * len(texts)
+    return pl.DataFrame({"title": titles, "text": texts}, schema={"title": pl.String, "text": pl.String})
+
+
+def _read_log(log: LogTable, id_map: IdMap, options: CustomOptions) -> Interactions:
+    table = log.table
+    path = table.path
+    rows = table.collect(*log.selected)
+    counted = ~_blank(table, rows)
+    if not counted.any():
         raise ValueError(f"{path} is empty: at least one interaction is required.")
-    times = column_to_seconds(path, log["timestamp"])
-    log = log.with_columns(
-        user_id=_as_ids(path, log, "user_id"),
-        item_id=_as_ids(path, log, "item_id"),
-        timestamp=times.seconds,
-        nanosecond=times.nanoseconds,
-    )
-    catalog_ids = id_map.all.implode()
-    unknown = log.select(pl.col("item_id").unique(maintain_order=True)).filter(
-        ~pl.col("item_id").is_in(catalog_ids)
-    )
-    if unknown.height:
-        raise ValueError(
-            f"{path} has {unknown.height} item ids that are not among the items (the first is "
-            f"{unknown['item_id'][0]!r}). Add them to the items, or remove their interactions."
+    if options.min_rating is not None:
+        counted &= _rated(path, rows["rating"], options.min_rating)
+    user_ids, item_ids = (_as_ids(path, rows[role], role) for role in ("user_id", "item_id"))
+    times = read_times(path, rows["timestamp"])
+    invalid = InvalidRows(table, counted)
+    invalid.add("no user_id", user_ids.is_null())
+    invalid.add("no item_id", item_ids.is_null())
+    invalid.add("no timestamp", rows["timestamp"].is_null() | (rows["timestamp"].cast(pl.String) == ""))
+    invalid.add("a timestamp that is not valid", times.seconds.is_null(), rows["timestamp"], ALLOWED)
+    unknown = item_ids.unique(maintain_order=True).drop_nulls()
+    unknown = unknown.filter(~unknown.is_in(id_map.all.implode()))
+    if len(unknown):
+        invalid.add(
+            "an item_id that is not among the items",
+            item_ids.is_in(unknown.implode()),
+            item_ids,
+            id_map.explain(unknown[0]),
         )
-    try:
-        return Interactions(log)
-    except ValueError as error:
-        raise ValueError(f"{path}: {error}") from error
+    kept = pl.DataFrame(
+        {
+            "user_id": user_ids,
+            "item_id": item_ids,
+            "timestamp": times.seconds,
+            FRACTION: times.nanoseconds,
+        }
+    ).filter(invalid.kept(drop=options.drop_invalid))
+    return Interactions(kept if options.keep_duplicates else _without_duplicates(path, kept))
+
+
+def _rated(path: Path, ratings: pl.Series, lowest: float) -> pl.Series:
+    """A mask of the ratings that are at least `lowest`. Raises ValueError if one is not a number."""
+    numbers = ratings.cast(pl.Float64, strict=False)
+    if (other := numbers.is_null() & ratings.is_not_null()).any():
+        raise ValueError(f"{path}: the rating {ratings[int(other.arg_max() or 0)]!r} is not a number.")
+    high = (numbers >= lowest).fill_null(value=False)
+    if not high.any():
+        raise ValueError(f"{path}: no rating is {lowest:g} or higher; the highest is {numbers.max()!r}.")
+    say(
+        f"{path}: {len(high) - high.sum()} of {len(high)} interactions are not rated {lowest:g} or more and "
+        f"left out."
+    )
+    return high
+
+
+def _without_duplicates(path: Path, log: pl.DataFrame) -> pl.DataFrame:
+    """The log without rows that repeat the user, item and time of an earlier row."""
+    if log.hash_rows().n_unique() == log.height:  # equal rows have equal hashes
+        return log
+    distinct = log.unique(maintain_order=True)
+    if repeated := log.height - distinct.height:
+        say(
+            f"{path}: {repeated} of {log.height} rows repeat the user, item and time of an earlier row and are "
+            f"dropped. Keep them with --keep-duplicates (keep_duplicates=True in a gin file)."
+        )
+    return distinct

@@ -16,7 +16,7 @@ import polars as pl
 from rqrec.data.catalog import Catalog
 from rqrec.data.download import extract, fetch, fetch_wheel
 from rqrec.data.interactions import Interactions
-from rqrec.data.tables import parse_errors_for, scan_table
+from rqrec.data.tables import open_table, parse_errors_for
 
 log = logging.getLogger(__name__)
 
@@ -151,7 +151,7 @@ def _catalog(movies: Iterable[tuple[str, str, list[str]]]) -> Catalog:
     rows = []
     for movie_id, title, genres in movies:
         named = [genre for genre in genres if genre not in NO_GENRE]
-        rows.append((movie_id, title, ", ".join([title, *named])))
+        rows.append((movie_id, title, ", ".join([*([title] if title else []), *named])))
     return Catalog(pl.DataFrame(rows, schema=["item_id", "title", "text"], orient="row"))
 
 
@@ -190,10 +190,10 @@ def _read_movies(path: Path) -> list[tuple[str, str, list[str]]]:
             movie_id, name, year, genres_field = _fields(path, line, "\t", 4)
             movies.append((movie_id, _title_of_wheel(name, year), genres_field.split(" ")))
     else:
-        with parse_errors_for(path):
-            table = scan_table(path).select("movieId", "title", "genres").collect()
-        for movie_id, title, genres_field in table.iter_rows():
-            movies.append((movie_id, _clean_title(title), (genres_field or "").split("|")))
+        table = open_table(path)
+        table.say()
+        for movie_id, title, genres_field in table.collect("movieId", "title", "genres").iter_rows():
+            movies.append((movie_id, _clean_title(title or ""), (genres_field or "").split("|")))
     return movies
 
 
@@ -208,7 +208,7 @@ def _read_ratings(path: Path) -> pl.DataFrame:
     """`user_id`, `item_id`, `timestamp` (seconds since 1970) of each rating, in the order of the file."""
     columns = {"userId": "user_id", "movieId": "item_id", "timestamp": "timestamp"}
     if path.name == "ratings.csv":
-        table = scan_table(path).rename(columns, strict=False)
+        table = open_table(path).frame.rename(columns, strict=False)
     elif path.name == "ratings.dat":  # polars allows only one-byte separators, so "::" is two
         names = ["user_id", "", "item_id", "", "rating", "", "timestamp"]
         table = _scan_plain(path, ":", [name or f"gap_{i}" for i, name in enumerate(names)])

@@ -1,0 +1,112 @@
+"""One log in every form in which people have it is read as the same table."""
+
+import codecs
+import gzip
+import json
+from pathlib import Path
+
+import polars as pl
+import pytest
+
+from rqrec.data.tables import open_table, tables_named
+
+ROWS = [("zoë", "a", "30"), ("v", 'the "b", big', "5"), ("w", "line\nbreak", "7")]
+NAMES = ("user_id", "item_id", "timestamp")
+
+
+def csv_text(separator: str = ",", end: str = "\n", *, header: bool = True) -> str:
+    def field(value: str) -> str:
+        escaped = value.replace('"', '""')
+        return f'"{escaped}"' if set(value) & set('",;|\t\n') else value
+
+    rows = [NAMES, *ROWS] if header else ROWS
+    return "".join(separator.join(map(field, row)) + end for row in rows)
+
+
+JSON_ROWS = [dict(zip(NAMES, row, strict=True)) for row in ROWS]
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "said"),
+    [
+        ("log.csv", csv_text().encode(), ""),
+        ("LOG.CSV", csv_text().encode(), ""),
+        ("log.tsv", csv_text("\t").encode(), ""),
+        ("log.csv", csv_text(";").encode(), "separated by ';'"),
+        ("log.csv", csv_text("\t").encode(), "separated by tabs"),
+        ("log.csv", csv_text("|").encode(), "separated by '|'"),
+        ("log.tsv", csv_text().encode(), "separated by ','"),
+        ("log.csv", csv_text(end="\r\n").encode(), "CRLF line ends"),
+        ("log.csv", csv_text().encode("utf-16"), "UTF-16"),
+        ("log.csv", csv_text(";", "\r\n").encode("utf-16-le"), "UTF-16; CRLF line ends; separated by ';'"),
+        ("log.csv", csv_text().encode("utf-32"), "UTF-32"),
+        ("log.csv", csv_text().encode("utf-8-sig"), "UTF-8 with a byte-order mark"),
+        ("log.csv", csv_text().encode("cp1252"), "Windows-1252 text, as it is not UTF-8"),
+        ("log.csv.gz", gzip.compress(csv_text().encode()), ""),
+        ("log.CSV.GZ", gzip.compress(csv_text(";").encode("utf-16")), "UTF-16; separated by ';'"),
+        ("log.csv", gzip.compress(csv_text().encode()), ""),
+        ("log.csv", csv_text(header=False).encode(), "no header"),
+        ("log.csv", b"0,1,2\n" + csv_text(header=False).encode(), "its header is only numbers"),
+        ("log.jsonl", "\n".join(map(json.dumps, JSON_ROWS)).encode(), ""),
+        ("log.jsonl.gz", gzip.compress("\n\n".join(map(json.dumps, JSON_ROWS)).encode()), ""),
+        (
+            "log.ndjson",
+            codecs.BOM_UTF8 + "\n".join(map(json.dumps, JSON_ROWS)).encode(),
+            "UTF-8 with a byte-order mark",
+        ),
+        ("log.json", json.dumps(JSON_ROWS, indent=1).encode(), "one JSON list"),
+        ("log.jsonl", json.dumps(JSON_ROWS).encode(), "one JSON list"),
+        ("log.json", "\n".join(json.dumps(row, indent=1) for row in JSON_ROWS).encode(), ""),
+    ],
+)
+def test_every_form_is_the_same_table(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str, content: bytes, said: str
+) -> None:
+    path = tmp_path / name
+    path.write_bytes(content)
+    table = open_table(path)
+    assert table.collect().rows() == ROWS
+    assert table.columns == (list(NAMES) if table.has_header else ["column_1", "column_2", "column_3"])
+    assert "; ".join(table.notes) == said
+    table.say()
+    assert capsys.readouterr().err == (f"{path}: {said}.\n" if said else "")
+
+
+def test_the_place_of_a_row_is_its_line_in_an_editor(tmp_path: Path) -> None:
+    path = tmp_path / "log.csv"
+    path.write_text("\n" + csv_text() + "\nx,y,9\n")
+    assert [open_table(path).place(row) for row in range(5)] == [
+        "line 3",
+        "line 4",
+        "line 5",
+        "line 7",
+        "line 8",
+    ]
+    path.write_text(csv_text(header=False))
+    assert open_table(path).place(2) == "line 3"
+    path = tmp_path / "log.jsonl"
+    path.write_text('{"a": 1}\n\n{"a": NaN}\n{"a": 3}\n')
+    assert [open_table(path).place(row) for row in range(3)] == ["line 1", "line 3", "line 4"]
+    path.write_text('[{"a": 1}, {"a": 2}]')
+    assert open_table(path).place(1) == "row 2"
+    pl.DataFrame({"a": [1, 2]}).write_parquet(tmp_path / "log.parquet")
+    assert open_table(tmp_path / "log.parquet").place(1) == "row 2"
+
+
+def test_nan_in_json_is_a_missing_value_and_mixed_types_are_text(tmp_path: Path) -> None:
+    path = tmp_path / "items.jsonl"
+    path.write_text('{"id": 1, "price": NaN, "tags": ["x"]}\n{"id": "b", "price": 2.5, "tags": "y"}\n')
+    assert open_table(path).collect().rows() == [("1", None, '["x"]'), ("b", 2.5, "y")]
+
+
+def test_a_column_of_one_csv_file_needs_no_separator(tmp_path: Path) -> None:
+    path = tmp_path / "items.csv"
+    path.write_text("item_id\na\nb\n")
+    assert open_table(path).collect().rows() == [("a",), ("b",)]
+
+
+def test_tables_are_found_by_name_in_any_case(tmp_path: Path) -> None:
+    for name in ("Log.CSV.gz", "log.txt", "logs.csv", "items.json"):
+        (tmp_path / name).write_text("")
+    assert [path.name for path in tables_named(tmp_path, "log")] == ["Log.CSV.gz"]
+    assert tables_named(tmp_path / "none", "log") == []
