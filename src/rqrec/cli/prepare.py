@@ -68,5 +68,6 @@ def _repeats(counts: dict[str, Any]) -> str:
         return ""
     return (
         f"{test} of {users} test targets and {validation} of {users} validation targets are already in their user's "
-        f"history. They can be recommended with --allow-seen only; by default they count as misses."
+        f"history. "
+        f"While seen items are excluded, they cannot be hit: see --allow-seen of rqrec evaluate."
     )
