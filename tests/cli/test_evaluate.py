@@ -240,6 +240,17 @@ def test_items_added_after_training_are_measured_separately(tmp_path: Path) -> N
     assert 0 <= result["without_a_code"] <= 5
     assert "cold targets" in (run / "evaluation_cold" / "report.md").read_text()
 
+    # A model of the complete log may know the targets, even if it has the items of the rest.
+    leaky, log = tmp_path / "leaky", pl.read_parquet(cold / "warm" / "log.parquet")
+    shutil.copytree(cold / "warm", leaky, ignore=shutil.ignore_patterns("processed"))
+    pl.concat([log, log.head(1).with_columns(pl.col("timestamp") + 10**9)]).write_parquet(
+        leaky / "log.parquet"
+    )
+    settings = decoder_settings(leaky, tmp_path / "leaky_run", pretrained_rqvae_path=str(tokenizer))
+    train("train-decoder", "decoder_custom.gin", settings)
+    command = ("evaluate-cold", cold, *options, "--tokenizer", tokenizer)
+    fails(rqrec(*command, "--run", tmp_path / "leaky_run"), "may know the targets", "train.dataset_folder")
+
     others = tmp_path / "others"
     write_inputs(others)
     tiny_dataset(100).write(others / "dataset", {"source": "tiny"}, {})

@@ -13,6 +13,8 @@ from numpy.typing import NDArray
 
 from rqrec.data.sequences import Histories, Sequences, gather_right_padded
 
+MIN_ITEMS = 3  # of a user, to hold one out for test and one for validation, and train on one
+
 
 @dataclass(frozen=True)
 class EvalExamples:
@@ -104,12 +106,12 @@ def leave_one_out(sequences: Sequences) -> Split:
 
     Of a user's n items, the last is the test target, the one before it the validation target, and the first
     n - 2 (positions 0 to n - 3) are for training. The history of the test target includes the validation item.
-    A user with fewer than 3 items has no evaluation examples, and all of their items are for training.
+    A user with fewer than 3 items (`MIN_ITEMS`) has no evaluation examples, and all of their items are for training.
 
     Raises ValueError if no user has 3 items.
     """
     lengths = sequences.lengths
-    held_out = np.where(lengths >= 3, 2, 0)
+    held_out = np.where(lengths >= MIN_ITEMS, 2, 0)
     keep = np.arange(len(sequences.items)) < np.repeat(sequences.offsets[1:] - held_out, lengths)
     train = Sequences(
         items=sequences.items[keep],

@@ -1,6 +1,6 @@
 """Cold items: hold items out of training, and measure cold and warm targets separately.
 
-Shapes: N items of the catalogue, B histories, T items of a history, K recommended items.
+Shapes: N items of the catalogue, U users, M interactions, B histories, T items of a history, K recommended items.
 """
 
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from rqrec.data.ids import PADDING
 from rqrec.data.sequences import Histories, Sequences
-from rqrec.data.splits import EvalExamples
+from rqrec.data.splits import MIN_ITEMS, EvalExamples
 from rqrec.evaluation.measure import measure
 from rqrec.evaluation.metrics import ranking_metrics
 from rqrec.evaluation.significance import intervals
@@ -40,9 +40,25 @@ def choose_items(sequences: Sequences, n_items: int, share: float, seed: int) ->
 
 def without_items(sequences: Sequences, held_out_N: NDArray[np.bool_]) -> Sequences:
     """Every user's sequence without the held-out items; a sequence may become empty."""
-    keep = ~held_out_N[sequences.items]
-    offsets = np.concatenate([[0], np.cumsum(keep)])[sequences.offsets]
-    return Sequences(sequences.items[keep], offsets, sequences.timestamps[keep], sequences.user_ids)
+    return _where(sequences, ~held_out_N[sequences.items])
+
+
+def warm_log(sequences: Sequences, held_out_N: NDArray[np.bool_]) -> Sequences:
+    """The sequences without the held-out items, in which leave-one-out trains on no target of the complete sequences.
+
+    Leave-one-out holds out the last two items of what is left of a user, and these include the targets. But it trains
+    on all items of a user who is left with fewer than `MIN_ITEMS`: of these, the targets are left out.
+    """
+    is_warm_M = ~held_out_N[sequences.items]
+    is_short_U = (without_items(sequences, held_out_N).lengths < MIN_ITEMS) & (sequences.lengths >= MIN_ITEMS)
+    first_target_U = sequences.offsets[1:] - 2  # the validation target; the test target follows
+    is_target_M = np.arange(len(sequences.items)) >= np.repeat(first_target_U, sequences.lengths)
+    return _where(sequences, is_warm_M & ~(is_target_M & np.repeat(is_short_U, sequences.lengths)))
+
+
+def _where(sequences: Sequences, keep_M: NDArray[np.bool_]) -> Sequences:
+    offsets = np.concatenate([[0], np.cumsum(keep_M)])[sequences.offsets]
+    return Sequences(sequences.items[keep_M], offsets, sequences.timestamps[keep_M], sequences.user_ids)
 
 
 @dataclass(frozen=True)
@@ -83,6 +99,7 @@ def cold_and_warm(
     train: Sequences,
     held_out_N: NDArray[np.bool_],
     *,
+    exclude_seen: bool = True,
     seed: int = 0,
     description: str | None = None,
 ) -> dict[str, dict[str, Any]]:
@@ -90,7 +107,9 @@ def cold_and_warm(
 
     Raises ValueError if either group has no examples.
     """
-    result = measure(recommender, examples, train, len(held_out_N), description=description)
+    result = measure(
+        recommender, examples, train, len(held_out_N), exclude_seen=exclude_seen, description=description
+    )
     cold_C = held_out_N[result.targets_C]
     groups = {}
     for group, ranks in (("cold", result.ranks_C[cold_C]), ("warm", result.ranks_C[~cold_C])):

@@ -14,8 +14,9 @@ from rqrec.core.values import Config, Fraction, NonNegativeInt, PositiveInt
 from rqrec.data.dataset import Dataset
 from rqrec.data.embeddings import EMBEDDINGS_FILE, check_embeddings_of, embeddings_hash, read_embeddings
 from rqrec.data.ids import PADDING, IdMap
-from rqrec.data.splits import leave_one_out
-from rqrec.evaluation.cold import CatalogueSubset, choose_items, cold_and_warm, without_items
+from rqrec.data.protocols import check_protocol, protocol_of
+from rqrec.data.splits import MIN_ITEMS, leave_one_out
+from rqrec.evaluation.cold import CatalogueSubset, choose_items, cold_and_warm, warm_log, without_items
 from rqrec.evaluation.evaluation_report import with_interval
 from rqrec.evaluation.report import paragraph, save_report, table
 from rqrec.knn.content_knn import ContentKnn
@@ -25,6 +26,7 @@ from rqrec.retrieval.artifact import RetrievalArtifact, read_retrieval
 from rqrec.retrieval.cold_items import ColdItemSmoothing
 from rqrec.retrieval.ranking import ExhaustiveRecommender, ItemRecommender
 from rqrec.retrieval.retriever import BEAM_WIDTH, Retriever
+from rqrec.stages.raw_data import DataConfig, dataset_from_raw
 from rqrec.stages.tokenize import tokenize_new
 from rqrec.tokenizer.semantic_ids import SemanticIdTable
 from rqrec.tokenizer.trie import Trie
@@ -76,13 +78,24 @@ def hold_out_items(
     if reuse(out, "held_out", asdict(config), inputs, force=force):
         return out
     held_N = choose_items(data.sequences, len(data.catalog), config.share, config.seed)
-    rest = without_items(data.sequences, held_N)
+    rest = warm_log(data.sequences, held_N)
+    left_out = len(without_items(data.sequences, held_N).items) - len(rest.items)
+    if left_out:
+        log(
+            f"{left_out} interactions are left out: they are targets of users who are left with fewer than "
+            f"{MIN_ITEMS} items, on all of which the model would train."
+        )
     if data.sequences.order_only:
         rest = rest.without_times()  # positions with gaps would look like times
     users = pl.Series(rest.user_ids, dtype=pl.String)[np.repeat(np.arange(len(rest)), rest.lengths)]
     ids = data.catalog.items["item_id"]
     interactions = {"user_id": users, "item_id": ids[rest.items], "timestamp": rest.timestamps}
-    metrics = {"held_out": int(held_N.sum()), "items": int((~held_N).sum()), "interactions": len(rest.items)}
+    metrics = {
+        "held_out": int(held_N.sum()),
+        "items": int((~held_N).sum()),
+        "interactions": len(rest.items),
+        "left_out": left_out,
+    }
     with create(out, "held_out", settings=asdict(config), inputs=inputs, metrics=metrics) as target:
         (target / WARM).mkdir()
         pl.DataFrame(interactions).write_parquet(target / WARM / "log.parquet")
@@ -114,12 +127,13 @@ def evaluate_cold(
     whose codes no deduplication code is free; such targets count as misses. Returns the "cold_evaluation" artefact:
     `out`, by default `evaluation_cold` in the run folder.
 
-    Raises ValueError if the folders were not made from each other.
+    Raises ValueError if the folders were not made from each other, or the model was trained with another protocol.
     """
     held_out, dataset, model = find(held_out, "held_out"), find(dataset, "dataset"), find(run, "retrieval")
     check_inputs(held_out, {"dataset": dataset})
     if read_manifest(held_out).inputs["embeddings"] != embeddings_hash(embeddings):
         raise ValueError(f"{held_out} was not made from {embeddings}. Run `rqrec hold-out-items` again.")
+    check_protocol(model, protocol_of(read_manifest(model)), "leave_one_out")
     data, checkpoint = Dataset.read(dataset), read_retrieval(model)
     ids = data.catalog.id_map
     if checkpoint.knn is not None:
@@ -127,10 +141,11 @@ def evaluate_cold(
     new_ids = (held_out / NEW_IDS).read_text(encoding="utf-8").split("\n")[:-1]
     held_N = np.zeros(len(ids), dtype=bool)
     held_N[ids.indices(new_ids)] = True
-    if not checkpoint.catalog.id_map.all.equals(ids.all.filter(~held_N)):
+    warm = dataset_from_raw(DataConfig("custom", held_out / WARM))
+    if read_manifest(model).inputs["dataset"] != read_manifest(warm).hash:
         raise ValueError(
-            f"{model} was not trained on the items of {held_out / WARM}. Train it with that folder as "
-            f"train.dataset_folder."
+            f"{model} was not trained on the data in {held_out / WARM}, so it may know the targets. Train it with "
+            f"that folder as train.dataset_folder."
         )
     out = out or Path(run) / "evaluation_cold"
     inputs = {"held_out": read_manifest(held_out).hash, "retrieval": read_manifest(model).hash}
@@ -164,6 +179,7 @@ def evaluate_cold(
                     split.test,
                     train,
                     held_N,
+                    exclude_seen=checkpoint.exclude_seen,
                     seed=config.seed,
                     description=f"Evaluating {name}",
                 )
