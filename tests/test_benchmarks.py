@@ -30,6 +30,16 @@ def test_decoding_measures_each_architecture() -> None:
         assert 0 < row["p50_ms"] <= row["p99_ms"]
 
 
+def test_beam_agreement_compares_each_width_with_scoring_every_item(tiny_run: Path) -> None:
+    rows = printed("beam_agreement", "--beams 10 48 --users 50", "--run", tiny_run)["rows"]
+    assert [row["beam"] for row in rows] == ["10", "48", "every item"]
+    narrow, as_wide_as_the_catalogue, exact = rows
+    assert 0 <= narrow["equal_lists"] <= as_wide_as_the_catalogue["equal_lists"] == exact["equal_lists"] == 1
+    for metric in ("recall@10", "ndcg@10"):
+        assert as_wide_as_the_catalogue[metric] == exact[metric] > 0.5
+    assert all(row["users"] == 48 and row["cpu_ms_per_user"] > 0 for row in rows)
+
+
 def test_scale_measures_and_plans(tmp_path: Path) -> None:
     measured = printed("scale", "--parts trie dedup --catalogs 500 --tuples 500 --seconds 0.01")["measured"]
     (trie,) = measured["trie"]
