@@ -1,8 +1,8 @@
 """How often beam search finds the same ten items as scoring every item, by beam width, and what that costs.
 
 The histories are the validation examples of the protocol that the model was trained with, and seen items are excluded
-or allowed as in its training. The test split is not used. Scoring every item takes long: about 1 s per user for a
-decoder_only model of 1,682 items. Limit the users for a larger catalogue.
+or allowed as in its training. A kNN mixture is left out, and the test split is not used. Scoring every item takes
+long: limit the users for a large catalogue.
 
     python benchmarks/beam_agreement.py --run out/demo --json
     python benchmarks/beam_agreement.py --run out/beauty --beams 10 50 --users 1000
@@ -25,7 +25,6 @@ from rqrec.data.splits import EvalExamples, get_protocol
 from rqrec.evaluation.metrics import ranking_metrics, target_ranks
 from rqrec.retrieval.artifact import read_retrieval
 from rqrec.retrieval.ranking import ExhaustiveRecommender, ItemRecommender
-from rqrec.retrieval.retriever import Retriever
 
 K = 10  # length of the compared lists
 METRICS = ("recall@10", "ndcg@10")
@@ -67,10 +66,10 @@ def measure(run: Path, beams: list[int], users: int | None, batch: int) -> list[
             "users": len(examples),
         }
 
-    searching = checkpoint.search_model()
-    exhaustive = ExhaustiveRecommender(Retriever(searching, checkpoint.table))
+    checkpoint = checkpoint._replace(knn=None)
+    exhaustive = ExhaustiveRecommender(checkpoint.retriever())
     exact_CK = lists(exhaustive, examples, batch, exclude_seen=checkpoint.exclude_seen)
-    rows = [row(str(width), Retriever(searching, checkpoint.table, width), exact_CK) for width in beams]
+    rows = [row(str(width), checkpoint.retriever(width), exact_CK) for width in beams]
     return [*rows, row("every item", exhaustive, None)]
 
 

@@ -13,7 +13,8 @@ from rqrec.data.sequences import Histories
 from rqrec.data.splits import leave_one_out
 from rqrec.evaluation.exposure import gini
 from rqrec.evaluation.measure import EvalResult, measure
-from rqrec.retrieval.ranking import Ranked
+from rqrec.knn.popularity import Popularity
+from rqrec.retrieval.ranking import ExhaustiveRecommender, Ranked
 from tests.evaluation.test_metrics import random_sequences
 
 
@@ -120,6 +121,36 @@ def test_every_metric_equals_brute_force(
         members = [hit for hit, length in zip(hits, lengths, strict=True) if low <= length <= high]
         assert row["cases"] == len(members)
     assert sum(row["cases"] for row in summary["groups"]["popularity"]) == len(targets)
+
+
+def test_one_pass_measures_with_and_without_seen_items() -> None:
+    sequences = random_sequences(3, 30, 25)
+    split = leave_one_out(sequences)
+    for recommender in (Rotating(25, 3), ExhaustiveRecommender(Popularity(split.train, 25))):
+        for exclude_seen in (True, False):
+            one, other = (
+                measure(recommender, split.test, split.train, 25, exclude_seen=choice)
+                for choice in (exclude_seen, not exclude_seen)
+            )
+            both = measure(recommender, split.test, split.train, 25, exclude_seen=exclude_seen, both=True)
+            assert (both.ranks_C == one.ranks_C).all()
+            assert both.other_ranks_C is not None
+            assert (both.other_ranks_C == other.ranks_C).all()
+            assert one.other_ranks_C is None
+
+
+def test_items_are_scored_once_for_both() -> None:
+    class Counting(Popularity):
+        calls = 0
+
+        def score_items(self, histories: Histories) -> torch.Tensor:
+            self.calls += 1
+            return super().score_items(histories)
+
+    split = leave_one_out(random_sequences(3, 30, 25))
+    scorer = Counting(split.train, 25)
+    measure(ExhaustiveRecommender(scorer), split.test, split.train, 25, both=True)
+    assert scorer.calls == 1
 
 
 def test_popularity_groups_depend_on_ranks_and_not_on_counts() -> None:
