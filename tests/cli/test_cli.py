@@ -273,7 +273,7 @@ def test_custom_vectors_are_tokenized_by_k_means_and_new_items_are_added(custom:
     before = SemanticIdTable.read(ids)
 
     np.save(custom / "new.npy", tiny_vectors()[:3])  # the same content as items 0, 1 and 2
-    (custom / "new.txt").write_text("x\ny\nz\n")
+    (custom / "new.txt").write_bytes(b"\xef\xbb\xbfx\r\n\r\n  y \r\nz")  # as Windows tools write it
     options = ("--new", custom / "new.npy", "--table", ids, "--new-ids", custom / "new.txt")
     added = result_of(rqrec("tokenize", model, *options, "--out", custom / "more", "--json"))
     assert (added["items"], added["new_items"]) == (51, 3)

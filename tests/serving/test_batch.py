@@ -205,7 +205,7 @@ def test_invalid_history_files_are_refused(tiny_run: Path, tmp_path: Path) -> No
     refused(pl.DataFrame({"user_id": ["u"], "history": [3]}), "history has type Int64; it must be a list")
     refused(pl.DataFrame({"user_id": ["a", None], "history": [["item 1"], []]}), "row 1 has no user_id")
     refused(pl.DataFrame({"user_id": ["a"], "history": [["item 1", None]]}), "user 'a' has a missing item id")
-    with pytest.raises(FileNotFoundError, match=r"no \.parquet or \.csv file"):
+    with pytest.raises(FileNotFoundError, match=r"There is no table \(\.parquet, \.csv"):
         batch_recommend(tiny_run, tmp_path / "*.nothing", tmp_path / "out", BatchConfig(), ONE_PROCESS)
     (tmp_path / "notes.txt").write_text("a")
     with pytest.raises(ValueError, match=r"suffix '\.txt'; allowed"):

@@ -21,8 +21,9 @@ def batch_recommend(
         str,
         typer.Option(
             "--input",
-            help="A .parquet or .csv file, a folder of them, or a pattern in quotes. Columns: user_id and "
-            "history (item ids, oldest first; comma-separated in CSV), and timestamps for a model with time gaps; or "
+            help="A table (.parquet, .csv, .tsv, .jsonl, .json; also .gz), a folder of them, or a pattern in quotes. "
+            "Columns: user_id and history (item ids, oldest first; in CSV comma-separated or a JSON list), and timestamps "
+            "for a model with time gaps; or "
             "a log: user_id, item_id, timestamp.",
         ),
     ],

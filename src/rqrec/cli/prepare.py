@@ -68,6 +68,6 @@ def _repeats(counts: dict[str, Any]) -> str:
         return ""
     return (
         f"{test} of {users} test targets and {validation} of {users} validation targets are already in their user's "
-        f"history. "
-        f"While seen items are excluded, they cannot be hit: see --allow-seen of rqrec evaluate."
+        f"history. While seen items are excluded, they cannot be hit. If people take items again, train with "
+        f"train.exclude_seen=False, or evaluate with --allow-seen."
     )

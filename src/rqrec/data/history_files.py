@@ -5,6 +5,8 @@ time of each item), or are an interaction log with `user_id`, `item_id` and `tim
 user.
 """
 
+import ast
+import json
 import shutil
 from collections.abc import Sequence
 from glob import glob
@@ -15,19 +17,20 @@ import numpy as np
 import polars as pl
 
 from rqrec.core.artifact import atomic_write
-from rqrec.data.interactions import COLUMNS
-from rqrec.data.tables import parse_errors_for, scan_table
+from rqrec.data.columns import LOG_ROLES, find_column, normalised, renamed
+from rqrec.data.log_table import read_as_log
+from rqrec.data.tables import ALLOWED as ALLOWED_SUFFIXES
+from rqrec.data.tables import Table, is_table, open_table, parse_errors_for, suffix_of
 from rqrec.data.times import ALLOWED, column_to_seconds, read_times
 
-TIMESTAMPS = "timestamps"
-SUFFIXES = (".parquet", ".csv")
+HISTORY, TIMESTAMPS = "history", "timestamps"
 SEPARATOR = ","  # between the item ids of a history in a CSV file, and between their times
 ROWS_PER_GROUP = 65_536
 LOG_ROWS_IN_MEMORY = 20_000_000  # about 2 GB while grouping
 
 
 def input_files(source: Path | str) -> list[Path]:
-    """The input files of a file, a folder (its .parquet or else .csv files) or a glob pattern, sorted by name.
+    """The input files of a file, a folder (its .parquet files, or else other tables) or a glob pattern, by name.
 
     Raises FileNotFoundError if there are none, ValueError on another suffix.
     """
@@ -35,16 +38,17 @@ def input_files(source: Path | str) -> list[Path]:
     if path.is_file():
         files = [path]
     elif path.is_dir():
-        files = sorted(path.glob("*.parquet")) or sorted(path.glob("*.csv"))
+        tables = sorted(file for file in path.iterdir() if is_table(file) and file.is_file())
+        files = [file for file in tables if suffix_of(file) == ".parquet"] or tables
     else:
         files = [found for name in sorted(glob(str(source))) if (found := Path(name)).is_file()]
     if not files:
         raise FileNotFoundError(
-            f"There is no {' or '.join(SUFFIXES)} file at {source}: give a file, a folder, or a quoted glob pattern."
+            f"There is no table ({ALLOWED_SUFFIXES}) at {source}: give a file, a folder, or a quoted glob pattern."
         )
     for file in files:
-        if file.suffix not in SUFFIXES:
-            raise ValueError(f"{file} has the suffix {file.suffix!r}; allowed are {', '.join(SUFFIXES)}.")
+        if not is_table(file):
+            raise ValueError(f"{file} has the suffix {file.suffix!r}; allowed are {ALLOWED_SUFFIXES}.")
     return files
 
 
@@ -55,26 +59,33 @@ def as_histories(files: Sequence[Path], folder: Path, *, times: bool = False) ->
     conversion is reused. Raises ValueError if columns are missing, if times are invalid, or if some files are logs
     and others are histories.
     """
-    is_log = {_is_log(file) for file in files}
-    if len(is_log) > 1:
+    tables = [open_table(file) for file in files]
+    columns = [_history_columns(table) for table in tables]
+    if len({of_histories is None for of_histories in columns}) > 1:
         raise ValueError(
             f"Some files of {files[0].parent} are logs and some are histories: give only one type."
         )
-    if not is_log.pop() and not times and all(file.suffix == ".parquet" for file in files):
+    plain = all(suffix_of(file) == ".parquet" for file in files) and not any(
+        map(renamed, filter(None, columns))
+    )
+    if columns[0] is not None and not times and plain:
         return list(files)
     if not _converted(folder, times):
         shutil.rmtree(folder, ignore_errors=True)
         temporary = folder.with_name(f"{folder.name}.tmp")
         shutil.rmtree(temporary, ignore_errors=True)
         temporary.mkdir(parents=True)
-        if _is_log(files[0]):
-            _group(files, temporary)
+        if columns[0] is None:
+            _group(tables, temporary)
         elif times:
-            _with_seconds(files, temporary)
+            _with_seconds(tables, temporary)
         else:
-            for number, file in enumerate(files):
-                with parse_errors_for(file):
-                    _histories(file).sink_parquet(_numbered(temporary, number), row_group_size=ROWS_PER_GROUP)
+            for number, table in enumerate(tables):
+                table.say(renamed(columns[number] or {}))
+                with parse_errors_for(table.path):
+                    _histories(table).sink_parquet(
+                        _numbered(temporary, number), row_group_size=ROWS_PER_GROUP
+                    )
         temporary.rename(folder)
     return sorted(folder.glob("*.parquet"))
 
@@ -83,7 +94,7 @@ def _converted(folder: Path, times: bool) -> bool:
     """Whether the folder holds a conversion that may be reused; an older version left out the times."""
     if not folder.is_dir():
         return False
-    return not times or all(TIMESTAMPS in _columns(file).names() for file in folder.glob("*.parquet"))
+    return not times or all(TIMESTAMPS in open_table(file).columns for file in folder.glob("*.parquet"))
 
 
 def count_rows(file: Path) -> int:
@@ -98,8 +109,13 @@ def read_histories(file: Path, first: int, rows: int, *, times: bool = False) ->
     With `times`, the column `timestamps` too, unchanged. A null history counts as empty. Raises ValueError on a null
     user or item id.
     """
+    return _read(open_table(file), first, rows, times=times)
+
+
+def _read(source: Table, first: int, rows: int, *, times: bool) -> pl.DataFrame:
+    file = source.path
     with parse_errors_for(file):
-        table = _histories(file, times=times).slice(first, rows).collect()
+        table = _histories(source, times=times).slice(first, rows).collect()
     if table["user_id"].null_count():
         row = first + int(table["user_id"].is_null().arg_max() or 0)
         raise ValueError(f"{file}: row {row} has no user_id.")
@@ -110,38 +126,43 @@ def read_histories(file: Path, first: int, rows: int, *, times: bool = False) ->
     return table
 
 
-def _columns(file: Path) -> pl.Schema:
-    with parse_errors_for(file):
-        return scan_table(file).collect_schema()
+def _history_columns(table: Table) -> dict[str, str] | None:
+    """The columns of a table of histories by role: `user_id`, `history`, perhaps `timestamps`; None for a log.
+
+    Raises ValueError if the table is neither.
+    """
+    names = {normalised(name): name for name in reversed(table.columns)}
+    try:
+        user = find_column(table.columns, "user_id")
+        of_log = [find_column(table.columns, role) for role in LOG_ROLES]
+    except ValueError as error:
+        raise ValueError(f"{table.path}: {error}") from error
+    if user is not None and HISTORY in names:
+        return {"user_id": user, **{role: names[role] for role in (HISTORY, TIMESTAMPS) if role in names}}
+    if None in of_log and table.has_header:
+        raise ValueError(
+            f"{table.path} needs the columns user_id and history (item ids, oldest first), or user_id, item_id and "
+            f"timestamp; it has {', '.join(table.columns)}."
+        )
+    return None
 
 
-def _is_log(file: Path) -> bool:
-    names = _columns(file).names()
-    if {"user_id", "history"} <= set(names):
-        return False
-    if set(COLUMNS) <= set(names):
-        return True
-    raise ValueError(
-        f"{file} needs the columns user_id and history (item ids, oldest first), or user_id, item_id and "
-        f"timestamp; it has {', '.join(names)}."
-    )
-
-
-def _with_seconds(files: Sequence[Path], folder: Path) -> None:
+def _with_seconds(tables: Sequence[Table], folder: Path) -> None:
     """Write histories with their timestamps as lists of seconds, in slices."""
     unit: str | None = None
     numbers = count()
-    for file in files:
-        if TIMESTAMPS not in (names := _columns(file).names()):
+    for source in tables:
+        columns = _history_columns(source) or {}
+        if TIMESTAMPS not in columns:
             raise ValueError(
-                f"{file} needs the column {TIMESTAMPS} (the time of each item of a history), because the model was "
-                f"trained with time_gaps; it has {', '.join(names)}."
+                f"{source.path} needs the column {TIMESTAMPS} (the time of each item of a history), because the "
+                f"model was trained with time_gaps; it has {', '.join(source.columns)}."
             )
-        with parse_errors_for(file):
-            rows = int(scan_table(file).select(pl.len()).collect().item())
+        source.say(renamed(columns))
+        rows = int(source.collect(pl.len()).item())
         for first in range(0, rows, ROWS_PER_GROUP):
-            table = read_histories(file, first, ROWS_PER_GROUP, times=True)
-            table, unit = _in_seconds(file, table, unit)
+            table = _read(source, first, ROWS_PER_GROUP, times=True)
+            table, unit = _in_seconds(source.path, table, unit)
             with atomic_write(_numbered(folder, next(numbers))) as target:
                 table.write_parquet(target, row_group_size=ROWS_PER_GROUP)
 
@@ -168,30 +189,83 @@ def _in_seconds(file: Path, table: pl.DataFrame, unit: str | None) -> tuple[pl.D
     return table.with_columns(seconds), times.unit or unit
 
 
-def _histories(file: Path, *, times: bool = False) -> pl.LazyFrame:
-    columns = [_list(file, "history", "item ids").cast(pl.List(pl.String))]
+def _histories(table: Table, *, times: bool = False) -> pl.LazyFrame:
+    names, schema = _history_columns(table) or {}, table.frame.collect_schema()
+    history = _list(table, schema, names[HISTORY], "item ids").list.eval(
+        _as_id(pl.element(), schema[names[HISTORY]])
+    )
+    columns = [history.alias(HISTORY)]
     if times:
-        columns.append(_list(file, TIMESTAMPS, "times"))
-    return scan_table(file).select("user_id", *columns)
+        columns.append(_list(table, schema, names[TIMESTAMPS], "times").alias(TIMESTAMPS))
+    frame = table.frame
+    if table.separator:  # without empty lines
+        frame = frame.filter(~pl.all_horizontal(pl.all().is_null()))
+    return frame.select(pl.col(names["user_id"]).alias("user_id"), *columns)
 
 
-def _list(file: Path, name: str, elements: str) -> pl.Expr:
-    """A column of lists, or of text with separated elements, as lists; null becomes an empty list."""
-    column, dtype = pl.col(name), _columns(file)[name]
+def _as_id(value: pl.Expr, dtype: pl.DataType) -> pl.Expr:
+    """An item id as text; whole numbers have no ".0", which tools add where values are missing."""
+    inner = dtype.inner if isinstance(dtype, pl.List | pl.Array) else dtype
+    if not inner.is_float():
+        return value.cast(pl.String)
+    whole = value.cast(pl.Int64, strict=False)
+    known = pl.when(value.is_not_nan()).then(value)
+    return pl.when(whole == value).then(whole.cast(pl.String)).otherwise(known.cast(pl.String))
+
+
+def _list(table: Table, schema: pl.Schema, name: str, elements: str) -> pl.Expr:
+    """A column of lists, or of text with separated elements or a JSON list, as lists; null becomes an empty list."""
+    column, dtype = pl.col(name), schema[name]
     if dtype == pl.String:
-        parts = column.fill_null("").str.split(SEPARATOR).list.eval(pl.element().str.strip_chars())
-        return parts.list.filter(pl.element() != "")
+        return column.fill_null("").map_batches(_split, return_dtype=pl.List(pl.String), is_elementwise=True)
     if isinstance(dtype, pl.List | pl.Array):
         return column.cast(pl.List(dtype.inner)).fill_null([])
     raise ValueError(
-        f"{file}: {name} has type {dtype}; it must be a list of {elements}, or text with comma-separated {elements}."
+        f"{table.path}: {name} has type {dtype}; it must be a list of {elements}, or text with comma-separated "
+        f"{elements}."
     )
 
 
-def _group(files: Sequence[Path], folder: Path) -> None:
+def _split(values: pl.Series) -> pl.Series:
+    """Text such as "a, b" or '["a", "b"]' as lists of text."""
+    values = values.str.strip_chars()
+    parts = values.str.split(SEPARATOR).list.eval(pl.element().str.strip_chars())
+    parts = parts.list.eval(pl.element().filter(pl.element() != ""))
+    written = values.str.starts_with("[") & values.str.ends_with("]")
+    if not written.any():
+        return parts
+    lists = [
+        _parsed(value) if is_list else part
+        for value, is_list, part in zip(values, written, parts.to_list(), strict=True)
+    ]
+    return pl.Series(values.name, lists, dtype=pl.List(pl.String))
+
+
+def _parsed(text: str) -> list[str | None]:
+    """A list in JSON, or as Python prints it."""
+    try:
+        found = json.loads(text)
+    except (ValueError, RecursionError):
+        try:
+            found = ast.literal_eval(text)
+        except (ValueError, SyntaxError, RecursionError, MemoryError):
+            found = [part.strip() for part in text[1:-1].split(SEPARATOR)]
+    return [None if one is None else str(one) for one in found]
+
+
+def _group(tables: Sequence[Table], folder: Path) -> None:
     """Group a log by user. A large log is partitioned by a hash of the user id; each partition fits in memory."""
-    log = pl.concat([scan_table(file).select(COLUMNS) for file in files])
+    frames = []
+    for table in tables:
+        log_table = read_as_log(table)
+        frame = table.frame.select(log_table.selected)
+        if table.separator:  # without empty lines
+            frame = frame.filter(~pl.all_horizontal(pl.all().is_null()))
+        frames.append(frame)
+    files = [table.path for table in tables]
+    log = pl.concat(frames, how="vertical_relaxed")
     with parse_errors_for(files[0]):
+        item_id = _as_id(pl.col("item_id"), log.collect_schema()["item_id"])
         rows = int(log.select(pl.len()).collect().item())
         partitions = -(-rows // LOG_ROWS_IN_MEMORY)
         unit: str | None = None
@@ -206,7 +280,7 @@ def _group(files: Sequence[Path], folder: Path) -> None:
             grouped = (
                 part.sort("timestamp", "nanosecond", maintain_order=True)
                 .group_by("user_id")
-                .agg(history=pl.col("item_id").cast(pl.String), timestamps=pl.col("timestamp"))
+                .agg(history=item_id, timestamps=pl.col("timestamp"))
                 .sort("user_id")
             )
             with atomic_write(_numbered(folder, partition)) as target:

@@ -117,10 +117,6 @@ class Table:
                 pass  # a field of more than 128 KiB
         return f"row {row + 1}"
 
-    def blank(self) -> pl.Series:
-        """Whether each row is an empty line: a mask."""
-        return self.collect(pl.all_horizontal(pl.all().is_null()).alias("blank"))["blank"]
-
     def _records(self, *, strict: bool = False) -> Iterator[tuple[int, list[str]]]:
         """The records of text: the line on which each starts, and its fields.
 
@@ -171,9 +167,16 @@ def open_table(path: Path) -> Table:
     return _open_csv(path, CSV[suffix]) if suffix in CSV else _open_json(path)
 
 
-def scan_table(path: Path) -> pl.LazyFrame:
-    """The rows of a table (see `open_table`)."""
-    return open_table(path).frame
+def read_lines(path: Path) -> list[str]:
+    """The lines of a text file, such as one item id each, without empty ones and the spaces around them.
+
+    Raises FileNotFoundError if it is missing, ValueError if it is not text.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"There is no file {path}.")
+    lines = _utf8(path, _encoding(path)[0]).decode().split("\n")
+    return [line.strip() for line in lines if line.strip()]
 
 
 def _open_csv(path: Path, expected: str) -> Table:

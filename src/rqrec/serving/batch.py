@@ -108,8 +108,8 @@ def batch_recommend(
 ) -> dict[str, Any]:
     """Recommend items to every user of `source`, as parquet files in `folder`; returns the counts.
 
-    `source` is a .parquet or .csv file, a folder of them, or a glob pattern: histories, or an interaction log
-    (see `rqrec.data.history_files`). A model that was trained with `time_gaps` needs the time of each item: the
+    `source` is a table, a folder of them, or a glob pattern: histories, or an interaction log (see
+    `rqrec.data.history_files`). A model that was trained with `time_gaps` needs the time of each item: the
     column `timestamps` of histories, or the times of the log. The output has one row per user, in the order of the
     histories: `user_id`, `item_ids` (list of strings, most probable first), `scores` (list of float32,
     log-probabilities), `n_skipped` (number of unknown ids in the history). The same call resumes an interrupted run.

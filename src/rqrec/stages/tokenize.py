@@ -26,6 +26,7 @@ from rqrec.data.embeddings import (
 )
 from rqrec.data.ids import IdMap
 from rqrec.data.protocols import common_protocol
+from rqrec.data.tables import read_lines
 from rqrec.tokenizer.collisions import reassign
 from rqrec.tokenizer.loading import LoadedTokenizer, load_tokenizer
 from rqrec.tokenizer.semantic_ids import SemanticIdTable, collision_rate, level_usage
@@ -214,8 +215,7 @@ def tokenize_new(
     if new_ids is None:
         ids = [str(number) for number in range(len(old), len(old) + len(codes_ML))]
     else:
-        ids = new_ids.read_text(encoding="utf-8").split("\n")
-        ids = ids[:-1] if ids and not ids[-1] else ids
+        ids = read_lines(new_ids)
     if len(ids) != len(codes_ML):
         raise ValueError(f"{new_ids} has {len(ids)} ids, but {new} has {len(codes_ML)} rows.")
     extended = old.extend(ids, codes_ML)

@@ -1,0 +1,73 @@
+"""Histories and logs in every form in which people have them are read as the same histories."""
+
+import gzip
+import json
+from pathlib import Path
+
+import polars as pl
+import pytest
+
+from rqrec.data.history_files import as_histories, input_files, read_histories
+
+HISTORIES = [("u", ["1", "22"]), ("v", []), ("w", ["3"])]
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("u.csv", 'user_id,history\nu,"1, 22"\nv,\nw,3\n'),
+        ("u.csv", 'user_id,history\nu,"[""1"", 22]"\n\nv,[]\nw,"[""3""]"\n'),
+        ("u.csv", "userId;history\nu;['1', '22']\nv;[]\nw;[3]\n"),
+        ("U.TSV", "User ID\tHistory\nu\t1,22\nv\t\nw\t3\n"),
+        ("u.jsonl", "\n".join(json.dumps({"user_id": u, "history": h}) for u, h in HISTORIES)),
+        (
+            "u.jsonl",
+            '{"user_id": "u", "history": [1.0, 22]}\n{"user_id": "v"}\n{"user_id": "w", "history": [3]}\n',
+        ),
+        (
+            "u.jsonl",
+            '{"user_id": "u", "history": ["1", 22]}\n{"user_id": "v", "history": NaN}\n'
+            '{"user_id": "w", "history": "3"}',
+        ),
+        ("u.json", json.dumps([{"user_id": u, "history": h} for u, h in HISTORIES], indent=1)),
+    ],
+)
+@pytest.mark.parametrize("compressed", [False, True])
+def test_histories(tmp_path: Path, name: str, content: str, compressed: bool) -> None:
+    path = tmp_path / (name + ".gz" * compressed)
+    path.write_bytes(gzip.compress(content.encode()) if compressed else content.encode())
+    (file,) = as_histories(input_files(path), tmp_path / "histories")
+    assert read_histories(file, 0, 9).rows() == HISTORIES
+    assert read_histories(file, 1, 1).rows() == HISTORIES[1:2]
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("l.csv", "userId,movieId,timestamp\nu,22,5\nu,1,4\nw,3,1\n"),
+        ("l.csv", "u;22;5\nu;1;4\nw;3;1\n"),
+        (
+            "l.jsonl",
+            '{"user": "u", "item": 22, "ts": 5}\n{"user": "u", "item": 1.0, "ts": 4}\n'
+            '{"user": "w", "item": 3, "ts": 1}\n',
+        ),
+    ],
+)
+def test_logs_are_grouped_by_user(tmp_path: Path, name: str, content: str) -> None:
+    (tmp_path / name).write_text(content)
+    (file,) = as_histories(input_files(tmp_path), tmp_path / "histories")
+    assert read_histories(file, 0, 9).rows() == [HISTORIES[0], HISTORIES[2]]
+
+
+def test_parquet_files_of_a_folder_win_and_other_column_names_are_recognised(tmp_path: Path) -> None:
+    (tmp_path / "u.csv").write_text("no,histories\n")
+    users, histories = zip(*HISTORIES, strict=True)
+    pl.DataFrame({"Reviewer ID": users, "history": histories}).write_parquet(tmp_path / "u.parquet")
+    (file,) = as_histories(input_files(tmp_path), tmp_path / "histories")
+    assert read_histories(file, 0, 9).rows() == HISTORIES
+
+
+def test_a_damaged_table_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "u.parquet").write_bytes(b"PAR1 no more")
+    with pytest.raises(ValueError, match=r"u.parquet cannot be read"):
+        as_histories([tmp_path / "u.parquet"], tmp_path / "histories")
