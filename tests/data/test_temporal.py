@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given, reject, settings
 from hypothesis import strategies as st
 
 from rqrec.data.sequences import Sequences
@@ -35,7 +35,7 @@ def test_training_and_validation_precede_the_test_period(times: list[list[int]])
     try:
         split = temporal(sequences, 0.2, 0.2)
     except ValueError:
-        return  # too many interactions with the same timestamp
+        reject()  # too many interactions with the same timestamp
     times_of = sequences.timestamps
     validation_times = times_of[split.validation.ends]
     test_times = times_of[split.test.ends]

@@ -120,7 +120,7 @@ def make_small_run(run: Path) -> dict[str, str]:
     tokenize(TokenizeConfig(), run / "rqkmeans", embeddings, run / "semantic_ids", dataset=dataset)
     train_decoder(
         TrainDecoderConfig(
-            loop=LoopConfig(40, learning_rate=5e-3, full_eval_every=20, ema_decay=0.9, seed=1),
+            loop=LoopConfig(40, learning_rate=5e-3, full_eval_every=20, model_ema_decay=0.9, seed=1),
             checkpoints=CheckpointConfig(run),
             architecture="hierarchical",
             model=SIZES | {"user_buckets": 0, "time_gaps": 0},

@@ -17,6 +17,7 @@ from rqrec.tokenizer.rqvae import RqVae
 from rqrec.training.loop_config import LoopConfig
 from rqrec.training.tracking import History
 from tests.stages.world import decoder_settings, rqvae_settings, run, write_world
+from tests.tiny import N_ITEMS
 
 
 @pytest.fixture(scope="module")
@@ -59,7 +60,7 @@ def test_loop_settings_reach_both_commands(world: Path, tmp_path: Path) -> None:
         "weight_decay": 0.03,
         "warmup": 3,
         "schedule": "inverse_sqrt",
-        "ema_decay": 0.9,
+        "model_ema_decay": 0.9,
         "max_minutes": 5.0,
         "max_grad_norm": 0.5,
         "gradient_accumulate_every": 2,
@@ -176,10 +177,56 @@ def test_pretrained_decoder_path_initialises_the_decoder(
         train_decoder(world, tmp_path / "third", **same, **start, attn_layers=2)
 
 
-def test_train_data_subsample_decides_whether_windows_move(world: Path, tmp_path: Path) -> None:
-    for value in (True, False):
-        settings = train_decoder(world, tmp_path / f"{value}", train_data_subsample=value)
-        assert settings["train_data_subsample"] is value
+@pytest.mark.parametrize(
+    ("command", "both", "change"),
+    [
+        ("rqvae", {}, {"batch_size": 12}),
+        ("rqvae", {}, {"use_kmeans_init": False}),
+        ("rqvae", {"use_kmeans_init": False, "reset_dead_codes_every": 0}, {"reset_dead_codes_every": 2}),
+        ("rqvae", {}, {"commitment_weight": 0.5}),
+        ("rqvae", {}, {"vae_codebook_mode": "STE"}),
+        ("rqvae", {"vae_codebook_mode": "STE"}, {"vae_codebook_ema_decay": 0.5}),
+        ("decoder", {}, {"batch_size": 12}),
+        ("decoder", {"max_items": 2}, {"train_data_subsample": False}),
+        ("decoder", {"full_eval_every": 6}, {"validation_users": 100}),
+        ("decoder", {}, {"targets_per_batch": 30}),
+        ("decoder", {}, {"epochs": 1}),
+        ("decoder", {}, {"validations": 3}),
+        ("decoder", {}, {"label_smoothing": 0.1}),
+        ("decoder", {}, {"attn_dropout": 0.1}),
+    ],
+    ids=str,
+)
+def test_settings_have_an_effect_on_training(
+    command: str, both: dict[str, Any], change: dict[str, Any], world: Path, tmp_path: Path
+) -> None:
+    settings = rqvae_settings if command == "rqvae" else decoder_settings
+    common = {"amp": False, "log_every": 1, **both}
+    before, after = (
+        History.read(run(command, settings(world, tmp_path / name, **{**common, **more})))
+        for name, more in (("before", {}), ("after", change))
+    )
+    assert before != after
+
+
+def test_do_eval_measures_the_error_on_held_out_items(world: Path, tmp_path: Path) -> None:
+    shutil.copytree(world, folder := tmp_path / "split", ignore=shutil.ignore_patterns("processed", "log*"))
+    np.save(folder / "is_train.npy", np.arange(N_ITEMS) % 4 > 0)
+    for do_eval in (True, False):
+        out = run("rqvae", rqvae_settings(folder, tmp_path / f"{do_eval}", do_eval=do_eval))
+        metrics = read_manifest(out, "rqvae").metrics
+        assert metrics["items"] == (36 if do_eval else 48)
+        assert ("held_out_mse" in metrics) is do_eval
+
+
+def test_held_out_items_of_a_folder_with_interactions_are_trained_on_with_a_notice(
+    world: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copytree(world, folder := tmp_path / "both", ignore=shutil.ignore_patterns("processed"))
+    np.save(folder / "is_train.npy", np.arange(N_ITEMS) % 4 > 0)
+    out = run("rqvae", rqvae_settings(folder, tmp_path / "out", do_eval=True))
+    assert read_manifest(out, "rqvae").metrics["items"] == N_ITEMS
+    assert f"{folder / 'is_train.npy'} has no effect" in capsys.readouterr().err.replace("\n", "")
 
 
 @pytest.mark.parametrize("train", [train_rqvae, train_decoder])
@@ -199,20 +246,30 @@ def test_push_vae_to_hf_pushes_with_a_card_and_needs_a_name(
     assert pushed == [("me/codes", "Embeddings of the items of custom.")]
 
 
-def test_torch_compile_falls_back_or_works(
-    world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("command", ["rqvae", "decoder"])
+def test_a_compiled_model_learns_the_same(
+    command: str, world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    asked = []
-    monkeypatch.setattr(torch, "compile", lambda model, **options: asked.append(type(model)) or model)
-    train_rqvae(world, tmp_path / "rqvae", torch_compile=True)
-    train_decoder(world, tmp_path / "decoder", torch_compile=True)
-    assert len(asked) == 2
+    """Compiled by torch.compile, with a backend that needs no C++ compiler and counts its calls."""
+    calls: list[int] = []
 
+    def backend(graph: torch.fx.GraphModule, inputs: list[torch.Tensor]) -> Any:
+        return lambda *arguments: calls.append(1) or graph(*arguments)
 
-def test_split_batches_keeps_the_batch_of_one_process(world: Path, tmp_path: Path) -> None:
-    for value in (True, False):
-        assert train_rqvae(world, tmp_path / f"t {value}", split_batches=value)["batch_size"] == 16
-        assert train_decoder(world, tmp_path / f"d {value}", split_batches=value)["batch_size"] == 16
+    compiler = torch.compile
+    monkeypatch.setattr(
+        torch, "compile", lambda model, **options: compiler(model, backend=backend, **options)
+    )
+    settings = rqvae_settings if command == "rqvae" else decoder_settings
+    histories = []
+    for torch_compile in (False, True):
+        root = tmp_path / f"{torch_compile}"
+        more = {"amp": False, "log_every": 1, "torch_compile": torch_compile}
+        histories.append(History.read(run(command, settings(world, root, **more))))
+        assert bool(calls) is torch_compile
+    assert len(calls) >= 12  # every step runs compiled code
+    for plain, compiled in zip(*(history.training for history in histories), strict=True):
+        assert compiled == pytest.approx(plain, rel=1e-4)
 
 
 def test_force_dataset_process_prepares_the_dataset_again(world: Path, tmp_path: Path) -> None:

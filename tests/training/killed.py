@@ -48,7 +48,7 @@ def train(run: Path) -> None:
                 log_every=3,
                 full_eval_every=30,
                 partial_eval_every=15,
-                ema_decay=0.9,
+                model_ema_decay=0.9,
                 seed=1,
             ),
             checkpoints=CheckpointConfig(run / DECODER, save_model_every=4),

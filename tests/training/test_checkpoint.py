@@ -5,7 +5,7 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import pytest
@@ -18,6 +18,7 @@ from rqrec.training import checkpoint, tracking
 from rqrec.training.checkpoint import CheckpointManager, TrainingState
 from rqrec.training.loop import fit
 from rqrec.training.loop_config import LoopConfig
+from rqrec.training.processes import Processes
 from rqrec.training.run_progress import RunProgress
 from rqrec.training.tracking import History
 from tests.training.killed import DECODER, TOKENIZER
@@ -97,6 +98,43 @@ def test_checkpoints_rotate_and_the_newest_is_resumed(tmp_path: Path) -> None:
     uninterrupted_task = Stopping(None)
     assert fit(uninterrupted_task, SETTINGS, "line") == history
     assert torch.equal(uninterrupted_task.model.weight, again.model.weight)
+
+
+@pytest.fixture
+def _threads() -> Iterator[None]:
+    threads = torch.get_num_threads()
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.mark.usefixtures("_threads")
+def test_another_number_of_threads_is_reported_on_resuming(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    checkpoints = manager(tmp_path, save_model_every=2)
+    torch.set_num_threads(1)
+    for stop in (5, 9):
+        with pytest.raises(RuntimeError):
+            fit(Stopping(stop, RuntimeError), SETTINGS, "line", checkpoints)
+        assert "different number" not in capsys.readouterr().err
+    torch.set_num_threads(2)
+    fit(Stopping(None), SETTINGS, "line", checkpoints)
+    output = " ".join(capsys.readouterr().err.split())
+    assert "resumes with a different number of threads (2, before 1): sums are rounded differently" in output
+    assert "dropout" not in output
+
+
+def test_another_number_of_processes_is_reported_on_resuming(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    checkpoints = manager(tmp_path, save_model_every=2)
+    with monkeypatch.context() as patch:
+        patch.setattr(Processes, "numbers", {"processes": 2, "threads": torch.get_num_threads()})
+        with pytest.raises(RuntimeError):
+            fit(Stopping(5, RuntimeError), SETTINGS, "line", checkpoints)
+    fit(Stopping(None), SETTINGS, "line", checkpoints)
+    output = " ".join(capsys.readouterr().err.split())
+    assert "processes (1, before 2): sums are rounded differently, and each process draws its own" in output
 
 
 def test_checkpoints_that_cannot_be_read_do_not_count_and_stay(

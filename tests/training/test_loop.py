@@ -71,6 +71,9 @@ def test_artefacts_are_reproducible_and_depend_on_the_seed(tmp_path: Path) -> No
         train_tiny(tmp_path / name, seed=seed, iterations=20)
         folders = ("dataset", "tokenizer/rqvae", "semantic_ids", "retrieval")
         hashes.append([read_manifest(tmp_path / name / folder).hash for folder in folders])
+        for folder in ("tokenizer/rqvae", "retrieval"):
+            metrics = read_manifest(tmp_path / name / folder).metrics
+            assert (metrics["processes"], metrics["threads"]) == (1, torch.get_num_threads())
     assert hashes[0] == hashes[1]
     assert hashes[0][0] == hashes[2][0]
     assert hashes[0][1] != hashes[2][1]
@@ -114,7 +117,7 @@ def test_averaged_weights_are_validated_and_kept() -> None:
     averaged.model.load_state_dict(plain.model.state_dict())
     settings = {"iterations": 20, "learning_rate": 0.05}
     fit(plain, LoopConfig(**settings), "line")
-    fit(averaged, LoopConfig(**settings, ema_decay=0.9), "line")
+    fit(averaged, LoopConfig(**settings, model_ema_decay=0.9), "line")
     assert averaged.weights == [averaged.model.weight.item()]
     assert averaged.model.weight.item() < plain.model.weight.item()  # the average lags behind on the way to 3
 

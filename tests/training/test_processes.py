@@ -3,22 +3,26 @@
 import json
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from threading import Thread
+from typing import Any
 
 import pytest
 import torch
 from safetensors.torch import load_file
 
+from rqrec.core.artifact import read_manifest
 from rqrec.training.processes import Processes
 from rqrec.training.tracking import History
 from tests.stages.world import bindings, decoder_settings, rqvae_settings, run, write_world
+from tests.training.pair import train
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -36,6 +40,62 @@ def test_split_batches_makes_the_batch_size_global() -> None:
     four = Processes(0, 4, torch.device("cpu"))
     assert four.global_batch_size(64, split_batches=True) == 64
     assert four.global_batch_size(64, split_batches=False) == 256
+
+
+def runs_of(world: Path, root: Path, processes: int) -> dict[str, tuple[str, dict[str, Any]]]:
+    """One run of every model, by name: the command and its settings."""
+    more = {"iterations": 3, "log_every": 1, "learning_rate": 1e-2, "warmup": 0, "amp": False}
+    sizes = {"attn_embed_dim": 16, "attn_heads": 2, "attn_layers": 1, "attn_dropout": 0.0}
+    averages = {"vae_codebook_mode": "STE", "vae_codebook_ema_decay": 0.5, "gradient_accumulate_every": 2}
+    each = {"batch_size": 16 // processes, "split_batches": False}
+    decoder = {
+        "decoder_only": {"gradient_accumulate_every": 2},
+        "encoder_decoder": {"model_ema_decay": 0.5},
+        "hierarchical": each,
+    }
+    sasrec = {"dataset": "custom", "dataset_folder": str(world), "max_items": 5, "batch_size": 16}
+    return {
+        "rqvae": ("rqvae", rqvae_settings(world, root / "rqvae", reset_dead_codes_every=2, **more, **each)),
+        "averages": ("rqvae", rqvae_settings(world, root / "averages", **averages, **more)),
+        # The second process has no row.
+        "single rows": (
+            "rqvae",
+            rqvae_settings(world, root / "single rows", **averages, **more, batch_size=1),
+        ),
+        "sasrec": ("sasrec", sasrec | sizes | more | {"save_dir_root": str(root / "sasrec")}),
+        **{
+            name: ("decoder", decoder_settings(world, root / name, architecture=name, **more, **options))
+            for name, options in decoder.items()
+        },
+    }
+
+
+def test_every_model_is_the_same_trained_by_two_processes_as_by_one(tmp_path: Path) -> None:
+    world = write_world(tmp_path / "world")
+    alone, together = (runs_of(world, tmp_path / str(count), count) for count in (1, 2))
+    for run_alone in alone.values():
+        train(*run_alone)
+    command = [sys.executable, "-m", "tests.training.pair", str(tmp_path), json.dumps([*together.values()])]
+    pair = subprocess.Popen(
+        command, cwd=ROOT, stderr=subprocess.PIPE, text=True, start_new_session=True, env=os.environ.copy()
+    )
+    try:
+        _, errors = pair.communicate(timeout=240)
+    finally:
+        with suppress(ProcessLookupError):
+            os.killpg(pair.pid, signal.SIGKILL)
+    assert pair.returncode == 0, errors
+    for name, (kind, settings) in together.items():
+        folder = "retrieval" if kind == "decoder" else kind
+        one, two = Path(alone[name][1]["save_dir_root"]) / folder, Path(settings["save_dir_root"]) / folder
+        made = read_manifest(two)
+        assert made.metrics["processes"] == 2
+        assert made.settings == read_manifest(one).settings
+        histories = History.read(one), History.read(two)
+        assert len(histories[1].training) == 3
+        records, others = ([*history.training, *history.validation] for history in histories)
+        for a, b in zip(records, others, strict=True):
+            assert b == pytest.approx(a, rel=2e-4, abs=1e-4), name
 
 
 def launch(script: str, settings: dict, *flags: str) -> subprocess.CompletedProcess[str]:
@@ -120,11 +180,14 @@ def test_two_processes_save_one_checkpoint_and_one_process_resumes_it(tmp_path: 
 
 
 @pytest.mark.slow
-def test_a_launch_that_starts_one_process_is_warned_of(tmp_path: Path) -> None:
+def test_a_launch_that_starts_one_process_is_warned_of(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     settings = rqvae_settings(write_world(tmp_path / "world"), tmp_path / "one", iterations=1)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")  # with two GPUs it starts two
     done = launch("train_rqvae.py", settings)
-    if json.loads(done.stdout)["processes"] == 1:
-        assert "asked for 2 processes but started one" in done.stderr
+    assert json.loads(done.stdout)["processes"] == 1
+    assert "asked for 2 processes but started one" in done.stderr
 
 
 @pytest.mark.slow
@@ -132,7 +195,7 @@ def test_a_launch_that_starts_one_process_is_warned_of(tmp_path: Path) -> None:
 def test_two_processes_with_a_sharded_model_train_the_same_model(tmp_path: Path) -> None:
     """With the launcher's configuration file; fails at a blocked artefact and resumes from unsharded checkpoints."""
     world = write_world(tmp_path / "world")
-    more = {"iterations": 50, "learning_rate": 5e-3, "ema_decay": 0.9, "full_eval_every": 25}
+    more = {"iterations": 50, "learning_rate": 5e-3, "model_ema_decay": 0.9, "full_eval_every": 25}
     alone = run("decoder", decoder_settings(world, tmp_path / "one", **more))
     settings = decoder_settings(world, tmp_path / "two", save_model_every=20, **more)
     flags = ("--config_file", str(ROOT / "configs" / "accelerate" / "fsdp.yaml"))

@@ -1,6 +1,7 @@
 """Mixed precision and compilation, both tested before use."""
 
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ from torch import Tensor, nn
 from rqrec.training import speed
 from rqrec.training.loop import fit
 from rqrec.training.loop_config import LoopConfig
+from rqrec.training.run_progress import RunProgress
 from rqrec.training.speed import choose_precision
 from rqrec.training.tracking import History
 from tests.stages.world import decoder_settings, run, write_world
@@ -50,9 +52,18 @@ def test_measuring_leaves_the_model_unchanged(monkeypatch: pytest.MonkeyPatch) -
     assert all(parameter.grad is None for parameter in model.parameters())
 
 
-@pytest.mark.parametrize("precision", ["bf16", "fp16", "auto"])
-def test_a_line_is_fitted_in_each_precision(precision: str) -> None:
-    task = Line()
+@pytest.mark.parametrize(
+    ("precision", "dtype"), [("no", torch.float32), ("bf16", torch.bfloat16), ("fp16", torch.float16)]
+)
+def test_a_line_is_fitted_in_each_precision(precision: str, dtype: torch.dtype) -> None:
+    class Watched(Line):
+        def loss(
+            self, model: nn.Module, batch: Tensor, progress: RunProgress
+        ) -> tuple[Tensor, Mapping[str, float]]:
+            assert model(batch).dtype == dtype
+            return super().loss(model, batch, progress)
+
+    task = Watched()
     settings = LoopConfig(
         iterations=300, learning_rate=0.1, weight_decay=0.0, amp=True, mixed_precision_type=precision
     )

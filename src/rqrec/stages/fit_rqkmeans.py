@@ -53,7 +53,7 @@ def fit_rqkmeans(config: FitRqKMeansConfig, embeddings: Path, out: Path, *, forc
     model.fit(x_NI, torch.Generator().manual_seed(config.seed))
     sample = np.asarray(x_NI[:ERROR_SAMPLE], dtype=np.float32)
     error = float(np.square(model.reconstruct(sample).numpy() - sample).mean())
-    metrics = {"items": len(x_NI), "reconstruction_mse": error}
+    metrics = {"items": len(x_NI), "reconstruction_mse": error, "threads": torch.get_num_threads()}
     with create(out, "rqkmeans", settings=settings, inputs=inputs, metrics=metrics) as target:
         model.save_pretrained(target)
     return Path(out)

@@ -288,7 +288,7 @@ def _train(
         "parameters": parameter_count(model),
         "validation": max(history.validation, key=lambda record: record["ndcg@10"]),
         "stopped": history.stopped,
-        "processes": processes.count,
+        **processes.numbers,
     }
     if processes.is_first:
         knn = None

@@ -35,6 +35,7 @@ VAE_NAMES = {
     "n_cat_features": "vae_n_cat_feats",
     "mode": "vae_codebook_mode",
     "commitment_weight": "commitment_weight",
+    "ema_decay": "vae_codebook_ema_decay",
 }
 
 
@@ -89,6 +90,12 @@ def train_rqvae(config: TrainRqVaeConfig, *, embeddings: Path | None = None) -> 
     folder = embeddings or processes.from_first(lambda: inputs_from_raw(config.data)).embeddings
     # Only a plain folder can say which items are held out: stages that write embeddings do not.
     do_eval = config.do_eval and (folder / EMBEDDINGS_FILE).is_file() and not (folder / MANIFEST).is_file()
+    unread = config.data.dataset_folder / IS_TRAIN_FILE
+    if config.do_eval and not do_eval and embeddings is None and unread.is_file():
+        log(
+            f"{unread} has no effect on a folder with interactions: the tokenizer is trained on all items. Pass the "
+            f"folder with --embeddings to hold items out."
+        )
     out = config.checkpoints.save_dir_root / "rqvae"
     start = None
     if source := config.pretrained_rqvae_path:
@@ -157,7 +164,7 @@ def _train(config: TrainRqVaeConfig, folder: Path, out: Path, start: Path | None
         "items": len(train_ND),
         **history.validation[-1],
         "stopped": history.stopped,
-        "processes": processes.count,
+        **processes.numbers,
     }
     if processes.is_first:
         with checkpoints.finish(out, "rqvae", metrics) as target:

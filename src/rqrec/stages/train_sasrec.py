@@ -101,7 +101,7 @@ def _train(config: TrainSasRecConfig, dataset: Path, out: Path) -> None:
         "parameters": parameter_count(model),
         "validation": max(history.validation, key=lambda record: record["ndcg@10"]),
         "stopped": history.stopped,
-        "processes": processes.count,
+        **processes.numbers,
     }
     if processes.is_first:
         with checkpoints.finish(out, "sasrec", metrics) as target:

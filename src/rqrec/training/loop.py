@@ -91,7 +91,9 @@ class _Fit:
         # The model being trained: the task's, or a sharded copy of it.
         self.trained = sharded(task.model) if self.shards else task.model
         self.optimizer = adamw(self.trained, config.learning_rate, config.weight_decay)
-        self.average = AveragedWeights(self.trained, config.ema_decay) if config.ema_decay else None
+        self.average = (
+            AveragedWeights(self.trained, config.model_ema_decay) if config.model_ema_decay else None
+        )
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.precision == "fp16")
         if state:
             self._restore(state)
@@ -226,7 +228,7 @@ class _Fit:
         return dict(zip(names, sums, strict=True))
 
     def _evaluate(self, split: str, compute_metrics: Callable[[], Mapping[str, float]]) -> dict[str, float]:
-        """Compute metrics in evaluation mode, with the averaged weights if `ema_decay` is set, and log them."""
+        """Compute metrics in evaluation mode, with the averaged weights if `model_ema_decay` is set, and log them."""
         self.task.model.eval()
         with self.average.in_place() if self.average else nullcontext():
             self._gather_weights()
@@ -309,12 +311,14 @@ class _Fit:
             "elapsed": time.monotonic() - self.start,
             "precision": self.precision,
             "scaler": self.scaler.state_dict(),
+            **self.processes.numbers,
         }
         return self.checkpoints.save(TrainingState(self.done, tensors, values, self.history))
 
     def _restore(self, state: TrainingState) -> None:
         """Restore everything except the model's weights, which are already loaded."""
         self.done, self.elapsed = state.step, state.values["elapsed"]
+        self._report_other_numbers(state.values)
         self.best = {k: v.to(self.device) for k, v in _with_prefix("best.", state.tensors).items()}
         if self.best:
             self.best_score = state.values["best_score"]
@@ -332,6 +336,21 @@ class _Fit:
                 for index, parameter in enumerate(self.trained.parameters())
             ]
         self.scaler.load_state_dict(state.values["scaler"])
+
+    def _report_other_numbers(self, saved: Mapping[str, Any]) -> None:
+        """Report if the run resumes with other numbers of processes or threads than it was interrupted with."""
+        now = self.processes.numbers
+        changes = [
+            f"{name} ({count}, before {saved[name]})" for name, count in now.items() if saved[name] != count
+        ]
+        if changes:
+            noise = (
+                "" if saved["processes"] == now["processes"] else ", and each process draws its own dropout"
+            )
+            log(
+                f"The run resumes with a different number of {' and '.join(changes)}: sums are rounded "
+                f"differently{noise}, so its results can differ from those of an uninterrupted run."
+            )
 
     def _precision(self) -> str:
         """The precision to train in, with "auto" resolved; the same for all processes."""

@@ -33,8 +33,9 @@ class LoopConfig(Config):
     """Training stops after this many full validations without improvement; 0 disables early stopping."""
     max_minutes: PositiveFloat | None = None
     """Time limit in minutes: if it ends the run early, all schedules end with it; None has no limit."""
-    ema_decay: Fraction | None = None
-    """Decay of the moving average of the weights, which is then validated and saved; None disables it."""
+    model_ema_decay: Fraction | None = None
+    """Decay of the exponential moving average of the weights, which is then validated and saved; None disables
+    it."""
     log_every: PositiveInt = 20
     """Number of steps between training records in the logs."""
     amp: bool = False

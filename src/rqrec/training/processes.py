@@ -56,6 +56,11 @@ class Processes:
         """Whether this process is the one that writes files."""
         return self.rank == 0
 
+    @property
+    def numbers(self) -> dict[str, int]:
+        """The numbers of processes and of threads per process, which change the last digits of what is trained."""
+        return {"processes": self.count, "threads": torch.get_num_threads()}
+
     def from_first(self, make: Callable[[], T]) -> T:
         """Call `make` in the first process only (it may write files), and return its result in every process."""
         if self.count == 1:
