@@ -55,11 +55,6 @@ def test_a_failed_write_keeps_the_old_artefact(tmp_path: Path) -> None:
     assert leftovers(tmp_path) == []
 
 
-def test_a_crash_between_the_two_renames_is_repaired_at_the_next_read(tmp_path: Path) -> None:
-    make(tmp_path / "a", text="old").rename(tmp_path / ".a.old")
-    assert read_manifest(tmp_path / "a", verify=True).artifact_type == "dataset"
-
-
 def test_a_folder_that_is_not_an_artefact_is_not_touched(tmp_path: Path) -> None:
     (tmp_path / "a").mkdir()
     (tmp_path / "a" / "thesis.txt").write_text("years of work")
@@ -212,7 +207,7 @@ def test_a_folder_may_be_the_current_one_and_a_leftover_of_a_killed_process_is_n
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     make(tmp_path / "a", text="old")
-    (tmp_path / f".a.{os.getpid()}.tmp").mkdir()
+    (tmp_path / f".a.{os.getpid()}.rqrec-partial").mkdir()
     monkeypatch.chdir(tmp_path / "a")
     assert find(Path(), "dataset") == Path()
     monkeypatch.chdir(make(tmp_path / "a", text="new"))

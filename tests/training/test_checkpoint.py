@@ -225,12 +225,14 @@ def test_a_damaged_checkpoint_is_reported_and_the_previous_one_is_used(
     with pytest.raises(RuntimeError):
         fit(Stopping(9, RuntimeError), SETTINGS, "line", checkpoints)
     (checkpoints.folder / "step-000000008" / "state.json").write_text("{}")
-    (checkpoints.folder / ".step-000000010.7.tmp").mkdir()  # left by a run that was killed during a write
+    (
+        checkpoints.folder / ".step-000000010.7.rqrec-partial"
+    ).mkdir()  # left by a run that was killed during a write
     task = Stopping(None)
     fit(task, SETTINGS, "line", checkpoints)
     assert task.steps[0] == 6
     assert "step-000000008" in capsys.readouterr().err
-    assert ".step-000000010.7.tmp" not in names(checkpoints.folder)
+    assert ".step-000000010.7.rqrec-partial" not in names(checkpoints.folder)
 
 
 def test_a_full_disk_names_the_path_and_leaves_the_last_checkpoint_intact(small_disk: Path) -> None:

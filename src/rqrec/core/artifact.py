@@ -2,23 +2,24 @@
 
 An artefact is a folder with a `manifest.json` next to its files. The manifest records what the folder holds
 (`artifact_type`), its format (`format_version`), the settings it was made with, and the hashes of its inputs. A
-folder appears under its final name only when it is complete: it is written next to its destination, flushed to disk,
-and then renamed.
+folder appears under its final name only when it is complete (see `rqrec.core.replace`).
 """
 
 import errno
 import hashlib
 import json
 import os
-import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import IO, Any, get_origin, get_type_hints
+from typing import IO, Any, TypeVar, get_origin, get_type_hints
 
 from rqrec import __version__
 from rqrec.core.progress import log
+from rqrec.core.replace import heal, heal_inside, read_whole, replaced, sync
+
+T = TypeVar("T")
 
 FORMAT_VERSION = 2
 MANIFEST = "manifest.json"
@@ -78,14 +79,6 @@ def file_hash(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
 @contextmanager
 def atomic_write(path: Path) -> Iterator[IO[bytes]]:
     """Open `path` for writing, so that it always holds either all of the old bytes or all of the new ones.
@@ -101,7 +94,7 @@ def atomic_write(path: Path) -> Iterator[IO[bytes]]:
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(path)
-        _sync(path.parent)
+        sync(path.parent)
     except OSError as error:
         raise OSError(error.errno, error.strerror or str(error), str(path)) from error
     finally:
@@ -142,25 +135,16 @@ def create(
     OSError that names the folder, FileExistsError or ValueError if it holds something else.
     """
     folder = Path(folder)
+    heal(folder)
     _check_replaceable(folder, artifact_type)
     metrics = {} if metrics is None else metrics
-    temporary, retired = _sibling(folder, f"{os.getpid()}.tmp"), _sibling(folder, "old")
     try:
-        shutil.rmtree(temporary, ignore_errors=True)  # of a killed process that had the same number
-        temporary.mkdir(parents=True)
-        yield temporary
-        files = {}
-        for path in sorted(p for p in temporary.rglob("*") if p.is_file()):
-            _sync(path)
-            files[path.relative_to(temporary).as_posix()] = file_hash(path)
-        manifest = Manifest(artifact_type, dict(settings or {}), dict(inputs or {}), metrics, files)
-        write_json(temporary / MANIFEST, asdict(manifest))
-        if folder.exists():
-            shutil.rmtree(retired, ignore_errors=True)
-            folder.rename(retired)
-        temporary.rename(folder)
-        _sync(folder.parent)
-        shutil.rmtree(retired, ignore_errors=True)
+        with replaced(folder) as target:
+            yield target
+            written = sorted(path for path in target.rglob("*") if path.is_file())
+            files = {path.relative_to(target).as_posix(): file_hash(path) for path in written}
+            manifest = Manifest(artifact_type, dict(settings or {}), dict(inputs or {}), metrics, files)
+            write_json(target / MANIFEST, asdict(manifest))
     except OSError as error:
         if isinstance(error, FileExistsError):
             raise
@@ -170,14 +154,6 @@ def create(
         if os.strerror(errno.ENOSPC) in str(error):
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(folder)) from error
         raise
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
-
-
-def _sibling(folder: Path, ending: str) -> Path:
-    """A hidden folder next to `folder`, which may be `.`."""
-    folder = Path(os.path.abspath(folder))
-    return folder.with_name(f".{folder.name}.{ending}")
 
 
 def _check_replaceable(folder: Path, artifact_type: str) -> None:
@@ -200,6 +176,10 @@ def _type_of(manifest: Any) -> Any:
     return manifest.get("artifact_type", manifest.get("kind")) if isinstance(manifest, dict) else None
 
 
+def _type_inside(folder: Path) -> Any:
+    return _type_of(read_json(folder / MANIFEST))
+
+
 def read_manifest(folder: Path, artifact_type: str | None = None, *, verify: bool = False) -> Manifest:
     """Read an artefact's manifest.
 
@@ -207,10 +187,15 @@ def read_manifest(folder: Path, artifact_type: str | None = None, *, verify: boo
     FileNotFoundError if there is no artefact, ValueError if it has another type or format version or is damaged; the
     message names the command that recreates it.
     """
-    folder = Path(folder)
-    retired = _sibling(folder, "old")
-    if not folder.exists() and (retired / MANIFEST).exists():
-        retired.rename(folder)  # `create` was killed between its two renames
+    return read_version(Path(folder), lambda found: _read_manifest(found, artifact_type, verify=verify))
+
+
+def read_version(folder: Path, read: Callable[[Path], T]) -> T:
+    """The result of `read(folder)` for one version of an artefact, even if it is replaced meanwhile."""
+    return read_whole(folder, read, MANIFEST)
+
+
+def _read_manifest(folder: Path, artifact_type: str | None, *, verify: bool) -> Manifest:
     path = folder / MANIFEST
     if not path.is_file():
         raise FileNotFoundError(
@@ -261,14 +246,15 @@ def find(folder: Path, artifact_type: str) -> Path:
     Raises FileNotFoundError if there is none, ValueError if there are several.
     """
     folder = Path(folder)
+    heal(folder)
+    heal_inside(folder)
     if not folder.is_dir():
         raise FileNotFoundError(f"There is no folder {folder}. Make it with {_command(artifact_type)}.")
     if (folder / MANIFEST).is_file():
         read_manifest(folder, artifact_type)
         return folder
     inside = sorted(path.parent for path in folder.glob(f"[!.]*/{MANIFEST}"))
-    manifests = {path: read_json(path / MANIFEST) for path in inside}
-    found = [path for path in inside if _type_of(manifests[path]) == artifact_type]
+    found = [path for path in inside if read_version(path, _type_inside) == artifact_type]
     if not found:
         raise FileNotFoundError(
             f"{folder} has no artefact of type {artifact_type!r}. Make one with {_command(artifact_type)}."
@@ -371,5 +357,5 @@ def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 def _exists(folder: Path) -> bool:
     folder = Path(folder)
-    retired = _sibling(folder, "old")
-    return (folder.exists() and any(folder.iterdir())) or (retired / MANIFEST).exists()
+    heal(folder)
+    return folder.exists() and any(folder.iterdir())

@@ -25,6 +25,7 @@ from rqrec.core.artifact import (
     write_json,
 )
 from rqrec.core.progress import log
+from rqrec.core.replace import heal_inside
 from rqrec.core.values import Config, NonNegativeInt, PositiveInt
 from rqrec.training.tracking import History
 
@@ -130,8 +131,7 @@ class CheckpointManager:
         if self.config.from_scratch:
             self.clear()
             return None
-        for partial in self.folder.glob(".step-*"):  # left by runs that were killed during a write
-            shutil.rmtree(partial, ignore_errors=True)  # another process may remove it at the same time
+        heal_inside(self.folder)
         for folder in self._saved():
             try:
                 manifest = read_manifest(folder, ARTIFACT_TYPE, verify=True)
