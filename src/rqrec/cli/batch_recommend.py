@@ -22,9 +22,8 @@ def batch_recommend(
         typer.Option(
             "--input",
             help="A table (.parquet, .csv, .tsv, .jsonl, .json; also .gz), a folder of them, or a pattern in quotes. "
-            "Columns: user_id and history (item ids, oldest first; in CSV comma-separated or a JSON list), and timestamps "
-            "for a model with time gaps; or "
-            "a log: user_id, item_id, timestamp.",
+            "Columns: user_id and history (item ids, oldest first; in CSV comma-separated or a JSON list), and "
+            "timestamps for a model with time gaps; or a log: user_id, item_id, timestamp.",
         ),
     ],
     output: Annotated[Path, typer.Option(help="Folder of the recommendations.")],

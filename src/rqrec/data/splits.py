@@ -82,11 +82,14 @@ class EvalExamples:
 
 def targets_in_history(examples: EvalExamples) -> int:
     """Number of examples whose target is already in their history; with seen items excluded, none can be a hit."""
-    order = np.argsort(examples.items, kind="stable")
-    again = examples.items[order][1:] == examples.items[order][:-1]
-    previous = np.full(len(examples.items), -1, dtype=np.int64)  # where each interaction's item occurred last
-    previous[order[1:][again]] = order[:-1][again]
-    return int((previous[examples.ends] >= examples.starts).sum())
+    count = 0
+    for batch in examples.batches(65_536):
+        starts, lengths, targets = examples.starts[batch], examples.lengths[batch], examples.targets[batch]
+        example = np.repeat(np.arange(len(starts)), lengths)
+        first = np.cumsum(lengths) - lengths  # of each example in the concatenated histories
+        items = examples.items[np.arange(len(example)) + (starts - first)[example]]
+        count += len(np.unique(example[items == targets[example]]))
+    return count
 
 
 @dataclass(frozen=True)

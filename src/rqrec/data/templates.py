@@ -7,6 +7,7 @@ A part with a missing field is omitted, so that texts never contain "nan".
 import html
 import re
 from collections.abc import Iterable, Mapping
+from functools import cache
 from typing import Any
 
 SEPARATOR = "; "
@@ -21,6 +22,7 @@ _TAG = re.compile(
 )
 
 
+@cache
 def fields_of(template: str) -> tuple[str, ...]:
     """The field names of a template, in order. Raises ValueError if there are none or the braces are invalid."""
     fields = tuple(dict.fromkeys(_FIELD.findall(template)))
@@ -32,6 +34,12 @@ def fields_of(template: str) -> tuple[str, ...]:
     return fields
 
 
+@cache
+def _parts(template: str) -> tuple[tuple[str, tuple[str, ...]], ...]:
+    """The parts of a template, each with its fields."""
+    return tuple((part, tuple(_FIELD.findall(part))) for part in template.split(SEPARATOR))
+
+
 def clean(value: Any) -> str:
     """A field value as text: without HTML tags and entities, white space collapsed, "" for missing values.
 
@@ -41,7 +49,8 @@ def clean(value: Any) -> str:
         return ", ".join(dict.fromkeys(filter(None, map(clean, _flatten(value)))))
     if value is None:
         return ""
-    text = " ".join(_TAG.sub(" ", html.unescape(str(value))).split())
+    text = html.unescape(str(value))
+    text = " ".join((_TAG.sub(" ", text) if "<" in text else text).split())
     return "" if text.lower() in MISSING else text
 
 
@@ -57,7 +66,7 @@ def fill(template: str, item: Mapping[str, Any]) -> str:
     """The text of an item; "" if it has none of the template's fields."""
     texts = {field: clean(item.get(field)) for field in fields_of(template)}
     parts = []
-    for part in template.split(SEPARATOR):
-        if all(texts[field] for field in _FIELD.findall(part)):
+    for part, fields in _parts(template):
+        if all(texts[field] for field in fields):
             parts.append(_FIELD.sub(lambda match: texts[match[1]], part))
     return SEPARATOR.join(parts) if any(texts.values()) else ""

@@ -133,16 +133,18 @@ def _of_dates(values: pl.Series) -> pl.DataFrame:
 
 def _of_text(values: pl.Series, place: str) -> Times:
     stripped = values.str.strip_chars()
-    numbers, dates = stripped.cast(pl.Float64, strict=False), _of_iso(stripped)
-    number_row, date_row = _first(numbers.is_between(0, END * NANO)), _first(dates["seconds"].is_not_null())
-    if date_row is None:
+    numbers = stripped.cast(pl.Float64, strict=False)
+    number_row = _first(numbers.is_between(0, END * NANO))
+    others = numbers.is_null().arg_true()  # few, unless the column holds dates, which take long to read
+    first_date = _first(_of_iso(stripped.gather(others))["seconds"].is_not_null())
+    if first_date is None:
         whole = stripped.cast(pl.Int64, strict=False)
         # Whole numbers stay exact; the others have a fraction or an exponent.
         exact = whole if whole.null_count() == numbers.null_count() else numbers
         return _of_numbers(exact, values, place)
     if number_row is not None:
-        raise ValueError(_mixed(values, {DATES: date_row, "numbers": number_row}, place))
-    return _in_range(dates, DATES)
+        raise ValueError(_mixed(values, {DATES: others[first_date], "numbers": number_row}, place))
+    return _in_range(_of_iso(stripped), DATES)
 
 
 def _of_iso(values: pl.Series) -> pl.DataFrame:
@@ -168,19 +170,18 @@ def _of_iso(values: pl.Series) -> pl.DataFrame:
 def _of_numbers(numbers: pl.Series, values: pl.Series, place: str) -> Times:
     """Times of numbers in the unit that their size shows; `values` are the original ones, for messages."""
     numbers = numbers.cast(pl.Int64 if numbers.dtype.is_integer() else pl.Float64, strict=False)
-    units = pl.Series([None] * len(numbers), dtype=pl.String)
+    inside = {}
     for unit, per_second in PER_SECOND.items():
         start = 0 if unit == "seconds" else SMALLEST * per_second
-        inside = (numbers >= start) & (numbers < END * per_second)
-        units = pl.select(pl.when(inside).then(pl.lit(unit)).otherwise(units)).to_series()
-    first = {unit: row for unit in PER_SECOND if (row := _first(units == unit)) is not None}
+        inside[unit] = (numbers >= start) & (numbers < END * per_second)
+    first = {unit: row for unit in PER_SECOND if (row := _first(inside[unit])) is not None}
     if len(first) > 1:
         raise ValueError(_mixed(values, first, place))
     if not first:
         nothing = pl.Series([None] * len(numbers), dtype=pl.Int64)
         return Times(nothing, nothing, None)
     unit = next(iter(first))
-    known = pl.select(pl.when(units.is_not_null()).then(numbers)).to_series()
+    known = pl.select(pl.when(inside[unit]).then(numbers)).to_series()
     per_second = PER_SECOND[unit]
     seconds, rest = known // per_second, known % per_second
     table = pl.select(
