@@ -44,7 +44,7 @@ def lists(
 
 
 def measure(run: Path, beams: list[int], users: int | None, batch: int) -> list[dict[str, object]]:
-    """A row per beam width, and one for scoring every item."""
+    """A row for scoring every item, and one per beam width."""
     model, dataset = find(run, "retrieval"), find(run, "dataset")
     check_inputs(model, {"dataset": dataset})
     checkpoint = read_retrieval(model)
@@ -52,25 +52,27 @@ def measure(run: Path, beams: list[int], users: int | None, batch: int) -> list[
     examples = protocol(Dataset.read(dataset).sequences).validation
     examples = examples.strided(-(-len(examples) // (users or len(examples))))
 
-    def row(name: str, recommender: ItemRecommender, exact_CK: NDArray[np.int64] | None) -> dict[str, object]:
+    checkpoint = checkpoint._replace(knn=None)
+    recommenders: dict[str, ItemRecommender] = {
+        "every item": ExhaustiveRecommender(checkpoint.retriever()),
+        **{str(width): checkpoint.retriever(width) for width in beams},
+    }
+    rows, exact_CK = [], None
+    for name, recommender in recommenders.items():
         start = time.process_time()
         items_CK = lists(recommender, examples, batch, exclude_seen=checkpoint.exclude_seen)
         seconds = time.process_time() - start
+        exact_CK = items_CK if exact_CK is None else exact_CK
         metrics = ranking_metrics(target_ranks(items_CK, examples.targets), METRICS)
-        equal_C = (items_CK == (items_CK if exact_CK is None else exact_CK)).all(axis=1)
-        return {
+        row = {
             "beam": name,
-            "equal_lists": round(float(equal_C.mean()), 4),
+            "equal_lists": round(float((items_CK == exact_CK).all(axis=1).mean()), 4),
             **{metric: round(value, 4) for metric, value in metrics.items()},
             "cpu_ms_per_user": round(1e3 * seconds / len(examples), 2),
             "users": len(examples),
         }
-
-    checkpoint = checkpoint._replace(knn=None)
-    exhaustive = ExhaustiveRecommender(checkpoint.retriever())
-    exact_CK = lists(exhaustive, examples, batch, exclude_seen=checkpoint.exclude_seen)
-    rows = [row(str(width), checkpoint.retriever(width), exact_CK) for width in beams]
-    return [*rows, row("every item", exhaustive, None)]
+        rows.append(row)
+    return rows
 
 
 def main() -> None:

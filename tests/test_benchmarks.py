@@ -32,8 +32,8 @@ def test_decoding_measures_each_architecture() -> None:
 
 def test_beam_agreement_compares_each_width_with_scoring_every_item(tiny_run: Path) -> None:
     rows = printed("beam_agreement", "--beams 10 48 --users 50", "--run", tiny_run)["rows"]
-    assert [row["beam"] for row in rows] == ["10", "48", "every item"]
-    narrow, as_wide_as_the_catalogue, exact = rows
+    assert [row["beam"] for row in rows] == ["every item", "10", "48"]
+    exact, narrow, as_wide_as_the_catalogue = rows
     assert 0 <= narrow["equal_lists"] <= as_wide_as_the_catalogue["equal_lists"] == exact["equal_lists"] == 1
     for metric in ("recall@10", "ndcg@10"):
         assert as_wide_as_the_catalogue[metric] == exact[metric] > 0.5

@@ -14,8 +14,10 @@ from typer.testing import CliRunner
 
 from rqrec.cli import app
 from rqrec.core.artifact import create
+from rqrec.experiments.demo_report import EVALUATIONS, result_table
 
 ROOT = Path(__file__).resolve().parents[2]
+TOLERANCE = 0.02  # of a metric, from the seeds and machines in docs/evaluation.md
 
 
 def demo(folder: Path, *options: str) -> subprocess.Popen[str]:
@@ -115,6 +117,34 @@ def test_the_readmes_snippets_run(finished: tuple[Path, dict, str]) -> None:
         arguments = [sys.executable, "-m", "rqrec", *command.split()[1:]]
         done = subprocess.run(arguments, cwd=folder, capture_output=True, text=True)
         assert done.returncode == 0, done.stderr
+
+
+def rows_of(markdown: str) -> dict[str, list[float]]:
+    """The numbers of the demo's table by row, from the README or from `table.md`."""
+    lines = markdown[markdown.index("| decoder-only, selected on validation") :].split("\n\n")[0].splitlines()
+    cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
+    return {name: [float(number) for number in numbers] for name, *numbers in cells}
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(2500)
+def test_the_readmes_table_is_what_the_demo_measured(finished: tuple[Path, dict, str]) -> None:
+    measured = rows_of((finished[0] / "out/demo/table.md").read_text())
+    for name, numbers in rows_of((ROOT / "README.md").read_text()).items():
+        # Popularity is counted: only a trained model differs between machines and seeds.
+        tolerance = 1e-4 if name.startswith("popularity") else TOLERANCE
+        assert measured[name] == pytest.approx(numbers, abs=tolerance), name
+
+
+def test_the_readme_has_the_rows_of_the_demos_table(tmp_path: Path) -> None:
+    metrics = {"metrics": dict.fromkeys(("recall@5", "ndcg@5", "recall@10", "ndcg@10"), 0.25)}
+    for name in EVALUATIONS:
+        (tmp_path / name).mkdir()
+        evaluation = {"seen_items": {"excluded": metrics, "allowed": metrics}}
+        (tmp_path / name / "evaluation.json").write_text(json.dumps(evaluation))
+    table = result_table(tmp_path)
+    assert rows_of(table).keys() == rows_of(readme := (ROOT / "README.md").read_text()).keys()
+    assert table.splitlines()[:2] == readme[: readme.index("| decoder-only, selected")].splitlines()[-2:]
 
 
 def run(*arguments: object) -> tuple[int, str]:

@@ -5,18 +5,22 @@ from typing import Any
 
 import numpy as np
 
-from rqrec.core.artifact import read_manifest
+from rqrec.core.artifact import atomic_write, read_json, read_manifest
 from rqrec.data.dataset import Dataset
+from rqrec.evaluation.evaluation_report import SEEN_METRICS
 from rqrec.evaluation.figures import draw_bars, draw_code_counts, draw_curves
 from rqrec.evaluation.report import figure, heading, paragraph, save_report, table
+from rqrec.evaluation.results_io import EVALUATION_FILE
 from rqrec.tokenizer.semantic_ids import SemanticIdTable
 from rqrec.training.tracking import History
 
+TABLE_FILE = "table.md"
+EVALUATIONS = ("evaluation", "evaluation_popularity")  # of the model and of popularity
 RECENT = 8  # number of items of the sample user's history to show
 
 
 def write_report(folder: Path, facts: dict[str, Any]) -> None:
-    """Write `report.md`, `report.html` and their figures into the demo's folder.
+    """Write `report.md`, `report.html` with figures, and `table.md`, the table of the README, into the demo's folder.
 
     `facts` is what `rqrec demo --json` prints.
     """
@@ -29,6 +33,23 @@ def write_report(folder: Path, facts: dict[str, Any]) -> None:
         table(["stage", "seconds"], [[stage, round(spent)] for stage, spent in facts["seconds"].items()]),
     ]
     save_report(folder, "Recommendations from semantic IDs: MovieLens 100K", blocks)
+    with atomic_write(folder / TABLE_FILE) as file:
+        file.write(f"{result_table(folder)}\n".encode())
+
+
+def result_table(folder: Path) -> str:
+    """The table of the README, in Markdown: test metrics with seen items excluded, and with seen items allowed."""
+    model, popularity = (read_json(folder / name / EVALUATION_FILE) for name in EVALUATIONS)
+    rows = {
+        "decoder-only, selected on validation": model["seen_items"]["excluded"],
+        "popularity, same evaluator": popularity["seen_items"]["excluded"],
+        "decoder-only, seen items allowed": model["seen_items"]["allowed"],
+        "popularity, seen items allowed": popularity["seen_items"]["allowed"],
+    }
+    return table(
+        ["", *SEEN_METRICS],
+        [[name, *(row["metrics"][metric] for metric in SEEN_METRICS)] for name, row in rows.items()],
+    )
 
 
 def _points(records: list[dict[str, float]], name: str) -> list[tuple[float, float]]:
@@ -50,7 +71,7 @@ def _result(folder: Path, facts: dict[str, Any]) -> list[str]:
             f"right code."
         ),
         heading("Comparison with popularity"),
-        table(["", *names], [[name, *values] for name, values in series.items()]),
+        result_table(folder),
         figure("metrics.png", "Test metrics of the model and of popularity, under the same protocol"),
         paragraph(
             f"The model ({retrieval.metrics['parameters']:,} parameters) was selected by validation ndcg@10 "
