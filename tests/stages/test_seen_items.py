@@ -57,10 +57,12 @@ def train(root: Path, out: Path, name: str, **more: Any) -> Path:
 
 @pytest.mark.parametrize("name", ["sasrec", "decoder_only", "encoder_decoder", "hierarchical"])
 def test_models_are_selected_and_evaluated_with_or_without_seen_items(
-    root: Path, tmp_path: Path, name: str
+    root: Path, tmp_path: Path, name: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     for exclude_seen, recall in ((True, 0), (False, 1)):
         model = train(root, tmp_path / str(exclude_seen), name, exclude_seen=exclude_seen)
+        warned = "20 of the 20 validation targets are in their history" in capsys.readouterr().err
+        assert warned is exclude_seen
         manifest = read_manifest(model)
         assert manifest.settings["exclude_seen"] is exclude_seen
         assert manifest.metrics["validation"]["recall@10"] == recall

@@ -40,6 +40,7 @@ from rqrec.training.checkpoint import CheckpointConfig, CheckpointManager
 from rqrec.training.decoder_task import DecoderTask
 from rqrec.training.loop import fit
 from rqrec.training.loop_config import LoopConfig
+from rqrec.training.next_item_task import warn_of_unreachable_targets
 from rqrec.training.processes import Processes
 from rqrec.training.tracking import check_wandb
 from rqrec.training.tune_knn import tune_knn_mixture
@@ -268,6 +269,7 @@ def _train(
     checkpoints = CheckpointManager(config.checkpoints, settings, inputs)
     if processes.from_first(lambda: checkpoints.finished(out, "retrieval")):
         return
+    warn_of_unreachable_targets(split.validation, exclude_seen=config.exclude_seen)
     torch.manual_seed(loop.seed)
     model = build_model(model_config)
     if start:

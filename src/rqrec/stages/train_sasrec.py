@@ -20,6 +20,7 @@ from rqrec.stages.raw_data import DataConfig, dataset_from_raw
 from rqrec.training.checkpoint import CheckpointConfig, CheckpointManager
 from rqrec.training.loop import fit
 from rqrec.training.loop_config import LoopConfig
+from rqrec.training.next_item_task import warn_of_unreachable_targets
 from rqrec.training.processes import Processes
 from rqrec.training.sasrec_task import SasRecTask
 from rqrec.training.tracking import check_wandb
@@ -95,6 +96,7 @@ def _train(config: TrainSasRecConfig, dataset: Path, out: Path) -> None:
     torch.manual_seed(config.loop.seed)
     model = SasRec(model_config)
     split = get_protocol(config.protocol)(data.sequences)
+    warn_of_unreachable_targets(split.validation, exclude_seen=config.exclude_seen)
     task = SasRecTask(model, split, config.batch_size, config.loop.seed, config.exclude_seen)
     history = fit(task, config.loop, "Training SASRec", checkpoints)
     metrics = {

@@ -9,7 +9,8 @@ from collections.abc import Mapping
 import numpy as np
 from accelerate.utils import gather_object
 
-from rqrec.data.splits import EvalExamples, Split
+from rqrec.core.progress import log
+from rqrec.data.splits import EvalExamples, Split, targets_in_history
 from rqrec.evaluation.evaluate import evaluate
 from rqrec.evaluation.metrics import ranking_metrics
 from rqrec.retrieval.ranking import ItemRecommender
@@ -17,6 +18,15 @@ from rqrec.training.processes import Processes
 from rqrec.training.task import Task
 
 LOSS_EXAMPLES = 2048  # maximum number of validation examples for the validation loss
+
+
+def warn_of_unreachable_targets(validation: EvalExamples, *, exclude_seen: bool) -> None:
+    """Log how many validation targets cannot be hit because they are in their history and seen items are excluded."""
+    if exclude_seen and (count := targets_in_history(validation)):
+        log(
+            f"{count} of the {len(validation)} validation targets are in their history. While seen items are "
+            f"excluded, they cannot be hit: if people take items again, set train.exclude_seen=False."
+        )
 
 
 class NextItemTask(Task):
