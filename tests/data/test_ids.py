@@ -56,3 +56,13 @@ def test_padding_is_not_an_item() -> None:
 def test_ids_are_unique_and_not_empty(ids: list[str], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         IdMap(ids)
+
+
+def test_an_unknown_id_is_compared_with_ids_that_differ_in_their_form_only() -> None:
+    ids = IdMap(["007", "lamp"])
+    with pytest.raises(UnknownIdError, match="The catalogue has '007', which differs only by leading zeros"):
+        ids.indices(["7"])
+    with pytest.raises(UnknownIdError, match="Use the ids of the catalogue, such as '007'"):
+        ids.indices(["8"])
+    assert ids.explain("lamp\u00a0") == "The catalogue has 'lamp', which differs only by spaces around it."
+    assert ids.explain("7" * 10_000) == ""

@@ -4,6 +4,7 @@ Names are compared without case, spaces and punctuation: userId, USER_ID and "Us
 """
 
 import re
+import reprlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -35,6 +36,7 @@ TITLES = (
     "booktitle",
     "headline",
 )
+MOST_NAMES, LONGEST_NAME = 30, 100  # of columns in a message
 SINGLE_ID = "id"  # in a table of items, the item's, if no column says so more clearly
 
 _IS_ID = re.compile(r"(^|[^a-z])ids?$|[a-z]I[dD]s?$|^unnamed: \d+$|^index$|^$")
@@ -44,6 +46,15 @@ _VALUE = re.compile(r"[-+]?\d+([.,]\d+)?([eE][-+]?\d+)?|\d{4}-\d\d-\d\d.*")
 def normalised(name: str) -> str:
     """A column name without case, spaces and punctuation."""
     return "".join(letter for letter in name.casefold() if letter.isalnum())
+
+
+def listed(names: Sequence[str]) -> str:
+    """Column names for a message, on one line."""
+    shown = [
+        name if name.isprintable() and len(name) < LONGEST_NAME else reprlib.repr(name) for name in names
+    ]
+    more = f" and {len(names) - MOST_NAMES} more" if len(names) > MOST_NAMES else ""
+    return ", ".join(shown[:MOST_NAMES]) + more
 
 
 def is_id(name: str) -> bool:
@@ -74,7 +85,7 @@ def find_column(names: Sequence[str], role: str, *, of_items: bool = False) -> s
         if len(found) > 1:
             option = OPTIONS[role]
             raise ValueError(
-                f"several columns could be {role}: {', '.join(found)}. Name the one to use with "
+                f"several columns could be {role}: {listed(found)}. Name the one to use with "
                 f"--{option.replace('_', '-')} ({option} in a gin file)."
             )
         if found:
@@ -104,7 +115,7 @@ def log_columns(
         missing = ", ".join(columns.get(role, role) for role in lacking)
         options = " and ".join(f"--{OPTIONS[role].replace('_', '-')}" for role in lacking)
         raise ValueError(
-            f"{path} lacks {missing}; its columns are {', '.join(names)}. Say which column it is with {options} "
+            f"{path} lacks {missing}; its columns are {listed(names)}. Say which column it is with {options} "
             f"({' and '.join(OPTIONS[role] for role in lacking)} in a gin file)."
         )
     if len(set(columns.values())) < len(columns):

@@ -17,7 +17,7 @@ import numpy as np
 import polars as pl
 
 from rqrec.core.artifact import atomic_write
-from rqrec.data.columns import LOG_ROLES, find_column, normalised, renamed
+from rqrec.data.columns import LOG_ROLES, find_column, listed, normalised, renamed
 from rqrec.data.log_table import read_as_log
 from rqrec.data.tables import ALLOWED as ALLOWED_SUFFIXES
 from rqrec.data.tables import Table, is_table, open_table, parse_errors_for, suffix_of
@@ -131,10 +131,11 @@ def _history_columns(table: Table) -> dict[str, str] | None:
 
     Raises ValueError if the table is neither.
     """
-    names = {normalised(name): name for name in reversed(table.columns)}
+    columns = table.columns
+    names = {normalised(name): name for name in reversed(columns)}
     try:
-        user = find_column(table.columns, "user_id")
-        of_log = [find_column(table.columns, role) for role in LOG_ROLES]
+        user = find_column(columns, "user_id")
+        of_log = [find_column(columns, role) for role in LOG_ROLES]
     except ValueError as error:
         raise ValueError(f"{table.path}: {error}") from error
     if user is not None and HISTORY in names:
@@ -142,7 +143,7 @@ def _history_columns(table: Table) -> dict[str, str] | None:
     if None in of_log and table.has_header:
         raise ValueError(
             f"{table.path} needs the columns user_id and history (item ids, oldest first), or user_id, item_id and "
-            f"timestamp; it has {', '.join(table.columns)}."
+            f"timestamp; it has {listed(table.columns)}."
         )
     return None
 
@@ -156,7 +157,7 @@ def _with_seconds(tables: Sequence[Table], folder: Path) -> None:
         if TIMESTAMPS not in columns:
             raise ValueError(
                 f"{source.path} needs the column {TIMESTAMPS} (the time of each item of a history), because the "
-                f"model was trained with time_gaps; it has {', '.join(source.columns)}."
+                f"model was trained with time_gaps; it has {listed(source.columns)}."
             )
         source.say(renamed(columns))
         rows = int(source.collect(pl.len()).item())

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import polars as pl
 
-from rqrec.data.columns import LOG_ROLES, OPTIONS, log_columns, renamed
+from rqrec.data.columns import LOG_ROLES, OPTIONS, listed, log_columns, renamed
 from rqrec.data.tables import Table
 
 HIGHEST_RATING = 100  # a larger number in a log without a header is a time
@@ -49,7 +49,7 @@ def _order(table: Table) -> tuple[str, ...]:
     if len(table.columns) == 3:
         return LOG_ROLES
     if len(table.columns) == 4:
-        with_numbers = table.frame.head(SAMPLE_ROWS).select(pl.all().cast(pl.Float64, strict=False)).collect()
+        with_numbers = table.collect(pl.all().head(SAMPLE_ROWS).cast(pl.Float64, strict=False))
         small = [(with_numbers[column] <= HIGHEST_RATING).all() for column in table.columns]
         known = [with_numbers[column].null_count() == 0 for column in table.columns]
         ratings = [position for position in (2, 3) if small[position] and known[position]]
@@ -60,5 +60,5 @@ def _order(table: Table) -> tuple[str, ...]:
     options = ", ".join(f"--{OPTIONS[role].replace('_', '-')}" for role in LOG_ROLES)
     raise ValueError(
         f"{table.path} has no header, and what its {len(table.columns)} columns are is not clear. Add a first line "
-        f"such as user_id,item_id,timestamp, or say which of {', '.join(table.columns)} they are with {options}."
+        f"such as user_id,item_id,timestamp, or say which of {listed(table.columns)} they are with {options}."
     )

@@ -8,7 +8,7 @@ import polars as pl
 from rqrec.core.progress import log as say
 from rqrec.core.values import Config
 from rqrec.data.catalog import Catalog
-from rqrec.data.columns import LOG_ROLES, OPTIONS, find_column, renamed
+from rqrec.data.columns import LOG_ROLES, OPTIONS, find_column, listed, renamed
 from rqrec.data.embeddings import EMBEDDINGS_FILE, read_vectors
 from rqrec.data.ids import IdMap
 from rqrec.data.interactions import FRACTION, Interactions
@@ -107,7 +107,7 @@ def load_custom(
     given = options.item_column
     with_column = tables if given is None else [table for table in tables if given in table.columns]
     if not with_column:
-        names = "; ".join(f"those of {table.path} are {', '.join(table.columns)}" for table in tables)
+        names = "; ".join(f"those of {table.path} are {listed(table.columns)}" for table in tables)
         raise ValueError(f"No file has a column {given!r}, which item_column names: {names}.")
     if files.items is None:
         rows = _count_vectors(files)
@@ -138,14 +138,15 @@ def _as_ids(path: Path, values: pl.Series, role: str) -> pl.Series:
 
 def _id_column(table: Table, given: str | None) -> str:
     """The column of a table of items that holds their ids."""
+    columns = table.columns
     try:
-        column = given or find_column(table.columns, "item_id", of_items=True)
+        column = given or find_column(columns, "item_id", of_items=True)
     except ValueError as error:
         raise ValueError(f"{table.path}: {error}") from error
     if column is None:
         header = "" if table.has_header else ", as its first line does not name the columns"
         raise ValueError(
-            f"{table.path} lacks item_id{header}; its columns are {', '.join(table.columns)}. Say which column holds "
+            f"{table.path} lacks item_id{header}; its columns are {listed(columns)}. Say which column holds "
             f"the item ids with --item-column (item_column in a gin file)."
         )
     return column
@@ -200,7 +201,7 @@ def _describe(
     if template is not None:
         if lacking := [name for name in fields_of(template) if name not in fields.columns]:
             raise ValueError(
-                f"{table.path} lacks {', '.join(lacking)}; its columns are {', '.join(fields.columns)}."
+                f"{table.path} lacks {', '.join(lacking)}; its columns are {listed(fields.columns)}."
             )
     elif text is not None:
         template, used["text"] = f"{{{text}}}", text
@@ -208,7 +209,7 @@ def _describe(
         notes.append(f"it has no column text, so the texts are made with the template {template!r}")
     elif text_needed:
         raise ValueError(
-            f"{table.path} has no column that describes the items; its columns are {', '.join(fields.columns)}. Add "
+            f"{table.path} has no column that describes the items; its columns are {listed(fields.columns)}. Add "
             f"text, or a column such as title, or provide {EMBEDDINGS_FILE}."
         )
     table.say([*renamed(used), *notes])
