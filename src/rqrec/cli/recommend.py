@@ -51,7 +51,7 @@ def recommend(
     ids = split_ids(history)
     timestamps = None if config.times is None else [split_ids(config.times)]
     if timestamps:
-        log_unit("--times", to_seconds(pl.Series(timestamps[0], dtype=pl.String), "number"))
+        log_unit("--times", to_seconds(pl.Series(timestamps[0], dtype=pl.String), "number {}".format))
     recommender = Recommender.load(artifact)
     (recommendations,) = recommender.recommend(
         [ids],

@@ -1,6 +1,6 @@
 """Times in any of the usual forms as whole seconds since 1970 (UTC), and the fraction of the second."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import date
 from pathlib import Path
 from typing import NamedTuple
@@ -9,6 +9,7 @@ import polars as pl
 
 from rqrec.core.progress import log
 
+Place = Callable[[int], str]  # what a message calls the position of a value
 Time = int | float | str | date  # a datetime is a date
 
 END = 4_102_444_800  # seconds: 2100-01-01; a time is from 1970 to here
@@ -16,6 +17,7 @@ PER_SECOND = {"seconds": 1, "milliseconds": 10**3, "microseconds": 10**6, "nanos
 SMALLEST = 100_000_000  # seconds: 1973-03-03; below it in its unit, a number counts as seconds
 DATES = "dates"  # the unit of values that are written as dates
 NANO = 10**9
+ROW: Place = "row {}".format
 ALLOWED = (
     "Use ISO dates and times from 1970 to 2100, or seconds, milliseconds, micro- or nanoseconds since 1970."
 )
@@ -39,7 +41,7 @@ class Times(NamedTuple):
     """What the column holds: "dates", or the unit of its numbers (a key of PER_SECOND); None if it has no times."""
 
 
-def to_seconds(values: pl.Series, place: str = "row") -> Times:
+def to_seconds(values: pl.Series, place: Place = ROW) -> Times:
     """Read numbers, text, dates and datetimes as times.
 
     The unit of numbers is recognised by their size: a time from 1973 to 2100 has another range in seconds,
@@ -62,12 +64,12 @@ def to_seconds(values: pl.Series, place: str = "row") -> Times:
     return _of_text(values, place)
 
 
-def read_times(path: Path, values: pl.Series, unit: str | None = None) -> Times:
+def read_times(path: Path, values: pl.Series, unit: str | None = None, place: Place = ROW) -> Times:
     """`to_seconds` of the timestamps of a file, saying which unit was recognised.
 
     `unit` is that of an earlier part of the file, if it is read in parts. Raises ValueError naming `path`.
     """
-    times = _of_part(path, values, unit)
+    times = _of_part(path, values, unit, place)
     if unit is None:
         log_unit(path, times)
     return times
@@ -87,9 +89,9 @@ def column_to_seconds(path: Path, values: pl.Series, unit: str | None = None) ->
     return times
 
 
-def _of_part(path: Path, values: pl.Series, unit: str | None) -> Times:
+def _of_part(path: Path, values: pl.Series, unit: str | None, place: Place = ROW) -> Times:
     try:
-        times = to_seconds(values)
+        times = to_seconds(values, place)
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
     if unit is not None and times.unit not in (None, unit):
@@ -115,7 +117,7 @@ def lists_to_seconds(rows: Sequence[Sequence[Time]]) -> list[list[int]]:
     Raises ValueError that names the value if one is no time, and if units are mixed (see `to_seconds`).
     """
     flat = [str(time) for row in rows for time in row]
-    seconds = to_seconds(pl.Series(flat, dtype=pl.String), "number").seconds
+    seconds = to_seconds(pl.Series(flat, dtype=pl.String), "number {}".format).seconds
     if seconds.null_count():
         raise ValueError(f"{flat[seconds.is_null().arg_true()[0]]!r} is not a valid timestamp. {ALLOWED}")
     numbers = iter(seconds.to_list())
@@ -131,7 +133,7 @@ def _of_dates(values: pl.Series) -> pl.DataFrame:
     return pl.select(seconds=ticks // per_second, nanoseconds=ticks % per_second * (NANO // per_second))
 
 
-def _of_text(values: pl.Series, place: str) -> Times:
+def _of_text(values: pl.Series, place: Place) -> Times:
     stripped = values.str.strip_chars()
     numbers = stripped.cast(pl.Float64, strict=False)
     number_row = _first(numbers.is_between(0, END * NANO))
@@ -167,7 +169,7 @@ def _of_iso(values: pl.Series) -> pl.DataFrame:
     )
 
 
-def _of_numbers(numbers: pl.Series, values: pl.Series, place: str) -> Times:
+def _of_numbers(numbers: pl.Series, values: pl.Series, place: Place) -> Times:
     """Times of numbers in the unit that their size shows; `values` are the original ones, for messages."""
     numbers = numbers.cast(pl.Int64 if numbers.dtype.is_integer() else pl.Float64, strict=False)
     inside = {}
@@ -201,9 +203,9 @@ def _first(mask: pl.Series) -> int | None:
     return int(rows[0]) if len(rows) else None
 
 
-def _mixed(values: pl.Series, rows: dict[str, int], place: str) -> str:
+def _mixed(values: pl.Series, rows: dict[str, int], place: Place) -> str:
     """That a column mixes units, with the first row of each."""
-    examples = " and ".join(f"{unit} ({place} {row}: {_shown(values[row])})" for unit, row in rows.items())
+    examples = " and ".join(f"{unit} ({place(row)}: {_shown(values[row])})" for unit, row in rows.items())
     return f"timestamp mixes {examples}. Use one unit for all."
 
 

@@ -126,7 +126,7 @@ def test_interactions_within_a_second_keep_their_order(tmp_path: Path, tie_break
         ({"timestamp": [True] * 5}, "timestamp must hold numbers, dates or times, not Boolean"),
         (
             {"timestamp": [1700000000, 1700000001000, 1700000002, 1700000003, 1700000004]},
-            r"log.parquet: timestamp mixes seconds \(row 0: 1700000000\) and milliseconds \(row 1: 1700000001000\)",
+            r"log.parquet: timestamp mixes seconds \(row 1: 1700000000\) and milliseconds \(row 2: 1700000001000\)",
         ),
         ({"user_id": ["u", None, "u", "", "u"]}, r"2 have no user_id \(the first is row 2\)"),
         ({"item_id": [1.0, 2.5, 3.0, 4.0, 5.0]}, "item_id must hold strings or whole numbers, not Float64"),

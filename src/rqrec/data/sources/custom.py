@@ -230,7 +230,7 @@ def _read_log(log: LogTable, id_map: IdMap, options: CustomOptions) -> Interacti
     if options.min_rating is not None:
         counted &= _rated(path, rows["rating"], options.min_rating)
     user_ids, item_ids = (_as_ids(path, rows[role], role) for role in ("user_id", "item_id"))
-    times = read_times(path, rows["timestamp"])
+    times = read_times(path, rows["timestamp"], place=table.place)
     invalid = InvalidRows(table, counted)
     invalid.add("no user_id", user_ids.is_null())
     invalid.add("no item_id", item_ids.is_null())
