@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,6 @@ from safetensors.torch import load_file
 from rqrec.core.artifact import read_manifest
 from rqrec.retrieval.artifact import read_retrieval
 from rqrec.tokenizer.rqvae import RqVae
-from rqrec.training.loop_config import LoopConfig
 from rqrec.training.tracking import History
 from tests.stages.world import decoder_settings, rqvae_settings, run, write_world
 from tests.tiny import N_ITEMS
@@ -42,15 +42,18 @@ def train_decoder(world: Path, root: Path, **more: Any) -> dict[str, Any]:
     return read_manifest(run("decoder", decoder_settings(world, root, **more)), "retrieval").settings
 
 
-def test_mixed_precision_type_has_an_effect_only_with_amp(world: Path, tmp_path: Path) -> None:
-    for place, (amp, kind, used) in enumerate([(True, "bf16", "bf16"), (False, "bf16", "no")]):
-        for train in (train_rqvae, train_decoder):
-            settings = train(
-                world, tmp_path / f"{train.__name__} {place}", amp=amp, mixed_precision_type=kind
-            )
-            assert LoopConfig(**settings["training"]).precision == used
+@pytest.mark.parametrize(
+    ("command", "settings_of"), [("rqvae", rqvae_settings), ("decoder", decoder_settings)]
+)
+def test_mixed_precision_type_has_an_effect_only_with_amp(
+    command: str, settings_of: Callable[..., dict[str, Any]], world: Path, tmp_path: Path
+) -> None:
+    for amp, used in ((True, "bf16"), (False, "no")):
+        more = {"amp": amp, "mixed_precision_type": "bf16"}
+        out = run(command, settings_of(world, tmp_path / f"{amp}", **more))
+        assert read_manifest(out).metrics["precision"] == used
     with pytest.raises(ValueError, match="'int8'"):
-        train_rqvae(world, tmp_path / "other", amp=True, mixed_precision_type="int8")
+        run(command, settings_of(world, tmp_path / "other", amp=True, mixed_precision_type="int8"))
 
 
 def test_loop_settings_reach_both_commands(world: Path, tmp_path: Path) -> None:

@@ -140,6 +140,7 @@ def test_two_processes_train_the_same_model_as_one(stage: str, split_batches: bo
     world = write_world(tmp_path / "world")
     make = rqvae_settings if stage == "rqvae" else decoder_settings
     more = {"iterations": 50, "gradient_accumulate_every": 1 if split_batches else 2, "learning_rate": 5e-3}
+    more["amp"] = False
     name = "rqvae" if stage == "rqvae" else "retrieval"
     alone = run(stage, make(world, tmp_path / "one", batch_size=16, **more))
     each = 16 if split_batches else 8
@@ -164,7 +165,7 @@ def test_two_processes_train_the_same_model_as_one(stage: str, split_batches: bo
 def test_two_processes_save_one_checkpoint_and_one_process_resumes_it(tmp_path: Path) -> None:
     """With batches of at most 3 windows, so that a process may get no window."""
     world = write_world(tmp_path / "world")
-    more = {"iterations": 30, "batch_size": 3, "full_eval_every": 10}
+    more = {"iterations": 30, "batch_size": 3, "full_eval_every": 10, "amp": False}
     settings = decoder_settings(world, tmp_path / "two", save_model_every=10, keep_last=1, **more)
     with artefact_blocked(tmp_path / "two") as blocked:
         done = launch("train_decoder.py", settings, "--multi_gpu")
@@ -195,7 +196,13 @@ def test_a_launch_that_starts_one_process_is_warned_of(
 def test_two_processes_with_a_sharded_model_train_the_same_model(tmp_path: Path) -> None:
     """With the launcher's configuration file; fails at a blocked artefact and resumes from unsharded checkpoints."""
     world = write_world(tmp_path / "world")
-    more = {"iterations": 50, "learning_rate": 5e-3, "model_ema_decay": 0.9, "full_eval_every": 25}
+    more = {
+        "iterations": 50,
+        "learning_rate": 5e-3,
+        "model_ema_decay": 0.9,
+        "full_eval_every": 25,
+        "amp": False,
+    }
     alone = run("decoder", decoder_settings(world, tmp_path / "one", **more))
     settings = decoder_settings(world, tmp_path / "two", save_model_every=20, **more)
     flags = ("--config_file", str(ROOT / "configs" / "accelerate" / "fsdp.yaml"))

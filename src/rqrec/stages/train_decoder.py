@@ -93,8 +93,9 @@ class TrainDecoderConfig(Config):
     split_batches: bool = True
     """Whether batch_size counts the sequences of all processes together."""
     epochs: NonNegativeInt = 0
-    """Train for at least this many passes over the training data, even if they take more than `iterations` steps,
-    and limit warm-up to a tenth of the steps; 0: train for `iterations` steps."""
+    """Train for about this many passes over the training data, even if they take more than `iterations` steps, and
+    limit warm-up to a tenth of the steps; 0: train for `iterations` steps. A pass is counted as if its batches were
+    all full (see docs/training.md)."""
     validations: NonNegativeInt = 0
     """Validate this many times, evenly spaced; 0: every full_eval_every steps."""
     validation_users: PositiveInt | None = None
@@ -290,6 +291,7 @@ def _train(
         "parameters": parameter_count(model),
         "validation": max(history.validation, key=lambda record: record["ndcg@10"]),
         "stopped": history.stopped,
+        "precision": history.precision,
         **processes.numbers,
     }
     if processes.is_first:

@@ -164,6 +164,7 @@ def _train(config: TrainRqVaeConfig, folder: Path, out: Path, start: Path | None
         "items": len(train_ND),
         **history.validation[-1],
         "stopped": history.stopped,
+        "precision": history.precision,
         **processes.numbers,
     }
     if processes.is_first:

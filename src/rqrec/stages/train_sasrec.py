@@ -103,6 +103,7 @@ def _train(config: TrainSasRecConfig, dataset: Path, out: Path) -> None:
         "parameters": parameter_count(model),
         "validation": max(history.validation, key=lambda record: record["ndcg@10"]),
         "stopped": history.stopped,
+        "precision": history.precision,
         **processes.numbers,
     }
     if processes.is_first:

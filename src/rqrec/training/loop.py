@@ -111,6 +111,7 @@ class _Fit:
             settings=checkpoints.settings if checkpoints else {},
         )
         self.history = self.tracker.history
+        self.history.precision = self.precision
 
     def run(self) -> History:
         left = self.config.iterations - self.done

@@ -28,6 +28,8 @@ class History:
     """The metrics of full validations."""
     stopped: str | None = field(default=None, compare=False)
     """One sentence on why training ended before its last step; None if it did not."""
+    precision: str = field(default="no", compare=False)
+    """The precision of the training: "no" for fp32, "bf16" or "fp16"."""
 
     @classmethod
     def read(cls, folder: Path) -> "History":
