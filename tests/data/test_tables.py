@@ -37,6 +37,7 @@ JSON_ROWS = [dict(zip(NAMES, row, strict=True)) for row in ROWS]
         ("log.csv", csv_text("|").encode(), "separated by '|'"),
         ("log.tsv", csv_text().encode(), "separated by ','"),
         ("log.csv", csv_text(end="\r\n").encode(), "CRLF line ends"),
+        ("log.csv", csv_text(end="\r").replace("line\n", "line\r").encode(), ""),
         ("log.csv", csv_text().encode("utf-16"), "UTF-16"),
         ("log.csv", csv_text(";", "\r\n").encode("utf-16-le"), "UTF-16; CRLF line ends; separated by ';'"),
         ("log.csv", csv_text().encode("utf-32"), "UTF-32"),

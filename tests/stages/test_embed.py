@@ -9,7 +9,7 @@ from rqrec.core.artifact import read_manifest
 from rqrec.data.embeddings import read_content_vectors, read_embeddings
 from rqrec.stages import embed as module
 from rqrec.stages.embed import EmbedConfig, embed
-from rqrec.stages.prepare import PrepareConfig, prepare
+from rqrec.stages.prepare import PrepareConfig, PrepareOptions, prepare
 
 
 @pytest.fixture
@@ -91,7 +91,7 @@ def test_vectors_follow_their_items_through_a_filter(tmp_path: Path) -> None:
     np.save(tmp_path / "item_embeddings.npy", np.arange(8, dtype=np.float32).reshape(4, 2))
     log = {"user_id": list("uuvv"), "item_id": [3, 1, 1, 3], "timestamp": [1, 2, 3, 4]}
     pl.DataFrame(log).write_csv(tmp_path / "log.csv")
-    prepare(PrepareConfig("custom", item_core=2), tmp_path, tmp_path / "dataset")
+    prepare(PrepareConfig("custom", options=PrepareOptions(item_core=2)), tmp_path, tmp_path / "dataset")
     own = tmp_path / "item_embeddings.npy"
     vectors = vectors_of(EmbedConfig(), tmp_path / "dataset", tmp_path / "e", vectors=own)
     assert vectors.tolist() == [[2, 3], [6, 7]]

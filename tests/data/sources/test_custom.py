@@ -373,6 +373,8 @@ def test_interactions_with_a_low_rating_are_left_out(
     assert (
         len(prepared(tmp_path, log.replace("rating", "liked"), min_rating=4, rating_column="liked")[1]) == 2
     )
+    german = log.replace("3.5", "4.5").replace(",", ";").replace(".", ",")
+    assert prepared(tmp_path, german, min_rating=4.5)[1] == [("u", "b"), ("v", "c")]
     with pytest.raises(ValueError, match=r"lacks rating; .* with --rating-column"):
         prepared(tmp_path, log.replace("rating", "liked"), min_rating=4)
     with pytest.raises(ValueError, match="the rating 'good' is not a number"):

@@ -258,7 +258,8 @@ def _read_log(log: LogTable, id_map: IdMap, options: CustomOptions) -> Interacti
 
 def _rated(path: Path, ratings: pl.Series, lowest: float) -> pl.Series:
     """A mask of the ratings that are at least `lowest`. Raises ValueError if one is not a number."""
-    numbers = ratings.cast(pl.Float64, strict=False)
+    written = ratings.str.replace(",", ".", literal=True) if ratings.dtype == pl.String else ratings
+    numbers = written.cast(pl.Float64, strict=False)
     if (other := numbers.is_null() & ratings.is_not_null()).any():
         raise ValueError(f"{path}: the rating {ratings[int(other.arg_max() or 0)]!r} is not a number.")
     high = (numbers >= lowest).fill_null(value=False)
