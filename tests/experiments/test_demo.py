@@ -17,7 +17,7 @@ from rqrec.core.artifact import create
 from rqrec.experiments.demo_report import EVALUATIONS, result_table
 
 ROOT = Path(__file__).resolve().parents[2]
-TOLERANCE = 0.02  # of a metric, from the seeds and machines in docs/evaluation.md
+TOLERANCE = 0.03  # of a metric, from the runs in docs/evaluation.md
 
 
 def demo(folder: Path, *options: str) -> subprocess.Popen[str]:
