@@ -92,7 +92,9 @@ def dense_mixture(retriever: Retriever, items_BT: np.ndarray, allowed_BN: np.nda
     """The mixture of both distributions, each conditioned on the allowed items."""
     assert retriever.knn is not None
     weight, power = retriever.knn.settings.weight, retriever.knn.settings.power
-    p_model = normalised(retriever.score_items(Histories(items_BT)).exp().double().numpy() * allowed_BN)
+    log_p_BN = retriever.score_items(Histories(items_BT)).double()
+    log_p_BN = log_p_BN.masked_fill(torch.from_numpy(~allowed_BN), -torch.inf)
+    p_model = log_p_BN.softmax(1).nan_to_num().numpy()  # not a number where no item is allowed
     scores = dense_scores(retriever.knn, items_BT, exclude_seen=False) * allowed_BN
     p_neighbours = normalised(scores**power)
     weight_B1 = weight * (p_neighbours.sum(axis=1, keepdims=True) > 0)
