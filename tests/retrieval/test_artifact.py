@@ -1,6 +1,7 @@
 """Saving and loading a model changes nothing."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -9,10 +10,11 @@ import polars as pl
 import pytest
 import torch
 
-from rqrec.core.artifact import create
+from rqrec.core.artifact import create, file_hash
 from rqrec.data.catalog import Catalog
 from rqrec.data.ids import PADDING, IdMap
 from rqrec.data.sequences import Histories
+from rqrec.knn.index import KnnIndex
 from rqrec.models.architectures import ARCHITECTURES, architecture, build_model
 from rqrec.retrieval.artifact import CONFIG_FILE, RetrievalArtifact, read_retrieval, write_retrieval
 from rqrec.retrieval.retriever import Retriever
@@ -82,7 +84,7 @@ def test_scores_of_all_items_equal_those_of_the_search_and_the_sums_over_codes()
             r"Unknown architecture 'mamba'; allowed are decoder_only, enc.*hierarchical",
         ),
         ({"colour": 1}, "colour"),
-        ({"attn_layers": 3}, r"does not match config\.json"),
+        ({"attn_layers": 3}, r"does not match model\.safetensors"),
     ],
 )
 def test_a_config_of_another_version_is_refused(change: dict, message: str, tmp_path: Path) -> None:
@@ -91,4 +93,74 @@ def test_a_config_of_another_version_is_refused(change: dict, message: str, tmp_
         config = json.loads((target / CONFIG_FILE).read_text())
         (target / CONFIG_FILE).write_text(json.dumps(config | change))
     with pytest.raises(ValueError, match=message):
+        read_retrieval(tmp_path / "model")
+
+
+def rewrite(folder: Path, name: str, change: Callable[[Path], None]) -> None:
+    """Change a file of an artefact, and its manifest with it."""
+    change(folder / name)
+    manifest = json.loads((folder / "manifest.json").read_text())
+    manifest["files"][name] = file_hash(folder / name)
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+
+
+def with_values(**values: Any) -> Callable[[Path], None]:
+    return lambda path: path.write_text(json.dumps(json.loads(path.read_text()) | values)) and None
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "message"),
+    [
+        ("config.json", lambda path: path.write_text("3"), "holds int instead of settings"),
+        ("config.json", lambda path: path.write_text("[" * 100_000), "is not valid JSON"),
+        ("config.json", with_values(attn_layers=10**9), "attn_layers is 1000000000, but must be at least 1"),
+        ("config.json", with_values(attn_embed_dim="12"), "attn_embed_dim is '12'"),
+        ("config.json", with_values(user_buckets=10**9), "lacks the tensors side"),
+        ("config.json", with_values(time_gaps=10**9), "time_gaps is 1000000000"),
+        ("config.json", with_values(max_items=10**6), "by its settings the shape must be"),
+        ("semantic_ids.json", lambda path: path.write_text("[]"), "has format_version None"),
+        ("semantic_ids.json", with_values(level_sizes=["4"]), "level_sizes is '4'"),
+        ("semantic_ids.json", with_values(level_sizes=float("nan")), "level_sizes is nan"),
+        ("semantic_ids.json", with_values(tokenizer_hash=None), "tokenizer_hash is None"),
+        (
+            "semantic_ids.parquet",
+            lambda path: path.write_bytes(b"PAR1 PAR1"),
+            r"semantic_ids\.parquet cannot be read",
+        ),
+        (
+            "semantic_ids.parquet",
+            lambda path: (
+                pl.read_parquet(path).with_columns(pl.col("code_0").cast(pl.Float32)).write_parquet(path)
+            ),
+            "'code_0' has Float32, but must have whole numbers",
+        ),
+        (
+            "catalog.parquet",
+            lambda path: pl.read_parquet(path).with_columns(title=pl.lit(1)).write_parquet(path),
+            "'title' has Int32, but must have strings",
+        ),
+        ("model.safetensors", lambda path: path.write_bytes(path.read_bytes()[:99]), "is damaged or missing"),
+    ],
+)
+def test_a_damaged_file_is_refused_in_a_sentence_before_anything_is_allocated(
+    name: str, change: Callable[[Path], None], message: str, tmp_path: Path
+) -> None:
+    write(tmp_path / "model", fresh_artifact("decoder_only"))
+    rewrite(tmp_path / "model", name, change)
+    with pytest.raises(ValueError, match=message) as caught:
+        read_retrieval(tmp_path / "model")
+    assert name in str(caught.value) or "model.safetensors" in str(caught.value)
+
+
+def test_weights_and_neighbours_that_are_not_finite_are_refused_by_name(tmp_path: Path) -> None:
+    artifact = fresh_artifact("hierarchical")
+    neighbours_NM = torch.zeros(30, 1, dtype=torch.int32)
+    knn = KnnIndex(neighbours_NM, torch.full((30, 1), float("inf")))
+    write(tmp_path / "knn", artifact._replace(knn=knn))
+    with pytest.raises(ValueError, match=r"knn\.safetensors: the tensor similarity has 30 NaN"):
+        read_retrieval(tmp_path / "knn")
+    name, weight = next(iter(artifact.model.named_parameters()))
+    weight.data.view(-1)[0] = float("nan")
+    write(tmp_path / "model", artifact)
+    with pytest.raises(ValueError, match=rf"model\.safetensors: the tensor {name} has 1 NaN"):
         read_retrieval(tmp_path / "model")

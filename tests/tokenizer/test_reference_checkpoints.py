@@ -52,5 +52,5 @@ def test_a_reference_checkpoint_that_lacks_a_codebook_is_refused(shared_data, tm
     values = torch.load(path, weights_only=True)
     del values["model"]["layers.2.embedding.weight"]
     torch.save(values, tmp_path / "half.pt")
-    with pytest.raises(ValueError, match=r"lacks the tensors \['quantizer\.levels\.2\.weight'\]"):
+    with pytest.raises(ValueError, match=r"lacks the tensors quantizer\.levels\.2\.weight"):
         RqVae.from_pretrained(tmp_path / "half.pt")

@@ -111,7 +111,7 @@ def read_json(path: Path) -> Any:
     """Read a JSON file. Raises ValueError, naming the file, if it is not valid JSON."""
     try:
         return json.loads(Path(path).read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+    except (json.JSONDecodeError, UnicodeDecodeError, RecursionError) as error:
         raise ValueError(f"{path} is not valid JSON ({error}). Recreate or restore it.") from error
 
 
@@ -227,7 +227,7 @@ def _read_manifest(folder: Path, artifact_type: str | None, *, verify: bool) -> 
         )
     if verify:
         for name, expected in manifest.files.items():
-            if not (folder / name).is_file() or file_hash(folder / name) != expected:
+            if "\0" in name or not (folder / name).is_file() or file_hash(folder / name) != expected:
                 raise ValueError(
                     f"{folder / name} is missing or differs from its manifest. "
                     f"Recreate {folder} with {_command(manifest.artifact_type)}."

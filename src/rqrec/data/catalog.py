@@ -8,6 +8,7 @@ import polars as pl
 
 from rqrec.core.artifact import atomic_write
 from rqrec.data.ids import IdMap
+from rqrec.data.tables import read_parquet
 
 CATALOG_FILE = "catalog.parquet"
 
@@ -54,5 +55,5 @@ class Catalog:
 
     @classmethod
     def read(cls, folder: Path) -> "Catalog":
-        """Read a catalogue written by `write`."""
-        return cls(pl.read_parquet(folder / CATALOG_FILE))
+        """Read a catalogue written by `write`. Raises ValueError, naming the file, if it is damaged."""
+        return cls(read_parquet(folder / CATALOG_FILE, strings=("item_id", "title", "text")))

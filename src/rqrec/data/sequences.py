@@ -3,6 +3,8 @@
 Shapes: U users, M interactions, B batch, T items in a history (padded on the right with PADDING).
 """
 
+import zipfile
+import zlib
 from collections.abc import Sequence, Sized
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -14,6 +16,7 @@ from numpy.typing import NDArray
 
 from rqrec.core.artifact import atomic_write
 from rqrec.data.ids import PADDING
+from rqrec.data.tables import read_parquet
 
 SEQUENCES_FILE = "sequences.npz"
 USERS_FILE = "users.parquet"
@@ -90,10 +93,14 @@ class Sequences:
 
     @classmethod
     def read(cls, folder: Path) -> "Sequences":
-        """Read sequences written by `write`."""
-        with np.load(folder / SEQUENCES_FILE, allow_pickle=False) as arrays:
-            users = pl.read_parquet(folder / USERS_FILE)["user_id"].to_list()
-            return cls(arrays["items"], arrays["offsets"], arrays["timestamps"], tuple(users))
+        """Read sequences written by `write`. Raises ValueError, naming the file, if they are damaged."""
+        users = read_parquet(folder / USERS_FILE, strings=["user_id"])["user_id"].to_list()
+        path = folder / SEQUENCES_FILE
+        try:
+            with np.load(path, allow_pickle=False) as arrays:
+                return cls(arrays["items"], arrays["offsets"], arrays["timestamps"], tuple(users))
+        except (KeyError, TypeError, IndexError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+            raise ValueError(f"{path} is damaged ({error}). Run `rqrec prepare` again.") from error
 
 
 @dataclass(frozen=True)

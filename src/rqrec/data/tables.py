@@ -68,6 +68,20 @@ def parse_errors_for(path: Path) -> Iterator[None]:
         raise ValueError(f"{path} has text that is not valid Unicode ({error}).") from error
 
 
+def read_parquet(path: Path, *, strings: Sequence[str] = (), integers: Sequence[str] = ()) -> pl.DataFrame:
+    """A Parquet file of an artefact. Raises ValueError if it is damaged, lacks a column or has other types."""
+    with parse_errors_for(path):
+        table = pl.read_parquet(path)
+    for column in (*strings, *integers):
+        if column not in table.columns:
+            raise ValueError(f"{path} is damaged: it has no column {column!r}, only {table.columns[:5]}.")
+        kind = table.schema[column]
+        if not (kind == pl.Null or (kind == pl.String if column in strings else kind.is_integer())):
+            allowed = "strings" if column in strings else "whole numbers"
+            raise ValueError(f"{path} is damaged: its column {column!r} has {kind}, but must have {allowed}.")
+    return table
+
+
 @dataclass(frozen=True)
 class Table:
     """A table file, which is read when it is collected. The columns of a CSV file are strings."""

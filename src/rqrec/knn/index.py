@@ -11,11 +11,11 @@ from typing import Annotated, Any, NamedTuple
 import numpy as np
 import safetensors.torch
 import torch
-from safetensors import SafetensorError
 from scipy.sparse import csr_array
 from torch import Tensor
 
 from rqrec.core.artifact import atomic_write, read_json, write_json
+from rqrec.core.tensors import read_tensors
 from rqrec.core.values import Config, Fraction, NonNegativeFloat, PositiveFloat, PositiveInt, Range
 from rqrec.data.ids import PADDING
 from rqrec.data.sequences import Histories, gather_right_padded
@@ -149,11 +149,11 @@ class KnnIndex:
         if not (folder / SETTINGS_FILE).is_file():
             return None
         path = folder / NEIGHBOURS_FILE
+        tensors = read_tensors(path)
         try:
             settings = KnnSettings(**read_json(folder / SETTINGS_FILE))
-            tensors = safetensors.torch.load_file(path)
             neighbours_NM, similarity_NM = tensors["neighbours"].int(), tensors["similarity"].float()
-        except (SafetensorError, OSError, KeyError, TypeError) as error:
+        except (KeyError, TypeError) as error:
             raise ValueError(
                 f"{folder}: {SETTINGS_FILE} and {NEIGHBOURS_FILE} are not a kNN index of this version of rqrec: "
                 f"{error}. Train the model again."

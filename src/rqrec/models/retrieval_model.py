@@ -8,7 +8,7 @@ M target items, N items of the catalogue.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Protocol, TypeVar
+from typing import Annotated, Any, NamedTuple, Protocol, TypeVar
 
 import numpy as np
 import torch
@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
-from rqrec.core.values import Config, Depth, NonNegativeInt, PositiveInt, Probability, Width
+from rqrec.core.values import Config, Depth, NonNegativeInt, PositiveInt, Probability, Range, Width
 from rqrec.data.ids import PADDING
 from rqrec.data.sequences import Histories
 from rqrec.models.side_information import user_number
@@ -69,7 +69,7 @@ class ModelConfig(Config):
     """Probability mass of each target that training spreads evenly over all codes of its level."""
     user_buckets: NonNegativeInt = 0
     """Number of user tokens that user ids are hashed into (0: none)."""
-    time_gaps: NonNegativeInt = 0
+    time_gaps: Annotated[int, Range(0, 2**16)] = 0
     """Number of log-spaced buckets for the time since the previous item (0: none)."""
     tie_codes: bool = False
     """Whether codes share one embedding between input and output."""

@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
 import safetensors.torch
-from safetensors import SafetensorError
 from torch import nn
 
-from rqrec.core.artifact import atomic_write, find, read_json, read_manifest, write_json
+from rqrec.core.artifact import atomic_write, find, read_json, read_manifest, read_version, write_json
+from rqrec.core.tensors import check_names_and_shapes, read_tensors
 from rqrec.data.catalog import Catalog
 from rqrec.knn.index import KnnIndex
 from rqrec.models.architectures import AnyModel, architecture, build_model, name_of
@@ -57,7 +57,10 @@ def read_retrieval(folder: Path) -> RetrievalArtifact:
 
     Raises ValueError if a file was changed, or does not fit the others or this version of rqrec.
     """
-    folder = find(folder, "retrieval")
+    return read_version(find(folder, "retrieval"), _read_retrieval)
+
+
+def _read_retrieval(folder: Path) -> RetrievalArtifact:
     model = _read_model(folder, "retrieval", _build)
     table, catalog = SemanticIdTable.read(folder), Catalog.read(folder)
     if table.item_ids != catalog.id_map:
@@ -69,7 +72,7 @@ def read_retrieval(folder: Path) -> RetrievalArtifact:
 
 def _build(config: dict[str, Any]) -> AnyModel:
     sizes = dict(config)
-    return build_model(architecture(sizes.pop("architecture", "")).config(**sizes))
+    return build_model(architecture(str(sizes.pop("architecture", ""))).config(**sizes))
 
 
 def needs_times(folder: Path) -> bool:
@@ -96,7 +99,10 @@ def read_sasrec(folder: Path) -> SasRecArtifact:
 
     Raises ValueError if a file was changed, or does not fit the others or this version of rqrec.
     """
-    folder = find(folder, "sasrec")
+    return read_version(find(folder, "sasrec"), _read_sasrec)
+
+
+def _read_sasrec(folder: Path) -> SasRecArtifact:
     model = _read_model(folder, "sasrec", lambda config: SasRec(SasRecConfig(**config)))
     return SasRecArtifact(model, Catalog.read(folder))
 
@@ -113,17 +119,18 @@ def _read_model(folder: Path, artifact_type: str, build: Callable[[dict[str, Any
     read_manifest(folder, artifact_type, verify=True)
     advice = "Train the model again, or use the version of rqrec that its manifest names."
     config = read_json(folder / CONFIG_FILE)
+    if not isinstance(config, dict):
+        raise ValueError(
+            f"{folder / CONFIG_FILE} holds {type(config).__name__} instead of settings. {advice}"
+        )
+    weights = read_tensors(folder / WEIGHTS_FILE)
     try:
+        check_names_and_shapes(lambda: build(config), weights, folder / WEIGHTS_FILE)
         model = build(config)
-    except (TypeError, ValueError) as error:
+        model.load_state_dict(weights)
+    except (TypeError, ValueError, RuntimeError) as error:
         raise ValueError(
-            f"{folder / CONFIG_FILE} is from another version of rqrec: {error} {advice}"
-        ) from error
-    try:
-        model.load_state_dict(safetensors.torch.load_file(folder / WEIGHTS_FILE))
-    except (SafetensorError, RuntimeError) as error:
-        raise ValueError(
-            f"{folder / WEIGHTS_FILE} does not match {CONFIG_FILE}, or is from another version of rqrec. "
-            f"{advice} ({error})"
+            f"{folder / CONFIG_FILE} does not match {WEIGHTS_FILE}, or is from another version of rqrec: {error} "
+            f"{advice}"
         ) from error
     return model.eval()

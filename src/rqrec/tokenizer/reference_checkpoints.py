@@ -9,6 +9,7 @@ import re
 
 import torch
 
+from rqrec.core.values import Width, converted
 from rqrec.tokenizer.saved_tokenizer import SavedTokenizer, check_settings
 
 # Their setting -> ours. The initialisation of the codebooks does not matter to a trained model.
@@ -57,7 +58,10 @@ def convert(saved: SavedTokenizer) -> SavedTokenizer:
                 f"must be linear layers without bias, with one codebook per level."
             )
         tensors[our_name] = tensor
-    dim = int(settings["input_dim"])
+    try:
+        dim = converted("input_dim", Width, settings["input_dim"])
+    except ValueError as error:
+        raise ValueError(f"{source}: {error}") from error
     tensors |= {
         "input_mean_I": torch.zeros(dim),
         "input_scale_I": torch.ones(dim),

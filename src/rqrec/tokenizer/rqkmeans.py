@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from rqrec.core.hub import upload
+from rqrec.core.tensors import check_names_and_shapes
 from rqrec.core.values import CodebookSize, Config, Depth, PositiveInt, Range
 from rqrec.tokenizer.balance import balanced_kmeans
 from rqrec.tokenizer.embedding_chunks import Embeddings, check_shape, chunks, sample_rows
@@ -21,7 +22,7 @@ from rqrec.tokenizer.model_card import model_card
 from rqrec.tokenizer.saved_tokenizer import (
     SavedTokenizer,
     check_settings,
-    check_tensors,
+    config_of,
     read_saved_tokenizer,
     write_saved_tokenizer,
 )
@@ -157,8 +158,9 @@ class RqKMeans(nn.Module):
     def from_saved(cls, saved: SavedTokenizer) -> "RqKMeans":
         """Build the model from what was read; errors as in `from_pretrained`."""
         check_settings({field.name for field in fields(RqKMeansConfig)}, {"input_dim"}, saved)
-        model = cls(RqKMeansConfig(**saved.settings))
-        check_tensors(model.state_dict(), saved)
+        config = config_of(saved, RqKMeansConfig)
+        check_names_and_shapes(lambda: cls(config), saved.tensors, saved.source)
+        model = cls(config)
         model.load_state_dict(saved.tensors)
         return model.eval()
 

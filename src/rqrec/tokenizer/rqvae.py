@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from rqrec.core.hub import upload
+from rqrec.core.tensors import check_names_and_shapes
 from rqrec.core.values import (
     CodebookSize,
     Config,
@@ -32,7 +33,7 @@ from rqrec.tokenizer.reference_checkpoints import convert, is_reference_checkpoi
 from rqrec.tokenizer.saved_tokenizer import (
     SavedTokenizer,
     check_settings,
-    check_tensors,
+    config_of,
     read_saved_tokenizer,
     write_saved_tokenizer,
 )
@@ -277,8 +278,9 @@ class RqVae(nn.Module):
         if is_reference_checkpoint(saved):
             saved = convert(saved)
         check_settings({field.name for field in fields(RqVaeConfig)}, {"input_dim"}, saved)
-        model = cls(RqVaeConfig(**saved.settings))
-        check_tensors(model.state_dict(), saved)
+        config = config_of(saved, RqVaeConfig)
+        check_names_and_shapes(lambda: cls(config), saved.tensors, saved.source)
+        model = cls(config)
         model.load_state_dict(saved.tensors)
         return model.eval()
 

@@ -1,20 +1,28 @@
 """Settings and weights of a saved tokenizer: a folder, a `.pt` file or a Hugging Face repository."""
 
-import pickle
-from collections.abc import Mapping
+import re
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import safetensors.torch
 import torch
-from safetensors import SafetensorError
 from torch import Tensor
 
 from rqrec.core.artifact import atomic_write, read_json, write_json
 from rqrec.core.hub import REPO_ID, download, first_line
+from rqrec.core.tensors import check_finite, read_tensors
+
+ConfigT = TypeVar("ConfigT")
 
 CONFIG_FILE = "config.json"
 WEIGHTS_FILE = "model.safetensors"
+WRAPPERS = re.compile(r"(?:(?<=\.)|^)(?:module|_orig_mod)\.")
+# What Hugging Face libraries add to a config.json; it says nothing about the model.
+HUB_KEYS = re.compile(
+    r"_.*|architectures|auto_map|model_type|transformers_version|(torch_)?dtype|library_name|license|tags|"
+    r"pipeline_tag|language|(repo|docs|paper)_url|model_card_template"
+)
 
 
 class SavedTokenizer(NamedTuple):
@@ -52,22 +60,6 @@ def read_saved_tokenizer(source: Path | str) -> SavedTokenizer:
     )
 
 
-def check_tensors(expected: Mapping[str, Tensor], saved: SavedTokenizer) -> None:
-    """Raise ValueError unless the tensors have exactly the names and shapes that the settings imply."""
-    found = saved.tensors
-    if expected.keys() != found.keys():
-        missing, extra = sorted(expected.keys() - found.keys()), sorted(found.keys() - expected.keys())
-        parts = [f"lacks the tensors {missing}"] if missing else []
-        parts += [f"has unexpected tensors {extra}"] if extra else []
-        raise ValueError(f"{saved.source} {' and '.join(parts)}: it is incomplete or another type of model.")
-    for name, tensor in expected.items():
-        if tensor.shape != found[name].shape:
-            raise ValueError(
-                f"{saved.source} has {name} of shape {tuple(found[name].shape)}; by its settings the shape must "
-                f"be {tuple(tensor.shape)}."
-            )
-
-
 def check_settings(known: set[str], required: set[str], saved: SavedTokenizer) -> None:
     """Raise ValueError if a setting is not in `known`, or if one in `required` is missing."""
     if unknown := sorted(saved.settings.keys() - known):
@@ -79,25 +71,39 @@ def check_settings(known: set[str], required: set[str], saved: SavedTokenizer) -
         raise ValueError(f"{saved.source} lacks the required settings {missing}.")
 
 
+def config_of(saved: SavedTokenizer, make: Callable[..., ConfigT]) -> ConfigT:
+    """The config that `make` builds from the settings. Raises ValueError, naming the source, if it refuses them."""
+    try:
+        return make(**saved.settings)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{saved.source}: {error}") from error
+
+
 def _read_folder(folder: Path, source: str) -> SavedTokenizer:
     for name in (CONFIG_FILE, WEIGHTS_FILE):
         if not (folder / name).is_file():
             raise FileNotFoundError(f"{source} has no {name}, so it is not a saved tokenizer.")
-    try:
-        tensors = safetensors.torch.load_file(folder / WEIGHTS_FILE)
-    except SafetensorError as error:
-        raise ValueError(f"{source}: {WEIGHTS_FILE} is damaged ({error}). Fetch or save it again.") from error
+    tensors = _without_wrappers(read_tensors(folder / WEIGHTS_FILE), source)
     settings = read_json(folder / CONFIG_FILE)
     if not isinstance(settings, dict):
         raise ValueError(f"{source}: {CONFIG_FILE} must contain a JSON object of settings, not {settings!r}.")
-    return SavedTokenizer(settings, tensors, source)
+    own = {name: value for name, value in settings.items() if not HUB_KEYS.fullmatch(name)}
+    return SavedTokenizer(own, tensors, source)
+
+
+def _without_wrappers(tensors: Mapping[str, Tensor], source: str) -> dict[str, Tensor]:
+    """The tensors under the names of the model itself, which data-parallel and compiled models prefix."""
+    named = {WRAPPERS.sub("", name): tensor for name, tensor in tensors.items()}
+    if len(named) < len(tensors):
+        raise ValueError(f"{source} has the same tensor with and without the prefix of a wrapped model.")
+    return named
 
 
 def _read_pt(path: Path) -> SavedTokenizer:
     """Read a `.pt` file with `model` (tensors) and `model_config` (settings), without executing pickled code."""
     try:
         values = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
+    except Exception as error:  # the unpickler of torch raises whatever a damaged file leads to
         raise ValueError(
             f"{path} is not a .pt file of tensors and plain values ({first_line(error)}). Other pickles can "
             f"run code when loaded, so they are refused: save the state_dict and a plain dict of settings."
@@ -105,4 +111,10 @@ def _read_pt(path: Path) -> SavedTokenizer:
     if not isinstance(values, dict) or not {"model", "model_config"} <= values.keys():
         found = sorted(map(str, values)) if isinstance(values, dict) else type(values).__name__
         raise ValueError(f"{path} must contain 'model' and 'model_config'; it contains {found}.")
-    return SavedTokenizer(dict(values["model_config"]), dict(values["model"]), str(path))
+    model, settings = values["model"], values["model_config"]
+    if not isinstance(settings, Mapping) or not all(isinstance(name, str) for name in settings):
+        raise ValueError(f"{path}: 'model_config' must be a dict of settings, not {type(settings).__name__}.")
+    if not isinstance(model, Mapping) or not all(isinstance(one, Tensor) for one in model.values()):
+        raise ValueError(f"{path}: 'model' must be the state_dict of a model: a dict of tensors.")
+    check_finite(model, path)
+    return SavedTokenizer(dict(settings), _without_wrappers(model, str(path)), str(path))

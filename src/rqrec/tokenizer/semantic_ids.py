@@ -14,11 +14,14 @@ import polars as pl
 from numpy.typing import NDArray
 
 from rqrec.core.artifact import FORMAT_VERSION, atomic_write, read_json, write_json
+from rqrec.core.values import PositiveInt, converted
 from rqrec.data.ids import IdMap
+from rqrec.data.tables import read_parquet
 
 TABLE_FILE = "semantic_ids.parquet"
 METADATA_FILE = "semantic_ids.json"
 LARGEST_KEY = 2**63 - 1
+MOST_LEVELS = 1024
 
 
 def tuple_ranks(codes_NL: NDArray[np.int64]) -> NDArray[np.int64]:
@@ -225,22 +228,32 @@ class SemanticIdTable:
     def read(cls, folder: Path) -> "SemanticIdTable":
         """Read a table written by `write`. Raises ValueError on another format version or contradictory files."""
         metadata = read_json(folder / METADATA_FILE)
-        if metadata.get("format_version") != FORMAT_VERSION:
+        version = metadata.get("format_version") if isinstance(metadata, dict) else None
+        if version != FORMAT_VERSION:
             raise ValueError(
-                f"{folder / METADATA_FILE} has format_version {metadata.get('format_version')!r}; this version of "
+                f"{folder / METADATA_FILE} has format_version {version!r}; this version of "
                 f"rqrec reads {FORMAT_VERSION}. Recreate the table with `rqrec tokenize`."
             )
-        table = pl.read_parquet(folder / TABLE_FILE)
-        sizes = tuple(metadata["level_sizes"])
-        expected = ["item_id", *(f"code_{level}" for level in range(len(sizes)))]
-        if table.columns != expected:
+        try:
+            sizes = converted("level_sizes", tuple[PositiveInt, ...], metadata.get("level_sizes"))
+            tokenizer_hash = converted("tokenizer_hash", str, metadata.get("tokenizer_hash"))
+        except ValueError as error:
+            raise ValueError(
+                f"{folder / METADATA_FILE} is damaged: {error} Recreate the table with `rqrec tokenize`."
+            ) from error
+        levels = [f"code_{level}" for level in range(min(len(sizes), MOST_LEVELS))]
+        table = read_parquet(folder / TABLE_FILE, strings=["item_id"], integers=levels)
+        if table.columns != ["item_id", *levels]:
             raise ValueError(
                 f"{folder / TABLE_FILE} has the columns {table.columns}, but by {METADATA_FILE} they must be "
-                f"{expected}. Recreate the table with `rqrec tokenize`."
+                f"{['item_id', *levels]}. Recreate the table with `rqrec tokenize`."
             )
-        extra_code = metadata.get("extra_code", True)
+        if any(table.null_count().row(0)):
+            raise ValueError(
+                f"{folder / TABLE_FILE} has empty cells. Recreate the table with `rqrec tokenize`."
+            )
         codes_NL = table.drop("item_id").to_numpy().astype(np.int64)
-        return cls(IdMap(table["item_id"]), codes_NL, sizes, metadata["tokenizer_hash"], extra_code)
+        return cls(IdMap(table["item_id"]), codes_NL, sizes, tokenizer_hash)
 
 
 def _checked(codes_NL: NDArray[np.int64]) -> NDArray[np.int64]:

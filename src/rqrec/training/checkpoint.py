@@ -26,6 +26,7 @@ from rqrec.core.artifact import (
 )
 from rqrec.core.progress import log
 from rqrec.core.replace import heal_inside
+from rqrec.core.tensors import read_tensors
 from rqrec.core.values import Config, NonNegativeInt, PositiveInt
 from rqrec.training.tracking import History
 
@@ -139,8 +140,12 @@ class CheckpointManager:
                 log(f"This checkpoint is skipped: {error}")
                 continue
             self._check_same_run(folder, manifest.settings, manifest.inputs)
+            try:
+                tensors = read_tensors(folder / TENSORS_FILE)
+            except ValueError as error:
+                log(f"This checkpoint is skipped: {error}")
+                continue
             values = read_json(folder / VALUES_FILE)
-            tensors = safetensors.torch.load_file(folder / TENSORS_FILE)
             return TrainingState(values.pop("step"), tensors, values, History.read(folder))
         if self._saved():
             log("No checkpoint can be read: training starts from scratch.")

@@ -1,0 +1,79 @@
+"""Reading tensors that others may have written: damaged files, NaN and sizes that cannot be are refused by name."""
+
+import os
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import safetensors.torch
+import torch
+from safetensors import SafetensorError
+from torch import Tensor, nn
+
+from rqrec.core.hub import first_line
+
+SHOWN = 5  # maximum number of tensors in a message
+
+
+def read_tensors(path: Path) -> dict[str, Tensor]:
+    """The tensors of a safetensors file, by name.
+
+    Raises ValueError, naming the file, if it is missing, damaged, or has a tensor with NaN or infinite values.
+    """
+    try:
+        tensors = safetensors.torch.load_file(path)
+    except (SafetensorError, OSError, ValueError) as error:
+        raise ValueError(
+            f"{path} is damaged or missing ({first_line(error)}). Fetch or make it again."
+        ) from error
+    check_finite(tensors, path)
+    return tensors
+
+
+def check_finite(tensors: Mapping[str, Tensor], source: Path | str) -> None:
+    """Raise ValueError, naming the tensor and where it comes from, if a value is NaN or infinite."""
+    for name, tensor in tensors.items():
+        if tensor.is_floating_point() and not bool(tensor.isfinite().all()):
+            bad = int((~tensor.isfinite()).sum())
+            raise ValueError(
+                f"{source}: the tensor {name} has {bad} NaN or infinite value{'s' * (bad > 1)} of {tensor.numel()}, "
+                f"so it is of no use. Take an earlier checkpoint, or train again with a lower learning rate."
+            )
+
+
+def check_memory(build: Callable[[], nn.Module]) -> None:
+    """Raise ValueError if the parameters of the model that `build` makes exceed the memory of this machine."""
+    with torch.device("meta"):  # has shapes and no values
+        size = sum(tensor.nbytes for tensor in build().state_dict().values())
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    if size > memory:
+        raise ValueError(
+            f"The model would have {size / 1e9:,.0f} GB of parameters, but this machine has {memory / 1e9:,.0f} GB "
+            f"of memory. Choose smaller widths, fewer layers or smaller codebooks."
+        )
+
+
+def check_names_and_shapes(
+    build: Callable[[], nn.Module], found: Mapping[str, Tensor], source: Path | str
+) -> None:
+    """Raise ValueError unless the tensors are those of the model that `build` makes.
+
+    Nothing is allocated for that model, so that a wrong size in its settings cannot exhaust the memory.
+    """
+    with torch.device("meta"):
+        expected = build().state_dict()
+    if expected.keys() != found.keys():
+        missing, extra = sorted(expected.keys() - found.keys()), sorted(found.keys() - expected.keys())
+        parts = [f"lacks the tensors {_listed(missing)}"] if missing else []
+        parts += [f"has unexpected tensors {_listed(extra)}"] if extra else []
+        raise ValueError(f"{source} {' and '.join(parts)}: it is incomplete or another type of model.")
+    for name, tensor in expected.items():
+        if tensor.shape != found[name].shape:
+            raise ValueError(
+                f"{source} has {name} of shape {tuple(found[name].shape)}; by its settings the shape must be "
+                f"{tuple(tensor.shape)}."
+            )
+
+
+def _listed(names: list[str]) -> str:
+    more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
+    return f"{', '.join(names[:SHOWN])}{more}"
