@@ -98,3 +98,14 @@ def test_training_and_evaluation_rows_are_read_lazily(tmp_path: Path) -> None:
 def test_without_is_train_every_row_trains(tmp_path: Path) -> None:
     train, held_out = read_embeddings(write(tmp_path, np.ones((4, 3), dtype="float32"))).train_and_eval()
     assert (len(train), len(held_out)) == (4, 0)
+
+
+@pytest.mark.parametrize("shape", ["(-2, 3)", "(2, 3", "(2, -3)", "('a', 3)", "(2, 3, {})", "(2.5, 3)"])
+def test_a_damaged_header_is_refused_with_the_file(shape, tmp_path):
+    header = f"{{'descr': '<f4', 'fortran_order': False, 'shape': {shape}, }}".ljust(117) + "\n"
+    head = b"\x93NUMPY\x01\x00" + len(header).to_bytes(2, "little") + header.encode()
+    (tmp_path / "item_embeddings.npy").write_bytes(head + bytes(24))
+    with pytest.raises(
+        ValueError, match=r"item_embeddings\.npy is not an array of floats, or it is truncated"
+    ):
+        read_embeddings(tmp_path)

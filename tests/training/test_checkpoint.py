@@ -218,6 +218,19 @@ def test_ctrl_c_finishes_the_step_saves_and_reports_where(
     assert again.steps[0] == 5
 
 
+def test_a_checkpoint_that_is_not_finite_is_skipped_by_name(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    checkpoints = manager(tmp_path)
+    for step, value in ((1, 0.5), (2, float("nan"))):
+        tensors = {"weight": torch.tensor([value])}
+        checkpoints.save(TrainingState(step, tensors, {}, History()))
+    state = checkpoints.load()
+    assert state is not None
+    assert state.step == 1
+    assert "the tensor weight has 1 NaN" in " ".join(capsys.readouterr().err.split())
+
+
 def test_a_damaged_checkpoint_is_reported_and_the_previous_one_is_used(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

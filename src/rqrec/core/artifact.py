@@ -9,6 +9,7 @@ import errno
 import hashlib
 import json
 import os
+import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
@@ -23,6 +24,7 @@ T = TypeVar("T")
 
 FORMAT_VERSION = 2
 MANIFEST = "manifest.json"
+CHECKPOINT = re.compile(r"checkpoint_\w+\.pt")  # a file name of the reference implementation
 SHOWN = 5  # maximum number of differences in a message
 
 # The command that makes each type of artefact, for error messages.
@@ -243,11 +245,18 @@ def _command(artifact_type: object) -> str:
 def find(folder: Path, artifact_type: str) -> Path:
     """The artefact of this type: `folder` itself, or the one directly inside it (`folder` is a run folder).
 
+    A missing `checkpoint_N.pt` stands for its folder (see `run_folder`).
+
     Raises FileNotFoundError if there is none, ValueError if there are several.
     """
-    folder = Path(folder)
+    folder = run_folder(Path(folder))
     heal(folder)
     heal_inside(folder)
+    if folder.is_file():
+        raise FileNotFoundError(
+            f"{folder} is a file, but a folder with an artefact of type {artifact_type!r} is needed. Make it with "
+            f"{_command(artifact_type)}."
+        )
     if not folder.is_dir():
         raise FileNotFoundError(f"There is no folder {folder}. Make it with {_command(artifact_type)}.")
     if (folder / MANIFEST).is_file():
@@ -265,6 +274,17 @@ def find(folder: Path, artifact_type: str) -> Path:
             f"{folder} has several artefacts of type {artifact_type!r} ({names}): give one of these folders."
         )
     return found[0]
+
+
+def run_folder(path: Path) -> Path:
+    """The folder of a missing `checkpoint_N.pt`, with a sentence; any other path as it is.
+
+    The reference implementation saves its models under such names in `save_dir_root`, where ours have a folder.
+    """
+    if path.exists() or not CHECKPOINT.fullmatch(path.name) or not path.parent.is_dir():
+        return path
+    log(f"There is no file {path}: using what training saved in {path.parent}.")
+    return path.parent
 
 
 def check_inputs(artifact: Path, parents: Mapping[str, Path]) -> None:

@@ -28,7 +28,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, fields, is_dataclass, replace
 from functools import cache
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar, get_type_hints
+from types import NoneType
+from typing import Any, NamedTuple, TypeVar, get_args, get_type_hints
 
 from rqrec.core.gin_files import COMMAND_LINE, near, read_gin
 from rqrec.core.progress import log
@@ -143,6 +144,8 @@ def with_settings(config: ConfigT, values: Mapping[str, Any]) -> ConfigT:
             raise ValueError(
                 f"There is no setting {name!r}{near(name, [*known, *aliases])} `rqrec settings` lists all of them."
             )
+        if value is None and name in aliases and NoneType not in get_args(setting.type):
+            continue  # the other implementation's word for "off", which is the default of such settings
         checked = converted(name, setting.annotation, value)
         if changes.get(setting.path, checked) != checked:
             other = given_as[setting.path]

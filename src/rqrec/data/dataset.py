@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from rqrec.core.artifact import create, find, read_manifest
+from rqrec.core.artifact import create, find, read_manifest, read_version
 from rqrec.data.catalog import Catalog
 from rqrec.data.interactions import Interactions
 from rqrec.data.sequences import Sequences
@@ -63,7 +63,10 @@ class Dataset:
         Raises FileNotFoundError if there is none, ValueError if it is damaged, of another format version, or from a
         version that kept times in the unit of their source.
         """
-        folder = find(folder, "dataset")
+        return read_version(find(folder, "dataset"), cls._read)
+
+    @classmethod
+    def _read(cls, folder: Path) -> "Dataset":
         read_manifest(folder, "dataset", verify=True)
         sequences = Sequences.read(folder)
         if (sequences.timestamps >= END).any():

@@ -145,7 +145,9 @@ def read_content_vectors(folder: Path) -> NDArray[np.floating]:
 def _load(path: Path, what: str) -> NDArray[Any]:
     try:
         return np.load(path, mmap_mode="r", allow_pickle=False)
-    except (ValueError, EOFError) as error:
+    except OSError:
+        raise
+    except Exception as error:  # NumPy raises whatever the damaged header leads to
         raise ValueError(
             f"{path} is not {what}, or it is truncated. Write it with numpy.save, without Python objects."
         ) from error

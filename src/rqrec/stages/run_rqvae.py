@@ -1,25 +1,29 @@
 """`python run_rqvae.py configs/custom.gin`: semantic IDs of custom embeddings, as one array."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 
 from rqrec.core.artifact import atomic_write
 from rqrec.core.progress import log
+from rqrec.core.values import Config
 from rqrec.data.embeddings import read_embeddings
 from rqrec.tokenizer.loading import load_tokenizer
 from rqrec.tokenizer.semantic_ids import deduplicate
 
 
 @dataclass(frozen=True)
-class GenerateSemanticIdsConfig:
+class GenerateSemanticIdsConfig(Config):
     """Paths of the embeddings, the tokenizer and the output."""
 
-    dataset_folder: Path = Path("dataset/custom")
-    """Folder that holds `item_embeddings.npy`."""
+    IGNORED: ClassVar = {"batch_size": "the codes do not depend on it."}
+
+    dataset_folder: Path = field(default=Path("dataset/custom"), metadata={"section": "train"})
+    """Folder that holds `item_embeddings.npy`; by default that of `train.dataset_folder` in the same file."""
     pretrained_model_path: str = "out/rqvae/custom"
-    """A tokenizer's folder, a .pt file or a Hugging Face repository."""
+    """A tokenizer's folder, the run folder of its training, a .pt file or a Hugging Face repository."""
     output_path: Path = Path("out/custom/semantic_ids.npy")
     """The .npy file to write."""
 

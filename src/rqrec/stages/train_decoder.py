@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from rqrec.core.artifact import find, read_manifest
 from rqrec.core.config import check_fields_of
 from rqrec.core.progress import log
+from rqrec.core.tensors import check_memory
 from rqrec.core.values import Config, NonNegativeInt, PositiveInt
 from rqrec.data.dataset import Dataset
 from rqrec.data.embeddings import (
@@ -68,6 +69,7 @@ class TrainDecoderConfig(Config):
         "top_k_for_generation": "validation ranks the top 10 items.",
         "top_k_eval_list": "validation reports recall@1, 5, 10 and NDCG@5, 10.",
         "should_add_sep_token": "items need no separator, because each level has its own code embeddings.",
+        "model_jagged_mode": "padding is never computed on where that saves time.",
         "should_check_prefix": "only items of the catalogue are ever generated.",
     }
 
@@ -271,6 +273,7 @@ def _train(
     if processes.from_first(lambda: checkpoints.finished(out, "retrieval")):
         return
     warn_of_unreachable_targets(split.validation, exclude_seen=config.exclude_seen)
+    check_memory(lambda: build_model(model_config))
     torch.manual_seed(loop.seed)
     model = build_model(model_config)
     if start:

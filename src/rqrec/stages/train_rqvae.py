@@ -11,6 +11,7 @@ import torch
 from rqrec.core.artifact import MANIFEST, create, file_hash, read_manifest, reuse
 from rqrec.core.config import check_fields_of
 from rqrec.core.progress import log
+from rqrec.core.tensors import check_memory
 from rqrec.core.values import Config, NonNegativeInt, PositiveInt
 from rqrec.data.embeddings import (
     EMBEDDINGS_FILE,
@@ -145,6 +146,7 @@ def _train(config: TrainRqVaeConfig, folder: Path, out: Path, start: Path | None
             f"A level has {max(model_config.codebook_sizes)} codes for {len(train_ND)} items: some codes will stay "
             f"unused. Consider a smaller vae_codebook_size."
         )
+    check_memory(lambda: RqVae(model_config))
     torch.manual_seed(config.loop.seed)
     model = RqVae(model_config)
     task = RqVaeTask(
@@ -195,6 +197,7 @@ def make_untrained(
     inputs = {"embeddings": embeddings_hash(embeddings)}
     if reuse(out, "rqvae", settings, inputs, force=force, how_to_replace=how_to_replace):
         return out
+    check_memory(lambda: RqVae(config))
     torch.manual_seed(seed)
     model = RqVae(config)
     model.fit_normalizer(vectors_ND)

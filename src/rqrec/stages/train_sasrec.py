@@ -10,6 +10,7 @@ import torch
 from rqrec.core.artifact import find, read_manifest
 from rqrec.core.config import check_fields_of
 from rqrec.core.progress import log
+from rqrec.core.tensors import check_memory
 from rqrec.core.values import Config, PositiveInt
 from rqrec.data.dataset import Dataset
 from rqrec.data.splits import get_protocol
@@ -93,6 +94,7 @@ def _train(config: TrainSasRecConfig, dataset: Path, out: Path) -> None:
     checkpoints = CheckpointManager(config.checkpoints, settings, inputs)
     if processes.from_first(lambda: checkpoints.finished(out, "sasrec")):
         return
+    check_memory(lambda: SasRec(model_config))
     torch.manual_seed(config.loop.seed)
     model = SasRec(model_config)
     split = get_protocol(config.protocol)(data.sequences)

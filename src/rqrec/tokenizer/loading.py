@@ -4,7 +4,7 @@ import hashlib
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from rqrec.core.artifact import MANIFEST, find, read_manifest
+from rqrec.core.artifact import MANIFEST, find, read_manifest, read_version, run_folder
 from rqrec.data.protocols import protocol_of
 from rqrec.tokenizer.rqkmeans import RqKMeans
 from rqrec.tokenizer.rqvae import RqVae
@@ -31,25 +31,29 @@ def load_tokenizer(source: Path | str) -> LoadedTokenizer:
     Raises FileNotFoundError if there is no tokenizer, ConnectionError if the hub cannot be reached, and
     ValueError if the source is damaged or another type of model.
     """
-    folder = Path(source)
+    folder = run_folder(Path(source))
     if folder.is_dir() and not any((folder / name).is_file() for name in ("config.json", MANIFEST)):
         folder = _find_tokenizer(folder)
     if (folder / MANIFEST).is_file():
-        manifest = read_manifest(folder, verify=True)
-        classes: dict[str, Any] = {"rqvae": RqVae, "rqkmeans": RqKMeans}
-        if manifest.artifact_type not in classes:
-            raise ValueError(
-                f"{folder} is an artefact of type {manifest.artifact_type!r}, but a tokenizer is needed: "
-                f"{' or '.join(classes)}."
-            )
-        model = classes[manifest.artifact_type].from_pretrained(folder)
-        return LoadedTokenizer(model, manifest.artifact_type, manifest.hash, protocol_of(manifest))
+        return read_version(folder, _load_artifact)
     saved = read_saved_tokenizer(source)
     if "balance" in saved.settings:
         rqkmeans = RqKMeans.from_saved(saved)
         return LoadedTokenizer(rqkmeans, "rqkmeans", _weights_hash(rqkmeans))
     rqvae = RqVae.from_saved(saved)
     return LoadedTokenizer(rqvae, "rqvae", _weights_hash(rqvae))
+
+
+def _load_artifact(folder: Path) -> LoadedTokenizer:
+    manifest = read_manifest(folder, verify=True)
+    classes: dict[str, Any] = {"rqvae": RqVae, "rqkmeans": RqKMeans}
+    if manifest.artifact_type not in classes:
+        raise ValueError(
+            f"{folder} is an artefact of type {manifest.artifact_type!r}, but a tokenizer is needed: "
+            f"{' or '.join(classes)}."
+        )
+    model = classes[manifest.artifact_type].from_pretrained(folder)
+    return LoadedTokenizer(model, manifest.artifact_type, manifest.hash, protocol_of(manifest))
 
 
 def _find_tokenizer(folder: Path) -> Path:
