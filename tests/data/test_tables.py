@@ -100,6 +100,20 @@ def test_nan_in_json_is_a_missing_value_and_mixed_types_are_text(tmp_path: Path)
     assert open_table(path).collect().rows() == [("1", None, '["x"]'), ("b", 2.5, "y")]
 
 
+def test_a_repeated_column_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "items.csv"
+    path.write_text("item_id,text,text\na,A,B\n")
+    open_table(path).say()
+    assert "several columns are named text, and the first counts." in capsys.readouterr().err
+
+
+def test_parquet_may_be_compressed(tmp_path: Path) -> None:
+    pl.DataFrame({"item_id": ["a"]}).write_parquet(tmp_path / "items.parquet")
+    packed = tmp_path / "items.parquet.gz"
+    packed.write_bytes(gzip.compress((tmp_path / "items.parquet").read_bytes()))
+    assert open_table(packed).collect().rows() == [("a",)]
+
+
 def test_a_column_of_one_csv_file_needs_no_separator(tmp_path: Path) -> None:
     path = tmp_path / "items.csv"
     path.write_text("item_id\na\nb\n")

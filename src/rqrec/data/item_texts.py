@@ -46,6 +46,13 @@ def readable(items: pl.DataFrame) -> pl.DataFrame:
     )
 
 
+def is_readable(dtype: pl.DataType) -> bool:
+    """Whether values of a type are text for people: text, numbers, dates, or lists of these."""
+    while isinstance(dtype, pl.List | pl.Array):
+        dtype = dtype.inner  # type: ignore[assignment]
+    return not (dtype.is_nested() or dtype in (pl.Binary, pl.Object))
+
+
 def _describes(values: pl.Series) -> bool:
     if is_id(values.name) or _IN_TEMPLATE & set(values.name) or SEPARATOR in values.name:
         return False

@@ -8,7 +8,9 @@ import csv
 import gzip
 import io
 import json
+import re
 import zlib
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -19,7 +21,7 @@ import polars as pl
 from polars.exceptions import PanicException, PolarsError
 
 from rqrec.core.progress import log
-from rqrec.data.columns import is_header
+from rqrec.data.columns import is_header, listed
 
 CSV, JSON = {".csv": ",", ".tsv": "\t"}, (".jsonl", ".ndjson", ".json")
 SUFFIXES = (".parquet", *CSV, *JSON)
@@ -33,6 +35,9 @@ BOMS = {
     codecs.BOM_UTF16_LE: ("utf-16", "UTF-16"),
     codecs.BOM_UTF16_BE: ("utf-16", "UTF-16"),
 }
+
+# An escaped half of a character, which is no Unicode text; polars would read it as another character.
+_LONE_SURROGATE = re.compile(rb"(?i)\\ud[89ab]..(?!\\ud[c-f])|(?<!\\ud[89ab]..)\\ud[c-f]")
 
 
 def suffix_of(path: Path) -> str:
@@ -160,7 +165,11 @@ class Table:
                 end = line
         except csv.Error:
             return f'a quote (") after line {end} is not closed, or no separator follows the closing one.'
-        return None
+        with _open(self.path, self.encoding) as lines:
+            odd = next((number for number, line in enumerate(lines, start=1) if line.count('"') % 2), None)
+        return odd and (
+            f'line {odd} has a quote (") inside a field. Put quotes around the field, and write the quote twice.'
+        )
 
 
 def open_table(path: Path) -> Table:
@@ -177,7 +186,7 @@ def open_table(path: Path) -> Table:
         raise ValueError(f"{path} has the suffix {path.suffix!r}; allowed are {ALLOWED}.")
     if suffix == ".parquet":
         with parse_errors_for(path):
-            return Table(path, pl.scan_parquet(path))
+            return Table(path, pl.scan_parquet(io.BytesIO(_read(path)) if _is_gzip(path) else path))
     return _open_csv(path, CSV[suffix]) if suffix in CSV else _open_json(path)
 
 
@@ -208,6 +217,13 @@ def _open_csv(path: Path, expected: str) -> Table:
     numbers = [name.strip() for name in first_row] == [str(number) for number in range(len(first_row))]
     if not header:
         notes.append("its header is only numbers" if numbers else "no header")
+    elif repeated := [name for name, count in Counter(first_row).items() if count > 1]:
+        notes.append(f"several columns are named {listed(repeated)}, and the first counts")
+    if len(first_row) == 1 and "::" in first_row[0]:
+        raise ValueError(
+            f"{path} is separated by '::'; allowed are {', '.join(SEPARATORS.values())}. Replace each '::' by one "
+            f"that its texts do not contain."
+        )
     old_line_ends = "\r" in sample and "\n" not in sample
     plain = encoding == "utf-8" and not _is_gzip(path) and not old_line_ends
     with parse_errors_for(path):
@@ -332,7 +348,7 @@ def _open_json(path: Path) -> Table:
     with parse_errors_for(path):
         data = _utf8(path, encoding)
     begin = data.lstrip()[:1]
-    if begin == b"{":
+    if begin == b"{" and not _LONE_SURROGATE.search(data):
         try:
             frame = pl.read_ndjson(data, infer_schema_length=None)
             return Table(path, frame.lazy(), notes=tuple(notes), encoding=encoding)
@@ -358,7 +374,7 @@ def _objects(path: Path, text: str) -> list[dict[str, Any]]:
             value, end = decoder.raw_decode(text, position)
         except (ValueError, RecursionError) as error:
             at = getattr(error, "pos", position)
-            reason = getattr(error, "msg", "too deep")
+            reason = "too deep" if isinstance(error, RecursionError) else getattr(error, "msg", error)
             line = text.count("\n", 0, at) + 1
             raise ValueError(f"{path} cannot be read: line {line} is not valid JSON ({reason}).") from error
         rows += value if isinstance(value, list) else [value]

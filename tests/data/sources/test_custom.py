@@ -130,6 +130,8 @@ def test_interactions_within_a_second_keep_their_order(tmp_path: Path, tie_break
         ),
         ({"user_id": ["u", None, "u", "", "u"]}, r"2 have no user_id \(the first is row 2\)"),
         ({"item_id": [1.0, 2.5, 3.0, 4.0, 5.0]}, "item_id must hold strings or whole numbers, not Float64"),
+        ({"user_id": [float("inf")] * 5}, "user_id must hold strings or whole numbers, not Float64"),
+        ({"user_id": [2.0**53] * 5}, "not Float64, unless all are whole and below 9007199254740992"),
         (
             {"item_id": ["a", "b", "zz", "y", "a"]},
             r"2 .* have an item_id that is not among the items \(the first is 'zz' in row 3\)",
@@ -157,6 +159,8 @@ def test_an_invalid_log_is_refused(tmp_path: Path, change: dict[str, Any], probl
         ),
         ({"text": ["x", "nan", "y"]}, r"1 has no text \(the first is 'b' in line 2\)"),
         ({"item_id": None}, "lacks item_id"),
+        ({"text": [{"x": 1}] * 3}, "text must hold text, numbers, dates or lists of these, not Struct"),
+        ({"title": [[[{"x": 1}]]] * 3}, "title must hold text, numbers, dates or lists of these, not List"),
     ],
 )
 def test_invalid_items_are_refused(tmp_path: Path, change: dict[str, Any], problem: str) -> None:
@@ -185,6 +189,17 @@ def test_invalid_items_are_refused(tmp_path: Path, change: dict[str, Any], probl
             b'user_id,item_id,timestamp\nu,a,1\nv,"b,2\n',
             r"a quote \(\"\) after line 2 is not closed",
         ),
+        (
+            "log.csv",
+            b'user_id,item_id,timestamp\nu"v,a,1\nv,b,2\n',
+            r"line 2 has a quote \(\"\) inside a field. Put quotes around the field, and write the quote twice",
+        ),
+        (
+            "log.csv",
+            b"user_id::item_id::timestamp\nu::a::1\n",
+            "is separated by '::'; allowed are ',', ';', tabs",
+        ),
+        ("log.jsonl", rb'{"user_id": "\ud800", "item_id": "a", "timestamp": 1}', "not valid Unicode"),
         ("log.csv.gz", b"\x1f\x8bno", "is not a complete gzip file"),
         ("log.json", b'[{"user_id": "u"},\n {"user_id": }]', "line 2 is not valid JSON"),
         ("log.json", b"[1, 2]", "must hold one or more objects"),
@@ -377,10 +392,42 @@ def test_interactions_with_a_low_rating_are_left_out(
     assert prepared(tmp_path, german, min_rating=4.5)[1] == [("u", "b"), ("v", "c")]
     with pytest.raises(ValueError, match=r"lacks rating; .* with --rating-column"):
         prepared(tmp_path, log.replace("rating", "liked"), min_rating=4)
-    with pytest.raises(ValueError, match="the rating 'good' is not a number"):
-        prepared(tmp_path, log.replace("3.5", "good"), min_rating=4)
     with pytest.raises(ValueError, match="no rating is 6 or higher; the highest is 5"):
         prepared(tmp_path, log, min_rating=6)
+
+
+def test_ratings_that_are_missing_or_no_numbers(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    log = "user_id,item_id,rating,timestamp\nu,a, 4 ,1\n\nu,b,nan,2\nu,c,good,3\nv,c,inf,4\nv,b,,5\n"
+    reason = "2 have a rating that is not a number (the first is 'good' in line 5)"
+    with pytest.raises(ValueError, match="2 of 3 rows cannot be used: ") as caught:
+        prepared(tmp_path, log, min_rating=4)
+    assert reason in str(caught.value)
+    capsys.readouterr()
+    assert prepared(tmp_path, log, min_rating=4, drop_invalid=True)[1] == [("u", "a")]
+    said = capsys.readouterr().err
+    assert "2 of 5 interactions are not rated 4 or more and left out" in said
+    assert reason in said
+
+
+@pytest.mark.parametrize(
+    ("ratings", "kept"),
+    [
+        ([float("nan"), 5.0, 1.0, None, 4.0], [1, 4]),
+        ([True, False, True, True, False], [0, 2, 3]),
+        ([[1]] * 5, "rating must hold numbers, not List"),
+        ([date(2020, 1, 1)] * 5, "rating must hold numbers, not Date"),
+    ],
+)
+def test_ratings_of_other_types(tmp_path: Path, ratings: list[Any], kept: list[int] | str) -> None:
+    log = {**LOG, "rating": ratings}
+    files = CustomFiles(write(tmp_path / "log.parquet", log), write(tmp_path / "items.csv", ITEMS))
+    options = CustomOptions(min_rating=1 if ratings[0] is True else 4)
+    if isinstance(kept, str):
+        with pytest.raises(ValueError, match=kept):
+            load_custom(files, options=options)
+    else:
+        times = load_custom(files, options=options)[1].log["timestamp"].to_list()
+        assert times == [LOG["timestamp"][row] for row in kept]
 
 
 def test_texts_are_made_of_all_fields_that_describe_the_items(

@@ -13,7 +13,7 @@ from rqrec.data.embeddings import EMBEDDINGS_FILE, read_vectors
 from rqrec.data.ids import IdMap
 from rqrec.data.interactions import FRACTION, Interactions
 from rqrec.data.invalid_rows import InvalidRows
-from rqrec.data.item_texts import readable, template_of_all, text_column, title_column
+from rqrec.data.item_texts import is_readable, readable, template_of_all, text_column, title_column
 from rqrec.data.log_table import LogTable, read_as_log
 from rqrec.data.tables import Table, open_table, tables_named
 from rqrec.data.templates import clean, fields_of, fill
@@ -22,6 +22,11 @@ from rqrec.data.times import ALLOWED, read_times
 LOG_NAME, ITEMS_NAME = "log", "items"
 EMBEDDING_ROW = "embedding_row"
 ID_TYPES = (pl.String, pl.Categorical, pl.Enum)
+EXACT = {
+    pl.Float64: 2**53,
+    pl.Float32: 2**24,
+    pl.Float16: 2**11,
+}  # below these, floats hold every whole number
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -128,8 +133,13 @@ def _as_ids(path: Path, values: pl.Series, role: str) -> pl.Series:
     whole = dtype.is_integer()
     if dtype.is_float():  # of whole numbers, where tools allow missing values only in floats
         values = values.fill_nan(None)
-        whole = bool((values == values.round()).all())
-        values = values.cast(pl.Int64, strict=False) if whole else values
+        whole = bool(((values == values.round()) & (values.abs() < EXACT[dtype])).all())
+        if not whole:
+            raise ValueError(
+                f"{path}: {role} must hold strings or whole numbers, not {dtype}, unless all are whole and "
+                f"below {EXACT[dtype]}: larger ones are not exact."
+            )
+        values = values.cast(pl.Int64)
     if not (whole or isinstance(dtype, ID_TYPES) or dtype == pl.Null):
         raise ValueError(f"{path}: {role} must hold strings or whole numbers, not {dtype}.")
     ids = values.cast(pl.String)
@@ -212,6 +222,11 @@ def _describe(
             f"{table.path} has no column that describes the items; its columns are {listed(fields.columns)}. Add "
             f"text, or a column such as title, or provide {EMBEDDINGS_FILE}."
         )
+    for name in dict.fromkeys([*(fields_of(template) if template else ()), *([title] if title else ())]):
+        if not is_readable(fields[name].dtype):
+            raise ValueError(
+                f"{table.path}: {name} must hold text, numbers, dates or lists of these, not {fields[name].dtype}."
+            )
     table.say([*renamed(used), *notes])
     if text is None:
         fields = readable(fields)
@@ -227,11 +242,14 @@ def _read_log(log: LogTable, id_map: IdMap, options: CustomOptions) -> Interacti
     counted = ~_blank(table, rows)
     if not counted.any():
         raise ValueError(f"{path} is empty: at least one interaction is required.")
+    unreadable = None
     if options.min_rating is not None:
-        counted &= _rated(path, rows["rating"], options.min_rating)
+        counted, unreadable = _rated(path, rows["rating"], options.min_rating, counted)
     user_ids, item_ids = (_as_ids(path, rows[role], role) for role in ("user_id", "item_id"))
     times = read_times(path, rows["timestamp"], place=table.place)
     invalid = InvalidRows(table, counted)
+    if unreadable is not None:
+        invalid.add("a rating that is not a number", unreadable, rows["rating"])
     invalid.add("no user_id", user_ids.is_null())
     invalid.add("no item_id", item_ids.is_null())
     invalid.add("no timestamp", rows["timestamp"].is_null() | (rows["timestamp"].cast(pl.String) == ""))
@@ -256,20 +274,28 @@ def _read_log(log: LogTable, id_map: IdMap, options: CustomOptions) -> Interacti
     return Interactions(kept if options.keep_duplicates else _without_duplicates(path, kept))
 
 
-def _rated(path: Path, ratings: pl.Series, lowest: float) -> pl.Series:
-    """A mask of the ratings that are at least `lowest`. Raises ValueError if one is not a number."""
-    written = ratings.str.replace(",", ".", literal=True) if ratings.dtype == pl.String else ratings
-    numbers = written.cast(pl.Float64, strict=False)
-    if (other := numbers.is_null() & ratings.is_not_null()).any():
-        raise ValueError(f"{path}: the rating {ratings[int(other.arg_max() or 0)]!r} is not a number.")
-    high = (numbers >= lowest).fill_null(value=False)
-    if not high.any():
+def _rated(path: Path, ratings: pl.Series, lowest: float, rows: pl.Series) -> tuple[pl.Series, pl.Series]:
+    """A mask of the `rows` (a mask, too) that are not left out for their rating, and of ratings that cannot be read.
+
+    NaN is a missing rating. Raises ValueError on another type than numbers and text, and if no rating is high enough.
+    """
+    if ratings.dtype in (*ID_TYPES, pl.Null):
+        ratings = ratings.cast(pl.String).str.strip_chars().replace("", None)
+        numbers = ratings.str.replace(",", ".", literal=True).cast(pl.Float64, strict=False)
+    elif ratings.dtype.is_numeric() or ratings.dtype == pl.Boolean:
+        numbers = ratings.cast(pl.Float64)
+    else:
+        raise ValueError(f"{path}: rating must hold numbers, not {ratings.dtype}.")
+    unreadable = (numbers.is_null() & ratings.is_not_null()) | numbers.is_infinite().fill_null(value=False)
+    numbers = numbers.fill_nan(None)
+    kept = rows & ((numbers >= lowest).fill_null(value=False) | unreadable)
+    if not kept.any():
         raise ValueError(f"{path}: no rating is {lowest:g} or higher; the highest is {numbers.max()!r}.")
     say(
-        f"{path}: {len(high) - high.sum()} of {len(high)} interactions are not rated {lowest:g} or more and "
+        f"{path}: {rows.sum() - kept.sum()} of {rows.sum()} interactions are not rated {lowest:g} or more and "
         f"left out."
     )
-    return high
+    return kept, unreadable
 
 
 def _without_duplicates(path: Path, log: pl.DataFrame) -> pl.DataFrame:
