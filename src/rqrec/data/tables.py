@@ -167,9 +167,9 @@ class Table:
             return f'a quote (") after line {end} is not closed, or no separator follows the closing one.'
         with _open(self.path, self.encoding) as lines:
             odd = next((number for number, line in enumerate(lines, start=1) if line.count('"') % 2), None)
-        return odd and (
-            f'line {odd} has a quote (") inside a field. Put quotes around the field, and write the quote twice.'
-        )
+        if odd is None:
+            return None
+        return f'line {odd} has a quote (") inside a field. Put quotes around it, and write the quote twice.'
 
 
 def open_table(path: Path) -> Table:

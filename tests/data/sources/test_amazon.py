@@ -1,7 +1,9 @@
 import gzip
 import json
 import logging
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -133,6 +135,58 @@ def test_a_truncated_sequence_file_is_refused(tmp_path: Path) -> None:
         load_amazon("beauty", tmp_path)
 
 
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda maps: [maps],
+        lambda maps: {},
+        lambda maps: "text",
+        lambda maps: {**maps, "item2id": [1]},
+        lambda maps: {**maps, "id2user": {"1": ["U1"]}},
+        lambda maps: {name: {**ids, "9": 9} for name, ids in maps.items()},
+    ],
+)
+def test_maps_of_another_form_are_refused(tmp_path: Path, change: Callable[[Any], Any]) -> None:
+    path = write_p5(tmp_path) / "datamaps.json"
+    path.write_text(json.dumps(change(json.loads(path.read_text()))))
+    with pytest.raises(ValueError, match=r"datamaps.json must hold \w+, an object of strings"):
+        load_amazon("beauty", tmp_path)
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"[" * 100_000, b'{"item2id": "\xe9"}'])
+def test_maps_that_cannot_be_read_are_refused(tmp_path: Path, content: bytes) -> None:
+    (write_p5(tmp_path) / "datamaps.json").write_bytes(content)
+    with pytest.raises(
+        ValueError, match=r"datamaps.json (is not valid JSON|has text that is not valid Unicode)"
+    ):
+        load_amazon("beauty", tmp_path)
+
+
+@pytest.mark.parametrize("content", ["\n", "1 1\n\n"])
+def test_an_empty_line_of_sequences_is_refused(tmp_path: Path, content: str) -> None:
+    (write_p5(tmp_path) / "sequential_data.txt").write_text(content)
+    with pytest.raises(ValueError, match=r"sequential_data.txt, line \d: user  is not in"):
+        load_amazon("beauty", tmp_path)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"unixReviewTime": 10**400},
+        {"unixReviewTime": float("inf")},
+        {"unixReviewTime": -1},
+        {"reviewerID": 7},
+        {"asin": ["B0A"]},
+    ],
+)
+def test_reviews_with_other_values_are_refused(tmp_path: Path, change: dict[str, Any]) -> None:
+    path = write_official(tmp_path) / "reviews_Beauty_5.json.gz"
+    review = {"reviewerID": "U1", "asin": "B0A", "unixReviewTime": 1, **change}
+    path.write_bytes(gzip.compress(json.dumps(review).encode()))
+    with pytest.raises(ValueError, match=r"reviews_Beauty_5.json.gz, line 1 is not a review"):
+        load_amazon("beauty", tmp_path)
+
+
 def test_an_item_missing_from_the_maps_is_refused(tmp_path: Path) -> None:
     path = write_p5(tmp_path) / "sequential_data.txt"
     path.write_text(path.read_text() + "1 99\n")
@@ -150,6 +204,7 @@ def test_an_item_missing_from_the_maps_is_refused(tmp_path: Path) -> None:
             "line 1 is not a dict literal",
         ),
         (gzip.compress(b"{'asin': 'B0A', 'title': '\xe9'}\n"), "not UTF-8"),
+        (gzip.compress(b"{'asin': ['B0A']}\n"), "line 1 is not a dict literal of an item"),
     ],
 )
 def test_damaged_or_unsafe_metadata_is_refused(tmp_path: Path, content: bytes, problem: str) -> None:

@@ -192,7 +192,7 @@ def test_invalid_items_are_refused(tmp_path: Path, change: dict[str, Any], probl
         (
             "log.csv",
             b'user_id,item_id,timestamp\nu"v,a,1\nv,b,2\n',
-            r"line 2 has a quote \(\"\) inside a field. Put quotes around the field, and write the quote twice",
+            r"line 2 has a quote \(\"\) inside a field. Put quotes around it, and write the quote twice",
         ),
         (
             "log.csv",

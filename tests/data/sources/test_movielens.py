@@ -116,7 +116,9 @@ def test_counts_that_differ_from_the_published_ones_are_logged(
         ("ratings.csv", b"userId,movieId,rating,timestamp\n1,2,3,soon\n", "cannot be read"),
         ("movies.csv", b"movieId,title\n1,Toy\n", "genres"),
         ("movies.csv", b"movieId,title,genres\n1,Mis\xe9rables \xc3\xa9,Drama\n", "not UTF-8"),
-        ("movies.csv", b"movieId,title,genres\n1,Toy,Drama\n1,Toy,Drama\n", "more than once"),
+        ("movies.csv", b"movieId,title,genres\n1,Toy,Drama\n1,Toy,Drama\n", "movies.csv: .* more than once"),
+        ("movies.csv", b"movieId,title,genres\n,Toy,Drama\n", "movies.csv: Item 0 has an empty id"),
+        ("ratings.csv", b"userId,movieId,rating,timestamp\n,1,3,4\n", "ratings.csv: 1 rows .* no user_id"),
     ],
 )
 def test_a_damaged_file_is_refused(tmp_path: Path, name: str, content: bytes, problem: str) -> None:

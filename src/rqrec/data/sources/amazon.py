@@ -24,7 +24,9 @@ from rqrec.data.catalog import Catalog
 from rqrec.data.download import drive_url, extract, fetch
 from rqrec.data.interactions import Interactions
 from rqrec.data.k_core import k_core
+from rqrec.data.tables import parse_errors_for
 from rqrec.data.templates import clean, fill
+from rqrec.data.times import END
 
 log = logging.getLogger(__name__)
 
@@ -182,7 +184,7 @@ def read_amazon(files: Files, template: str = TEMPLATE) -> tuple[Catalog, Intera
 
 def _read_p5(files: P5Files) -> tuple[list[str], Interactions]:
     """Item ids in P5's order, and the interaction log."""
-    maps = json.loads(files.ids.read_text(encoding="utf-8"))
+    maps = _maps(files.ids)
     for kind in ("item", "user"):
         to_id, from_id = maps[f"{kind}2id"], maps[f"id2{kind}"]
         if {value: key for key, value in to_id.items()} != from_id:
@@ -193,8 +195,10 @@ def _read_p5(files: P5Files) -> tuple[list[str], Interactions]:
     log_users: list[str] = []
     log_items: list[int] = []
     lengths: list[int] = []
-    for number, line in enumerate(files.sequences.read_text(encoding="utf-8").splitlines(), 1):
-        user, *history = line.split()
+    with parse_errors_for(files.sequences):
+        lines = files.sequences.read_text(encoding="utf-8").splitlines()
+    for number, line in enumerate(lines, 1):
+        user, *history = line.split() or [""]
         unknown = [f"user {user}"] if user not in users else [f"item {i}" for i in history if i not in items]
         if unknown:
             raise ValueError(f"{files.sequences}, line {number}: {unknown[0]} is not in {files.ids}.")
@@ -219,14 +223,31 @@ def _read_p5(files: P5Files) -> tuple[list[str], Interactions]:
     return ids, Interactions(frame)
 
 
+def _maps(path: Path) -> dict[str, dict[str, str]]:
+    """The content of P5's `datamaps.json`. Raises ValueError naming the file if it is damaged."""
+    try:
+        with parse_errors_for(path):
+            maps = json.loads(path.read_text(encoding="utf-8"))
+    except (json.JSONDecodeError, RecursionError) as error:
+        raise ValueError(f"{path} is not valid JSON ({error}). Replace it.") from error
+    for name in ("item2id", "id2item", "user2id", "id2user"):
+        values = maps.get(name) if isinstance(maps, dict) else None
+        if not isinstance(values, dict) or not all(isinstance(value, str) for value in values.values()):
+            raise ValueError(f"{path} must hold {name}, an object of strings. Replace it by that of P5.")
+    return maps
+
+
 def _read_official(reviews: Path) -> tuple[list[str], Interactions]:
     """The same from the official reviews (one JSON object per line)."""
     rows = []
     for number, line in enumerate(_lines(reviews), 1):
         try:
             review = json.loads(line)
-            rows.append((review["reviewerID"], review["asin"], int(review["unixReviewTime"])))
-        except (ValueError, KeyError, TypeError) as error:
+            row = (review["reviewerID"], review["asin"], int(review["unixReviewTime"]))
+            if not (isinstance(row[0], str) and isinstance(row[1], str) and 0 <= row[2] < END):
+                raise ValueError("reviewerID and asin must be text, unixReviewTime seconds since 1970")
+            rows.append(row)
+        except (ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
             raise ValueError(f"{reviews}, line {number} is not a review ({error!r}).") from error
     schema = {"user_id": pl.String, "item_id": pl.String, "timestamp": pl.Int64}
     core = k_core(Interactions(pl.DataFrame(rows, schema=schema, orient="row")), CORE, CORE)
@@ -260,6 +281,8 @@ def _read_meta(path: Path, wanted: set[str]) -> dict[str, dict[str, Any]]:
         try:
             item = ast.literal_eval(line.strip())
             asin = item["asin"]
+            if not isinstance(asin, str):
+                raise TypeError("asin must be text")
         except (ValueError, SyntaxError, KeyError, TypeError, MemoryError, RecursionError) as error:
             raise ValueError(
                 f"{path}, line {number} is not a dict literal of an item ({error!r})."

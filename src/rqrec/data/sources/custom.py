@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 
@@ -22,11 +23,8 @@ from rqrec.data.times import ALLOWED, read_times
 LOG_NAME, ITEMS_NAME = "log", "items"
 EMBEDDING_ROW = "embedding_row"
 ID_TYPES = (pl.String, pl.Categorical, pl.Enum)
-EXACT = {
-    pl.Float64: 2**53,
-    pl.Float32: 2**24,
-    pl.Float16: 2**11,
-}  # below these, floats hold every whole number
+# Floats hold every whole number below these.
+EXACT: dict[Any, int] = {pl.Float64: 2**53, pl.Float32: 2**24, pl.Float16: 2**11}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -292,7 +290,7 @@ def _rated(path: Path, ratings: pl.Series, lowest: float, rows: pl.Series) -> tu
     if not kept.any():
         raise ValueError(f"{path}: no rating is {lowest:g} or higher; the highest is {numbers.max()!r}.")
     say(
-        f"{path}: {rows.sum() - kept.sum()} of {rows.sum()} interactions are not rated {lowest:g} or more and "
+        f"{path}: {(rows & ~kept).sum()} of {rows.sum()} interactions are not rated {lowest:g} or more and "
         f"left out."
     )
     return kept, unreadable

@@ -6,7 +6,8 @@ counts as an interaction, whatever its value.
 
 import logging
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -143,7 +144,19 @@ def load_movielens(variant: str, raw_folder: Path) -> tuple[Catalog, Interaction
 
 def read_movielens(files: Files) -> tuple[Catalog, Interactions]:
     """Read raw files of any of the published layouts."""
-    return _catalog(_read_movies(files.movies)), Interactions(_read_ratings(files.ratings))
+    with _named(files.movies):
+        catalog = _catalog(_read_movies(files.movies))
+    with _named(files.ratings):
+        return catalog, Interactions(_read_ratings(files.ratings))
+
+
+@contextmanager
+def _named(path: Path) -> Iterator[None]:
+    """Name the file in a ValueError that does not."""
+    try:
+        yield
+    except ValueError as error:
+        raise error if str(path) in str(error) else ValueError(f"{path}: {error}") from error
 
 
 def _catalog(movies: Iterable[tuple[str, str, list[str]]]) -> Catalog:
