@@ -59,6 +59,18 @@ def test_logs_are_grouped_by_user(tmp_path: Path, name: str, content: str) -> No
     assert read_histories(file, 0, 9).rows() == [HISTORIES[0], HISTORIES[2]]
 
 
+def test_repeated_rows_of_a_log_are_dropped_as_by_prepare(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "l.csv").write_text("user_id,item_id,timestamp\nu,22,5\nu,1,4\nu,22,5\nw,3,1\nu,22,6\n")
+    (file,) = as_histories(input_files(tmp_path), tmp_path / "histories")
+    assert read_histories(file, 0, 9).rows() == [("u", ["1", "22", "22"]), ("w", ["3"])]
+    assert (
+        "1 of 5 rows repeat the user, item and time of an earlier row and are dropped"
+        in capsys.readouterr().err
+    )
+
+
 def test_parquet_files_of_a_folder_win_and_other_column_names_are_recognised(tmp_path: Path) -> None:
     (tmp_path / "u.csv").write_text("no,histories\n")
     users, histories = zip(*HISTORIES, strict=True)

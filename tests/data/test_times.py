@@ -148,10 +148,13 @@ def test_lists_of_times() -> None:
         [],
         [1_700_000_001],
     ]
-    assert lists_to_seconds([[datetime(2023, 11, 19, 4, 24, 33), date(2023, 11, 19)]]) == [
-        [1_700_367_873, 1_700_352_000]
+    assert lists_to_seconds([[date(2023, 11, 19), datetime(2023, 11, 19, 4, 24, 33)]]) == [
+        [1_700_352_000, 1_700_367_873]
     ]
     assert lists_to_seconds([np.array([3, 4])]) == [[3, 4]]  # type: ignore[list-item]
     assert lists_to_seconds([]) == []
     with pytest.raises(ValueError, match="'soon' is not a valid timestamp"):
         lists_to_seconds([[5], ["soon"]])
+    assert lists_to_seconds([[7, 8], [], [5, 5, 6]]) == [[7, 8], [], [5, 5, 6]]
+    with pytest.raises(ValueError, match=r"'5' comes after '6'. The times of a history must not go back"):
+        lists_to_seconds([[7], [], [6, 5]])

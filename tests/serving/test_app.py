@@ -542,6 +542,7 @@ def test_timestamps_and_users_reach_a_model_that_uses_them(
             {"timestamps": [1700000000, 1700000000000]},
             "mixes seconds (number 0: '1700000000') and milliseconds",
         ),
+        ({"timestamps": [2, 1]}, "'1' comes after '2'. The times of a history must not go back"),
         ({"timestamps": [1, 2], "users": ["u"]}, "users requires histories"),
     ],
 )

@@ -105,6 +105,7 @@ def test_users_without_items_need_no_times(model: Path, tmp_path: Path) -> None:
         (as_histories().drop("timestamps"), r"needs the column timestamps .* it has user_id, history"),
         (as_histories(lambda times: times[1:]), r"user 'a' has 3 items and 2 timestamps"),
         (as_histories(lambda times: [-1, *times[1:]]), r"user 'a' has the timestamp -1, which is not valid"),
+        (as_histories(lambda times: times[::-1]), r"user 'a', \d+ comes after \d+. .* oldest first"),
         (as_histories(lambda times: [times[0] * 1000, *times[1:]]), r"mixes seconds .* and milliseconds"),
         (as_histories(lambda times: times[0]), r"timestamps has type Int64; it must be a list of times"),
         (as_log().with_columns(timestamp=pl.lit("soon")), r"9 rows have no valid timestamp .*'soon'"),

@@ -17,11 +17,12 @@ import numpy as np
 import polars as pl
 
 from rqrec.core.artifact import atomic_write
+from rqrec.core.progress import log as say
 from rqrec.data.columns import LOG_ROLES, find_column, listed, normalised, renamed
 from rqrec.data.log_table import read_as_log
 from rqrec.data.tables import ALLOWED as ALLOWED_SUFFIXES
 from rqrec.data.tables import Table, is_table, open_table, parse_errors_for, suffix_of
-from rqrec.data.times import ALLOWED, column_to_seconds, read_times
+from rqrec.data.times import ALLOWED, OLDEST_FIRST, column_to_seconds, first_decrease, read_times
 
 HISTORY, TIMESTAMPS = "history", "timestamps"
 SEPARATOR = ","  # between the item ids of a history in a CSV file, and between their times
@@ -185,6 +186,11 @@ def _in_seconds(file: Path, table: pl.DataFrame, unit: str | None) -> tuple[pl.D
             f"{file}: the history of user {flat['user_id'][row]!r} has the timestamp {flat[TIMESTAMPS][row]!r}, "
             f"which is not valid. {ALLOWED}"
         )
+    if (position := first_decrease(times.seconds.to_numpy(), counts.to_numpy().astype(np.int64))) is not None:
+        raise ValueError(
+            f"{file}: in the history of user {flat['user_id'][position]!r}, {flat[TIMESTAMPS][position]!r} comes "
+            f"after {flat[TIMESTAMPS][position - 1]!r}. {OLDEST_FIRST}"
+        )
     per_user = np.split(times.seconds.to_numpy(), counts.cast(pl.Int64).cum_sum().to_numpy()[:-1])
     seconds = pl.Series(TIMESTAMPS, per_user, dtype=pl.List(pl.Int64))
     return table.with_columns(seconds), times.unit or unit
@@ -270,6 +276,7 @@ def _group(tables: Sequence[Table], folder: Path) -> None:
         rows = int(log.select(pl.len()).collect().item())
         partitions = -(-rows // LOG_ROWS_IN_MEMORY)
         unit: str | None = None
+        repeated = 0
         for partition in range(partitions):
             selected = (
                 log if partitions == 1 else log.filter(pl.col("user_id").hash(0) % partitions == partition)
@@ -278,14 +285,23 @@ def _group(tables: Sequence[Table], folder: Path) -> None:
             times = column_to_seconds(files[0], part["timestamp"], unit)
             unit = times.unit or unit
             part = part.with_columns(timestamp=times.seconds, nanosecond=times.nanoseconds)
+            distinct = part.unique(
+                ["user_id", "item_id", "timestamp", "nanosecond"], keep="first", maintain_order=True
+            )
+            repeated += part.height - distinct.height
             grouped = (
-                part.sort("timestamp", "nanosecond", maintain_order=True)
+                distinct.sort("timestamp", "nanosecond", maintain_order=True)
                 .group_by("user_id")
                 .agg(history=item_id, timestamps=pl.col("timestamp"))
                 .sort("user_id")
             )
             with atomic_write(_numbered(folder, partition)) as target:
                 grouped.write_parquet(target, row_group_size=ROWS_PER_GROUP)
+    if repeated:
+        say(
+            f"{files[0]}: {repeated} of {rows} rows repeat the user, item and time of an earlier row and are "
+            f"dropped. To keep them, give histories instead of a log."
+        )
 
 
 def _numbered(folder: Path, number: int) -> Path:

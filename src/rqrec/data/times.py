@@ -5,7 +5,9 @@ from datetime import date
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
 import polars as pl
+from numpy.typing import NDArray
 
 from rqrec.core.progress import log
 
@@ -21,6 +23,7 @@ ROW: Place = "row {}".format
 ALLOWED = (
     "Use ISO dates and times from 1970 to 2100, or seconds, milliseconds, micro- or nanoseconds since 1970."
 )
+OLDEST_FIRST = "The times of a history must not go back: give its items and their times oldest first."
 
 # ISO 8601: a date, perhaps with a time, a fraction of a second and a time zone.
 _ISO = (
@@ -114,14 +117,25 @@ def log_unit(name: Path | str, times: Times) -> None:
 def lists_to_seconds(rows: Sequence[Sequence[Time]]) -> list[list[int]]:
     """Lists of times, which all have the same unit, as whole seconds since 1970 (UTC).
 
-    Raises ValueError that names the value if one is no time, and if units are mixed (see `to_seconds`).
+    Raises ValueError that names the value if one is no time, if units are mixed (see `to_seconds`), and if the times
+    of a list go back.
     """
     flat = [str(time) for row in rows for time in row]
     seconds = to_seconds(pl.Series(flat, dtype=pl.String), "number {}".format).seconds
     if seconds.null_count():
         raise ValueError(f"{flat[seconds.is_null().arg_true()[0]]!r} is not a valid timestamp. {ALLOWED}")
-    numbers = iter(seconds.to_list())
-    return [[next(numbers) for _ in row] for row in rows]
+    lengths = np.array([len(row) for row in rows], dtype=np.int64)
+    if (position := first_decrease(seconds.to_numpy(), lengths)) is not None:
+        raise ValueError(f"{flat[position]!r} comes after {flat[position - 1]!r}. {OLDEST_FIRST}")
+    return [part.tolist() for part in np.split(seconds.to_numpy(), np.cumsum(lengths)[:-1])] if rows else []
+
+
+def first_decrease(times: NDArray[np.int64], lengths: NDArray[np.int64]) -> int | None:
+    """The position of the first time that is earlier than the one before it in its list; the lists are joined."""
+    starts = np.cumsum(lengths) - lengths
+    back = np.diff(times, prepend=times[:1]) < 0
+    back[starts[lengths > 0]] = False
+    return int(back.argmax()) if back.any() else None
 
 
 def _of_dates(values: pl.Series) -> pl.DataFrame:
