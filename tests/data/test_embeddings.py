@@ -47,7 +47,11 @@ def test_an_empty_folder_is_refused(tmp_path: Path) -> None:
         (np.ones((4, 0)), r"the shape \[4, 0\]"),
         (np.ones((4, 3), dtype="int64"), "holds int64; float16, float32 or float64 is required"),
         (np.array([[None, {}]], dtype=object), "without Python objects"),
-        (np.array([[1.0, 2], [np.nan, 3], [1, 2], [np.inf, 0]]), "NaN or infinite values in row 1, 3. Every"),
+        (
+            np.array([[1.0, 2], [np.nan, 3], [1, 2], [np.inf, 0]]),
+            "NaN, infinite values or .* in row 1, 3. Scale",
+        ),
+        (np.array([[1.0, 2], [1e300, 3], [-1e15, 0]]), "values of 1e\\+15 and more in row 1, 2. Scale"),
     ],
 )
 def test_invalid_vectors_are_refused(tmp_path: Path, vectors: NDArray, problem: str) -> None:

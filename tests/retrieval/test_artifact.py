@@ -9,6 +9,7 @@ import numpy as np
 import polars as pl
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from rqrec.core.artifact import create, file_hash
 from rqrec.data.catalog import Catalog
@@ -140,6 +141,11 @@ def with_values(**values: Any) -> Callable[[Path], None]:
             "'title' has Int32, but must have strings",
         ),
         ("model.safetensors", lambda path: path.write_bytes(path.read_bytes()[:99]), "is damaged or missing"),
+        (
+            "model.safetensors",
+            lambda path: save_file({name: one.int() for name, one in load_file(path).items()}, path),
+            r"of torch\.int32; torch\.float32 is required",
+        ),
     ],
 )
 def test_a_damaged_file_is_refused_in_a_sentence_before_anything_is_allocated(

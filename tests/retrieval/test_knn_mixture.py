@@ -330,8 +330,15 @@ def test_damaged_files_are_refused(tmp_path: Path) -> None:
     knn.write(tmp_path)
     with pytest.raises(ValueError, match="item indices outside of the catalogue of 10 items"):
         KnnIndex.read(tmp_path, 10)
+    knn.neighbours_NM[0, 0] = 9
+    KnnIndex(knn.neighbours_NM, -knn.similarity_NM).write(tmp_path)
+    with pytest.raises(ValueError, match="has negative similarities"):
+        KnnIndex.read(tmp_path, 10)
+    KnnIndex(knn.neighbours_NM, knn.similarity_NM.int()).write(tmp_path)
+    with pytest.raises(ValueError, match=r"similarity of torch.int32, but must have int32 and float32"):
+        KnnIndex.read(tmp_path, 10)
     (tmp_path / NEIGHBOURS_FILE).write_bytes(b"no tensors")
-    with pytest.raises(ValueError, match="are not a kNN index"):
+    with pytest.raises(ValueError, match="is damaged or missing"):
         KnnIndex.read(tmp_path, 10)
 
 

@@ -72,6 +72,8 @@ def check_names_and_shapes(
                 f"{source} has {name} of shape {tuple(found[name].shape)}; by its settings the shape must be "
                 f"{tuple(tensor.shape)}."
             )
+        if tensor.is_floating_point() != found[name].is_floating_point():
+            raise ValueError(f"{source} has {name} of {found[name].dtype}; {tensor.dtype} is required.")
 
 
 def _listed(names: list[str]) -> str:

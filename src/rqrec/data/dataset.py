@@ -7,7 +7,7 @@ from typing import Any
 from rqrec.core.artifact import create, find, read_manifest, read_version
 from rqrec.data.catalog import Catalog
 from rqrec.data.interactions import Interactions
-from rqrec.data.sequences import Sequences
+from rqrec.data.sequences import SEQUENCES_FILE, Sequences
 from rqrec.data.splits import leave_one_out, targets_in_history
 from rqrec.data.times import END
 
@@ -74,4 +74,10 @@ class Dataset:
                 f"{folder} was made by an earlier version of rqrec, which did not convert its times to seconds. "
                 f"Remove it, and prepare it again."
             )
-        return cls(Catalog.read(folder), sequences)
+        catalog, items = Catalog.read(folder), sequences.items
+        if (sequences.timestamps < 0).any() or (items < 0).any() or (items >= len(catalog)).any():
+            raise ValueError(
+                f"{folder} is damaged: {SEQUENCES_FILE} has negative times, or items outside of the "
+                f"{len(catalog)} of the catalogue. Remove it, and prepare it again."
+            )
+        return cls(catalog, sequences)

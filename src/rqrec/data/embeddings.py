@@ -17,6 +17,7 @@ from rqrec.data.protocols import protocol_of
 log = logging.getLogger(__name__)
 
 EMBEDDINGS_FILE = "item_embeddings.npy"
+LARGEST = np.float32(1e15)  # from here on, squares of float32 may overflow in sums
 IS_TRAIN_FILE = "is_train.npy"
 ROWS_PER_CHECK = 65_536
 
@@ -169,11 +170,14 @@ def read_vectors(path: Path) -> NDArray[np.floating]:
     empty: list[int] = []
     for start in range(0, len(vectors), ROWS_PER_CHECK):
         part = vectors[start : start + ROWS_PER_CHECK]
-        bad += (np.flatnonzero(~np.isfinite(part).all(axis=1)) + start).tolist()
+        bad += (np.flatnonzero(~(np.abs(part) < LARGEST).all(axis=1)) + start).tolist()
         empty += (np.flatnonzero(~part.any(axis=1)) + start).tolist()
     if bad:
         shown = ", ".join(map(str, bad[:5])) + (f" and {len(bad) - 5} more" if len(bad) > 5 else "")
-        raise ValueError(f"{path} has NaN or infinite values in row {shown}. Every value must be finite.")
+        raise ValueError(
+            f"{path} has NaN, infinite values or values of {LARGEST:g} and more in row {shown}. Scale or "
+            f"correct them."
+        )
     if empty:
         log.warning(
             "%s has %d rows of zeros (the first is row %d): items without content, which will share their codes.",

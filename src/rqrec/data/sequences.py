@@ -26,7 +26,8 @@ USERS_FILE = "users.parquet"
 class Sequences:
     """The concatenated item sequences of all users, each oldest first.
 
-    The items of user u are `items[offsets[u]:offsets[u + 1]]`. Raises ValueError if the lengths disagree.
+    The items of user u are `items[offsets[u]:offsets[u + 1]]`. Raises ValueError if the lengths disagree, and on
+    arrays of another kind.
     """
 
     items: NDArray[np.int32]
@@ -39,6 +40,18 @@ class Sequences:
     """U ids."""
 
     def __post_init__(self) -> None:
+        arrays: dict[str, NDArray[Any]] = {
+            "items": self.items,
+            "offsets": self.offsets,
+            "timestamps": self.timestamps,
+        }
+        for name, array in arrays.items():
+            if array.ndim != 1 or array.dtype.kind != "i":
+                raise ValueError(
+                    f"{name} has {array.ndim} dimensions of {array.dtype}, but must be integers [n]."
+                )
+        if self.offsets[:1].any() or (np.diff(self.offsets) < 0).any():
+            raise ValueError("The offsets must start with 0 and not decrease.")
         if len(self.items) != len(self.timestamps) or self.offsets[-1] != len(self.items):
             raise ValueError("items, timestamps and the last offset disagree on the number of interactions.")
         if len(self.offsets) != len(self.user_ids) + 1:
@@ -99,7 +112,15 @@ class Sequences:
         try:
             with np.load(path, allow_pickle=False) as arrays:
                 return cls(arrays["items"], arrays["offsets"], arrays["timestamps"], tuple(users))
-        except (KeyError, TypeError, IndexError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+        except (
+            ValueError,
+            KeyError,
+            TypeError,
+            IndexError,
+            EOFError,
+            zipfile.BadZipFile,
+            zlib.error,
+        ) as error:
             raise ValueError(f"{path} is damaged ({error}). Run `rqrec prepare` again.") from error
 
 

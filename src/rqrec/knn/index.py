@@ -152,7 +152,7 @@ class KnnIndex:
         tensors = read_tensors(path)
         try:
             settings = KnnSettings(**read_json(folder / SETTINGS_FILE))
-            neighbours_NM, similarity_NM = tensors["neighbours"].int(), tensors["similarity"].float()
+            neighbours_NM, similarity_NM = tensors["neighbours"], tensors["similarity"]
         except (KeyError, TypeError) as error:
             raise ValueError(
                 f"{folder}: {SETTINGS_FILE} and {NEIGHBOURS_FILE} are not a kNN index of this version of rqrec: "
@@ -167,9 +167,16 @@ class KnnIndex:
                 f"{path} has tensors of shapes {tuple(neighbours_NM.shape)} and {tuple(similarity_NM.shape)}, but "
                 f"needs two of the same shape with {n_items} rows, one for each item."
             )
+        if not similarity_NM.is_floating_point() or neighbours_NM.is_floating_point():
+            raise ValueError(
+                f"{path} has neighbours of {neighbours_NM.dtype} and similarity of {similarity_NM.dtype}, but must "
+                f"have int32 and float32. Train the model again."
+            )
+        if (similarity_NM < 0).any():
+            raise ValueError(f"{path} has negative similarities. Train the model again.")
         if neighbours_NM.numel() and not -1 <= int(neighbours_NM.min()) <= int(neighbours_NM.max()) < n_items:
             raise ValueError(f"{path} has item indices outside of the catalogue of {n_items} items.")
-        return cls(neighbours_NM, similarity_NM, settings)
+        return cls(neighbours_NM.int(), similarity_NM.float(), settings)
 
 
 def p_knn(scores_BC: Tensor, power: float) -> Tensor:
