@@ -191,3 +191,17 @@ def test_a_file_system_without_locks_is_written_to(tmp_path: Path, monkeypatch: 
     monkeypatch.setattr(fcntl, "flock", refuse)
     write(tmp_path / "a", "old")
     assert text_of(write(tmp_path / "a", "new")) == "new"
+
+
+def test_a_folder_may_be_replaced_inside_one_that_is_being_written(tmp_path: Path) -> None:
+    with replace.replaced(tmp_path / "outer") as outer:
+        for text in ("first", "second"):
+            with replace.replaced(outer / "inner") as inner:
+                (inner / "a").write_text(text)
+        replace.heal(outer / "inner")
+    assert [path.relative_to(tmp_path).as_posix() for path in sorted(tmp_path.rglob("*"))] == [
+        "outer",
+        "outer/inner",
+        "outer/inner/a",
+    ]
+    assert (tmp_path / "outer/inner/a").read_text() == "second"

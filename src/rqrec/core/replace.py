@@ -163,6 +163,10 @@ def _version(path: Path) -> tuple[int, int] | None:
 
 @contextmanager
 def _locked(parent: Path) -> Iterator[None]:
+    found = LEFTOVER.fullmatch(parent.name)
+    if found and found[2].endswith(PARTIAL):
+        yield  # a folder within one that is being written, whose writer holds the lock
+        return
     descriptor = _lock(parent)
     try:
         yield
