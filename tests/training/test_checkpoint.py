@@ -7,9 +7,11 @@ import subprocess
 import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from rqrec.core import artifact
@@ -229,6 +231,65 @@ def test_a_checkpoint_that_is_not_finite_is_skipped_by_name(
     assert state is not None
     assert state.step == 1
     assert "the tensor weight has 1 NaN" in " ".join(capsys.readouterr().err.split())
+
+
+@pytest.mark.parametrize(
+    ("tensors", "values", "problem"),
+    [
+        ({"model.weight": None}, {}, "lacks the tensors weight"),
+        ({"optimizer.0.exp_avg": None}, {}, "lacks exp_avg of optimizer.0"),
+        (
+            {"optimizer.0.exp_avg": torch.zeros(7)},
+            {},
+            r"has optimizer.0.exp_avg of torch.float32 and shape \(7,\)",
+        ),
+        ({"optimizer.0.step": torch.tensor(3)}, {}, "has optimizer.0.step of torch.int64"),
+        ({"optimizer.9.step": torch.tensor(3.0)}, {}, "has optimizer.9.step"),
+        ({}, {"elapsed": "x"}, "has elapsed = 'x'"),
+        ({}, {"precision": None}, "has precision = None"),
+        ({}, {"threads": float("nan")}, "has threads = nan"),
+        ({}, {"scaler": []}, r"has scaler = \[\]"),
+    ],
+)
+def test_a_state_of_another_run_is_refused(
+    tmp_path: Path, tensors: dict[str, Tensor | None], values: dict[str, Any], problem: str
+) -> None:
+    checkpoints = manager(tmp_path, save_model_every=2)
+    with pytest.raises(RuntimeError):
+        fit(Stopping(3, RuntimeError), SETTINGS, "line", checkpoints)
+    state = checkpoints.load()
+    assert state is not None
+    changed = {name: one for name, one in {**state.tensors, **tensors}.items() if one is not None}
+    checkpoints.clear()
+    checkpoints.save(state._replace(tensors=changed, values={**state.values, **values}))
+    with pytest.raises(ValueError, match=rf"The checkpoint of step 2 {problem}"):
+        fit(Stopping(None), SETTINGS, "line", checkpoints)
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("state.json", "[1]"),
+        ("state.json", "{}"),
+        ("state.json", '{"step": -5}'),
+        ("metrics.jsonl", '{"a"'),
+        ("metrics.jsonl", '{"split": "read", "step": 1}'),
+        ("metrics.jsonl", "[]"),
+    ],
+)
+def test_values_that_are_no_state_are_skipped_by_name(
+    tmp_path: Path, name: str, content: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    checkpoints = manager(tmp_path)
+    with artifact.create(
+        checkpoints.folder / "step-000000001", "checkpoint", settings=checkpoints.settings
+    ) as target:
+        save_file({"a": torch.zeros(1)}, target / "state.safetensors")
+        (target / "state.json").write_text('{"step": 1}')
+        (target / "metrics.jsonl").write_text("")
+        (target / name).write_text(content)
+    assert checkpoints.load() is None
+    assert f"step-000000001/{name}" in capsys.readouterr().err.replace("\n", "")
 
 
 def test_a_damaged_checkpoint_is_reported_and_the_previous_one_is_used(

@@ -192,6 +192,9 @@ def _tokenize(config: TrainDecoderConfig, dataset: Path, embeddings: Path | None
     root, force = config.checkpoints.save_dir_root, config.checkpoints.resume == "never"
     how_to_replace = "train.resume='never'"
     if config.pretrained_rqvae_path is None:
+        log(
+            "The semantic IDs are those of an untrained RQ-VAE, because train.pretrained_rqvae_path is not set."
+        )
         tokenizer = make_untrained(
             embeddings,
             root / "rqvae",

@@ -141,12 +141,9 @@ class CheckpointManager:
                 continue
             self._check_same_run(folder, manifest.settings, manifest.inputs)
             try:
-                tensors = read_tensors(folder / TENSORS_FILE)
+                return _read_state(folder)
             except ValueError as error:
                 log(f"This checkpoint is skipped: {error}")
-                continue
-            values = read_json(folder / VALUES_FILE)
-            return TrainingState(values.pop("step"), tensors, values, History.read(folder))
         if self._saved():
             log("No checkpoint can be read: training starts from scratch.")
         return None
@@ -172,3 +169,12 @@ class CheckpointManager:
                 "Restore them to resume it, set train.resume='never' to start from scratch, or choose another "
                 "train.save_dir_root.",
             )
+
+
+def _read_state(folder: Path) -> TrainingState:
+    """The state in a checkpoint's folder. Raises ValueError naming the file that is damaged."""
+    tensors, values = read_tensors(folder / TENSORS_FILE), read_json(folder / VALUES_FILE)
+    step = values.pop("step", None) if isinstance(values, dict) else None
+    if type(step) is not int or step < 0:
+        raise ValueError(f"{folder / VALUES_FILE} has no valid step, but {step!r}.")
+    return TrainingState(step, tensors, values, History.read(folder))

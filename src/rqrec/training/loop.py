@@ -26,6 +26,13 @@ from rqrec.training.loop_config import LoopConfig
 from rqrec.training.optim import AveragedWeights, adamw, learning_rate_factor
 from rqrec.training.processes import Processes
 from rqrec.training.run_progress import RunProgress
+from rqrec.training.saved_state import (
+    check_averages,
+    check_optimizer,
+    check_values,
+    check_weights,
+    with_prefix,
+)
 from rqrec.training.sharding import gathered, sharded, sharded_as
 from rqrec.training.speed import autocast, choose_precision, compiled
 from rqrec.training.task import Task
@@ -79,7 +86,9 @@ class _Fit:
         self.best_score, self.best = float("-inf"), dict[str, Tensor]()
         state = checkpoints.load() if checkpoints else None
         if state:
-            task.model.load_state_dict(_with_prefix("model.", state.tensors))
+            check_values(state, self.processes.numbers)
+            check_weights(state, task.model)
+            task.model.load_state_dict(with_prefix("model.", state.tensors))
         task.model.to(self.device).train()
         self.precision = state.values["precision"] if state else self._precision()
         self.shards = self.processes.shards and task.shardable
@@ -320,18 +329,20 @@ class _Fit:
         """Restore everything except the model's weights, which are already loaded."""
         self.done, self.elapsed = state.step, state.values["elapsed"]
         self._report_other_numbers(state.values)
-        self.best = {k: v.to(self.device) for k, v in _with_prefix("best.", state.tensors).items()}
+        self.best = {k: v.to(self.device) for k, v in with_prefix("best.", state.tensors).items()}
         if self.best:
             self.best_score = state.values["best_score"]
         values = self.optimizer.state_dict()
         # In the order of the optimizer's state: group by group.
         parameters = [parameter for group in self.optimizer.param_groups for parameter in group["params"]]
-        for name, tensor in _with_prefix("optimizer.", state.tensors).items():
+        check_optimizer(state, parameters)
+        for name, tensor in with_prefix("optimizer.", state.tensors).items():
             index, part = name.split(".")
             values["state"].setdefault(int(index), {})[part] = sharded_as(tensor, parameters[int(index)])
         self.optimizer.load_state_dict(values)
         if self.average:
-            averaged = _with_prefix("average.", state.tensors)
+            check_averages(state, list(self.trained.parameters()))
+            averaged = with_prefix("average.", state.tensors)
             self.average.shadow = [
                 sharded_as(averaged[str(index)].to(self.device), parameter)
                 for index, parameter in enumerate(self.trained.parameters())
@@ -396,10 +407,6 @@ def _is_due(step: int, every: int) -> bool:
 
 def _prefixed(prefix: str, values: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {prefix + name: value for name, value in values.items()}
-
-
-def _with_prefix(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
 
 
 def _floats(values: Mapping[str, Tensor | float]) -> dict[str, float]:

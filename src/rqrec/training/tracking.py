@@ -33,11 +33,15 @@ class History:
 
     @classmethod
     def read(cls, folder: Path) -> "History":
-        """Read a run's `metrics.jsonl`."""
+        """Read a run's `metrics.jsonl`. Raises ValueError naming the file if it is damaged."""
         history = cls()
-        for line in (folder / METRICS_FILE).read_text(encoding="utf-8").splitlines():
-            record = json.loads(line)
-            getattr(history, record.pop("split")).append(record)
+        try:
+            for line in (folder / METRICS_FILE).read_text(encoding="utf-8").splitlines():
+                record = json.loads(line)
+                {split: getattr(history, split) for split in SPLITS}[record.pop("split")].append(record)
+                float(record["step"])
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+            raise ValueError(f"{folder / METRICS_FILE} is damaged ({error!r}).") from error
         return history
 
     def write(self, folder: Path) -> None:
