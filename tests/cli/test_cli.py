@@ -463,3 +463,11 @@ def test_options_without_effect_are_refused(arguments: tuple[str, ...]) -> None:
     done = rqrec(*arguments)
     assert done.exit_code == 2
     assert "leave out" in " ".join(done.stderr.replace("│", " ").split())
+
+
+def test_an_empty_entry_of_a_list_is_refused_and_not_dropped(tiny_run: Path) -> None:
+    for options in (("--history", "item 1,,item 2"), ("--history", "item 1", "--block", "item 3,")):
+        done = rqrec("recommend", "--artifact", tiny_run, *options)
+        assert done.exit_code == 2, options
+        assert "entry 2" in done.stderr
+    assert rqrec("recommend", "--artifact", tiny_run, "--history", "").exit_code == 0

@@ -87,7 +87,13 @@ def recommend(
 
 def split_ids(ids: str) -> list[str]:
     """Comma-separated ids as a list."""
-    return [item_id.strip() for item_id in ids.split(",") if item_id.strip()]
+    parts = [part.strip() for part in ids.split(",")] if ids.strip() else []
+    if "" in parts:
+        raise typer.BadParameter(
+            f"{ids!r} has nothing between two commas or at an end (entry {parts.index('') + 1}): write an id there, "
+            f"or remove the comma."
+        )
+    return parts
 
 
 def notes(recommendations: "Recommendations", k: int) -> list[str]:
