@@ -44,7 +44,6 @@ def test_it_reports_every_metric_and_the_time_of_each_stage(finished: tuple[Path
     seen_items = read_json(out / "seed_0/evaluation_test/evaluation.json")["seen_items"]
     for row, choice in (("test", "excluded"), ("test_seen_allowed", "allowed")):
         assert run[row].items() <= seen_items[choice]["metrics"].items()
-    assert seen_items["allowed"] != seen_items["excluded"]
     assert result["parameters"] == run["parameters"] > 0
     assert {"dataset", "embeddings", "rqkmeans", "semantic_ids", "seed_0/retrieval"} <= set(result["seconds"])
     assert read_json(out / "reproduction.json") == result
