@@ -453,7 +453,6 @@ def test_folders_of_another_dataset_or_of_an_artefact_are_refused(tiny_run: Path
 @pytest.mark.parametrize(
     "arguments",
     [
-        ("embed", "d", "--out", "o", "--embeddings", "x.npy", "--encoder", "another"),
         ("embed", "d", "--out", "o", "--embeddings", "x.npy", "--device", "cpu"),
         ("tokenize", "t", "--new", "x.npy", "--table", "s", "--collisions", "reassign"),
         ("tokenize", "t", "--new", "x.npy", "--table", "s", "--engine", "ray"),
@@ -471,3 +470,11 @@ def test_an_empty_entry_of_a_list_is_refused_and_not_dropped(tiny_run: Path) -> 
         assert done.exit_code == 2, options
         assert "entry 2" in done.stderr
     assert rqrec("recommend", "--artifact", tiny_run, "--history", "").exit_code == 0
+
+
+def test_an_encoder_without_effect_is_said(tiny_run: Path, tmp_path: Path) -> None:
+    np.save(tmp_path / "x.npy", tiny_vectors())
+    options = ("--embeddings", tmp_path / "x.npy", "--encoder", "another", "--out", tmp_path / "out")
+    done = rqrec("embed", tiny_run / "dataset", *options)
+    assert done.exit_code == 0, done.stderr
+    assert "the encoder another has no effect" in " ".join(done.stderr.split())

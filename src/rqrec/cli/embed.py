@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from rqrec.cli.command import AsJson, Force, command, emit_artifact
+from rqrec.core.progress import log
 from rqrec.stages.embed import EmbedConfig
 from rqrec.stages.embed import embed as run
 
@@ -26,7 +27,9 @@ def embed(
     as_json: AsJson = False,
 ) -> None:
     """Encode item texts as vectors, and optionally append collaborative vectors."""
-    if embeddings is not None and (devices or config.encoder != EmbedConfig().encoder):
-        raise typer.BadParameter("With --embeddings no text is encoded: leave out --encoder and --device.")
+    if embeddings is not None and devices:
+        raise typer.BadParameter("With --embeddings no text is encoded: leave out --device.")
+    if embeddings is not None and config.encoder != EmbedConfig().encoder:
+        log(f"With --embeddings no text is encoded: the encoder {config.encoder} has no effect.")
     folder = run(config, dataset, out, vectors=embeddings, devices=devices or (), force=force)
     emit_artifact(folder, as_json, "{items} vectors of {dim} dimensions")
