@@ -182,7 +182,7 @@ def test_bad_settings_are_refused_before_any_work(world: Path, tmp_path: Path) -
     )
     assert "'guess'; allowed are popularity" in error_of(world, root, baselines=["guess"])
     assert "compare.seeds is empty" in error_of(world, root, seeds=[])
-    assert "compare.teraflops is -1" in error_of(world, root, teraflops=-1)
+    assert "teraflops is -1, but must be above 0" in error_of(world, root, teraflops=-1)
     assert "dataset is 'netflix'" in error_of(world, root, dataset="netflix")
 
 
