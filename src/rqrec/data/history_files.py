@@ -204,10 +204,7 @@ def _histories(table: Table, *, times: bool = False) -> pl.LazyFrame:
     columns = [history.alias(HISTORY)]
     if times:
         columns.append(_list(table, schema, names[TIMESTAMPS], "times").alias(TIMESTAMPS))
-    frame = table.frame
-    if table.separator:  # without empty lines
-        frame = frame.filter(~pl.all_horizontal(pl.all().is_null()))
-    return frame.select(pl.col(names["user_id"]).alias("user_id"), *columns)
+    return table.without_blank(table.frame).select(pl.col(names["user_id"]).alias("user_id"), *columns)
 
 
 def _as_id(value: pl.Expr, dtype: pl.DataType) -> pl.Expr:
@@ -265,10 +262,7 @@ def _group(tables: Sequence[Table], folder: Path) -> None:
     frames = []
     for table in tables:
         log_table = read_as_log(table)
-        frame = table.frame.select(log_table.selected)
-        if table.separator:  # without empty lines
-            frame = frame.filter(~pl.all_horizontal(pl.all().is_null()))
-        frames.append(frame)
+        frames.append(table.without_blank(table.frame.select(log_table.selected)))
     files = [table.path for table in tables]
     log = pl.concat(frames, how="vertical_relaxed")
     with parse_errors_for(files[0]):

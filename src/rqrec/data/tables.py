@@ -87,6 +87,11 @@ def read_parquet(path: Path, *, strings: Sequence[str] = (), integers: Sequence[
     return table
 
 
+BLANK = pl.all_horizontal(pl.all().is_null()).alias(
+    "blank"
+)  # whether a row, or the selected part of it, is empty
+
+
 @dataclass(frozen=True)
 class Table:
     """A table file, which is read when it is collected. The columns of a CSV file are strings."""
@@ -109,6 +114,10 @@ class Table:
         """The names of the columns."""
         with parse_errors_for(self.path):
             return self.frame.collect_schema().names()
+
+    def without_blank(self, frame: pl.LazyFrame) -> pl.LazyFrame:
+        """A frame of this table's rows without the empty lines of a CSV file."""
+        return frame.filter(~BLANK) if self.separator else frame
 
     def collect(self, *columns: Any) -> pl.DataFrame:
         """These columns (or expressions), by default all, in memory. Raises ValueError if the file is damaged."""

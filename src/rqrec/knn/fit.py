@@ -49,14 +49,14 @@ def fit_knn_index(
     examples = split.validation.strided(-(-len(split.validation) // MAX_EXAMPLES))
     best, best_ndcg = without_content, -1.0
     for weight in track(CONTENT_WEIGHTS, "Choosing the content weight"):
-        index = _with_content(similarity_NN, weight, content_NN)
+        index = _with_content(similarity_NN, weight, content_NN) if weight else without_content
         if (ndcg := _ndcg(index, examples, exclude_seen)) > best_ndcg:
             best, best_ndcg = index, ndcg
     return best
 
 
 def _with_content(similarity_NN: csr_array, weight: float, content_NN: csr_array) -> KnnIndex:
-    both_NN = similarity_NN + weight * content_NN if weight else similarity_NN
+    both_NN = similarity_NN + weight * content_NN
     return KnnIndex.from_similarity(both_NN).with_settings(content_weight=weight)
 
 

@@ -38,7 +38,6 @@ class Candidates(NamedTuple):
     def of(cls, beam: Ranked, neighbours: Neighbours, log_p_neighbours_BM: Tensor) -> "Candidates":
         """Join a beam and neighbours; `log_p_neighbours_BM` is the model's log-probability of the neighbours."""
         is_real_BK1 = (beam.items != PADDING)[:, :, None]
-        is_real_BK1 = (beam.items != PADDING)[:, :, None]
         same_BKM = (beam.items[:, :, None] == neighbours.items_BM[:, None]) & is_real_BK1
         in_beam_BM = same_BKM.any(1)
         beam_scores_BK = (same_BKM * neighbours.scores_BM[:, None]).sum(2)

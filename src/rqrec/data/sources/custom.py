@@ -16,7 +16,7 @@ from rqrec.data.interactions import FRACTION, Interactions
 from rqrec.data.invalid_rows import InvalidRows
 from rqrec.data.item_texts import is_readable, readable, template_of_all, text_column, title_column
 from rqrec.data.log_table import LogTable, read_as_log
-from rqrec.data.tables import Table, open_table, tables_named
+from rqrec.data.tables import BLANK, Table, open_table, tables_named
 from rqrec.data.templates import clean, fields_of, fill
 from rqrec.data.times import ALLOWED, read_times
 
@@ -167,10 +167,10 @@ def _count_vectors(files: CustomFiles) -> int:
 
 def _blank(table: Table, used: pl.DataFrame) -> pl.Series:
     """A mask of the empty lines of a table, of which `used` are some or all columns."""
-    empty = used.select(pl.all_horizontal(pl.all().is_null()).alias("blank"))["blank"]
+    empty = used.select(BLANK)["blank"]
     if not (table.separator and empty.any()):
         return pl.repeat(False, used.height, dtype=pl.Boolean, eager=True)
-    return empty & table.collect(pl.all_horizontal(pl.all().is_null()).alias("blank"))["blank"]
+    return empty & table.collect(BLANK)["blank"]
 
 
 def _read_items(
