@@ -160,7 +160,8 @@ def search(seconds: float, n_items: int) -> dict[str, Any]:
 def training(seconds: float, _: int) -> dict[str, Any]:
     rates = {}
     rng = np.random.default_rng(0)
-    lookup = CodeLookup.from_codes(rng.integers(0, 256, (10_000, len(LEVEL_SIZES))))
+    codes_NL = random_codes(10_000)
+    lookup, trie = CodeLookup.from_codes(codes_NL), Trie.build(codes_NL)
     batch = lookup.batch(Histories(rng.integers(0, 10_000, (128, HISTORY))), HISTORY)
     for name in ARCHITECTURES:
         torch.manual_seed(0)
@@ -169,7 +170,7 @@ def training(seconds: float, _: int) -> dict[str, Any]:
 
         def step(model: Any = model, optimizer: Any = optimizer) -> int:
             optimizer.zero_grad()
-            model(batch).total.backward()
+            model(batch, trie).total.backward()
             optimizer.step()
             return int(batch.lengths_B.sum())
 

@@ -94,7 +94,7 @@ TO_THE_LOSS = [
     "training/decoder_task.py",
     "models/architectures.py",
     "models/hierarchical.py",
-    "models/retrieval_model.py",
+    "models/trie_softmax.py",
 ]
 TO_THE_BEAM = [
     "cli/recommend.py",
@@ -104,7 +104,7 @@ TO_THE_BEAM = [
 ]
 
 
-@pytest.mark.parametrize(("way", "goal", "most"), [(TO_THE_LOSS, "nll_loss", 7), (TO_THE_BEAM, "topk", 5)])
+@pytest.mark.parametrize(("way", "goal", "most"), [(TO_THE_LOSS, "log_softmax", 7), (TO_THE_BEAM, "topk", 5)])
 def test_the_way_from_a_command_to_its_core_is_short(way: list[str], goal: str, most: int) -> None:
     assert len(way) <= most
     root = SOURCE.parents[1]

@@ -137,11 +137,15 @@ def test_a_failed_write_keeps_the_old_bytes_and_names_the_path(tmp_path: Path) -
 
 
 @pytest.mark.parametrize(
-    ("kind", "command"),
-    [("dataset", "rqrec prepare"), ("semantic_ids", "rqrec tokenize"), ("retrieval", "rqrec train-decoder")],
+    ("kind", "reads", "command"),
+    [
+        ("dataset", 2, "rqrec prepare"),
+        ("semantic_ids", 2, "rqrec tokenize"),
+        ("retrieval", 3, "rqrec train-decoder"),
+    ],
 )
-def test_an_artefact_of_the_former_format_is_refused_with_its_command(
-    kind: str, command: str, tmp_path: Path
+def test_an_artefact_of_the_first_format_is_refused_with_its_command(
+    kind: str, reads: int, command: str, tmp_path: Path
 ) -> None:
     """Format 1 called the type "kind", the inputs "made_from" and the metrics "facts"."""
     (tmp_path / "run" / "old").mkdir(parents=True)
@@ -152,8 +156,22 @@ def test_an_artefact_of_the_former_format_is_refused_with_its_command(
         lambda: read_manifest(find(tmp_path / "run", kind), kind),
         lambda: reuse(tmp_path / "run" / "old", kind, {}, {}),
     ):
-        with pytest.raises(ValueError, match=rf"format_version 1 .*reads format_version 2.*`{command}`"):
+        with pytest.raises(
+            ValueError, match=rf"format_version 1 .*reads format_version {reads}.*`{command}`"
+        ):
             attempt()
+
+
+def test_a_model_with_the_softmax_over_all_codes_is_refused_and_to_be_trained_again(tmp_path: Path) -> None:
+    """Format 2 of a model; other artefacts of format 2 are read."""
+    for kind in ("retrieval", "sasrec"):
+        with create(tmp_path / kind, kind):
+            pass
+        path = tmp_path / kind / "manifest.json"
+        write_json(path, read_json(path) | {"format_version": 2})
+    assert read_manifest(tmp_path / "sasrec").artifact_type == "sasrec"
+    with pytest.raises(ValueError, match=r"format_version 2 .*format_version 3.*`rqrec train-decoder`"):
+        read_manifest(find(tmp_path, "retrieval"))
 
 
 def test_a_stage_reuses_its_artefact_or_refuses_and_never_replaces_it_unasked(

@@ -1,24 +1,26 @@
 """The contract of every architecture; a new one is tested by its entry in ARCHITECTURES."""
 
+import itertools
 from collections.abc import Callable, Iterable
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from torch.nn import functional
 
 from rqrec.data.ids import PADDING
 from rqrec.data.sequences import Histories
 from rqrec.models.architectures import ARCHITECTURES, AnyModel, architecture, build_model
 from rqrec.models.decoder_only import DecoderOnly
 from rqrec.models.hierarchical import Hierarchical
-from rqrec.models.retrieval_model import Batch, CodeLookup, ModelConfig, TrainingLoss
+from rqrec.models.retrieval_model import Batch, CodeLookup, ModelConfig
 from rqrec.models.side_information import user_number
-from rqrec.retrieval.beam_search import beam_search, score_items
+from rqrec.retrieval.beam_search import beam_search
+from rqrec.retrieval.scoring import score_items
 from rqrec.tokenizer.trie import Trie
 
 SIZES = (4, 3, 5)
+TRIE = Trie.build(np.array(list(itertools.product(*map(range, SIZES)))))  # every tuple is an item
 
 
 def maker(name: str, **options: Any) -> Callable:
@@ -55,7 +57,8 @@ def random_batch(n_batch: int = 5, n_items: int = 6, seed: int = 0) -> Batch:
     inside = torch.arange(n_items) < lengths[:, None]
     gaps = torch.tensor([5, 3600, 10**6, 10**8])[torch.randint(4, (n_batch, n_items), generator=generator)]
     users = torch.randint(2**62, (n_batch,), generator=generator)
-    return Batch(codes * inside[:, :, None], lengths, gaps.cumsum(1) * inside, users)
+    items = items_of(codes).masked_fill(~inside, PADDING)
+    return Batch(codes * inside[:, :, None], lengths, gaps.cumsum(1) * inside, users, items)
 
 
 def row_of(batch: Batch, row: int, n_items: int) -> Batch:
@@ -66,6 +69,7 @@ def row_of(batch: Batch, row: int, n_items: int) -> Batch:
         torch.tensor([n_items]),
         None if batch.times_BT is None else batch.times_BT[rows, :n_items],
         None if batch.users_B is None else batch.users_B[rows],
+        batch.items_BT[rows, :n_items],
     )
 
 
@@ -73,23 +77,27 @@ def all_codes() -> torch.Tensor:
     return torch.cartesian_prod(*map(torch.arange, SIZES))
 
 
+def items_of(codes: torch.Tensor) -> torch.Tensor:
+    """The rows of these tuples in `all_codes`."""
+    return (codes * torch.tensor([SIZES[1] * SIZES[2], SIZES[2], 1])).sum(-1)
+
+
 @architectures
-def test_log_probabilities_are_normalised_at_every_level(make: Callable) -> None:
+def test_each_prefix_has_a_logit_for_every_code_of_the_next_level(make: Callable) -> None:
     model, batch = make().eval(), random_batch()
     context = model.encode(batch)
     for level, size in enumerate(SIZES):
-        log_probs = model.next_level(context, all_codes()[None, :7, :level].expand(5, -1, -1))
-        assert log_probs.shape == (5, 7, size)
-        assert log_probs.dtype == torch.float32
-        torch.testing.assert_close(log_probs.exp().sum(-1), torch.ones(5, 7))
+        logits = model.next_logits(context, all_codes()[None, :7, :level].expand(5, -1, -1))
+        assert logits.shape == (5, 7, size)
+        assert logits.isfinite().all()
 
 
 @architectures
 def test_padded_equals_unpadded(make: Callable) -> None:
     model, batch = make().eval(), random_batch()
-    together = score_items(model, batch, all_codes())
+    together = score_items(model, batch, TRIE)
     for row, length in enumerate(batch.lengths_B.tolist()):
-        alone = score_items(model, row_of(batch, row, length), all_codes())[0]
+        alone = score_items(model, row_of(batch, row, length), TRIE)[0]
         torch.testing.assert_close(alone, together[row], atol=1e-5, rtol=0)
 
 
@@ -99,28 +107,29 @@ def test_the_content_of_padding_changes_nothing(make: Callable) -> None:
     padding = torch.arange(6) >= batch.lengths_B[:, None]
     codes, times = batch.codes_BTL.clone(), batch.times_BT.clone()
     codes[padding], times[padding] = torch.tensor([3, 2, 4]), 10**9
-    other = batch._replace(codes_BTL=codes, times_BT=times)
-    torch.testing.assert_close(score_items(model, batch, all_codes()), score_items(model, other, all_codes()))
-    assert model(batch).total == model(other).total
+    items = batch.items_BT.masked_fill(padding, 7)
+    other = batch._replace(codes_BTL=codes, times_BT=times, items_BT=items)
+    torch.testing.assert_close(score_items(model, batch, TRIE), score_items(model, other, TRIE))
+    assert model(batch, TRIE).total == model(other, TRIE).total
 
 
 @architectures
 def test_cached_equals_uncached(make: Callable) -> None:
-    """encode and next_level give an item the same probability as one pass over the history and the item."""
+    """encode and next_logits give an item the same probability as one pass over the history and the item."""
     model, batch = make().eval(), random_batch(n_items=7)
     for row, length in enumerate(batch.lengths_B.tolist()):
         for n_history in range(length):
             whole, history = row_of(batch, row, n_history + 1), row_of(batch, row, n_history)
-            uncached = model(whole).by_level_L
+            uncached = model(whole, TRIE).by_level_L
             if isinstance(model, DecoderOnly | Hierarchical):
                 # Theirs is the mean over all items: subtract what the earlier ones add to it.
-                before = model(history).by_level_L * n_history if n_history else 0
+                before = model(history, TRIE).by_level_L * n_history if n_history else 0
                 uncached = uncached * (n_history + 1) - before
             context, item_L = model.encode(history), whole.codes_BTL[0, -1]
             # Among other beams, so that a leak between them would show.
             beams_BKL = torch.stack([item_L, (item_L + 1) % torch.tensor(SIZES), item_L])[None]
             for level in range(3):
-                log_probs_BKV = model.next_level(context, beams_BKL[:, :, :level])
+                log_probs_BKV = model.next_logits(context, beams_BKL[:, :, :level]).log_softmax(-1)
                 cached = log_probs_BKV[0, [0, 2], item_L[level]]
                 torch.testing.assert_close(-cached, uncached[level].expand(2), atol=1e-5, rtol=0)
 
@@ -135,9 +144,9 @@ def test_the_loss_is_the_mean_cross_entropy_of_decoding(make: Callable) -> None:
             context = model.encode(row_of(batch, row, item))
             codes = batch.codes_BTL[row, item]
             for level in range(len(SIZES)):
-                log_probs = model.next_level(context, codes[None, None, :level])[0, 0]
+                log_probs = model.next_logits(context, codes[None, None, :level])[0, 0].log_softmax(-1)
                 by_level[level].append(-log_probs[codes[level]].item())
-    loss = model(batch)
+    loss = model(batch, TRIE)
     expected = [np.mean(losses) for losses in by_level]
     np.testing.assert_allclose(loss.by_level_L.numpy(), expected, atol=1e-5)
     assert loss.total.item() == pytest.approx(np.mean(expected), abs=1e-5)
@@ -148,10 +157,10 @@ def test_the_loss_of_the_encoder_decoder_is_that_of_the_last_items(training: boo
     model, batch = maker("encoder_decoder")().train(training), random_batch()
     losses = []
     for row, length in enumerate(batch.lengths_B.tolist()):
-        scores = score_items(model, row_of(batch, row, length - 1), all_codes())[0]
+        scores = score_items(model, row_of(batch, row, length - 1), TRIE)[0]
         column = (all_codes() == batch.codes_BTL[row, length - 1]).all(1).nonzero().item()
         losses.append(-scores[column].item() / len(SIZES))
-    assert model(batch).total.item() == pytest.approx(np.mean(losses), abs=1e-5)
+    assert model(batch, TRIE).total.item() == pytest.approx(np.mean(losses), abs=1e-5)
 
 
 @architectures
@@ -159,11 +168,11 @@ def test_the_future_does_not_leak_into_the_past(make: Callable) -> None:
     model, batch = make().eval(), random_batch(n_batch=1)
     changed = batch.codes_BTL.clone()
     changed[:, 4:] = (changed[:, 4:] + 1) % torch.tensor(SIZES)
-    later = batch._replace(codes_BTL=changed, lengths_B=torch.tensor([4]), times_BT=batch.times_BT**2)
+    later = Batch(changed, torch.tensor([4]), batch.times_BT**2, batch.users_B, items_of(changed))
     later.times_BT[:, :4] = batch.times_BT[:, :4]
     short = row_of(batch, 0, 4)
-    assert model(later).total.item() == pytest.approx(model(short).total.item(), abs=1e-6)
-    torch.testing.assert_close(score_items(model, later, all_codes()), score_items(model, short, all_codes()))
+    assert model(later, TRIE).total.item() == pytest.approx(model(short, TRIE).total.item(), abs=1e-6)
+    torch.testing.assert_close(score_items(model, later, TRIE), score_items(model, short, TRIE))
 
 
 @architectures
@@ -172,13 +181,13 @@ def test_the_time_of_an_item_does_not_change_its_own_probability(make: Callable)
     model, batch = make().eval(), random_batch(n_batch=1)
     later = batch._replace(times_BT=batch.times_BT.clone())
     later.times_BT[:, -1] += 10**7
-    assert model(batch).total == model(later).total
+    assert model(batch, TRIE).total == model(later, TRIE).total
 
 
 @architectures
 def test_every_parameter_gets_a_gradient(make: Callable) -> None:
     model = make().train()
-    model(random_batch(n_items=model.max_items + 1)).total.backward()
+    model(random_batch(n_items=model.max_items + 1), TRIE).total.backward()
     without = [name for name, p in model.named_parameters() if p.grad is None or not p.grad.any()]
     assert without == []
 
@@ -187,7 +196,7 @@ def test_every_parameter_gets_a_gradient(make: Callable) -> None:
 def test_every_position_gets_a_gradient(make: Callable) -> None:
     """The item after a full history is a target in training too."""
     model = make().train()
-    model(random_batch(n_items=model.max_items + 1)).total.backward()
+    model(random_batch(n_items=model.max_items + 1), TRIE).total.backward()
     assert model.item_position.weight.grad.any(dim=1).all()
 
 
@@ -197,45 +206,34 @@ def test_it_overfits_one_batch(make: Callable) -> None:
     codes = random_batch().codes_BTL.clone()
     codes[:, 0] = all_codes()[torch.arange(5) * 12]  # five different first items make the histories distinct
     # Copies, since the encoder-decoder draws one target from each sequence at a step.
-    batch = Batch(codes.repeat(8, 1, 1), torch.full((40,), 6))
+    batch = Batch(codes.repeat(8, 1, 1), torch.full((40,), 6), items_BT=items_of(codes).repeat(8, 1))
     optimizer = torch.optim.Adam(model.parameters(), lr=3e-3)
     for _ in range(500):
-        loss = model(batch)
+        loss = model(batch, TRIE)
         optimizer.zero_grad()
         loss.total.backward()
         optimizer.step()
     # Only the choice among the five first items cannot be learned.
     context = model.eval().encode(Batch(codes[:, :5], torch.full((5,), 5)))
     for level in range(3):
-        log_probs = model.next_level(context, codes[:, 5:6, :level])[:, 0]
+        log_probs = model.next_logits(context, codes[:, 5:6, :level])[:, 0].log_softmax(-1)
         assert log_probs.gather(1, codes[:, 5, level, None]).min() > -0.05
 
 
 @plain_architectures
 def test_dropout_is_used_only_in_training(make: Callable) -> None:
     model, batch = make(0.5), random_batch()
-    assert model.train()(batch).total != model(batch).total
+    assert model.train()(batch, TRIE).total != model(batch, TRIE).total
     model.eval()
-    assert torch.equal(score_items(model, batch, all_codes()), score_items(model, batch, all_codes()))
-
-
-def test_label_smoothing_equals_torchs() -> None:
-    logits, targets = [torch.randn(7, size) for size in SIZES], all_codes()[:7]
-    loss = TrainingLoss.from_logits(logits, targets, smoothing=0.2)
-    expected = [
-        functional.cross_entropy(part, targets[:, level], label_smoothing=0.2)
-        for level, part in enumerate(logits)
-    ]
-    assert loss.total.item() == pytest.approx(np.mean(expected), abs=1e-6)
-    assert torch.equal(loss.by_level_L, TrainingLoss.from_logits(logits, targets).by_level_L)
+    assert torch.equal(score_items(model, batch, TRIE), score_items(model, batch, TRIE))
 
 
 @plain_architectures
 def test_label_smoothing_is_used_only_in_training(make: Callable) -> None:
     plain, smooth, batch = make(), make(label_smoothing=0.3), random_batch()
-    assert smooth.eval()(batch).total == plain.eval()(batch).total
+    assert smooth.eval()(batch, TRIE).total == plain.eval()(batch, TRIE).total
     torch.manual_seed(1)
-    loss = smooth.train()(batch)
+    loss = smooth.train()(batch, TRIE)
     assert loss.total != loss.by_level_L.mean()
 
 
@@ -284,7 +282,7 @@ def test_tied_codes_share_one_embedding_between_input_and_output(name: str, tied
     batch, unread = Batch(all_codes()[None, :1], torch.tensor([1])), 2  # code 2 of level 1 is never input
     with torch.no_grad():
         context = model.encode(batch)
-        before = model.next_level(context, all_codes()[None, :1, :1])
+        before = model.next_logits(context, all_codes()[None, :1, :1])
         model.codes.rows(1)[unread] += 3.0
-        after = model.next_level(context, all_codes()[None, :1, :1])
+        after = model.next_logits(context, all_codes()[None, :1, :1])
     assert torch.equal(before, after) != tied

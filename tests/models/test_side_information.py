@@ -9,6 +9,7 @@ from rqrec.data.times import PER_SECOND, to_seconds
 from rqrec.models.architectures import ARCHITECTURES, architecture, build_model
 from rqrec.models.retrieval_model import Batch
 from rqrec.models.side_information import LONGEST, SHORTEST, SideInformation, user_number
+from rqrec.tokenizer.trie import Trie
 
 architectures = pytest.mark.parametrize("name", ARCHITECTURES)
 DAY = 24 * 3600
@@ -57,9 +58,11 @@ def test_without_a_user_begin_is_unchanged() -> None:
 def test_models_without_the_options_ignore_times_and_users(name: str) -> None:
     model = build_model(architecture(name).config((4, 3), 5, 8, 8, 2, 1, 0.0)).eval()
     codes, lengths = torch.randint(3, (2, 5, 2)), torch.tensor([5, 3])
-    bare = Batch(codes, lengths)
-    full = Batch(codes, lengths, torch.arange(10).view(2, 5), torch.tensor([7, 8]))
-    assert model(bare).total == model(full).total
+    items = codes @ torch.tensor([3, 1])
+    trie = Trie.build(torch.cartesian_prod(torch.arange(4), torch.arange(3)).numpy())
+    bare = Batch(codes, lengths, items_BT=items)
+    full = Batch(codes, lengths, torch.arange(10).view(2, 5), torch.tensor([7, 8]), items)
+    assert model(bare, trie).total == model(full, trie).total
     assert not [key for key in model.state_dict() if "side" in key]
 
 
@@ -79,17 +82,18 @@ def test_it_learns_from_the_user_and_from_the_time(name: str) -> None:
     codes_BTL[:, -1] = torch.tensor([[0, 1], [1, 2], [2, 3], [3, 0]])
     times_BT = torch.tensor([[0, 30, 0], [0, 90 * DAY, 0]] * 2)
     users_B = torch.tensor([user_number(user) for user in ("ann", "ann", "bob", "bob")])
-    batch = Batch(codes_BTL, torch.full((4,), 3), times_BT, users_B)
+    batch = Batch(codes_BTL, torch.full((4,), 3), times_BT, users_B, codes_BTL @ torch.tensor([4, 1]))
+    trie = Trie.build(torch.cartesian_prod(torch.arange(4), torch.arange(4)).numpy())
     copies = Batch(
         *(part if part is None else part.repeat(6, *[1] * (part.dim() - 1)) for part in batch)
     )  # more random targets at each step
     optimizer = torch.optim.Adam(model.parameters(), lr=3e-3)
     for _ in range(250):
         optimizer.zero_grad()
-        model(copies).total.backward()
+        model(copies, trie).total.backward()
         optimizer.step()
     context = model.eval().encode(batch._replace(lengths_B=torch.full((4,), 2)))
-    first = model.next_level(context, torch.zeros(4, 1, 0).long())[:, 0]
+    first = model.next_logits(context, torch.zeros(4, 1, 0).long())[:, 0].log_softmax(-1)
     assert first.argmax(1).tolist() == [0, 1, 2, 3]
     assert first.max(1).values.min() > -0.1
 

@@ -13,8 +13,9 @@ from rqrec.data.ids import PADDING
 from rqrec.data.sequences import Histories
 from rqrec.models.architectures import ARCHITECTURES, AnyModel, architecture, build_model
 from rqrec.models.retrieval_model import Batch, CodeLookup
-from rqrec.retrieval.beam_search import beam_search, score_items
+from rqrec.retrieval.beam_search import beam_search
 from rqrec.retrieval.ranking import order_keys, rank_scores
+from rqrec.retrieval.scoring import code_log_probs, score_items
 from rqrec.tokenizer.trie import Trie
 
 
@@ -84,7 +85,7 @@ def test_a_beam_as_wide_as_the_catalogue_equals_exhaustive_scoring(
     n = len(codes)
 
     found = beam_search(model, batch, trie, n, beam_width=n, excluded_BX=excluded)
-    scores = score_items(model, batch, lookup.codes_NL, chunk=7)
+    scores = score_items(model, batch, trie, chunk=7)
     expected = rank_scores(scores, n, excluded_BX=excluded)
 
     torch.testing.assert_close(found.scores, expected.scores, atol=1e-4, rtol=0)
@@ -120,7 +121,7 @@ def test_filters_and_max_per_code_equal_exhaustive_scoring(
     batch, excluded = lookup.batch(Histories(items), 6), torch.from_numpy(items)
     allowed = torch.from_numpy(np.random.default_rng(seed).random(len(codes)) < share)
     n = len(codes)
-    scores = score_items(model, batch, lookup.codes_NL).masked_fill(~allowed, -torch.inf)
+    scores = score_items(model, batch, trie).masked_fill(~allowed, -torch.inf)
     ranked = rank_scores(scores, n, excluded_BX=excluded)
 
     def found(k: int, beam_width: int) -> torch.Tensor:
@@ -161,29 +162,33 @@ def test_max_per_code_of_zero_is_refused() -> None:
         beam_search(random_model(0, (3, 3)), batch, Trie.build(codes), 2, beam_width=5, max_per_code=0)
 
 
-def test_probabilities_of_all_tuples_sum_to_one_and_masking_does_not_rescale_them() -> None:
-    """Illegal codes are masked after the softmax, so legal items keep the model's own probability."""
-    level_sizes = (3, 4, 2)
-    model = random_model(1, level_sizes)
-    every = np.array(list(itertools.product(*map(range, level_sizes))))
-    batch = CodeLookup.from_codes(every).batch(Histories.of([[0, 5, 7]]), model.max_items)
-    everything = score_items(model, batch, torch.from_numpy(every)).exp().sum()
-    half = score_items(model, batch, torch.from_numpy(every[::2])).exp().sum()
-    assert everything == pytest.approx(1.0, abs=1e-5)
-    assert half < 0.99
-    found = beam_search(model, batch, Trie.build(every[::2]), 5, beam_width=12)
-    assert found.scores[0, 0] < 0
-    assert found.scores.exp().sum() < half + 1e-6
+def test_filters_do_not_rescale_the_probabilities_of_the_items_that_are_left() -> None:
+    """Items that may not be recommended are masked after the softmax: they keep their share."""
+    codes = random_codes(1, 15, (3, 4, 2))
+    model, trie, lookup = random_model(1, (3, 4, 2)), Trie.build(codes), CodeLookup.from_codes(codes)
+    batch = lookup.batch(Histories.of([[0, 5, 7]]), model.max_items)
+    scores = score_items(model, batch, trie)
+    allowed = torch.arange(15) % 3 == 0
+    seen = torch.tensor([[0, 3]])
+    found = beam_search(model, batch, trie, 15, beam_width=15, excluded_BX=seen, allowed_N=allowed)
+    left = found.items[0][found.items[0] != PADDING]
+    assert sorted(left.tolist()) == [6, 9, 12]
+    torch.testing.assert_close(found.scores[0, :3], scores[0, left], atol=1e-5, rtol=0)
+    assert found.scores.exp().sum() < 0.99
 
 
-def test_the_only_legal_code_still_costs_its_log_probability() -> None:
+def test_the_only_allowed_child_still_costs_its_log_probability_and_an_only_child_costs_nothing() -> None:
     codes = np.array([[0, 3, 1], [1, 0, 0], [1, 2, 1]])  # item 0 is alone under code 0
-    model = random_model(2, (2, 4, 2))
+    model, trie = random_model(2, (2, 4, 2)), Trie.build(codes)
     batch = CodeLookup.from_codes(codes).batch(Histories.of([[1]]), model.max_items)
-    found = beam_search(model, batch, Trie.build(codes), 3, beam_width=3)
-    first_level = model.next_level(model.encode(batch), torch.zeros(1, 1, 0, dtype=torch.long))
-    score_of_item_0 = found.scores[found.items == 0].item()
-    assert score_of_item_0 < first_level[0, 0, 0].item() - 1e-3
+    context = model.encode(batch)
+    first = model.next_logits(context, torch.zeros(1, 1, 0, dtype=torch.long))[0, 0].log_softmax(-1)
+    second = model.next_logits(context, torch.tensor([[[1]]]))[0, 0, [0, 2]].log_softmax(-1)
+    for allowed in (None, torch.tensor([True, True, False])):
+        found = beam_search(model, batch, trie, 3, beam_width=3, allowed_N=allowed)
+        scores = dict(zip(found.items[0].tolist(), found.scores[0].tolist(), strict=True))
+        assert scores[0] == pytest.approx(first[0].item(), abs=1e-5)
+        assert scores[1] == pytest.approx((first[1] + second[0]).item(), abs=1e-5)
 
 
 @architectures
@@ -197,7 +202,7 @@ def test_a_beam_of_one_is_greedy(seed: int, name: str) -> None:
     for row in range(3):
         prefix: list[int] = []
         for level in range(3):
-            log_probs = model.next_level(context, torch.tensor([[prefix]] * 3).long().view(3, 1, level))[
+            log_probs = model.next_logits(context, torch.tensor([[prefix]] * 3).long().view(3, 1, level))[
                 row, 0
             ]
             legal = {int(c[level]) for c in codes if list(c[:level]) == prefix}
@@ -267,13 +272,13 @@ def test_excluded_items_never_use_up_a_narrow_beam() -> None:
 
 @architectures
 def test_ties_go_to_the_lower_item_index(name: str) -> None:
-    codes = random_codes(6, 30, (4, 4, 4))
+    codes = random_codes(6, 64, (4, 4, 4))  # every tuple, in random order
     model = random_model(6, (4, 4, 4), name)
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.zero_()  # every item has the same probability
     batch = CodeLookup.from_codes(codes).batch(Histories.of([[3, 4]]), 6)
-    for width in (1, 5, 30):
+    for width in (1, 5, 64):
         found = beam_search(model, batch, Trie.build(codes), min(5, width), beam_width=width)
         assert found.items[0, 0] == 0
     assert found.items[0].tolist() == [0, 1, 2, 3, 4]
@@ -319,5 +324,5 @@ def test_a_catalogue_of_100_000_items(name: str) -> None:
     assert not set(found.items[0].tolist()) & set(seen[0].tolist())
     assert found.items[0].unique().numel() == 50
     assert (found.scores.diff() <= 0).all()
-    exact = score_items(model, batch, torch.from_numpy(codes[found.items[0]]))
+    exact = code_log_probs(model, model.encode(batch), trie, found.items).sum(2)
     torch.testing.assert_close(found.scores, exact, atol=1e-4, rtol=0)

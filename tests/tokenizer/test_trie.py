@@ -19,7 +19,7 @@ def test_nodes_children_and_leaves_equal_a_brute_force_search(seed: int, n_items
         here = trie.depths[depth]
         assert len(here.code) == len(prefixes)
         nodes_of_items = [prefixes.index(tuple(row[:depth])) for row in codes.tolist()]
-        assert trie.nodes_of_items(depth).tolist() == nodes_of_items
+        assert trie.nodes_of_items(torch.arange(len(codes)), depth).tolist() == nodes_of_items
         as_tensor = torch.tensor(prefixes, dtype=torch.int64).view(1, len(prefixes), depth)
         assert trie.nodes_of_prefixes(as_tensor).tolist() == [list(range(len(prefixes)))]
         below = []
@@ -34,6 +34,11 @@ def test_nodes_children_and_leaves_equal_a_brute_force_search(seed: int, n_items
                 children = range(here.first_child[node], here.first_child[node + 1])
                 assert trie.depths[depth + 1].code[list(children)].tolist() == expected
                 below += [(*prefix, code) for code in expected]
+                found = trie.children(depth, torch.tensor([[node]]))
+                assert found.nodes.tolist() == [[list(children)]]
+                assert found.codes.tolist() == [[expected]]
+                assert found.exists.all()
+                assert trie.n_children(depth, torch.tensor([node])).tolist() == [len(expected)]
                 assert trie.parents(depth + 1)[list(children)].tolist() == [node] * len(children)
         prefixes = below
     assert trie.item_of_leaf[trie.leaf_of_item].tolist() == list(range(len(codes)))
@@ -41,6 +46,17 @@ def test_nodes_children_and_leaves_equal_a_brute_force_search(seed: int, n_items
         assert trie.node([int(code) for code in absent]) is None
     absent_BKl = torch.tensor([[[9] * n_levels, [*codes[0][:-1], 9]]])
     assert trie.nodes_of_prefixes(absent_BKl).tolist() == [[-1, -1]]
+
+
+def test_children_are_padded_to_those_of_the_widest_node() -> None:
+    trie = Trie.build(np.array([[1, 0], [0, 0], [0, 1], [0, 2]]))
+    children = trie.children(1, torch.tensor([1, 0]))
+    assert children.exists.tolist() == [[True, False, False], [True, True, True]]
+    assert children.nodes[children.exists].tolist() == [3, 0, 1, 2]
+    assert children.codes[children.exists].tolist() == [0, 0, 1, 2]
+    assert children.nodes.max() == 3  # indices stay in range at padding
+    assert trie.children(1, torch.tensor([1])).codes.shape == (1, 1)
+    assert trie.children(1, torch.zeros(0, 2, dtype=torch.int64)).codes.shape == (0, 2, 1)
 
 
 def test_counts_of_allowed_items_are_sums_over_the_leaves_below() -> None:

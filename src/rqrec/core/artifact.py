@@ -23,6 +23,9 @@ from rqrec.core.replace import heal, heal_inside, read_whole, replaced, sync
 T = TypeVar("T")
 
 FORMAT_VERSION = 2
+# Types that have changed since. 3: a model's softmax is over the children of a node of the trie, no longer over all
+# codes of a level; a checkpoint of the former kind must not be resumed with the new loss.
+FORMAT_VERSIONS = {"retrieval": 3, "checkpoint": 3}
 MANIFEST = "manifest.json"
 CHECKPOINT = re.compile(r"checkpoint_\w+\.pt")  # a file name of the reference implementation
 SHOWN = 5  # maximum number of differences in a message
@@ -59,6 +62,7 @@ class Manifest:
     """The SHA-256 of each file."""
     made_by: str = f"rqrec {__version__}"
     format_version: int = FORMAT_VERSION
+    """The format of its type (see `format_version_of`)."""
 
     @property
     def hash(self) -> str:
@@ -145,7 +149,14 @@ def create(
             yield target
             written = sorted(path for path in target.rglob("*") if path.is_file())
             files = {path.relative_to(target).as_posix(): file_hash(path) for path in written}
-            manifest = Manifest(artifact_type, dict(settings or {}), dict(inputs or {}), metrics, files)
+            manifest = Manifest(
+                artifact_type,
+                dict(settings or {}),
+                dict(inputs or {}),
+                metrics,
+                files,
+                format_version=format_version_of(artifact_type),
+            )
             write_json(target / MANIFEST, asdict(manifest))
     except OSError as error:
         if isinstance(error, FileExistsError):
@@ -178,6 +189,11 @@ def _type_of(manifest: Any) -> Any:
     return manifest.get("artifact_type", manifest.get("kind")) if isinstance(manifest, dict) else None
 
 
+def format_version_of(artifact_type: object) -> int:
+    """The format that this version of rqrec writes and reads."""
+    return FORMAT_VERSIONS.get(str(artifact_type), FORMAT_VERSION)
+
+
 def _type_inside(folder: Path) -> Any:
     return _type_of(read_json(folder / MANIFEST))
 
@@ -205,12 +221,12 @@ def _read_manifest(folder: Path, artifact_type: str | None, *, verify: bool) -> 
         )
     values = read_json(path)
     version = values.get("format_version") if isinstance(values, dict) else None
-    if version != FORMAT_VERSION:
+    if version != (wanted := format_version_of(_type_of(values) or artifact_type)):
         values = values if isinstance(values, dict) else {}
         made_with = _command(artifact_type or _type_of(values))
         raise ValueError(
             f"{folder} has format_version {version!r} (made by {values.get('made_by', 'an unknown version')}); "
-            f"this is rqrec {__version__}, which reads format_version {FORMAT_VERSION}. Choose another folder, or "
+            f"this is rqrec {__version__}, which reads format_version {wanted}. Choose another folder, or "
             f"remove this one and recreate it with {made_with}."
         )
     known = Manifest.__dataclass_fields__.keys()

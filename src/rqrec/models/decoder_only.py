@@ -1,6 +1,7 @@
 """The decoder-only model: a causal transformer over the flat sequence of codes, with every position a target.
 
-Shapes: B batch, T items, L levels, S = T x L positions, D width, K beams, l codes of a prefix, V codes.
+Shapes: B batch, T items, L levels, S = T x L positions, D width, M target items, R targets that have a choice at a
+level, K beams, l codes of a prefix, V codes.
 """
 
 from dataclasses import dataclass
@@ -12,8 +13,10 @@ from torch import Tensor, nn
 from rqrec.models.code_output import CodeOutput
 from rqrec.models.kv_cache import KeysValues, beams_mask
 from rqrec.models.layers import CodeEmbedding, Dropout, Transformer
-from rqrec.models.retrieval_model import Batch, ModelConfig, TrainingLoss
+from rqrec.models.retrieval_model import Batch, ModelConfig
 from rqrec.models.side_information import SideInformation
+from rqrec.models.trie_softmax import TrainingLoss
+from rqrec.tokenizer.trie import Trie
 
 
 @dataclass(frozen=True)
@@ -77,16 +80,15 @@ class DecoderOnly(CodeOutput):
         n_levels = len(self.level_sizes)
         return self._add_positions(vectors_BSE, steps_S // n_levels, steps_S % n_levels)
 
-    def forward(self, batch: Batch) -> TrainingLoss:
+    def forward(self, batch: Batch, trie: Trie) -> TrainingLoss:
         """Mean cross-entropy over the codes of all real items, each given all codes before it."""
         n_items, n_levels = batch.codes_BTL.shape[1:]
         states_BSD, _ = self.transformer.causal(self._sequence(batch, n_items * n_levels))
         real_BT = torch.arange(n_items, device=batch.lengths_B.device) < batch.lengths_B[:, None]
         states_MLD = states_BSD.unflatten(1, (n_items, n_levels))[real_BT]
-        logits_LMV = [self._logits(states_MLD[:, level], level) for level in range(n_levels)]
-        return TrainingLoss.from_logits(
-            logits_LMV, batch.codes_BTL[real_BT], self.config.label_smoothing if self.training else 0.0
-        )
+        choices = self.choices(batch, trie)
+        states_LRD = [states_MLD[choice.rows_R, level] for level, choice in enumerate(choices)]
+        return self._loss(states_LRD, choices, len(states_MLD))
 
     def encode(self, batch: Batch) -> HistoryCache:
         """Read each history once. An empty history is BEGIN alone, which predicts a first item."""
@@ -97,16 +99,15 @@ class DecoderOnly(CodeOutput):
         past_mask_BS = torch.arange(positions, device=last_B.device) <= last_B[:, None]
         return HistoryCache(state_BD, past, past_mask_BS, batch.lengths_B)
 
-    def next_level(self, context: HistoryCache, prefix_BKl: Tensor) -> Tensor:
-        """Log-probabilities float32 [B, K, V] of the level after the prefix (see RetrievalModel)."""
+    def next_logits(self, context: HistoryCache, prefix_BKl: Tensor) -> Tensor:
+        """Logits [B, K, V] of the level after the prefix (see RetrievalModel)."""
         n_beams, level = prefix_BKl.shape[1:]
         if level == 0:
-            log_probs_B1V = self._logits(context.state_BD, 0).float().log_softmax(-1)[:, None]
-            return log_probs_B1V.expand(-1, n_beams, -1)
+            return self._logits(context.state_BD, 0)[:, None].expand(-1, n_beams, -1)
         levels_S = torch.arange(1, level + 1, device=prefix_BKl.device).repeat(n_beams)
         items_BS = context.lengths_B[:, None].expand(-1, n_beams * level)
         x_BSD = self._add_positions(self.codes(prefix_BKl).flatten(1, 2), items_BS, levels_S)
         mask_BSP = beams_mask(context.past_mask_BS, n_beams, level)
         states_BSD = self.transformer.decode_step(x_BSD, context.past, mask_BSP)
         last_BKD = states_BSD.unflatten(1, (n_beams, level))[:, :, -1]
-        return self._logits(last_BKD, level).float().log_softmax(-1)
+        return self._logits(last_BKD, level)

@@ -22,8 +22,10 @@ from rqrec.models.layers import (
     RelativeBias,
     initialize,
 )
-from rqrec.models.retrieval_model import Batch, ModelConfig, TrainingLoss
+from rqrec.models.retrieval_model import Batch, ModelConfig
 from rqrec.models.side_information import SideInformation
+from rqrec.models.trie_softmax import TrainingLoss
+from rqrec.tokenizer.trie import Trie
 
 
 @dataclass(frozen=True)
@@ -120,24 +122,21 @@ class EncoderDecoder(CodeOutput):
             x_BKlD = block.decode(x_BKlD, memory, context.mask_BS)
         return self.decoder_norm(x_BKlD)
 
-    def forward(self, batch: Batch) -> TrainingLoss:
+    def forward(self, batch: Batch, trie: Trie) -> TrainingLoss:
         """Mean cross-entropy over the codes of the last item of each sequence, given the items before it."""
         targets_B = batch.lengths_B - 1
         context = self.encode(batch._replace(codes_BTL=batch.codes_BTL[:, :-1], lengths_B=targets_B))
         rows_B = torch.arange(len(targets_B), device=targets_B.device)
         codes_BL = batch.codes_BTL[rows_B, targets_B]
         states_BLD = self._decode(context, codes_BL[:, None, :-1])[:, 0]
-        return TrainingLoss.from_logits(
-            [self._logits(states_BLD[:, level], level) for level in range(len(self.level_sizes))],
-            codes_BL,
-            self.config.label_smoothing if self.training else 0.0,
-        )
+        choices = self.choices(batch, trie)
+        states_LRD = [states_BLD[choice.rows_R, level] for level, choice in enumerate(choices)]
+        return self._loss(states_LRD, choices, len(codes_BL))
 
-    def next_level(self, context: EncodedHistory, prefix_BKl: Tensor) -> Tensor:
-        """Log-probabilities float32 [B, K, V] of the level after the prefix (see RetrievalModel)."""
+    def next_logits(self, context: EncodedHistory, prefix_BKl: Tensor) -> Tensor:
+        """Logits [B, K, V] of the level after the prefix (see RetrievalModel)."""
         n_beams, level = prefix_BKl.shape[1:]
         if level == 0:
             prefix_BKl = prefix_BKl[:, :1]
         states_BKD = self._decode(context, prefix_BKl)[:, :, -1]
-        log_probs = self._logits(states_BKD, level).float().log_softmax(-1)
-        return log_probs.expand(-1, n_beams, -1)
+        return self._logits(states_BKD, level).expand(-1, n_beams, -1)

@@ -5,8 +5,8 @@ of image positions. Its depth transformer reads, at each position, the sum of th
 a feed-forward layer without attention to earlier sums replaces the depth transformer: it is as accurate and takes
 three quarters of the time (docs/experiments.md).
 
-Shapes: B batch, T items, M target items, L levels, D width of the transformer over items, E width of the decoder over
-codes, K beams, l codes of a prefix, V codes.
+Shapes: B batch, T items, M target items, R targets that have a choice (summed over levels), L levels, D width of the
+transformer over items, E width of the decoder over codes, K beams, l codes of a prefix, V codes.
 """
 
 from dataclasses import dataclass
@@ -18,8 +18,10 @@ from torch.nn import functional
 from rqrec.core.values import Depth, Probability, Width
 from rqrec.models.code_output import CodeOutput
 from rqrec.models.layers import CodeEmbedding, Dropout, Transformer, feed_forward, initialize
-from rqrec.models.retrieval_model import Batch, ModelConfig, TrainingLoss
+from rqrec.models.retrieval_model import Batch, ModelConfig
 from rqrec.models.side_information import SideInformation
+from rqrec.models.trie_softmax import TrainingLoss
+from rqrec.tokenizer.trie import Trie
 
 
 @dataclass(frozen=True)
@@ -88,20 +90,25 @@ class Hierarchical(CodeOutput):
         x = states + self.dropout(so_far + level_positions)
         return self.output_norm(x + self.dropout(self.code_decoder(self.code_norm(x))))
 
-    def forward(self, batch: Batch) -> TrainingLoss:
+    def forward(self, batch: Batch, trie: Trie) -> TrainingLoss:
         """Mean cross-entropy over the codes of all real items, each given all codes before it."""
         n_items = batch.codes_BTL.shape[1]
         states_BTD, _ = self.transformer.causal(self._sequence(batch, n_items - 1))
         real_BT = torch.arange(n_items, device=batch.lengths_B.device) < batch.lengths_B[:, None]
-        targets_ML = batch.codes_BTL[real_BT]
-        states_M1E = self.to_codes(states_BTD[real_BT])[:, None]
-        so_far_MLE = functional.pad(self.codes(targets_ML[:, :-1]).cumsum(1), (0, 0, 1, 0))
-        x_MLE = self._decode(states_M1E, so_far_MLE, self.level_position.weight)
-        return TrainingLoss.from_logits(
-            [self._logits(x_ME, level) for level, x_ME in enumerate(x_MLE.unbind(1))],
-            targets_ML,
-            self.config.label_smoothing if self.training else 0.0,
+        choices = self.choices(batch, trie)
+        states_ME = self.to_codes(states_BTD[real_BT])
+        so_far_MLE = functional.pad(self.codes(batch.codes_BTL[real_BT][:, :-1]).cumsum(1), (0, 0, 1, 0))
+        # One pass of the decoder over the choices of all levels, and none over targets without a choice.
+        states_RE = torch.cat([states_ME.index_select(0, choice.rows_R) for choice in choices])
+        so_far_RE = torch.cat(
+            [so_far_MLE[:, level].index_select(0, choice.rows_R) for level, choice in enumerate(choices)]
         )
+        sizes = [len(choice.rows_R) for choice in choices]
+        positions_RE = torch.cat(
+            [self.level_position.weight[level].expand(size, -1) for level, size in enumerate(sizes)]
+        )
+        x_RE = self._decode(states_RE, so_far_RE, positions_RE)
+        return self._loss(x_RE.split(sizes), choices, len(states_ME))
 
     def encode(self, batch: Batch) -> Tensor:
         """States [B, E] after each history. An empty history is BEGIN alone, which predicts a first item."""
@@ -110,12 +117,11 @@ class Hierarchical(CodeOutput):
         )
         return self.to_codes(state_BD)
 
-    def next_level(self, context: Tensor, prefix_BKl: Tensor) -> Tensor:
-        """Log-probabilities float32 [B, K, V] of the level after the prefix (see RetrievalModel)."""
+    def next_logits(self, context: Tensor, prefix_BKl: Tensor) -> Tensor:
+        """Logits [B, K, V] of the level after the prefix (see RetrievalModel)."""
         n_beams, level = prefix_BKl.shape[1:]
         if level == 0:
             prefix_BKl = prefix_BKl[:, :1]
         so_far_BKE = self.codes(prefix_BKl).sum(2)
         x_BKE = self._decode(context[:, None], so_far_BKE, self.level_position.weight[level])
-        log_probs_BKV = self._logits(x_BKE, level).float().log_softmax(-1)
-        return log_probs_BKV.expand(-1, n_beams, -1)
+        return self._logits(x_BKE, level).expand(-1, n_beams, -1)

@@ -1,12 +1,12 @@
-"""The interface of every retrieval model: a batch of histories in, log-probabilities of the next level's codes out.
+"""The interface of every retrieval model: a batch of histories in, logits of the next level's codes out.
 
-Beam search, exhaustive scoring and evaluation use nothing else.
+Beam search, exhaustive scoring and evaluation use nothing else. `rqrec.models.trie_softmax` turns the logits into
+probabilities.
 
 Shapes: B batch, T items in a history, L levels, K beams, l codes of a prefix, V codes of the next level,
-M target items, N items of the catalogue.
+N items of the catalogue.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, NamedTuple, Protocol, TypeVar
 
@@ -14,12 +14,13 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.nn import functional
 
 from rqrec.core.values import Config, Depth, NonNegativeInt, PositiveInt, Probability, Range, Width
 from rqrec.data.ids import PADDING
 from rqrec.data.sequences import Histories
 from rqrec.models.side_information import user_number
+from rqrec.models.trie_softmax import TrainingLoss
+from rqrec.tokenizer.trie import Trie
 
 
 class Batch(NamedTuple):
@@ -37,7 +38,19 @@ class Batch(NamedTuple):
     users_B: Tensor | None = None
     """int64: the hashed id of each history's user (see `user_number`), PADDING if unknown."""
     items_BT: Tensor | None = None
-    """int64: item indices, padded with PADDING."""
+    """int64: item indices, padded with PADDING; needed for training."""
+
+    def targets(self, *, last_only: bool) -> Tensor:
+        """The items of all histories in order, or only the last one of each: int64 [M].
+
+        Raises ValueError if the items are unknown.
+        """
+        if self.items_BT is None:
+            raise ValueError("The batch has no items_BT, but training needs the item indices of its targets.")
+        if last_only:
+            return self.items_BT.gather(1, self.lengths_B[:, None] - 1)[:, 0]
+        positions_T = torch.arange(self.items_BT.shape[1], device=self.lengths_B.device)
+        return self.items_BT[positions_T < self.lengths_B[:, None]]
 
     def to(self, device: torch.device) -> "Batch":
         """The batch on another device."""
@@ -66,7 +79,7 @@ class ModelConfig(Config):
     attn_dropout: Probability = 0.1
     """Dropout probability on the input embeddings and on the output of each attention and feed-forward layer."""
     label_smoothing: Probability = 0.0
-    """Probability mass of each target that training spreads evenly over all codes of its level."""
+    """Probability mass of each target that training spreads evenly over the codes that continue its prefix."""
     user_buckets: NonNegativeInt = 0
     """Number of user tokens that user ids are hashed into (0: none)."""
     time_gaps: Annotated[int, Range(0, 2**16)] = 0
@@ -84,41 +97,15 @@ class ModelConfig(Config):
             raise ValueError("level_sizes is empty, but a semantic ID needs at least one level.")
 
 
-class TrainingLoss(NamedTuple):
-    """The loss of a batch, in nats."""
-
-    total: Tensor
-    """Scalar: the value that training minimises."""
-    by_level_L: Tensor
-    """The mean cross-entropy of each level, without label smoothing, detached."""
-
-    @classmethod
-    def from_logits(
-        cls, logits_LMV: Sequence[Tensor], targets_ML: Tensor, smoothing: float = 0.0
-    ) -> "TrainingLoss":
-        """Mean cross-entropy over the codes of M items, from each level's logits [M, V].
-
-        With label smoothing (arXiv 1512.00567, section 7) `total` is (1 - smoothing) x the cross-entropy +
-        smoothing x the cross-entropy against the uniform distribution.
-        """
-        totals, losses = [], []
-        for logits_MV, targets_M in zip(logits_LMV, targets_ML.unbind(1), strict=True):
-            log_probs_MV = logits_MV.float().log_softmax(-1)
-            losses.append(functional.nll_loss(log_probs_MV, targets_M))
-            totals.append(losses[-1] * (1 - smoothing))
-            if smoothing:
-                totals[-1] = totals[-1] - smoothing * log_probs_MV.mean()
-        return cls(torch.stack(totals).mean(), torch.stack(losses).detach())
-
-
 ContextT = TypeVar("ContextT")
 
 
 class RetrievalModel(Protocol[ContextT]):
     """A model of p(semantic ID of the next item | history).
 
-    `encode` reads the histories once, and returns a context that only the model itself interprets. `next_level`
-    gives log p(code at level l | history, prefix of l codes) for K prefixes of each history.
+    `encode` reads the histories once, and returns a context that only the model itself interprets. `next_logits`
+    gives the logits of the codes of level l after K prefixes of l codes of each history. Their softmax over the
+    children of the prefix's node is p(code | history, prefix) (see `log_probs_of_children`).
     """
 
     level_sizes: tuple[int, ...]
@@ -127,11 +114,14 @@ class RetrievalModel(Protocol[ContextT]):
     def encode(self, batch: Batch) -> ContextT:
         """Read the histories."""
 
-    def next_level(self, context: ContextT, prefix_BKl: Tensor) -> Tensor:
-        """Normalised log-probabilities float32 [B, K, V] of the codes of level l, for int64 prefixes of l codes."""
+    def next_logits(self, context: ContextT, prefix_BKl: Tensor) -> Tensor:
+        """Logits [B, K, V] of the codes of level l, for int64 prefixes of l codes."""
 
-    def __call__(self, batch: Batch) -> TrainingLoss:
-        """The training loss: mean cross-entropy of target codes, each given everything before it."""
+    def __call__(self, batch: Batch, trie: Trie) -> TrainingLoss:
+        """The training loss: mean cross-entropy of target codes, each given everything before it.
+
+        `trie` has all items of the catalogue; `batch.items_BT` says which of them are the targets.
+        """
 
 
 @dataclass(frozen=True)

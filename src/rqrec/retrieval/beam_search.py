@@ -1,7 +1,6 @@
-"""Beam search over a trie, and exhaustive scoring to compare it with.
+"""Beam search over a trie.
 
-Shapes: B batch, K beams, C children of a node (at most, at that depth), M = K x C candidates, V codes,
-L levels, N items, X excluded items.
+Shapes: B batch, K beams, C children of a beam's node (at most), M = K x C candidates, N items, X excluded items.
 """
 
 from typing import TypeVar
@@ -12,7 +11,8 @@ from torch import Tensor
 from rqrec.data.ids import PADDING
 from rqrec.models.retrieval_model import Batch, RetrievalModel
 from rqrec.retrieval.ranking import Ranked, order_keys, padded
-from rqrec.tokenizer.trie import Trie
+from rqrec.retrieval.scoring import next_log_probs
+from rqrec.tokenizer.trie import Children, Trie
 
 ContextT = TypeVar("ContextT")
 
@@ -34,9 +34,9 @@ def beam_search(
 
     At each level the best `beam_width` legal prefixes are kept, out of all children of all beams. A prefix is legal
     if an item below it may be recommended: an item in `allowed_N` (bool by item index, for all users; None: every
-    item) that is not in the user's `excluded_BX` (item indices padded with PADDING). Illegal children are masked
-    after the softmax, so a score is the model's log-probability: a code that is the only legal one still costs its
-    log-probability. With `beam_width` >= N the result equals exhaustive scoring.
+    item) that is not in the user's `excluded_BX` (item indices padded with PADDING). The softmax is over all children
+    of a prefix, and illegal ones are masked after it, so a score is the model's log-probability: the only legal child
+    still costs its log-probability if it has siblings. With `beam_width` >= N the result equals exhaustive scoring.
 
     At most `max_per_code` of the k items share their first code. So that enough first codes remain for k items, each
     first code has an equal quota of the beam, and prefixes within their quota are kept before any others.
@@ -60,35 +60,30 @@ def beam_search(
     scores_BK = torch.zeros(n_batch, 1, device=device)
     prefix_BKl = torch.zeros(n_batch, 1, 0, dtype=torch.int64, device=device)
     for level in range(trie.n_levels):
-        log_probs_BKV = model.next_level(context, prefix_BKl)
-        parents, children = trie.depths[level], trie.depths[level + 1]
-        first_BK, end_BK = parents.first_child[nodes_BK], parents.first_child[nodes_BK + 1]
-        nodes_BKC = first_BK[:, :, None] + torch.arange(parents.max_children, device=device)
-        illegal_BKC = nodes_BKC >= end_BK[:, :, None]
-        nodes_BKC.clamp_(max=len(children.code) - 1)
+        children, log_probs_BKC = next_log_probs(model, context, trie, prefix_BKl, nodes_BK)
+        scores_BKC = log_probs_BKC + scores_BK[:, :, None]
         if allowed_N is not None:
-            illegal_BKC |= _lookup(allowed_below[level + 1], nodes_BKC) == 0
-        codes_BKC = _lookup(children.code, nodes_BKC).long()
-        scores_BKC = log_probs_BKV.gather(2, codes_BKC).add_(scores_BK[:, :, None])
-        scores_BKC.masked_fill_(illegal_BKC, -torch.inf)
+            scores_BKC.masked_fill_(_lookup(allowed_below[level + 1], children.nodes) == 0, -torch.inf)
         if excluded_BX.shape[1]:
             exhausted_BX = trie.exhausted_nodes(level + 1, excluded_BX, allowed_below[level + 1])
-            _mask_nodes(scores_BKC, first_BK, end_BK, exhausted_BX)
+            _mask_nodes(scores_BKC, children, exhausted_BX)
 
-        scores_BM, nodes_BM, codes_BM = (x.flatten(1) for x in (scores_BKC, nodes_BKC, codes_BKC))
+        ties = trie.depths[level + 1].first_item
+        scores_BM, nodes_BM, codes_BM = (x.flatten(1) for x in (scores_BKC, children.nodes, children.codes))
+        n_children = scores_BKC.shape[2]
         if max_per_code is None:
-            best_BK = _best(scores_BM, nodes_BM, children.first_item, beam_width)
+            best_BK = _best(scores_BM, nodes_BM, ties, beam_width)
         else:
-            codes_so_far_BKCl = prefix_BKl[:, :, None].expand(-1, -1, parents.max_children, -1)
-            groups_BM = torch.cat([codes_so_far_BKCl, codes_BKC[..., None]], dim=3)[..., 0].flatten(1)
+            first_code_BKC = prefix_BKl[:, :, :1].expand(-1, -1, n_children) if level else children.codes
+            groups_BM = first_code_BKC.flatten(1)
             last = level == trie.n_levels - 1
             quota = max_per_code if last else max(max_per_code, beam_width // -(-k // max_per_code))
-            order_BM, over_BM = rank_by_quota(scores_BM, children.first_item[nodes_BM], groups_BM, quota)
+            order_BM, over_BM = rank_by_quota(scores_BM, ties[nodes_BM], groups_BM, quota)
             best_BK = order_BM[:, :beam_width]
             if last:
                 scores_BM = scores_BM.masked_fill(over_BM, -torch.inf)
         scores_BK, nodes_BK = scores_BM.gather(1, best_BK), nodes_BM.gather(1, best_BK)
-        parents_BKl = (best_BK // parents.max_children)[:, :, None].expand(-1, -1, level)
+        parents_BKl = (best_BK // n_children)[:, :, None].expand(-1, -1, level)
         codes_BK1 = codes_BM.gather(1, best_BK)[:, :, None]
         prefix_BKl = torch.cat([prefix_BKl.gather(1, parents_BKl), codes_BK1], dim=2)
     return padded(trie.item_of_leaf[nodes_BK].long(), scores_BK, k)
@@ -99,8 +94,10 @@ def _lookup(table: Tensor, index: Tensor) -> Tensor:
     return table.index_select(0, index.flatten()).view_as(index)
 
 
-def _mask_nodes(scores_BKC: Tensor, first_BK: Tensor, end_BK: Tensor, nodes_BX: Tensor) -> None:
-    """Set the scores of these nodes to minus infinity where they are among a beam's children [first, end)."""
+def _mask_nodes(scores_BKC: Tensor, children: Children, nodes_BX: Tensor) -> None:
+    """Set the scores of these nodes to minus infinity where they are among a beam's children."""
+    first_BK = children.nodes[:, :, 0]
+    end_BK = first_BK + children.exists.sum(2)
     inside_BKX = (nodes_BX[:, None] >= first_BK[:, :, None]) & (nodes_BX[:, None] < end_BK[:, :, None])
     # Take the first beam that has the node: illegal beams, which may repeat its parent, come last.
     found_BX, beam_BX = inside_BKX.max(dim=1)
@@ -137,24 +134,3 @@ def rank_by_quota(scores_BM: Tensor, ties_BM: Tensor, groups_BM: Tensor, quota: 
     tier_BM = over_BM + 2 * scores_BM.gather(1, order_BM).isneginf()
     ranked_BM = order_BM.gather(1, tier_BM.argsort(dim=1, stable=True))
     return ranked_BM, torch.zeros_like(over_BM).scatter_(1, order_BM, over_BM)
-
-
-@torch.inference_mode()
-def score_items(
-    model: RetrievalModel[ContextT], batch: Batch, codes_NL: Tensor, *, chunk: int = 512
-) -> Tensor:
-    """The exact log-probability of every item for every history, float32 [B, N].
-
-    The sum over levels of log p(code | history, codes before it), without any search. Slow (L passes over all
-    items), but the reference for beam search.
-    """
-    context = model.encode(batch)
-    chunks = []
-    for codes_CL in codes_NL.split(chunk):
-        prefix_BCL = codes_CL.expand(len(batch.lengths_B), -1, -1)
-        scores_BC = torch.zeros(prefix_BCL.shape[:2], device=codes_NL.device)
-        for level in range(codes_NL.shape[1]):
-            log_probs_BCV = model.next_level(context, prefix_BCL[:, :, :level])
-            scores_BC += log_probs_BCV.gather(2, prefix_BCL[:, :, level, None])[:, :, 0]
-        chunks.append(scores_BC)
-    return torch.cat(chunks, dim=1)

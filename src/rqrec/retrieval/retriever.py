@@ -15,9 +15,10 @@ from torch import Tensor
 from rqrec.data.sequences import Histories
 from rqrec.knn.index import KnnIndex
 from rqrec.models.retrieval_model import CodeLookup, RetrievalModel
-from rqrec.retrieval.beam_search import beam_search, rank_by_quota, score_items
+from rqrec.retrieval.beam_search import beam_search, rank_by_quota
 from rqrec.retrieval.knn_mixture import Candidates
 from rqrec.retrieval.ranking import Ranked, order_keys, padded
+from rqrec.retrieval.scoring import code_log_probs, score_items
 from rqrec.tokenizer.semantic_ids import SemanticIdTable
 from rqrec.tokenizer.trie import Trie
 
@@ -130,9 +131,7 @@ class Retriever:
 
     def score_items(self, histories: Histories) -> Tensor:
         """The exact log-probability of every item for each history, float32 [B, N]; slow: no search."""
-        return score_items(
-            self.model, self.lookup.batch(histories, self.model.max_items), self.lookup.codes_NL
-        )
+        return score_items(self.model, self.lookup.batch(histories, self.model.max_items), self.trie)
 
     @torch.inference_mode()
     def code_log_probs(self, histories: Histories, items_BK: NDArray[np.int64]) -> Tensor:
@@ -144,9 +143,4 @@ class Retriever:
         return self._code_log_probs(context, torch.from_numpy(items_BK).to(self.device))
 
     def _code_log_probs(self, context: Any, items_BK: Tensor) -> Tensor:
-        codes_BKL = self.lookup.codes_NL[items_BK.clamp(min=0)]
-        levels = [
-            self.model.next_level(context, codes_BKL[:, :, :level]).gather(2, codes_BKL[:, :, level, None])
-            for level in range(self.trie.n_levels)
-        ]
-        return torch.cat(levels, dim=2)
+        return code_log_probs(self.model, context, self.trie, items_BK.clamp(min=0))

@@ -9,6 +9,7 @@ Shapes: N items, L levels, B batch, K prefixes, l codes of a prefix, X excluded 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -36,8 +37,17 @@ class Depth:
     """int32 [n_d]: the number of items below each node."""
     first_item: Tensor
     """int32 [n_d]: the smallest item index below each node, which breaks ties."""
-    max_children: int
-    """The largest number of children of a node at this depth."""
+
+
+class Children(NamedTuple):
+    """The children of nodes of one depth, padded to C, the largest number of children that one of them has."""
+
+    nodes: Tensor
+    """int64 [..., C]: nodes of the next depth; at padding, a node of another parent."""
+    codes: Tensor
+    """int64 [..., C]: the last code of each child's prefix."""
+    exists: Tensor
+    """bool [..., C]: False at padding."""
 
 
 @dataclass(frozen=True)
@@ -112,7 +122,6 @@ class Trie:
                     code=on_device(code),
                     n_items=n_below,
                     first_item=first_item,
-                    max_children=int(np.diff(first_child).max(initial=0)),
                 )
             )
         leaf_of_item = np.empty(n_items, dtype=np.int32)
@@ -132,9 +141,24 @@ class Trie:
             node = first + codes.index(code)
         return node
 
-    def nodes_of_items(self, depth: int) -> Tensor:
-        """The node at this depth on each item's path, int64 [N]."""
-        return torch.searchsorted(self.depths[depth].leaf_start, self.leaf_of_item, right=True) - 1
+    def nodes_of_items(self, items: Tensor, depth: int) -> Tensor:
+        """The node at this depth on the path of each item (int64 indices of any shape), int64."""
+        return torch.searchsorted(self.depths[depth].leaf_start, self.leaf_of_item[items], right=True) - 1
+
+    def n_children(self, depth: int, nodes: Tensor) -> Tensor:
+        """The number of children of nodes (int64, of any shape) at a depth below L."""
+        first_child = self.depths[depth].first_child
+        return first_child[nodes + 1] - first_child[nodes]
+
+    def children(self, depth: int, nodes: Tensor) -> Children:
+        """The children of nodes (int64, of any shape) at a depth below L, in ascending order of their codes."""
+        counts, code = self.n_children(depth, nodes), self.depths[depth + 1].code
+        widest = int(counts.max()) if counts.numel() else 1
+        offsets_C = torch.arange(widest, device=nodes.device)
+        below = self.depths[depth].first_child[nodes][..., None] + offsets_C
+        below.clamp_(max=len(code) - 1)
+        codes = code.index_select(0, below.flatten()).view_as(below).long()
+        return Children(below, codes, offsets_C < counts[..., None])
 
     def nodes_of_prefixes(self, prefix_BKl: Tensor) -> Tensor:
         """The node of each prefix at depth l, int64 [B, K]; -1 if no item has the prefix."""
@@ -160,7 +184,7 @@ class Trie:
     def items_sharing_prefix(self, item: int, depth: int) -> Tensor:
         """Item indices int32 of all items with the same first `depth` codes as `item`, which is included."""
         leaf_start = self.depths[depth].leaf_start
-        node = torch.searchsorted(leaf_start, self.leaf_of_item[item], right=True) - 1
+        node = self.nodes_of_items(torch.tensor(item, device=leaf_start.device), depth)
         return self.item_of_leaf[leaf_start[node] : leaf_start[node + 1]]
 
     def allowed_below(self, allowed_N: Tensor | None) -> tuple[Tensor, ...]:

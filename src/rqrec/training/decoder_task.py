@@ -1,10 +1,11 @@
 """Training of a retrieval model on semantic IDs.
 
-Shapes: B batch, T items, L levels, N items of the catalogue, V codes of a level.
+Shapes: B batch, T items, L levels, N items of the catalogue.
 """
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -15,7 +16,9 @@ from rqrec.models.architectures import AnyModel
 from rqrec.models.retrieval_model import Batch, CodeLookup, RetrievalModel
 from rqrec.retrieval.ranking import ItemRecommender
 from rqrec.retrieval.retriever import BEAM_WIDTH, Retriever
+from rqrec.retrieval.scoring import code_log_probs
 from rqrec.tokenizer.semantic_ids import SemanticIdTable
+from rqrec.tokenizer.trie import Trie
 from rqrec.training.next_item_task import LOSS_EXAMPLES, NextItemTask
 from rqrec.training.run_progress import RunProgress
 from rqrec.training.windows import Windows
@@ -61,7 +64,7 @@ class DecoderTask(NextItemTask):
         self, model: nn.Module, batch: Any, progress: RunProgress
     ) -> tuple[Tensor, Mapping[str, Tensor | float]]:
         """Mean cross-entropy, and the cross-entropy of each level."""
-        total, by_level_L = model(batch)
+        total, by_level_L = model(batch, self.trie)
         return total, {f"loss_level_{level}": loss for level, loss in enumerate(by_level_L)}
 
     def recommender(self) -> ItemRecommender:
@@ -76,16 +79,18 @@ class DecoderTask(NextItemTask):
         total_L = torch.zeros(len(self.model.level_sizes), dtype=torch.float64)
         for rows in examples.batches(LOSS_BATCH):
             batch = self._lookup.batch(examples.histories(rows), self.model.max_items).to(self._device)
-            context = model.encode(batch)
-            codes_BL = self._lookup.codes_NL[torch.from_numpy(examples.targets[rows])].to(self._device)
-            for level in range(codes_BL.shape[1]):
-                log_probs_BV = model.next_level(context, codes_BL[:, None, :level])[:, 0]
-                total_L[level] -= float(log_probs_BV.gather(1, codes_BL[:, level : level + 1]).sum())
+            items_B1 = torch.from_numpy(examples.targets[rows])[:, None].to(self._device)
+            total_L -= code_log_probs(model, model.encode(batch), self.trie, items_B1).sum((0, 1)).cpu()
         by_level = (total_L / len(examples)).tolist()
         return {
             "loss": sum(by_level) / len(by_level),
             **{f"loss_level_{level}": loss for level, loss in enumerate(by_level)},
         }
+
+    @cached_property
+    def trie(self) -> Trie:
+        """All items, on the model's device: built on first use, when the model has been moved there."""
+        return Trie.build(self.table.codes_NL, self._device)
 
     @property
     def _device(self) -> torch.device:

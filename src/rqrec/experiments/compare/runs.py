@@ -104,7 +104,7 @@ class ModelRun:
         """The training steps that the compute budget pays for, counted on the batches of this training."""
         model, table = build_model(self.config), SemanticIdTable.read(self.table)
         task = DecoderTask(model, table, split, self.training.batch_size, self.seed)
-        flops = step_flops(model, [task.batch(step) for step in range(PROFILED_BATCHES)])
+        flops = step_flops(model, task.trie, [task.batch(step) for step in range(PROFILED_BATCHES)])
         return steps_within(self.teraflops, (flops(task.batch(step)) for step in count()))
 
     def _training_config(self, iterations: int) -> TrainDecoderConfig:

@@ -18,6 +18,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from rqrec.experiments.compare.config import SizeConfig
 from rqrec.models.architectures import AnyModel, architecture, build_model
 from rqrec.models.retrieval_model import Batch, ModelConfig, parameter_count
+from rqrec.tokenizer.trie import Trie
 
 MAX_WIDTH = 4096  # of a transformer
 TERA = 1e12
@@ -61,29 +62,30 @@ def parameters_of(config: ModelConfig) -> int:
         return parameter_count(build_model(config))
 
 
-def step_flops(model: AnyModel, batches: Sequence[Batch]) -> Callable[[Batch], float]:
+def step_flops(model: AnyModel, trie: Trie, batches: Sequence[Batch]) -> Callable[[Batch], float]:
     """A function that gives the floating-point operations of a training step on any batch.
 
-    They are a linear combination of the batch's B rows, B x T items (padding included), B x T^2 pairs of items
-    and number of real items. The coefficients are fitted to the operations counted on `batches`; the fit is
-    exact, so it holds for every other batch too.
+    They are a linear combination of the batch's B rows, B x T items (padding included), B x T^2 pairs of items,
+    number of real items, and number of targets that have a choice at each level. The coefficients are fitted to the
+    operations counted on `batches`; the fit is exact, so it holds for every other batch too.
     """
+
+    def terms(batch: Batch) -> NDArray[np.float64]:
+        rows, items, _ = batch.codes_BTL.shape
+        choices = [len(choice.rows_R) for choice in model.choices(batch, trie)]
+        return np.array([rows, rows * items, rows * items**2, float(batch.lengths_B.sum()), *choices])
+
     counted = []
     model.train()
     # The counter misses the fused attention kernel of the CPU, but counts the operations of the plain one.
     with sdpa_kernel(SDPBackend.MATH):
         for batch in batches:
             with FlopCounterMode(display=False) as counter:
-                model(batch).total.backward()
+                model(batch, trie).total.backward()
             counted.append(float(counter.get_total_flops()))
     model.zero_grad()
-    costs, *_ = np.linalg.lstsq(np.array([_terms(batch) for batch in batches]), np.array(counted))
-    return lambda batch: float(_terms(batch) @ costs)
-
-
-def _terms(batch: Batch) -> NDArray[np.float64]:
-    rows, items, _ = batch.codes_BTL.shape
-    return np.array([rows, rows * items, rows * items**2, float(batch.lengths_B.sum())])
+    costs, *_ = np.linalg.lstsq(np.array([terms(batch) for batch in batches]), np.array(counted))
+    return lambda batch: float(terms(batch) @ costs)
 
 
 class Budget(NamedTuple):

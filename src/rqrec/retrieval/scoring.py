@@ -1,0 +1,84 @@
+"""Log-probabilities under a model: of the next codes, of given items, and of every item of a trie.
+
+Shapes: B batch, K prefixes or items of each history, l codes of a prefix, C children of a node (at most), V codes of
+a level, W prefixes that have a choice (at most), L levels, N items.
+"""
+
+from typing import TypeVar
+
+import torch
+from torch import Tensor
+
+from rqrec.models.retrieval_model import Batch, RetrievalModel
+from rqrec.models.trie_softmax import log_probs_of_children
+from rqrec.tokenizer.trie import Children, Trie
+
+ContextT = TypeVar("ContextT")
+
+
+def next_log_probs(
+    model: RetrievalModel[ContextT], context: ContextT, trie: Trie, prefix_BKl: Tensor, nodes_BK: Tensor
+) -> tuple[Children, Tensor]:
+    """The children of K nodes of each history, and log p(child | history, prefix) float32 [B, K, C].
+
+    `prefix_BKl` has the codes of the nodes. Prefixes with a single child have log-probability 0 without a call of the
+    model, which reads only as many prefixes as one of the histories has with a choice.
+    """
+    children = trie.children(prefix_BKl.shape[2], nodes_BK)
+    log_probs_BKC = torch.zeros_like(children.codes, dtype=torch.float32)
+    log_probs_BKC.masked_fill_(~children.exists, -torch.inf)
+    has_choice_BK = trie.n_children(prefix_BKl.shape[2], nodes_BK) > 1
+    widest = int(has_choice_BK.sum(1).max()) if len(nodes_BK) else 0
+    if widest == 0:
+        return children, log_probs_BKC
+    if widest == nodes_BK.shape[1]:
+        return children, log_probs_of_children(model.next_logits(context, prefix_BKl), children)
+    chosen_BW1 = has_choice_BK.byte().argsort(dim=1, descending=True, stable=True)[:, :widest, None]
+    logits_BWV = model.next_logits(context, prefix_BKl.take_along_dim(chosen_BW1, 1))
+    some = Children(*(part.take_along_dim(chosen_BW1, 1) for part in children))
+    log_probs_BWC = log_probs_of_children(logits_BWV, some)
+    return children, log_probs_BKC.scatter_(1, chosen_BW1.expand_as(log_probs_BWC), log_probs_BWC)
+
+
+def code_log_probs(
+    model: RetrievalModel[ContextT], context: ContextT, trie: Trie, items_BK: Tensor
+) -> Tensor:
+    """log p(code | history, codes before it) for each code of K items of each history, float32 [B, K, L]."""
+    n_batch, n_items = items_BK.shape
+    # The items share the root: its children are scored once.
+    nodes_BK = torch.zeros(n_batch, 1, dtype=torch.int64, device=items_BK.device)
+    prefix_BKl, levels = nodes_BK[:, :, None][:, :, :0], []
+    for level in range(trie.n_levels):
+        children, log_probs_BKC = next_log_probs(model, context, trie, prefix_BKl, nodes_BK)
+        nodes_BK = trie.nodes_of_items(items_BK, level + 1)
+        own_BK1 = (nodes_BK - children.nodes[:, :, 0])[:, :, None]
+        levels.append(log_probs_BKC.expand(-1, n_items, -1).gather(2, own_BK1))
+        codes_BK1 = trie.depths[level + 1].code[nodes_BK][:, :, None].long()
+        prefix_BKl = torch.cat([prefix_BKl.expand(-1, n_items, -1), codes_BK1], dim=2)
+    return torch.cat(levels, dim=2)
+
+
+@torch.inference_mode()
+def score_items(model: RetrievalModel[ContextT], batch: Batch, trie: Trie, *, chunk: int = 512) -> Tensor:
+    """The exact log-probability of every item of the trie for each history, float32 [B, N].
+
+    The sum over levels of log p(code | history, codes before it), without any search: the children of every node are
+    scored, those of `chunk` nodes at a time. Slow, but the reference for beam search.
+    """
+    context = model.encode(batch)
+    n_batch, device = len(batch.lengths_B), batch.lengths_B.device
+    scores_BK = torch.zeros(n_batch, 1, device=device)
+    prefix_Kl = torch.zeros(1, 0, dtype=torch.int64, device=device)
+    for _ in range(trie.n_levels):
+        scores, prefixes = [], []
+        for nodes_K in torch.arange(len(prefix_Kl), device=device).split(chunk):
+            children, log_probs_BKC = next_log_probs(
+                model, context, trie, prefix_Kl[nodes_K].expand(n_batch, -1, -1), nodes_K.expand(n_batch, -1)
+            )
+            exists_KC = children.exists[0]
+            scores.append((scores_BK[:, nodes_K, None] + log_probs_BKC)[:, exists_KC])
+            parents = nodes_K.repeat_interleave(exists_KC.sum(1))
+            prefixes.append(torch.cat([prefix_Kl[parents], children.codes[0][exists_KC][:, None]], dim=1))
+        # The children of consecutive nodes are consecutive nodes of the next depth.
+        scores_BK, prefix_Kl = torch.cat(scores, dim=1), torch.cat(prefixes)
+    return scores_BK[:, trie.leaf_of_item]
