@@ -30,6 +30,16 @@ def tiny_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return run
 
 
+@pytest.fixture(scope="session")
+def tiny_joined(tiny_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run folder with `tiny_run`'s model joined with three other experts (see `join_tiny`); do not modify it."""
+    from tests.tiny import join_tiny
+
+    run = tmp_path_factory.mktemp("joined") / "run"
+    join_tiny(run, tiny_run)
+    return run
+
+
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
     """A file system of 200 KiB."""

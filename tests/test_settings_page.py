@@ -30,7 +30,7 @@ def test_one_section_has_the_defaults_of_the_config_and_of_architectures_that_di
     page = printed("train_decoder")
     assert page.startswith("## train_decoder\n")
     assert page in PAGE.read_text()
-    assert "| `knn_mixture` | `False` |" in page
+    assert "| `label_smoothing` | `0.0` |" in page
     assert "| `decoder_embed_dim` | `128, hierarchical: 96` |" in page
     assert "`dropout_p` for `attn_dropout`" in page
     assert "- `t5_d_ff`: " in page

@@ -9,9 +9,11 @@ from rqrec.core.artifact import create, read_manifest
 from rqrec.data.catalog import Catalog
 from rqrec.data.dataset import Dataset
 from rqrec.data.interactions import Interactions
+from rqrec.stages.join import JoinConfig, join
 from rqrec.stages.tokenize import TokenizeConfig, tokenize
 from rqrec.stages.train_decoder import TrainDecoderConfig, train_decoder
 from rqrec.stages.train_rqvae import TrainRqVaeConfig, train_rqvae
+from rqrec.stages.train_sasrec import TrainSasRecConfig, train_sasrec
 from rqrec.training.checkpoint import CheckpointConfig
 from rqrec.training.loop_config import LoopConfig
 
@@ -83,4 +85,25 @@ def train_tiny(run: Path, *, seed: int = 0, iterations: int = 400, name: str = "
         ),
         dataset=run / "dataset",
         semantic_ids=run / "semantic_ids",
+    )
+
+
+def join_tiny(run: Path, tiny_run: Path) -> None:
+    """A "retrieval" artefact of four experts: codes (that of `tiny_run`), codes_2, dense and neighbours."""
+    write_inputs(run)
+    train_tiny(run / "second", iterations=60, name="hierarchical")
+    train_sasrec(
+        TrainSasRecConfig(
+            loop=LoopConfig(iterations=60, warmup=5),
+            checkpoints=CheckpointConfig(run / "sasrec"),
+            model={"width": 16, "max_items": 8},
+        ),
+        dataset=run / "dataset",
+    )
+    join(
+        JoinConfig(beam_width=10, validation_users=100),
+        [tiny_run, run / "second" / "retrieval", run / "sasrec"],
+        run / "dataset",
+        run / "retrieval",
+        embeddings=run / "embeddings",
     )

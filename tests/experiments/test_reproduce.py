@@ -11,7 +11,15 @@ from typer.testing import CliRunner
 from rqrec import Recommender
 from rqrec.cli import app
 from rqrec.core.artifact import read_json, read_manifest
-from rqrec.experiments.reproduce import METRICS, ROWS, ReproduceConfig, training_minutes
+from rqrec.experiments.reproduce import (
+    BASELINES,
+    METRICS,
+    ROWS,
+    TABLES,
+    TRAINING_SHARE,
+    ReproduceConfig,
+    training_minutes,
+)
 from tests.stages.world import write_world
 
 
@@ -34,20 +42,29 @@ def finished(world: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Pat
     return out, json.loads(done.stdout)
 
 
-def test_it_reports_every_metric_and_the_time_of_each_stage(finished: tuple[Path, dict[str, Any]]) -> None:
+def test_it_reports_every_row_and_the_time_of_each_stage(finished: tuple[Path, dict[str, Any]]) -> None:
     out, result = finished
     (run,) = result["seeds"]
-    for figures in ROWS:
-        assert set(run[figures]) == set(METRICS)
-        assert {name: figure["mean"] for name, figure in result[figures].items()} == run[figures]
-    assert result["test"]["recall@10"]["mean"] > 0.5  # popularity has a fifth
-    seen_items = read_json(out / "seed_0/evaluation_test/evaluation.json")["seen_items"]
-    for row, choice in (("test", "excluded"), ("test_seen_allowed", "allowed")):
-        assert run[row].items() <= seen_items[choice]["metrics"].items()
+    for table, choice in TABLES.items():
+        assert {*result[table]} == {"codes", "trained", "all", "sasrec", *BASELINES}
+        for row in ROWS:
+            assert {name: figure["mean"] for name, figure in result[table][row].items()} == run[table][row]
+            assert {*run[table][row]} == {*METRICS}
+            folder = out if row in BASELINES else out / "seed_0"
+            evaluation = read_json(folder / f"evaluation_{row}" / "evaluation.json")
+            assert run[table][row].items() <= evaluation["seen_items"][choice]["metrics"].items()
+    assert result["test"]["all"]["recall@10"]["mean"] > 0.5  # popularity has a fifth
+    difference = run["against_hybrid_knn"]["all"]["recall@10"]
+    assert difference["mean"] == pytest.approx(
+        run["test"]["all"]["recall@10"] - run["test"]["hybrid_knn"]["recall@10"]
+    )
+    assert 0 <= difference["p_value"] <= 1
     assert result["parameters"] == run["parameters"] > 0
-    assert {"dataset", "embeddings", "rqkmeans", "semantic_ids", "seed_0/retrieval"} <= set(result["seconds"])
+    assert {"dataset", "embeddings", "rqkmeans_2", "semantic_ids_2", "seed_0/experts"} <= {*result["seconds"]}
     assert read_json(out / "reproduction.json") == result
-    assert Recommender.load(out / "seed_0").recommend([["1", "2"]], k=3)
+    recommender = Recommender.load(out / "seed_0")
+    assert {*recommender.experts} == {"codes", "codes_2", "dense", "neighbours"} == {*run["experts"]}
+    assert recommender.recommend([["1", "2"]], k=3)
 
 
 def test_existing_artefacts_are_reused(world: Path, finished: tuple[Path, dict[str, Any]]) -> None:
@@ -63,10 +80,12 @@ def test_existing_artefacts_are_reused(world: Path, finished: tuple[Path, dict[s
 def test_training_gets_the_time_that_slow_embeddings_leave() -> None:
     config = ReproduceConfig(seeds=2, max_minutes=10)
     seconds = {"dataset": 0.0, "rqkmeans": 0.0, "semantic_ids": 0.0, "embeddings": 120.0}
-    assert training_minutes(seconds, config) == pytest.approx(0.7 * 8 / 2)
+    assert training_minutes(seconds, config) == pytest.approx(TRAINING_SHARE * 8 / 2)
     too_slow = {**seconds, "embeddings": 1200.0}  # more than the whole budget
-    assert training_minutes(too_slow, config) == pytest.approx(0.7 * 2 / 2)
-    assert training_minutes({}, config) == pytest.approx(0.7 * 10 / 2)  # killed before they were written
+    assert training_minutes(too_slow, config) == pytest.approx(TRAINING_SHARE * 2 / 2)
+    assert training_minutes({}, config) == pytest.approx(
+        TRAINING_SHARE * 10 / 2
+    )  # killed before they were written
 
 
 @pytest.mark.parametrize(

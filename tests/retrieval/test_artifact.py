@@ -17,7 +17,16 @@ from rqrec.data.ids import PADDING, IdMap
 from rqrec.data.sequences import Histories
 from rqrec.knn.index import KnnIndex
 from rqrec.models.architectures import ARCHITECTURES, architecture, build_model
-from rqrec.retrieval.artifact import CONFIG_FILE, RetrievalArtifact, read_retrieval, write_retrieval
+from rqrec.models.sasrec import SasRec, SasRecConfig
+from rqrec.retrieval.artifact import (
+    CONFIG_FILE,
+    EXPERTS_FILE,
+    CodesModel,
+    RetrievalArtifact,
+    read_retrieval,
+    write_retrieval,
+)
+from rqrec.retrieval.ensemble import ExpertSettings
 from rqrec.retrieval.retriever import Retriever
 from rqrec.tokenizer.semantic_ids import SemanticIdTable
 
@@ -162,7 +171,8 @@ def test_weights_and_neighbours_that_are_not_finite_are_refused_by_name(tmp_path
     artifact = fresh_artifact("hierarchical")
     neighbours_NM = torch.zeros(30, 1, dtype=torch.int32)
     knn = KnnIndex(neighbours_NM, torch.full((30, 1), float("inf")))
-    write(tmp_path / "knn", artifact._replace(knn=knn))
+    joined = {"codes": ExpertSettings(), "neighbours": ExpertSettings(share=0.5)}
+    write(tmp_path / "knn", artifact._replace(others={"neighbours": knn}, settings=joined))
     with pytest.raises(ValueError, match=r"knn\.safetensors: the tensor similarity has 30 NaN"):
         read_retrieval(tmp_path / "knn")
     name, weight = next(iter(artifact.model.named_parameters()))
@@ -170,3 +180,95 @@ def test_weights_and_neighbours_that_are_not_finite_are_refused_by_name(tmp_path
     write(tmp_path / "model", artifact)
     with pytest.raises(ValueError, match=rf"model\.safetensors: the tensor {name} has 1 NaN"):
         read_retrieval(tmp_path / "model")
+
+
+def joined_artifact() -> RetrievalArtifact:
+    """Four experts of the same catalogue."""
+    artifact, other = fresh_artifact("hierarchical"), fresh_artifact("decoder_only")
+    index = KnnIndex(torch.arange(30, dtype=torch.int32).roll(1)[:, None], torch.full((30, 1), 0.5))
+    return artifact._replace(
+        others={
+            "codes_2": CodesModel(other.model, other.table),
+            "dense": SasRec(SasRecConfig(30, 5, 8, 2, 1)).eval(),
+            "neighbours": index.with_settings(decay=0.9),
+        },
+        settings={
+            "codes": ExpertSettings(0.5),
+            "codes_2": ExpertSettings(0.2),
+            "dense": ExpertSettings(0.3),
+            "neighbours": ExpertSettings(2.0, 0.4),
+        },
+    )
+
+
+@pytest.mark.parametrize("experts", [None, ["codes"], ["dense"], ["neighbours"], ["trained"], ["codes_2"]])
+def test_loaded_experts_recommend_the_same(experts: list[str] | None, tmp_path: Path) -> None:
+    before = joined_artifact()
+    write(tmp_path / "model", before)
+    after = read_retrieval(tmp_path / "model")
+    assert after.settings == before.settings
+    assert after.types == before.types
+    histories = Histories.of([[1, 2, 3], [4], []])
+    one, other = (each.ensemble(experts=experts).recommend(histories, 5) for each in (before, after))
+    assert one.items.tolist() == other.items.tolist()
+    assert one.scores.tolist() == other.scores.tolist()
+
+
+@pytest.mark.parametrize(
+    ("words", "names"),
+    [
+        (None, ["codes", "codes_2", "dense", "neighbours"]),
+        (["all"], ["codes", "codes_2", "dense", "neighbours"]),
+        (["trained"], ["codes", "codes_2", "dense"]),
+        (["codes"], ["codes", "codes_2"]),
+        (["codes_2"], ["codes_2"]),
+        (["neighbours", "dense"], ["dense", "neighbours"]),
+    ],
+)
+def test_experts_are_chosen_by_name_type_or_group(words: list[str] | None, names: list[str]) -> None:
+    artifact = joined_artifact()
+    assert artifact.select(words) == names
+    assert [*artifact.ensemble(experts=words).experts] == names
+
+
+def test_an_unknown_expert_is_refused_with_those_that_there_are() -> None:
+    with pytest.raises(ValueError, match="no expert 'oracle'; this model has codes, codes_2, dense, neigh"):
+        joined_artifact().select(["codes", "oracle"])
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda path: path.write_text("[]"), "does not say how experts are joined"),
+        (lambda path: path.write_text('{"dense": {"type": "dense"}}'), "it has no expert 'codes'"),
+        (with_values(oracle={"type": "oracle"}), "expert 'oracle' of no known type"),
+        (with_values(**{"../up": {"type": "dense"}}), r"expert '\.\./up' of no known type"),
+        (with_values(dense={"type": "dense", "power": 0}), "power is 0"),
+        (with_values(dense={"type": "dense", "colour": 1}), "colour"),
+        (with_values(dense=3), "does not say how experts are joined"),
+        (with_values(more={"type": "dense"}), "more/config.json"),
+        (with_values(neighbours={"type": "neighbours", "share": 1.0}), "share is 1"),
+    ],
+)
+def test_damaged_settings_of_experts_are_refused(
+    change: Callable[[Path], None], message: str, tmp_path: Path
+) -> None:
+    write(tmp_path / "model", joined_artifact())
+    rewrite(tmp_path / "model", EXPERTS_FILE, change)
+    with pytest.raises((ValueError, OSError), match=message):
+        read_retrieval(tmp_path / "model")
+
+
+def test_an_expert_of_another_catalogue_is_refused(tmp_path: Path) -> None:
+    artifact = joined_artifact()
+    dense = SasRec(SasRecConfig(31, 5, 8, 2, 1)).eval()
+    write(tmp_path / "dense", artifact._replace(others={**artifact.others, "dense": dense}))
+    with pytest.raises(ValueError, match="ranks 31 items, but the catalogue has 30"):
+        read_retrieval(tmp_path / "dense")
+    other = fresh_artifact("hierarchical", 29)
+    write(
+        tmp_path / "codes",
+        artifact._replace(others={**artifact.others, "codes_2": CodesModel(other.model, other.table)}),
+    )
+    with pytest.raises(ValueError, match="list different items"):
+        read_retrieval(tmp_path / "codes")

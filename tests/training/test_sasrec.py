@@ -1,5 +1,7 @@
 """SASRec learns the tiny dataset, whose next item is known, and resumes after an interruption."""
 
+from collections import Counter
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -15,6 +17,7 @@ from rqrec.retrieval.ranking import ExhaustiveRecommender
 from rqrec.stages.train_sasrec import TrainSasRecConfig, train_sasrec
 from rqrec.training.checkpoint import CheckpointConfig
 from rqrec.training.loop_config import LoopConfig
+from rqrec.training.prefixes import Prefixes
 from rqrec.training.run_progress import RunProgress
 from rqrec.training.sasrec_task import SasRecTask
 from tests.tiny import N_ITEMS, SIZE, tiny_dataset
@@ -74,16 +77,40 @@ def test_a_resumed_run_ends_like_an_uninterrupted_one(
         assert torch.equal(value, resumed.state_dict()[name]), name
 
 
-def test_each_item_is_predicted_from_the_items_before_it_only() -> None:
+def test_the_last_item_is_predicted_from_the_items_before_it() -> None:
     torch.manual_seed(0)
     model = SasRec(SasRecConfig(10, max_items=4, width=8, heads=1, layers=2, dropout=0.0)).eval()
-    batch = torch.tensor([[3, 1, 4, 1, 5], [9, 2, -1, -1, -1]])
-    terms = []
-    for row in ([3, 1, 4, 1, 5], [9, 2]):
-        for position, item in enumerate(row):
-            scores = model.score_items(Histories.of([row[:position]]))
-            terms.append(-scores.log_softmax(1)[0, item])
+    rows = [[3, 1, 4, 1, 5], [9, 2], [7]]
+    batch = torch.from_numpy(Histories.of(rows).items_BT)
+    terms = [-model.score_items(Histories.of([row[:-1]])).log_softmax(1)[0, row[-1]] for row in rows]
     torch.testing.assert_close(model(batch), torch.stack(terms).mean())
+
+
+def test_every_training_item_is_the_target_of_one_example_per_epoch() -> None:
+    train = leave_one_out(tiny_dataset(40).sequences).train
+    expected = Counter()
+    for start, end in pairwise(train.offsets.tolist()):
+        items = train.items[start:end].tolist()
+        expected.update(tuple(items[max(0, at - 3) : at + 1]) for at in range(len(items)))
+    prefixes = Prefixes(train, 3, 16, seed=0)
+    assert len(prefixes) == len(train.items)
+    step = 0
+    orders = []
+    for _ in range(2):
+        found = Counter[tuple[int, ...]]()
+        order = []
+        while found.total() < len(train.items):
+            rows = [tuple(item for item in row if item >= 0) for row in prefixes.batch(step).tolist()]
+            assert len(rows) <= 16
+            found.update(rows)
+            order += rows
+            step += 1
+        assert found == expected
+        orders.append(order)
+    assert orders[0] != orders[1]
+    again = Prefixes(train, 3, 16, seed=0)
+    assert (again.batch(step - 1) == prefixes.batch(step - 1)).all()  # without the steps before it
+    assert prefixes.batch(0).tolist() == again.batch(0).tolist()
 
 
 def test_a_long_history_is_truncated_to_its_last_items() -> None:

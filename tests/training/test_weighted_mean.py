@@ -41,7 +41,7 @@ def decoder_task(name: str, **options: Any) -> Task:
 def sasrec_task() -> Task:
     torch.manual_seed(0)
     model = SasRec(SasRecConfig(N_ITEMS, 6, 16, 2, 1, 0.0))
-    return SasRecTask(model, leave_one_out(tiny_dataset(60).sequences), 40, 0)
+    return SasRecTask(model, leave_one_out(tiny_dataset(60).sequences), 41, 0)
 
 
 def rqvae_task(**options: Any) -> Task:

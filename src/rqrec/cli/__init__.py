@@ -16,6 +16,7 @@ COMMANDS = {
     "inspect-ids": "inspect_ids",
     "train-decoder": "train_decoder",
     "train-sasrec": "train_sasrec",
+    "join": "join",
     "evaluate": "evaluate",
     "compare": "compare",
     "hold-out-items": "cold_start",

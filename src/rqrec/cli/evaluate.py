@@ -47,8 +47,8 @@ def evaluate(
         raise typer.BadParameter("--baseline needs --dataset.")
     elif config.beam_width is not None:
         raise typer.BadParameter("--beam-width is only for --artifact: a baseline scores every item.")
-    elif not config.knn:
-        raise typer.BadParameter("--without-knn is only for --artifact.")
+    elif config.experts:
+        raise typer.BadParameter("--experts is only for --artifact: a baseline is a single expert.")
     elif embeddings is not None and baseline in ("popularity", "item_knn"):
         raise typer.BadParameter("--embeddings is only for --baseline content_knn or hybrid_knn.")
     else:

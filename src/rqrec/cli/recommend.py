@@ -34,6 +34,9 @@ class RecommendConfig(Config):
     micro- or nanoseconds, or ISO dates such as 2023-11-19T04:24:33."""
     user: str | None = None
     """The user's id, for a model with user embeddings."""
+    experts: tuple[str, ...] = ()
+    """Ask these experts of a joined model only: their names, codes, dense, neighbours, or trained (all but the
+    neighbours); by default all."""
 
 
 @command("rqrec recommend --artifact out/demo --history 50,181,172 --k 10 --explain", section="recommend")
@@ -63,6 +66,7 @@ def recommend(
         unknown=config.unknown,
         timestamps=timestamps,
         users=[config.user],
+        experts=config.experts or None,
     )
     rows: list[dict[str, Any]] = [asdict(item) for item in recommendations]
     if explain:

@@ -7,7 +7,7 @@ import typer
 
 from rqrec.cli.command import AsJson, CustomInteractions, CustomItems, CustomVectors, command, emit
 from rqrec.data.sources.custom import CustomFiles
-from rqrec.experiments.reproduce import METRICS, ROWS, ReproduceConfig
+from rqrec.experiments.reproduce import METRICS, ROWS, TABLES, ReproduceConfig
 from rqrec.experiments.reproduce import reproduce as run
 
 
@@ -27,17 +27,19 @@ def reproduce(
     out: Annotated[Path | None, typer.Option(help="Run folder; by default out/SOURCE.")] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Run the recipe behind the result tables on any dataset: embeddings, semantic IDs, model, test metrics."""
+    """Run the recipe behind the result tables on any dataset: embeddings, semantic IDs, experts, test metrics."""
     if source == "custom" and interactions is None:
         raise typer.BadParameter("custom needs --interactions, a log of user_id, item_id and timestamp.")
     if source != "custom" and (interactions or items or embeddings):
         raise typer.BadParameter(f"--interactions, --items and --embeddings are for custom, not {source}.")
     files = CustomFiles(interactions, items, embeddings) if interactions else raw
     result = run(config, source, files, out or Path("out") / source)
-    lines = [" " * 38 + "  ".join(f"{name:>9}" for name in METRICS)]
-    for name in ROWS:
-        cells = "  ".join(_cell(result[name][metric]) for metric in METRICS)
-        lines.append(f"{name.replace('_', ' '):<38}{cells}")
+    lines = []
+    for name, choice in TABLES.items():
+        lines.append(f"{f'test, seen items {choice}':<30}" + "  ".join(f"{metric:>9}" for metric in METRICS))
+        for row in ROWS:
+            cells = "  ".join(_cell(result[name][row][metric]) for metric in METRICS)
+            lines.append(f"  {row:<28}{cells}")
     emit(result, as_json, "\n".join(lines))
 
 

@@ -22,6 +22,7 @@ from rqrec.serving.config import ServiceConfig
 from rqrec.stages.embed import EmbedConfig
 from rqrec.stages.evaluate import EvaluateConfig
 from rqrec.stages.fit_rqkmeans import FitRqKMeansConfig
+from rqrec.stages.join import JoinConfig
 from rqrec.stages.prepare import PrepareConfig
 from rqrec.stages.run_rqvae import GenerateSemanticIdsConfig
 from rqrec.stages.tokenize import TokenizeConfig
@@ -44,6 +45,7 @@ SECTIONS = {
     "train_rqvae": Section("train-rqvae", TrainRqVaeConfig(), TRAINING),
     "train_decoder": Section("train-decoder", TrainDecoderConfig(), TRAINING),
     "train_sasrec": Section("train-sasrec", TrainSasRecConfig(), TRAINING),
+    "join": Section("join", JoinConfig(), OPTIONS),
     "prepare": Section("prepare", PrepareConfig(), OPTIONS),
     "embed": Section("embed", EmbedConfig(), OPTIONS),
     "fit_rqkmeans": Section("fit-rqkmeans", FitRqKMeansConfig(), OPTIONS),

@@ -41,7 +41,7 @@ ConfigT = TypeVar("ConfigT")
 SECTIONS = (
     *("prepare", "embed", "fit_rqkmeans", "tokenize", "evaluate", "recommend"),
     *("batch_recommend", "serve"),
-    *("train", "train_rqvae", "train_decoder", "train_sasrec", "generate_semantic_ids"),
+    *("train", "train_rqvae", "train_decoder", "train_sasrec", "join", "generate_semantic_ids"),
     *("reproduce", "compare", "hold_out_items", "evaluate_cold"),
 )
 

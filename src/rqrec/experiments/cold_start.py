@@ -122,10 +122,10 @@ def evaluate_cold(
 
     `run` is the folder of a training run on `held_out/warm`, with semantic IDs and a model; `tokenizer` is the
     tokenizer that made these IDs. The model is measured with and without cold-item smoothing (`new_share`, see
-    `rqrec.retrieval.cold_items`), without its kNN mixture if it has one, and compared with popularity and content
-    kNN. The test examples are those of the complete dataset, leave-one-out. The model cannot recommend a new item for
-    whose codes no deduplication code is free; such targets count as misses. Returns the "cold_evaluation" artefact:
-    `out`, by default `evaluation_cold` in the run folder.
+    `rqrec.retrieval.cold_items`), without the experts that it is joined with, and compared with popularity and
+    content kNN. The test examples are those of the complete dataset, leave-one-out. The model cannot recommend a new
+    item for whose codes no deduplication code is free; such targets count as misses. Returns the "cold_evaluation"
+    artefact: `out`, by default `evaluation_cold` in the run folder.
 
     Raises ValueError if the folders were not made from each other, or the model was trained with another protocol.
     """
@@ -136,8 +136,8 @@ def evaluate_cold(
     check_protocol(model, protocol_of(read_manifest(model)), "leave_one_out")
     data, checkpoint = Dataset.read(dataset), read_retrieval(model)
     ids = data.catalog.id_map
-    if checkpoint.knn is not None:
-        log("The model is measured without its kNN mixture, which has no neighbours for new items.")
+    if checkpoint.others:
+        log("The codes model is measured alone: the other experts know nothing of new items.")
     new_ids = (held_out / NEW_IDS).read_text(encoding="utf-8").split("\n")[:-1]
     held_N = np.zeros(len(ids), dtype=bool)
     held_N[ids.indices(new_ids)] = True

@@ -1,8 +1,9 @@
 """One recipe from raw files to test metrics, the same for every dataset, within a time budget.
 
-Item embeddings are content vectors with collaborative vectors appended, balanced RQ-k-means makes the semantic IDs,
-and a hierarchical model with a kNN mixture recommends. The settings are in recipe.gin; docs/experiments.md describes
-how each was selected, on the validation split of Amazon Beauty. None depends on the dataset.
+Item embeddings are content vectors with collaborative vectors appended. Balanced RQ-k-means makes several tables of
+semantic IDs, and a hierarchical model learns each; SASRec learns the items themselves. These experts are trained side
+by side, joined with neighbours as validation says, and tested once, together and apart, beside baselines. The
+settings are in recipe.gin; docs/experiments.md describes how each was selected. None depends on the dataset.
 """
 
 import statistics
@@ -11,18 +12,22 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from rqrec.core.artifact import read_json, read_manifest, write_json
+from rqrec.core.artifact import MANIFEST, read_json, read_manifest, write_json
 from rqrec.core.config import configured
 from rqrec.core.values import Config, PositiveFloat, PositiveInt
+from rqrec.core.workers import cores
 from rqrec.data.sources.custom import CustomFiles
 from rqrec.evaluation.results_io import EVALUATION_FILE
 from rqrec.experiments.run import Run
+from rqrec.experiments.tasks import run_tasks
 from rqrec.stages.embed import EmbedConfig, embed
-from rqrec.stages.evaluate import EvaluateConfig, evaluate
+from rqrec.stages.evaluate import EvaluateConfig, evaluate, evaluate_baseline
 from rqrec.stages.fit_rqkmeans import FitRqKMeansConfig, fit_rqkmeans
+from rqrec.stages.join import JoinConfig, join
 from rqrec.stages.prepare import PrepareConfig, PrepareOptions, prepare
 from rqrec.stages.tokenize import TokenizeConfig, tokenize
 from rqrec.stages.train_decoder import TrainDecoderConfig, train_decoder
+from rqrec.stages.train_sasrec import TrainSasRecConfig, train_sasrec
 
 RECIPE = Path(__file__).with_name("recipe.gin")
 RESULT_FILE = "reproduction.json"
@@ -36,18 +41,14 @@ SOURCES = {
     "custom": PrepareConfig("custom"),
 }
 METRICS = ("recall@5", "ndcg@5", "recall@10", "ndcg@10")
-# Name of each evaluation: its split, and whether the kNN mixture is used.
-EVALUATIONS = {
-    "validation": ("validation", True),
-    "test": ("test", True),
-    "validation_without_knn": ("validation", False),
-    "test_without_knn": ("test", False),
-}
-# Ending of the name of each result: what it says about items of the history (see docs/evaluation.md).
-SEEN_ITEMS = {"": "excluded", "_seen_allowed": "allowed"}
-ROWS = tuple(f"{name}{ending}" for ending in SEEN_ITEMS for name in EVALUATIONS)
-BEFORE_TRAINING = ("dataset", "embeddings", "rqkmeans", "semantic_ids")
-TRAINING_SHARE = 0.7  # of the time that the earlier stages leave; the rest is for the evaluations
+# Name of each row of the test metrics, and the experts that it joins (see `RetrievalArtifact.select`).
+EXPERTS = {"codes": ("codes",), "sasrec": ("dense",), "trained": ("trained",), "all": ()}
+BASELINES = ("popularity", "item_knn", "hybrid_knn")
+ROWS = (*EXPERTS, *BASELINES)
+# Name of each table of test metrics: what it says about items of the history (see docs/evaluation.md).
+TABLES = {"test": "excluded", "test_seen_allowed": "allowed"}
+COMPARED_WITH = "hybrid_knn"  # the baseline that each row is tested against
+TRAINING_SHARE = 0.6  # of the time that the earlier stages leave; the rest is for weights and evaluations
 MIN_LEFT = (
     0.2  # share of the budget for training and evaluations, even if encoding long texts took most of it
 )
@@ -60,7 +61,11 @@ class ReproduceConfig(Config):
     seeds: PositiveInt = 1
     """Number of training runs, with seeds 0, 1, ..."""
     max_minutes: PositiveFloat = 30.0
-    """Time budget for all stages; training gets 70 % of what the earlier stages leave."""
+    """Time budget for all stages; training gets 60 % of what the earlier stages leave."""
+    tables: PositiveInt = 2
+    """Number of semantic-ID tables, each with a model of its own."""
+    jobs: PositiveInt | None = None
+    """How many models are trained or tested at once, with one thread each; None: one per core."""
     encoder: str | None = None
     """A sentence-transformers model, by name or folder; by default that of the recipe."""
     prepare: PrepareOptions = PrepareOptions()
@@ -74,76 +79,202 @@ def reproduce(config: ReproduceConfig, source: str, raw: Path | CustomFiles, out
     """
     if source not in SOURCES:
         raise ValueError(f"source is {source!r}; allowed are {', '.join(SOURCES)}.")
-    vectors = raw.embeddings if isinstance(raw, CustomFiles) else None
-    if vectors and config.encoder is not None:
-        raise ValueError("encoder has no effect on given embeddings: leave out one of them.")
+    config = replace(config, jobs=config.jobs or cores())
     run = Run(out)
-    prepared = replace(SOURCES[source], options=config.prepare)
-    dataset = run.stage("dataset", lambda folder: prepare(prepared, raw, folder))
-    encoder = [] if config.encoder is None else [f"embed.encoder={config.encoder!r}"]
-    embedded = configured(EmbedConfig(), ["embed"], [RECIPE], encoder)
-    embeddings = run.stage("embeddings", lambda folder: embed(embedded, dataset, folder, vectors=vectors))
-    fitted = configured(FitRqKMeansConfig(), ["fit_rqkmeans"], [RECIPE])
-    tokenizer = run.stage("rqkmeans", lambda folder: fit_rqkmeans(fitted, embeddings, folder))
-    semantic_ids = run.stage(
-        "semantic_ids",
-        lambda folder: tokenize(TokenizeConfig(), tokenizer, embeddings, folder, dataset=dataset),
-    )
-    runs = []
-    for seed in range(config.seeds):
-        trained = _training(run, config, seed)
-        model = run.stage(
-            f"seed_{seed}/retrieval",
-            lambda _, trained=trained: train_decoder(  # type: ignore[misc]
-                trained, dataset=dataset, semantic_ids=semantic_ids, embeddings=embeddings
-            ),
-        )
-        runs.append(_evaluate(run, model, dataset, seed))
+    inputs = _inputs(run, config, source, raw)
+    runs = [_seed(run, config, inputs, seed) for seed in range(config.seeds)]
     facts = {
         "source": source,
         "tie_break": config.prepare.tie_break,
         "seeds": runs,
-        **{name: _over_seeds([one[name] for one in runs]) for name in ROWS},
+        **{table: {row: _over_seeds([one[table][row] for one in runs]) for row in ROWS} for table in TABLES},
         "parameters": runs[0]["parameters"],
-        "collision_rate": read_manifest(semantic_ids).metrics["collision_rate"],
+        "collision_rate": read_manifest(inputs.semantic_ids[0]).metrics["collision_rate"],
         "seconds": run.seconds,
     }
     write_json(run.folder / RESULT_FILE, facts)
     return facts
 
 
-def training_minutes(seconds: Mapping[str, float], config: ReproduceConfig) -> float:
-    """The time budget of one seed's training, from the seconds that the earlier stages took."""
-    # A run that was killed may have made a stage without recording its seconds.
-    before = sum(seconds.get(name, 0.0) for name in BEFORE_TRAINING) / 60
-    left = max(config.max_minutes - before, MIN_LEFT * config.max_minutes)
-    return round(TRAINING_SHARE * left / config.seeds, 3)
+@dataclass(frozen=True)
+class Inputs:
+    """What all seeds share: folders of artefacts."""
+
+    dataset: Path
+    embeddings: Path
+    semantic_ids: tuple[Path, ...]
 
 
-def _training(run: Run, config: ReproduceConfig, seed: int) -> TrainDecoderConfig:
-    recipe = configured(TrainDecoderConfig(), ["train_decoder"], [RECIPE])
-    minutes = training_minutes(run.seconds, config)
-    return replace(
-        recipe,
-        loop=replace(recipe.loop, seed=seed, max_minutes=minutes),
-        checkpoints=replace(recipe.checkpoints, save_dir_root=run.folder / f"seed_{seed}"),
-    )
-
-
-def _evaluate(run: Run, model: Path, dataset: Path, seed: int) -> dict[str, Any]:
-    """The metrics of one seed's model."""
-    facts: dict[str, Any] = {"seed": seed, "parameters": read_manifest(model).metrics["parameters"]}
-    for name, (split, knn) in EVALUATIONS.items():
-        config = EvaluateConfig(split, knn=knn)
-        folder = run.stage(
-            f"seed_{seed}/evaluation_{name}",
-            lambda folder, config=config: evaluate(config, model, dataset, out=folder),  # type: ignore[misc]
+def _inputs(run: Run, config: ReproduceConfig, source: str, raw: Path | CustomFiles) -> Inputs:
+    vectors = raw.embeddings if isinstance(raw, CustomFiles) else None
+    if vectors and config.encoder is not None:
+        raise ValueError("encoder has no effect on given embeddings: leave out one of them.")
+    prepared = replace(SOURCES[source], options=config.prepare)
+    dataset = run.stage("dataset", lambda folder: prepare(prepared, raw, folder))
+    encoder = [] if config.encoder is None else [f"embed.encoder={config.encoder!r}"]
+    embedded = configured(EmbedConfig(), ["embed"], [RECIPE], encoder)
+    embeddings = run.stage("embeddings", lambda folder: embed(embedded, dataset, folder, vectors=vectors))
+    fitted = configured(FitRqKMeansConfig(), ["fit_rqkmeans"], [RECIPE])
+    tables = []
+    for number in range(config.tables):
+        ending = f"_{number + 1}" if number else ""
+        one = replace(fitted, seed=number)
+        tokenizer = run.stage(
+            f"rqkmeans{ending}",
+            lambda folder, one=one: fit_rqkmeans(one, embeddings, folder),  # type: ignore[misc]
         )
-        seen_items = read_json(folder / EVALUATION_FILE)["seen_items"]
-        for ending, choice in SEEN_ITEMS.items():
-            measured = seen_items[choice]["metrics"]
-            facts[f"{name}{ending}"] = {metric: measured[metric] for metric in METRICS}
-    return facts
+        table = run.stage(
+            f"semantic_ids{ending}",
+            lambda folder, tokenizer=tokenizer: tokenize(  # type: ignore[misc]
+                TokenizeConfig(), tokenizer, embeddings, folder, dataset=dataset
+            ),
+        )
+        tables.append(table)
+    return Inputs(dataset, embeddings, tuple(tables))
+
+
+def _seed(run: Run, config: ReproduceConfig, inputs: Inputs, seed: int) -> dict[str, Any]:
+    """Train, join and test the experts of one seed; returns its metrics."""
+    experts = run.folder / f"seed_{seed}" / "experts"
+    trainings = _trainings(config, inputs, seed, experts, training_minutes(run.seconds, config))
+    _together(run, f"seed_{seed}/experts", "Training the experts", trainings, config.jobs)
+    joining = configured(JoinConfig(), ["join"], [RECIPE])
+    models = [experts / training.name for training in trainings]
+    model = run.stage(
+        f"seed_{seed}/retrieval",
+        lambda folder: join(joining, models, inputs.dataset, folder, embeddings=inputs.embeddings),
+    )
+    # The baselines first: the experts are compared with one of them.
+    tests = [Test(row, inputs, run.folder) for row in BASELINES]
+    _together(run, "baselines", "Testing the baselines", tests, config.jobs)
+    tests += [Test(row, inputs, model.parent, model, run.folder) for row in EXPERTS]
+    _together(run, f"seed_{seed}/tests", "Testing", tests[len(BASELINES) :], config.jobs)
+    found = {test.name: read_json(test.folder / EVALUATION_FILE) for test in tests}
+    manifest = read_manifest(model)
+    return {
+        "seed": seed,
+        "parameters": manifest.metrics["parameters"],
+        "experts": manifest.metrics["experts"],
+        "validation": manifest.metrics["validation"],
+        **{
+            table: {row: _metrics(found[row]["seen_items"][choice]["metrics"]) for row in ROWS}
+            for table, choice in TABLES.items()
+        },
+        f"against_{COMPARED_WITH}": {row: found[row]["comparison"]["metrics"] for row in EXPERTS},
+    }
+
+
+def training_minutes(seconds: Mapping[str, float], config: ReproduceConfig) -> float:
+    """The time budget of one seed's trainings, from the seconds that the stages before all seeds took."""
+    # A run that was killed may have made a stage without recording its seconds.
+    before = sum(value for name, value in seconds.items() if "/" not in name and name != "baselines") / 60
+    left = max(config.max_minutes - before, MIN_LEFT * config.max_minutes)
+    return TRAINING_SHARE * left / config.seeds
+
+
+@dataclass(frozen=True)
+class Training:
+    """The training of one expert, in a process of its own."""
+
+    name: str
+    config: TrainDecoderConfig | TrainSasRecConfig
+    inputs: Inputs
+    table: int = 0
+
+    @property
+    def folder(self) -> Path:
+        """The artefact of the expert."""
+        kind = "sasrec" if isinstance(self.config, TrainSasRecConfig) else "retrieval"
+        return self.config.checkpoints.save_dir_root / kind
+
+    def run(self) -> None:
+        """Train, or resume."""
+        if isinstance(self.config, TrainSasRecConfig):
+            train_sasrec(self.config, dataset=self.inputs.dataset)
+        else:
+            train_decoder(
+                self.config,
+                dataset=self.inputs.dataset,
+                semantic_ids=self.inputs.semantic_ids[self.table],
+                embeddings=self.inputs.embeddings,
+            )
+
+
+def _trainings(
+    config: ReproduceConfig, inputs: Inputs, seed: int, folder: Path, minutes: float
+) -> list[Training]:
+    """The trainings of a seed's experts; each gets an equal share of `minutes` on `config.jobs` processes."""
+    n_experts = config.tables + 1
+    minutes = round(minutes * min(1, (config.jobs or 1) / n_experts), 3)
+
+    def part(recipe: Any, name: str, its_seed: int) -> Any:
+        return replace(
+            recipe,
+            loop=replace(recipe.loop, seed=its_seed, max_minutes=minutes),
+            checkpoints=replace(recipe.checkpoints, save_dir_root=folder / name),
+        )
+
+    decoder = configured(TrainDecoderConfig(), ["train_decoder"], [RECIPE])
+    sasrec = configured(TrainSasRecConfig(), ["train_sasrec"], [RECIPE])
+    codes = [
+        # Models of different tables differ in their first weights and order of batches too.
+        Training(name, part(decoder, name, seed * config.tables + number), inputs, number)
+        for number in range(config.tables)
+        for name in [f"codes_{number + 1}"]
+    ]
+    return [*codes, Training("dense", part(sasrec, "dense", seed), inputs)]
+
+
+@dataclass(frozen=True)
+class Test:
+    """The test of one row, in a process of its own."""
+
+    name: str
+    inputs: Inputs
+    root: Path
+    """Holds the evaluation."""
+    model: Path | None = None
+    """None for a baseline."""
+    baselines: Path | None = None
+    """Folder of the evaluations of the baselines, to compare with."""
+
+    @property
+    def folder(self) -> Path:
+        """The evaluation."""
+        return self.root / f"evaluation_{self.name}"
+
+    def run(self) -> None:
+        """Evaluate, or reuse the evaluation."""
+        if self.model is None:
+            embeddings = self.inputs.embeddings if self.name == "hybrid_knn" else None
+            evaluate_baseline(EvaluateConfig(), self.name, self.inputs.dataset, embeddings, out=self.folder)
+        else:
+            assert self.baselines is not None
+            evaluate(
+                EvaluateConfig(experts=EXPERTS[self.name]),
+                self.model,
+                self.inputs.dataset,
+                compare=self.baselines / f"evaluation_{COMPARED_WITH}",
+                out=self.folder,
+            )
+
+
+def _together(
+    run: Run, name: str, description: str, tasks: Sequence[Training | Test], jobs: int | None
+) -> None:
+    """Run tasks side by side, and record the seconds that all of them took."""
+    missing = []
+    for task in tasks:
+        if (task.folder / MANIFEST).is_file():
+            task.run()  # reuses the artefact, or says in what it differs
+        else:
+            missing.append(task)
+    if missing:
+        run.timed(name, lambda: run_tasks(missing, jobs or 1, run.folder / "logs" / name, description))
+
+
+def _metrics(measured: Mapping[str, float]) -> dict[str, float]:
+    return {metric: measured[metric] for metric in METRICS}
 
 
 def _over_seeds(metrics: Sequence[Mapping[str, float]]) -> dict[str, dict[str, float]]:

@@ -31,9 +31,20 @@ class Run:
                 f"{error.finding} Choose another output folder, repeat the same command, or remove {folder}."
             ) from error
         if name not in self.seconds or before != _hash(folder):
-            self.seconds[name] = round(time.monotonic() - start, 1)
-            write_json(self.folder / SECONDS_FILE, self.seconds)
+            self._record(name, time.monotonic() - start)
         return folder
+
+    def timed(self, name: str, work: Callable[[], None]) -> None:
+        """Do some work that resumes where it was interrupted, and add its seconds to those of `name`."""
+        start = time.monotonic()
+        try:
+            work()
+        finally:
+            self._record(name, self.seconds.get(name, 0.0) + time.monotonic() - start)
+
+    def _record(self, name: str, seconds: float) -> None:
+        self.seconds[name] = round(seconds, 1)
+        write_json(self.folder / SECONDS_FILE, self.seconds)
 
 
 def _hash(folder: Path) -> str | None:

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from rqrec.core.artifact import atomic_write, read_json, write_json
 from rqrec.core.tensors import read_tensors
-from rqrec.core.values import Config, Fraction, NonNegativeFloat, PositiveFloat, PositiveInt, Range
+from rqrec.core.values import Config, NonNegativeFloat, PositiveInt, Range
 from rqrec.data.ids import PADDING
 from rqrec.data.sequences import Histories, gather_right_padded
 
@@ -26,16 +26,11 @@ NEIGHBOURS_FILE = "knn.safetensors"
 
 @dataclass(frozen=True)
 class KnnSettings(Config):
-    """How candidates are scored, and how much they count in a mixture with a model.
+    """How candidates are scored.
 
     Raises ValueError on values out of range.
     """
 
-    weight: Fraction = 0.3
-    """Weight of p_knn in the mixture with a model, between 0 and 1 (lambda of kNN-LM). For a history whose items have
-    no neighbours, only the model is used."""
-    power: PositiveFloat = 3.0
-    """p_knn of a candidate is proportional to its score to this power, above 0 (an inverse temperature)."""
     decay: Annotated[float, Range(0, 1, above=True)] = 0.6
     """Weight of an item of the history relative to the item after it, above 0 and at most 1."""
     max_items: PositiveInt = 20
@@ -141,13 +136,11 @@ class KnnIndex:
             file.write(safetensors.torch.save(tensors))
 
     @classmethod
-    def read(cls, folder: Path, n_items: int) -> "KnnIndex | None":
-        """The index in `folder`, or None if it has none; `n_items` is the size of its catalogue.
+    def read(cls, folder: Path, n_items: int) -> "KnnIndex":
+        """The index in `folder`; `n_items` is the size of its catalogue.
 
         Raises ValueError if its files are damaged or do not fit the catalogue.
         """
-        if not (folder / SETTINGS_FILE).is_file():
-            return None
         path = folder / NEIGHBOURS_FILE
         tensors = read_tensors(path)
         try:
@@ -156,7 +149,7 @@ class KnnIndex:
         except (KeyError, TypeError) as error:
             raise ValueError(
                 f"{folder}: {SETTINGS_FILE} and {NEIGHBOURS_FILE} are not a kNN index of this version of rqrec: "
-                f"{error}. Train the model again."
+                f"{error}. Join the experts again."
             ) from error
         if (
             neighbours_NM.shape != similarity_NM.shape
@@ -170,23 +163,13 @@ class KnnIndex:
         if not similarity_NM.is_floating_point() or neighbours_NM.is_floating_point():
             raise ValueError(
                 f"{path} has neighbours of {neighbours_NM.dtype} and similarity of {similarity_NM.dtype}, but must "
-                f"have int32 and float32. Train the model again."
+                f"have int32 and float32. Join the experts again with `rqrec join`."
             )
         if (similarity_NM < 0).any():
-            raise ValueError(f"{path} has negative similarities. Train the model again.")
+            raise ValueError(f"{path} has negative similarities. Join the experts again with `rqrec join`.")
         if neighbours_NM.numel() and not -1 <= int(neighbours_NM.min()) <= int(neighbours_NM.max()) < n_items:
             raise ValueError(f"{path} has item indices outside of the catalogue of {n_items} items.")
         return cls(neighbours_NM.int(), similarity_NM.float(), settings)
-
-
-def p_knn(scores_BC: Tensor, power: float) -> Tensor:
-    """Probabilities proportional to scores to a power, float32 [B, C]; all 0 in a row of zeros."""
-    tiny = torch.finfo(torch.float32).tiny
-    if not scores_BC.shape[1]:
-        return scores_BC
-    # Divided by the highest score first, so that a power of small scores does not underflow.
-    powers_BC = (scores_BC / scores_BC.amax(1, keepdim=True).clamp(min=tiny)) ** power
-    return powers_BC / powers_BC.sum(1, keepdim=True).clamp(min=tiny)
 
 
 def _is_in(items_BR: Tensor, histories_BT: Tensor) -> Tensor:

@@ -1,8 +1,9 @@
 """SASRec: self-attention over items (arXiv 1808.09781), trained with the full softmax over the catalogue.
 
 The paper samples one negative per target; cross-entropy over all items gives far better rankings (arXiv 2309.07602).
+It is the baseline with one learned vector per item, and the dense expert of a recommender.
 
-Shapes: B batch, T items, S = T or T + 1 positions, D width, N items of the catalogue, M targets.
+Shapes: B batch, T items, S = T + 1 positions, D width, N items of the catalogue.
 """
 
 from dataclasses import dataclass
@@ -29,13 +30,13 @@ class SasRecConfig(Config):
     """Number of items in the catalogue."""
     max_items: Width = 50
     """Number of most recent items of a history that the model reads."""
-    width: Width = 128
+    width: Width = 64
     """Width of the transformer and of the item embeddings; a multiple of the number of heads."""
     heads: Width = 2
     """Number of attention heads."""
     layers: Depth = 2
     """Number of transformer blocks."""
-    dropout: Probability = 0.4
+    dropout: Probability = 0.5
     """Dropout probability on the input embeddings and on the output of each attention and feed-forward layer."""
 
     def __post_init__(self) -> None:
@@ -45,43 +46,58 @@ class SasRecConfig(Config):
 
 
 class SasRec(nn.Module):
-    """A causal transformer over [BEGIN, item 1, item 2, ...] whose state at position s predicts item s + 1.
+    """A causal transformer over [BEGIN, item 1, ..., item T], whose last state predicts the next item.
 
-    Input and output share the item embeddings. For an empty history, BEGIN predicts a first item.
+    Input and output share the item vectors; at the input they are multiplied by the root of the width (arXiv
+    1706.03762, section 3.4), without which positions drown them. Positions are counted from the end of the history:
+    what matters is how long ago an item was taken. For an empty history, BEGIN predicts a first item.
     """
 
     def __init__(self, config: SasRecConfig) -> None:
         super().__init__()
         self.config = config
         self.items = nn.Embedding(config.n_items, config.width)
-        self.positions = nn.Embedding(config.max_items + 1, config.width)  # BEGIN and a full history
+        self.positions = nn.Embedding(
+            config.max_items + 1, config.width
+        )  # a full history and BEGIN before it
         self.begin = nn.Parameter(torch.zeros(config.width))
         self.dropout = Dropout(config.dropout)
         self.transformer = Transformer(config.width, config.heads, config.layers, config.dropout)
         for table in (self.items, self.positions):
             nn.init.normal_(table.weight, std=0.02)
 
-    def _inputs(self, items_BT: Tensor) -> Tensor:
-        """Transformer inputs [B, T + 1, D]: BEGIN and the items. Inputs at padding are never used."""
-        vectors_BTD = self.items(items_BT.clamp(min=0))
+    def _states(self, items_BT: Tensor) -> Tensor:
+        """States [B, D] after each history of at most max_items items, padded on the right with PADDING."""
+        lengths_B = (items_BT != PADDING).sum(1)
+        vectors_BTD = self.items(items_BT.clamp(min=0)) * self.config.width**0.5
         vectors_BSD = torch.cat([self.begin.expand(len(items_BT), 1, -1), vectors_BTD], dim=1)
-        return self.dropout(vectors_BSD + self.positions.weight[: vectors_BSD.shape[1]])
+        ages_BS = lengths_B[:, None] - torch.arange(vectors_BSD.shape[1], device=items_BT.device)
+        x_BSD = self.dropout(vectors_BSD + self.positions(ages_BS.clamp(min=0)))
+        states_BD, _ = self.transformer.last_state(x_BSD, lengths_B)
+        return states_BD
 
     def forward(self, items_BT: Tensor) -> Tensor:
-        """Mean cross-entropy of all real items in nats, each given the items before it.
+        """Mean cross-entropy of the last item of each row, given the items before it, in nats.
 
-        `items_BT` int64 with at most max_items + 1 columns, padded on the right with PADDING. Logits are computed
-        only for real items, one block at a time.
+        `items_BT` int64 with at most max_items + 1 columns, padded on the right with PADDING. Logits are computed one
+        block of rows at a time.
         """
-        states_BTD, _ = self.transformer.causal(self._inputs(items_BT[:, :-1]))
-        real_BT = items_BT != PADDING
-        return catalogue_cross_entropy(states_BTD[real_BT], self.items.weight, items_BT[real_BT])
+        last_B1 = (items_BT != PADDING).sum(1, keepdim=True) - 1
+        histories_BT = items_BT.scatter(1, last_B1, PADDING)[:, :-1]
+        targets_B = items_BT.gather(1, last_B1)[:, 0]
+        return catalogue_cross_entropy(self._states(histories_BT), self.items.weight, targets_B)
+
+    def item_vectors(self) -> Tensor:
+        """The output vector of every item, [N, D]: its logit is the product with the state of a history."""
+        return self.items.weight.detach()
+
+    @torch.inference_mode()
+    def encode(self, histories: Histories) -> Tensor:
+        """States [B, D] after each history. An empty history is BEGIN alone, which predicts a first item."""
+        items_BT = torch.from_numpy(histories.last(self.config.max_items).items_BT)
+        return self._states(items_BT.to(self.items.weight.device))
 
     @torch.inference_mode()
     def score_items(self, histories: Histories) -> Tensor:
         """The logit of every item for each history, float32 [B, N]."""
-        items_BT = torch.from_numpy(histories.last(self.config.max_items).items_BT)
-        items_BT = items_BT.to(self.items.weight.device)
-        lengths_B = (items_BT != PADDING).sum(1)
-        states_BD, _ = self.transformer.last_state(self._inputs(items_BT), lengths_B)
-        return functional.linear(states_BD, self.items.weight).float()
+        return functional.linear(self.encode(histories), self.item_vectors()).float()

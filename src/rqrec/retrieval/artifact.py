@@ -1,11 +1,14 @@
 """Trained models on disk: one folder contains everything needed to recommend."""
 
-from collections.abc import Callable, Mapping
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NamedTuple, TypeVar
 
 import safetensors.torch
+import torch
 from torch import nn
 
 from rqrec.core.artifact import atomic_write, find, read_json, read_manifest, read_version, write_json
@@ -14,46 +17,123 @@ from rqrec.data.catalog import Catalog
 from rqrec.knn.index import KnnIndex
 from rqrec.models.architectures import AnyModel, architecture, build_model, name_of
 from rqrec.models.sasrec import SasRec, SasRecConfig
+from rqrec.retrieval.ensemble import Ensemble, ExpertSettings
+from rqrec.retrieval.experts import CodesExpert, DenseExpert, Expert, NeighbourExpert
 from rqrec.retrieval.retriever import BEAM_WIDTH, Retriever
 from rqrec.tokenizer.semantic_ids import SemanticIdTable
 
 CONFIG_FILE = "config.json"
 WEIGHTS_FILE = "model.safetensors"
+EXPERTS_FILE = "experts.json"
+EXPERTS = "experts"  # folder of the experts other than the model itself
+EXPERT_NAME = re.compile(r"[a-z][a-z0-9_]*")
+CODES = "codes"
 
 ModelT = TypeVar("ModelT", bound=nn.Module)
 
 
-class RetrievalArtifact(NamedTuple):
-    """A retrieval model, the semantic IDs that it generates, and the catalogue of their items.
+class CodesModel(NamedTuple):
+    """A model that generates semantic IDs, and the table of these IDs."""
 
-    `knn` is mixed with the model when it recommends (see `rqrec.retrieval.knn_mixture`).
-    `exclude_seen`: whether validation excluded the items of the history, and so whether recommendations exclude them
-    by default.
-    """
+    model: AnyModel
+    table: SemanticIdTable
+
+
+OtherExpert = CodesModel | SasRec | KnnIndex
+TYPES: Mapping[type, str] = {CodesModel: "codes", SasRec: "dense", KnnIndex: "neighbours"}
+
+
+class RetrievalArtifact(NamedTuple):
+    """All that recommends: a retrieval model, its semantic IDs, their catalogue, and the experts joined with it."""
 
     model: AnyModel
     table: SemanticIdTable
     catalog: Catalog
-    knn: KnnIndex | None = None
     exclude_seen: bool = True
+    """Whether validation excluded the items of the history, and so whether recommendations do by default."""
+    others: Mapping[str, OtherExpert] = MappingProxyType({})
+    """The other experts by name; the model itself is the expert "codes"."""
+    settings: Mapping[str, ExpertSettings] = MappingProxyType({CODES: ExpertSettings()})
+    """How the experts are joined, by name."""
 
-    def retriever(self, beam_width: int = BEAM_WIDTH) -> Retriever:
-        """The recommender of the model and, if there is one, its kNN index."""
-        return Retriever(self.model, self.table, beam_width, knn=self.knn)
+    @property
+    def types(self) -> dict[str, str]:
+        """The experts by name, each with its type: codes, dense or neighbours."""
+        return {CODES: CODES, **{name: TYPES[type(one)] for name, one in self.others.items()}}
+
+    def select(self, words: Sequence[str] | None) -> list[str]:
+        """The names of the experts that `words` mean: names, types, "trained" (all but neighbours), or "all".
+
+        None means all of them. Raises ValueError if a word means no expert.
+        """
+        types, chosen = self.types, set[str]()
+        for word in ("all",) if words is None else words:
+            found = [
+                name
+                for name, expert_type in types.items()
+                if word in (name, expert_type, "all") or (word == "trained" and expert_type != "neighbours")
+            ]
+            if not found:
+                raise ValueError(
+                    f"There is no expert {word!r}; this model has {', '.join(types)}, all of them (all), or all but "
+                    f"the neighbours (trained)."
+                )
+            chosen.update(found)
+        return [name for name in types if name in chosen]
+
+    def retriever(self, beam_width: int = BEAM_WIDTH, device: torch.device | str = "cpu") -> Retriever:
+        """The search with the model alone."""
+        return Retriever(self.model.to(device), self.table, beam_width, device)
+
+    def ensemble(self, retriever: Retriever | None = None, experts: Sequence[str] | None = None) -> Ensemble:
+        """The recommender of all experts, or of those that `experts` mean (see `select`).
+
+        `retriever` is that of the model, whose device and beam width the other experts get too: each proposes as many
+        items as its beam is wide.
+        """
+        retriever = retriever or self.retriever()
+        width, device = retriever.beam_width, retriever.device
+        first_codes_N = retriever.lookup.codes_NL[:, 0]
+
+        def built(name: str) -> Expert:
+            if name == CODES:
+                return CodesExpert(retriever)
+            match self.others[name]:
+                case CodesModel(model, table):
+                    return CodesExpert(Retriever(model.to(device), table, width, device), first_codes_N)
+                case SasRec() as model:
+                    return DenseExpert(model.to(device), first_codes_N)
+                case KnnIndex() as index:
+                    return NeighbourExpert(index.to(device), first_codes_N)
+
+        chosen = {name: built(name) for name in self.select(experts)}
+        return Ensemble(chosen, self.settings, width, first_codes_N, device)
 
 
 def write_retrieval(folder: Path, artifact: RetrievalArtifact) -> None:
-    """Write the model, its semantic-ID table, its catalogue and its kNN index into `folder`."""
-    config = artifact.model.config
-    _write_model(folder, {"architecture": name_of(config), **asdict(config)}, artifact.model)
-    artifact.table.write(folder)
+    """Write the model, its semantic-ID table, its catalogue and the other experts into `folder`."""
+    _write_codes(folder, CodesModel(artifact.model, artifact.table))
     artifact.catalog.write(folder)
-    if artifact.knn:
-        artifact.knn.write(folder)
+    if not artifact.others:
+        return
+    for name, one in artifact.others.items():
+        inside = folder / EXPERTS / name
+        inside.mkdir(parents=True)
+        if isinstance(one, CodesModel):
+            _write_codes(inside, one)
+        elif isinstance(one, SasRec):
+            _write_model(inside, asdict(one.config), one)
+        else:
+            one.write(inside)
+    joined = {
+        name: {"type": expert_type, **asdict(artifact.settings[name])}
+        for name, expert_type in artifact.types.items()
+    }
+    write_json(folder / EXPERTS_FILE, joined)
 
 
 def read_retrieval(folder: Path) -> RetrievalArtifact:
-    """Read a "retrieval" artefact, or the one in a run folder; the model is in evaluation mode.
+    """Read a "retrieval" artefact, or the one in a run folder; the models are in evaluation mode.
 
     Raises ValueError if a file was changed, or does not fit the others or this version of rqrec.
     """
@@ -61,13 +141,61 @@ def read_retrieval(folder: Path) -> RetrievalArtifact:
 
 
 def _read_retrieval(folder: Path) -> RetrievalArtifact:
-    model = _read_model(folder, "retrieval", _build)
-    table, catalog = SemanticIdTable.read(folder), Catalog.read(folder)
+    manifest = read_manifest(folder, "retrieval", verify=True)
+    catalog = Catalog.read(folder)
+    model, table = _read_codes(folder, catalog)
+    exclude_seen = manifest.settings.get("exclude_seen", True)
+    if not (folder / EXPERTS_FILE).is_file():
+        return RetrievalArtifact(model, table, catalog, exclude_seen)
+    others: dict[str, OtherExpert] = {}
+    settings: dict[str, ExpertSettings] = {}
+    for name, expert_type, joined in _read_settings(folder / EXPERTS_FILE):
+        settings[name], inside = joined, folder / EXPERTS / name
+        if name == CODES:
+            continue
+        if expert_type == "codes":
+            others[name] = _read_codes(inside, catalog)
+        elif expert_type == "dense":
+            dense = others[name] = _read_model(inside, _build_sasrec)
+            if dense.config.n_items != len(catalog):
+                raise ValueError(
+                    f"{inside} ranks {dense.config.n_items} items, but the catalogue has {len(catalog)}."
+                )
+        else:
+            others[name] = KnnIndex.read(inside, len(catalog))
+    return RetrievalArtifact(model, table, catalog, exclude_seen, others, settings)
+
+
+def _read_settings(path: Path) -> Iterator[tuple[str, str, ExpertSettings]]:
+    """The name, the type and the settings of each expert."""
+    values = read_json(path)
+    advice = "Join the experts again with `rqrec join`."
+    try:
+        experts = [(name, dict(one)) for name, one in values.items()]
+        if CODES not in values:
+            raise ValueError(f"it has no expert {CODES!r}")
+        for name, one in experts:
+            if (
+                not EXPERT_NAME.fullmatch(name)
+                or (expert_type := one.pop("type", None)) not in TYPES.values()
+            ):
+                raise ValueError(f"it has an expert {name!r} of no known type")
+            yield name, expert_type, ExpertSettings(**one)
+    except (AttributeError, TypeError, ValueError) as error:
+        raise ValueError(f"{path} does not say how experts are joined: {error}. {advice}") from error
+
+
+def _write_codes(folder: Path, codes: CodesModel) -> None:
+    config = codes.model.config
+    _write_model(folder, {"architecture": name_of(config), **asdict(config)}, codes.model)
+    codes.table.write(folder)
+
+
+def _read_codes(folder: Path, catalog: Catalog) -> CodesModel:
+    model, table = _read_model(folder, _build), SemanticIdTable.read(folder)
     if table.item_ids != catalog.id_map:
         raise ValueError(f"{folder}: the semantic-ID table and the catalogue list different items.")
-    table = replace(table, item_ids=catalog.id_map)  # equal: keep only one in memory
-    exclude_seen = read_manifest(folder).settings.get("exclude_seen", True)
-    return RetrievalArtifact(model, table, catalog, KnnIndex.read(folder, len(table)), exclude_seen)
+    return CodesModel(model, replace(table, item_ids=catalog.id_map))  # equal: keep only one in memory
 
 
 def _build(config: dict[str, Any]) -> AnyModel:
@@ -76,9 +204,9 @@ def _build(config: dict[str, Any]) -> AnyModel:
 
 
 def needs_times(folder: Path) -> bool:
-    """Whether the model of a "retrieval" artefact was trained with time_gaps, read from its configuration alone."""
-    config = read_json(folder / CONFIG_FILE)
-    return isinstance(config, dict) and bool(config.get("time_gaps"))
+    """Whether a model of a "retrieval" artefact was trained with time_gaps, read from the configurations alone."""
+    configs = map(read_json, [folder / CONFIG_FILE, *folder.glob(f"{EXPERTS}/*/{CONFIG_FILE}")])
+    return any(isinstance(config, dict) and bool(config.get("time_gaps")) for config in configs)
 
 
 class SasRecArtifact(NamedTuple):
@@ -103,8 +231,12 @@ def read_sasrec(folder: Path) -> SasRecArtifact:
 
 
 def _read_sasrec(folder: Path) -> SasRecArtifact:
-    model = _read_model(folder, "sasrec", lambda config: SasRec(SasRecConfig(**config)))
-    return SasRecArtifact(model, Catalog.read(folder))
+    read_manifest(folder, "sasrec", verify=True)
+    return SasRecArtifact(_read_model(folder, _build_sasrec), Catalog.read(folder))
+
+
+def _build_sasrec(config: dict[str, Any]) -> SasRec:
+    return SasRec(SasRecConfig(**config))
 
 
 def _write_model(folder: Path, config: Mapping[str, Any], model: nn.Module) -> None:
@@ -114,9 +246,8 @@ def _write_model(folder: Path, config: Mapping[str, Any], model: nn.Module) -> N
         file.write(safetensors.torch.save(weights))
 
 
-def _read_model(folder: Path, artifact_type: str, build: Callable[[dict[str, Any]], ModelT]) -> ModelT:
-    """Verify an artefact and load its model, which `build` makes from the configuration, in evaluation mode."""
-    read_manifest(folder, artifact_type, verify=True)
+def _read_model(folder: Path, build: Callable[[dict[str, Any]], ModelT]) -> ModelT:
+    """The model in `folder`, which `build` makes from its configuration, in evaluation mode."""
     advice = "Train the model again, or use the version of rqrec that its manifest names."
     config = read_json(folder / CONFIG_FILE)
     if not isinstance(config, dict):

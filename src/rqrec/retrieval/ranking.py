@@ -3,8 +3,9 @@
 Shapes: B batch, K items of a list, N items of the catalogue, X excluded items.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import NamedTuple, Protocol
 
 import torch
@@ -22,6 +23,8 @@ class Ranked(NamedTuple):
     """int64 [B, k], padded with PADDING if fewer than k items are allowed."""
     scores: Tensor
     """float32 [B, k], minus infinity at padding; a retrieval model's scores are log-probabilities."""
+    experts: Mapping[str, Tensor] = MappingProxyType({})
+    """By expert of an ensemble: its own log-probabilities of the items, float32 [B, k]."""
 
 
 class ItemRecommender(Protocol):
@@ -93,7 +96,9 @@ def padded(items_BK: Tensor, scores_BK: Tensor, k: int) -> Ranked:
     """Cut or pad to k columns; items without a finite score become padding."""
     items_BK = torch.where(scores_BK.isfinite(), items_BK, PADDING)[:, :k]
     short = max(0, k - items_BK.shape[1])
-    return Ranked(
-        functional.pad(items_BK, (0, short), value=PADDING),
-        functional.pad(scores_BK[:, :k], (0, short), value=-torch.inf),
-    )
+    return Ranked(functional.pad(items_BK, (0, short), value=PADDING), padded_scores(scores_BK, k))
+
+
+def padded_scores(scores_BK: Tensor, k: int) -> Tensor:
+    """Cut or pad to k columns, with minus infinity."""
+    return functional.pad(scores_BK[:, :k], (0, max(0, k - scores_BK.shape[1])), value=-torch.inf)

@@ -36,7 +36,8 @@ from rqrec.data.history_files import TIMESTAMPS, as_histories, count_rows, input
 from rqrec.data.ids import PADDING, IdMap, UnknownIdError
 from rqrec.data.sequences import Histories, gather_right_padded
 from rqrec.retrieval.artifact import needs_times, read_retrieval
-from rqrec.retrieval.retriever import BEAM_WIDTH, Retriever
+from rqrec.retrieval.ensemble import Ensemble
+from rqrec.retrieval.retriever import BEAM_WIDTH
 
 PLAN_FILE = "plan.json"
 HISTORIES = ".histories"
@@ -64,6 +65,9 @@ class BatchConfig(Config):
     """Whether to exclude the items of a user's history; by default as in the model's training."""
     unknown: Literal["raise", "skip"] = "raise"
     """Whether an item id that is not in the catalogue is an error (raise) or skipped and counted (skip)."""
+    experts: tuple[str, ...] = ()
+    """Ask these experts of a joined model only: their names, codes, dense, neighbours, or trained (all but the
+    neighbours); by default all."""
     rows_per_part: PositiveInt = 8192
     """Users per part, a multiple of 64: the most work that an interruption loses per worker."""
 
@@ -146,7 +150,7 @@ def batch_recommend(
 
 def recommend_part(model: ModelReference, config: BatchConfig, part: Part) -> int:
     """Write the recommendations of one part atomically; returns its number of users."""
-    retriever, id_map = _load_retriever(model, config.beam_width)
+    recommender, id_map = _load_recommender(model, config.beam_width, config.experts)
     users = read_histories(part.source, part.first, part.rows, times=model.needs_times)
     lengths_U = users["history"].list.len().to_numpy().astype(np.int64)
     flat_items = id_map.find(chain.from_iterable(users["history"].to_list()))
@@ -157,7 +161,8 @@ def recommend_part(model: ModelReference, config: BatchConfig, part: Part) -> in
         _raise_unknown(id_map, users["user_id"][row], users["history"][row].to_list())
     skipped_U = np.bincount(user_of[unknown], minlength=len(users))
     items_UK, scores_UK = _recommend(
-        retriever,
+        recommender,
+        len(id_map),
         UserHistories(
             flat_items[~unknown],
             users[TIMESTAMPS].explode().drop_nulls().to_numpy()[~unknown] if model.needs_times else None,
@@ -179,24 +184,27 @@ def recommend_part(model: ModelReference, config: BatchConfig, part: Part) -> in
 
 
 @lru_cache(maxsize=1)
-def _load_retriever(model: ModelReference, beam_width: int) -> tuple[Retriever, IdMap]:
-    """The retriever and the ids of a model; loaded once per process."""
+def _load_recommender(
+    model: ModelReference, beam_width: int, experts: tuple[str, ...]
+) -> tuple[Ensemble, IdMap]:
+    """The recommender and the ids of a model; loaded once per process."""
     if read_manifest(Path(model.folder), "retrieval").hash != model.hash:
         raise ValueError(
             f"The model in {model.folder} is not the one that this run started with: do not replace it during a run."
         )
     checkpoint = read_retrieval(Path(model.folder))
-    return checkpoint.retriever(beam_width), checkpoint.catalog.id_map
+    recommender = checkpoint.ensemble(checkpoint.retriever(beam_width), experts or None)
+    return recommender, checkpoint.catalog.id_map
 
 
 def _recommend(
-    retriever: Retriever, users: UserHistories, config: BatchConfig
+    recommender: Ensemble, n_items: int, users: UserHistories, config: BatchConfig
 ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
     """Items and scores [U, K] for each user."""
     assert config.exclude_seen is not None  # `batch_recommend` fills in the model's
     lengths_U = users.lengths
     starts_U = np.cumsum(lengths_U) - lengths_U
-    k = min(config.k, len(retriever.table))
+    k = min(config.k, n_items)
     results = []
     for first in range(0, len(lengths_U), BATCH):
         batch = slice(first, first + BATCH)
@@ -206,7 +214,7 @@ def _recommend(
             None if users.times is None else gather_right_padded(users.times, starts_B, lengths_B),
             tuple(users.user_ids[batch]),
         )
-        results.append(retriever.recommend(histories, k, exclude_seen=config.exclude_seen))
+        results.append(recommender.recommend(histories, k, exclude_seen=config.exclude_seen))
     items_UK = np.concatenate([ranked.items.cpu().numpy() for ranked in results])
     return items_UK, np.concatenate([ranked.scores.cpu().numpy() for ranked in results])
 

@@ -1,8 +1,8 @@
 """The Python API of a trained model: item ids in, recommendations out."""
 
-from collections.abc import Collection, Iterable, Sequence
-from dataclasses import dataclass
-from itertools import compress, islice
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import compress, islice, repeat
 from pathlib import Path
 from typing import Literal, overload
 
@@ -28,13 +28,16 @@ DEFAULT_K = 10  # recommendations, wherever nothing else is asked for
 class Recommendation:
     """A recommended item; `semantic_id` is its codes, `score` its log-probability.
 
-    With a kNN mixture the probability is that among the candidates (see `rqrec.retrieval.knn_mixture`).
+    Of a model that joins several experts, the probability is that among their candidates (see
+    `rqrec.retrieval.ensemble`). `experts`: the item's log-probability for each expert by itself, minus infinity if
+    it is impossible.
     """
 
     item_id: str
     title: str
     score: float
     semantic_id: tuple[int, ...]
+    experts: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -85,9 +88,9 @@ class CodeStep:
 
 @dataclass(frozen=True)
 class Explanation:
-    """How the model arrives at an item: its codes, whose probabilities multiply to exp(score).
+    """How the codes expert arrives at an item: its codes, whose probabilities multiply to exp(score).
 
-    The score is the log-probability of the model alone, without a kNN mixture.
+    The score is the log-probability of this expert alone.
     """
 
     recommendation: Recommendation
@@ -117,7 +120,9 @@ class Recommender:
         self.titles = checkpoint.catalog.titles()
         self.model = checkpoint.model
         self.exclude_seen = checkpoint.exclude_seen
+        self._checkpoint = checkpoint
         self._retriever = checkpoint.retriever(beam_width)
+        self._ensemble = checkpoint.ensemble(self._retriever)
 
     def __repr__(self) -> str:
         return f"Recommender({name_of(self.model.config)}, {len(self.catalog)} items)"
@@ -144,6 +149,7 @@ class Recommender:
         unknown: Literal["raise", "skip"] = "raise",
         timestamps: Sequence[Sequence[Time]] | None = None,
         users: Sequence[str | None] | None = None,
+        experts: Sequence[str] | None = None,
     ) -> list[Recommendations]:
         """The k most probable next items for each history of item ids (oldest first), most probable first.
 
@@ -161,16 +167,18 @@ class Recommender:
         by models trained with `time_gaps`, ignored by others.
         users: the user id of each history, or None. Optional, and used only by models trained with
         `user_buckets`.
+        experts: ask these experts only: their names (`self.experts`), types (codes, dense, neighbours), or "trained":
+        all but the neighbours. None: all.
 
-        Raises UnknownIdError (see above), and ValueError if k or max_per_code is below 1, or timestamps are invalid,
-        or missing although required.
+        Raises UnknownIdError (see above), and ValueError if k or max_per_code is below 1, an expert is unknown, or
+        timestamps are invalid, or missing although required.
         """
         if k < 1:
             raise ValueError(f"k is {k}, but must be at least 1.")
         exclude_seen = self.exclude_seen if exclude_seen is None else exclude_seen
         inputs, skipped_ids = self._read(histories, timestamps, users, unknown)
         allowed_N, skipped_filter_ids = self._filter(allow, block, unknown)
-        ranked = self._retriever.recommend(
+        ranked = self._ensemble.only(self._checkpoint.select(experts)).recommend(
             inputs,
             min(k, len(self.catalog)),
             exclude_seen=exclude_seen,
@@ -245,8 +253,16 @@ class Recommender:
         similar = similar_items(
             self.model.codes, codes_NL, self.trie, item, k, content_levels=self.table.content_levels
         )
-        rows = (self._to_recommendation(i, s) for i, s in zip(*(x.tolist() for x in similar), strict=True))
+        rows = (
+            self._to_recommendation(i, s)
+            for i, s in zip(similar.items.tolist(), similar.scores.tolist(), strict=True)
+        )
         return [SimilarItem(row.item_id, row.title, row.score, row.semantic_id) for row in rows]
+
+    @property
+    def experts(self) -> dict[str, str]:
+        """The experts of the model by name, each with its type: codes, dense or neighbours."""
+        return self._checkpoint.types
 
     @property
     def trie(self) -> Trie:
@@ -318,14 +334,16 @@ class Recommender:
     def _to_recommendations(self, ranked: Ranked) -> list[tuple[Recommendation, ...]]:
         """Each history's items with ids, titles and codes; padding is dropped."""
         items_BK = ranked.items.numpy(force=True)
-        counts_B = (items_BK != PADDING).sum(axis=1)
-        items = items_BK[items_BK != PADDING]
+        is_item_BK = items_BK != PADDING
+        counts_B, items = is_item_BK.sum(axis=1), items_BK[is_item_BK]
+        said = [log_p_BK.numpy(force=True)[is_item_BK].tolist() for log_p_BK in ranked.experts.values()]
         recommendations = map(
             Recommendation,
             self.catalog.id_map.ids(items),
             [self.titles[item] for item in items],
-            ranked.scores.numpy(force=True)[items_BK != PADDING].tolist(),
+            ranked.scores.numpy(force=True)[is_item_BK].tolist(),
             map(tuple, self.table.codes_NL[items].tolist()),
+            [dict(zip(ranked.experts, row, strict=True)) for row in zip(*said, strict=True)] or repeat({}),
         )
         return [tuple(islice(recommendations, count)) for count in counts_B.tolist()]
 

@@ -22,7 +22,7 @@ from rqrec.data.splits import Split, get_protocol
 from rqrec.evaluation.measure import measure
 from rqrec.evaluation.registry import fit_baseline
 from rqrec.evaluation.results_io import EvalSetup, write_evaluation
-from rqrec.retrieval.artifact import read_retrieval, read_sasrec
+from rqrec.retrieval.artifact import CODES, read_retrieval, read_sasrec
 from rqrec.retrieval.ranking import ExhaustiveRecommender, ItemRecommender
 from rqrec.retrieval.retriever import BEAM_WIDTH
 from rqrec.tokenizer.semantic_ids import tuple_ranks
@@ -40,8 +40,9 @@ class EvaluateConfig(Config):
     """leave_one_out or temporal; by default the protocol that the model was trained with."""
     beam_width: PositiveInt | None = None
     """Prefixes that the beam search of a retrieval model keeps; by default 50."""
-    knn: bool = field(default=True, metadata={"flags": "--with-knn/--without-knn"})
-    """Whether to use a model's kNN mixture."""
+    experts: tuple[str, ...] = ()
+    """Evaluate these experts of a joined model only: their names, codes, dense, neighbours, or trained (all but the
+    neighbours); by default all."""
     exclude_seen: bool | None = field(default=None, metadata={"flags": "--exclude-seen/--allow-seen"})
     """Whether the headline metrics exclude the items of the history; by default as in the model's training, and True
     for baselines. The metrics of the other choice are reported too."""
@@ -85,7 +86,7 @@ def evaluate(
 
     Without `dataset`, the dataset in the same run folder is used. `compare` is another evaluation of the same
     examples, to test against. Returns the "evaluation" artefact: `out`, by default `evaluation_<split>` next to the
-    model (with "_without_knn" if the kNN mixture is not used). One with the same settings and inputs is reused.
+    model (with the names of the experts, if not all are evaluated). One with the same settings and inputs is reused.
 
     Raises ValueError if the model was trained on another dataset or with another protocol, because its training
     data may then contain test examples.
@@ -100,7 +101,7 @@ def evaluate(
         exclude_seen = config.exclude_seen
     setup = EvalSetup(config.split, trained_with, exclude_seen)
     target = _target(model, config)
-    name = f"evaluation_{config.split}" + ("" if config.knn else "_without_knn")
+    name = "_".join(("evaluation", config.split, *config.experts))
     return _evaluate(target, dataset, setup, compare, out or model.parent / name, config.seed, force=force)
 
 
@@ -178,8 +179,10 @@ def _target(model: Path, config: EvaluateConfig) -> EvalTarget:
         "test": ", tested once.",
         "validation": "; metrics on the validation split therefore flatter the model.",
     }
+    # A joined model was chosen by its weights, not by the step of a training.
+    step = f" at step {best['step']:.0f}" if "step" in best else ""
     selected = (
-        f"Selected on validation NDCG@10 ({best['ndcg@10']:.4f} at step {best['step']:.0f}"
+        f"Selected on validation NDCG@10 ({best['ndcg@10']:.4f}{step}"
         f"{_selection(manifest.settings)}){ending[config.split]} "
         f"One seed ({manifest.settings['training']['seed']})."
     )
@@ -187,25 +190,23 @@ def _target(model: Path, config: EvaluateConfig) -> EvalTarget:
     if manifest.artifact_type == "sasrec":
         if config.beam_width is not None:
             raise ValueError("SASRec scores every item: it has no beam, so leave --beam-width out.")
-        if not config.knn:
-            raise ValueError("SASRec has no kNN mixture, so leave --without-knn out.")
+        if config.experts:
+            raise ValueError("SASRec is a single model, so leave --experts out.")
         sasrec = ExhaustiveRecommender(read_sasrec(model).model)
         return EvalTarget(lambda *_: sasrec, "SASRec", selected, inputs)
     checkpoint = read_retrieval(model)
-    if not config.knn:
-        if checkpoint.knn is None:
-            raise ValueError(f"{model} has no kNN mixture, so leave --without-knn out.")
-        checkpoint = checkpoint._replace(knn=None)
     retriever = checkpoint.retriever(config.beam_width or BEAM_WIDTH)
+    names = checkpoint.select(config.experts or None)
+    ensemble = checkpoint.ensemble(retriever, names)
     # Reassigned codes are unique without a deduplication code, so ranks by ID would equal ranks by item.
     table = checkpoint.table
     keys_N = tuple_ranks(table.content_codes) if table.has_extra_code else None
     name = manifest.settings["model"]["architecture"]
     settings: dict[str, Any] = {"beam_width": retriever.beam_width}
-    if checkpoint.knn:
-        name += " with kNN"
-        settings["knn_mixture"] = asdict(checkpoint.knn.settings)
-    return EvalTarget(lambda *_: retriever, name, selected, inputs, keys_N, settings)
+    if len(checkpoint.types) > 1:
+        name = f"{name}: {', '.join(names)}" if names == [CODES] else ", ".join(names)
+        settings["experts"] = {expert: asdict(checkpoint.settings[expert]) for expert in names}
+    return EvalTarget(lambda *_: ensemble, name, selected, inputs, keys_N, settings)
 
 
 def _selection(settings: Mapping[str, Any]) -> str:

@@ -8,7 +8,6 @@ from typing import Any
 from rqrec.core.artifact import MANIFEST, Manifest, create, file_hash, find, read_json, read_manifest
 from rqrec.core.hub import download_artifact, model_card, upload
 from rqrec.evaluation.results_io import EVALUATION_FILE
-from rqrec.knn.index import NEIGHBOURS_FILE
 from rqrec.retrieval.artifact import needs_times
 from rqrec.tokenizer.model_card import model_card as tokenizer_card
 
@@ -122,8 +121,9 @@ def _evaluation_metrics(folder: Path, manifest: Manifest) -> Iterator[tuple[str,
             evaluation = read_json(path.parent / EVALUATION_FILE)
             settings = other.get("settings", {})
             name = settings.get("split", "evaluation")
-            if NEIGHBOURS_FILE in manifest.files and "knn_mixture" not in settings:
-                name += " without kNN"
+            experts = settings.get("experts", {})
+            if len(experts) < len(manifest.metrics.get("experts", {})):
+                name += f" of {', '.join(experts)}"
             yield from _numbers({name: evaluation["metrics"]})
 
 

@@ -2,13 +2,12 @@
 
 import sys
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from rqrec.core.artifact import find, read_manifest
 from rqrec.core.config import check_fields_of
@@ -17,19 +16,16 @@ from rqrec.core.tensors import check_memory
 from rqrec.core.values import Config, NonNegativeInt, PositiveInt
 from rqrec.data.dataset import Dataset
 from rqrec.data.embeddings import (
-    check_embeddings_of,
     embeddings_hash,
     embeddings_protocol,
-    read_content_vectors,
 )
 from rqrec.data.protocols import check_protocol, protocol_of
 from rqrec.data.sequences import Sequences
 from rqrec.data.splits import get_protocol
-from rqrec.knn.fit import fit_knn_index
 from rqrec.models.architectures import AnyModel, architecture, build_model, name_of
 from rqrec.models.retrieval_model import ModelConfig, parameter_count
 from rqrec.retrieval.artifact import RetrievalArtifact, read_retrieval, write_retrieval
-from rqrec.retrieval.retriever import BEAM_WIDTH, Retriever
+from rqrec.retrieval.retriever import BEAM_WIDTH
 from rqrec.stages.pretrained import check_push, check_same_model, find_vae, push_vae
 from rqrec.stages.raw_data import DataConfig, inputs_from_raw
 from rqrec.stages.tokenize import TokenizeConfig, tokenize
@@ -43,8 +39,8 @@ from rqrec.training.loop import fit
 from rqrec.training.loop_config import LoopConfig
 from rqrec.training.next_item_task import warn_of_unreachable_targets
 from rqrec.training.processes import Processes
+from rqrec.training.schedule import scheduled
 from rqrec.training.tracking import check_wandb
-from rqrec.training.tune_knn import tune_knn_mixture
 
 MIN_BATCH_SIZE = 8  # sequences, if targets_per_batch sets the batch size
 
@@ -70,6 +66,7 @@ class TrainDecoderConfig(Config):
         "top_k_eval_list": "validation reports recall@1, 5, 10 and NDCG@5, 10.",
         "should_add_sep_token": "items need no separator, because each level has its own code embeddings.",
         "model_jagged_mode": "padding is never computed on where that saves time.",
+        "knn_mixture": "neighbours are mixed in by `rqrec join`.",
         "should_check_prefix": "only items of the catalogue are ever generated.",
     }
 
@@ -111,8 +108,6 @@ class TrainDecoderConfig(Config):
     logs in which people take an item again."""
     beam_width: PositiveInt = BEAM_WIDTH
     """Prefixes that the beam search of a validation keeps."""
-    knn_mixture: bool = False
-    """Mix the trained model with a kNN model of co-occurring and similar items (docs/retrieval.md)."""
     pretrained_rqvae_path: str | None = None
     """The tokenizer: a folder, a .pt file or a Hugging Face repository; None: an untrained RQ-VAE."""
     pretrained_decoder_path: Path | None = None
@@ -242,7 +237,6 @@ def _train(
     _check_protocols(config.protocol, semantic_ids, embeddings, start)
     data, table = Dataset.read(dataset), SemanticIdTable.read(semantic_ids)
     _check_same_items(dataset, data, semantic_ids, table)
-    content_ND = _content_vectors(config, dataset, embeddings, table)
     model_config = architecture(config.architecture).config(table.level_sizes, **config.model)
     if model_config.time_gaps and data.sequences.times is None:
         raise ValueError(
@@ -262,14 +256,11 @@ def _train(
         "exclude_seen": config.exclude_seen,
         "beam_width": config.beam_width,
         "validation_users": config.validation_users,
-        "knn_mixture": config.knn_mixture,
     }
     inputs = {
         "dataset": read_manifest(dataset, "dataset").hash,
         "semantic_ids": read_manifest(semantic_ids, "semantic_ids").hash,
     }
-    if config.knn_mixture and embeddings:
-        inputs["embeddings"] = embeddings_hash(embeddings)
     if start:
         inputs["start"] = read_manifest(start, "retrieval").hash
     checkpoints = CheckpointManager(config.checkpoints, settings, inputs)
@@ -301,18 +292,8 @@ def _train(
         **processes.numbers,
     }
     if processes.is_first:
-        knn = None
-        if config.knn_mixture:
-            index = fit_knn_index(split, len(table), content_ND, exclude_seen=config.exclude_seen)
-            device = next(model.parameters()).device
-            retriever = Retriever(model.eval(), table, device=device, knn=index)
-            users = config.validation_users
-            knn = tune_knn_mixture(
-                retriever, split.validation, exclude_seen=config.exclude_seen, validation_users=users
-            )
-            metrics["knn_mixture"] = asdict(knn.settings)
         with checkpoints.finish(out, "retrieval", metrics) as target:
-            write_retrieval(target, RetrievalArtifact(model, table, data.catalog, knn))
+            write_retrieval(target, RetrievalArtifact(model, table, data.catalog))
             history.write(target)
     processes.wait()
 
@@ -334,34 +315,14 @@ def _check_same_items(dataset: Path, data: Dataset, semantic_ids: Path, table: S
         )
 
 
-def _content_vectors(
-    config: TrainDecoderConfig, dataset: Path, embeddings: Path | None, table: SemanticIdTable
-) -> NDArray[np.floating] | None:
-    """The content vectors for the kNN mixture, if there are any."""
-    if not (config.knn_mixture and embeddings):
-        return None
-    check_embeddings_of(embeddings, dataset)
-    content_ND = read_content_vectors(embeddings)
-    if len(content_ND) != len(table):
-        raise ValueError(
-            f"{embeddings} has embeddings of {len(content_ND)} items, but there are semantic IDs of {len(table)}. "
-            f"Make both from the same dataset."
-        )
-    return content_ND
-
-
 def schedule(config: TrainDecoderConfig, model: ModelConfig, train: Sequences) -> tuple[int, LoopConfig]:
     """The batch size and the loop's settings, adapted to the number of training sequences."""
     windows = int(np.ceil(train.lengths / (model.max_items + 1)).sum())
-    batch_size, loop = config.batch_size, config.loop
+    batch_size = config.batch_size
     if config.targets_per_batch:
         per_window = windows / max(len(train.items), 1)
         batch_size = max(MIN_BATCH_SIZE, round(config.targets_per_batch * per_window))
-    if config.epochs:
-        iterations = max(config.epochs * -(-windows // batch_size), loop.iterations)
-        loop = replace(loop, iterations=iterations, warmup=min(loop.warmup, iterations // 10))
-    if config.validations:
-        loop = replace(loop, full_eval_every=max(loop.iterations // config.validations, 1))
+    loop = scheduled(config.loop, config.epochs, config.validations, -(-windows // batch_size))
     return batch_size, loop
 
 

@@ -11,7 +11,7 @@ from rqrec.core.artifact import find, read_manifest
 from rqrec.core.config import check_fields_of
 from rqrec.core.progress import log
 from rqrec.core.tensors import check_memory
-from rqrec.core.values import Config, PositiveInt
+from rqrec.core.values import Config, NonNegativeInt, PositiveInt
 from rqrec.data.dataset import Dataset
 from rqrec.data.splits import get_protocol
 from rqrec.models.retrieval_model import parameter_count
@@ -24,6 +24,7 @@ from rqrec.training.loop_config import LoopConfig
 from rqrec.training.next_item_task import warn_of_unreachable_targets
 from rqrec.training.processes import Processes
 from rqrec.training.sasrec_task import SasRecTask
+from rqrec.training.schedule import scheduled
 from rqrec.training.tracking import check_wandb
 
 SASREC_NAMES = {
@@ -41,7 +42,9 @@ class TrainSasRecConfig(Config):
     ALIASES: ClassVar = {"eval_every": "full_eval_every", "split": "protocol"}
 
     data: DataConfig = DataConfig()
-    loop: LoopConfig = LoopConfig(iterations=2000, weight_decay=0.05, warmup=100, full_eval_every=500)
+    loop: LoopConfig = LoopConfig(
+        iterations=2000, learning_rate=4e-3, weight_decay=0.05, warmup=200, full_eval_every=500
+    )
     checkpoints: CheckpointConfig = CheckpointConfig(Path("out/sasrec"), save_model_every=500)
     model: Mapping[str, Any] = field(
         default_factory=dict,
@@ -49,7 +52,15 @@ class TrainSasRecConfig(Config):
     )
     """Fields of SasRecConfig."""
     batch_size: PositiveInt = 256
-    """Sequences per optimizer step over all processes."""
+    """Targets per optimizer step over all processes, each with its history."""
+    epochs: NonNegativeInt = 0
+    """Train for this many passes over the training data, even if they take more than `iterations` steps, and limit
+    warm-up to a tenth of the steps; 0: train for `iterations` steps. A pass is counted as if its batches were all
+    full (see docs/training.md)."""
+    validations: NonNegativeInt = 0
+    """Validate this many times, evenly spaced; 0: every full_eval_every steps."""
+    validation_users: PositiveInt | None = None
+    """Validate on at most this many users, the same ones each time; None: on all."""
     protocol: str = "leave_one_out"
     """leave_one_out or temporal."""
     exclude_seen: bool = True
@@ -83,24 +94,29 @@ def train_sasrec(config: TrainSasRecConfig, *, dataset: Path | None = None) -> P
 def _train(config: TrainSasRecConfig, dataset: Path, out: Path) -> None:
     data, processes = Dataset.read(dataset), Processes.join()
     model_config = SasRecConfig(len(data.catalog), **config.model)
+    split = get_protocol(config.protocol)(data.sequences)
+    steps_per_epoch = -(-len(split.train.items) // config.batch_size)
+    loop = scheduled(config.loop, config.epochs, config.validations, steps_per_epoch)
     settings = {
         "model": asdict(model_config),
-        "training": asdict(config.loop),
+        "training": asdict(loop),
         "batch_size": config.batch_size,
         "protocol": config.protocol,
         "exclude_seen": config.exclude_seen,
+        "validation_users": config.validation_users,
     }
     inputs = {"dataset": read_manifest(dataset, "dataset").hash}
     checkpoints = CheckpointManager(config.checkpoints, settings, inputs)
     if processes.from_first(lambda: checkpoints.finished(out, "sasrec")):
         return
     check_memory(lambda: SasRec(model_config))
-    torch.manual_seed(config.loop.seed)
+    torch.manual_seed(loop.seed)
     model = SasRec(model_config)
-    split = get_protocol(config.protocol)(data.sequences)
     warn_of_unreachable_targets(split.validation, exclude_seen=config.exclude_seen)
-    task = SasRecTask(model, split, config.batch_size, config.loop.seed, config.exclude_seen)
-    history = fit(task, config.loop, "Training SASRec", checkpoints)
+    task = SasRecTask(
+        model, split, config.batch_size, loop.seed, config.exclude_seen, config.validation_users
+    )
+    history = fit(task, loop, "Training SASRec", checkpoints)
     metrics = {
         "parameters": parameter_count(model),
         "validation": max(history.validation, key=lambda record: record["ndcg@10"]),

@@ -14,8 +14,8 @@ from rqrec.data.splits import Split
 from rqrec.models.sasrec import SasRec
 from rqrec.retrieval.ranking import ExhaustiveRecommender, ItemRecommender
 from rqrec.training.next_item_task import LOSS_EXAMPLES, NextItemTask
+from rqrec.training.prefixes import Prefixes
 from rqrec.training.run_progress import RunProgress
-from rqrec.training.windows import Windows
 
 
 @dataclass
@@ -27,25 +27,25 @@ class SasRecTask(NextItemTask):
     batch_size: int
     seed: int
     exclude_seen: bool = True
+    validation_users: int | None = None
 
     eval_batch_size = 512
 
     def __post_init__(self) -> None:
-        longest = self.model.config.max_items + 1  # a full history and the item after it
-        self._windows = Windows(self.split.train, longest, self.batch_size, self.seed)
+        self._prefixes = Prefixes(self.split.train, self.model.config.max_items, self.batch_size, self.seed)
 
     def batch(self, number: int) -> Tensor:
-        """Windows of training sequences, item indices int64 [B, T]."""
-        return torch.from_numpy(self._windows.batch(number))
+        """Histories with their next item, item indices int64 [B, T]."""
+        return torch.from_numpy(self._prefixes.batch(number))
 
     def weight(self, batch: Any) -> float:
-        """The number of items."""
-        return float((batch >= 0).sum())
+        """The number of targets: one for each row."""
+        return float(len(batch))
 
     def loss(
         self, model: nn.Module, batch: Any, progress: RunProgress
     ) -> tuple[Tensor, Mapping[str, Tensor | float]]:
-        """Mean cross-entropy of all items."""
+        """Mean cross-entropy of the targets."""
         return model(batch), {}
 
     def recommender(self) -> ItemRecommender:

@@ -12,7 +12,7 @@ from rqrec.data.catalog import Catalog
 from rqrec.data.embeddings import embeddings_hash
 from rqrec.data.ids import IdMap
 from rqrec.experiments.compare.config import TokenizerConfig
-from rqrec.experiments.compare.tasks import run_dir
+from rqrec.experiments.tasks import run_dir
 from rqrec.stages.tokenize import TokenizeConfig, tokenize
 from rqrec.stages.train_rqvae import TrainRqVaeConfig, make_untrained, train_rqvae
 from rqrec.tokenizer.semantic_ids import SemanticIdTable, collision_rate

@@ -17,7 +17,7 @@ from rqrec.evaluation.registry import fit_baseline
 from rqrec.evaluation.results_io import EVALUATION_FILE
 from rqrec.experiments.compare.config import TrainingConfig
 from rqrec.experiments.compare.sizes import Budget, step_flops, steps_within
-from rqrec.experiments.compare.tasks import Task, run_dir
+from rqrec.experiments.tasks import Task, run_dir
 from rqrec.models.architectures import build_model, name_of
 from rqrec.models.retrieval_model import ModelConfig, parameter_count
 from rqrec.retrieval.artifact import read_retrieval

@@ -12,7 +12,7 @@ from rqrec.experiments.compare.report import write_report
 from rqrec.experiments.compare.runs import BaselineRun, ModelRun, Run, is_finished, result_of
 from rqrec.experiments.compare.sizes import config_with_parameters, parameters_of
 from rqrec.experiments.compare.summary import summary_of
-from rqrec.experiments.compare.tasks import run_tasks
+from rqrec.experiments.tasks import run_tasks
 from rqrec.stages.raw_data import inputs_from_raw
 from rqrec.tokenizer.semantic_ids import SemanticIdTable
 

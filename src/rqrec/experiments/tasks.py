@@ -1,4 +1,4 @@
-"""Parts of a comparison that run in separate processes, each with a folder and a log file."""
+"""Parts of an experiment that run in separate processes, each with a folder and a log file."""
 
 import hashlib
 import json

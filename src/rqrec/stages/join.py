@@ -1,0 +1,165 @@
+"""`rqrec join`: join trained models and neighbours to one recommender, as validation says."""
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from rqrec.core.artifact import Manifest, create, find, read_manifest, reuse
+from rqrec.core.progress import log
+from rqrec.core.values import Config, PositiveInt
+from rqrec.data.dataset import Dataset
+from rqrec.data.embeddings import (
+    check_embeddings_of,
+    embeddings_hash,
+    embeddings_protocol,
+    read_content_vectors,
+)
+from rqrec.data.protocols import check_protocol, protocol_of
+from rqrec.data.splits import get_protocol
+from rqrec.knn.fit import fit_knn_index
+from rqrec.models.retrieval_model import parameter_count
+from rqrec.retrieval.artifact import (
+    CODES,
+    CodesModel,
+    OtherExpert,
+    read_retrieval,
+    read_sasrec,
+    write_retrieval,
+)
+from rqrec.retrieval.ensemble import ExpertSettings
+from rqrec.retrieval.retriever import BEAM_WIDTH
+from rqrec.stages.evaluate import find_model
+from rqrec.training.fit_ensemble import fit_ensemble
+from rqrec.training.processes import Processes
+
+NEIGHBOURS = "neighbours"
+
+
+@dataclass(frozen=True)
+class JoinConfig(Config):
+    """How experts are joined."""
+
+    neighbours: bool = field(default=True, metadata={"flags": "--neighbours/--no-neighbours"})
+    """Whether to mix in the neighbours of the history's items, by who took what and, with embeddings, by content."""
+    beam_width: PositiveInt = BEAM_WIDTH
+    """Items that each expert proposes, and prefixes that a beam search keeps, while the weights are chosen."""
+    validation_users: PositiveInt | None = None
+    """Choose the weights on at most this many users; None: on all."""
+
+
+def join(
+    config: JoinConfig,
+    models: Sequence[Path],
+    dataset: Path,
+    out: Path,
+    *,
+    embeddings: Path | None = None,
+    force: bool = False,
+) -> Path:
+    """Join the models of several runs to one "retrieval" artefact, or reuse it; returns `out`.
+
+    The first of `models` is a "retrieval" artefact (or the run folder of one), which becomes the expert "codes"; the
+    others are "retrieval" artefacts (experts "codes_2", ...) or "sasrec" artefacts ("dense", ...). All must come from
+    this dataset, with the same protocol and the same choice about seen items. With `config.neighbours`, the expert
+    "neighbours" is fitted to the training interactions and, if given, the content of `embeddings`. The powers and the
+    share of each expert are those with the highest NDCG@10 on the validation split.
+
+    Raises ValueError if the models do not fit together, or `out` was made differently.
+    """
+    folders, dataset = [find_model(model) for model in models], find(dataset, "dataset")
+    manifests = [read_manifest(folder) for folder in folders]
+    protocol, exclude_seen = _check(folders, manifests, dataset)
+    settings = {
+        "model": manifests[0].settings["model"],
+        "training": manifests[0].settings["training"],
+        "protocol": protocol,
+        "exclude_seen": exclude_seen,
+        **asdict(config),
+    }
+    names = _names(manifests)
+    inputs = {"dataset": read_manifest(dataset).hash}
+    inputs |= {name: manifest.hash for name, manifest in zip(names, manifests, strict=True)}
+    content_ND = None
+    if embeddings is not None:
+        check_embeddings_of(embeddings, dataset)
+        check_protocol(embeddings, embeddings_protocol(embeddings), protocol)
+        inputs["embeddings"] = embeddings_hash(embeddings)
+        content_ND = read_content_vectors(embeddings)
+    if reuse(out, "retrieval", settings, inputs, force=force):
+        return Path(out)
+    data = Dataset.read(dataset)
+    split = get_protocol(protocol)(data.sequences)
+    artifact = read_retrieval(folders[0])
+    others = {name: _read(folder) for name, folder in list(zip(names, folders, strict=True))[1:]}
+    if config.neighbours:
+        others[NEIGHBOURS] = fit_knn_index(split, len(data.catalog), content_ND, exclude_seen=exclude_seen)
+    unfitted = {name: ExpertSettings(share=0.5 if name == NEIGHBOURS else None) for name in (CODES, *others)}
+    artifact = artifact._replace(others=others, settings=unfitted)
+    retriever = artifact.retriever(config.beam_width, Processes.join().device)
+    fitted = fit_ensemble(
+        artifact.ensemble(retriever),
+        split.validation,
+        exclude_seen=exclude_seen,
+        users=config.validation_users,
+    )
+    trained = [
+        artifact.model,
+        *(one.model if isinstance(one, CodesModel) else one for one in others.values()),
+    ]
+    metrics = {
+        "parameters": sum(parameter_count(model) for model in trained if hasattr(model, "parameters")),
+        "validation": fitted.metrics,
+        "experts": {name: asdict(one) for name, one in fitted.settings.items()},
+    }
+    with create(out, "retrieval", settings=settings, inputs=inputs, metrics=metrics) as target:
+        write_retrieval(target, artifact._replace(settings=fitted.settings))
+    log(f"The joined recommender is in {out}: validation ndcg@10 {fitted.metrics['ndcg@10']:.4f}.")
+    return Path(out)
+
+
+def _names(manifests: Sequence[Manifest]) -> list[str]:
+    """The names of the experts: codes, codes_2, dense, ..."""
+    names: list[str] = []
+    for manifest in manifests:
+        kind = CODES if manifest.artifact_type == "retrieval" else "dense"
+        number = 1 + sum(name.split("_")[0] == kind for name in names)
+        names.append(kind if number == 1 else f"{kind}_{number}")
+    return names
+
+
+def _check(folders: Sequence[Path], manifests: Sequence[Manifest], dataset: Path) -> tuple[str, bool]:
+    """The protocol of the models, and whether they exclude seen items. Raises ValueError if they do not agree."""
+    if not folders:
+        raise ValueError("There is no model to join: give at least one.")
+    if manifests[0].artifact_type != "retrieval":
+        raise ValueError(
+            f"{folders[0]} is a {manifests[0].artifact_type!r} artefact, but the first model must generate semantic "
+            f"IDs: give one that `rqrec train-decoder` made first."
+        )
+    dataset_hash = read_manifest(dataset, "dataset").hash
+    first: tuple[Any, Any] | None = None
+    for folder, manifest in zip(folders, manifests, strict=True):
+        if "experts" in manifest.metrics:
+            raise ValueError(
+                f"{folder} is already joined of several experts: give the models that it was made from."
+            )
+        if manifest.inputs.get("dataset") != dataset_hash:
+            raise ValueError(f"{folder} was not trained on {dataset}: join models of the same dataset.")
+        found = protocol_of(manifest) or "leave_one_out", manifest.settings.get("exclude_seen", True)
+        first = first or found
+        for name, mine, others in zip(("protocol", "exclude_seen"), found, first, strict=True):
+            if mine != others:
+                raise ValueError(
+                    f"{folder} was trained with {name}={mine!r}, but {folders[0]} with {others!r}: join models that "
+                    f"were trained alike."
+                )
+    assert first is not None
+    return first
+
+
+def _read(folder: Path) -> OtherExpert:
+    if read_manifest(folder).artifact_type == "sasrec":
+        return read_sasrec(folder).model
+    artifact = read_retrieval(folder)
+    return CodesModel(artifact.model, artifact.table)

@@ -1,0 +1,124 @@
+"""Chooses on validation how experts are joined: their powers, and the share of neighbours.
+
+Shapes: B histories, E examples, C candidates.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import combinations, pairwise, product
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn import functional
+
+from rqrec.core.progress import track
+from rqrec.data.splits import EvalExamples
+from rqrec.evaluation.metrics import MISSED, ndcg_at, ranking_metrics
+from rqrec.retrieval.ensemble import Ensemble, ExpertSettings, join
+from rqrec.retrieval.experts import Constraints
+
+PARTS = 10  # the powers of the product's factors are multiples of a tenth that sum to one
+SCALES = (0.7, 1.0, 1.4)  # of all these powers, once neighbours are mixed in
+SHARES = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
+POWERS = (1.0, 2.0, 3.0, 4.0)  # of the neighbours' probabilities
+BATCH_SIZE = 128
+CUTOFF = 10  # of NDCG
+
+Settings = dict[str, ExpertSettings]
+
+
+class FittedEnsemble(NamedTuple):
+    """How the experts are joined, and what that is worth."""
+
+    settings: Settings
+    metrics: dict[str, float]
+    """Of the joined experts on the examples that chose the settings, which flatters them."""
+
+
+@torch.inference_mode()
+def fit_ensemble(
+    ensemble: Ensemble, validation: EvalExamples, *, exclude_seen: bool = True, users: int | None = None
+) -> FittedEnsemble:
+    """The settings of the ensemble's experts with the highest validation NDCG@10.
+
+    First the powers of the trained experts, whose probabilities are multiplied; then, with these powers, the share
+    and the power of each mixed-in expert (whose share is not None) and one scale of all the others' powers. One
+    search per example (every n-th, at most `users`) serves all combinations.
+    """
+    examples = validation.strided(-(-len(validation) // (users or len(validation))))
+    found = _Found.of(ensemble, examples, exclude_seen)
+    mixed = [name for name, one in ensemble.settings.items() if one.share is not None]
+    trained = [name for name in ensemble.experts if name not in mixed]
+    best: Settings = found.best(_products(trained)) if trained else {}
+    for name in mixed:
+        best = found.best(_mixtures(best, name))
+    return FittedEnsemble(best, found.metrics(best))
+
+
+def _products(names: Sequence[str]) -> Iterator[Settings]:
+    """Every division of PARTS parts among experts that gives each at least one."""
+    for cuts in combinations(range(1, PARTS), len(names) - 1):
+        bounds = (0, *cuts, PARTS)
+        powers = [(end - start) / PARTS for start, end in pairwise(bounds)]
+        yield {name: ExpertSettings(power) for name, power in zip(names, powers, strict=True)}
+
+
+def _mixtures(others: Settings, name: str) -> Iterator[Settings]:
+    for share, power, scale in product(SHARES, POWERS, SCALES if others else (1.0,)):
+        scaled = {
+            other: ExpertSettings(one.power * scale, one.share) if one.share is None else one
+            for other, one in others.items()
+        }
+        yield {**scaled, name: ExpertSettings(power, share)}
+
+
+class _Found:
+    """What the experts say of the candidates, for the examples whose target is one of them."""
+
+    def __init__(self, log_p: Mapping[str, Tensor], is_target_EC: Tensor, missed: int) -> None:
+        self._log_p, self._is_target_EC, self._missed = log_p, is_target_EC, missed
+
+    @classmethod
+    def of(cls, ensemble: Ensemble, examples: EvalExamples, exclude_seen: bool) -> "_Found":
+        parts: dict[str, list[Tensor]] = {name: [] for name in ensemble.experts}
+        targets = []
+        for rows in track(list(examples.batches(BATCH_SIZE)), "Joining the experts"):
+            candidates = ensemble.candidates(
+                examples.histories(rows), CUTOFF, Constraints(exclude_seen=exclude_seen)
+            )
+            targets_B = torch.from_numpy(examples.targets[rows]).to(candidates.items_BC.device)
+            is_target_BC = candidates.items_BC == targets_B[:, None]
+            reached_B = is_target_BC.any(1)
+            targets.append(is_target_BC[reached_B])
+            for name, log_p_BC in candidates.log_p.items():
+                parts[name].append(log_p_BC[reached_B])
+        width = max(part.shape[1] for part in targets)
+        return cls(
+            {name: _stacked(each, width, -torch.inf) for name, each in parts.items()},
+            reached := _stacked(targets, width, False),
+            len(examples) - len(reached),
+        )
+
+    def best(self, choices: Iterator[Settings]) -> Settings:
+        """The settings with the highest NDCG@10; the first of equals."""
+        return max(choices, key=self._ndcg_sum)
+
+    def metrics(self, settings: Settings) -> dict[str, float]:
+        """The mean metrics over all examples, those whose target is no candidate included."""
+        return ranking_metrics(np.concatenate([self._ranks(settings), np.full(self._missed, MISSED)]))
+
+    def _ndcg_sum(self, settings: Settings) -> float:
+        return float(ndcg_at(CUTOFF, self._ranks(settings)).sum())
+
+    def _ranks(self, settings: Settings) -> NDArray[np.int64]:
+        """The 0-based rank of each target among the candidates, int64 [E]."""
+        log_p_EC = join({name: self._log_p[name] for name in settings}, settings)
+        target_E1 = log_p_EC[self._is_target_EC][:, None]
+        return (log_p_EC > target_E1).sum(1).numpy(force=True)
+
+
+def _stacked(parts: Sequence[Tensor], width: int, padding: float) -> Tensor:
+    """Matrices below each other, padded on the right to the same width."""
+    return torch.cat([functional.pad(part, (0, width - part.shape[1]), value=padding) for part in parts])

@@ -1,0 +1,329 @@
+"""Every expert keeps one contract, and the ensemble joins their distributions as its formula says."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from rqrec.data.dataset import Dataset
+from rqrec.data.ids import PADDING, IdMap
+from rqrec.data.sequences import Histories
+from rqrec.data.splits import leave_one_out
+from rqrec.evaluation.evaluate import evaluate
+from rqrec.models.architectures import ARCHITECTURES
+from rqrec.models.sasrec import SasRec, SasRecConfig
+from rqrec.retrieval.ensemble import Ensemble, ExpertSettings, join
+from rqrec.retrieval.experts import CodesExpert, Constraints, DenseExpert, Expert, NeighbourExpert
+from rqrec.retrieval.retriever import Retriever
+from rqrec.tokenizer.semantic_ids import SemanticIdTable
+from rqrec.training.fit_ensemble import fit_ensemble
+from tests.knn.test_index import random_index
+from tests.retrieval.test_beam_search import random_codes, random_histories, random_model
+
+SIZES = (3, 4, 5)
+TYPES = ("codes", "dense", "neighbours")
+experts = pytest.mark.parametrize("name", TYPES)
+
+
+def random_retriever(seed: int, n_items: int, sizes: tuple[int, ...], name: str, beam: int) -> Retriever:
+    codes = random_codes(seed, n_items, sizes)
+    table = SemanticIdTable(IdMap([str(item) for item in range(len(codes))]), codes, sizes, "", False)
+    return Retriever(random_model(seed, sizes, name), table, beam)
+
+
+def random_dense(seed: int, n_items: int) -> SasRec:
+    torch.manual_seed(seed)
+    model = SasRec(SasRecConfig(n_items, max_items=5, width=8, heads=2, layers=1)).eval()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.mul_(3.0)  # far from uniform, so that wrong scores show
+    return model
+
+
+def random_experts(
+    seed: int,
+    n_items: int = 40,
+    *,
+    sizes: tuple[int, ...] = SIZES,
+    architecture: str = "hierarchical",
+    beam: int = 5,
+) -> dict[str, Expert]:
+    """One expert of each type over the same catalogue, which has at most `n_items` items."""
+    retriever = random_retriever(seed, n_items, sizes, architecture, beam)
+    first_codes_N = retriever.lookup.codes_NL[:, 0]
+    n_items = len(retriever.table)
+    return {
+        "codes": CodesExpert(retriever),
+        "dense": DenseExpert(random_dense(seed, n_items), first_codes_N),
+        "neighbours": NeighbourExpert(random_index(seed, n_items), first_codes_N),
+    }
+
+
+def catalogue_size(some: dict[str, Expert]) -> int:
+    dense = some["dense"]
+    assert isinstance(dense, DenseExpert)
+    return dense.model.config.n_items
+
+
+def allowed_mask(items_BT: np.ndarray, n_items: int, constraints: Constraints) -> torch.Tensor:
+    """Which items each history may get, bool [B, N]."""
+    mask = torch.ones(len(items_BT), n_items, dtype=torch.bool)
+    if constraints.allowed_N is not None:
+        mask &= constraints.allowed_N
+    if constraints.exclude_seen:
+        for row, items in enumerate(items_BT):
+            mask[row, items[items != PADDING]] = False
+    return mask
+
+
+def log_probs_of_all(expert: Expert, histories: Histories, n_items: int, constraints: Constraints) -> Any:
+    every_BN = torch.arange(n_items).expand(len(histories), -1)
+    return expert.propose(histories, 1, constraints).log_probs(every_BN)
+
+
+def some_constraints(seed: int, n_items: int, exclude_seen: bool, block: bool) -> Constraints:
+    allowed_N = torch.from_numpy(np.random.default_rng(seed).random(n_items) < 0.6) if block else None
+    return Constraints(exclude_seen, allowed_N)
+
+
+@experts
+@settings(max_examples=20, deadline=None)
+@given(seed=st.integers(0, 10**6), exclude_seen=st.booleans(), block=st.booleans(), count=st.integers(1, 45))
+def test_the_contract_of_an_expert(name: str, seed: int, exclude_seen: bool, block: bool, count: int) -> None:
+    some = random_experts(seed, beam=40)
+    n, expert = catalogue_size(some), some[name]
+    items_BT = random_histories(seed, n, 4, 7)
+    histories, constraints = Histories(items_BT), some_constraints(seed, n, exclude_seen, block)
+    proposal = expert.propose(histories, count, constraints)
+    mask_BN = allowed_mask(items_BT, n, constraints)
+    log_p_BN = proposal.log_probs(torch.arange(n).expand(4, -1)).masked_fill(~mask_BN, -torch.inf)
+
+    assert (log_p_BN.exp().sum(1) <= 1 + 1e-4).all()
+    for row, (items, scores) in enumerate(
+        zip(proposal.ranked.items.tolist(), proposal.ranked.scores, strict=True)
+    ):
+        real = [item for item in items if item != PADDING]
+        assert len(items) == count
+        assert len(real) == len(set(real)) == min(count, int(log_p_BN[row].isfinite().sum()))
+        assert mask_BN[row, real].all()  # obeys the constraints
+        torch.testing.assert_close(scores[: len(real)], log_p_BN[row, real], atol=1e-4, rtol=1e-4)
+        best = log_p_BN[row].sort(descending=True).values[: len(real)]
+        torch.testing.assert_close(scores[: len(real)], best, atol=1e-4, rtol=1e-4)  # and is the best of them
+        alone = expert.propose(Histories.of([items_BT[row][items_BT[row] != PADDING]]), count, constraints)
+        torch.testing.assert_close(alone.ranked.scores[0], scores, atol=1e-4, rtol=1e-4)  # batch = one by one
+        again = alone.log_probs(torch.arange(n)[None]).masked_fill(~mask_BN[row], -torch.inf)
+        torch.testing.assert_close(again[0], log_p_BN[row], atol=1e-4, rtol=1e-4)
+
+
+@experts
+def test_at_most_so_many_proposals_share_their_first_code(name: str) -> None:
+    some = random_experts(5, 50, sizes=(6, 4, 5), beam=20)
+    codes = some["codes"]
+    assert isinstance(codes, CodesExpert)
+    first_codes = codes.retriever.table.codes_NL[:, 0]
+    proposal = some[name].propose(Histories(random_histories(5, 50, 8, 6)), 6, Constraints(max_per_code=1))
+    for items in proposal.ranked.items.tolist():
+        found = [first_codes[item] for item in items if item != PADDING]
+        assert len(found) == len(set(found))
+
+
+def test_a_second_table_keeps_the_quota_of_the_first() -> None:
+    first = random_retriever(1, 50, (6, 4, 5), "hierarchical", 10)
+    second = random_retriever(2, 50, (6, 4, 5), "hierarchical", 10)
+    first_codes_N = first.lookup.codes_NL[:, 0]
+    expert = CodesExpert(second, first_codes_N)
+    proposal = expert.propose(Histories(random_histories(5, 50, 8, 6)), 4, Constraints(max_per_code=1))
+    for items in proposal.ranked.items.tolist():
+        found = [int(first_codes_N[item]) for item in items if item != PADDING]
+        assert len(found) == len(set(found)) >= 2
+
+
+def test_the_dense_expert_scores_large_catalogues_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    expert, histories = DenseExpert(random_dense(0, 30)), Histories(random_histories(0, 30, 5, 4))
+    whole = expert.propose(histories, 4, Constraints())
+    monkeypatch.setattr("rqrec.retrieval.experts.MAX_LOGITS", 60)
+    parts = expert.propose(histories, 4, Constraints())
+    assert torch.equal(whole.ranked.items, parts.ranked.items)
+    torch.testing.assert_close(whole.ranked.scores, parts.ranked.scores)
+
+
+def exhaustive(
+    some: dict[str, Expert],
+    weights: dict[str, ExpertSettings],
+    histories: Histories,
+    mask_BN: torch.Tensor,
+    constraints: Constraints,
+) -> torch.Tensor:
+    """The joint probabilities of all items, from the formula, in float64."""
+    n = mask_BN.shape[1]
+    p = {
+        name: log_probs_of_all(expert, histories, n, constraints).double().masked_fill(~mask_BN, -torch.inf)
+        for name, expert in some.items()
+    }
+    trained = sum(weights[name].power * p[name] for name in ("codes", "dense")).softmax(1).nan_to_num()
+    neighbours = p["neighbours"].exp() ** weights["neighbours"].power
+    neighbours = neighbours / neighbours.sum(1, keepdim=True).clamp(min=1e-300)
+    share = (weights["neighbours"].share or 0.0) * neighbours.any(1, keepdim=True)
+    return (1 - share) * trained + share * neighbours
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+@settings(max_examples=10, deadline=None)
+@given(
+    seed=st.integers(0, 10**6),
+    sizes=st.sampled_from([(3, 4, 5), (8, 1, 4), (2, 2, 2, 7), (40,)]),
+    share=st.sampled_from([0.05, 0.5, 0.95]),
+    power=st.sampled_from([0.5, 1.0, 3.0]),
+    exclude_seen=st.booleans(),
+    block=st.booleans(),
+)
+def test_with_all_items_as_candidates_the_ensemble_is_its_formula(
+    architecture: str,
+    seed: int,
+    sizes: tuple[int, ...],
+    share: float,
+    power: float,
+    exclude_seen: bool,
+    block: bool,
+) -> None:
+    some = random_experts(seed, sizes=sizes, architecture=architecture, beam=40)
+    weights = {
+        "codes": ExpertSettings(0.4),
+        "dense": ExpertSettings(power),
+        "neighbours": ExpertSettings(2.0, share),
+    }
+    n = catalogue_size(some)
+    items_BT, constraints = random_histories(seed, n, 4, 7), some_constraints(seed, n, exclude_seen, block)
+    histories, mask_BN = Histories(items_BT), allowed_mask(items_BT, n, constraints)
+    ranked = Ensemble(some, weights, n).recommend(
+        histories,
+        n,
+        exclude_seen=exclude_seen,
+        allowed_N=None if constraints.allowed_N is None else constraints.allowed_N.numpy(),
+    )
+    assert ((ranked.items != PADDING).sum(1) == mask_BN.sum(1)).all()
+    expected_BN = exhaustive(some, weights, histories, mask_BN, constraints)
+    found_BN = torch.zeros(4, n + 1, dtype=torch.float64)
+    found_BN.scatter_(1, ranked.items.masked_fill(ranked.items == PADDING, n), ranked.scores.double().exp())
+    torch.testing.assert_close(found_BN[:, :n], expected_BN, atol=1e-5, rtol=1e-3)
+    assert (ranked.scores[:, 1:] <= ranked.scores[:, :-1]).all()
+
+
+def small_ensemble(seed: int = 3, width: int = 6) -> Ensemble:
+    weights = {
+        "codes": ExpertSettings(0.5),
+        "dense": ExpertSettings(0.5),
+        "neighbours": ExpertSettings(2.0, 0.3),
+    }
+    some = random_experts(seed, 50, beam=width)
+    codes = some["codes"]
+    assert isinstance(codes, CodesExpert)
+    return Ensemble(some, weights, width, codes.retriever.lookup.codes_NL[:, 0])
+
+
+def test_candidates_are_all_proposals_and_every_expert_scores_all_of_them() -> None:
+    ensemble, histories = small_ensemble(), Histories(random_histories(3, 50, 10, 6))
+    found = ensemble.candidates(histories, 3)
+    proposals = {
+        name: expert.propose(histories, 6, Constraints()) for name, expert in ensemble.experts.items()
+    }
+    for row, items in enumerate(found.items_BC.tolist()):
+        real = [item for item in items if item != PADDING]
+        proposed = {item for one in proposals.values() for item in one.ranked.items[row].tolist()}
+        assert real == sorted(proposed - {PADDING})
+    is_real_BC = found.items_BC != PADDING
+    for name, log_p_BC in found.log_p.items():
+        expected_BC = proposals[name].log_probs(found.items_BC)
+        torch.testing.assert_close(log_p_BC[is_real_BC], expected_BC[is_real_BC])
+        assert log_p_BC[~is_real_BC].isneginf().all()
+
+
+def test_a_recommendation_says_what_each_expert_said() -> None:
+    ensemble, histories = small_ensemble(), Histories(random_histories(3, 50, 10, 6))
+    ranked = ensemble.recommend(histories, 5)
+    for name, expert in ensemble.experts.items():
+        expected_BK = expert.propose(histories, 1, Constraints()).log_probs(ranked.items)
+        torch.testing.assert_close(ranked.experts[name], expected_BK, atol=1e-4, rtol=1e-4)
+
+
+@experts
+def test_one_expert_alone_is_that_expert(name: str) -> None:
+    ensemble, histories = small_ensemble(), Histories(random_histories(4, 50, 10, 6))
+    alone = ensemble.only([name]).recommend(histories, 5)
+    expected = ensemble.experts[name].propose(histories, 5, Constraints()).ranked
+    assert torch.equal(alone.items, expected.items)
+    assert torch.equal(alone.scores, expected.scores)
+
+
+@pytest.mark.parametrize("max_per_code", [None, 1, 2])
+def test_each_user_of_a_batch_gets_the_same_as_alone(max_per_code: int | None) -> None:
+    ensemble, items_BT = small_ensemble(), random_histories(3, 50, 7, 9)
+    assert ensemble.first_codes_N is not None
+    together = ensemble.recommend(Histories(items_BT), 5, max_per_code=max_per_code)
+    for row, items in enumerate(items_BT):
+        history = Histories.of([items[items != PADDING]])
+        alone = ensemble.recommend(history, 5, max_per_code=max_per_code)
+        assert alone.items[0].tolist() == together.items[row].tolist()
+        torch.testing.assert_close(alone.scores[0], together.scores[row], atol=1e-4, rtol=1e-4)
+        found = [item for item in together.items[row].tolist() if item != PADDING]
+        codes = ensemble.first_codes_N[found].tolist()
+        assert max_per_code is None or max(map(codes.count, codes), default=0) <= max_per_code
+
+
+@pytest.mark.parametrize("share", [0.3, 0.8])
+def test_the_share_is_the_probability_that_neighbours_have(share: float) -> None:
+    log_p = {
+        "codes": torch.tensor([[-1.0, -2.0, -50.0], [-1.0, -1.5, -1.0]]),
+        "neighbours": torch.tensor([[-torch.inf, -0.5, -1.0], [-torch.inf] * 3]),
+    }
+    with_neighbours = {"codes": ExpertSettings(2.0), "neighbours": ExpertSettings(1.5, share)}
+    joint = join(log_p, with_neighbours).exp()
+    torch.testing.assert_close(joint.sum(1), torch.ones(2))
+    trained = (2.0 * log_p["codes"]).softmax(1)
+    torch.testing.assert_close((joint - (1 - share) * trained)[0].sum(), torch.tensor(share))
+    torch.testing.assert_close(joint[1], trained[1])  # neighbours that know nothing have no share
+
+
+def test_experts_without_settings_are_refused() -> None:
+    with pytest.raises(ValueError, match=r"experts are \['codes', 'dense', 'neighbours'\]"):
+        Ensemble(random_experts(0), {"codes": ExpertSettings()}, 5)
+    with pytest.raises(ValueError, match="share is 1"):
+        ExpertSettings(share=1.0)
+    with pytest.raises(ValueError, match="power is 0"):
+        ExpertSettings(power=0.0)
+    with pytest.raises(ValueError, match="max_per_code needs semantic IDs"):
+        DenseExpert(random_dense(0, 9)).propose(Histories.of([[1]]), 2, Constraints(max_per_code=1))
+
+
+def test_the_chosen_settings_are_no_worse_than_others_on_validation(tiny_run: Path) -> None:
+    from rqrec.knn.fit import fit_knn_index
+    from rqrec.retrieval.artifact import read_retrieval
+
+    artifact = read_retrieval(tiny_run)
+    split = leave_one_out(Dataset.read(tiny_run / "dataset").sequences)
+    n_items = len(artifact.catalog)
+    artifact = artifact._replace(
+        others={"dense": random_dense(0, n_items), "neighbours": fit_knn_index(split, n_items)},
+        settings={
+            "codes": ExpertSettings(),
+            "dense": ExpertSettings(),
+            "neighbours": ExpertSettings(share=0.5),
+        },
+    )
+
+    def ndcg(weights: dict[str, ExpertSettings]) -> float:
+        ensemble = artifact._replace(settings=weights).ensemble(artifact.retriever(20))
+        return evaluate(ensemble, split.validation).metrics["ndcg@10"]
+
+    chosen, metrics = fit_ensemble(artifact.ensemble(artifact.retriever(20)), split.validation)
+    assert metrics["ndcg@10"] == pytest.approx(ndcg(chosen), abs=1e-6)
+    for share, power in ((0.1, 1.0), (0.7, 4.0)):
+        other = chosen | {"neighbours": ExpertSettings(power, share)}
+        assert ndcg(chosen) >= ndcg(other) - 1e-6
+    equal = chosen | {"codes": ExpertSettings(0.5), "dense": ExpertSettings(0.5)}
+    assert ndcg(chosen) >= ndcg(equal) - 1e-6
+    assert chosen["codes"].power > chosen["dense"].power  # whose weights are random
