@@ -22,8 +22,10 @@ from rqrec.models.sasrec import SasRec, SasRecConfig
 from rqrec.retrieval.artifact import read_retrieval
 from rqrec.stages.embed import EmbedConfig, embed
 from rqrec.stages.fit_rqkmeans import FitRqKMeansConfig, fit_rqkmeans
+from rqrec.stages.join import JoinConfig, join
 from rqrec.stages.tokenize import TokenizeConfig, tokenize
 from rqrec.stages.train_decoder import TrainDecoderConfig, train_decoder
+from rqrec.stages.train_sasrec import TrainSasRecConfig, train_sasrec
 from rqrec.tokenizer.quantize import QuantizeMode
 from rqrec.tokenizer.rqvae import RqVae, RqVaeConfig
 from rqrec.tokenizer.semantic_ids import SemanticIdTable
@@ -110,7 +112,7 @@ def sasrec_losses() -> dict[str, list[float]]:
 
 
 def make_small_run(run: Path) -> dict[str, str]:
-    """Collaborative embeddings, balanced RQ-k-means, a hierarchical model with kNN; hashes of the files."""
+    """Collaborative embeddings, balanced RQ-k-means, models that read content, joined; hashes of the files."""
     write_inputs(run)
     np.save(run / "vectors.npy", tiny_vectors())
     dataset, embeddings = run / "dataset", run / "joined"
@@ -126,12 +128,23 @@ def make_small_run(run: Path) -> dict[str, str]:
             model=SIZES | {"user_buckets": 0, "time_gaps": 0},
             batch_size=32,
             validation_users=100,
-            knn_mixture=True,
+            content_input=True,
         ),
         dataset=dataset,
         semantic_ids=run / "semantic_ids",
         embeddings=embeddings,
     )
+    train_sasrec(
+        TrainSasRecConfig(
+            loop=LoopConfig(40, learning_rate=5e-3, full_eval_every=20, seed=1),
+            checkpoints=CheckpointConfig(run),
+            model={"max_items": 6, "width": 16, "dropout": 0.2},
+            content_input=True,
+        ),
+        dataset=dataset,
+        embeddings=embeddings,
+    )
+    join(JoinConfig(), [run, run / "sasrec"], dataset, run / "ensemble" / "retrieval", embeddings=embeddings)
     return files_of(run)
 
 
@@ -162,10 +175,10 @@ def ranks(run: Path, small: Path) -> dict[str, list[int]]:
     """The rank of each test target: for the models of both runs, and for the baselines under both protocols."""
     sequences = tiny_dataset().sequences
     found = {}
-    for name, folder in (("decoder_only", run), ("hierarchical with kNN", small)):
+    for name, folder in (("decoder_only", run), ("joined", small / "ensemble")):
         checkpoint = read_retrieval(folder)
-        retriever = checkpoint.retriever(20)
-        found[name] = evaluate(retriever, leave_one_out(sequences).test).ranks_C
+        recommender = checkpoint.ensemble(checkpoint.retriever(20))
+        found[name] = evaluate(recommender, leave_one_out(sequences).test).ranks_C
     for name in BASELINES:
         for protocol in (leave_one_out, temporal):
             split = protocol(sequences)

@@ -23,7 +23,7 @@ def train_decoder(
     embeddings: Annotated[
         Path | None,
         typer.Option(
-            help="Folder of embeddings, for --dataset without --semantic-ids and for the kNN mixture."
+            help="Folder of embeddings, for --dataset without --semantic-ids, and for content_input."
         ),
     ] = None,
     bindings: Bindings = None,

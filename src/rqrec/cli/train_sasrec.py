@@ -16,10 +16,13 @@ def train_sasrec(
     dataset: Annotated[
         Path | None, typer.Option(help="Folder of a dataset; without it, one is made from the raw data.")
     ] = None,
+    embeddings: Annotated[
+        Path | None, typer.Option(help="Folder of the dataset's embeddings, for content_input.")
+    ] = None,
     bindings: Bindings = None,
     max_minutes: MaxMinutes = None,
     as_json: AsJson = False,
 ) -> None:
     """Train SASRec with a full softmax: a baseline with one learned vector per item."""
     config = training_config(TrainSasRecConfig(), "train_sasrec", configs, bindings, max_minutes)
-    emit_artifact(run(config, dataset=dataset), as_json)
+    emit_artifact(run(config, dataset=dataset, embeddings=embeddings), as_json)

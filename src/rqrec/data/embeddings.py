@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rqrec.core.artifact import MANIFEST, check_inputs, file_hash, find, read_manifest
-from rqrec.data.protocols import protocol_of
+from rqrec.data.protocols import check_protocol, protocol_of
 
 log = logging.getLogger(__name__)
 
@@ -132,6 +132,23 @@ def embeddings_protocol(folder: Path) -> str | None:
 def _is_plain(folder: Path) -> bool:
     """Whether a folder holds an array without a manifest."""
     return (Path(folder) / EMBEDDINGS_FILE).is_file() and not (Path(folder) / MANIFEST).is_file()
+
+
+def content_of(folder: Path, dataset: Path, protocol: str, n_items: int) -> NDArray[np.floating]:
+    """The content vectors of a dataset's items, memory-mapped.
+
+    Raises ValueError if the embeddings are of another dataset, were learned with another protocol, or have another
+    number of rows than `n_items`.
+    """
+    check_embeddings_of(folder, dataset)
+    check_protocol(folder, embeddings_protocol(folder), protocol)
+    content_NC = read_content_vectors(folder)
+    if len(content_NC) != n_items:
+        raise ValueError(
+            f"{folder} has embeddings of {len(content_NC)} items, but there are {n_items} items. Make them from this "
+            f"dataset."
+        )
+    return content_NC
 
 
 def read_content_vectors(folder: Path) -> NDArray[np.floating]:

@@ -136,6 +136,11 @@ def evaluate_cold(
     check_protocol(model, protocol_of(read_manifest(model)), "leave_one_out")
     data, checkpoint = Dataset.read(dataset), read_retrieval(model)
     ids = data.catalog.id_map
+    if checkpoint.model.config.n_items:
+        raise ValueError(
+            f"{model} reads content or vectors of items beside their codes, which it does not have for new items: "
+            f"train it without train.content_input and train.item_embed_dim."
+        )
     if checkpoint.others:
         log("The codes model is measured alone: the other experts know nothing of new items.")
     new_ids = (held_out / NEW_IDS).read_text(encoding="utf-8").split("\n")[:-1]

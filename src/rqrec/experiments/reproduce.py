@@ -1,8 +1,8 @@
 """One recipe from raw files to test metrics, the same for every dataset, within a time budget.
 
-Item embeddings are content vectors with collaborative vectors appended. Balanced RQ-k-means makes several tables of
-semantic IDs, and a hierarchical model learns each; SASRec learns the items themselves. These experts are trained side
-by side, joined with neighbours as validation says, and tested once, together and apart, beside baselines. The
+Item embeddings are content vectors with collaborative vectors appended. Balanced RQ-k-means makes two tables of
+semantic IDs, which three hierarchical models learn; SASRec learns the items themselves. These experts are trained
+side by side, joined with neighbours as validation says, and tested once, together and apart, beside baselines. The
 settings are in recipe.gin; docs/experiments.md describes how each was selected. None depends on the dataset.
 """
 
@@ -30,6 +30,14 @@ from rqrec.stages.train_decoder import TrainDecoderConfig, train_decoder
 from rqrec.stages.train_sasrec import TrainSasRecConfig, train_sasrec
 
 RECIPE = Path(__file__).with_name("recipe.gin")
+N_TABLES = 2  # of semantic IDs
+# The retrieval models: their name, the file of the settings in which each differs from the recipe, and their table.
+CODES: tuple[tuple[str, str | None, int], ...] = (
+    ("codes", None, 0),
+    ("codes_2", "recipe_codes_2.gin", 1),
+    ("codes_3", "recipe_codes_3.gin", 0),
+)
+N_TRAINED = len(CODES) + 1  # experts, with the dense one
 RESULT_FILE = "reproduction.json"
 SOURCES = {
     "amazon-beauty": PrepareConfig("amazon", "beauty"),
@@ -62,8 +70,6 @@ class ReproduceConfig(Config):
     """Number of training runs, with seeds 0, 1, ..."""
     max_minutes: PositiveFloat = 30.0
     """Time budget for all stages; training gets 60 % of what the earlier stages leave."""
-    tables: PositiveInt = 2
-    """Number of semantic-ID tables, each with a model of its own."""
     jobs: PositiveInt | None = None
     """How many models are trained or tested at once, with one thread each; None: one per core."""
     encoder: str | None = None
@@ -116,7 +122,7 @@ def _inputs(run: Run, config: ReproduceConfig, source: str, raw: Path | CustomFi
     embeddings = run.stage("embeddings", lambda folder: embed(embedded, dataset, folder, vectors=vectors))
     fitted = configured(FitRqKMeansConfig(), ["fit_rqkmeans"], [RECIPE])
     tables = []
-    for number in range(config.tables):
+    for number in range(N_TABLES):
         ending = f"_{number + 1}" if number else ""
         one = replace(fitted, seed=number)
         tokenizer = run.stage(
@@ -139,7 +145,7 @@ def _seed(run: Run, config: ReproduceConfig, inputs: Inputs, seed: int) -> dict[
     trainings = _trainings(config, inputs, seed, experts, training_minutes(run.seconds, config))
     _together(run, f"seed_{seed}/experts", "Training the experts", trainings, config.jobs)
     joining = configured(JoinConfig(), ["join"], [RECIPE])
-    models = [experts / training.name for training in trainings]
+    models = [experts / name for name in (*(name for name, _, _ in CODES), "dense")]
     model = run.stage(
         f"seed_{seed}/retrieval",
         lambda folder: join(joining, models, inputs.dataset, folder, embeddings=inputs.embeddings),
@@ -190,7 +196,7 @@ class Training:
     def run(self) -> None:
         """Train, or resume."""
         if isinstance(self.config, TrainSasRecConfig):
-            train_sasrec(self.config, dataset=self.inputs.dataset)
+            train_sasrec(self.config, dataset=self.inputs.dataset, embeddings=self.inputs.embeddings)
         else:
             train_decoder(
                 self.config,
@@ -204,8 +210,7 @@ def _trainings(
     config: ReproduceConfig, inputs: Inputs, seed: int, folder: Path, minutes: float
 ) -> list[Training]:
     """The trainings of a seed's experts; each gets an equal share of `minutes` on `config.jobs` processes."""
-    n_experts = config.tables + 1
-    minutes = round(minutes * min(1, (config.jobs or 1) / n_experts), 3)
+    minutes = round(minutes * min(1, (config.jobs or 1) / N_TRAINED), 3)
 
     def part(recipe: Any, name: str, its_seed: int) -> Any:
         return replace(
@@ -214,15 +219,14 @@ def _trainings(
             checkpoints=replace(recipe.checkpoints, save_dir_root=folder / name),
         )
 
-    decoder = configured(TrainDecoderConfig(), ["train_decoder"], [RECIPE])
     sasrec = configured(TrainSasRecConfig(), ["train_sasrec"], [RECIPE])
-    codes = [
-        # Models of different tables differ in their first weights and order of batches too.
-        Training(name, part(decoder, name, seed * config.tables + number), inputs, number)
-        for number in range(config.tables)
-        for name in [f"codes_{number + 1}"]
-    ]
-    return [*codes, Training("dense", part(sasrec, "dense", seed), inputs)]
+    trainings = [Training("dense", part(sasrec, "dense", seed), inputs)]  # first, because it takes longest
+    for number, (name, differing, table) in enumerate(CODES):
+        files = [RECIPE] if differing is None else [RECIPE, RECIPE.with_name(differing)]
+        decoder = configured(TrainDecoderConfig(), ["train_decoder"], files)
+        # The models differ in their first weights and order of batches too.
+        trainings.append(Training(name, part(decoder, name, seed * len(CODES) + number), inputs, table))
+    return trainings
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from rqrec.models.code_output import CodeOutput
+from rqrec.models.item_input import ItemInput
 from rqrec.models.kv_cache import KeysValues, beams_mask
 from rqrec.models.layers import CodeEmbedding, Dropout, Transformer
 from rqrec.models.retrieval_model import Batch, ModelConfig
@@ -65,6 +66,10 @@ class DecoderOnly(CodeOutput):
         for table in (self.item_position, self.level_position):
             nn.init.normal_(table.weight, std=0.02)
         self.side = SideInformation(config.user_buckets, config.time_gaps, embed)
+        self.item_input = ItemInput(config.n_items, config.content_dim, config.item_embed_dim, embed)
+
+    def _embedded(self, codes: Tensor) -> Tensor:
+        return self.codes(codes) * self.config.input_scale
 
     def _add_positions(self, vectors_BSE: Tensor, items: Tensor, levels: Tensor) -> Tensor:
         """Transformer inputs [B, S, D]; `items` and `levels` are the positions that each input predicts."""
@@ -73,7 +78,8 @@ class DecoderOnly(CodeOutput):
 
     def _sequence(self, batch: Batch, positions: int) -> Tensor:
         """The first `positions` transformer inputs [B, positions, D] of [BEGIN, codes]."""
-        vectors_BTLE = self.side.with_gaps(self.codes(batch.codes_BTL), batch.times_BT)
+        vectors_BTLE = self.item_input.added(self._embedded(batch.codes_BTL), batch.items_BT)
+        vectors_BTLE = self.side.with_gaps(vectors_BTLE, batch.times_BT)
         begin_B1E = self.side.with_user(self.begin.expand(len(vectors_BTLE), 1, -1), batch.users_B)
         vectors_BSE = torch.cat([begin_B1E, vectors_BTLE.flatten(1, 2)], dim=1)[:, :positions]
         steps_S = torch.arange(positions, device=vectors_BSE.device)
@@ -106,7 +112,7 @@ class DecoderOnly(CodeOutput):
             return self._logits(context.state_BD, 0)[:, None].expand(-1, n_beams, -1)
         levels_S = torch.arange(1, level + 1, device=prefix_BKl.device).repeat(n_beams)
         items_BS = context.lengths_B[:, None].expand(-1, n_beams * level)
-        x_BSD = self._add_positions(self.codes(prefix_BKl).flatten(1, 2), items_BS, levels_S)
+        x_BSD = self._add_positions(self._embedded(prefix_BKl).flatten(1, 2), items_BS, levels_S)
         mask_BSP = beams_mask(context.past_mask_BS, n_beams, level)
         states_BSD = self.transformer.decode_step(x_BSD, context.past, mask_BSP)
         last_BKD = states_BSD.unflatten(1, (n_beams, level))[:, :, -1]

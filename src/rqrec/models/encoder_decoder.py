@@ -13,6 +13,7 @@ from torch.nn import functional
 
 from rqrec.core.values import Depth
 from rqrec.models.code_output import CodeOutput
+from rqrec.models.item_input import ItemInput
 from rqrec.models.kv_cache import KeysValues
 from rqrec.models.layers import (
     Block,
@@ -96,10 +97,15 @@ class EncoderDecoder(CodeOutput):
         nn.init.normal_(self.begin, std=0.02)
         nn.init.normal_(self.level_position.weight, std=0.02)
         self.side = SideInformation(config.user_buckets, config.time_gaps, width)
+        self.item_input = ItemInput(config.n_items, config.content_dim, config.item_embed_dim, width)
+
+    def _embedded(self, codes: Tensor) -> Tensor:
+        return self.widen(self.codes(codes) * self.config.input_scale)
 
     def encode(self, batch: Batch) -> EncodedHistory:
         """Read each history once. An empty history is BEGIN alone, which predicts a first item."""
-        vectors_BTLD = self.side.with_gaps(self.widen(self.codes(batch.codes_BTL)), batch.times_BT)
+        vectors_BTLD = self.item_input.added(self._embedded(batch.codes_BTL), batch.items_BT)
+        vectors_BTLD = self.side.with_gaps(vectors_BTLD, batch.times_BT)
         begin_B1D = self.side.with_user(self.begin.expand(len(vectors_BTLD), 1, -1), batch.users_B)
         x_BSD = self.dropout(torch.cat([begin_B1D, vectors_BTLD.flatten(1, 2)], dim=1))
         positions = x_BSD.shape[1]
@@ -116,7 +122,7 @@ class EncoderDecoder(CodeOutput):
         """States [B, K, l + 1, D] that predict codes 0 to l of each prefix."""
         level = prefix_BKl.shape[2]
         # The input at position l is code l - 1; at position 0 it is only the position embedding.
-        codes_BKlD = functional.pad(self.widen(self.codes(prefix_BKl)), (0, 0, 1, 0))
+        codes_BKlD = functional.pad(self._embedded(prefix_BKl), (0, 0, 1, 0))
         x_BKlD = self.dropout(codes_BKlD + self.level_position.weight[: level + 1])
         for block, memory in zip(cast(list[DecoderBlock], self.decoder), context.memory, strict=True):
             x_BKlD = block.decode(x_BKlD, memory, context.mask_BS)

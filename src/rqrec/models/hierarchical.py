@@ -17,6 +17,7 @@ from torch.nn import functional
 
 from rqrec.core.values import Depth, Probability, Width
 from rqrec.models.code_output import CodeOutput
+from rqrec.models.item_input import ItemInput
 from rqrec.models.layers import CodeEmbedding, Dropout, Transformer, feed_forward, initialize
 from rqrec.models.retrieval_model import Batch, ModelConfig
 from rqrec.models.side_information import SideInformation
@@ -76,11 +77,13 @@ class Hierarchical(CodeOutput):
         for table in (self.item_position, self.level_position):
             nn.init.normal_(table.weight, std=0.02)
         self.side = SideInformation(config.user_buckets, config.time_gaps, width)
+        self.item_input = ItemInput(config.n_items, config.content_dim, config.item_embed_dim, width)
 
     def _sequence(self, batch: Batch, n_items: int) -> Tensor:
         """Transformer inputs [B, T + 1, D]: BEGIN and the first `n_items` items."""
-        items_BTD = self.item(self.codes(batch.codes_BTL[:, :n_items]).flatten(2))
-        items_BTD = self.side.with_gaps(items_BTD[:, :, None], batch.times_BT)[:, :, 0]
+        items_BTD = self.item(self.codes(batch.codes_BTL[:, :n_items]).flatten(2)) * self.config.input_scale
+        items_BT1D = self.item_input.added(items_BTD[:, :, None], batch.items_BT)
+        items_BTD = self.side.with_gaps(items_BT1D, batch.times_BT)[:, :, 0]
         begin_B1D = self.side.with_user(self.begin.expand(len(items_BTD), 1, -1), batch.users_B)
         x_BTD = torch.cat([begin_B1D, items_BTD], dim=1)
         return self.dropout(x_BTD + self.item_position.weight[: x_BTD.shape[1]])

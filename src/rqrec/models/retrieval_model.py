@@ -15,7 +15,16 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from rqrec.core.values import Config, Depth, NonNegativeInt, PositiveInt, Probability, Range, Width
+from rqrec.core.values import (
+    Config,
+    Depth,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    Probability,
+    Range,
+    Width,
+)
 from rqrec.data.ids import PADDING
 from rqrec.data.sequences import Histories
 from rqrec.models.side_information import user_number
@@ -86,6 +95,15 @@ class ModelConfig(Config):
     """Number of log-spaced buckets for the time since the previous item (0: none)."""
     tie_codes: bool = False
     """Whether codes share one embedding between input and output."""
+    input_scale: PositiveFloat = 1.0
+    """Factor on the codes of an item at the input, before positions are added: the larger it is, the more each single
+    item counts, and the less its place."""
+    item_embed_dim: Annotated[int, Range(0, 2**20)] = 0
+    """Width of a learned vector of each item at the input, beside its codes (0: none)."""
+    content_dim: Annotated[int, Range(0, 2**20)] = 0
+    """Width of an item's content vector, which is read beside its codes (0: none)."""
+    n_items: NonNegativeInt = 0
+    """Number of items that have such vectors."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -95,6 +113,10 @@ class ModelConfig(Config):
             )
         if not self.level_sizes:
             raise ValueError("level_sizes is empty, but a semantic ID needs at least one level.")
+        if (self.item_embed_dim or self.content_dim) and not self.n_items:
+            raise ValueError(
+                f"item_embed_dim is {self.item_embed_dim} and content_dim is {self.content_dim}, but n_items is 0."
+            )
 
 
 ContextT = TypeVar("ContextT")

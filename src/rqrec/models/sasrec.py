@@ -7,14 +7,16 @@ Shapes: B batch, T items, S = T + 1 positions, D width, N items of the catalogue
 """
 
 from dataclasses import dataclass
+from typing import Annotated
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from rqrec.core.values import Config, Depth, PositiveInt, Probability, Width
+from rqrec.core.values import Config, Depth, PositiveInt, Probability, Range, Width
 from rqrec.data.ids import PADDING
 from rqrec.data.sequences import Histories
+from rqrec.models.item_input import ItemContent
 from rqrec.models.layers import Dropout, Transformer
 from rqrec.models.softmax import catalogue_cross_entropy
 
@@ -38,6 +40,9 @@ class SasRecConfig(Config):
     """Number of transformer blocks."""
     dropout: Probability = 0.5
     """Dropout probability on the input embeddings and on the output of each attention and feed-forward layer."""
+
+    content_dim: Annotated[int, Range(0, 2**20)] = 0
+    """Width of an item's content vector, a linear map of which is added to the item's vector (0: none)."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -65,11 +70,26 @@ class SasRec(nn.Module):
         self.transformer = Transformer(config.width, config.heads, config.layers, config.dropout)
         for table in (self.items, self.positions):
             nn.init.normal_(table.weight, std=0.02)
+        self.content = (
+            ItemContent(config.n_items, config.content_dim, config.width, std=0.02)
+            if config.content_dim
+            else None
+        )
+        self._vectors_ND: Tensor | None = None  # in evaluation mode, once they are computed
 
-    def _states(self, items_BT: Tensor) -> Tensor:
+    def train(self, mode: bool = True) -> "SasRec":
+        """Set training or evaluation mode; in the latter the item vectors are computed once."""
+        self._vectors_ND = None
+        return super().train(mode)
+
+    def _table(self) -> Tensor:
+        """The vector of every item, [N, D]."""
+        return self.items.weight if self.content is None else self.items.weight + self.content()
+
+    def _states(self, items_BT: Tensor, table_ND: Tensor) -> Tensor:
         """States [B, D] after each history of at most max_items items, padded on the right with PADDING."""
         lengths_B = (items_BT != PADDING).sum(1)
-        vectors_BTD = self.items(items_BT.clamp(min=0)) * self.config.width**0.5
+        vectors_BTD = functional.embedding(items_BT.clamp(min=0), table_ND) * self.config.width**0.5
         vectors_BSD = torch.cat([self.begin.expand(len(items_BT), 1, -1), vectors_BTD], dim=1)
         ages_BS = lengths_B[:, None] - torch.arange(vectors_BSD.shape[1], device=items_BT.device)
         x_BSD = self.dropout(vectors_BSD + self.positions(ages_BS.clamp(min=0)))
@@ -85,17 +105,23 @@ class SasRec(nn.Module):
         last_B1 = (items_BT != PADDING).sum(1, keepdim=True) - 1
         histories_BT = items_BT.scatter(1, last_B1, PADDING)[:, :-1]
         targets_B = items_BT.gather(1, last_B1)[:, 0]
-        return catalogue_cross_entropy(self._states(histories_BT), self.items.weight, targets_B)
+        table_ND = self._table()
+        return catalogue_cross_entropy(self._states(histories_BT, table_ND), table_ND, targets_B)
 
+    @torch.no_grad()
     def item_vectors(self) -> Tensor:
-        """The output vector of every item, [N, D]: its logit is the product with the state of a history."""
-        return self.items.weight.detach()
+        """The vector of every item, [N, D]: its logit is the product with the state of a history."""
+        if self.training:
+            return self._table().detach()
+        if self._vectors_ND is None or self._vectors_ND.device != self.items.weight.device:
+            self._vectors_ND = self._table().detach()
+        return self._vectors_ND
 
     @torch.inference_mode()
     def encode(self, histories: Histories) -> Tensor:
         """States [B, D] after each history. An empty history is BEGIN alone, which predicts a first item."""
         items_BT = torch.from_numpy(histories.last(self.config.max_items).items_BT)
-        return self._states(items_BT.to(self.items.weight.device))
+        return self._states(items_BT.to(self.items.weight.device), self.item_vectors())
 
     @torch.inference_mode()
     def score_items(self, histories: Histories) -> Tensor:

@@ -9,13 +9,8 @@ from rqrec.core.artifact import Manifest, create, find, read_manifest, reuse
 from rqrec.core.progress import log
 from rqrec.core.values import Config, PositiveInt
 from rqrec.data.dataset import Dataset
-from rqrec.data.embeddings import (
-    check_embeddings_of,
-    embeddings_hash,
-    embeddings_protocol,
-    read_content_vectors,
-)
-from rqrec.data.protocols import check_protocol, protocol_of
+from rqrec.data.embeddings import content_of, embeddings_hash
+from rqrec.data.protocols import protocol_of
 from rqrec.data.splits import get_protocol
 from rqrec.knn.fit import fit_knn_index
 from rqrec.models.retrieval_model import parameter_count
@@ -80,12 +75,8 @@ def join(
     names = _names(manifests)
     inputs = {"dataset": read_manifest(dataset).hash}
     inputs |= {name: manifest.hash for name, manifest in zip(names, manifests, strict=True)}
-    content_ND = None
     if embeddings is not None:
-        check_embeddings_of(embeddings, dataset)
-        check_protocol(embeddings, embeddings_protocol(embeddings), protocol)
         inputs["embeddings"] = embeddings_hash(embeddings)
-        content_ND = read_content_vectors(embeddings)
     if reuse(out, "retrieval", settings, inputs, force=force):
         return Path(out)
     data = Dataset.read(dataset)
@@ -93,7 +84,9 @@ def join(
     artifact = read_retrieval(folders[0])
     others = {name: _read(folder) for name, folder in list(zip(names, folders, strict=True))[1:]}
     if config.neighbours:
-        others[NEIGHBOURS] = fit_knn_index(split, len(data.catalog), content_ND, exclude_seen=exclude_seen)
+        n_items = len(data.catalog)
+        content_NC = None if embeddings is None else content_of(embeddings, dataset, protocol, n_items)
+        others[NEIGHBOURS] = fit_knn_index(split, n_items, content_NC, exclude_seen=exclude_seen)
     unfitted = {name: ExpertSettings(share=0.5 if name == NEIGHBOURS else None) for name in (CODES, *others)}
     artifact = artifact._replace(others=others, settings=unfitted)
     retriever = artifact.retriever(config.beam_width, Processes.join().device)

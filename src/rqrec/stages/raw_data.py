@@ -102,3 +102,12 @@ def dataset_from_raw(data: DataConfig) -> Path:
         force=data.force_dataset_process,
         how_to_replace=HOW_TO_REPLACE,
     )
+
+
+def given(embeddings: Path | None) -> Path:
+    """The embeddings that a model with content_input reads. Raises ValueError if there are none."""
+    if embeddings is None:
+        raise ValueError(
+            "content_input is on, but there are no embeddings: give their folder (--embeddings)."
+        )
+    return embeddings

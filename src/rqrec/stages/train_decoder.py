@@ -16,6 +16,7 @@ from rqrec.core.tensors import check_memory
 from rqrec.core.values import Config, NonNegativeInt, PositiveInt
 from rqrec.data.dataset import Dataset
 from rqrec.data.embeddings import (
+    content_of,
     embeddings_hash,
     embeddings_protocol,
 )
@@ -27,7 +28,7 @@ from rqrec.models.retrieval_model import ModelConfig, parameter_count
 from rqrec.retrieval.artifact import RetrievalArtifact, read_retrieval, write_retrieval
 from rqrec.retrieval.retriever import BEAM_WIDTH
 from rqrec.stages.pretrained import check_push, check_same_model, find_vae, push_vae
-from rqrec.stages.raw_data import DataConfig, inputs_from_raw
+from rqrec.stages.raw_data import DataConfig, given, inputs_from_raw
 from rqrec.stages.tokenize import TokenizeConfig, tokenize
 from rqrec.stages.train_rqvae import VAE_NAMES, make_untrained
 from rqrec.tokenizer.loading import load_tokenizer
@@ -78,13 +79,16 @@ class TrainDecoderConfig(Config):
     architecture: str = "decoder_only"
     """decoder_only, encoder_decoder or hierarchical."""
     model: Mapping[str, Any] = field(
-        default_factory=dict, metadata={"fields_of": ModelConfig, "without": ("level_sizes",)}
+        default_factory=dict,
+        metadata={"fields_of": ModelConfig, "without": ("level_sizes", "n_items", "content_dim")},
     )
     """Fields of the architecture's config; the others keep the architecture's defaults."""
     rqvae: Mapping[str, Any] = field(
         default_factory=dict, metadata={"fields_of": RqVaeConfig, "prefix": "vae_", "names": VAE_NAMES}
     )
     """Fields of RqVaeConfig for the untrained RQ-VAE; with pretrained_rqvae_path they must equal its settings."""
+    content_input: bool = False
+    """Let the model read the content of the history's items beside their codes; needs embeddings."""
     batch_size: PositiveInt = 128
     """Sequences per optimizer step over all processes (per process with split_batches=False)."""
     targets_per_batch: NonNegativeInt = 0
@@ -119,7 +123,7 @@ class TrainDecoderConfig(Config):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_fields_of(self, "model", architecture(self.architecture).config, level_sizes=(2, 1))
+        check_fields_of(self, "model", architecture(self.architecture).config, level_sizes=(2, 1), n_items=1)
         if self.pretrained_rqvae_path is None:  # otherwise they are compared with those of the tokenizer
             check_fields_of(self, "rqvae", RqVaeConfig, input_dim=sys.maxsize)
         get_protocol(self.protocol)
@@ -237,7 +241,16 @@ def _train(
     _check_protocols(config.protocol, semantic_ids, embeddings, start)
     data, table = Dataset.read(dataset), SemanticIdTable.read(semantic_ids)
     _check_same_items(dataset, data, semantic_ids, table)
-    model_config = architecture(config.architecture).config(table.level_sizes, **config.model)
+    content_NC = None
+    if config.content_input:
+        content_NC = content_of(given(embeddings), dataset, config.protocol, len(table))
+    reads_items = content_NC is not None or config.model.get("item_embed_dim")
+    model_config = architecture(config.architecture).config(
+        table.level_sizes,
+        **config.model,
+        content_dim=0 if content_NC is None else content_NC.shape[1],
+        n_items=len(table) if reads_items else 0,
+    )
     if model_config.time_gaps and data.sequences.times is None:
         raise ValueError(
             f"time_gaps is {model_config.time_gaps}, but the source of {dataset} has no timestamps, only each user's "
@@ -261,6 +274,8 @@ def _train(
         "dataset": read_manifest(dataset, "dataset").hash,
         "semantic_ids": read_manifest(semantic_ids, "semantic_ids").hash,
     }
+    if config.content_input and embeddings:
+        inputs["embeddings"] = embeddings_hash(embeddings)
     if start:
         inputs["start"] = read_manifest(start, "retrieval").hash
     checkpoints = CheckpointManager(config.checkpoints, settings, inputs)
@@ -270,6 +285,8 @@ def _train(
     check_memory(lambda: build_model(model_config))
     torch.manual_seed(loop.seed)
     model = build_model(model_config)
+    if content_NC is not None and model.item_input.content is not None:
+        model.item_input.content.set(content_NC)
     if start:
         _load_weights(model, start)
     task = DecoderTask(

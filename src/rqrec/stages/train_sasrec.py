@@ -13,11 +13,12 @@ from rqrec.core.progress import log
 from rqrec.core.tensors import check_memory
 from rqrec.core.values import Config, NonNegativeInt, PositiveInt
 from rqrec.data.dataset import Dataset
+from rqrec.data.embeddings import content_of, embeddings_hash
 from rqrec.data.splits import get_protocol
 from rqrec.models.retrieval_model import parameter_count
 from rqrec.models.sasrec import SasRec, SasRecConfig
 from rqrec.retrieval.artifact import SasRecArtifact, write_sasrec
-from rqrec.stages.raw_data import DataConfig, dataset_from_raw
+from rqrec.stages.raw_data import DataConfig, dataset_from_raw, given, inputs_from_raw
 from rqrec.training.checkpoint import CheckpointConfig, CheckpointManager
 from rqrec.training.loop import fit
 from rqrec.training.loop_config import LoopConfig
@@ -48,9 +49,11 @@ class TrainSasRecConfig(Config):
     checkpoints: CheckpointConfig = CheckpointConfig(Path("out/sasrec"), save_model_every=500)
     model: Mapping[str, Any] = field(
         default_factory=dict,
-        metadata={"fields_of": SasRecConfig, "without": ("n_items",), "names": SASREC_NAMES},
+        metadata={"fields_of": SasRecConfig, "without": ("n_items", "content_dim"), "names": SASREC_NAMES},
     )
     """Fields of SasRecConfig."""
+    content_input: bool = False
+    """Add a linear map of an item's content to its vector; needs embeddings."""
     batch_size: PositiveInt = 256
     """Targets per optimizer step over all processes, each with its history."""
     epochs: NonNegativeInt = 0
@@ -73,27 +76,47 @@ class TrainSasRecConfig(Config):
         get_protocol(self.protocol)  # raises for an unknown name
 
 
-def train_sasrec(config: TrainSasRecConfig, *, dataset: Path | None = None) -> Path:
+def train_sasrec(
+    config: TrainSasRecConfig, *, dataset: Path | None = None, embeddings: Path | None = None
+) -> Path:
     """Train SASRec on interactions; returns the "sasrec" artefact, `save_dir_root/sasrec`.
 
-    Without `dataset`, a dataset is made from the raw data that `config.data` names. An artefact with the same
-    settings and inputs is reused; an unfinished run is resumed. Raises ValueError if `save_dir_root/sasrec` was made
-    differently.
+    Without `dataset`, a dataset (and with `content_input` its embeddings) is made from the raw data that
+    `config.data` names. An artefact with the same settings and inputs is reused; an unfinished run is resumed. Raises
+    ValueError if `save_dir_root/sasrec` was made differently.
     """
     if config.checkpoints.wandb_logging:
         check_wandb()
     processes = Processes.join()
-    folder = dataset or processes.from_first(lambda: dataset_from_raw(config.data))
+    if dataset is None:
+        dataset, embeddings = processes.from_first(lambda: _from_raw(config, embeddings))
     out = config.checkpoints.save_dir_root / "sasrec"
-    _train(config, find(folder, "dataset"), out)
+    _train(config, find(dataset, "dataset"), embeddings, out)
     best = read_manifest(out, "sasrec").metrics["validation"]
     log(f"SASRec is in {out}: validation ndcg@10 {best['ndcg@10']:.4f}.")
     return out
 
 
-def _train(config: TrainSasRecConfig, dataset: Path, out: Path) -> None:
+def _from_raw(config: TrainSasRecConfig, embeddings: Path | None) -> tuple[Path, Path | None]:
+    """The dataset and, if the model reads content and they are not given, its embeddings, made from raw data."""
+    if not config.content_input:
+        return dataset_from_raw(config.data), embeddings
+    inputs = inputs_from_raw(config.data, embeddings)
+    if inputs.dataset is None:
+        raise ValueError(
+            f"{config.data.dataset_folder} has only embeddings, but SASRec needs interactions too."
+        )
+    return inputs.dataset, inputs.embeddings
+
+
+def _train(config: TrainSasRecConfig, dataset: Path, embeddings: Path | None, out: Path) -> None:
     data, processes = Dataset.read(dataset), Processes.join()
-    model_config = SasRecConfig(len(data.catalog), **config.model)
+    inputs, content_NC = {"dataset": read_manifest(dataset, "dataset").hash}, None
+    if config.content_input:
+        content_NC = content_of(given(embeddings), dataset, config.protocol, len(data.catalog))
+        inputs["embeddings"] = embeddings_hash(given(embeddings))
+    content_dim = 0 if content_NC is None else content_NC.shape[1]
+    model_config = SasRecConfig(len(data.catalog), **config.model, content_dim=content_dim)
     split = get_protocol(config.protocol)(data.sequences)
     steps_per_epoch = -(-len(split.train.items) // config.batch_size)
     loop = scheduled(config.loop, config.epochs, config.validations, steps_per_epoch)
@@ -105,13 +128,14 @@ def _train(config: TrainSasRecConfig, dataset: Path, out: Path) -> None:
         "exclude_seen": config.exclude_seen,
         "validation_users": config.validation_users,
     }
-    inputs = {"dataset": read_manifest(dataset, "dataset").hash}
     checkpoints = CheckpointManager(config.checkpoints, settings, inputs)
     if processes.from_first(lambda: checkpoints.finished(out, "sasrec")):
         return
     check_memory(lambda: SasRec(model_config))
     torch.manual_seed(loop.seed)
     model = SasRec(model_config)
+    if content_NC is not None and model.content is not None:
+        model.content.set(content_NC)
     warn_of_unreachable_targets(split.validation, exclude_seen=config.exclude_seen)
     task = SasRecTask(
         model, split, config.batch_size, loop.seed, config.exclude_seen, config.validation_users
