@@ -25,7 +25,7 @@ T = TypeVar("T")
 FORMAT_VERSION = 2
 # Types that have changed since. 3: a model's softmax is over the children of a node of the trie, no longer over all
 # codes of a level; a checkpoint of the former kind must not be resumed with the new loss.
-FORMAT_VERSIONS = {"retrieval": 3, "checkpoint": 3}
+FORMAT_VERSIONS = {"retrieval": 3, "sasrec": 3, "checkpoint": 3}
 MANIFEST = "manifest.json"
 CHECKPOINT = re.compile(r"checkpoint_\w+\.pt")  # a file name of the reference implementation
 SHOWN = 5  # maximum number of differences in a message
