@@ -2,6 +2,7 @@
 
 import itertools
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,7 @@ from rqrec.data.sequences import Histories
 from rqrec.models.architectures import ARCHITECTURES, AnyModel, architecture, build_model
 from rqrec.models.decoder_only import DecoderOnly
 from rqrec.models.hierarchical import Hierarchical
+from rqrec.models.item_input import ItemContent
 from rqrec.models.retrieval_model import Batch, CodeLookup, ModelConfig
 from rqrec.models.side_information import user_number
 from rqrec.retrieval.beam_search import beam_search
@@ -27,14 +29,25 @@ def maker(name: str, **options: Any) -> Callable:
     def make(dropout: float = 0.0, label_smoothing: float = 0.0) -> AnyModel:
         torch.manual_seed(0)
         config = architecture(name).config(SIZES, 6, 12, 16, 2, 2, dropout, label_smoothing, **options)
-        return build_model(config)
+        model = build_model(config)
+        if model.item_input.content is not None:
+            model.item_input.content.set(np.random.default_rng(0).normal(size=(60, 7)))
+        return model
 
     return make
 
 
 def all_options(name: str) -> dict[str, Any]:
     """The options that are off by default, switched on."""
-    return {"user_buckets": 5, "time_gaps": 4, "tie_codes": not architecture(name).config.tie_codes}
+    return {
+        "user_buckets": 5,
+        "time_gaps": 4,
+        "tie_codes": not architecture(name).config.tie_codes,
+        "input_scale": 2.0,
+        "item_embed_dim": 5,
+        "content_dim": 7,
+        "n_items": 60,  # as many as there are tuples
+    }
 
 
 def each(names: Iterable[str]) -> pytest.MarkDecorator:
@@ -268,6 +281,9 @@ def test_only_the_most_recent_items_of_a_long_history_are_read() -> None:
         ({"label_smoothing": -0.1}, "label_smoothing is -0.1"),
         ({"user_buckets": -1}, "user_buckets is -1"),
         ({"time_gaps": -1}, "time_gaps is -1"),
+        ({"input_scale": 0.0}, "input_scale is 0"),
+        ({"content_dim": 3}, "content_dim is 3, but n_items is 0"),
+        ({"item_embed_dim": 3}, "item_embed_dim is 3 and .* but n_items is 0"),
     ],
 )
 def test_values_out_of_range_are_refused(change: dict, message: str) -> None:
@@ -286,3 +302,44 @@ def test_tied_codes_share_one_embedding_between_input_and_output(name: str, tied
         model.codes.rows(1)[unread] += 3.0
         after = model.next_logits(context, all_codes()[None, :1, :1])
     assert torch.equal(before, after) != tied
+
+
+@plain_architectures
+def test_content_and_vectors_of_items_are_read_from_the_history(make: Callable) -> None:
+    plain = make()
+    config = replace(plain.config, content_dim=7, item_embed_dim=5, n_items=60)
+    batch, prefix = random_batch(), torch.zeros(5, 1, 0, dtype=torch.int64)
+
+    def logits(change: Callable[[Any], None]) -> torch.Tensor:
+        torch.manual_seed(0)
+        model = build_model(config).eval()
+        model.item_input.content.set(np.random.default_rng(0).normal(size=(60, 7)))
+        with torch.no_grad():
+            change(model.item_input)
+        return model.next_logits(model.encode(batch), prefix)
+
+    item = int(batch.items_BT[0, 0])
+    elsewhere = [row for row in range(5) if item not in batch.items_BT[row].tolist()]
+    before = logits(lambda _: None)
+    for change in (
+        lambda given: given.content.vectors_NC[item].add_(3),
+        lambda given: given.vector.weight[item].add_(3),
+    ):
+        after = logits(change)
+        assert not torch.allclose(before[0], after[0], atol=1e-5)
+        assert torch.equal(before[elsewhere], after[elsewhere])
+
+
+def test_content_is_centred_and_scaled() -> None:
+    content = ItemContent(50, 6, 3)
+    content.set(np.random.default_rng(0).normal(5, 20, (50, 6)))
+    torch.testing.assert_close(content.vectors_NC.float().mean(0), torch.zeros(6), atol=1e-2, rtol=0)
+    assert content.vectors_NC.float().std(0).mean() == pytest.approx(1, abs=1e-2)
+    with pytest.raises(ValueError, match=r"shape \(49, 6\), but the model has \(50, 6\)"):
+        content.set(np.zeros((49, 6)))
+
+
+def test_a_model_that_reads_items_refuses_codes_alone() -> None:
+    model = maker("hierarchical", **all_options("hierarchical"))()
+    with pytest.raises(ValueError, match="reads items beside their codes"):
+        model.encode(random_batch()._replace(items_BT=None))

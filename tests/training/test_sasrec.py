@@ -1,9 +1,11 @@
 """SASRec learns the tiny dataset, whose next item is known, and resumes after an interruption."""
 
 from collections import Counter
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -20,7 +22,7 @@ from rqrec.training.loop_config import LoopConfig
 from rqrec.training.prefixes import Prefixes
 from rqrec.training.run_progress import RunProgress
 from rqrec.training.sasrec_task import SasRecTask
-from tests.tiny import N_ITEMS, SIZE, tiny_dataset
+from tests.tiny import DIM, N_ITEMS, SIZE, tiny_dataset, tiny_vectors
 
 SIZES = {"max_items": 5, "width": 32, "heads": 2, "layers": 1, "dropout": 0.1}
 
@@ -138,3 +140,37 @@ def test_the_validation_loss_is_the_cross_entropy_of_the_validation_items() -> N
     log_probs = model.score_items(examples.histories(slice(0, len(examples)))).log_softmax(1)
     expected = -log_probs.gather(1, torch.from_numpy(examples.targets)[:, None]).mean()
     assert task.validation_loss()["loss"] == pytest.approx(float(expected), rel=1e-5)
+
+
+def test_content_is_added_to_the_vectors_of_items(dataset: Path, tmp_path: Path) -> None:
+    vectors = tmp_path / "vectors"
+    vectors.mkdir()
+    np.save(vectors / "item_embeddings.npy", tiny_vectors())
+    config = TrainSasRecConfig(
+        loop=LoopConfig(iterations=5), checkpoints=CheckpointConfig(tmp_path), model=SIZES, content_input=True
+    )
+    with pytest.raises(ValueError, match="content_input is on, but there are no embeddings"):
+        train_sasrec(config, dataset=dataset)
+    model = read_sasrec(train_sasrec(config, dataset=dataset, embeddings=vectors)).model
+    assert model.config.content_dim == DIM
+    assert model.content is not None
+    assert model.content.vectors_NC.float().std(0).mean() == pytest.approx(1, abs=1e-2)
+    expected = model.items.weight + model.content.map(model.content.vectors_NC.float())
+    torch.testing.assert_close(model.item_vectors(), expected.detach())
+    np.save(vectors / "item_embeddings.npy", tiny_vectors()[:-1])
+    with pytest.raises(ValueError, match="has embeddings of 47 items, but there are 48 items"):
+        train_sasrec(
+            replace(config, checkpoints=CheckpointConfig(tmp_path / "b")), dataset=dataset, embeddings=vectors
+        )
+
+
+def test_item_vectors_follow_the_weights() -> None:
+    model = SasRec(SasRecConfig(10, max_items=3, width=8, heads=1, content_dim=4))
+    assert model.content is not None
+    model.content.set(np.random.default_rng(0).normal(size=(10, 4)))
+    before = model.eval().item_vectors()
+    assert model.item_vectors() is before  # computed once
+    with torch.no_grad():
+        model.train().content.map.weight.add_(1)
+    assert not torch.allclose(model.item_vectors(), before)
+    assert not torch.allclose(model.eval().item_vectors(), before)

@@ -52,7 +52,7 @@ def rqvae_task(**options: Any) -> Task:
     return task
 
 
-MORE = {"label_smoothing": 0.1, "user_buckets": 5, "time_gaps": 4}
+MORE = {"label_smoothing": 0.1, "user_buckets": 5, "time_gaps": 4, "item_embed_dim": 4, "n_items": N_ITEMS}
 TASKS: dict[str, Callable[[], Task]] = {
     "sasrec": sasrec_task,
     "rqvae with 0/1 features": lambda: rqvae_task(n_cat_features=2),
