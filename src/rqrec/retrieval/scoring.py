@@ -43,19 +43,39 @@ def next_log_probs(
 def code_log_probs(
     model: RetrievalModel[ContextT], context: ContextT, trie: Trie, items_BK: Tensor
 ) -> Tensor:
-    """log p(code | history, codes before it) for each code of K items of each history, float32 [B, K, L]."""
-    n_batch, n_items = items_BK.shape
-    # The items share the root: its children are scored once.
-    nodes_BK = torch.zeros(n_batch, 1, dtype=torch.int64, device=items_BK.device)
-    prefix_BKl, levels = nodes_BK[:, :, None][:, :, :0], []
+    """log p(code | history, codes before it) for each code of K items of each history, float32 [B, K, L].
+
+    A prefix that several items of a history share is read once: of items that are alike, most begin alike.
+    """
+    levels = []
     for level in range(trie.n_levels):
-        children, log_probs_BKC = next_log_probs(model, context, trie, prefix_BKl, nodes_BK)
-        nodes_BK = trie.nodes_of_items(items_BK, level + 1)
-        own_BK1 = (nodes_BK - children.nodes[:, :, 0])[:, :, None]
-        levels.append(log_probs_BKC.expand(-1, n_items, -1).gather(2, own_BK1))
-        codes_BK1 = trie.depths[level + 1].code[nodes_BK][:, :, None].long()
-        prefix_BKl = torch.cat([prefix_BKl.expand(-1, n_items, -1), codes_BK1], dim=2)
-    return torch.cat(levels, dim=2)
+        distinct_BD, which_BK = _distinct(trie.nodes_of_items(items_BK, level))
+        prefix_BDl = _codes_of(trie, level, distinct_BD)
+        children, log_probs_BDC = next_log_probs(model, context, trie, prefix_BDl, distinct_BD)
+        own_BK = trie.nodes_of_items(items_BK, level + 1) - children.nodes[:, :, 0].gather(1, which_BK)
+        width = log_probs_BDC.shape[2]
+        levels.append(log_probs_BDC.flatten(1).gather(1, which_BK * width + own_BK))
+    return torch.stack(levels, dim=2)
+
+
+def _distinct(nodes_BK: Tensor) -> tuple[Tensor, Tensor]:
+    """The distinct nodes of each row, int64 [B, D] (padded with the last one), and each node's column in them."""
+    sorted_BK, order_BK = nodes_BK.sort(dim=1)
+    is_new_BK = torch.ones_like(sorted_BK, dtype=torch.bool)
+    is_new_BK[:, 1:] = sorted_BK[:, 1:] != sorted_BK[:, :-1]
+    column_BK = is_new_BK.cumsum(1) - 1
+    width = int(column_BK.max()) + 1 if column_BK.numel() else 0
+    distinct_BD = sorted_BK[:, -1:].repeat(1, width).scatter_(1, column_BK, sorted_BK)
+    return distinct_BD, torch.empty_like(column_BK).scatter_(1, order_BK, column_BK)
+
+
+def _codes_of(trie: Trie, depth: int, nodes_BK: Tensor) -> Tensor:
+    """The codes of nodes at a depth, int64 [B, K, depth]."""
+    items_BK = trie.item_of_leaf[trie.depths[depth].leaf_start[nodes_BK]].long()  # one below each node
+    codes = [
+        trie.depths[above].code[trie.nodes_of_items(items_BK, above)].long() for above in range(1, depth + 1)
+    ]
+    return torch.stack(codes, dim=2) if codes else nodes_BK[:, :, None][:, :, :0]
 
 
 @torch.inference_mode()
