@@ -217,7 +217,7 @@ def test_why_shows_each_code_with_its_probability_and_other_items(visitor: Visit
         share = row.locator(".bar").evaluate("bar => getComputedStyle(bar).getPropertyValue('--share')")
         assert float(share) == pytest.approx(step.probability, abs=1e-4)
         examples = [other.replace("item", "Title") for other in step.others]
-        expect(row.locator(".shared-with button")).to_have_text(examples)
+        expect(row.locator(".details button")).to_have_text(examples)
     rows.first.locator(".code").click()
     expect(crumb(page)).to_have_text(str(best.semantic_id[0]))
 

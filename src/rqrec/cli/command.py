@@ -4,6 +4,7 @@ import errno
 import functools
 import inspect
 import json
+import math
 import os
 import sys
 from collections.abc import Callable, Mapping
@@ -248,9 +249,14 @@ def training_config(
 
 
 def emit(result: dict[str, Any], as_json: bool, text: str) -> None:
-    """Print the result on standard output, as JSON or as text. With several processes, only the first one prints."""
+    """Print the result on standard output, as JSON or as text. With several processes, only the first one prints.
+
+    Numbers that JSON does not have (NaN and infinities) are printed as null.
+    """
     if os.environ.get("RANK", "0") == "0":
-        print(json.dumps(result) if as_json else text)
+        from rqrec.core.artifact import finite
+
+        print(json.dumps(finite(result), allow_nan=False) if as_json else text)
 
 
 def emit_artifact(folder: Path, as_json: bool, text: str = "") -> None:
@@ -263,13 +269,26 @@ def emit_artifact(folder: Path, as_json: bool, text: str = "") -> None:
 
 
 def table(rows: list[dict[str, Any]]) -> str:
-    """Recommendations as aligned lines, each followed by its code path if it has one."""
+    """Recommendations as aligned lines, each followed by its explanation if it has one."""
     width = max((len(row["title"]) for row in rows), default=0)
     lines = []
     for rank, row in enumerate(rows, start=1):
         lines.append(f"{rank:3d}. {row['title']:<{width}}  {row['score']:8.3f}  (item {row['item_id']})")
+        lines += _experts(row.get("experts", {}), row.get("because", []))
         for step in row.get("path", []):
             items = f"{step['n_items']} item" + ("s" if step["n_items"] > 1 else "")
             others = f", also {', '.join(step['others'])}" if step["others"] else ""
             lines.append(f"       code {step['code']:<5d} {step['probability']:7.2%}  {items}{others}")
     return "\n".join(lines)
+
+
+def _experts(log_probs: Mapping[str, float], because: list[dict[str, Any]]) -> list[str]:
+    """What each expert says of an item, as lines; none for the codes alone, whose path says it."""
+    if set(log_probs) <= {"codes"}:
+        return []
+    width = max(map(len, log_probs))
+    lines = [f"       {name:<{width}} {math.exp(log_p):7.2%}" for name, log_p in log_probs.items()]
+    if because:
+        shares = ", ".join(f"{reason['item_id']} ({reason['share']:.0%})" for reason in because)
+        lines.append(f"       neighbour of {shares}")
+    return lines

@@ -46,7 +46,11 @@ def recommend(
     config: RecommendConfig,
     explain: Annotated[
         bool,
-        typer.Option("--explain", help="Show each code's probability and other items with the same prefix."),
+        typer.Option(
+            "--explain",
+            help="Show what each expert says of an item, the probability of each of its codes with other items of "
+            "the same prefix, and the items of the history that it is a neighbour of.",
+        ),
     ] = False,
     as_json: AsJson = False,
 ) -> None:
@@ -69,7 +73,10 @@ def recommend(
         experts=config.experts or None,
     )
     rows: list[dict[str, Any]] = [asdict(item) for item in recommendations]
-    if explain:
+    if not explain:
+        for row in rows:
+            del row["experts"]
+    else:
         (explained,) = recommender.explain_all(
             [ids],
             [[item.item_id for item in recommendations]],
@@ -79,6 +86,7 @@ def recommend(
         )
         for row, explanation in zip(rows, explained, strict=True):
             row["path"] = [asdict(step) for step in explanation.path]
+            row["because"] = [asdict(reason) for reason in explanation.because]
     result = {
         "history": ids,
         "k": config.k,
@@ -86,7 +94,7 @@ def recommend(
         "n_allowed": recommendations.n_allowed,
         "skipped": list(recommendations.skipped),
     }
-    emit(result, as_json, "\n".join([table(rows), *notes(recommendations, config.k)]))
+    emit(result, as_json, "\n".join([table(rows), *notes(recommendations, config)]))
 
 
 def split_ids(ids: str) -> list[str]:
@@ -100,14 +108,15 @@ def split_ids(ids: str) -> list[str]:
     return parts
 
 
-def notes(recommendations: "Recommendations", k: int) -> list[str]:
+def notes(recommendations: Recommendations, config: RecommendConfig) -> list[str]:
     """Why there are fewer than k items, and which ids were skipped."""
     lines = []
-    if recommendations.n_allowed < k:
+    if recommendations.n_allowed < config.k:
         items = "item is" if recommendations.n_allowed == 1 else "items are"
         lines.append(f"Only {recommendations.n_allowed} {items} allowed.")
-    if len(recommendations) < min(k, recommendations.n_allowed):
-        lines.append(f"Only {len(recommendations)} items are shown: --max-per-code excludes the others.")
+    if len(recommendations) < min(config.k, recommendations.n_allowed):
+        excluded_by = "--max-per-code excludes" if config.max_per_code else "the neighbours do not know"
+        lines.append(f"Only {len(recommendations)} items are shown: {excluded_by} the others.")
     if recommendations.skipped:
         lines.append(f"Skipped, because they are not in the catalogue: {', '.join(recommendations.skipped)}.")
     return lines

@@ -8,6 +8,7 @@ folder appears under its final name only when it is complete (see `rqrec.core.re
 import errno
 import hashlib
 import json
+import math
 import os
 import re
 from collections.abc import Callable, Iterator, Mapping
@@ -30,19 +31,19 @@ MANIFEST = "manifest.json"
 CHECKPOINT = re.compile(r"checkpoint_\w+\.pt")  # a file name of the reference implementation
 SHOWN = 5  # maximum number of differences in a message
 
-# The command that makes each type of artefact, for error messages.
+# What makes each type of artefact, for error messages.
 COMMANDS = {
-    "dataset": "rqrec prepare",
-    "embeddings": "rqrec embed",
-    "rqvae": "rqrec train-rqvae",
-    "rqkmeans": "rqrec fit-rqkmeans",
-    "semantic_ids": "rqrec tokenize",
-    "retrieval": "rqrec train-decoder",
-    "sasrec": "rqrec train-sasrec",
-    "evaluation": "rqrec evaluate",
-    "recommendations": "rqrec batch-recommend",
-    "held_out": "rqrec hold-out-items",
-    "cold_evaluation": "rqrec evaluate-cold",
+    "dataset": "`rqrec prepare`",
+    "embeddings": "`rqrec embed`",
+    "rqvae": "`rqrec train-rqvae`",
+    "rqkmeans": "`rqrec fit-rqkmeans`",
+    "semantic_ids": "`rqrec tokenize`",
+    "retrieval": "`rqrec train-decoder` or `rqrec join`",
+    "sasrec": "`rqrec train-sasrec`",
+    "evaluation": "`rqrec evaluate`",
+    "recommendations": "`rqrec batch-recommend`",
+    "held_out": "`rqrec hold-out-items`",
+    "cold_evaluation": "`rqrec evaluate-cold`",
 }
 
 
@@ -119,6 +120,15 @@ def read_json(path: Path) -> Any:
         return json.loads(Path(path).read_text(encoding="utf-8"))
     except (json.JSONDecodeError, UnicodeDecodeError, RecursionError) as error:
         raise ValueError(f"{path} is not valid JSON ({error}). Recreate or restore it.") from error
+
+
+def finite(value: Any) -> Any:
+    """The value with None (null) in place of each number that JSON does not have: NaN and infinities."""
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, Mapping):
+        return {key: finite(one) for key, one in value.items()}
+    return [finite(one) for one in value] if isinstance(value, list | tuple) else value
 
 
 def as_json(values: Mapping[str, Any]) -> Any:
@@ -254,8 +264,7 @@ def _read_manifest(folder: Path, artifact_type: str | None, *, verify: bool) -> 
 
 
 def _command(artifact_type: object) -> str:
-    command = COMMANDS.get(str(artifact_type))
-    return f"`{command}`" if command else "the command that made it"
+    return COMMANDS.get(str(artifact_type), "the command that made it")
 
 
 def find(folder: Path, artifact_type: str) -> Path:

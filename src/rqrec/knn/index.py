@@ -84,6 +84,24 @@ class KnnIndex:
             self, neighbours_NM=self.neighbours_NM.to(device), similarity_NM=self.similarity_NM.to(device)
         )
 
+    def contributions(self, histories: Histories, items_BK: Tensor) -> Tensor:
+        """What each of the last `max_items` items of a history adds to the score of K items, float32 [B, K, T]."""
+        items_BT, weights_BT = self._weighted(histories)
+        neighbours_BTM = self.neighbours_NM[items_BT.clamp(min=0)]
+        scores_BTM = self.similarity_NM[items_BT.clamp(min=0)] * weights_BT[:, :, None]
+        parts_BKT = scores_BTM.new_zeros(*items_BK.shape, items_BT.shape[1])
+        for k, items_B in enumerate(items_BK.T):  # one at a time: K x T x M values would be many
+            parts_BKT[:, k] = scores_BTM.where(neighbours_BTM == items_B[:, None, None], 0.0).sum(2)
+        return parts_BKT
+
+    def _weighted(self, histories: Histories) -> tuple[Tensor, Tensor]:
+        """The last `max_items` items of each history [B, T], padded with PADDING, and their weights [B, T]."""
+        items_BT = torch.from_numpy(histories.last(self.settings.max_items).items_BT)
+        items_BT = items_BT.to(self.neighbours_NM.device)
+        real_BT = items_BT != PADDING
+        ages_BT = real_BT.sum(1, keepdim=True) - 1 - torch.arange(items_BT.shape[1], device=items_BT.device)
+        return items_BT, torch.where(real_BT, self.settings.decay ** ages_BT.clamp(min=0).float(), 0.0)
+
     def retrieve(
         self,
         histories: Histories,
@@ -97,12 +115,8 @@ class KnnIndex:
         `exclude_seen` leaves out the items of the whole history; `allowed_N` (bool, by item index) restricts the
         candidates.
         """
-        device = self.neighbours_NM.device
-        seen_BT = torch.from_numpy(histories.items_BT).to(device)
-        items_BT = torch.from_numpy(histories.last(self.settings.max_items).items_BT).to(device)
-        real_BT = items_BT != PADDING
-        ages_BT = real_BT.sum(1, keepdim=True) - 1 - torch.arange(items_BT.shape[1], device=device)
-        weights_BT = torch.where(real_BT, self.settings.decay ** ages_BT.clamp(min=0).float(), 0.0)
+        seen_BT = torch.from_numpy(histories.items_BT).to(self.neighbours_NM.device)
+        items_BT, weights_BT = self._weighted(histories)
         rows_BT = items_BT.clamp(min=0)
         neighbours_BR = self.neighbours_NM[rows_BT].flatten(1).long()
         scores_BR = (self.similarity_NM[rows_BT] * weights_BT[:, :, None]).flatten(1)

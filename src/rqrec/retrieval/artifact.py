@@ -61,25 +61,20 @@ class RetrievalArtifact(NamedTuple):
         """The experts by name, each with its type: codes, dense or neighbours."""
         return {CODES: CODES, **{name: TYPES[type(one)] for name, one in self.others.items()}}
 
-    def select(self, words: Sequence[str] | None) -> list[str]:
-        """The names of the experts that `words` mean: names, types, "trained" (all but neighbours), or "all".
+    @property
+    def models(self) -> list[nn.Module]:
+        """The trained models: those of all experts but the neighbours."""
+        others = (one.model if isinstance(one, CodesModel) else one for one in self.others.values())
+        return [self.model, *(one for one in others if isinstance(one, nn.Module))]
 
-        None means all of them. Raises ValueError if a word means no expert.
-        """
-        types, chosen = self.types, set[str]()
-        for word in ("all",) if words is None else words:
-            found = [
-                name
-                for name, expert_type in types.items()
-                if word in (name, expert_type, "all") or (word == "trained" and expert_type != "neighbours")
-            ]
-            if not found:
-                raise ValueError(
-                    f"There is no expert {word!r}; this model has {', '.join(types)}, all of them (all), or all but "
-                    f"the neighbours (trained)."
-                )
-            chosen.update(found)
-        return [name for name in types if name in chosen]
+    @property
+    def needs_times(self) -> bool:
+        """Whether a model was trained with time_gaps, so that histories need the times of their items."""
+        return any(bool(getattr(model.config, "time_gaps", 0)) for model in self.models)
+
+    def select(self, words: Sequence[str] | None) -> list[str]:
+        """See `select_experts`."""
+        return select_experts(words, self.types)
 
     def retriever(self, beam_width: int = BEAM_WIDTH, device: torch.device | str = "cpu") -> Retriever:
         """The search with the model alone."""
@@ -108,6 +103,28 @@ class RetrievalArtifact(NamedTuple):
 
         chosen = {name: built(name) for name in self.select(experts)}
         return Ensemble(chosen, self.settings, width, first_codes_N, device)
+
+
+def select_experts(words: Sequence[str] | None, types: Mapping[str, str]) -> list[str]:
+    """The names of the experts that `words` mean: names, types, "trained" (all but neighbours), or "all".
+
+    `types` are the experts by name, each with its type. None means all of them. Raises ValueError if a word means no
+    expert.
+    """
+    chosen = set[str]()
+    for word in ("all",) if words is None else words:
+        found = [
+            name
+            for name, expert_type in types.items()
+            if word in (name, expert_type, "all") or (word == "trained" and expert_type != "neighbours")
+        ]
+        if not found:
+            raise ValueError(
+                f"There is no expert {word!r}; this model has {', '.join(types)}, all of them (all), or all but the "
+                f"neighbours (trained)."
+            )
+        chosen.update(found)
+    return [name for name in types if name in chosen]
 
 
 def write_retrieval(folder: Path, artifact: RetrievalArtifact) -> None:
@@ -201,6 +218,13 @@ def _read_codes(folder: Path, catalog: Catalog) -> CodesModel:
 def _build(config: dict[str, Any]) -> AnyModel:
     sizes = dict(config)
     return build_model(architecture(str(sizes.pop("architecture", ""))).config(**sizes))
+
+
+def expert_types(folder: Path) -> dict[str, str]:
+    """The experts of a "retrieval" artefact by name, each with its type, without reading the models."""
+    if not (folder / EXPERTS_FILE).is_file():
+        return {CODES: CODES}
+    return {name: expert_type for name, expert_type, _ in _read_settings(folder / EXPERTS_FILE)}
 
 
 def needs_times(folder: Path) -> bool:

@@ -95,12 +95,14 @@ def add_recommendations(app: FastAPI, registry: ModelRegistry, config: ServiceCo
         model, batcher = registry.get(body.model)
         requests = body.history_requests()
         check_request(body, requests, model, config)
+        experts = select_experts(body, model)
         options = RequestOptions(
             body.k,
             model.recommender.exclude_seen if body.exclude_seen is None else body.exclude_seen,
             None if body.allow is None else tuple(body.allow),
             None if body.block is None else tuple(body.block),
             body.max_per_code,
+            experts,
             body.explain,
         )
         request.scope["log_fields"] = {"model": model.name, "histories": len(requests)}
@@ -155,6 +157,14 @@ def check_request(
                 model.recommender.catalog.id_map.indices(ids)
             except UnknownIdError as error:
                 raise ApiError(422, "unknown_item", f'{error} Or send "unknown": "skip".') from error
+
+
+def select_experts(body: schemas.RecommendationRequest, model: ServedModel) -> tuple[str, ...]:
+    """The names of the experts that a request means. Raises ApiError (422) if one is unknown."""
+    try:
+        return tuple(model.recommender.artifact.select(body.experts))
+    except ValueError as error:
+        raise ApiError(422, "unknown_expert", str(error)) from error
 
 
 def add_catalogue(app: FastAPI, registry: ModelRegistry) -> None:

@@ -22,6 +22,7 @@ from rqrec.core.artifact import (
     FORMAT_VERSION,
     MANIFEST,
     Manifest,
+    as_json,
     atomic_write,
     file_hash,
     find,
@@ -35,7 +36,7 @@ from rqrec.core.workers import Workers
 from rqrec.data.history_files import TIMESTAMPS, as_histories, count_rows, input_files, read_histories
 from rqrec.data.ids import PADDING, IdMap, UnknownIdError
 from rqrec.data.sequences import Histories, gather_right_padded
-from rqrec.retrieval.artifact import needs_times, read_retrieval
+from rqrec.retrieval.artifact import expert_types, needs_times, read_retrieval, select_experts
 from rqrec.retrieval.ensemble import Ensemble
 from rqrec.retrieval.retriever import BEAM_WIDTH
 
@@ -118,20 +119,21 @@ def batch_recommend(
     histories: `user_id`, `item_ids` (list of strings, most probable first), `scores` (list of float32,
     log-probabilities), `n_skipped` (number of unknown ids in the history). The same call resumes an interrupted run.
 
-    Raises ValueError if `folder` was started with another model, input or config, FileExistsError if it
-    contains anything else, UnknownIdError on an unknown item id (see `BatchConfig.unknown`).
+    Raises ValueError if `folder` was started with another model, input or config, or the model has no such expert,
+    FileExistsError if it contains anything else, UnknownIdError on an unknown item id (see `BatchConfig.unknown`).
     """
     folder, files = Path(folder), input_files(source)
     artifact = find(artifact, "retrieval").resolve()
     manifest = read_manifest(artifact, "retrieval", verify=True)
     model = ModelReference(str(artifact), manifest.hash, needs_times(artifact))
+    select_experts(config.experts or None, expert_types(artifact))  # raises for unknown ones
     if config.exclude_seen is None:
         config = replace(config, exclude_seen=manifest.settings.get("exclude_seen", True))
     plan = {
         "format_version": FORMAT_VERSION,
         "model": model.hash,
         "inputs": {file.name: file_hash(file) for file in files},
-        **asdict(config),
+        **as_json(asdict(config)),
     }
     _start(folder, plan)
     if (counts := _finished_counts(folder)) is not None:

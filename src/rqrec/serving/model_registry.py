@@ -2,14 +2,14 @@
 
 import asyncio
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from rqrec.core.artifact import find, read_manifest
+from rqrec.core.artifact import find, finite, read_manifest
 from rqrec.data.sequences import Sequences
 from rqrec.models.architectures import name_of
 from rqrec.models.retrieval_model import parameter_count
@@ -35,6 +35,7 @@ class RequestOptions:
     allow: tuple[str, ...] | None = None
     block: tuple[str, ...] | None = None
     max_per_code: int | None = None
+    experts: tuple[str, ...] | None = None
     explain: bool = False
 
 
@@ -61,7 +62,7 @@ class ServedModel:
     @property
     def needs_timestamps(self) -> bool:
         """Whether the model was trained with timestamps."""
-        return self.recommender.model.config.time_gaps > 0
+        return self.recommender.artifact.needs_times
 
     def recommend(self, options: RequestOptions, requests: Sequence[HistoryRequest]) -> list[dict[str, Any]]:
         """One JSON result per history; unknown ids are skipped and listed."""
@@ -78,6 +79,7 @@ class ServedModel:
             unknown="skip",
             timestamps=timestamps,
             users=users,
+            experts=options.experts,
         )
         results: list[dict[str, Any]] = [
             {
@@ -92,30 +94,43 @@ class ServedModel:
             explained = self.recommender.explain_all(
                 histories, item_ids, unknown="skip", timestamps=timestamps, users=users
             )
-            for result, explanations in zip(results, explained, strict=True):
-                for item, explanation in zip(result["items"], explanations, strict=True):
-                    item["path"] = self._path_json(explanation)
+            for result, recommended, explanations in zip(results, recommendations, explained, strict=True):
+                for item, one, explanation in zip(result["items"], recommended, explanations, strict=True):
+                    item |= self._why_json(one, explanation)
         return results
 
-    def _path_json(self, explanation: Explanation) -> list[dict[str, Any]]:
-        indices = self.recommender.catalog.id_map.indices
-        return [
+    def _why_json(self, item: Recommendation, explanation: Explanation) -> dict[str, Any]:
+        path = [
             {
                 "code": step.code,
                 "probability": step.probability,
                 "n_items": step.n_items,
-                "others": [self.catalog_view.id_and_title(item) for item in indices(step.others).tolist()],
+                "others": self._ids_and_titles(step.others),
             }
             for step in explanation.path
         ]
+        titled = self._ids_and_titles([reason.item_id for reason in explanation.because])
+        because = [
+            {**named, "share": reason.share}
+            for named, reason in zip(titled, explanation.because, strict=True)
+        ]
+        return {"experts": finite(item.experts), "path": path, "because": because}
+
+    def _ids_and_titles(self, item_ids: Sequence[str]) -> list[dict[str, Any]]:
+        items = self.recommender.catalog.id_map.indices(item_ids).tolist()
+        return [self.catalog_view.id_and_title(item) for item in items]
 
     def describe(self) -> dict[str, Any]:
         """The model's entry in /v1/models."""
-        model = self.recommender.model
+        model, artifact = self.recommender.model, self.recommender.artifact
         return {
             "name": self.name,
             "architecture": name_of(model.config),
-            "parameters": parameter_count(model),
+            "parameters": sum(map(parameter_count, artifact.models)),
+            "experts": [
+                {"name": name, "type": expert_type, **asdict(artifact.settings[name])}
+                for name, expert_type in artifact.types.items()
+            ],
             "n_items": len(self.recommender.catalog),
             "level_sizes": list(model.level_sizes),
         }

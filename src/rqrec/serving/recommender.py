@@ -1,7 +1,7 @@
 """The Python API of a trained model: item ids in, recommendations out."""
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import compress, islice, repeat
 from pathlib import Path
 from typing import Literal, overload
@@ -14,6 +14,7 @@ from rqrec.core.hub import REPO_ID, download_artifact
 from rqrec.data.ids import PADDING
 from rqrec.data.sequences import Histories, check_times
 from rqrec.data.times import Time, lists_to_seconds
+from rqrec.knn.index import KnnIndex
 from rqrec.models.architectures import name_of
 from rqrec.retrieval.artifact import RetrievalArtifact, read_retrieval
 from rqrec.retrieval.ranking import Ranked
@@ -44,8 +45,9 @@ class Recommendation:
 class Recommendations(Sequence[Recommendation]):
     """The recommendations for one history, most probable first: a sequence of `Recommendation`.
 
-    `n_allowed`: number of items that could have been recommended. Fewer than k are returned if it is below k,
-    or if `max_per_code` leaves too few. `skipped`: unknown ids of the request that were skipped.
+    `n_allowed`: number of items that could have been recommended. Fewer than k are returned if it is below k, if
+    `max_per_code` leaves too few, or if the neighbours are asked alone and know fewer. `skipped`: unknown ids of the
+    request that were skipped.
     """
 
     items: tuple[Recommendation, ...]
@@ -87,14 +89,25 @@ class CodeStep:
 
 
 @dataclass(frozen=True)
-class Explanation:
-    """How the codes expert arrives at an item: its codes, whose probabilities multiply to exp(score).
+class Reason:
+    """An item of the history that the neighbours propose another item for; `share`: its part of that item's score."""
 
-    The score is the log-probability of this expert alone.
+    item_id: str
+    share: float
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """How the experts arrive at an item.
+
+    `path`: for the expert "codes", the item's codes, whose probabilities multiply to exp(score); the score is the
+    log-probability of this expert alone. `because`: for the neighbours, the items of the history that have the item
+    among their neighbours, the largest share first; empty if there are none, or no neighbours were joined.
     """
 
     recommendation: Recommendation
     path: tuple[CodeStep, ...]
+    because: tuple[Reason, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -120,9 +133,10 @@ class Recommender:
         self.titles = checkpoint.catalog.titles()
         self.model = checkpoint.model
         self.exclude_seen = checkpoint.exclude_seen
-        self._checkpoint = checkpoint
+        self.artifact = checkpoint
         self._retriever = checkpoint.retriever(beam_width)
         self._ensemble = checkpoint.ensemble(self._retriever)
+        self._index = next((one for one in checkpoint.others.values() if isinstance(one, KnnIndex)), None)
 
     def __repr__(self) -> str:
         return f"Recommender({name_of(self.model.config)}, {len(self.catalog)} items)"
@@ -178,7 +192,7 @@ class Recommender:
         exclude_seen = self.exclude_seen if exclude_seen is None else exclude_seen
         inputs, skipped_ids = self._read(histories, timestamps, users, unknown)
         allowed_N, skipped_filter_ids = self._filter(allow, block, unknown)
-        ranked = self._ensemble.only(self._checkpoint.select(experts)).recommend(
+        ranked = self._ensemble.only(self.artifact.select(experts)).recommend(
             inputs,
             min(k, len(self.catalog)),
             exclude_seen=exclude_seen,
@@ -205,10 +219,10 @@ class Recommender:
         timestamps: Sequence[Time] | None = None,
         user: str | None = None,
     ) -> Explanation:
-        """The probability of each code of an item after a history, with up to `examples` other items per prefix.
+        """How the experts arrive at an item after a history: see `Explanation`.
 
-        `timestamps` and `user` as in `recommend`. Raises UnknownIdError on an id that is not in the catalogue,
-        ValueError if required timestamps are missing.
+        `examples`: maximum number of other items at each code of the path. `timestamps` and `user` as in `recommend`.
+        Raises UnknownIdError on an id that is not in the catalogue, ValueError if required timestamps are missing.
         """
         times = None if timestamps is None else [timestamps]
         ((explanation,),) = self.explain_all(
@@ -232,13 +246,17 @@ class Recommender:
         """
         inputs, _ = self._read(histories, timestamps, users, unknown)
         items = [self.catalog.id_map.indices(ids) for ids in item_ids]
-        log_probs_BKL = self._retriever.code_log_probs(inputs, Histories.of(items).items_BT)
+        items_BK = Histories.of(items).items_BT
+        log_probs_BKL = self._retriever.code_log_probs(inputs, items_BK)
+        because_BK = self._because(inputs, items_BK)
         return [
             tuple(
-                self._explanation(item, log_probs, examples)
-                for item, log_probs in zip(row.tolist(), log_probs_KL.tolist(), strict=False)
+                replace(self._explanation(item, log_probs, examples), because=because)
+                for item, log_probs, because in zip(
+                    row.tolist(), log_probs_KL.tolist(), because_K, strict=False
+                )
             )
-            for row, log_probs_KL in zip(items, log_probs_BKL, strict=True)
+            for row, log_probs_KL, because_K in zip(items, log_probs_BKL, because_BK, strict=True)
         ]
 
     def similar_items(self, item_id: str, k: int = DEFAULT_K) -> list[SimilarItem]:
@@ -262,7 +280,7 @@ class Recommender:
     @property
     def experts(self) -> dict[str, str]:
         """The experts of the model by name, each with its type: codes, dense or neighbours."""
-        return self._checkpoint.types
+        return self.artifact.types
 
     @property
     def trie(self) -> Trie:
@@ -283,6 +301,25 @@ class Recommender:
                 )
             )
         return Explanation(self._to_recommendation(item, float(sum(log_probs))), tuple(path))
+
+    def _because(self, histories: Histories, items_BK: NDArray[np.int64]) -> list[list[tuple[Reason, ...]]]:
+        """For each item, the items of the history that the neighbours propose it for."""
+        if self._index is None:
+            return [[()] * len(items_K) for items_K in items_BK]
+        parts_BKT = self._index.contributions(histories, torch.from_numpy(items_BK)).numpy()
+        recent_BT = histories.last(self._index.settings.max_items).items_BT
+        return [
+            [self._reasons(recent_T, parts_T) for parts_T in parts_KT]
+            for recent_T, parts_KT in zip(recent_BT, parts_BKT, strict=True)
+        ]
+
+    def _reasons(self, items_T: NDArray[np.int64], parts_T: NDArray[np.float32]) -> tuple[Reason, ...]:
+        """The items with a part in the score, each once, the largest share first."""
+        items, places = np.unique(items_T[parts_T > 0], return_inverse=True)
+        shares = np.bincount(places, parts_T[parts_T > 0]) / max(parts_T.sum(), np.finfo(np.float32).tiny)
+        order = np.argsort(-shares, kind="stable")
+        ids = self.catalog.id_map.ids(items[order])
+        return tuple(map(Reason, ids, shares[order].tolist()))
 
     def _read(
         self,

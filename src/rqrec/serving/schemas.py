@@ -11,6 +11,7 @@ from rqrec.serving.recommender import DEFAULT_K
 MAX_K = 100
 ItemId = Annotated[str, Field(max_length=1000)]
 UserId = Annotated[str, Field(max_length=1000)]
+ExpertWord = Annotated[str, Field(max_length=100)]
 Time = int | float | Annotated[str, Field(max_length=100)]
 Codes = Annotated[list[int], Field(examples=[[12, 7, 201, 0]])]
 Title = Annotated[str, Field(examples=["Toy Story (1995)"])]
@@ -31,6 +32,7 @@ class RecommendationRequest(BaseModel):
             "examples": [
                 {"history": ["50", "181", "172"], "k": 10},
                 {"histories": [["50", "181"], ["1"]], "k": 5, "block": ["172"], "explain": True},
+                {"history": ["50", "181"], "experts": ["codes"]},
             ],
         },
     )
@@ -59,7 +61,19 @@ class RecommendationRequest(BaseModel):
     unknown: Literal["raise", "skip"] = Field(
         "raise", description="Whether unknown ids are an error or skipped and listed."
     )
-    explain: bool = Field(False, description="Whether to return each item's path of codes.")
+    experts: list[ExpertWord] | None = Field(
+        None,
+        min_length=1,
+        max_length=100,
+        description="Ask these experts of a joined model only: names that /v1/models lists, types (codes, dense, "
+        "neighbours), or trained: all but the neighbours; null: all.",
+        examples=[["codes", "dense"]],
+    )
+    explain: bool = Field(
+        False,
+        description="Whether to return why each item is recommended: what each expert says of it, its path of codes, "
+        "and the items of the history that have it among their neighbours.",
+    )
     model: str | None = Field(None, max_length=1000, description="Name of a model listed by /v1/models.")
     _seconds: list[list[int]] | None = PrivateAttr(None)
 
@@ -140,14 +154,41 @@ class PathStep(BaseModel):
     others: Annotated[list[NamedItem], Field(description="Examples of such items, without the item itself.")]
 
 
+class Reason(NamedItem):
+    """An item of the history that has the recommended item among its neighbours."""
+
+    share: Annotated[float, Field(description="Its part, 0 to 1, of the neighbours' score of the item.")]
+
+
 class RecommendedItem(ItemSummary):
-    """A recommended item."""
+    """A recommended item; `experts`, `path` and `because` are present only with `explain`."""
 
     score: Annotated[
         float,
-        Field(description="Log-probability; with a kNN mixture, among its candidates.", examples=[-3.21]),
+        Field(
+            description="Log-probability; of several experts together, among the items that they propose.",
+            examples=[-3.21],
+        ),
     ]
-    path: Annotated[list[PathStep] | None, Field(description="Only with `explain`.")] = None
+    experts: Annotated[
+        dict[str, float | None] | None,
+        Field(
+            description="By expert that was asked: its own log-probability of the item; null if the item is "
+            "impossible for it.",
+            examples=[{"codes": -2.9, "dense": -4.1, "neighbours": None}],
+        ),
+    ] = None
+    path: Annotated[
+        list[PathStep] | None,
+        Field(description="The item's codes; their probabilities multiply to that of the expert `codes`."),
+    ] = None
+    because: Annotated[
+        list[Reason] | None,
+        Field(
+            description="Items of the history that have this item among their neighbours, the largest share first; "
+            "empty if none has, or the model has no neighbours."
+        ),
+    ] = None
 
 
 class Recommendations(BaseModel):
@@ -165,12 +206,35 @@ class RecommendationResponse(BaseModel):
     recommendations: list[Recommendations]
 
 
+class ExpertInfo(BaseModel):
+    """An expert of a model, and how it is joined with the others."""
+
+    name: str
+    type: Annotated[
+        Literal["codes", "dense", "neighbours"],
+        Field(
+            description="codes: generates semantic IDs; dense: compares the history with a vector of each item; "
+            "neighbours: looks up which items are near those of the history."
+        ),
+    ]
+    power: Annotated[
+        float, Field(description="The power of its probabilities; trained experts' are multiplied.", gt=0)
+    ]
+    share: Annotated[
+        float | None,
+        Field(
+            description="The share of the probability with which it is mixed in; null: a factor of the product."
+        ),
+    ]
+
+
 class ModelInfo(BaseModel):
     """A served model."""
 
     name: str
-    architecture: Annotated[str, Field(examples=["decoder_only"])]
-    parameters: int
+    architecture: Annotated[str, Field(description="That of the expert `codes`.", examples=["decoder_only"])]
+    parameters: Annotated[int, Field(description="Of all its experts.")]
+    experts: list[ExpertInfo]
     n_items: int
     level_sizes: Annotated[list[int], Field(examples=[[256, 256, 256, 2]])]
     default: bool

@@ -96,12 +96,8 @@ def join(
         exclude_seen=exclude_seen,
         users=config.validation_users,
     )
-    trained = [
-        artifact.model,
-        *(one.model if isinstance(one, CodesModel) else one for one in others.values()),
-    ]
     metrics = {
-        "parameters": sum(parameter_count(model) for model in trained if hasattr(model, "parameters")),
+        "parameters": sum(map(parameter_count, artifact.models)),
         "validation": fitted.metrics,
         "experts": {name: asdict(one) for name, one in fitted.settings.items()},
     }

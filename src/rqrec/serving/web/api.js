@@ -28,11 +28,10 @@ export async function recommend(history, k, model, signal) {
   return { model: response.model, ...response.recommendations[0] };
 }
 
-/** One item of `recommend`, with the path of its codes. */
-export async function explain(history, id, model) {
-  const body = { history, k: 1, model, unknown: "skip", allow: [id], exclude_seen: false, explain: true };
-  const response = await post("v1/recommendations", body);
-  return response.recommendations[0].items[0];
+/** The items of `recommend`, each with what the experts say of it, the path of its codes, and its neighbours. */
+export async function explain(history, k, model) {
+  const response = await post("v1/recommendations", { history, k, model, unknown: "skip", explain: true });
+  return response.recommendations[0].items;
 }
 
 /** Runs requests of which only the newest matters: it aborts the previous one, whose promise never settles. */

@@ -43,6 +43,7 @@ const recommendations = createRecommendations({
   openPrefix: showInTree,
   removeAll,
   onRecommended: (items) => tree.mark(items),
+  expertTypes: (name) => typesOf(models.find((model) => model.name === name)),
 });
 const tree = createTree({ openPrefix, setView: (view) => go({ view }), open, add });
 const item = createItem({ add, open, openPrefix: showInTree, close: () => go({ item: null }) });
@@ -65,6 +66,9 @@ function show(state) {
   item.show(state.item, state.model);
 }
 
+/** The types of a model's experts by name. */
+const typesOf = (model) => Object.fromEntries((model?.experts ?? []).map(({ name, type }) => [name, type]));
+
 function showSettings({ k, model }) {
   const inUse = models.find(({ name }) => name === model) ?? models.find((each) => each.default) ?? models[0];
   const names = models.map(({ name, architecture: type }) =>
@@ -79,6 +83,7 @@ function showSettings({ k, model }) {
         count(inUse.parameters, "parameter"),
         count(inUse.n_items, "item"),
         `${inUse.level_sizes.join(" × ")} codes`,
+        ...(inUse.experts.length > 1 ? [`${inUse.experts.length} experts joined`] : []),
       ].join(" · ")
     : "";
 }

@@ -1,23 +1,59 @@
-/** Why an item was recommended: its codes, the probability of each, and other items with the same prefix. */
+/** Why an item was recommended: what each expert says of it, the path of its codes, and its neighbours. */
 
 import { button, element } from "./dom.js";
-import { count, hue, percent } from "./format.js";
+import { count, EXPERTS, hue, percent } from "./format.js";
 
 const MAX_EXAMPLES = 3;
 
-/** The explanation of an item with its `path`; the actions are `open(id)` and `openPrefix(codes)`. */
-export function explanation({ path, semantic_id: semanticId }, actions) {
+/**
+ * The explanation of an item with `experts`, `path` and `because`. `types` are the types of the model's experts by
+ * name; the actions are `open(id)` and `openPrefix(codes)`.
+ */
+export function explanation({ experts, path, because, semantic_id: semanticId }, types, actions) {
   const factors = path.map((step) => percent(step.probability)).join(" × ");
   const product = path.reduce((soFar, step) => soFar * step.probability, 1);
+  const steps = path.map((step, level) => codeRow(step, semanticId.slice(0, level + 1), actions));
+  const names = Object.keys(experts);
+  const joined = names.length > 1;
   return element(
     "div",
-    {},
-    element("ol", { class: "path" }, path.map((step, level) => row(step, semanticId.slice(0, level + 1), actions))),
+    { class: "explanation" },
+    joined ? element("h3", {}, "How probable it is for each part of the model") : null,
+    joined
+      ? element("ul", { class: "experts" }, names.map((name) => expertRow(name, types[name], experts, because, actions)))
+      : null,
+    joined ? element("h3", {}, "Its codes, one by one") : null,
+    element("ol", { class: "path" }, steps),
     element("p", { class: "faint" }, `${factors} ≈ ${percent(product)}`),
   );
 }
 
-function row({ code, probability, n_items: nItems, others }, prefix, { open, openPrefix }) {
+function expertRow(name, type, experts, because, { open }) {
+  const [label, description] = EXPERTS[type] ?? [name, ""];
+  const probability = experts[name] === null ? 0 : Math.exp(experts[name]);
+  const details = type === "neighbours" ? neighbourOf(because, open) : [description];
+  return element(
+    "li",
+    {},
+    element("span", { class: "expert" }, name === type ? label : `${label} (${name})`),
+    bar(probability),
+    element("strong", {}, probability ? percent(probability) : "0 %"),
+    element("span", { class: "details" }, details),
+  );
+}
+
+function neighbourOf(because, open) {
+  if (!because.length) return ["Not a neighbour of any item of the history."];
+  const shown = because.slice(0, MAX_EXAMPLES).flatMap((item, i) => [
+    i ? " · " : "",
+    button(item.title || item.item_id, () => open(item.item_id), { class: "plain" }),
+    ` ${percent(item.share)}`,
+  ]);
+  const rest = because.length - MAX_EXAMPLES;
+  return ["Goes with ", ...shown, rest > 0 ? ` and ${count(rest, "more item")} of the history` : ""];
+}
+
+function codeRow({ code, probability, n_items: nItems, others }, prefix, { open, openPrefix }) {
   const level = prefix.length - 1;
   const examples = others.slice(0, MAX_EXAMPLES).flatMap((item, i) => [
     i ? " · " : "",
@@ -34,8 +70,10 @@ function row({ code, probability, n_items: nItems, others }, prefix, { open, ope
       vars: { hue: hue(code, level) },
       "aria-label": `Level ${level + 1}, code ${code}: open prefix ${prefix.join("-")}`,
     }),
-    element("span", { class: "bar", vars: { share: probability } }),
+    bar(probability),
     element("strong", {}, percent(probability)),
-    element("span", { class: "shared-with" }, sharedWith),
+    element("span", { class: "details" }, sharedWith),
   );
 }
+
+const bar = (share) => element("span", { class: "bar", vars: { share } });

@@ -18,5 +18,12 @@ export const count = (n, noun) => `${n.toLocaleString("en")} ${noun}${n === 1 ? 
 /** "decoder_only" -> "decoder-only". */
 export const architecture = (name) => name.replaceAll("_", "-");
 
+/** The experts of a model by name, each with a name for display and what it does. */
+export const EXPERTS = {
+  codes: ["Codes", "generates the item's codes one by one"],
+  dense: ["Item vectors", "compares the history with every item"],
+  neighbours: ["Neighbours", "looks up what goes with the items of the history"],
+};
+
 /** A hue in degrees for a code of a level, far from the hues of neighbouring codes. */
 export const hue = (code, level) => ((code * 137.508 + level * 67) % 360).toFixed(0);

@@ -9,9 +9,9 @@ import { count, logProbability, percent } from "./format.js";
 
 /**
  * The actions are `add(item)`, `open(id)`, `openPrefix(codes)` and `removeAll(ids)`; `onRecommended(items)` is called
- * with each new list of recommendations.
+ * with each new list of recommendations. `expertTypes(model)` are the types of a model's experts by name.
  */
-export function createRecommendations({ add, open, openPrefix, removeAll, onRecommended }) {
+export function createRecommendations({ add, open, openPrefix, removeAll, onRecommended, expertTypes }) {
   const content = byId("recommendations").querySelector(".content");
   const newest = api.newestOnly();
   let shown = null; // history, k and model, as JSON
@@ -35,8 +35,21 @@ export function createRecommendations({ add, open, openPrefix, removeAll, onReco
     content.removeAttribute("aria-busy");
   }
 
-  function parts({ items, skipped, n_allowed: allowed }, history, k, model) {
+  function parts({ items, skipped, n_allowed: allowed, model: modelName }, history, k, model) {
     const bestScore = items[0]?.score;
+    let explaining = null; // one request explains all items, once the first explanation is asked for
+    const explained = async (item) => {
+      explaining ??= api.explain(history, k, model);
+      try {
+        const found = (await explaining).find(({ item_id: id }) => id === item.item_id);
+        if (!found) throw new Error("The model was replaced since this was recommended. Reload the page.");
+        cacheTitles([...found.path.flatMap((step) => step.others), ...found.because]);
+        return explanation(found, expertTypes(modelName), { open, openPrefix });
+      } catch (error) {
+        explaining = null;
+        throw error;
+      }
+    };
     return [
       skipped.length
         ? notice(
@@ -49,7 +62,7 @@ export function createRecommendations({ add, open, openPrefix, removeAll, onReco
         ? element("p", { class: "lead" }, "Without a history, these are the most probable first items.")
         : null,
       items.length
-        ? element("ol", { class: "cards" }, items.map((item) => card(item, bestScore, history, model)))
+        ? element("ol", { class: "cards" }, items.map((item) => card(item, bestScore, explained)))
         : element("p", { class: "empty" }, "Nothing left to recommend: the history contains the whole catalogue."),
       items.length && items.length < k
         ? element("p", { class: "lead" }, `Only ${count(allowed, "item")} could be recommended.`)
@@ -57,15 +70,13 @@ export function createRecommendations({ add, open, openPrefix, removeAll, onReco
     ].filter(Boolean);
   }
 
-  function card(item, bestScore, history, model) {
+  function card(item, bestScore, explained) {
     const title = item.title || item.item_id;
     const why = element("div", { class: "why", hidden: true });
     const explain = async () => {
       why.replaceChildren(loading(item.semantic_id.length));
       try {
-        const explained = await api.explain(history, item.item_id, model);
-        cacheTitles(explained.path.flatMap((step) => step.others));
-        why.replaceChildren(explanation(explained, { open, openPrefix }));
+        why.replaceChildren(await explained(item));
       } catch (error) {
         why.replaceChildren(notice(error.message, button("Try again", explain)));
       }
