@@ -1,8 +1,9 @@
 """The web page, driven in a real browser."""
 
 import json
+import math
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -31,8 +32,8 @@ def other_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def address(tiny_run: Path, other_run: Path) -> Iterator[str]:
-    with running({"main": tiny_run, "other": other_run}) as address:
+def address(tiny_run: Path, other_run: Path, tiny_joined: Path) -> Iterator[str]:
+    with running({"main": tiny_run, "other": other_run, "joined": tiny_joined}) as address:
         yield address
 
 
@@ -218,8 +219,55 @@ def test_why_shows_each_code_with_its_probability_and_other_items(visitor: Visit
         assert float(share) == pytest.approx(step.probability, abs=1e-4)
         examples = [other.replace("item", "Title") for other in step.others]
         expect(row.locator(".details button")).to_have_text(examples)
+    expect(page.locator(".experts")).to_have_count(0)  # a single expert: the path says it all
     rows.first.locator(".code").click()
     expect(crumb(page)).to_have_text(str(best.semantic_id[0]))
+
+
+def test_why_shows_what_each_expert_of_a_joined_model_says(visitor: Visitor, tiny_joined: Path) -> None:
+    page = visitor.open("?history=item+8&history=item+9&k=50&model=joined")
+    expect(page.locator("#model-facts")).to_contain_text("4 experts joined")
+    recommender = Recommender.load(tiny_joined)
+    (found,) = recommender.recommend([["item 8", "item 9"]], k=50)
+    unknown = next(item for item in found if item.experts["neighbours"] == -math.inf)
+    requests = []
+    page.on("request", lambda request: "recommendations" in request.url and requests.append(request))
+    labels = ["Codes", "Codes (codes_2)", "Item vectors", "Neighbours"]
+    for item in (found[0], unknown):
+        card = page.locator(".card", has=page.get_by_role("button", name=f"Why {item.title}", exact=True))
+        card.get_by_role("button", name="Why").click()
+        rows = card.locator(".experts li")
+        expect(rows.locator(".expert")).to_have_text(labels)
+        for row, log_p in zip(rows.all(), item.experts.values(), strict=True):
+            share = row.locator(".bar").evaluate("bar => getComputedStyle(bar).getPropertyValue('--share')")
+            assert float(share) == pytest.approx(math.exp(log_p), abs=1e-4)
+        because = recommender.explain(["item 8", "item 9"], item.item_id).because
+        names = [reason.item_id.replace("item", "Title") for reason in because]
+        expect(rows.last.locator(".details button")).to_have_text(names)
+        expect(card.locator(".path li")).to_have_count(len(item.semantic_id))
+    expect(rows.last).to_have_text("Neighbours0 %Not a neighbour of any item of the history.")
+    assert len(requests) == 1  # explains all items
+
+
+def answer_with(response: dict[str, Any]) -> Callable[[Route], None]:
+    return lambda route: route.fulfill(**response)
+
+
+def test_an_explanation_that_failed_can_be_asked_for_again(lenient_visitor: Visitor) -> None:
+    page = lenient_visitor.open("?history=item+8&model=joined")
+    expect(recommended(page)).to_have_count(10)
+    card = page.locator(".card").first
+    failures = (
+        ({"status": 503, "json": {"error": {"code": "x", "message": "Later."}}}, "Later."),
+        ({"json": {"model": "joined", "recommendations": [{"items": []}]}}, "The model was replaced"),
+    )
+    for response, message in failures:
+        page.route("**/v1/recommendations", answer_with(response))
+        card.get_by_role("button", name=re.compile("Why|Try again")).last.click()
+        expect(card.get_by_role("alert")).to_contain_text(message)
+        page.unroute("**/v1/recommendations")
+    card.get_by_role("button", name="Try again").click()
+    expect(card.locator(".experts li")).to_have_count(4)
 
 
 def test_a_sample_users_history_can_be_edited(visitor: Visitor) -> None:
@@ -383,12 +431,13 @@ def prefix_titles(prefix: str, page: Page) -> None:
 def test_titles_are_never_parsed_as_html(visitor: Visitor) -> None:
     page = visitor.page()
     prefix_titles(HOSTILE, page)
-    visitor.go(page, "?history=item+8&item=item+9")
+    visitor.go(page, "?history=item+8&item=item+9&model=joined")
     expect(page.get_by_role("dialog").locator(".items li").first).to_contain_text(HOSTILE)
     page.keyboard.press("Escape")
     expect(chips(page)).to_have_text([f"{HOSTILE}Title 8"])
     page.locator(".card").first.get_by_role("button", name="Why").click()
     expect(page.locator(".path li").first).to_be_visible()
+    expect(page.locator(".experts li").last).to_contain_text(HOSTILE)
     search_for(page, "Title")
     expect(options(page).first).to_contain_text(HOSTILE)
     expect(page.locator("#node .items li").first).to_contain_text(HOSTILE)
@@ -400,7 +449,7 @@ def test_titles_are_never_parsed_as_html(visitor: Visitor) -> None:
 def test_the_page_never_scrolls_sideways_on_a_phone(visitor: Visitor, prefix: str) -> None:
     page = visitor.page(viewport={"width": 360, "height": 740}, has_touch=True)
     prefix_titles(prefix, page)
-    visitor.go(page, "?history=item+8&history=item+9")
+    visitor.go(page, "?history=item+8&history=item+9&model=joined")
     page.locator(".card").first.get_by_role("button", name="Why").tap()
     expect(page.locator(".path li").first).to_be_visible()
     expect(cells(page).first).to_be_visible()
@@ -454,7 +503,7 @@ CONTRASTS = """() => {
 
 @LIGHT_AND_DARK
 def test_every_text_has_enough_contrast(lenient_visitor: Visitor, scheme: str) -> None:
-    page = lenient_visitor.open("?history=item+8&history=gone", color_scheme=scheme)
+    page = lenient_visitor.open("?history=item+8&history=gone&model=joined", color_scheme=scheme)
     page.locator(".card").first.get_by_role("button", name="Why").click()
     expect(page.locator(".path li").first).to_be_visible()
     expect(page.locator(".notice")).to_be_visible()

@@ -20,9 +20,9 @@ export const architecture = (name) => name.replaceAll("_", "-");
 
 /** The experts of a model by name, each with a name for display and what it does. */
 export const EXPERTS = {
-  codes: ["Codes", "generates the item's codes one by one"],
-  dense: ["Item vectors", "compares the history with every item"],
-  neighbours: ["Neighbours", "looks up what goes with the items of the history"],
+  codes: ["Codes", "Generates its codes one by one"],
+  dense: ["Item vectors", "Compares the history with every item"],
+  neighbours: ["Neighbours", "Look up what goes with the items of the history"],
 };
 
 /** A hue in degrees for a code of a level, far from the hues of neighbouring codes. */
