@@ -1,8 +1,8 @@
 """How often beam search finds the same ten items as scoring every item, by beam width, and what that costs.
 
 The histories are the validation examples of the protocol that the model was trained with, and seen items are excluded
-or allowed as in its training. A kNN mixture is left out, and the test split is not used. Scoring every item takes
-long: limit the users for a large catalogue.
+or allowed as in its training. Experts that it is joined with are left out, and the test split is not used. Scoring
+every item takes long: limit the users for a large catalogue.
 
     python benchmarks/beam_agreement.py --run out/demo --json
     python benchmarks/beam_agreement.py --run out/beauty --beams 10 50 --users 1000

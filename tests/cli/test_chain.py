@@ -1,9 +1,11 @@
 """All stages through the command line, each reading the artefacts of earlier ones."""
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import torch
 from typer.testing import CliRunner
 
 from rqrec.cli import app
@@ -23,6 +25,14 @@ def rqrec(*arguments: object) -> dict:
 
 def settings(**values: object) -> list[str]:
     return [part for name, value in values.items() for part in ("--gin", f"train.{name}={value!r}")]
+
+
+@pytest.fixture
+def one_thread() -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
 
 
 SMALL_MODEL = settings(
@@ -64,20 +74,28 @@ def test_each_command_reads_the_artefacts_of_the_previous_ones(kind: str, tmp_pa
     before = {name: read_manifest(folder(name)).hash for name in ("interactions", "vectors", "ids")}
 
     inputs = ("--dataset", folder("interactions"), "--semantic-ids", folder("ids"))
-    root = settings(save_dir_root=str(folder("model")), knn_mixture=True)
-    decoder = ROOT / "configs/decoder_custom.gin"
-    rqrec("train-decoder", decoder, *inputs, "--embeddings", folder("vectors"), *SMALL_MODEL, *root)
-    assert {name: read_manifest(folder(name)).hash for name in before} == before
+    root = settings(save_dir_root=str(folder("model")))
+    rqrec("train-decoder", ROOT / "configs/decoder_custom.gin", *inputs, *SMALL_MODEL, *root)
     trained_on = read_manifest(folder("model", "retrieval")).inputs
-    assert trained_on["dataset"] == before["interactions"]
-    assert trained_on["semantic_ids"] == before["ids"]
-    assert trained_on["embeddings"] == before["vectors"]
+    assert trained_on == {"dataset": before["interactions"], "semantic_ids": before["ids"]}
+    small = settings(iterations=30, warmup=2, width=16, max_items=5)
+    root = settings(save_dir_root=str(folder("dense")))
+    rqrec("train-sasrec", *inputs[:2], *small, *root)
+    inputs = ("--dataset", folder("interactions"), "--embeddings", folder("vectors"))
+    rqrec("join", folder("model"), folder("dense"), *inputs, "--out", folder("joined"))
+    assert {name: read_manifest(folder(name)).hash for name in before} == before
+    assert read_manifest(folder("joined")).inputs == {
+        "dataset": before["interactions"],
+        "embeddings": before["vectors"],
+        "codes": read_manifest(folder("model", "retrieval")).hash,
+        "dense": read_manifest(folder("dense", "sasrec")).hash,
+    }
 
     measured = ("--dataset", folder("interactions"), "--out", folder("figures"))
-    assert rqrec("evaluate", "--artifact", folder("model"), *measured)["metrics"]["recall@10"] > 0.5
-    asked = rqrec("recommend", "--artifact", folder("model"), "--history", "8,9", "--k", 3)
+    assert rqrec("evaluate", "--artifact", folder("joined"), *measured)["metrics"]["recall@10"] > 0.5
+    asked = rqrec("recommend", "--artifact", folder("joined"), "--history", "8,9", "--k", 3)
     assert len(asked["recommendations"]) == 3
-    service = Process(folder("model"))
+    service = Process(folder("joined"))
     service.wait_until_listening()
     status, answer = service.ask("POST", "/v1/recommendations", {"history": ["8", "9"], "k": 3})
     assert (status, service.stop()) == (200, 0)
@@ -102,25 +120,36 @@ def test_raw_data_that_was_prepared_differently_is_not_replaced_by_training(tmp_
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
-def test_reproduce_and_the_commands_one_by_one_give_the_same_hashes(tmp_path: Path) -> None:
+def test_reproduce_and_the_commands_one_by_one_give_the_same_hashes(tmp_path: Path, one_thread: None) -> None:
     """With one thread per process, because floating-point sums depend on the number of threads."""
     raw = write_world(tmp_path / "raw")
     log, own = raw / "log.parquet", raw / "item_embeddings.npy"
     files, folder = ("--interactions", log, "--embeddings", own), tmp_path.joinpath
-    rqrec("reproduce", "custom", *files, "--max-minutes", 60, "--out", folder("run"))
+    rqrec("reproduce", "custom", *files, "--tables", 2, "--max-minutes", 60, "--out", folder("run"))
 
     rqrec("prepare", "custom", *files, "--out", folder("dataset"))
     recipe = ("--config", "recipe.gin")
     rqrec("embed", folder("dataset"), "--embeddings", own, *recipe, "--out", folder("embeddings"))
-    rqrec("fit-rqkmeans", folder("embeddings"), *recipe, "--out", folder("rqkmeans"))
-    ids = ("--dataset", folder("dataset"), "--out", folder("semantic_ids"))
-    rqrec("tokenize", folder("rqkmeans"), folder("embeddings"), *ids)
-    inputs = ("--dataset", folder("dataset"), "--semantic-ids", folder("semantic_ids"))
-    root = settings(save_dir_root=str(folder("seed_0")))
-    rqrec("train-decoder", "recipe.gin", *inputs, "--embeddings", folder("embeddings"), *root)
-    names = ("dataset", "embeddings", "rqkmeans", "semantic_ids", "seed_0/retrieval")
-    for name in names:
+    experts, dataset = folder("seed_0", "experts"), ("--dataset", folder("dataset"))
+    for number, ending in enumerate(("", "_2")):
+        codes, ids, model = (
+            folder(f"rqkmeans{ending}"),
+            folder(f"semantic_ids{ending}"),
+            f"codes_{number + 1}",
+        )
+        rqrec("fit-rqkmeans", folder("embeddings"), *recipe, "--seed", number, "--out", codes)
+        rqrec("tokenize", codes, folder("embeddings"), *dataset, "--out", ids)
+        root = settings(save_dir_root=str(experts / model), seed=number)
+        rqrec("train-decoder", "recipe.gin", *dataset, "--semantic-ids", ids, *root)
+    rqrec("train-sasrec", "recipe.gin", *dataset, *settings(save_dir_root=str(experts / "dense")))
+    models = [experts / name for name in ("codes_1", "codes_2", "dense")]
+    inputs = (*dataset, "--embeddings", folder("embeddings"), *recipe)
+    rqrec("join", *models, *inputs, "--out", folder("seed_0", "retrieval"))
+    names = ("dataset", "embeddings", "rqkmeans", "rqkmeans_2", "semantic_ids", "semantic_ids_2")
+    trained = ("codes_1/retrieval", "codes_2/retrieval", "dense/sasrec")
+    for name in (*names, *(f"seed_0/experts/{one}" for one in trained), "seed_0/retrieval"):
         assert read_manifest(folder(name)).hash == read_manifest(folder("run", name)).hash, name
-    figures = rqrec("evaluate", "--artifact", folder("seed_0"), "--dataset", folder("dataset"))["metrics"]
     reproduced = json.loads((folder("run") / "reproduction.json").read_text())
-    assert reproduced["test"]["ndcg@10"]["mean"] == figures["ndcg@10"]
+    for row, options in (("all", ()), ("trained", ("--experts", "trained"))):
+        figures = rqrec("evaluate", "--artifact", folder("seed_0"), *dataset, *options)["metrics"]
+        assert reproduced["test"][row]["ndcg@10"]["mean"] == figures["ndcg@10"]

@@ -12,6 +12,7 @@ import pytest
 from click.testing import Result
 from typer.testing import CliRunner
 
+from rqrec import Recommender
 from rqrec.cli import app
 from rqrec.core.artifact import read_json, read_manifest
 from rqrec.data.dataset import Dataset
@@ -159,7 +160,7 @@ def test_mismatched_inputs_are_refused(tiny_run: Path, tmp_path: Path) -> None:
     assert "'train'" in done.stderr
     assert "validation" in done.stderr
     fails(rqrec("evaluate", "--baseline", "content_knn", "--dataset", tiny_run, *out), "--embeddings")
-    fails(rqrec("evaluate", "--artifact", tiny_run, "--without-knn", *out), "no kNN mixture")
+    fails(rqrec("evaluate", "--artifact", tiny_run, "--experts", "dense", *out), "no expert 'dense'")
     assert not (tmp_path / "e").exists()
 
 
@@ -170,10 +171,38 @@ def test_wrong_usage_is_status_2(tiny_run: Path) -> None:
         ("--baseline", "popularity"),
         ("--baseline", "bpr", "--dataset", tiny_run),
         ("--baseline", "popularity", "--dataset", tiny_run, "--beam-width", 5),
+        ("--baseline", "popularity", "--dataset", tiny_run, "--experts", "codes"),
         ("--artifact", tiny_run, "--embeddings", tiny_run),
         ("--baseline", "item_knn", "--dataset", tiny_run, "--embeddings", tiny_run),
     ):
         assert rqrec("evaluate", *arguments).exit_code == 2, arguments
+
+
+def test_some_experts_of_a_joined_model_are_evaluated_beside_all(tiny_joined: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    for name in ("dataset", "retrieval"):
+        shutil.copytree(tiny_joined / name, run / name)
+    histories = leave_one_out(Dataset.read(run).sequences).test
+    recommender = Recommender.load(run)
+    ids = recommender.catalog.id_map
+    asked = [ids.ids(items[items >= 0].tolist()) for items in histories.histories(slice(None)).items_BT]
+    targets = ids.ids(histories.targets)
+    for words, names in (
+        ((), ["codes", "codes_2", "dense", "neighbours"]),
+        (("neighbours",), ["neighbours"]),
+        (("dense", "codes"), ["codes", "codes_2", "dense"]),
+    ):
+        options = [part for word in words for part in ("--experts", word)]
+        result = result_of(rqrec("evaluate", "--artifact", run, *options, "--json"))
+        folder = run / "_".join(("evaluation_test", *words))
+        assert list(read_manifest(folder, "evaluation").settings["experts"]) == names
+        assert result["recommender"] == ", ".join(names)
+        found = recommender.recommend(asked, k=10, experts=words or None)
+        hits = [
+            target in [item.item_id for item in each] for target, each in zip(targets, found, strict=True)
+        ]
+        assert result["metrics"]["recall@10"] == pytest.approx(np.mean(hits), abs=0.01)
+    assert len(list(run.glob("evaluation_*"))) == 3
 
 
 def train(command: str, config: str, settings: dict[str, Any]) -> dict:

@@ -14,7 +14,6 @@ from rqrec import Recommender
 from rqrec.cli import app
 from rqrec.core.artifact import create, read_json, read_manifest, write_json
 from rqrec.core.hub import upload
-from rqrec.knn.index import NEIGHBOURS_FILE
 from rqrec.stages.share import _evaluation_metrics, pull, push
 from rqrec.tokenizer.loading import load_tokenizer
 from rqrec.tokenizer.rqkmeans import RqKMeans, RqKMeansConfig
@@ -92,17 +91,27 @@ def test_the_model_card_has_data_metrics_and_usage(tiny_run: Path, hub: Path, tm
     assert "0.875" not in card
 
 
-def test_the_model_card_separates_evaluations_with_and_without_knn(hub: Path, tmp_path: Path) -> None:
-    with create(tmp_path / "retrieval", "retrieval") as target:
-        (target / NEIGHBOURS_FILE).write_text("")
+def test_a_joined_model_is_pushed_and_pulled_with_all_its_experts(
+    tiny_joined: Path, hub: Path, tmp_path: Path
+) -> None:
+    push(tiny_joined, "me/joined")
+    pull("me/joined", tmp_path / "pulled")
+    expected = Recommender.load(tiny_joined).recommend([["item 8", "item 9"]], k=5)
+    assert Recommender.load(tmp_path / "pulled").recommend([["item 8", "item 9"]], k=5) == expected
+
+
+def test_the_model_card_says_which_experts_an_evaluation_is_of(hub: Path, tmp_path: Path) -> None:
+    metrics = {"experts": {"codes": {}, "dense": {}}}
+    with create(tmp_path / "retrieval", "retrieval", metrics=metrics):
+        pass
     manifest = read_manifest(tmp_path / "retrieval")
-    for name, more, recall in (("with", {"knn_mixture": {}}, 0.625), ("without", {}, 0.5)):
-        settings = {"split": "test", **more}
+    for name, experts, recall in (("all", metrics["experts"], 0.625), ("one", {"codes": {}}, 0.5)):
+        settings = {"split": "test", "experts": experts}
         inputs = {"retrieval": manifest.hash}
         with create(tmp_path / name, "evaluation", settings=settings, inputs=inputs) as target:
             write_json(target / "evaluation.json", {"seed": 0, "metrics": {"recall@10": recall}})
     metrics = dict(_evaluation_metrics(tmp_path / "retrieval", manifest))
-    assert metrics == {"test recall@10": 0.625, "test without kNN recall@10": 0.5}
+    assert metrics == {"test recall@10": 0.625, "test of codes recall@10": 0.5}
 
 
 def test_a_tokenizer_can_be_pushed_and_pulled(tiny_run: Path, hub: Path, tmp_path: Path) -> None:

@@ -24,9 +24,9 @@ def fit_baseline(
     """Fit the baseline `name` to a split; `vectors_ND` are the items' content embeddings.
 
     "item_knn" ranks by the kNN index of co-occurrence, "hybrid_knn" by that of co-occurrence and content: the same
-    index that a model with a kNN mixture has. `exclude_seen` is whether seen items are left out when the weight of
-    content is chosen on validation. Raises ValueError for an unknown name, and if "content_knn" or "hybrid_knn" is
-    given no embeddings of these items.
+    index that the expert "neighbours" of a joined model has. `exclude_seen` is whether seen items are left out when
+    the weight of content is chosen on validation. Raises ValueError for an unknown name, and if "content_knn" or
+    "hybrid_knn" is given no embeddings of these items.
     """
     if name == "popularity":
         return ExhaustiveRecommender(Popularity(split.train, n_items))

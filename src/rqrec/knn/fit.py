@@ -31,9 +31,9 @@ def fit_knn_index(
 ) -> KnnIndex:
     """The kNN index of the training split, with the content weight that gives the best validation NDCG@10.
 
-    The same function fits the index of a mixture with a model and the baseline `hybrid_knn`, so that the baseline
-    is exactly what the mixture adds. `exclude_seen`: whether items of a history are left out when weights are
-    compared.
+    The same function fits the expert "neighbours" of a joined model and the baseline `hybrid_knn`, so that the
+    baseline is exactly what this expert adds. `exclude_seen`: whether items of a history are left out when weights
+    are compared.
     """
     similarity_NN = item_item_knn(split.train, n_items, NEIGHBOURS, SHRINKAGE)
     without_content = KnnIndex.from_similarity(similarity_NN)

@@ -18,11 +18,11 @@ export const count = (n, noun) => `${n.toLocaleString("en")} ${noun}${n === 1 ? 
 /** "decoder_only" -> "decoder-only". */
 export const architecture = (name) => name.replaceAll("_", "-");
 
-/** The experts of a model by name, each with a name for display and what it does. */
+/** By type of expert: a name for display, and what it does (of neighbours, the items that they go with are shown). */
 export const EXPERTS = {
   codes: ["Codes", "Generates its codes one by one"],
   dense: ["Item vectors", "Compares the history with every item"],
-  neighbours: ["Neighbours", "Look up what goes with the items of the history"],
+  neighbours: ["Neighbours", ""],
 };
 
 /** A hue in degrees for a code of a level, far from the hues of neighbouring codes. */
