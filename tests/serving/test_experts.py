@@ -193,6 +193,7 @@ def test_a_batch_resumes_only_with_the_same_experts(tiny_joined: Path, tmp_path:
     source, out = tmp_path / "users.csv", tmp_path / "out"
     source.write_text("user_id,history\n1,item 1\n2,item 2\n")
     batch = ["batch-recommend", "--artifact", tiny_joined, "--input", source, "--output", out]
+    batch += ["--processes", 1]
     first = rqrec(*batch, "--experts", "codes,dense", "--json")
     assert rqrec(*batch, "--experts", "codes", "--experts", "dense", "--json") == first
     done = CliRunner().invoke(app, [*map(str, batch), "--experts", "dense"])

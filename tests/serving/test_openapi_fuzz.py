@@ -59,7 +59,7 @@ JSON = st.recursive(
     | st.integers()
     | st.floats()
     | st.text()
-    | st.sampled_from(["item 1", "item 9"]),
+    | st.sampled_from(["item 1", "item 9", "codes"]),
     lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=9), inner, max_size=4),
     max_leaves=12,
 )
@@ -75,6 +75,7 @@ FIELDS = (
     "block",
     "max_per_code",
     "unknown",
+    "experts",
     "explain",
 )
 
