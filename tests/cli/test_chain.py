@@ -10,6 +10,7 @@ from typer.testing import CliRunner
 
 from rqrec.cli import app
 from rqrec.core.artifact import read_manifest
+from rqrec.experiments.reproduce import CODES
 from tests.serving.test_server import Process
 from tests.stages.world import write_world
 
@@ -125,28 +126,27 @@ def test_reproduce_and_the_commands_one_by_one_give_the_same_hashes(tmp_path: Pa
     raw = write_world(tmp_path / "raw")
     log, own = raw / "log.parquet", raw / "item_embeddings.npy"
     files, folder = ("--interactions", log, "--embeddings", own), tmp_path.joinpath
-    rqrec("reproduce", "custom", *files, "--tables", 2, "--max-minutes", 60, "--out", folder("run"))
+    rqrec("reproduce", "custom", *files, "--max-minutes", 60, "--out", folder("run"))
 
     rqrec("prepare", "custom", *files, "--out", folder("dataset"))
     recipe = ("--config", "recipe.gin")
     rqrec("embed", folder("dataset"), "--embeddings", own, *recipe, "--out", folder("embeddings"))
     experts, dataset = folder("seed_0", "experts"), ("--dataset", folder("dataset"))
+    inputs = (*dataset, "--embeddings", folder("embeddings"))
     for number, ending in enumerate(("", "_2")):
-        codes, ids, model = (
-            folder(f"rqkmeans{ending}"),
-            folder(f"semantic_ids{ending}"),
-            f"codes_{number + 1}",
-        )
+        codes, ids = folder(f"rqkmeans{ending}"), folder(f"semantic_ids{ending}")
         rqrec("fit-rqkmeans", folder("embeddings"), *recipe, "--seed", number, "--out", codes)
         rqrec("tokenize", codes, folder("embeddings"), *dataset, "--out", ids)
-        root = settings(save_dir_root=str(experts / model), seed=number)
-        rqrec("train-decoder", "recipe.gin", *dataset, "--semantic-ids", ids, *root)
-    rqrec("train-sasrec", "recipe.gin", *dataset, *settings(save_dir_root=str(experts / "dense")))
-    models = [experts / name for name in ("codes_1", "codes_2", "dense")]
-    inputs = (*dataset, "--embeddings", folder("embeddings"), *recipe)
-    rqrec("join", *models, *inputs, "--out", folder("seed_0", "retrieval"))
+    for number, (name, differing, table) in enumerate(CODES):
+        files = ("recipe.gin",) if differing is None else ("recipe.gin", differing)
+        made = ("--semantic-ids", folder("semantic_ids_2" if table else "semantic_ids"))
+        root = settings(save_dir_root=str(experts / name), seed=number)
+        rqrec("train-decoder", *files, *inputs, *made, *root)
+    rqrec("train-sasrec", "recipe.gin", *inputs, *settings(save_dir_root=str(experts / "dense")))
+    models = [*(experts / name for name, _, _ in CODES), experts / "dense"]
+    rqrec("join", *models, *inputs, *recipe, "--out", folder("seed_0", "retrieval"))
     names = ("dataset", "embeddings", "rqkmeans", "rqkmeans_2", "semantic_ids", "semantic_ids_2")
-    trained = ("codes_1/retrieval", "codes_2/retrieval", "dense/sasrec")
+    trained = (*(f"{name}/retrieval" for name, _, _ in CODES), "dense/sasrec")
     for name in (*names, *(f"seed_0/experts/{one}" for one in trained), "seed_0/retrieval"):
         assert read_manifest(folder(name)).hash == read_manifest(folder("run", name)).hash, name
     reproduced = json.loads((folder("run") / "reproduction.json").read_text())
