@@ -79,7 +79,7 @@ def test_each_command_reads_the_artefacts_of_the_previous_ones(kind: str, tmp_pa
     rqrec("train-decoder", ROOT / "configs/decoder_custom.gin", *inputs, *SMALL_MODEL, *root)
     trained_on = read_manifest(folder("model", "retrieval")).inputs
     assert trained_on == {"dataset": before["interactions"], "semantic_ids": before["ids"]}
-    small = settings(iterations=30, warmup=2, width=16, max_items=5)
+    small = settings(iterations=30, warmup=2, attn_embed_dim=16, max_items=5)
     root = settings(save_dir_root=str(folder("dense")))
     rqrec("train-sasrec", *inputs[:2], *small, *root)
     inputs = ("--dataset", folder("interactions"), "--embeddings", folder("vectors"))
