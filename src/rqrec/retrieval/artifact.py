@@ -17,7 +17,7 @@ from rqrec.data.catalog import Catalog
 from rqrec.knn.index import KnnIndex
 from rqrec.models.architectures import AnyModel, architecture, build_model, name_of
 from rqrec.models.sasrec import SasRec, SasRecConfig
-from rqrec.retrieval.ensemble import Ensemble, ExpertSettings
+from rqrec.retrieval.ensemble import PROPOSALS, Ensemble, ExpertSettings
 from rqrec.retrieval.experts import CodesExpert, DenseExpert, Expert, NeighbourExpert
 from rqrec.retrieval.retriever import BEAM_WIDTH, Retriever
 from rqrec.tokenizer.semantic_ids import SemanticIdTable
@@ -83,8 +83,8 @@ class RetrievalArtifact(NamedTuple):
     def ensemble(self, retriever: Retriever | None = None, experts: Sequence[str] | None = None) -> Ensemble:
         """The recommender of all experts, or of those that `experts` mean (see `select`).
 
-        `retriever` is that of the model, whose device and beam width the other experts get too: each proposes as many
-        items as its beam is wide.
+        `retriever` is that of the model, whose device and beam width the other experts get too. Each proposes
+        `PROPOSALS` items, or as many as the beam is wide if that is fewer.
         """
         retriever = retriever or self.retriever()
         width, device = retriever.beam_width, retriever.device
@@ -102,7 +102,7 @@ class RetrievalArtifact(NamedTuple):
                     return NeighbourExpert(index.to(device), first_codes_N)
 
         chosen = {name: built(name) for name in self.select(experts)}
-        return Ensemble(chosen, self.settings, width, first_codes_N, device)
+        return Ensemble(chosen, self.settings, min(PROPOSALS, width), first_codes_N, device)
 
 
 def select_experts(words: Sequence[str] | None, types: Mapping[str, str]) -> list[str]:

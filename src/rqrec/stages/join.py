@@ -38,7 +38,7 @@ class JoinConfig(Config):
     neighbours: bool = field(default=True, metadata={"flags": "--neighbours/--no-neighbours"})
     """Whether to mix in the neighbours of the history's items, by who took what and, with embeddings, by content."""
     beam_width: PositiveInt = BEAM_WIDTH
-    """Items that each expert proposes, and prefixes that a beam search keeps, while the weights are chosen."""
+    """Prefixes that a beam search keeps while the weights are chosen."""
     validation_users: PositiveInt | None = None
     """Choose the weights on at most this many users; None: on all."""
 
