@@ -30,8 +30,8 @@ from rqrec.retrieval.beam_search import rank_by_quota
 from rqrec.retrieval.experts import Constraints, Expert, first_codes
 from rqrec.retrieval.ranking import Ranked, order_keys, padded, padded_scores
 
-# Items that each expert proposes. An item that no expert ranks so high hardly ever ends among the first ten, and every
-# candidate is scored by every expert (docs/experiments.md).
+# Items that each expert proposes. An item that no expert ranks so high hardly ever ends among the first ten, while
+# every candidate must be scored by every expert (docs/experiments.md).
 PROPOSALS = 30
 UNCONSTRAINED = Constraints()
 
