@@ -162,16 +162,17 @@ def test_an_artefact_of_the_first_format_is_refused_with_its_command(
             attempt()
 
 
-def test_a_model_with_the_softmax_over_all_codes_is_refused_and_to_be_trained_again(tmp_path: Path) -> None:
-    """Format 2 of a model; other artefacts of format 2 are read."""
-    for kind in ("retrieval", "sasrec"):
+def test_a_model_of_the_former_format_is_refused_and_to_be_trained_again(tmp_path: Path) -> None:
+    """Format 2 of models; other artefacts of format 2 are read."""
+    for kind in ("retrieval", "sasrec", "dataset"):
         with create(tmp_path / kind, kind):
             pass
         path = tmp_path / kind / "manifest.json"
         write_json(path, read_json(path) | {"format_version": 2})
-    assert read_manifest(tmp_path / "sasrec").artifact_type == "sasrec"
-    with pytest.raises(ValueError, match=r"format_version 2 .*format_version 3.*`rqrec train-decoder`"):
-        read_manifest(find(tmp_path, "retrieval"))
+    assert read_manifest(tmp_path / "dataset").artifact_type == "dataset"
+    for kind, command in (("retrieval", "train-decoder"), ("sasrec", "train-sasrec")):
+        with pytest.raises(ValueError, match=rf"format_version 2 .*format_version 3.*`rqrec {command}`"):
+            read_manifest(find(tmp_path, kind))
 
 
 def test_a_stage_reuses_its_artefact_or_refuses_and_never_replaces_it_unasked(
