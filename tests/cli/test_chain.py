@@ -1,6 +1,7 @@
 """All stages through the command line, each reading the artefacts of earlier ones."""
 
 import json
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,7 +11,8 @@ from typer.testing import CliRunner
 
 from rqrec.cli import app
 from rqrec.core.artifact import read_manifest
-from rqrec.experiments.reproduce import CODES
+from rqrec.experiments import reproduce
+from rqrec.experiments.reproduce import CODES, RECIPE
 from tests.serving.test_server import Process
 from tests.stages.world import write_world
 
@@ -121,15 +123,24 @@ def test_raw_data_that_was_prepared_differently_is_not_replaced_by_training(tmp_
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
-def test_reproduce_and_the_commands_one_by_one_give_the_same_hashes(tmp_path: Path, one_thread: None) -> None:
+def test_reproduce_and_the_commands_one_by_one_give_the_same_hashes(
+    tmp_path: Path, one_thread: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """With one thread per process, because floating-point sums depend on the number of threads."""
-    raw = write_world(tmp_path / "raw")
+    raw, small = write_world(tmp_path / "raw"), tmp_path / "recipe"
+    small.mkdir()
+    for file in RECIPE.parent.glob("recipe*.gin"):
+        shutil.copy(file, small)
+    with (small / "recipe.gin").open("a") as recipe_file:  # few steps: each model is trained twice here
+        for name in ("train_decoder", "train_sasrec"):
+            recipe_file.write(f"\n{name}.iterations = 30\n{name}.epochs = 0\n")
+    monkeypatch.setattr(reproduce, "RECIPE", small / "recipe.gin")
     log, own = raw / "log.parquet", raw / "item_embeddings.npy"
     files, folder = ("--interactions", log, "--embeddings", own), tmp_path.joinpath
-    rqrec("reproduce", "custom", *files, "--max-minutes", 60, "--out", folder("run"))
+    rqrec("reproduce", "custom", *files, "--max-minutes", 10_000, "--out", folder("run"))
 
     rqrec("prepare", "custom", *files, "--out", folder("dataset"))
-    recipe = ("--config", "recipe.gin")
+    recipe = ("--config", small / "recipe.gin")
     rqrec("embed", folder("dataset"), "--embeddings", own, *recipe, "--out", folder("embeddings"))
     experts, dataset = folder("seed_0", "experts"), ("--dataset", folder("dataset"))
     inputs = (*dataset, "--embeddings", folder("embeddings"))
@@ -138,11 +149,11 @@ def test_reproduce_and_the_commands_one_by_one_give_the_same_hashes(tmp_path: Pa
         rqrec("fit-rqkmeans", folder("embeddings"), *recipe, "--seed", number, "--out", codes)
         rqrec("tokenize", codes, folder("embeddings"), *dataset, "--out", ids)
     for number, (name, differing, table) in enumerate(CODES):
-        files = ("recipe.gin",) if differing is None else ("recipe.gin", differing)
+        files = [small / file for file in ("recipe.gin", differing) if file]
         made = ("--semantic-ids", folder("semantic_ids_2" if table else "semantic_ids"))
         root = settings(save_dir_root=str(experts / name), seed=number)
         rqrec("train-decoder", *files, *inputs, *made, *root)
-    rqrec("train-sasrec", "recipe.gin", *inputs, *settings(save_dir_root=str(experts / "dense")))
+    rqrec("train-sasrec", small / "recipe.gin", *inputs, *settings(save_dir_root=str(experts / "dense")))
     models = [*(experts / name for name, _, _ in CODES), experts / "dense"]
     rqrec("join", *models, *inputs, *recipe, "--out", folder("seed_0", "retrieval"))
     names = ("dataset", "embeddings", "rqkmeans", "rqkmeans_2", "semantic_ids", "semantic_ids_2")
