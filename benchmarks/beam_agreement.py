@@ -44,7 +44,7 @@ def lists(
 
 
 def measure(run: Path, beams: list[int], users: int | None, batch: int) -> list[dict[str, object]]:
-    """A row for scoring every item, and one per beam width."""
+    """A row for scoring every item with the codes expert, and one per beam width."""
     model, dataset = find(run, "retrieval"), find(run, "dataset")
     check_inputs(model, {"dataset": dataset})
     checkpoint = read_retrieval(model)
@@ -52,7 +52,6 @@ def measure(run: Path, beams: list[int], users: int | None, batch: int) -> list[
     examples = protocol(Dataset.read(dataset).sequences).validation
     examples = examples.strided(-(-len(examples) // (users or len(examples))))
 
-    checkpoint = checkpoint._replace(knn=None)
     recommenders: dict[str, ItemRecommender] = {
         "every item": ExhaustiveRecommender(checkpoint.retriever()),
         **{str(width): checkpoint.retriever(width) for width in beams},

@@ -205,9 +205,10 @@ def test_requests_share_a_batch_only_if_they_ask_the_same_experts(
     client: TestClient, registry: ModelRegistry, recommender: Recommender, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     batcher = registry.get("joined").batcher
-    process, release, batches = batcher._process, threading.Event(), []
+    process, begun, release, batches = batcher._process, threading.Event(), threading.Event(), []
 
     def slow(options: Any, requests: Any) -> Any:
+        begun.set()
         assert release.wait(60)
         batches.append((options.experts, len(requests)))
         return process(options, requests)
@@ -221,8 +222,7 @@ def test_requests_share_a_batch_only_if_they_ask_the_same_experts(
 
     threads = [threading.Thread(target=ask, args=(number,)) for number in range(len(words))]
     threads[0].start()
-    while batcher.queue_length:  # the first one runs alone
-        pass
+    assert begun.wait(60)  # the first one runs alone
     for thread in threads[1:]:
         thread.start()
     while batcher.queue_length < len(words) - 1:
