@@ -109,7 +109,8 @@ class ModelRun:
 
     def _training_config(self, iterations: int) -> TrainDecoderConfig:
         training, sizes = self.training, asdict(self.config)
-        del sizes["level_sizes"]  # known from the semantic IDs
+        for known in ("level_sizes", "n_items", "content_dim"):  # from the semantic IDs and the embeddings
+            del sizes[known]
         return TrainDecoderConfig(
             loop=LoopConfig(
                 iterations,
