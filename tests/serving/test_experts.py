@@ -63,7 +63,8 @@ def registry(tiny_joined: Path, tiny_run: Path) -> Iterator[ModelRegistry]:
 
 @pytest.fixture(scope="module")
 def client(registry: ModelRegistry) -> TestClient:
-    return TestClient(create_app(registry, ServiceConfig(), Metrics()), raise_server_exceptions=False)
+    app = create_app(registry, ServiceConfig(timeout=60.0), Metrics())
+    return TestClient(app, raise_server_exceptions=False)
 
 
 def rqrec(*arguments: object) -> str:
