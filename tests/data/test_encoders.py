@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from numpy.typing import NDArray
 
 from rqrec.data import encoders
@@ -76,6 +77,59 @@ def test_an_interrupted_run_resumes(fake: FakeEncoder, tmp_path: Path) -> None:
 def test_an_empty_list_of_texts_is_refused() -> None:
     with pytest.raises(ValueError, match="no texts"):
         encode_texts([], "m")
+
+
+class WordEncoder:
+    """Fake sentence-transformers model: a token is a word, and the vector of a text is its number of words."""
+
+    def __init__(self, device: str) -> None:
+        self.device, self.batches = torch.device(device), list[list[str]]()
+
+    def preprocess(self, texts: list[str]) -> dict[str, torch.Tensor]:
+        return {"input_ids": torch.zeros(len(texts), max(len(text.split()) for text in texts))}
+
+    def encode(self, texts: list[str], *, batch_size: int, **options: object) -> NDArray[np.float32]:
+        ordered = sorted(texts, key=len, reverse=True)  # as the library does
+        self.batches += [ordered[start : start + batch_size] for start in range(0, len(texts), batch_size)]
+        return np.array([[len(text.split())] for text in texts], dtype=np.float32)
+
+
+def word_encoder(monkeypatch: pytest.MonkeyPatch, device: str = "cpu") -> WordEncoder:
+    encoder = WordEncoder(device)
+    monkeypatch.setattr(encoders, "load_encoder", lambda model, device: encoder)
+    return encoder
+
+
+def test_a_batch_has_a_bounded_number_of_padded_tokens(monkeypatch: pytest.MonkeyPatch) -> None:
+    encoder = word_encoder(monkeypatch)
+    monkeypatch.setattr(encoders, "MAX_TOKENS", 100)
+    lengths = np.random.default_rng(0).permutation([*range(1, 90), 150, 400])
+    texts = [" ".join(["word"] * length) for length in lengths]
+    assert encode_texts(texts, "m", batch_size=16)[:, 0].tolist() == lengths.tolist()
+    for batch in encoder.batches:
+        padded = len(batch) * max(len(text.split()) for text in batch)
+        assert padded <= 100 or len(batch) == 1
+        assert len(batch) <= 16
+    # A batch is as large as allowed: a longer text than the next would not fit.
+    assert len(encoder.batches) < 60
+
+
+def test_short_texts_are_encoded_in_the_librarys_own_batches(monkeypatch: pytest.MonkeyPatch) -> None:
+    texts = [f"{'word ' * (number % 7)}{number}" for number in range(150)]
+    ours = word_encoder(monkeypatch)
+    encode_texts(texts, "m", batch_size=64)
+    librarys = WordEncoder("cpu")
+    librarys.encode(texts, batch_size=64)
+    assert [len(batch) for batch in ours.batches] == [64, 64, 22]
+    assert [len(text) for batch in ours.batches for text in batch] == [
+        len(text) for batch in librarys.batches for text in batch
+    ]
+
+
+def test_a_gpu_gets_batches_of_texts_however_long(monkeypatch: pytest.MonkeyPatch) -> None:
+    encoder = word_encoder(monkeypatch, "cuda")
+    encode_texts([f"{'word ' * 5000}{number}" for number in range(20)], "m", batch_size=16)
+    assert [len(batch) for batch in encoder.batches] == [16, 4]
 
 
 @pytest.fixture(scope="session")

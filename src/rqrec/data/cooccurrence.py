@@ -15,6 +15,8 @@ from threadpoolctl import threadpool_limits
 
 from rqrec.data.sequences import Sequences
 
+BLOCK_CELLS = 1 << 22  # similarities that are computed and sorted at once: 16 bytes each
+
 
 def cooccurrence_counts(train: Sequences, items: int, window: int) -> csr_array:
     """Number of times two items are at most `window` positions apart, symmetric [N, N], 0 on the diagonal."""
@@ -105,10 +107,12 @@ def _impute_from_neighbours(
     unit = content_ND / np.maximum(np.linalg.norm(content_ND, axis=1, keepdims=True), 1e-12)
     count = min(neighbours, int(has_vector.sum()))
     missing = np.flatnonzero(~has_vector)
-    for start in range(0, len(missing) if count else 0, 1024):
-        rows = missing[start : start + 1024]
-        similarity = unit[rows] @ unit[has_vector].T
+    known_ND, vectors_NR = unit[has_vector], collaborative_NR[has_vector]
+    block = max(1, min(1024, BLOCK_CELLS // max(1, len(known_ND))))
+    for start in range(0, len(missing) if count else 0, block):
+        rows = missing[start : start + block]
+        similarity = unit[rows] @ known_ND.T
         nearest = np.argpartition(-similarity, count - 1, axis=1)[:, :count]
-        mean = collaborative_NR[has_vector][nearest].mean(axis=1)
+        mean = vectors_NR[nearest].mean(axis=1)
         filled[rows] = mean / np.maximum(np.linalg.norm(mean, axis=1, keepdims=True), 1e-12)
     return filled

@@ -24,6 +24,7 @@ DEFAULT_MODEL = "sentence-transformers/sentence-t5-base"  # TIGER, section 4: Se
 PACKAGED_MODEL = "all-MiniLM-L6-v2"
 HUB_TIMEOUT = 5.0  # seconds, to check whether the hub is reachable
 CHUNK = 512  # texts per cache file: an interruption loses at most one
+MAX_TOKENS = 4096  # of a padded batch on a CPU, where larger batches are not faster but take more memory
 PROGRESS_LABEL = f"Encoding texts, {CHUNK} at a time"
 
 Encode = Callable[[Sequence[str]], NDArray[np.float32]]
@@ -87,6 +88,8 @@ def open_encoder(model: str, *, batch_size: int = 64, devices: Sequence[str] = (
     pool = encoder.start_multi_process_pool(list(devices)) if len(devices) > 1 else None
 
     def encode(texts: Sequence[str]) -> NDArray[np.float32]:
+        if pool is None and encoder.device.type == "cpu":
+            return _encode_on_cpu(encoder, texts, batch_size)
         vectors = encoder.encode(list(texts), batch_size=batch_size, pool=pool, show_progress_bar=False)
         return np.asarray(vectors, dtype=np.float32)
 
@@ -95,6 +98,31 @@ def open_encoder(model: str, *, batch_size: int = 64, devices: Sequence[str] = (
     finally:
         if pool is not None:
             encoder.stop_multi_process_pool(pool)
+
+
+def _encode_on_cpu(
+    encoder: "SentenceTransformer", texts: Sequence[str], batch_size: int
+) -> NDArray[np.float32]:
+    """Encode the longest texts first, in batches of at most `batch_size` texts and `MAX_TOKENS` padded tokens."""
+    rows_N = np.argsort([-len(text) for text in texts])
+    vectors: NDArray[np.float32] | None = None
+    while len(rows_N):
+        batch = [texts[row] for row in rows_N[:batch_size]]
+        batch = batch[: max(1, MAX_TOKENS // _padded_length(encoder, batch))]
+        encoded = np.asarray(encoder.encode(batch, batch_size=len(batch), show_progress_bar=False))
+        if vectors is None:
+            vectors = np.empty((len(texts), encoded.shape[1]), dtype=np.float32)
+        vectors[rows_N[: len(batch)]] = encoded
+        rows_N = rows_N[len(batch) :]
+    assert vectors is not None
+    return vectors
+
+
+def _padded_length(encoder: "SentenceTransformer", texts: list[str]) -> int:
+    """Tokens of the longest text, cut to what the encoder reads; 1 if the encoder pads nothing."""
+    read = getattr(encoder, "preprocess", None) or encoder.tokenize  # its name in sentence-transformers 5
+    tokens = read(texts).get("input_ids")
+    return int(tokens.shape[1]) if tokens is not None and tokens.dim() == 2 else 1
 
 
 def encode_texts(

@@ -21,8 +21,8 @@ WINDOW = 10  # largest distance, in positions, at which two items of a sequence 
 GAP_DECAY = 0.9  # weight of a pair relative to a pair that is one position closer
 REVERSE_WEIGHT = 0.3  # weight of a pair in reverse order relative to a pair in order
 CONTENT_NEIGHBOURS = 20  # neighbours of each item by content
-BLOCK_POSITIONS = 1 << 18  # positions whose pairs are counted at once
-BLOCK_ROWS = 1024  # items whose cosines with all others are computed at once
+BLOCK_POSITIONS = 1 << 16  # positions whose pairs are counted at once
+BLOCK_ROWS, BLOCK_CELLS = 1024, 1 << 24  # items, and cosines with all others (64 MB), that are computed at once
 
 
 def item_item_knn(train: Sequences, n_items: int, neighbours: int, shrinkage: float) -> csr_array:
@@ -69,11 +69,12 @@ def content_knn_graph(vectors_ND: NDArray[np.floating], neighbours: int) -> csr_
     Negative cosines are stored as 0. The choice between equally similar items is arbitrary.
     """
     vectors = torch.from_numpy(np.array(vectors_ND, dtype=np.float32))  # a copy: the file may be read-only
-    unit_ND, n_items = functional.normalize(vectors, dim=1), len(vectors)
+    unit_ND, n_items = functional.normalize(vectors, dim=1, out=vectors), len(vectors)
     kept = min(neighbours, n_items - 1)
     items, similarity = [], []
-    for start in _tracked(range(0, n_items, BLOCK_ROWS), "Finding item neighbours by content"):
-        cosine_RN = unit_ND[start : start + BLOCK_ROWS] @ unit_ND.T
+    rows = max(1, min(BLOCK_ROWS, BLOCK_CELLS // n_items))
+    for start in _tracked(range(0, n_items, rows), "Finding item neighbours by content"):
+        cosine_RN = unit_ND[start : start + rows] @ unit_ND.T
         cosine_RN.diagonal(start).fill_(-torch.inf)  # an item is not its own neighbour
         best = cosine_RN.topk(kept, dim=1)
         items.append(best.indices)

@@ -17,8 +17,9 @@ from torch.nn import functional
 
 from rqrec.core.values import Depth, Probability, Width
 from rqrec.models.code_output import CodeOutput
+from rqrec.models.feed_forward import FeedForward
 from rqrec.models.item_input import ItemInput
-from rqrec.models.layers import CodeEmbedding, Dropout, Transformer, feed_forward, initialize
+from rqrec.models.layers import CodeEmbedding, Dropout, Transformer, initialize
 from rqrec.models.retrieval_model import Batch, ModelConfig
 from rqrec.models.side_information import SideInformation
 from rqrec.models.trie_softmax import TrainingLoss
@@ -70,7 +71,7 @@ class Hierarchical(CodeOutput):
         self.to_codes = nn.Linear(width, embed, bias=False) if embed != width else nn.Identity()
         self.level_position = nn.Embedding(n_levels, embed)
         self.code_norm = nn.LayerNorm(embed)
-        self.code_decoder = feed_forward(embed, 4 * embed)
+        self.code_decoder = FeedForward(embed, 4 * embed)
         self.output_norm = nn.LayerNorm(embed)
         self._build_output(config, embed)
         initialize(self.code_decoder, layers=1)

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from rqrec.models.feed_forward import FeedForward
 from rqrec.models.kv_cache import KeysValues, split_heads
 
 
@@ -155,13 +156,8 @@ class Dropout(nn.Module):
             return functional.dropout(x, self.dropped / 65536)
         bits = torch.empty(-(-x.numel() // 4), dtype=torch.int64).random_(-(2**63), None)
         drawn = bits.view(torch.int16)[: x.numel()].view(x.shape)
-        kept = (drawn >= self.dropped - 32768).to(x.dtype)
-        return x * kept.mul_(65536 / (65536 - self.dropped))
-
-
-def feed_forward(width: int, hidden: int) -> nn.Sequential:
-    """Two linear layers with a GELU between them."""
-    return nn.Sequential(nn.Linear(width, hidden), nn.GELU(), nn.Linear(hidden, width))
+        kept = drawn >= self.dropped - 32768  # what the backward pass stores: one byte per element
+        return (x * kept).mul_(65536 / (65536 - self.dropped))
 
 
 class Block(nn.Module):
@@ -172,7 +168,7 @@ class Block(nn.Module):
         self.attention_norm = nn.LayerNorm(width)
         self.attention = Attention(width, heads)
         self.feed_forward_norm = nn.LayerNorm(width)
-        self.feed_forward = feed_forward(width, hidden)
+        self.feed_forward = FeedForward(width, hidden)
         self.dropout = Dropout(dropout)
 
     def _finish(self, x_BSD: Tensor, attended_BSD: Tensor) -> Tensor:

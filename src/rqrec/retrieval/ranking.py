@@ -1,6 +1,7 @@
 """Ranked items, and the ranking of a full catalogue by scores.
 
-Shapes: B batch, K items of a list, N items of the catalogue, X excluded items.
+Shapes: B batch, K items of a list, N items of the catalogue, X excluded items,
+R rows of a block.
 """
 
 from collections.abc import Mapping, Sequence
@@ -14,6 +15,8 @@ from torch.nn import functional
 
 from rqrec.data.ids import PADDING
 from rqrec.data.sequences import Histories
+
+MAX_KEYS = 2**21  # scores that are ranked at once: 32 bytes each
 
 
 class Ranked(NamedTuple):
@@ -87,8 +90,12 @@ def rank_scores(scores_BN: Tensor, k: int, *, excluded_BX: Tensor | None = None)
         mask_BN = torch.zeros(len(scores_BN), n_items + 1, dtype=torch.bool, device=scores_BN.device)
         mask_BN.scatter_(1, torch.where(excluded_BX >= 0, excluded_BX, n_items), True)
         scores_BN = scores_BN.masked_fill(mask_BN[:, :n_items], -torch.inf)
-    keys_BN = order_keys(scores_BN.float(), torch.arange(n_items, device=scores_BN.device))
-    items_BK = keys_BN.topk(min(k, n_items), dim=1).indices
+    ties_N, rows = torch.arange(n_items, device=scores_BN.device), max(1, MAX_KEYS // max(1, n_items))
+    best = [
+        order_keys(scores_RN.float(), ties_N).topk(min(k, n_items), dim=1).indices
+        for scores_RN in scores_BN.split(rows)
+    ]
+    items_BK = torch.cat(best)
     return padded(items_BK, scores_BN.gather(1, items_BK), k)
 
 

@@ -74,7 +74,7 @@ def soft_prices(distances_NV: Tensor, capacity: float, rounds: int) -> Tensor:
     first, last = TEMPERATURES
     for done in range(rounds):
         temperature = unit * first * (last / first) ** (done / rounds)
-        loads_V = (-(distances_NV + prices_V) / temperature).softmax(1).sum(0)
+        loads_V = (distances_NV + prices_V).div_(-temperature).softmax(1).sum(0)
         prices_V = (prices_V + temperature * (loads_V.clamp_min(1e-9) / capacity).log()).clamp_min(0)
     return prices_V
 

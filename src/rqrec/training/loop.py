@@ -20,6 +20,7 @@ from accelerate import Accelerator
 from accelerate.utils import patch_environment, send_to_device, slice_tensors
 from torch import Tensor, nn
 
+from rqrec.core.memory import FreeMemory
 from rqrec.core.progress import log, meter
 from rqrec.training.checkpoint import CheckpointManager, TrainingState
 from rqrec.training.loop_config import LoopConfig
@@ -83,6 +84,7 @@ class _Fit:
             self.accelerator = Accelerator(mixed_precision="no")
         self.device = self.accelerator.device
         self.done, self.elapsed, self.interrupted = 0, 0.0, False
+        self.memory = FreeMemory()
         self.best_score, self.best = float("-inf"), dict[str, Tensor]()
         state = checkpoints.load() if checkpoints else None
         if state:
@@ -129,6 +131,7 @@ class _Fit:
             with meter(title, left) as progress, _deferred_interrupt(self):
                 while self.done < self.config.iterations and self.history.stopped is None:
                     progress.advance(1, self._step())
+                    self.memory.limit()
         finally:
             self.tracker.close()
         if self.best:

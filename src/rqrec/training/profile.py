@@ -18,6 +18,7 @@ from torch.profiler import ProfilerActivity, profile, record_function
 from rqrec.data.sequences import Sequences
 from rqrec.models.architectures import AnyModel, build_model
 from rqrec.models.code_output import CodeOutput
+from rqrec.models.feed_forward import FeedForward
 from rqrec.models.layers import Attention, CodeEmbedding, CrossAttention, Dropout
 from rqrec.models.retrieval_model import Batch, CodeLookup, ModelConfig
 from rqrec.tokenizer.semantic_ids import deduplicate
@@ -39,7 +40,7 @@ PARTS = (
     ("embedding", CodeEmbedding, ("forward",)),
     ("attention", Attention, ("causal", "bidirectional")),
     ("attention", CrossAttention, ("memory", "forward")),
-    ("feed-forward", nn.Sequential, ("forward",)),
+    ("feed-forward", FeedForward, ("forward",)),
     ("norms", nn.LayerNorm, ("forward",)),
     ("dropout", Dropout, ("forward",)),
     ("heads", CodeOutput, ("_logits",)),

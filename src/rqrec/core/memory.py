@@ -1,0 +1,53 @@
+"""The memory of this process, and how what was freed goes back to the operating system.
+
+The C library keeps freed memory for later. After thousands of training steps, each with tensors of its own sizes, the
+heap is full of gaps that no later tensor fits into, and grows with every new size: without `FreeMemory` it grew to
+five times what a step needs.
+"""
+
+import ctypes
+import os
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+STATUS = Path("/proc/self/status")
+SLACK = 256  # MB that a process may hold beyond what it held after the last release
+
+
+def resident_mb(name: str = "VmRSS") -> float:
+    """Resident memory of this process in MB (2^20 bytes), or with "VmHWM" its peak; 0 if the system does not say."""
+    try:
+        lines = STATUS.read_text().splitlines()
+    except OSError:
+        return 0.0
+    return next((int(line.split()[1]) / 1024 for line in lines if line.startswith(f"{name}:")), 0.0)
+
+
+def release() -> None:
+    """Give freed memory back to the operating system. Does nothing where the C library has no such call."""
+    if trim := _malloc_trim():
+        trim(0)
+
+
+@cache
+def _malloc_trim() -> Any:
+    return getattr(ctypes.CDLL(None), "malloc_trim", None) if os.name == "posix" else None
+
+
+@dataclass
+class FreeMemory:
+    """Releases freed memory of a loop now and then: as soon as the process has grown by `SLACK`.
+
+    A release costs about as much as touching that much memory once, which is why it is not done at every step.
+    """
+
+    held: float = field(default_factory=resident_mb)
+    """MB held after the last release."""
+
+    def limit(self) -> None:
+        """Release what was freed, if the process has grown by more than `SLACK`."""
+        if resident_mb() > self.held + SLACK:
+            release()
+            self.held = resident_mb()
