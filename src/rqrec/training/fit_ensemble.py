@@ -68,7 +68,7 @@ def _products(names: Sequence[str]) -> Iterator[Settings]:
 def _mixtures(others: Settings, name: str) -> Iterator[Settings]:
     for share, power, scale in product(SHARES, POWERS, SCALES if others else (1.0,)):
         scaled = {
-            other: ExpertSettings(one.power * scale, one.share) if one.share is None else one
+            other: ExpertSettings(round(one.power * scale, 3), one.share) if one.share is None else one
             for other, one in others.items()
         }
         yield {**scaled, name: ExpertSettings(power, share)}
