@@ -22,7 +22,10 @@ GAP_DECAY = 0.9  # weight of a pair relative to a pair that is one position clos
 REVERSE_WEIGHT = 0.3  # weight of a pair in reverse order relative to a pair in order
 CONTENT_NEIGHBOURS = 20  # neighbours of each item by content
 BLOCK_POSITIONS = 1 << 16  # positions whose pairs are counted at once
-BLOCK_ROWS, BLOCK_CELLS = 1024, 1 << 24  # items, and cosines with all others (64 MB), that are computed at once
+BLOCK_ROWS, BLOCK_CELLS = (
+    1024,
+    1 << 24,
+)  # items, and cosines with all others (64 MB), that are computed at once
 
 
 def item_item_knn(train: Sequences, n_items: int, neighbours: int, shrinkage: float) -> csr_array:

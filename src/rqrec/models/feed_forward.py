@@ -1,9 +1,8 @@
 """The feed-forward layer of a transformer, without storing its hidden units.
 
-They are by far the largest tensors of a step: four times as wide as the others, and stored twice, before and after the
-GELU. On a CPU they are computed for a block of positions at a time, in a buffer that stays in the cache, and once more
-in the backward pass. Memory shrinks to less than half, and a step is faster: the products that are computed again
-cost less than what is no longer written to memory and read from it.
+They are by far the largest tensors of a step: four times as wide as the others, and stored twice, before and after
+the GELU. On a CPU they are computed for a block of positions at a time, in a buffer that stays in the cache, and once
+more in the backward pass: one product more, and far less memory.
 
 Shapes: P positions, D width, H hidden units, R positions of a block.
 """
@@ -26,7 +25,7 @@ class FeedForward(nn.Sequential):
 
     def forward(self, x: Tensor) -> Tensor:
         """From [..., D] to [..., D]."""
-        # On a GPU memory is fast, torch.compile makes its own blocks, and autocast chooses the precision of each layer.
+        # On a GPU memory is fast, torch.compile makes its own blocks, and autocast chooses each layer's precision.
         if x.device.type != "cpu" or torch.compiler.is_compiling() or torch.is_autocast_enabled("cpu"):
             out: Tensor = super().forward(x)
             return out
@@ -36,9 +35,7 @@ class FeedForward(nn.Sequential):
 
 class _Blockwise(torch.autograd.Function):
     @staticmethod
-    def forward(
-        ctx: Any, x_PD: Tensor, in_HD: Tensor, in_H: Tensor, out_DH: Tensor, out_D: Tensor
-    ) -> Tensor:
+    def forward(ctx: Any, x_PD: Tensor, in_HD: Tensor, in_H: Tensor, out_DH: Tensor, out_D: Tensor) -> Tensor:
         y_PD = torch.empty_like(x_PD)
         rows = _rows(len(in_HD))
         (buffer_RH,) = _buffers(1, x_PD, rows, len(in_HD))
