@@ -5,6 +5,7 @@ import os
 import re
 import subprocess
 import sys
+import time
 import types
 from collections.abc import Mapping
 from pathlib import Path
@@ -198,4 +199,7 @@ def test_the_real_wandb_logs_offline(tmp_path: Path, monkeypatch: pytest.MonkeyP
     check_wandb()
     fit(Line(), LoopConfig(iterations=3, log_every=1), "line", manager(tmp_path, wandb_logging=True))
     (log_file,) = (tmp_path / "logs" / "wandb").glob("offline-run-*/*.wandb")
-    assert b"training/loss" in log_file.read_bytes()
+    deadline = time.monotonic() + 60  # wandb writes in a process of its own
+    while b"training/loss" not in log_file.read_bytes():
+        assert time.monotonic() < deadline, log_file.read_bytes()
+        time.sleep(0.2)
