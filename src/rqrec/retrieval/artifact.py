@@ -19,7 +19,9 @@ from rqrec.models.architectures import AnyModel, architecture, build_model, name
 from rqrec.models.sasrec import SasRec, SasRecConfig
 from rqrec.retrieval.ensemble import PROPOSALS, Ensemble, ExpertSettings
 from rqrec.retrieval.experts import CodesExpert, DenseExpert, Expert, NeighbourExpert
+from rqrec.retrieval.item_vectors import ItemVectors
 from rqrec.retrieval.retriever import BEAM_WIDTH, Retriever
+from rqrec.tokenizer.loading import KeptTokenizer
 from rqrec.tokenizer.semantic_ids import SemanticIdTable
 
 CONFIG_FILE = "config.json"
@@ -37,6 +39,8 @@ class CodesModel(NamedTuple):
 
     model: AnyModel
     table: SemanticIdTable
+    tokenizer: KeptTokenizer | None = None
+    """What made the table, for items that are added later; None if it was not kept."""
 
 
 OtherExpert = CodesModel | SasRec | KnnIndex
@@ -55,6 +59,10 @@ class RetrievalArtifact(NamedTuple):
     """The other experts by name; the model itself is the expert "codes"."""
     settings: Mapping[str, ExpertSettings] = MappingProxyType({CODES: ExpertSettings()})
     """How the experts are joined, by name."""
+    tokenizer: KeptTokenizer | None = None
+    """What made the table, for items that are added later; None if it was not kept."""
+    vectors: ItemVectors | None = None
+    """The vectors of all items that the tokenizers of all experts read; None if they were not kept."""
 
     @property
     def types(self) -> dict[str, str]:
@@ -94,7 +102,7 @@ class RetrievalArtifact(NamedTuple):
             if name == CODES:
                 return CodesExpert(retriever)
             match self.others[name]:
-                case CodesModel(model, table):
+                case CodesModel(model, table, _):
                     return CodesExpert(Retriever(model.to(device), table, width, device), first_codes_N)
                 case SasRec() as model:
                     return DenseExpert(model.to(device), first_codes_N)
@@ -129,8 +137,10 @@ def select_experts(words: Sequence[str] | None, types: Mapping[str, str]) -> lis
 
 def write_retrieval(folder: Path, artifact: RetrievalArtifact) -> None:
     """Write the model, its semantic-ID table, its catalogue and the other experts into `folder`."""
-    _write_codes(folder, CodesModel(artifact.model, artifact.table))
+    _write_codes(folder, CodesModel(artifact.model, artifact.table, artifact.tokenizer))
     artifact.catalog.write(folder)
+    if artifact.vectors is not None:
+        artifact.vectors.write(folder)
     if not artifact.others:
         return
     for name, one in artifact.others.items():
@@ -160,10 +170,11 @@ def read_retrieval(folder: Path) -> RetrievalArtifact:
 def _read_retrieval(folder: Path) -> RetrievalArtifact:
     manifest = read_manifest(folder, "retrieval", verify=True)
     catalog = Catalog.read(folder)
-    model, table = _read_codes(folder, catalog)
+    model, table, tokenizer = _read_codes(folder, catalog)
+    kept: dict[str, Any] = {"tokenizer": tokenizer, "vectors": ItemVectors.read(folder, len(catalog))}
     exclude_seen = manifest.settings.get("exclude_seen", True)
     if not (folder / EXPERTS_FILE).is_file():
-        return RetrievalArtifact(model, table, catalog, exclude_seen)
+        return RetrievalArtifact(model, table, catalog, exclude_seen, **kept)
     others: dict[str, OtherExpert] = {}
     settings: dict[str, ExpertSettings] = {}
     for name, expert_type, joined in _read_settings(folder / EXPERTS_FILE):
@@ -180,7 +191,7 @@ def _read_retrieval(folder: Path) -> RetrievalArtifact:
                 )
         else:
             others[name] = KnnIndex.read(inside, len(catalog))
-    return RetrievalArtifact(model, table, catalog, exclude_seen, others, settings)
+    return RetrievalArtifact(model, table, catalog, exclude_seen, others, settings, **kept)
 
 
 def _read_settings(path: Path) -> Iterator[tuple[str, str, ExpertSettings]]:
@@ -206,13 +217,16 @@ def _write_codes(folder: Path, codes: CodesModel) -> None:
     config = codes.model.config
     _write_model(folder, {"architecture": name_of(config), **asdict(config)}, codes.model)
     codes.table.write(folder)
+    if codes.tokenizer is not None:
+        codes.tokenizer.write(folder)
 
 
 def _read_codes(folder: Path, catalog: Catalog) -> CodesModel:
     model, table = _read_model(folder, _build), SemanticIdTable.read(folder)
     if table.item_ids != catalog.id_map:
         raise ValueError(f"{folder}: the semantic-ID table and the catalogue list different items.")
-    return CodesModel(model, replace(table, item_ids=catalog.id_map))  # equal: keep only one in memory
+    table = replace(table, item_ids=catalog.id_map)  # equal: keep only one in memory
+    return CodesModel(model, table, KeptTokenizer.read(folder))
 
 
 def _build(config: dict[str, Any]) -> AnyModel:

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from rqrec.core.artifact import create, file_hash, find, read_manifest, reuse
 from rqrec.core.values import Config, NonNegativeInt, PositiveFloat, PositiveInt
-from rqrec.data.cooccurrence import append_collaborative, collaborative_vectors
+from rqrec.data.cooccurrence import append_collaborative, collaborative_vectors, mean_length
 from rqrec.data.dataset import Dataset
 from rqrec.data.embeddings import EMBEDDINGS_FILE, read_vectors
 from rqrec.data.encoders import DEFAULT_MODEL, encode_texts
@@ -91,11 +91,13 @@ def embed(
             devices=devices,
             cache=Path(out).absolute().parent / CACHE,
         )
+    metrics: dict[str, Any] = {"items": len(content)}
     if width:
+        metrics["content_length"] = mean_length(content)
         train = get_protocol(config.protocol)(data.sequences).train
         cooccurring = collaborative_vectors(train, len(content), width, config.collaborative_window)
         content = append_collaborative(content, cooccurring, config.collaborative_weight)
-    metrics = {"items": len(content), "dim": content.shape[1]}
+    metrics["dim"] = content.shape[1]
     with create(out, "embeddings", settings=settings, inputs=inputs, metrics=metrics) as target:
         np.save(target / EMBEDDINGS_FILE, content if vectors else content.astype(np.float16))
     return Path(out)

@@ -1,6 +1,6 @@
 """`rqrec join`: join trained models and neighbours to one recommender, as validation says."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,11 +18,13 @@ from rqrec.retrieval.artifact import (
     CODES,
     CodesModel,
     OtherExpert,
+    RetrievalArtifact,
     read_retrieval,
     read_sasrec,
     write_retrieval,
 )
 from rqrec.retrieval.ensemble import ExpertSettings
+from rqrec.retrieval.item_vectors import ItemVectors
 from rqrec.retrieval.retriever import BEAM_WIDTH
 from rqrec.stages.evaluate import find_model
 from rqrec.training.fit_ensemble import fit_ensemble
@@ -88,7 +90,9 @@ def join(
         content_NC = None if embeddings is None else content_of(embeddings, dataset, protocol, n_items)
         others[NEIGHBOURS] = fit_knn_index(split, n_items, content_NC, exclude_seen=exclude_seen)
     unfitted = {name: ExpertSettings(share=0.5 if name == NEIGHBOURS else None) for name in (CODES, *others)}
-    artifact = artifact._replace(others=others, settings=unfitted)
+    artifact = artifact._replace(
+        others=others, settings=unfitted, vectors=_vectors(embeddings, artifact, others, manifests)
+    )
     retriever = artifact.retriever(config.beam_width, Processes.join().device)
     fitted = fit_ensemble(
         artifact.ensemble(retriever),
@@ -105,6 +109,26 @@ def join(
         write_retrieval(target, artifact._replace(settings=fitted.settings))
     log(f"The joined recommender is in {out}: validation ndcg@10 {fitted.metrics['ndcg@10']:.4f}.")
     return Path(out)
+
+
+def _vectors(
+    embeddings: Path | None,
+    artifact: RetrievalArtifact,
+    others: Mapping[str, OtherExpert],
+    manifests: Sequence[Manifest],
+) -> ItemVectors | None:
+    """The vectors of the items, if all experts were made from the same ones."""
+    codes = {CODES: artifact.tokenizer}
+    codes |= {name: one.tokenizer for name, one in others.items() if isinstance(one, CodesModel)}
+    sources = {name: kept and kept.embeddings for name, kept in codes.items()}
+    read = zip(_names(manifests), manifests, strict=True)
+    sources |= {
+        f"the input of {name}": one.inputs["embeddings"] for name, one in read if "embeddings" in one.inputs
+    }
+    if embeddings is not None:
+        return ItemVectors.common(embeddings, sources)
+    kept = artifact.vectors
+    return kept if kept is not None and {*sources.values()} == {kept.settings.source} else None
 
 
 def _names(manifests: Sequence[Manifest]) -> list[str]:
@@ -151,4 +175,4 @@ def _read(folder: Path) -> OtherExpert:
     if read_manifest(folder).artifact_type == "sasrec":
         return read_sasrec(folder).model
     artifact = read_retrieval(folder)
-    return CodesModel(artifact.model, artifact.table)
+    return CodesModel(artifact.model, artifact.table, artifact.tokenizer)

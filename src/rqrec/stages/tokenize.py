@@ -28,7 +28,7 @@ from rqrec.data.ids import IdMap
 from rqrec.data.protocols import common_protocol
 from rqrec.data.tables import read_lines
 from rqrec.tokenizer.collisions import reassign
-from rqrec.tokenizer.loading import LoadedTokenizer, load_tokenizer
+from rqrec.tokenizer.loading import KeptTokenizer, LoadedTokenizer, load_tokenizer
 from rqrec.tokenizer.semantic_ids import SemanticIdTable, collision_rate, level_usage
 
 COLLISIONS = ("extra_code", "reassign")
@@ -89,6 +89,7 @@ def tokenize(
     table, metrics = _table(loaded, x_NI, codes_NL, item_ids, config.collisions)
     with create(out, "semantic_ids", settings=settings, inputs=inputs, metrics=metrics) as target:
         table.write(target)
+        KeptTokenizer(loaded.model, inputs["embeddings"]).write(target)
     return Path(out)
 
 
@@ -227,4 +228,5 @@ def tokenize_new(
     }
     with create(out, "semantic_ids", settings=manifest.settings, inputs=inputs, metrics=metrics) as target:
         extended.write(target)
+        KeptTokenizer(loaded.model, inputs["new_embeddings"]).write(target)
     return Path(out)

@@ -26,12 +26,13 @@ from rqrec.data.splits import get_protocol
 from rqrec.models.architectures import AnyModel, architecture, build_model, name_of
 from rqrec.models.retrieval_model import ModelConfig, parameter_count
 from rqrec.retrieval.artifact import RetrievalArtifact, read_retrieval, write_retrieval
+from rqrec.retrieval.item_vectors import ItemVectors
 from rqrec.retrieval.retriever import BEAM_WIDTH
 from rqrec.stages.pretrained import check_push, check_same_model, find_vae, push_vae
 from rqrec.stages.raw_data import DataConfig, given, inputs_from_raw
 from rqrec.stages.tokenize import TokenizeConfig, tokenize
 from rqrec.stages.train_rqvae import VAE_NAMES, make_untrained
-from rqrec.tokenizer.loading import load_tokenizer
+from rqrec.tokenizer.loading import KeptTokenizer, load_tokenizer
 from rqrec.tokenizer.rqvae import RqVaeConfig
 from rqrec.tokenizer.semantic_ids import SemanticIdTable
 from rqrec.training.checkpoint import CheckpointConfig, CheckpointManager
@@ -309,8 +310,17 @@ def _train(
         **processes.numbers,
     }
     if processes.is_first:
+        # Content is read from the given embeddings, so only the semantic IDs may be of others.
+        sources = {str(semantic_ids): read_manifest(semantic_ids, "semantic_ids").inputs.get("embeddings")}
         with checkpoints.finish(out, "retrieval", metrics) as target:
-            write_retrieval(target, RetrievalArtifact(model, table, data.catalog))
+            artifact = RetrievalArtifact(
+                model,
+                table,
+                data.catalog,
+                tokenizer=KeptTokenizer.read(semantic_ids),
+                vectors=ItemVectors.common(embeddings, sources),
+            )
+            write_retrieval(target, artifact)
             history.write(target)
     processes.wait()
 

@@ -4,13 +4,22 @@ import hashlib
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from rqrec.core.artifact import MANIFEST, find, read_manifest, read_version, run_folder
+from rqrec.core.artifact import (
+    MANIFEST,
+    find,
+    read_json,
+    read_manifest,
+    read_version,
+    run_folder,
+    write_json,
+)
 from rqrec.data.protocols import protocol_of
 from rqrec.tokenizer.rqkmeans import RqKMeans
 from rqrec.tokenizer.rqvae import RqVae
 from rqrec.tokenizer.saved_tokenizer import read_saved_tokenizer
 
 Tokenizer = RqVae | RqKMeans
+KEPT, SOURCE_FILE = "tokenizer", "source.json"  # inside an artefact that was made with it
 
 
 class LoadedTokenizer(NamedTuple):
@@ -54,6 +63,32 @@ def _load_artifact(folder: Path) -> LoadedTokenizer:
         )
     model = classes[manifest.artifact_type].from_pretrained(folder)
     return LoadedTokenizer(model, manifest.artifact_type, manifest.hash, protocol_of(manifest))
+
+
+class KeptTokenizer(NamedTuple):
+    """A tokenizer inside the artefact of what was made with it, so that items can be added later."""
+
+    model: Tokenizer
+    embeddings: str
+    """Hash of the embeddings that it read."""
+
+    def write(self, artifact: Path) -> None:
+        """Write it into the folder of an artefact."""
+        folder = artifact / KEPT
+        folder.mkdir()
+        self.model.save_pretrained(folder)
+        write_json(folder / SOURCE_FILE, {"embeddings": self.embeddings})
+
+    @classmethod
+    def read(cls, artifact: Path) -> "KeptTokenizer | None":
+        """Read it from the folder of an artefact; None if it has none, as earlier versions kept none."""
+        folder = artifact / KEPT
+        if not folder.is_dir():
+            return None
+        source = read_json(folder / SOURCE_FILE)
+        if not isinstance(source, dict) or not isinstance(source.get("embeddings"), str):
+            raise ValueError(f"{folder / SOURCE_FILE} does not say which embeddings the tokenizer reads.")
+        return cls(load_tokenizer(folder).model, source["embeddings"])
 
 
 def _find_tokenizer(folder: Path) -> Path:

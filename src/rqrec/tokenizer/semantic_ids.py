@@ -237,6 +237,7 @@ class SemanticIdTable:
         try:
             sizes = converted("level_sizes", tuple[PositiveInt, ...], metadata.get("level_sizes"))
             tokenizer_hash = converted("tokenizer_hash", str, metadata.get("tokenizer_hash"))
+            has_extra_code = converted("extra_code", bool, metadata.get("extra_code", True))
         except ValueError as error:
             raise ValueError(
                 f"{folder / METADATA_FILE} is damaged: {error} Recreate the table with `rqrec tokenize`."
@@ -253,7 +254,7 @@ class SemanticIdTable:
                 f"{folder / TABLE_FILE} has empty cells. Recreate the table with `rqrec tokenize`."
             )
         codes_NL = table.drop("item_id").to_numpy().astype(np.int64)
-        return cls(IdMap(table["item_id"]), codes_NL, sizes, tokenizer_hash)
+        return cls(IdMap(table["item_id"]), codes_NL, sizes, tokenizer_hash, has_extra_code)
 
 
 def _checked(codes_NL: NDArray[np.int64]) -> NDArray[np.int64]:
