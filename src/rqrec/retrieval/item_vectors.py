@@ -87,8 +87,8 @@ class ItemVectors:
         return cls.of(embeddings)
 
     @property
-    def content_NC(self) -> NDArray[np.floating]:
-        """The vectors without their collaborative part."""
+    def content(self) -> NDArray[np.floating]:
+        """The vectors without their collaborative part, [N, C]."""
         return self.vectors_ND[:, : self.vectors_ND.shape[1] - self.settings.collaborative]
 
     def encode(self, texts: Sequence[str], encode: Encode | None = None) -> NDArray[np.floating]:
@@ -111,7 +111,7 @@ class ItemVectors:
 
         Raises ValueError on another width, NaN, and infinite values.
         """
-        width, content_width = self.vectors_ND.shape[1], self.content_NC.shape[1]
+        width, content_width = self.vectors_ND.shape[1], self.content.shape[1]
         if given_MD.ndim != 2 or given_MD.shape[1] not in (width, content_width):
             wanted = f"{width}" if width == content_width else f"{content_width} (content) or {width}"
             raise ValueError(
@@ -134,7 +134,7 @@ class ItemVectors:
                 "version of `rqrec embed`, and train again."
             )
         content_MC = content_MC / np.float32(self.settings.content_length)
-        width = self.content_NC.shape[1]
+        width = self.content.shape[1]
         # As the nearest among all items of the model: which of them had interactions is not kept.
         return np.hstack([content_MC, from_similar_items(content_MC, self.vectors_ND, width)])
 
@@ -153,7 +153,7 @@ class ItemVectors:
 
     @classmethod
     def read(cls, folder: Path, n_items: int) -> "ItemVectors | None":
-        """What `write` wrote, memory-mapped; None if nothing was. Raises ValueError if it does not fit the catalogue."""
+        """What `write` wrote, memory-mapped; None if nothing was. Raises ValueError if it does not fit."""
         if not (folder / SETTINGS_FILE).is_file():
             return None
         values: Any = read_json(folder / SETTINGS_FILE)
