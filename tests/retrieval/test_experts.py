@@ -259,6 +259,19 @@ def test_one_expert_alone_is_that_expert(name: str) -> None:
     assert torch.equal(alone.scores, expected.scores)
 
 
+@pytest.mark.parametrize("exclude_seen", [True, False])
+def test_parts_that_share_a_search_recommend_as_each_by_itself(exclude_seen: bool) -> None:
+    ensemble, histories = small_ensemble(), Histories(random_histories(5, 50, 10, 6))
+    names = list(ensemble.experts)
+    parts = [names, *([name] for name in names), names[:2], names[1:]]
+    together = ensemble.recommend_parts(histories, 5, parts, exclude_seen=exclude_seen)
+    for part, ranked in zip(parts, together, strict=True):
+        alone = ensemble.only(part).recommend(histories, 5, exclude_seen=exclude_seen)
+        assert torch.equal(ranked.items, alone.items)
+        torch.testing.assert_close(ranked.scores, alone.scores, atol=1e-4, rtol=1e-4)
+        assert ranked.experts.keys() == set(part)
+
+
 @pytest.mark.parametrize("max_per_code", [None, 1, 2])
 def test_each_user_of_a_batch_gets_the_same_as_alone(max_per_code: int | None) -> None:
     ensemble, items_BT = small_ensemble(), random_histories(3, 50, 7, 9)

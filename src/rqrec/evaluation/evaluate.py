@@ -3,16 +3,17 @@
 Shapes: C examples, B examples of a batch, K recommended items.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from rqrec.core.progress import track
+from rqrec.data.sequences import Histories
 from rqrec.data.splits import EvalExamples
 from rqrec.evaluation.metrics import ranking_metrics, target_ranks
-from rqrec.retrieval.ranking import ItemRecommender, recommend_each
+from rqrec.retrieval.ranking import ItemRecommender, Ranked
 
 LIST_LENGTH = 10  # length of the recommended lists; the same as for validation during training
 
@@ -43,11 +44,9 @@ def evaluate(
     With `description`, progress is shown. `rqrec.evaluation.measure` computes more than ranks.
     """
     ranks_C, targets_C = np.empty(len(examples), dtype=np.int64), examples.targets
-    for rows, (items_BK,) in ranked_lists(
-        recommender,
+    for rows, ((items_BK,),) in ranked_lists(
+        lambda histories: [[recommender.recommend(histories, LIST_LENGTH, exclude_seen=exclude_seen)]],
         examples,
-        LIST_LENGTH,
-        exclude_seen=(exclude_seen,),
         batch_size=batch_size,
         description=description,
     ):
@@ -56,15 +55,13 @@ def evaluate(
 
 
 def ranked_lists(
-    recommender: ItemRecommender,
+    recommend: Callable[[Histories], Sequence[Sequence[Ranked]]],
     examples: EvalExamples,
-    k: int,
     *,
-    exclude_seen: Sequence[bool],
     batch_size: int,
     description: str | None = None,
-) -> Iterator[tuple[NDArray[np.int64], list[NDArray[np.int64]]]]:
-    """Yield, batch by batch, the indices of examples [B] and, for each value of `exclude_seen`, their items [B, K].
+) -> Iterator[tuple[NDArray[np.int64], list[list[NDArray[np.int64]]]]]:
+    """Yield, batch by batch, the indices of examples [B] and the items [B, K] of all lists that `recommend` gives.
 
     Examples are sorted by history length, so that batches contain little padding.
     """
@@ -72,5 +69,5 @@ def ranked_lists(
     slices = list(examples.batches(batch_size))
     for part in track(slices, description) if description else slices:
         rows = order_C[part]
-        lists = recommend_each(recommender, examples.histories(rows), k, exclude_seen)
-        yield rows, [ranked.items.cpu().numpy() for ranked in lists]
+        lists = recommend(examples.histories(rows))
+        yield rows, [[ranked.items.cpu().numpy() for ranked in one] for one in lists]

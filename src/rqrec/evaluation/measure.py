@@ -4,7 +4,7 @@ The result holds a few numbers per example and two counters per item: about 40 M
 Shapes: C examples, N items of the catalogue, K recommended items.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,14 +13,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rqrec.core.artifact import atomic_write
-from rqrec.data.sequences import Sequences
+from rqrec.data.sequences import Histories, Sequences
 from rqrec.data.splits import EvalExamples, targets_in_history
 from rqrec.evaluation.evaluate import ranked_lists
 from rqrec.evaluation.exposure import exposure
 from rqrec.evaluation.groups import Groups, by_length, by_popularity, by_target
 from rqrec.evaluation.metrics import ALL, CUTOFFS, MISSED, ranking_metrics, target_id_ranks, target_ranks
 from rqrec.evaluation.significance import intervals
-from rqrec.retrieval.ranking import ItemRecommender
+from rqrec.retrieval.ranking import ItemRecommender, Ranked, recommend_each
 
 RANKS_FILE = "ranks.npz"
 EXPOSURE_CUTOFF = 10  # the first items of a list, which count as shown to the user
@@ -129,36 +129,68 @@ def measure(
     `keys_N` (see `target_id_ranks`), ID-level ranks are computed as well. With `description`, progress is
     shown. Raises ValueError if there are no examples.
     """
+    choices = (exclude_seen, not exclude_seen) if both else (exclude_seen,)
+    (result,) = measure_each(
+        lambda histories, k: [recommend_each(recommender, histories, k, choices)],
+        examples,
+        train,
+        n_items,
+        keys_N=keys_N,
+        batch_size=batch_size,
+        description=description,
+    )
+    return result
+
+
+def measure_each(
+    recommend: Callable[[Histories, int], Sequence[Sequence[Ranked]]],
+    examples: EvalExamples,
+    train: Sequences,
+    n_items: int,
+    *,
+    keys_N: NDArray[np.int64] | None = None,
+    batch_size: int = 128,
+    description: str | None = None,
+) -> list[EvalResult]:
+    """`measure` for several recommenders that share their work.
+
+    `recommend` gives for each of them its lists of k items: those that the headline metrics are computed from, and
+    those with the other value of `exclude_seen`, if they are measured too.
+    """
     if not len(examples):
         raise ValueError("There are no examples to evaluate: no user of this split has a held-out item.")
     targets_C = examples.targets
-    ranks_C = np.full(len(examples), MISSED)
-    id_ranks_C = None if keys_N is None else ranks_C.copy()
-    other_ranks_C = ranks_C.copy() if both else None
-    shown_N = np.zeros(n_items, dtype=np.int64)
-    for rows, (items_BK, *others) in ranked_lists(
-        recommender,
+    ranks: list[list[NDArray[np.int64]]] = []  # by recommender, then by list
+    id_ranks: list[NDArray[np.int64]] = []
+    shown: list[NDArray[np.int64]] = []
+    for rows, lists in ranked_lists(
+        lambda histories: recommend(histories, max(CUTOFFS)),
         examples,
-        max(CUTOFFS),
-        exclude_seen=(exclude_seen, not exclude_seen) if both else (exclude_seen,),
         batch_size=batch_size,
         description=description,
     ):
-        ranks_C[rows] = target_ranks(items_BK, targets_C[rows])
-        if keys_N is not None and id_ranks_C is not None:
-            id_ranks_C[rows] = target_id_ranks(items_BK, targets_C[rows], keys_N)
-        if other_ranks_C is not None:
-            other_ranks_C[rows] = target_ranks(others[0], targets_C[rows])
-        shown = items_BK[:, :EXPOSURE_CUTOFF]
-        shown_N += np.bincount(shown[shown >= 0], minlength=n_items)
-    return EvalResult(
-        users_C=examples.users,
-        targets_C=targets_C,
-        ranks_C=ranks_C,
-        id_ranks_C=id_ranks_C,
-        lengths_C=examples.lengths,
-        shown_N=shown_N,
-        train_counts_N=np.bincount(train.items, minlength=n_items),
-        targets_in_history=targets_in_history(examples),
-        other_ranks_C=other_ranks_C,
-    )
+        if not ranks:
+            ranks = [[np.full(len(examples), MISSED) for _ in one] for one in lists]
+            id_ranks = [np.full(len(examples), MISSED) for _ in lists]
+            shown = [np.zeros(n_items, dtype=np.int64) for _ in lists]
+        for number, one in enumerate(lists):
+            for ranks_C, items_BK in zip(ranks[number], one, strict=True):
+                ranks_C[rows] = target_ranks(items_BK, targets_C[rows])
+            if keys_N is not None:
+                id_ranks[number][rows] = target_id_ranks(one[0], targets_C[rows], keys_N)
+            first = one[0][:, :EXPOSURE_CUTOFF]
+            shown[number] += np.bincount(first[first >= 0], minlength=n_items)
+    return [
+        EvalResult(
+            users_C=examples.users,
+            targets_C=targets_C,
+            ranks_C=ranks_C,
+            id_ranks_C=None if keys_N is None else id_ranks_C,
+            lengths_C=examples.lengths,
+            shown_N=shown_N,
+            train_counts_N=np.bincount(train.items, minlength=n_items),
+            targets_in_history=targets_in_history(examples),
+            other_ranks_C=others[0] if others else None,
+        )
+        for (ranks_C, *others), id_ranks_C, shown_N in zip(ranks, id_ranks, shown, strict=True)
+    ]

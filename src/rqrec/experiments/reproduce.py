@@ -21,7 +21,7 @@ from rqrec.evaluation.results_io import EVALUATION_FILE
 from rqrec.experiments.run import Run
 from rqrec.experiments.tasks import run_tasks
 from rqrec.stages.embed import EmbedConfig, embed
-from rqrec.stages.evaluate import EvaluateConfig, evaluate, evaluate_baseline
+from rqrec.stages.evaluate import EvaluateConfig, evaluate_baseline, evaluate_parts
 from rqrec.stages.fit_rqkmeans import FitRqKMeansConfig, fit_rqkmeans
 from rqrec.stages.join import JoinConfig, join
 from rqrec.stages.prepare import PrepareConfig, PrepareOptions, prepare
@@ -71,7 +71,7 @@ class ReproduceConfig(Config):
     max_minutes: PositiveFloat = 30.0
     """Time budget for all stages; training gets 60 % of what the earlier stages leave."""
     jobs: PositiveInt | None = None
-    """How many models are trained or tested at once, with one thread each; None: one per core."""
+    """How many models are trained at once, with one thread each; None: one per core."""
     encoder: str | None = None
     """A sentence-transformers model, by name or folder; by default that of the recipe."""
     prepare: PrepareOptions = PrepareOptions()
@@ -143,19 +143,32 @@ def _seed(run: Run, config: ReproduceConfig, inputs: Inputs, seed: int) -> dict[
     """Train, join and test the experts of one seed; returns its metrics."""
     experts = run.folder / f"seed_{seed}" / "experts"
     trainings = _trainings(config, inputs, seed, experts, training_minutes(run.seconds, config))
-    _together(run, f"seed_{seed}/experts", "Training the experts", trainings, config.jobs)
+    _train(run, f"seed_{seed}/experts", trainings, config.jobs)
     joining = configured(JoinConfig(), ["join"], [RECIPE])
     models = [experts / name for name in (*(name for name, _, _ in CODES), "dense")]
     model = run.stage(
         f"seed_{seed}/retrieval",
         lambda folder: join(joining, models, inputs.dataset, folder, embeddings=inputs.embeddings),
     )
-    # The baselines first: the experts are compared with one of them.
-    tests = [Test(row, inputs, run.folder) for row in BASELINES]
-    _together(run, "baselines", "Testing the baselines", tests, config.jobs)
-    tests += [Test(row, inputs, model.parent, model, run.folder) for row in EXPERTS]
-    _together(run, f"seed_{seed}/tests", "Testing", tests[len(BASELINES) :], config.jobs)
-    found = {test.name: read_json(test.folder / EVALUATION_FILE) for test in tests}
+    tests = {row: run.folder / f"evaluation_{row}" for row in BASELINES}
+    for row in BASELINES:  # first, because the experts are compared with one of them
+        vectors = inputs.embeddings if row == "hybrid_knn" else None
+        run.stage(
+            f"evaluation_{row}",
+            lambda out, row=row, vectors=vectors: evaluate_baseline(  # type: ignore[misc]
+                EvaluateConfig(), row, inputs.dataset, vectors, out=out
+            ),
+        )
+    parts = {model.parent / f"evaluation_{row}": experts for row, experts in EXPERTS.items()}
+    compared = tests[COMPARED_WITH]
+    is_done = all((folder / MANIFEST).is_file() for folder in parts)
+
+    def test() -> None:
+        evaluate_parts(EvaluateConfig(), model, inputs.dataset, parts, compare=compared)
+
+    test() if is_done else run.timed(f"seed_{seed}/tests", test)
+    tests |= dict(zip(EXPERTS, parts, strict=True))
+    found = {row: read_json(folder / EVALUATION_FILE) for row, folder in tests.items()}
     manifest = read_manifest(model)
     return {
         "seed": seed,
@@ -173,7 +186,9 @@ def _seed(run: Run, config: ReproduceConfig, inputs: Inputs, seed: int) -> dict[
 def training_minutes(seconds: Mapping[str, float], config: ReproduceConfig) -> float:
     """The time budget of one seed's trainings, from the seconds that the stages before all seeds took."""
     # A run that was killed may have made a stage without recording its seconds.
-    before = sum(value for name, value in seconds.items() if "/" not in name and name != "baselines") / 60
+    before = (
+        sum(value for name, value in seconds.items() if "/" not in name and "evaluation" not in name) / 60
+    )
     left = max(config.max_minutes - before, MIN_LEFT * config.max_minutes)
     return TRAINING_SHARE * left / config.seeds
 
@@ -229,52 +244,17 @@ def _trainings(
     return trainings
 
 
-@dataclass(frozen=True)
-class Test:
-    """The test of one row, in a process of its own."""
-
-    name: str
-    inputs: Inputs
-    root: Path
-    """Holds the evaluation."""
-    model: Path | None = None
-    """None for a baseline."""
-    baselines: Path | None = None
-    """Folder of the evaluations of the baselines, to compare with."""
-
-    @property
-    def folder(self) -> Path:
-        """The evaluation."""
-        return self.root / f"evaluation_{self.name}"
-
-    def run(self) -> None:
-        """Evaluate, or reuse the evaluation."""
-        if self.model is None:
-            embeddings = self.inputs.embeddings if self.name == "hybrid_knn" else None
-            evaluate_baseline(EvaluateConfig(), self.name, self.inputs.dataset, embeddings, out=self.folder)
-        else:
-            assert self.baselines is not None
-            evaluate(
-                EvaluateConfig(experts=EXPERTS[self.name]),
-                self.model,
-                self.inputs.dataset,
-                compare=self.baselines / f"evaluation_{COMPARED_WITH}",
-                out=self.folder,
-            )
-
-
-def _together(
-    run: Run, name: str, description: str, tasks: Sequence[Training | Test], jobs: int | None
-) -> None:
-    """Run tasks side by side, and record the seconds that all of them took."""
+def _train(run: Run, name: str, trainings: Sequence[Training], jobs: int | None) -> None:
+    """Run trainings side by side, and record the seconds that all of them took."""
     missing = []
-    for task in tasks:
-        if (task.folder / MANIFEST).is_file():
-            task.run()  # reuses the artefact, or says in what it differs
+    for training in trainings:
+        if (training.folder / MANIFEST).is_file():
+            training.run()  # reuses the artefact, or says in what it differs
         else:
-            missing.append(task)
+            missing.append(training)
     if missing:
-        run.timed(name, lambda: run_tasks(missing, jobs or 1, run.folder / "logs" / name, description))
+        logs = run.folder / "logs" / name
+        run.timed(name, lambda: run_tasks(missing, jobs or 1, logs, "Training the experts"))
 
 
 def _metrics(measured: Mapping[str, float]) -> dict[str, float]:

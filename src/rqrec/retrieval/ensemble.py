@@ -34,6 +34,7 @@ from rqrec.retrieval.ranking import Ranked, order_keys, padded, padded_scores
 # every candidate must be scored by every expert (docs/experiments.md).
 PROPOSALS = 30
 UNCONSTRAINED = Constraints()
+LAST = torch.iinfo(torch.int64).max
 
 
 @dataclass(frozen=True)
@@ -56,6 +57,19 @@ class Candidates(NamedTuple):
     """Item indices int64 in ascending order, padded with PADDING on the right."""
     log_p: Mapping[str, Tensor]
     """By expert: log-probabilities float32 [B, C], not conditioned on the candidates; minus infinity at padding."""
+    proposals: Mapping[str, Ranked]
+    """By expert: the items that it proposes."""
+
+    def only(self, names: Sequence[str]) -> "Candidates":
+        """What some of the experts propose and say; the proposals of others become padding."""
+        items_BC = _union([self.proposals[name] for name in names])
+        at_BC = torch.searchsorted(_padding_last(self.items_BC), _padding_last(items_BC))
+        at_BC.clamp_(max=max(0, self.items_BC.shape[1] - 1))
+        is_padding_BC = items_BC == PADDING
+        log_p = {
+            name: self.log_p[name].gather(1, at_BC).masked_fill(is_padding_BC, -torch.inf) for name in names
+        }
+        return Candidates(items_BC, log_p, {name: self.proposals[name] for name in names})
 
     def joined(self, settings: Mapping[str, ExpertSettings]) -> Tensor:
         """Joint log-probabilities among the candidates, float32 [B, C]; minus infinity at padding."""
@@ -132,8 +146,25 @@ class Ensemble:
             ((name, expert),) = self.experts.items()
             items_BK, scores_BK, _ = expert.propose(histories, k, constraints).ranked
             return Ranked(items_BK, scores_BK, {name: scores_BK})
-        found = self.candidates(histories, k, constraints)
-        log_p_BC = found.joined({name: self.settings[name] for name in self.experts})
+        return self._ranked(self.candidates(histories, k, constraints), k, max_per_code)
+
+    @torch.inference_mode()
+    def recommend_parts(
+        self, histories: Histories, k: int, parts: Sequence[Sequence[str]], *, exclude_seen: bool = True
+    ) -> list[Ranked]:
+        """What `only` of each of these parts would recommend, for the cost of the whole: they share the search."""
+        found = self.candidates(histories, k, Constraints(exclude_seen))
+        ranked = []
+        for names in parts:
+            if len(names) == 1:
+                items_BK, scores_BK, _ = found.proposals[names[0]]
+                ranked.append(Ranked(items_BK[:, :k], scores_BK[:, :k], {names[0]: scores_BK[:, :k]}))
+            else:
+                ranked.append(self._ranked(found.only(names), k, None))
+        return ranked
+
+    def _ranked(self, found: Candidates, k: int, max_per_code: int | None) -> Ranked:
+        log_p_BC = found.joined({name: self.settings[name] for name in found.log_p})
         ties_BC = found.items_BC.clamp(min=0)
         if max_per_code is None:
             best_BC = order_keys(log_p_BC, ties_BC).argsort(dim=1, descending=True)
@@ -154,7 +185,8 @@ class Ensemble:
         proposals = {
             name: expert.propose(histories, width, constraints) for name, expert in self.experts.items()
         }
-        items_BC = _union(torch.cat([proposal.ranked.items for proposal in proposals.values()], dim=1))
+        ranked = {name: proposal.ranked for name, proposal in proposals.items()}
+        items_BC = _union(list(ranked.values()))
         is_padding_BC = items_BC == PADDING
         return Candidates(
             items_BC,
@@ -162,15 +194,20 @@ class Ensemble:
                 name: proposal.log_probs(items_BC).masked_fill(is_padding_BC, -torch.inf)
                 for name, proposal in proposals.items()
             },
+            ranked,
         )
 
 
-def _union(items_BM: Tensor) -> Tensor:
-    """Each item of a row once, in ascending order, padded on the right with PADDING, int64 [B, C]."""
-    last = torch.iinfo(torch.int64).max
-    items_BM = items_BM.masked_fill(items_BM == PADDING, last).sort(dim=1).values
+def _union(proposals: Sequence[Ranked]) -> Tensor:
+    """Each proposed item of a row once, in ascending order, padded on the right with PADDING, int64 [B, C]."""
+    items_BM = _padding_last(torch.cat([ranked.items for ranked in proposals], dim=1)).sort(dim=1).values
     repeated_BM = torch.zeros_like(items_BM, dtype=torch.bool)
     repeated_BM[:, 1:] = items_BM[:, 1:] == items_BM[:, :-1]
-    items_BM = items_BM.masked_fill(repeated_BM, last).sort(dim=1).values
-    width = int((items_BM != last).sum(1).max()) if items_BM.numel() else 0
-    return items_BM[:, :width].masked_fill(items_BM[:, :width] == last, PADDING)
+    items_BM = items_BM.masked_fill(repeated_BM, LAST).sort(dim=1).values
+    width = int((items_BM != LAST).sum(1).max()) if items_BM.numel() else 0
+    return items_BM[:, :width].masked_fill(items_BM[:, :width] == LAST, PADDING)
+
+
+def _padding_last(items_BM: Tensor) -> Tensor:
+    """Items, with an index in place of padding that sorts behind all others."""
+    return items_BM.masked_fill(items_BM == PADDING, LAST)

@@ -1,7 +1,7 @@
 """`rqrec evaluate`: evaluate a trained model or a baseline on one split of a dataset."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,12 +18,13 @@ from rqrec.data.embeddings import (
     read_content_vectors,
 )
 from rqrec.data.protocols import check_protocol, protocol_of
+from rqrec.data.sequences import Histories
 from rqrec.data.splits import Split, get_protocol
-from rqrec.evaluation.measure import measure
+from rqrec.evaluation.measure import EvalResult, measure, measure_each
 from rqrec.evaluation.registry import fit_baseline
 from rqrec.evaluation.results_io import EvalSetup, write_evaluation
 from rqrec.retrieval.artifact import CODES, read_retrieval, read_sasrec
-from rqrec.retrieval.ranking import ExhaustiveRecommender, ItemRecommender
+from rqrec.retrieval.ranking import ExhaustiveRecommender, ItemRecommender, Ranked
 from rqrec.retrieval.retriever import BEAM_WIDTH
 from rqrec.tokenizer.semantic_ids import tuple_ranks
 
@@ -91,6 +92,56 @@ def evaluate(
     Raises ValueError if the model was trained on another dataset or with another protocol, because its training
     data may then contain test examples.
     """
+    model, dataset, setup = _setup(config, artifact, dataset)
+    target = _target(model, config)
+    name = "_".join(("evaluation", config.split, *config.experts))
+    return _evaluate(target, dataset, setup, compare, out or model.parent / name, config.seed, force=force)
+
+
+def evaluate_parts(
+    config: EvaluateConfig,
+    artifact: Path,
+    dataset: Path,
+    parts: Mapping[Path, tuple[str, ...]],
+    *,
+    compare: Path | None = None,
+) -> None:
+    """`evaluate` with several choices of a joined model's experts, in one pass over the examples.
+
+    `parts` are the experts by folder of the evaluation; those that exist already are reused.
+    """
+    model, dataset, setup = _setup(config, artifact, dataset)
+    targets = {out: _target(model, replace(config, experts=experts)) for out, experts in parts.items()}
+    targets = {
+        out: target for out, target in targets.items() if not _reuse(target, setup, compare, out, config.seed)
+    }
+    if not targets:
+        return
+    checkpoint = read_retrieval(model)
+    ensemble = checkpoint.ensemble(checkpoint.retriever(config.beam_width or BEAM_WIDTH))
+    names = [checkpoint.select(parts[out] or None) for out in targets]
+    data = Dataset.read(dataset)
+    split = get_protocol(setup.protocol)(data.sequences)
+
+    def recommend(histories: Histories, k: int) -> list[tuple[Ranked, ...]]:
+        choices = (setup.exclude_seen, not setup.exclude_seen)
+        lists = [ensemble.recommend_parts(histories, k, names, exclude_seen=one) for one in choices]
+        return list(zip(*lists, strict=True))
+
+    results = measure_each(
+        recommend,
+        split.test if setup.split == "test" else split.validation,
+        split.train,
+        len(data.catalog),
+        keys_N=next(iter(targets.values())).keys_N,
+        description="Evaluating the experts",
+    )
+    for (out, target), result in zip(targets.items(), results, strict=True):
+        _write(result, target, setup, compare, out, config.seed)
+
+
+def _setup(config: EvaluateConfig, artifact: Path, dataset: Path | None) -> tuple[Path, Path, EvalSetup]:
+    """The folders of the model and its dataset, and what is evaluated."""
     model = find_model(artifact)
     dataset = find(dataset, "dataset") if dataset else _dataset_of(artifact)
     check_inputs(model, {"dataset": dataset})
@@ -99,10 +150,7 @@ def evaluate(
     exclude_seen = read_manifest(model).settings.get("exclude_seen", True)
     if config.exclude_seen is not None:
         exclude_seen = config.exclude_seen
-    setup = EvalSetup(config.split, trained_with, exclude_seen)
-    target = _target(model, config)
-    name = "_".join(("evaluation", config.split, *config.experts))
-    return _evaluate(target, dataset, setup, compare, out or model.parent / name, config.seed, force=force)
+    return model, dataset, EvalSetup(config.split, trained_with, exclude_seen)
 
 
 def evaluate_baseline(
@@ -227,11 +275,7 @@ def _evaluate(
     *,
     force: bool,
 ) -> Path:
-    inputs = dict(target.inputs)
-    if compare is not None:
-        inputs["compared_with"] = read_manifest(find(compare, "evaluation"), "evaluation").hash
-    settings = {"recommender": target.name, **asdict(setup), **target.settings, "seed": seed}
-    if reuse(out, "evaluation", settings, inputs, force=force):
+    if _reuse(target, setup, compare, out, seed, force=force):
         return out
     data = Dataset.read(dataset)
     split = get_protocol(setup.protocol)(data.sequences)
@@ -245,15 +289,35 @@ def _evaluate(
         both=True,
         description=f"Evaluating {target.name}",
     )
+    _write(result, target, setup, compare, out, seed)
+    return out
+
+
+def _inputs(target: EvalTarget, compare: Path | None) -> dict[str, str]:
+    inputs = dict(target.inputs)
+    if compare is not None:
+        inputs["compared_with"] = read_manifest(find(compare, "evaluation"), "evaluation").hash
+    return inputs
+
+
+def _reuse(
+    target: EvalTarget, setup: EvalSetup, compare: Path | None, out: Path, seed: int, *, force: bool = False
+) -> bool:
+    settings = {"recommender": target.name, **asdict(setup), **target.settings, "seed": seed}
+    return reuse(out, "evaluation", settings, _inputs(target, compare), force=force)
+
+
+def _write(
+    result: EvalResult, target: EvalTarget, setup: EvalSetup, compare: Path | None, out: Path, seed: int
+) -> None:
     write_evaluation(
         out,
         result,
         setup,
         recommender=target.name,
         selected=target.selected,
-        inputs=inputs,
+        inputs=_inputs(target, compare),
         settings=target.settings,
         compare=compare,
         seed=seed,
     )
-    return out
