@@ -22,6 +22,7 @@ from rqrec.serving.logs import LOG, JsonFormatter
 from rqrec.serving.metrics import Metrics
 from rqrec.serving.model_registry import ModelRegistry, parse_sources
 from rqrec.serving.web_page import WebPage
+from tests.serving.running import LOCAL
 from tests.tiny import N_ITEMS, SIZE
 
 RECOMMEND = "/v1/recommendations"
@@ -53,7 +54,7 @@ def service(registry: ModelRegistry) -> Service:
 
     def client_with(page: WebPage | None = None, **options: Any) -> TestClient:
         app = create_app(registry, ServiceConfig(**options), Metrics(), page)
-        return TestClient(app, raise_server_exceptions=False)
+        return TestClient(app, LOCAL, raise_server_exceptions=False)
 
     return client_with
 
@@ -371,17 +372,40 @@ def test_a_slow_model_refuses_a_full_queue_and_times_out(
     threads[0].start()
     assert started.wait(60)
     assert_refused(impatient.post(RECOMMEND, json=request), 504, "timeout", "0.05 s")
-    for thread in threads[1:4]:
+    for thread in threads[1:]:
         thread.start()
-    while batcher.queue_length < 4:
+    while batcher.queue_length < 4:  # without the one whose client has its answer
         assert not statuses
     response = client.post(RECOMMEND, json=request)
     assert_refused(response, 429, "busy")
     assert int(response.headers["Retry-After"]) >= 1
     release.set()
-    for thread in threads[:4]:
+    for thread in threads:
         thread.join()
-    assert statuses == [200] * 4
+    assert statuses == [200] * 5
+
+
+def test_work_is_bounded_before_it_begins(service: Service) -> None:
+    client = service(max_results=64)
+    request: dict[str, Any] = {"histories": [[]] * 8, "k": 8}
+    assert client.post(RECOMMEND, json=request).status_code == 200
+    for larger, size in (({"k": 9}, 72), ({"histories": [[]] * 9}, 72), ({"explain": True}, 128)):
+        refused = client.post(RECOMMEND, json=request | larger)
+        assert_refused(refused, 422, "too_many_results", f"is {size}, but 64 are allowed")
+
+
+def test_a_local_service_answers_to_its_own_names_only(service: Service) -> None:
+    """Else a web page could give its name the address of this machine, and read what the service says."""
+    for host in ("localhost", "LOCALHOST:8000", "127.0.0.1:80", "[::1]:8000", "localhost."):
+        assert service().get("/v1/models", headers={"Host": host}).status_code == 200
+    for host in ("evil.example", "localhost.evil.example:8000", "127.0.0.1.evil.example", "[::2]", "8.8.8.8"):
+        for path in ("/v1/models", "/", "/healthz", "/admin/reload"):
+            assert_refused(service().get(path, headers={"Host": host}), 421, "wrong_host", "--allow-host")
+    assert (
+        service(allow_hosts=("shop.example",)).get("/", headers={"Host": "shop.example"}).status_code == 200
+    )
+    assert service(allow_hosts=("shop.example",)).get("/").status_code == 421
+    assert service(host="0.0.0.0").get("/", headers={"Host": "evil.example"}).status_code == 200
 
 
 def test_a_server_error_is_a_message_and_its_traceback_is_logged(
@@ -499,7 +523,7 @@ def contextual(
         write_retrieval(target, RetrievalArtifact(build_model(config).eval(), tiny.table, tiny.catalog))
     registry = ModelRegistry({"contextual": folder}, ServiceConfig(max_wait_ms=1.0), Metrics())
     app = create_app(registry, ServiceConfig(), Metrics())
-    yield TestClient(app, raise_server_exceptions=False), Recommender.load(folder)
+    yield TestClient(app, LOCAL, raise_server_exceptions=False), Recommender.load(folder)
     registry.close()
 
 

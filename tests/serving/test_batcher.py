@@ -130,3 +130,53 @@ def test_no_request_of_many_threads_is_lost() -> None:
         answers = list(pool.map(lambda n: batcher.submit(n % 3, [[str(n)], ["x"]]).result(30), range(600)))
     assert answers == [[(n % 3, str(n)), (n % 3, "x")] for n in range(600)]
     batcher.close()
+
+
+def test_small_requests_come_between_the_parts_of_a_large_one() -> None:
+    model = EchoModel()
+    batcher = make_batcher(model)
+    block(model, batcher)
+    large = batcher.submit(1, [[name] for name in "abcdefghijklmnop"])
+    small = [batcher.submit(options, [["x"]]) for options in (2, 3)]
+    model.unblocked.set()
+    assert large.result(30) == [(1, name) for name in "abcdefghijklmnop"]
+    assert [future.result(30) for future in small] == [[(2, "x")], [(3, "x")]]
+    assert [options for options, _ in model.batches] == [0, 2, 3, 1, 1, 1, 1]
+    batcher.close()
+
+
+def test_costly_requests_have_shorter_batches() -> None:
+    model = EchoModel()
+    batcher = Batcher(model.process, max_batch=8, max_wait_s=0.0, max_queue=100, cost=lambda options: options)
+    for options, lengths in ((1, [8, 1]), (4, [2, 2, 2, 2, 1]), (1000, [1] * 9)):
+        model.batches.clear()
+        batcher.submit(options, [[name] for name in "abcdefghi"]).result(30)
+        assert [len(histories) for _, histories in model.batches] == lengths
+    batcher.close()
+
+
+def test_a_large_request_stops_when_nobody_waits_for_it() -> None:
+    model = EchoModel()
+    batcher = make_batcher(model)
+    model.unblocked.clear()
+    large = batcher.submit(1, [[name] for name in "abcdefghijklmnop"])
+    while not model.batches:
+        time.sleep(0.001)
+    assert large.cancel()
+    assert batcher.queue_length == 0
+    model.unblocked.set()
+    assert batcher.submit(2, [["x"]]).result(30) == [(2, "x")]
+    assert model.batches == [(1, list("abcd")), (2, ["x"])]
+    batcher.close()
+
+
+def test_closing_with_a_limit_gives_up_what_is_left() -> None:
+    model = EchoModel()
+    batcher = make_batcher(model)
+    block(model, batcher)
+    waiting = batcher.submit(1, [["a"]])
+    batcher.close(0.01)
+    assert waiting.cancelled()
+    model.unblocked.set()
+    batcher.close()
+    assert len(model.batches) == 1

@@ -25,6 +25,7 @@ from rqrec.serving.app import create_app
 from rqrec.serving.config import ServiceConfig
 from rqrec.serving.metrics import Metrics
 from rqrec.serving.model_registry import ModelRegistry
+from tests.serving.running import LOCAL
 from tests.tiny import N_ITEMS
 
 RECOMMEND = "/v1/recommendations"
@@ -64,7 +65,7 @@ def registry(tiny_joined: Path, tiny_run: Path) -> Iterator[ModelRegistry]:
 @pytest.fixture(scope="module")
 def client(registry: ModelRegistry) -> TestClient:
     app = create_app(registry, ServiceConfig(timeout=60.0), Metrics())
-    return TestClient(app, raise_server_exceptions=False)
+    return TestClient(app, LOCAL, raise_server_exceptions=False)
 
 
 def rqrec(*arguments: object) -> str:
@@ -345,7 +346,9 @@ def test_times_are_needed_if_any_joined_model_needs_them(tiny_run: Path, tmp_pat
     with create(tmp_path / "retrieval", "retrieval") as target:
         write_retrieval(target, joined)
     registry = ModelRegistry({"joined": tmp_path}, ServiceConfig(max_wait_ms=1.0), Metrics())
-    client = TestClient(create_app(registry, ServiceConfig(), Metrics()), raise_server_exceptions=False)
+    client = TestClient(
+        create_app(registry, ServiceConfig(), Metrics()), LOCAL, raise_server_exceptions=False
+    )
     refused = client.post(RECOMMEND, json={"history": items(1)})
     assert (refused.status_code, refused.json()["error"]["code"]) == (422, "no_timestamps")
     (answer,) = asked(client, history=items(1), timestamps=[1_700_000_000])

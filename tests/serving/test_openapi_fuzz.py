@@ -14,13 +14,14 @@ from rqrec.serving.app import create_app
 from rqrec.serving.config import ServiceConfig
 from rqrec.serving.metrics import Metrics
 from rqrec.serving.model_registry import ModelRegistry
+from tests.serving.running import LOCAL
 
 
 @pytest.fixture
 def app(tiny_run: Path) -> Iterator[Any]:
     """One app per test: schemathesis may run its lifespan, which closes the registry."""
     registry = ModelRegistry({"tiny": tiny_run}, ServiceConfig(), Metrics())
-    yield create_app(registry, ServiceConfig(), Metrics())
+    yield create_app(registry, ServiceConfig(allow_hosts=("localhost", "testserver")), Metrics())
     registry.close()
 
 
@@ -87,7 +88,7 @@ def test_no_json_body_causes_a_server_error(app: Any, body: Any) -> None:
 
     from starlette.testclient import TestClient
 
-    client = TestClient(app, raise_server_exceptions=False)
+    client = TestClient(app, LOCAL, raise_server_exceptions=False)
     response = client.post(
         "/v1/recommendations",
         content=json.dumps(body).encode(),  # NaN and Infinity included, which JSON does not have

@@ -27,6 +27,7 @@ from rqrec.stages.train_decoder import TrainDecoderConfig, train_decoder
 from rqrec.stages.train_sasrec import TrainSasRecConfig, train_sasrec
 from rqrec.tokenizer.semantic_ids import SemanticIdTable
 from tests.data.test_splits import sequences_of
+from tests.serving.running import LOCAL
 
 N_ITEMS = 8  # a list of 10 holds all of them, so a target is missed only if it is excluded
 USERS = 20
@@ -105,7 +106,7 @@ def test_recommendations_follow_the_model_unless_told_otherwise(root: Path, tmp_
         recommender = Recommender.load(run)
         config, metrics = ServiceConfig(), Metrics()
         registry = ModelRegistry({"m": run}, config, metrics)
-        client = TestClient(create_app(registry, config, metrics))
+        client = TestClient(create_app(registry, config, metrics), LOCAL)
         with closing(registry):
             for choice, count in expected.items():
                 (items,) = recommender.recommend(history, N_ITEMS, exclude_seen=choice)

@@ -89,10 +89,18 @@ class KnnIndex:
         items_BT, weights_BT = self._weighted(histories)
         neighbours_BTM = self.neighbours_NM[items_BT.clamp(min=0)]
         scores_BTM = self.similarity_NM[items_BT.clamp(min=0)] * weights_BT[:, :, None]
-        parts_BKT = scores_BTM.new_zeros(*items_BK.shape, items_BT.shape[1])
-        for k, items_B in enumerate(items_BK.T):  # one at a time: K x T x M values would be many
-            parts_BKT[:, k] = scores_BTM.where(neighbours_BTM == items_B[:, None, None], 0.0).sum(2)
-        return parts_BKT
+        (n_batch, n_items), (n_recent, n_neighbours) = items_BK.shape, neighbours_BTM.shape[1:]
+        parts_BR = scores_BTM.new_zeros(n_batch, n_items * n_recent)
+        if not n_items:
+            return parts_BR.view(n_batch, 0, n_recent)
+        # Each neighbour is looked up among the items, of which there may be a hundred.
+        sorted_BK, neighbours_BR = items_BK.sort(dim=1).values, neighbours_BTM.flatten(1).to(items_BK.dtype)
+        rows_BR = torch.searchsorted(sorted_BK, neighbours_BR).clamp_(max=n_items - 1)
+        scores_BR = scores_BTM.flatten(1).where(sorted_BK.gather(1, rows_BR) == neighbours_BR, 0.0)
+        recent_R = torch.arange(n_recent, device=rows_BR.device).repeat_interleave(n_neighbours)
+        parts_BR.scatter_add_(1, rows_BR * n_recent + recent_R, scores_BR)
+        rows_BK1 = torch.searchsorted(sorted_BK, items_BK)[:, :, None]
+        return parts_BR.view(n_batch, n_items, n_recent).gather(1, rows_BK1.expand(-1, -1, n_recent))
 
     def _weighted(self, histories: Histories) -> tuple[Tensor, Tensor]:
         """The last `max_items` items of each history [B, T], padded with PADDING, and their weights [B, T]."""

@@ -16,7 +16,7 @@ from rqrec.data.ids import UnknownIdError
 from rqrec.serving import schemas
 from rqrec.serving.batcher import QueueFullError
 from rqrec.serving.config import ServiceConfig
-from rqrec.serving.errors import ApiError, JsonResponse, error_response, too_many_requests
+from rqrec.serving.errors import ApiError, JsonResponse, client_left, error_response, too_many_requests
 from rqrec.serving.metrics import Metrics
 from rqrec.serving.middleware import AuthMiddleware, RequestLogging, bearer_token, is_valid_token
 from rqrec.serving.model_registry import HistoryRequest, ModelRegistry, RequestOptions, ServedModel
@@ -110,16 +110,33 @@ def add_recommendations(app: FastAPI, registry: ModelRegistry, config: ServiceCo
             future = asyncio.wrap_future(batcher.submit(options, requests))
         except QueueFullError as error:
             raise too_many_requests("busy", "The request queue is full.", error.seconds) from error
-        try:
-            async with asyncio.timeout(config.timeout):
-                results = await future
-        except TimeoutError as error:
-            raise ApiError(
-                504,
-                "timeout",
-                f"No answer within {config.timeout:g} s: send fewer histories, or try again later.",
-            ) from error
+        results = await answer(future, request, config.timeout)
         return JsonResponse({"model": model.name, "recommendations": results})
+
+
+async def answer(future: asyncio.Future[list[Any]], request: Request, seconds: float) -> list[Any]:
+    """The results of a future, which is cancelled if they are late or the client leaves.
+
+    Raises ApiError (504 or 499).
+    """
+
+    async def leaves() -> None:
+        while (await request.receive())["type"] != "http.disconnect":
+            pass
+
+    left = asyncio.ensure_future(leaves())
+    either: set[asyncio.Future[Any]] = {future, left}
+    try:
+        done, _ = await asyncio.wait(either, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
+        if future in done:
+            return future.result()
+    finally:
+        left.cancel()
+        future.cancel()
+    if left in done:
+        raise client_left()
+    message = f"No answer within {seconds:g} s: send fewer histories, or try again later."
+    raise ApiError(504, "timeout", message)
 
 
 def check_request(
@@ -128,7 +145,7 @@ def check_request(
     model: ServedModel,
     config: ServiceConfig,
 ) -> None:
-    """Raise ApiError (422) on too many or too long histories, missing timestamps, and unknown ids to raise on."""
+    """Raise ApiError (422) on too many or too long histories, too many results, no timestamps, and unknown ids."""
     histories = [request.items for request in requests]
     if len(histories) > config.max_histories:
         raise ApiError(
@@ -136,6 +153,15 @@ def check_request(
             "too_many_histories",
             f"The request has {len(histories)} histories, but {config.max_histories} are allowed: split it into "
             "several requests.",
+        )
+    n_results = len(histories) * body.k * (2 if body.explain else 1)
+    if n_results > config.max_results:
+        explained = " x 2, as items are explained" if body.explain else ""
+        raise ApiError(
+            422,
+            "too_many_results",
+            f"{len(histories)} histories x k = {body.k}{explained} is {n_results}, but {config.max_results} are "
+            "allowed: split the request, or lower k.",
         )
     longest = max(map(len, histories), default=0)
     if longest > config.max_history:

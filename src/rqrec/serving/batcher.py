@@ -1,12 +1,13 @@
 """Dynamic batching of the requests to one model.
 
 A batch costs a model little more than a single request, so a request waits a few milliseconds for others.
-Each model has one worker thread; requests that arrive while it is busy form the next batch.
+Each model has one worker thread; requests that arrive while it is busy form the next batch. A large request is
+processed in parts, and smaller ones come between them; it stops as soon as nobody waits for it.
 """
 
+import math
 import threading
 import time
-from collections import deque
 from collections.abc import Callable, Hashable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
@@ -30,17 +31,26 @@ class _Job(Generic[OptionsT, HistoryT]):
     histories: Sequence[HistoryT]
     future: "Future[list[Any]]" = field(default_factory=Future)
     arrived: float = field(default_factory=time.monotonic)
+    taken: int = 0
+    """Histories that are processed, or being processed."""
+    results: list[Any] = field(default_factory=list)
 
-    def __len__(self) -> int:
-        return len(self.histories)
+    @property
+    def left(self) -> int:
+        """Number of histories that are still queued."""
+        return len(self.histories) - self.taken
 
 
 class Batcher(Generic[OptionsT, HistoryT]):
-    """Processes histories in batches with equal options, first come, first served.
+    """Processes histories in batches with equal options.
 
     `process(options, histories)` returns one result per history. It gets at most `max_batch` histories at
     once, and the oldest of them has waited at most `max_wait_s` seconds for others. At most `max_queue`
     histories are queued. `on_batch(histories, seconds)` is called after each batch.
+
+    `cost(options)` is the cost of one history relative to a usual one: a batch of costlier ones is shorter, so that
+    no batch keeps others waiting for long. The next batch starts with the request that would be answered first if
+    each had a model of its own: small requests overtake large ones, but not for ever.
     """
 
     def __init__(
@@ -50,13 +60,14 @@ class Batcher(Generic[OptionsT, HistoryT]):
         max_batch: int,
         max_wait_s: float,
         max_queue: int,
+        cost: Callable[[OptionsT], float] = lambda options: 1.0,
         on_batch: Callable[[int, float], None] = lambda histories, seconds: None,
     ) -> None:
-        self._process, self._on_batch = process, on_batch
+        self._process, self._cost, self._on_batch = process, cost, on_batch
         self._max_batch, self._max_wait_s, self._max_queue = max_batch, max_wait_s, max_queue
-        self._queue: deque[_Job[OptionsT, HistoryT]] = deque()
-        self._queue_length = 0  # histories in _queue
-        self._seconds_per_history = 0.01  # moving average
+        self._queue: list[_Job[OptionsT, HistoryT]] = []
+        self._seconds_per_cost = 0.01  # moving average
+        self._closed_until = math.inf  # when the rest of the queue is given up, once closed
         self._closed = False
         self._changed = threading.Condition()
         self._thread = threading.Thread(target=self._run, name="batcher", daemon=True)
@@ -64,8 +75,9 @@ class Batcher(Generic[OptionsT, HistoryT]):
 
     @property
     def queue_length(self) -> int:
-        """Number of queued histories."""
-        return self._queue_length
+        """Number of queued histories that somebody waits for."""
+        with self._changed:
+            return sum(job.left for job in self._waiting())
 
     @property
     def alive(self) -> bool:
@@ -75,81 +87,105 @@ class Batcher(Generic[OptionsT, HistoryT]):
     def submit(self, options: OptionsT, histories: Sequence[HistoryT]) -> "Future[list[Any]]":
         """Queue histories; returns a future of the results, one per history.
 
-        Cancelling the future before its batch starts skips the work. An empty queue accepts any number of
-        histories. Raises QueueFullError if they don't fit behind those that are queued, RuntimeError once
+        Cancelling the future ends the work after the batch that is being processed. An empty queue accepts any number
+        of histories. Raises QueueFullError if they don't fit behind those that are queued, RuntimeError once
         closed.
         """
         job = _Job(options, histories)
         with self._changed:
             if self._closed:
                 raise RuntimeError("The batcher is closed.")
-            if self._queue_length and self._queue_length + len(job) > self._max_queue:
-                raise QueueFullError(self._queue_length * self._seconds_per_history)
+            queued = self.queue_length
+            if queued and queued + job.left > self._max_queue:
+                raise QueueFullError(sum(map(self._seconds, self._queue)))
             self._queue.append(job)
-            self._queue_length += len(job)
-            if len(self._queue) == 1 or self._queue_length >= self._max_batch:
+            if len(self._queue) == 1 or queued + job.left >= self._max_batch:
                 self._changed.notify()
         return job.future
 
-    def close(self) -> None:
-        """Accept no more requests, process the queued ones, and end the thread."""
+    def close(self, seconds: float = math.inf) -> None:
+        """Accept no more requests, process the queued ones, and end the thread.
+
+        After `seconds`, those that are left are cancelled.
+        """
         with self._changed:
-            self._closed = True
+            self._closed, self._closed_until = True, time.monotonic() + seconds
             self._changed.notify()
-        self._thread.join()
+        self._thread.join(None if math.isinf(seconds) else seconds)
+        with self._changed:
+            for job in self._queue:
+                job.future.cancel()
+
+    def _waiting(self) -> list[_Job[OptionsT, HistoryT]]:
+        """The queue, without the jobs that were cancelled or have failed."""
+        self._queue = [job for job in self._queue if not job.future.done()]
+        return self._queue
+
+    def _seconds(self, job: _Job[OptionsT, HistoryT]) -> float:
+        """About how long the rest of a job takes."""
+        return job.left * self._cost(job.options) * self._seconds_per_cost
 
     def _run(self) -> None:
-        while jobs := self._next_batch():
-            running = [job for job in jobs if job.future.set_running_or_notify_cancel()]
-            if not running:
-                continue
+        while parts := self._next_batch():
             try:
-                self._run_batch(running)
+                self._run_batch(parts)
             except Exception as error:  # one bad request must not fail the others: run each separately
-                if len(running) == 1:
-                    running[0].future.set_exception(error)
+                if len(parts) == 1:
+                    _finish(parts[0][0], error)
                     continue
-                for job in running:
+                for part in parts:
                     try:
-                        self._run_batch([job])
-                    except Exception as job_error:
-                        job.future.set_exception(job_error)
+                        self._run_batch([part])
+                    except Exception as own_error:
+                        _finish(part[0], own_error)
 
-    def _next_batch(self) -> list[_Job[OptionsT, HistoryT]]:
-        """The jobs of the next batch; empty once the batcher is closed and the queue is drained."""
+    def _next_batch(self) -> list[tuple[_Job[OptionsT, HistoryT], Sequence[HistoryT]]]:
+        """The jobs of the next batch, each with its part in it; empty once closed and done, or given up."""
         with self._changed:
-            while not self._queue and not self._closed:
-                self._changed.wait()
-            while self._queue and self._queue_length < self._max_batch and not self._closed:
-                left = self._queue[0].arrived + self._max_wait_s - time.monotonic()
-                if left <= 0:
+            while not self._closed:
+                arrived = min((job.arrived for job in self._waiting()), default=math.inf)
+                left = arrived + self._max_wait_s - time.monotonic()
+                if self._queue and (self.queue_length >= self._max_batch or left <= 0):
                     break
-                self._changed.wait(left)
-            batch: list[_Job[OptionsT, HistoryT]] = []
-            rest: deque[_Job[OptionsT, HistoryT]] = deque()
-            count = 0
-            for job in self._queue:
-                fits = not batch or count + len(job) <= self._max_batch
-                if fits and (not batch or job.options == batch[0].options):
-                    batch.append(job)
-                    count += len(job)
-                else:
-                    rest.append(job)
-            self._queue = rest
-            self._queue_length -= count
+                self._changed.wait(left if self._queue else None)
+            if not self._waiting() or time.monotonic() > self._closed_until:
+                return []
+            due = sorted(self._queue, key=lambda job: job.arrived + self._seconds(job))
+            options = due[0].options
+            room = max(1, min(self._max_batch, int(self._max_batch / self._cost(options))))
+            batch = []
+            for job in due:
+                if job.options == options and room >= min(job.left, 1):
+                    part = job.histories[job.taken : job.taken + room]
+                    batch.append((job, part))
+                    job.taken += len(part)
+                    room -= len(part)
+            self._queue = [job for job in self._queue if job.left]
             return batch
 
-    def _run_batch(self, jobs: list[_Job[OptionsT, HistoryT]]) -> None:
-        """Process jobs together; a job with more histories than a batch holds is processed in slices."""
-        histories = [history for job in jobs for history in job.histories]
+    def _run_batch(self, parts: Sequence[tuple[_Job[OptionsT, HistoryT], Sequence[HistoryT]]]) -> None:
+        histories = [history for _, part in parts for history in part]
+        options = parts[0][0].options
+        started = time.monotonic()
         results: list[Any] = []
-        for start in range(0, len(histories), self._max_batch):
-            part = histories[start : start + self._max_batch]
-            started = time.monotonic()
-            results += self._process(jobs[0].options, part)
+        if histories:
+            results += self._process(options, histories)
             seconds = time.monotonic() - started
-            self._seconds_per_history += 0.1 * (seconds / len(part) - self._seconds_per_history)
-            self._on_batch(len(part), seconds)
-        for job in jobs:
-            job.future.set_result(results[: len(job)])
-            results = results[len(job) :]
+            per_cost = seconds / (len(histories) * self._cost(options))
+            self._seconds_per_cost += 0.1 * (per_cost - self._seconds_per_cost)
+            self._on_batch(len(histories), seconds)
+        for job, part in parts:
+            job.results += results[: len(part)]
+            results = results[len(part) :]
+            if len(job.results) == len(job.histories):
+                _finish(job)
+
+
+def _finish(job: _Job[OptionsT, HistoryT], error: Exception | None = None) -> None:
+    """Answer a job, unless it was cancelled."""
+    if not job.future.set_running_or_notify_cancel():
+        return
+    if error is None:
+        job.future.set_result(job.results)
+    else:
+        job.future.set_exception(error)

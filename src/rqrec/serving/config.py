@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 from rqrec.core.values import Config, NonNegativeFloat, PositiveFloat, PositiveInt, Range
 from rqrec.retrieval.retriever import BEAM_WIDTH
 
+LOOPBACK = ("127.0.0.1", "localhost", "::1")
 LogLevel = Literal["debug", "info", "warning", "error"]
 
 
@@ -31,13 +32,17 @@ class ServiceConfig(Config):
     max_queue: PositiveInt = 256
     """Maximum number of histories queued per model; further requests are refused with status 429."""
     timeout: PositiveFloat = 10.0
-    """Time limit in seconds for reading a request's body (status 408) and for answering it (status 504)."""
+    """Time limit in seconds for reading a request's headers and its body (status 408), and for answering it (504)."""
+    max_connections: PositiveInt = 1000
+    """Maximum number of open connections; above it, the one that has been idle for longest is closed."""
     max_body: PositiveInt = 1 << 20
     """Maximum size of a request body in bytes (status 413)."""
     max_histories: PositiveInt = 64
     """Maximum number of histories in one request (status 422)."""
     max_history: PositiveInt = 1000
     """Maximum number of items in one history (status 422)."""
+    max_results: PositiveInt = 3200
+    """Maximum number of histories times k in one request; explained items count twice (status 422)."""
     rate: NonNegativeFloat = 0.0
     """Requests per second allowed per token or client address (status 429); 0 disables the limit."""
     burst: PositiveInt = 20
@@ -48,10 +53,22 @@ class ServiceConfig(Config):
     """Bearer token for POST /admin/reload; empty disables reloading over HTTP."""
     allow_origins: tuple[str, ...] = field(default=(), metadata={"flags": "--allow-origin"})
     """Web origins whose pages may call the service (CORS)."""
+    allow_hosts: tuple[str, ...] = field(default=(), metadata={"flags": "--allow-host"})
+    """Host names under which the service may be asked (status 421); none: localhost if only this machine can reach
+    it, else any."""
     trusted_proxies: tuple[str, ...] = ()
     """Addresses of proxies whose X-Forwarded-For header is trusted."""
     log_level: LogLevel = "info"
     """Least severe level that is logged: debug, info, warning or error."""
+
+    @property
+    def hosts(self) -> tuple[str, ...]:
+        """The host names under which the service may be asked; none: any.
+
+        Without this check, a web page could give its own name the address of this machine, and would then count as
+        being of the same origin (DNS rebinding).
+        """
+        return self.allow_hosts or (LOOPBACK if self.host in LOOPBACK else ())
 
     def __post_init__(self) -> None:
         super().__post_init__()

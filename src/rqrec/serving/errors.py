@@ -35,6 +35,11 @@ def error_response(error: ApiError, request_id: str) -> JsonResponse:
     return JsonResponse({"error": body}, error.status, error.headers)
 
 
+def client_left() -> ApiError:
+    """The end of a request whose client closed the connection: nobody reads it, but the log has its status."""
+    return ApiError(499, "client_left", "The client closed the connection before it was answered.")
+
+
 def too_many_requests(code: str, message: str, seconds: float) -> ApiError:
     """Status 429 with Retry-After: `seconds`, rounded up to whole seconds, at least 1."""
     wait = max(1, math.ceil(seconds))

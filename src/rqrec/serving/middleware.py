@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from rqrec.serving.config import ServiceConfig
-from rqrec.serving.errors import ApiError, error_response, too_many_requests
+from rqrec.serving.errors import ApiError, client_left, error_response, too_many_requests
 from rqrec.serving.limits import RateLimiter
 from rqrec.serving.logs import LOG
 from rqrec.serving.metrics import Metrics
@@ -39,6 +39,12 @@ def bearer_token(scope: Scope) -> str:
     """The bearer token of a request, empty if there is none."""
     scheme, _, token = header(scope, b"authorization").decode("latin-1").partition(" ")
     return token.strip() if scheme.lower() == "bearer" else ""
+
+
+def host_name(host: bytes) -> str:
+    """The name in a Host header, in lower case and without port and brackets; empty if there is none."""
+    name = host.decode("latin-1").strip().lower()
+    return (name[1:].partition("]")[0] if name.startswith("[") else name.partition(":")[0]).rstrip(".")
 
 
 def is_valid_token(token: str, valid_tokens: Sequence[str]) -> bool:
@@ -99,7 +105,7 @@ class RequestLogging:
 
 
 class AuthMiddleware:
-    """Refuses requests without a valid token, above the rate limit, or with a too large or too slow body."""
+    """Refuses requests to another host, without a token, above the rate limit, or with a too large or slow body."""
 
     def __init__(self, app: ASGIApp, config: ServiceConfig) -> None:
         self._app, self._config = app, config
@@ -119,6 +125,14 @@ class AuthMiddleware:
         await self._app(scope, receive, send)
 
     def _admit(self, scope: Scope) -> None:
+        host, hosts = host_name(header(scope, b"host")), self._config.hosts
+        if host and hosts and host not in hosts:
+            raise ApiError(
+                421,
+                "wrong_host",
+                f"The service is not asked as {host[:100]!r}, but as {' or '.join(hosts)}. Its option --allow-host "
+                "allows other names.",
+            )
         path, tokens = scope["path"], self._config.tokens
         if not path.startswith(("/v1/", "/admin/")) and path != "/metrics":
             return
@@ -153,6 +167,8 @@ class AuthMiddleware:
             async with asyncio.timeout(timeout):
                 while True:
                     message = await receive()
+                    if message["type"] == "http.disconnect":
+                        raise client_left()
                     body += message.get("body", b"")
                     if len(body) > limit:
                         raise too_large

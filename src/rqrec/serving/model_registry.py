@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
+from operator import attrgetter
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -13,6 +14,7 @@ from rqrec.core.artifact import find, finite, read_manifest
 from rqrec.data.sequences import Sequences
 from rqrec.models.architectures import name_of
 from rqrec.models.retrieval_model import parameter_count
+from rqrec.retrieval.retriever import BEAM_WIDTH
 from rqrec.serving.batcher import Batcher
 from rqrec.serving.catalog_view import CatalogView
 from rqrec.serving.config import ServiceConfig
@@ -37,6 +39,11 @@ class RequestOptions:
     max_per_code: int | None = None
     experts: tuple[str, ...] | None = None
     explain: bool = False
+
+    @property
+    def cost(self) -> float:
+        """About how much longer one history takes than with the default options."""
+        return (BEAM_WIDTH + self.k) / (BEAM_WIDTH + DEFAULT_K) * (2 if self.explain else 1)
 
 
 class HistoryRequest(NamedTuple):
@@ -94,31 +101,29 @@ class ServedModel:
             explained = self.recommender.explain_all(
                 histories, item_ids, unknown="skip", timestamps=timestamps, users=users
             )
+            named = self._named(explained)
             for result, recommended, explanations in zip(results, recommendations, explained, strict=True):
                 for item, one, explanation in zip(result["items"], recommended, explanations, strict=True):
-                    item |= self._why_json(one, explanation)
+                    item |= _why_json(one, explanation, named)
         return results
 
-    def _why_json(self, item: Recommendation, explanation: Explanation) -> dict[str, Any]:
-        path = [
-            {
-                "code": step.code,
-                "probability": step.probability,
-                "n_items": step.n_items,
-                "others": self._ids_and_titles(step.others),
-            }
-            for step in explanation.path
-        ]
-        titled = self._ids_and_titles([reason.item_id for reason in explanation.because])
-        because = [
-            {**named, "share": reason.share}
-            for named, reason in zip(titled, explanation.because, strict=True)
-        ]
-        return {"experts": finite(item.experts), "path": path, "because": because}
-
-    def _ids_and_titles(self, item_ids: Sequence[str]) -> list[dict[str, Any]]:
-        items = self.recommender.catalog.id_map.indices(item_ids).tolist()
-        return [self.catalog_view.id_and_title(item) for item in items]
+    def _named(self, explained: Sequence[Sequence[Explanation]]) -> dict[str, dict[str, Any]]:
+        """The ids and titles of all items that explanations mention, by id."""
+        mentioned = {
+            item_id
+            for explanations in explained
+            for explanation in explanations
+            for item_id in (
+                *(other for step in explanation.path for other in step.others),
+                *(reason.item_id for reason in explanation.because),
+            )
+        }
+        titles = self.recommender.titles
+        items = self.recommender.catalog.id_map.indices(mentioned).tolist()
+        return {
+            item_id: {"item_id": item_id, "title": titles[item]}
+            for item_id, item in zip(mentioned, items, strict=True)
+        }
 
     def describe(self) -> dict[str, Any]:
         """The model's entry in /v1/models."""
@@ -150,6 +155,22 @@ def _item_json(item: Recommendation) -> dict[str, Any]:
         "score": item.score,
         "semantic_id": list(item.semantic_id),
     }
+
+
+def _why_json(
+    item: Recommendation, explanation: Explanation, named: Mapping[str, dict[str, Any]]
+) -> dict[str, Any]:
+    path = [
+        {
+            "code": step.code,
+            "probability": step.probability,
+            "n_items": step.n_items,
+            "others": [named[other] for other in step.others],
+        }
+        for step in explanation.path
+    ]
+    because = [{**named[reason.item_id], "share": reason.share} for reason in explanation.because]
+    return {"experts": finite(item.experts), "path": path, "because": because}
 
 
 def sample_users(source: Path, catalog_view: CatalogView) -> list[dict[str, Any]]:
@@ -241,12 +262,12 @@ class ModelRegistry:
             self._metrics.count_reload("loaded")
             LOG.info("reloaded", extra={"fields": self.describe()})
             for deployment in old.values():
-                await asyncio.to_thread(deployment.batcher.close)
+                await asyncio.to_thread(deployment.batcher.close, self._config.timeout)
 
     def close(self) -> None:
-        """Finish the queued requests, and stop."""
+        """Finish the queued requests, as far as the time limit of requests allows, and stop."""
         for deployment in self._deployments.values():
-            deployment.batcher.close()
+            deployment.batcher.close(self._config.timeout)
 
     def _queue_length(self, name: str) -> int:
         return self._deployments[name].batcher.queue_length
@@ -267,6 +288,7 @@ class ModelRegistry:
                     max_batch=self._config.max_batch,
                     max_wait_s=self._config.max_wait_ms / 1000,
                     max_queue=self._config.max_queue,
+                    cost=attrgetter("cost"),
                     on_batch=partial(self._metrics.observe_batch, model.name),
                 ),
             )

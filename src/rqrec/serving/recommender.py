@@ -1,8 +1,8 @@
 """The Python API of a trained model: item ids in, recommendations out."""
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from itertools import compress, islice, repeat
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import chain, compress, islice, repeat
 from pathlib import Path
 from typing import Literal, overload
 
@@ -247,17 +247,15 @@ class Recommender:
         inputs, _ = self._read(histories, timestamps, users, unknown)
         items = [self.catalog.id_map.indices(ids) for ids in item_ids]
         items_BK = Histories.of(items).items_BT
-        log_probs_BKL = self._retriever.code_log_probs(inputs, items_BK)
-        because_BK = self._because(inputs, items_BK)
-        return [
-            tuple(
-                replace(self._explanation(item, log_probs, examples), because=because)
-                for item, log_probs, because in zip(
-                    row.tolist(), log_probs_KL.tolist(), because_K, strict=False
-                )
-            )
-            for row, log_probs_KL, because_K in zip(items, log_probs_BKL, because_BK, strict=True)
-        ]
+        log_probs_ML = self._retriever.code_log_probs(inputs, items_BK).numpy(force=True)[items_BK != PADDING]
+        items_M = items_BK[items_BK != PADDING]
+        explanations = map(
+            Explanation,
+            self._recommendations(items_M, log_probs_ML.sum(axis=1, dtype=np.float64)),
+            self._paths(items_M, log_probs_ML, examples),
+            chain.from_iterable(self._because(inputs, items)),
+        )
+        return [tuple(islice(explanations, len(row))) for row in items]
 
     def similar_items(self, item_id: str, k: int = DEFAULT_K) -> list[SimilarItem]:
         """The k items that share the longest prefix of codes with an item; ties are ordered by closeness.
@@ -271,10 +269,7 @@ class Recommender:
         similar = similar_items(
             self.model.codes, codes_NL, self.trie, item, k, content_levels=self.table.content_levels
         )
-        rows = (
-            self._to_recommendation(i, s)
-            for i, s in zip(similar.items.tolist(), similar.scores.tolist(), strict=True)
-        )
+        rows = self._recommendations(similar.items.numpy(force=True), similar.scores.numpy(force=True))
         return [SimilarItem(row.item_id, row.title, row.score, row.semantic_id) for row in rows]
 
     @property
@@ -287,39 +282,67 @@ class Recommender:
         """The semantic IDs of the catalogue as a tree."""
         return self._retriever.trie
 
-    def _explanation(self, item: int, log_probs: Sequence[float], examples: int) -> Explanation:
-        path = []
-        for level, log_prob in enumerate(log_probs):
-            sharing = self.trie.items_sharing_prefix(item, level + 1)
-            others = [other for other in sharing[: examples + 1].tolist() if other != item][:examples]
-            path.append(
-                CodeStep(
-                    code=int(self.table.codes_NL[item, level]),
-                    probability=float(np.exp(log_prob)),
-                    n_items=len(sharing),
-                    others=tuple(self.catalog.id_map.ids(others)),
-                )
+    def _paths(
+        self, items_M: NDArray[np.int64], log_probs_ML: NDArray[np.float32], examples: int
+    ) -> list[tuple[CodeStep, ...]]:
+        """The path of codes to each item, with up to `examples` other items at each code."""
+        items, steps = torch.from_numpy(items_M).to(self.trie.leaf_of_item.device), []
+        for level, probabilities_M in enumerate(np.exp(log_probs_ML).T):
+            leaf_start = self.trie.depths[level + 1].leaf_start
+            nodes_M = self.trie.nodes_of_items(items, level + 1)
+            start_M, end_M = leaf_start[nodes_M], leaf_start[nodes_M + 1]
+            leaves_ME = start_M[:, None] + torch.arange(examples + 1, device=items.device)
+            sharing_ME = self.trie.item_of_leaf[leaves_ME.clamp(max=self.trie.n_items - 1)]
+            is_other_ME = (leaves_ME < end_M[:, None]) & (sharing_ME != items[:, None])
+            is_other_ME &= is_other_ME.cumsum(1) <= examples
+            others = iter(self.catalog.id_map.ids(sharing_ME[is_other_ME].tolist()))
+            rows = zip(
+                self.table.codes_NL[items_M, level].tolist(),
+                probabilities_M.tolist(),
+                (end_M - start_M).tolist(),
+                is_other_ME.sum(1).tolist(),
+                strict=True,
             )
-        return Explanation(self._to_recommendation(item, float(sum(log_probs))), tuple(path))
+            steps.append(
+                [
+                    CodeStep(code, probability, n_items, tuple(islice(others, n_others)))
+                    for code, probability, n_items, n_others in rows
+                ]
+            )
+        return list(zip(*steps, strict=True))
 
-    def _because(self, histories: Histories, items_BK: NDArray[np.int64]) -> list[list[tuple[Reason, ...]]]:
+    def _because(
+        self, histories: Histories, items: Sequence[NDArray[np.int64]]
+    ) -> list[list[tuple[Reason, ...]]]:
         """For each item, the items of the history that the neighbours propose it for."""
         if self._index is None:
-            return [[()] * len(items_K) for items_K in items_BK]
-        parts_BKT = self._index.contributions(histories, torch.from_numpy(items_BK)).numpy()
+            return [[()] * len(items_K) for items_K in items]
+        items_BK = torch.from_numpy(Histories.of(items).items_BT)
+        parts_BKT = self._index.contributions(histories, items_BK).numpy(force=True)
         recent_BT = histories.last(self._index.settings.max_items).items_BT
         return [
-            [self._reasons(recent_T, parts_T) for parts_T in parts_KT]
-            for recent_T, parts_KT in zip(recent_BT, parts_BKT, strict=True)
+            self._reasons(recent_T, parts_KT[: len(items_K)])
+            for items_K, recent_T, parts_KT in zip(items, recent_BT, parts_BKT, strict=True)
         ]
 
-    def _reasons(self, items_T: NDArray[np.int64], parts_T: NDArray[np.float32]) -> tuple[Reason, ...]:
-        """The items with a part in the score, each once, the largest share first."""
-        items, places = np.unique(items_T[parts_T > 0], return_inverse=True)
-        shares = np.bincount(places, parts_T[parts_T > 0]) / max(parts_T.sum(), np.finfo(np.float32).tiny)
-        order = np.argsort(-shares, kind="stable")
-        ids = self.catalog.id_map.ids(items[order])
-        return tuple(map(Reason, ids, shares[order].tolist()))
+    def _reasons(
+        self, recent_T: NDArray[np.int64], parts_KT: NDArray[np.float32]
+    ) -> list[tuple[Reason, ...]]:
+        """For each of K items, the items of a history with a part in its score, the largest share first."""
+        items_U, places = np.unique(recent_T[recent_T != PADDING], return_inverse=True)
+        parts_KU = parts_KT[:, recent_T != PADDING].astype(np.float64) @ np.eye(len(items_U))[places]
+        shares_KU = parts_KU / parts_KU.sum(axis=1, keepdims=True).clip(np.finfo(np.float32).tiny)
+        ids = self.catalog.id_map.ids(items_U)
+        return [
+            tuple(
+                Reason(ids[u], float(shares_U[u]))
+                for u in np.argsort(-shares_U, kind="stable")
+                if shares_U[u]
+            )
+            if shares_U.any()
+            else ()
+            for shares_U in shares_KU
+        ]
 
     def _read(
         self,
@@ -372,18 +395,28 @@ class Recommender:
         """Each history's items with ids, titles and codes; padding is dropped."""
         items_BK = ranked.items.numpy(force=True)
         is_item_BK = items_BK != PADDING
-        counts_B, items = is_item_BK.sum(axis=1), items_BK[is_item_BK]
-        said = [log_p_BK.numpy(force=True)[is_item_BK].tolist() for log_p_BK in ranked.experts.values()]
-        recommendations = map(
-            Recommendation,
-            self.catalog.id_map.ids(items),
-            [self.titles[item] for item in items],
-            ranked.scores.numpy(force=True)[is_item_BK].tolist(),
-            map(tuple, self.table.codes_NL[items].tolist()),
-            [dict(zip(ranked.experts, row, strict=True)) for row in zip(*said, strict=True)] or repeat({}),
+        said = {
+            name: log_p_BK.numpy(force=True)[is_item_BK].tolist() for name, log_p_BK in ranked.experts.items()
+        }
+        recommendations = self._recommendations(
+            items_BK[is_item_BK], ranked.scores.numpy(force=True)[is_item_BK], said
         )
-        return [tuple(islice(recommendations, count)) for count in counts_B.tolist()]
+        return [tuple(islice(recommendations, count)) for count in is_item_BK.sum(axis=1).tolist()]
 
-    def _to_recommendation(self, item: int, score: float) -> Recommendation:
-        ranked = Ranked(torch.tensor([[item]]), torch.tensor([[score]], dtype=torch.float64))
-        return self._to_recommendations(ranked)[0][0]
+    def _recommendations(
+        self,
+        items_M: NDArray[np.int64],
+        scores_M: NDArray[np.floating],
+        experts: Mapping[str, Sequence[float]] | None = None,
+    ) -> Iterator[Recommendation]:
+        """Items with ids, titles and codes."""
+        experts = experts or {}
+        return map(
+            Recommendation,
+            self.catalog.id_map.ids(items_M),
+            [self.titles[item] for item in items_M.tolist()],
+            scores_M.tolist(),
+            map(tuple, self.table.codes_NL[items_M].tolist()),
+            [dict(zip(experts, row, strict=True)) for row in zip(*experts.values(), strict=True)]
+            or repeat({}),
+        )

@@ -11,9 +11,11 @@ from pathlib import Path
 
 import torch
 import uvicorn
+from fastapi import FastAPI
 
 from rqrec.serving.app import create_app
 from rqrec.serving.config import ServiceConfig
+from rqrec.serving.connections import Connection
 from rqrec.serving.errors import ApiError
 from rqrec.serving.logs import LOG, log_json
 from rqrec.serving.metrics import Metrics
@@ -58,6 +60,22 @@ class GracefulServer(uvicorn.Server):
         self._reload = asyncio.get_running_loop().create_task(reload())
 
 
+def server_config(app: FastAPI, config: ServiceConfig) -> uvicorn.Config:
+    """How uvicorn serves the app."""
+    return uvicorn.Config(
+        app,
+        http=Connection.limited_by(config),
+        ws="none",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        proxy_headers=bool(config.trusted_proxies),
+        forwarded_allow_ips=list(config.trusted_proxies) or None,
+        timeout_keep_alive=KEEP_ALIVE,
+        timeout_graceful_shutdown=int(config.timeout) + 1,
+    )
+
+
 def serve(sources: Mapping[str, Path], config: ServiceConfig) -> None:
     """Serve the models of `sources` (name -> folder; the first is the default) until SIGTERM or SIGINT.
 
@@ -78,17 +96,8 @@ def serve(sources: Mapping[str, Path], config: ServiceConfig) -> None:
         raise ValueError(
             f"Cannot listen on {config.host}:{config.port} ({error.strerror}): choose another host or port."
         ) from error
-    uvicorn_config = uvicorn.Config(
-        create_app(registry, config, metrics),
-        log_config=None,
-        access_log=False,
-        server_header=False,
-        proxy_headers=bool(config.trusted_proxies),
-        forwarded_allow_ips=list(config.trusted_proxies) or None,
-        timeout_keep_alive=KEEP_ALIVE,
-        timeout_graceful_shutdown=int(config.timeout) + 1,
-    )
+    app = create_app(registry, config, metrics)
     with listening:
         fields = {"host": config.host, "port": listening.getsockname()[1], **registry.describe()}
         LOG.info("listening", extra={"fields": fields})
-        GracefulServer(uvicorn_config, registry).run(sockets=[listening])
+        GracefulServer(server_config(app, config), registry).run(sockets=[listening])

@@ -1,0 +1,141 @@
+"""HTTP connections with limits: on their number, and on the size and the time of a request's head.
+
+uvicorn leaves these to a proxy in front of it; a service that is reached directly needs its own.
+"""
+
+import asyncio
+import resource
+import secrets
+import time
+from http import HTTPStatus
+
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+from rqrec.serving.config import ServiceConfig
+from rqrec.serving.errors import ApiError, error_response
+
+MAX_HEAD = 32 << 10  # bytes of a request's first line and headers, or of what follows a body
+RESERVED_FILES = 64  # descriptors that are not connections: artefacts, log, listening socket
+
+
+class Connection(HttpToolsProtocol):
+    """A connection that ends if a request's head is too large or too slow, or if its client reads no answers.
+
+    Above the limit of connections, the one that has been idle for longest is closed.
+    """
+
+    limits: ServiceConfig
+    _deadline: asyncio.TimerHandle | None = None
+    _unfinished = 0  # bytes since the last complete head or part of a body
+    _active = 0.0
+
+    @classmethod
+    def limited_by(cls, config: ServiceConfig) -> "type[Connection]":
+        """The protocol with the limits of a service, as uvicorn takes it."""
+        return type("LimitedConnection", (cls,), {"limits": config})
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """Start the time limit: a client that sends nothing does not stay."""
+        super().connection_made(transport)
+        self._active = time.monotonic()
+        self._start_deadline()
+        if len(self.connections) > max_connections(self.limits.max_connections):
+            others = (one for one in self.connections if isinstance(one, Connection) and one.is_idle)
+            min(others, key=lambda one: one._active, default=self).transport.abort()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Release what the connection holds."""
+        self._stop_deadline()
+        super().connection_lost(exc)
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether no request is being answered."""
+        return self.cycle is None or self.cycle.response_complete
+
+    def data_received(self, data: bytes) -> None:
+        """Parse what arrived, unless a head grows beyond its limit."""
+        self._active = time.monotonic()
+        self._unfinished += len(data)
+        if self.is_idle:
+            self._start_deadline()
+        super().data_received(data)
+        if self._unfinished > MAX_HEAD:
+            self._refuse_head()
+
+    def on_message_begin(self) -> None:
+        """Start the time limit of a head."""
+        super().on_message_begin()
+        self._start_deadline()
+
+    def on_headers_complete(self) -> None:
+        """Answer the request, if its head is not too large."""
+        self._stop_deadline()
+        self._unfinished = 0
+        if len(self.url) + sum(len(name) + len(value) + 4 for name, value in self.headers) > MAX_HEAD:
+            self._refuse_head()
+        elif not self.transport.is_closing():
+            super().on_headers_complete()
+
+    def on_body(self, body: bytes) -> None:
+        """Take a part of a body, whose size `AuthMiddleware` limits."""
+        self._unfinished = 0
+        if not self.transport.is_closing():
+            super().on_body(body)
+
+    def on_message_complete(self) -> None:
+        """Note the end of a request."""
+        self._unfinished = 0
+        if not self.transport.is_closing():
+            super().on_message_complete()
+
+    def on_response_complete(self) -> None:
+        """Wait for the next request, or for the client to read the last answer."""
+        super().on_response_complete()
+        if self.transport.is_closing():
+            self.loop.call_later(self.timeout_keep_alive, self.transport.abort)
+
+    def timeout_keep_alive_handler(self) -> None:
+        """End an idle connection, even if its client has not read everything."""
+        self.transport.abort()
+
+    def send_400_response(self, msg: str) -> None:
+        """Refuse what is not HTTP."""
+        self._refuse(400, "bad_request", "This is not a valid HTTP request.")
+
+    def _start_deadline(self) -> None:
+        if self._deadline is None:
+            self._deadline = self.loop.call_later(self.limits.timeout, self._too_slow)
+
+    def _stop_deadline(self) -> None:
+        if self._deadline is not None:
+            self._deadline.cancel()
+            self._deadline = None
+
+    def _too_slow(self) -> None:
+        seconds = self.limits.timeout
+        self._refuse(
+            408, "slow_headers", f"The headers did not arrive within {seconds:g} s: send them faster."
+        )
+
+    def _refuse_head(self) -> None:
+        self._refuse(431, "large_headers", f"The headers have more than {MAX_HEAD} bytes: send less.")
+
+    def _refuse(self, status: int, code: str, message: str) -> None:
+        if self.transport.is_closing():
+            return
+        if self.is_idle:  # otherwise the bytes would be taken for a part of the answer before
+            request_id = secrets.token_hex(8)
+            headers = {"Connection": "close", "X-Request-ID": request_id}
+            response = error_response(ApiError(status, code, message, headers), request_id)
+            head = [f"HTTP/1.1 {status} {HTTPStatus(status).phrase}".encode()]
+            head += [name + b": " + value for name, value in response.raw_headers]
+            self.transport.write(b"\r\n".join([*head, b"", bytes(response.body)]))
+        self.transport.close()
+        self.loop.call_later(self.limits.timeout, self.transport.abort)
+
+
+def max_connections(wanted: int) -> int:
+    """The number of connections that may be open: as many as wanted and the system's limit of open files allows."""
+    files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return wanted if files == resource.RLIM_INFINITY else max(1, min(wanted, files - RESERVED_FILES))
