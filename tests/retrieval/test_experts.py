@@ -18,6 +18,7 @@ from rqrec.models.architectures import ARCHITECTURES
 from rqrec.models.sasrec import SasRec, SasRecConfig
 from rqrec.retrieval.ensemble import Ensemble, ExpertSettings, join
 from rqrec.retrieval.experts import CodesExpert, Constraints, DenseExpert, Expert, NeighbourExpert
+from rqrec.retrieval.ranking import rank_scores
 from rqrec.retrieval.retriever import Retriever
 from rqrec.tokenizer.semantic_ids import SemanticIdTable
 from rqrec.training.fit_ensemble import fit_ensemble
@@ -149,6 +150,21 @@ def test_the_dense_expert_scores_large_catalogues_in_parts(monkeypatch: pytest.M
     parts = expert.propose(histories, 4, Constraints())
     assert torch.equal(whole.ranked.items, parts.ranked.items)
     torch.testing.assert_close(whole.ranked.scores, parts.ranked.scores)
+
+
+@pytest.mark.parametrize("name", ARCHITECTURES)
+def test_a_catalogue_whose_choices_fit_in_the_beam_is_ranked_exactly(name: str) -> None:
+    retriever = random_retriever(4, 200, (20, 12, 4), name, beam=20)
+    widest = max(retriever.trie.n_choices)
+    assert 20 < widest < 200
+    assert retriever.width(10) == 20
+    retriever.beam_width = widest
+    assert retriever.width(10) == 200
+    histories = Histories(random_histories(4, 200, 6, 8))
+    expected = rank_scores(retriever.score_items(histories), widest)
+    found = retriever.recommend(histories, widest, exclude_seen=False)
+    torch.testing.assert_close(found.scores, expected.scores, atol=1e-4, rtol=1e-4)
+    assert (found.items == expected.items).float().mean() > 0.99
 
 
 def exhaustive(

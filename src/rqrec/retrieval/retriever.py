@@ -58,9 +58,9 @@ class Retriever:
     ) -> Ranked:
         """The k most likely next items of each history.
 
-        A score is the model's log-probability. The beam width is at least k. `exclude_seen` excludes the items of
-        each history. `allowed_N` (bool, by item index) restricts the items that may be recommended; `max_per_code`
-        limits how many may share their first code (see `beam_search`).
+        A score is the model's log-probability. The beam width is at least k; a small catalogue is ranked exactly (see
+        `width`). `exclude_seen` excludes the items of each history. `allowed_N` (bool, by item index) restricts the
+        items that may be recommended; `max_per_code` limits how many may share their first code (see `beam_search`).
         """
         allowed = None if allowed_N is None else torch.from_numpy(allowed_N).to(self.device)
         return self.search(
@@ -85,13 +85,22 @@ class Retriever:
             batch,
             self.trie,
             k,
-            beam_width=max(k, self.beam_width),
+            beam_width=self.width(k),
             context=context,
             excluded_BX=torch.from_numpy(histories.items_BT).to(self.device) if exclude_seen else None,
             allowed_N=allowed_N,
             max_per_code=max_per_code,
         )
         return ranked, context
+
+    def width(self, k: int) -> int:
+        """The prefixes that a search for k items keeps.
+
+        All of them if a beam reads every prefix with a choice anyway: then the ranking is exact. Larger catalogues
+        take longer to score than to search (docs/performance.md).
+        """
+        beam = max(k, self.beam_width)
+        return max(beam, self.trie.n_items) if max(self.trie.n_choices) <= beam else beam
 
     @torch.inference_mode()
     def item_log_probs(self, context: Any, items_BK: Tensor) -> Tensor:

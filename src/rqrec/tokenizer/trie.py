@@ -71,6 +71,11 @@ class Trie:
         """Number of codes in a semantic ID."""
         return len(self.depths) - 1
 
+    @cached_property
+    def n_choices(self) -> tuple[int, ...]:
+        """The number of nodes with more than one child at depths 0 to L - 1: those whose children need a model."""
+        return tuple(int((depth.first_child.diff() > 1).sum()) for depth in self.depths[:-1])
+
     @classmethod
     def build(cls, codes_NL: NDArray[np.integer], device: torch.device | str = "cpu") -> "Trie":
         """Build from the codes of all items, one unique row each, in O(N log N).
