@@ -44,6 +44,7 @@ COMMANDS = {
     "recommendations": "`rqrec batch-recommend`",
     "held_out": "`rqrec hold-out-items`",
     "cold_evaluation": "`rqrec evaluate-cold`",
+    "catalogue_version": "`rqrec items`",
 }
 
 

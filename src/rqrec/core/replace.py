@@ -33,7 +33,7 @@ def replaced(folder: Path) -> Iterator[Path]:
     """
     folder = Path(os.path.realpath(folder))
     folder.parent.mkdir(parents=True, exist_ok=True)
-    with _locked(folder.parent):
+    with locked(folder.parent):
         _heal(folder)
         temporary = _unused(folder)
         temporary.mkdir()
@@ -43,7 +43,7 @@ def replaced(folder: Path) -> Iterator[Path]:
         for path in sorted(temporary.rglob("*"), reverse=True):
             sync(path)
         sync(temporary)
-        with _locked(folder.parent):
+        with locked(folder.parent):
             _heal(folder)
             temporary.rename(_beside(folder, NEW))
             _heal(folder)
@@ -62,7 +62,7 @@ def heal(folder: Path) -> None:
     folder = Path(os.path.realpath(folder))
     try:
         if any(found[1] == folder.name for found in _leftovers(folder.parent)):
-            with _locked(folder.parent):
+            with locked(folder.parent):
                 _heal(folder)
     except OSError as error:
         if error.errno not in READ_ONLY:
@@ -162,7 +162,8 @@ def _version(path: Path) -> tuple[int, int] | None:
 
 
 @contextmanager
-def _locked(parent: Path) -> Iterator[None]:
+def locked(parent: Path) -> Iterator[None]:
+    """Change what is inside `parent`, one process at a time."""
     found = LEFTOVER.fullmatch(parent.name)
     if found and found[2].endswith(PARTIAL):
         yield  # a folder within one that is being written, whose writer holds the lock

@@ -13,6 +13,7 @@ import safetensors.torch
 import torch
 from scipy.sparse import csr_array
 from torch import Tensor
+from torch.nn import functional
 
 from rqrec.core.artifact import atomic_write, read_json, write_json
 from rqrec.core.tensors import read_tensors
@@ -77,6 +78,21 @@ class KnnIndex:
     def with_settings(self, **changes: Any) -> "KnnIndex":
         """The same neighbours with some settings changed."""
         return replace(self, settings=replace(self.settings, **changes))
+
+    def with_rows(self, neighbours_PM: Tensor, similarity_PM: Tensor) -> "KnnIndex":
+        """The index with P more items at the end, whose neighbours are these; nobody has them as neighbours.
+
+        Rows are padded or cut to the width of the index.
+        """
+        width = self.neighbours_NM.shape[1]
+        missing = max(0, width - neighbours_PM.shape[1])
+        rows_PM = functional.pad(neighbours_PM[:, :width].int(), (0, missing), value=PADDING)
+        scores_PM = functional.pad(similarity_PM[:, :width].float(), (0, missing))
+        return replace(
+            self,
+            neighbours_NM=torch.cat([self.neighbours_NM, rows_PM]),
+            similarity_NM=torch.cat([self.similarity_NM, scores_PM]),
+        )
 
     def to(self, device: torch.device | str) -> "KnnIndex":
         """The index on another device."""

@@ -7,19 +7,24 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, NamedTuple, TypeVar
 
+import numpy as np
 import safetensors.torch
 import torch
+from numpy.typing import NDArray
 from torch import nn
 
 from rqrec.core.artifact import atomic_write, find, read_json, read_manifest, read_version, write_json
 from rqrec.core.tensors import check_names_and_shapes, read_tensors
 from rqrec.data.catalog import Catalog
+from rqrec.data.nearest import unit
 from rqrec.knn.index import KnnIndex
 from rqrec.models.architectures import AnyModel, architecture, build_model, name_of
 from rqrec.models.sasrec import SasRec, SasRecConfig
+from rqrec.retrieval.changes import CatalogueChanges
 from rqrec.retrieval.ensemble import PROPOSALS, Ensemble, ExpertSettings
 from rqrec.retrieval.experts import CodesExpert, DenseExpert, Expert, NeighbourExpert
 from rqrec.retrieval.item_vectors import ItemVectors
+from rqrec.retrieval.new_items import CONTENT, ContentExpert, LiveRecommender
 from rqrec.retrieval.retriever import BEAM_WIDTH, Retriever
 from rqrec.tokenizer.loading import KeptTokenizer
 from rqrec.tokenizer.semantic_ids import SemanticIdTable
@@ -44,7 +49,29 @@ class CodesModel(NamedTuple):
 
 
 OtherExpert = CodesModel | SasRec | KnnIndex
+UNTRAINED = ("neighbours", CONTENT)
 TYPES: Mapping[type, str] = {CodesModel: "codes", SasRec: "dense", KnnIndex: "neighbours"}
+
+
+class Live(NamedTuple):
+    """How the catalogue that is served differs from that of the training."""
+
+    trained: "RetrievalArtifact"
+    """The model as it was trained."""
+    changes: CatalogueChanges
+    """All changes since."""
+    available_N: NDArray[np.bool_]
+    """The items that were not removed."""
+
+    @property
+    def known(self) -> NDArray[np.bool_]:
+        """The items that the model was trained on, bool by item index."""
+        return np.arange(len(self.available_N)) < len(self.trained.catalog)
+
+    @property
+    def has_new(self) -> bool:
+        """Whether there are new items that may be recommended."""
+        return bool(self.available_N[len(self.trained.catalog) :].any())
 
 
 class RetrievalArtifact(NamedTuple):
@@ -63,11 +90,14 @@ class RetrievalArtifact(NamedTuple):
     """What made the table, for items that are added later; None if it was not kept."""
     vectors: ItemVectors | None = None
     """The vectors of all items that the tokenizers of all experts read; None if they were not kept."""
+    live: Live | None = None
+    """How the catalogue has changed since the training; None: not at all."""
 
     @property
     def types(self) -> dict[str, str]:
-        """The experts by name, each with its type: codes, dense or neighbours."""
-        return {CODES: CODES, **{name: TYPES[type(one)] for name, one in self.others.items()}}
+        """The experts by name, each with its type: codes, dense or neighbours; content if there are new items."""
+        new = {CONTENT: CONTENT} if self.live and self.live.has_new else {}
+        return {CODES: CODES, **{name: TYPES[type(one)] for name, one in self.others.items()}, **new}
 
     @property
     def models(self) -> list[nn.Module]:
@@ -85,11 +115,12 @@ class RetrievalArtifact(NamedTuple):
         return select_experts(words, self.types)
 
     def retriever(self, beam_width: int = BEAM_WIDTH, device: torch.device | str = "cpu") -> Retriever:
-        """The search with the model alone."""
-        return Retriever(self.model.to(device), self.table, beam_width, device)
+        """The search with the model alone, which generates the items that it was trained on."""
+        known_N = self.live.known if self.live and len(self.live.changes.added) else None
+        return Retriever(self.model.to(device), self.table, beam_width, device, known_N)
 
     def ensemble(self, retriever: Retriever | None = None, experts: Sequence[str] | None = None) -> Ensemble:
-        """The recommender of all experts, or of those that `experts` mean (see `select`).
+        """The trained experts and neighbours, or those that `experts` mean (see `select`), joined.
 
         `retriever` is that of the model, whose device and beam width the other experts get too. Each proposes
         `PROPOSALS` items, or as many as the beam is wide if that is fewer.
@@ -103,14 +134,41 @@ class RetrievalArtifact(NamedTuple):
                 return CodesExpert(retriever)
             match self.others[name]:
                 case CodesModel(model, table, _):
-                    return CodesExpert(Retriever(model.to(device), table, width, device), first_codes_N)
+                    other = Retriever(model.to(device), table, width, device, retriever.known_N)
+                    return CodesExpert(other, first_codes_N)
                 case SasRec() as model:
                     return DenseExpert(model.to(device), first_codes_N)
                 case KnnIndex() as index:
                     return NeighbourExpert(index.to(device), first_codes_N)
 
-        chosen = {name: built(name) for name in self.select(experts)}
+        chosen = {name: built(name) for name in self.select(experts) if name != CONTENT}
         return Ensemble(chosen, self.settings, min(PROPOSALS, width), first_codes_N, device)
+
+    def recommender(
+        self, retriever: Retriever | None = None, experts: Sequence[str] | None = None
+    ) -> Ensemble | LiveRecommender:
+        """The recommender of all items that may be recommended, by all experts or those that `experts` mean."""
+        retriever, names = retriever or self.retriever(), self.select(experts)
+        if self.live is None:
+            return self.ensemble(retriever, experts)
+        known_N, available_N = self.live.known, self.live.available_N
+        first_codes_N = retriever.lookup.codes_NL[:, 0]
+        content, share, new_MD = None, 0.0, self.live.changes.vectors_MD
+        if CONTENT in names and self.vectors is not None and new_MD is not None:
+            new_MC = self.vectors.content_of(new_MD)
+            content = ContentExpert(
+                (self.vectors.content, new_MC),
+                len(self.live.trained.catalog),
+                torch.from_numpy(unit(new_MC)).to(retriever.device),
+                self.settings[CONTENT].power,
+                first_codes_N,
+            )
+            share = self.settings[CONTENT].share or 0.0
+        trained = [name for name in self.types if name != CONTENT]
+        live = LiveRecommender(
+            self.ensemble(retriever, trained), known_N, available_N, content, share, first_codes_N
+        )
+        return live.only(names)
 
 
 def select_experts(words: Sequence[str] | None, types: Mapping[str, str]) -> list[str]:
@@ -124,7 +182,7 @@ def select_experts(words: Sequence[str] | None, types: Mapping[str, str]) -> lis
         found = [
             name
             for name, expert_type in types.items()
-            if word in (name, expert_type, "all") or (word == "trained" and expert_type != "neighbours")
+            if word in (name, expert_type, "all") or (word == "trained" and expert_type not in UNTRAINED)
         ]
         if not found:
             raise ValueError(

@@ -9,6 +9,7 @@ Shapes: N items, M new items, D width of a vector, C width of its content, R wid
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -89,7 +90,28 @@ class ItemVectors:
     @property
     def content(self) -> NDArray[np.floating]:
         """The vectors without their collaborative part, [N, C]."""
-        return self.vectors_ND[:, : self.vectors_ND.shape[1] - self.settings.collaborative]
+        return self.content_of(self.vectors_ND)
+
+    def content_of(self, vectors_MD: NDArray[np.floating]) -> NDArray[np.floating]:
+        """The content [M, C] of whole vectors of new items."""
+        return vectors_MD[:, : self.vectors_ND.shape[1] - self.settings.collaborative]
+
+    def scaled(self, content_MC: NDArray[np.floating]) -> NDArray[np.float32]:
+        """Content vectors as a model reads them (see `rqrec.models.item_input.ItemContent`), float32 [M, C]."""
+        mean_C, deviation = self._scale
+        return ((content_MC - mean_C) / max(deviation, 1e-6)).astype(np.float32)
+
+    @cached_property
+    def _scale(self) -> tuple[NDArray[np.float64], float]:
+        """The mean of the content vectors, and their mean deviation."""
+        content, count = self.content, len(self.content)
+        sum_C, squares_C = np.zeros(content.shape[1]), np.zeros(content.shape[1])
+        for start in range(0, count, BLOCK_ROWS):
+            sum_C += content[start : start + BLOCK_ROWS].sum(axis=0, dtype=np.float64)
+        mean_C = sum_C / count
+        for start in range(0, count, BLOCK_ROWS):
+            squares_C += np.square(content[start : start + BLOCK_ROWS] - mean_C).sum(axis=0)
+        return mean_C, float(np.sqrt(squares_C / max(count - 1, 1)).mean())
 
     def encode(self, texts: Sequence[str], encode: Encode | None = None) -> NDArray[np.floating]:
         """The vectors [M, D] of new items with these texts, of the same dtype as those of the others.

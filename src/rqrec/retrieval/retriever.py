@@ -34,6 +34,8 @@ class Retriever:
     table: SemanticIdTable
     beam_width: int = BEAM_WIDTH
     device: torch.device | str = "cpu"
+    known_N: NDArray[np.bool_] | None = None
+    """The items that the model was trained on, bool; it generates no others, but reads them. None: all."""
     lookup: CodeLookup = field(init=False)
     trie: Trie = field(init=False)
 
@@ -44,7 +46,7 @@ class Retriever:
                 f"{tuple(self.table.level_sizes)}. Use the table that the model was trained with."
             )
         self.lookup = CodeLookup.from_codes(self.table.codes_NL, self.device)
-        self.trie = Trie.build(self.table.codes_NL, self.device)
+        self.trie = Trie.build(self.table.codes_NL, self.device, inside_N=self.known_N)
 
     @torch.inference_mode()
     def recommend(
@@ -108,7 +110,10 @@ class Retriever:
         return self._code_log_probs(context, items_BK).sum(2)
 
     def score_items(self, histories: Histories) -> Tensor:
-        """The exact log-probability of every item for each history, float32 [B, N]; slow: no search."""
+        """The exact log-probability of every item for each history, float32 [B, N]; slow: no search.
+
+        Only for a model that was trained on all items.
+        """
         return score_items(self.model, self.lookup.batch(histories, self.model.max_items), self.trie)
 
     @torch.inference_mode()

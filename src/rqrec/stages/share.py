@@ -7,8 +7,10 @@ from typing import Any
 
 from rqrec.core.artifact import MANIFEST, Manifest, create, file_hash, find, read_json, read_manifest
 from rqrec.core.hub import download_artifact, model_card, upload
+from rqrec.core.progress import log
 from rqrec.evaluation.results_io import EVALUATION_FILE
 from rqrec.retrieval.artifact import needs_times
+from rqrec.retrieval.versions import current_version
 from rqrec.tokenizer.model_card import model_card as tokenizer_card
 
 TOKENIZERS = {"rqvae": ("RqVae", "rqrec"), "rqkmeans": ("RqKMeans", "rqrec.tokenizer.rqkmeans")}
@@ -27,6 +29,8 @@ def push(folder: Path, repo_id: str, *, data: str = "", private: bool = False) -
     """
     folder = _find_any(folder)
     manifest = read_manifest(folder, verify=True)
+    if manifest.artifact_type == "retrieval" and (version := current_version(folder)):
+        log(f"The catalogue is pushed as it was trained, without the changes up to its version {version}.")
 
     def save(target: Path) -> None:
         for name in (MANIFEST, *manifest.files):

@@ -3,15 +3,11 @@
 Shapes: N items, L levels, R items that share a prefix, V codes of the last level.
 """
 
-from collections.abc import Callable
-
 import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import linear_sum_assignment
 
-from rqrec.tokenizer.semantic_ids import tuple_ranks
-
-Costs = Callable[[NDArray[np.int64]], NDArray[np.floating]]
+from rqrec.tokenizer.semantic_ids import Costs, tuple_ranks
 
 
 def reassign(codes_NL: NDArray[np.int64], costs: Costs, last_size: int) -> NDArray[np.int64]:

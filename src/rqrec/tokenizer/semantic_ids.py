@@ -3,7 +3,7 @@
 Shapes: N items, M new items, L levels, V codes of a level.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from string import ascii_lowercase
@@ -20,6 +20,7 @@ from rqrec.data.tables import read_parquet
 
 TABLE_FILE = "semantic_ids.parquet"
 METADATA_FILE = "semantic_ids.json"
+Costs = Callable[[NDArray[np.int64]], NDArray[np.floating]]
 LARGEST_KEY = 2**63 - 1
 MOST_LEVELS = 1024
 
@@ -194,6 +195,52 @@ class SemanticIdTable:
             (*self.level_sizes[:-1], size),
             self.tokenizer_hash,
         )
+
+    def free_ids(self, codes_ML: NDArray[np.int64], costs: Costs) -> tuple[NDArray[np.int64], int]:
+        """Unused IDs int64 [M, L] of this table's levels for M new items, and how many got another tuple.
+
+        `codes_ML` are the tokenizer's codes of the new items, int64 [M, content_levels]. An item gets the lowest free
+        deduplication code of its tuple. If there is none, it gets the nearest last code whose tuple is free:
+        `costs(rows)` are the costs of each last code for these new items, [R, V]. Raises ValueError if all IDs with
+        the first codes of an item are taken.
+        """
+        if codes_ML.ndim != 2 or codes_ML.shape[1] != self.content_levels:
+            raise ValueError(
+                f"The new codes have shape {codes_ML.shape}, but the table needs {self.content_levels} for each new "
+                f"item: use the tokenizer that made it."
+            )
+        both = np.concatenate([self.content_codes, codes_ML])[:, :-1]
+        prefixes = tuple_ranks(both) if both.shape[1] else np.zeros(len(both), dtype=np.int64)
+        near = np.isin(prefixes[: len(self)], prefixes[len(self) :])
+        taken = set(map(tuple, self.codes_NL[near].tolist()))
+        lowest: dict[tuple[int, ...], int] = {}  # all deduplication codes below are taken
+        n_extra = self.level_sizes[-1] if self.has_extra_code else 1
+
+        def free(codes: tuple[int, ...]) -> tuple[int, ...] | None:
+            for extra in range(lowest.get(codes, 0), n_extra):
+                lowest[codes] = extra
+                chosen = (*codes, extra) if self.has_extra_code else codes
+                if chosen not in taken:
+                    return chosen
+            lowest[codes] = n_extra
+            return None
+
+        ids, moved = [], 0
+        for row, codes in enumerate(codes_ML.tolist()):
+            chosen = free(tuple(codes))
+            if chosen is None:
+                moved += 1
+                nearest = np.argsort(costs(np.array([row]))[0], kind="stable").tolist()
+                others = (free((*codes[:-1], last)) for last in nearest)
+                chosen = next((other for other in others if other is not None), None)
+            if chosen is None:
+                raise ValueError(
+                    f"No semantic ID is free for new item {row}: all that begin with {codes[:-1]} are taken. "
+                    f"Train the model again with the new items, or with a larger codebook."
+                )
+            taken.add(chosen)
+            ids.append(chosen)
+        return np.array(ids, dtype=np.int64).reshape(-1, len(self.level_sizes)), moved
 
     def llm_tokens(self) -> list[str]:
         """Each ID as tokens for a language model, such as `<a_12><b_7><c_0>`, with one letter per level.

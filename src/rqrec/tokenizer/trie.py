@@ -57,9 +57,9 @@ class Trie:
     depths: tuple[Depth, ...]
     """`depths[d]` for d = 0 (the root) to L (the leaves)."""
     item_of_leaf: Tensor
-    """int32 [N]: the item index of each leaf."""
+    """int32 [n_items]: the item index of each leaf."""
     leaf_of_item: Tensor
-    """int32 [N]: the leaf of each item index."""
+    """int32 [N]: the leaf of each item index; `n_items`, which is past the last leaf, for items outside."""
 
     @property
     def n_items(self) -> int:
@@ -77,20 +77,30 @@ class Trie:
         return tuple(int((depth.first_child.diff() > 1).sum()) for depth in self.depths[:-1])
 
     @classmethod
-    def build(cls, codes_NL: NDArray[np.integer], device: torch.device | str = "cpu") -> "Trie":
+    def build(
+        cls,
+        codes_NL: NDArray[np.integer],
+        device: torch.device | str = "cpu",
+        *,
+        inside_N: NDArray[np.bool_] | None = None,
+    ) -> "Trie":
         """Build from the codes of all items, one unique row each, in O(N log N).
 
-        Raises ValueError if two rows are equal (generation could not distinguish these items), or if there are
-        more than 2^31 - 1 items.
+        `inside_N` (bool): the items that the trie has, None: all. Raises ValueError if two rows are equal (generation
+        could not distinguish these items), or if there are more than 2^31 - 1 items.
         """
         rows_NL: NDArray[np.int64] = np.asarray(codes_NL, dtype=np.int64)
+        n_all = len(rows_NL)
+        items = np.arange(n_all) if inside_N is None else np.flatnonzero(inside_N)
+        if inside_N is not None:
+            rows_NL = rows_NL[items]
         n_items, n_levels = rows_NL.shape
         if n_items > MAX_ITEMS:
             raise ValueError(
                 f"There are {n_items} items; a trie holds at most {MAX_ITEMS}. Split the catalogue."
             )
-        order_N = np.argsort(tuple_ranks(rows_NL), kind="stable")
-        sorted_NL = rows_NL[order_N].astype(np.int32)
+        by_codes = np.argsort(tuple_ranks(rows_NL), kind="stable")
+        sorted_NL, order_N = rows_NL[by_codes].astype(np.int32), items[by_codes]
         # [i, l]: leaf i is the first one with its prefix of l + 1 codes.
         is_first_NL = np.ones((n_items, n_levels), dtype=bool)
         is_first_NL[1:] = np.logical_or.accumulate(sorted_NL[1:] != sorted_NL[:-1], axis=1)
@@ -129,7 +139,7 @@ class Trie:
                     first_item=first_item,
                 )
             )
-        leaf_of_item = np.empty(n_items, dtype=np.int32)
+        leaf_of_item = np.full(n_all, n_items, dtype=np.int32)
         leaf_of_item[order_N] = np.arange(n_items, dtype=np.int32)
         return cls(depths=tuple(depths), item_of_leaf=item_of_leaf, leaf_of_item=on_device(leaf_of_item))
 
@@ -147,7 +157,7 @@ class Trie:
         return node
 
     def nodes_of_items(self, items: Tensor, depth: int) -> Tensor:
-        """The node at this depth on the path of each item (int64 indices of any shape), int64."""
+        """The node at this depth on the path of each item of the trie (int64 indices of any shape), int64."""
         return torch.searchsorted(self.depths[depth].leaf_start, self.leaf_of_item[items], right=True) - 1
 
     def n_children(self, depth: int, nodes: Tensor) -> Tensor:

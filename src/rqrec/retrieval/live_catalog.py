@@ -1,0 +1,227 @@
+"""Add, remove and update items of a model that is served (see `rqrec.retrieval.changes`).
+
+Shapes: N items of the training, M new items, L levels, D width of a vector.
+"""
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+import polars as pl
+import torch
+from numpy.typing import NDArray
+
+from rqrec.core.progress import log
+from rqrec.data.catalog import Catalog
+from rqrec.data.ids import PADDING, IdMap, UnknownIdError
+from rqrec.data.nearest import nearest
+from rqrec.knn.graph import CONTENT_NEIGHBOURS
+from rqrec.knn.index import KnnIndex
+from rqrec.models.new_items import with_new_items
+from rqrec.models.sasrec import SasRec
+from rqrec.retrieval.artifact import CODES, CodesModel, Live, OtherExpert, RetrievalArtifact
+from rqrec.retrieval.changes import DESCRIPTION, CatalogueChanges
+from rqrec.retrieval.ensemble import ExpertSettings
+from rqrec.retrieval.item_vectors import ItemVectors
+from rqrec.retrieval.new_items import CONTENT, NewItemSettings
+from rqrec.tokenizer.loading import KeptTokenizer
+from rqrec.tokenizer.semantic_ids import SemanticIdTable
+
+NEW_ITEMS = NewItemSettings()
+
+
+def add_items(
+    trained: RetrievalArtifact,
+    changes: CatalogueChanges,
+    items: pl.DataFrame,
+    vectors_MD: NDArray[np.floating] | None,
+) -> CatalogueChanges:
+    """The changes with more items: `item_id`, `title` and `text`, and the vectors of those that are new.
+
+    `vectors_MD` (whole, of the model's width) may be None if all items were removed before: these come back, with
+    their semantic IDs. Raises ValueError on an id that is in the catalogue, and if the model cannot take new items.
+    """
+    ids, known = items["item_id"], _ids(trained, changes)
+    if len(repeated := ids.filter(ids.is_duplicated())):
+        raise ValueError(
+            f"Item id {repeated[0]!r} occurs more than once among the new items: give each once."
+        )
+    found = known.find(ids)
+    returning = np.isin(found, changes.removed)
+    if len(there := np.flatnonzero((found != PADDING) & ~returning)):
+        raise ValueError(
+            f"Item {ids[int(there[0])]!r} is in the catalogue already: leave it out, or change its title or text "
+            f"with `rqrec items update`."
+        )
+    changes = replace(changes, removed=np.setdiff1d(changes.removed, found[returning]))
+    changes = _described(trained, changes, found[returning], items.filter(returning))
+    items = items.filter(~returning)
+    if items.is_empty():
+        return changes
+    vectors = can_take_new_items(trained)
+    if vectors_MD is None or len(vectors_MD) != len(returning):
+        rows = "none" if vectors_MD is None else len(vectors_MD)
+        raise ValueError(f"There are {len(returning)} items, but {rows} vectors: give one for each item.")
+    new_MD = vectors.complete(vectors_MD[~returning])
+    codes = {}
+    for name, model in _codes_models(trained).items():
+        assert model.tokenizer is not None
+        table = _table(model.table, known, changes.codes.get(name))
+        ids_ML, moved = _free_ids(model.tokenizer, table, new_MD)
+        if moved:
+            log(
+                f"{moved} of {len(items)} new items get the nearest free semantic ID of {name}, because all items "
+                f"that its code tuple has room for are there."
+            )
+        codes[name] = np.concatenate([changes.codes.get(name, ids_ML[:0]), ids_ML])
+    similar = nearest(vectors.content_of(new_MD), vectors.content, CONTENT_NEIGHBOURS)
+    similar_rows, cosines = similar.rows_MK.astype(np.int32), similar.cosines_MK.clip(min=0)
+    old = changes.vectors_MD is not None
+    return replace(
+        changes,
+        added=pl.concat([changes.added, items.select(changes.added.columns)]),
+        vectors_MD=np.concatenate([changes.vectors_MD, new_MD]) if old else new_MD,
+        codes=codes,
+        neighbours_MP=np.concatenate([changes.neighbours_MP, similar_rows]) if old else similar_rows,
+        cosines_MP=np.concatenate([changes.cosines_MP, cosines]) if old else cosines,
+    )
+
+
+def remove_items(
+    trained: RetrievalArtifact, changes: CatalogueChanges, item_ids: Sequence[str]
+) -> CatalogueChanges:
+    """The changes with fewer items. Raises UnknownIdError on an id that is not in the catalogue, or was removed."""
+    items = _present(trained, changes, item_ids)
+    removed = np.union1d(changes.removed, items)
+    if len(removed) == len(_ids(trained, changes)):
+        raise ValueError("These are all items of the catalogue: at least one has to stay.")
+    return replace(changes, removed=removed)
+
+
+def update_items(
+    trained: RetrievalArtifact, changes: CatalogueChanges, items: pl.DataFrame
+) -> CatalogueChanges:
+    """The changes with other titles or texts: `item_id`, and `title` or `text` or both; null leaves one as it is.
+
+    Raises UnknownIdError on an id that is not in the catalogue, or was removed.
+    """
+    ids = items["item_id"]
+    if len(repeated := ids.filter(ids.is_duplicated())):
+        raise ValueError(f"Item id {repeated[0]!r} occurs more than once among the updates: give each once.")
+    return _described(trained, changes, _present(trained, changes, ids.to_list()), items)
+
+
+def can_take_new_items(trained: RetrievalArtifact) -> ItemVectors:
+    """The vectors of the model's items. Raises ValueError if it lacks what gives new items their semantic IDs."""
+    kept = [model.tokenizer for model in _codes_models(trained).values()]
+    vectors = trained.vectors
+    if vectors is None or any(one is None or one.embeddings != vectors.settings.source for one in kept):
+        raise ValueError(
+            "This model does not hold its tokenizers and the vectors of its items, which new items need. Make the "
+            "semantic IDs again with this version of rqrec (`rqrec tokenize --force`), and train or join the model "
+            "with --embeddings."
+        )
+    return vectors
+
+
+def apply_changes(trained: RetrievalArtifact, changes: CatalogueChanges) -> RetrievalArtifact:
+    """The model that is served: it reads all items, and recommends those that were not removed."""
+    items, count = trained.catalog.items, len(changes.added)
+    if count:
+        items = pl.concat([items, changes.added], how="diagonal")
+    if len(changes.updated):
+        updated = changes.updated.select(pl.col("item").cast(pl.UInt32), *DESCRIPTION)
+        items = items.with_row_index("item").update(updated, on="item").drop("item")
+    catalog = Catalog(items)
+    available_N = np.ones(len(catalog), dtype=bool)
+    available_N[changes.removed] = False
+    live = Live(trained, changes, available_N)
+    artifact = trained._replace(catalog=catalog, live=live)
+    if live.has_new:
+        known, new = int((available_N & live.known).sum()), int((available_N & ~live.known).sum())
+        expert = ExpertSettings(NEW_ITEMS.sharpness, NEW_ITEMS.share(known, new))
+        artifact = artifact._replace(settings={**trained.settings, CONTENT: expert})
+    vectors = trained.vectors
+    if not count or changes.vectors_MD is None or vectors is None:
+        return artifact
+    content_MC = torch.from_numpy(vectors.scaled(vectors.content_of(changes.vectors_MD)))
+
+    def extended(name: str, one: OtherExpert) -> OtherExpert:
+        match one:
+            case CodesModel(model, table, tokenizer):
+                table = _table(table, catalog.id_map, changes.codes[name])
+                return CodesModel(with_new_items(model, content_MC), table, tokenizer)
+            case SasRec() as model:
+                return with_new_items(model, content_MC)
+            case KnnIndex() as index:
+                neighbours_MP, cosines_MP = map(torch.from_numpy, (changes.neighbours_MP, changes.cosines_MP))
+                weight = index.settings.content_weight
+                # As of an item without interactions: without content, it has no neighbours.
+                neighbours_MP = neighbours_MP if weight else torch.full_like(neighbours_MP, PADDING)
+                return index.with_rows(neighbours_MP, weight * cosines_MP)
+
+    first = extended(CODES, CodesModel(trained.model, trained.table, trained.tokenizer))
+    assert isinstance(first, CodesModel)
+    others = {name: extended(name, one) for name, one in trained.others.items()}
+    return artifact._replace(model=first.model, table=first.table, others=others)
+
+
+def _codes_models(artifact: RetrievalArtifact) -> dict[str, CodesModel]:
+    first = CodesModel(artifact.model, artifact.table, artifact.tokenizer)
+    return {CODES: first} | {
+        name: one for name, one in artifact.others.items() if isinstance(one, CodesModel)
+    }
+
+
+def _table(table: SemanticIdTable, ids: IdMap, new_ML: NDArray[np.int64] | None) -> SemanticIdTable:
+    """The table with the semantic IDs of new items."""
+    if new_ML is None:
+        return table
+    return replace(table, item_ids=ids, codes_NL=np.concatenate([table.codes_NL, new_ML]))
+
+
+def _free_ids(
+    tokenizer: KeptTokenizer, table: SemanticIdTable, new_MD: NDArray[np.floating]
+) -> tuple[NDArray[np.int64], int]:
+    """Semantic IDs of new items with these vectors, and how many got another tuple than the tokenizer's."""
+    model, vectors = tokenizer.model, torch.from_numpy(new_MD.astype(np.float32))
+    codes_ML = model.semantic_ids(vectors).numpy()
+    return table.free_ids(codes_ML, lambda rows: model.last_level_costs(vectors[rows]).numpy())
+
+
+def _ids(trained: RetrievalArtifact, changes: CatalogueChanges) -> IdMap:
+    """The ids of all items, those that were removed included."""
+    if changes.added.is_empty():
+        return trained.catalog.id_map
+    return IdMap(pl.concat([trained.catalog.id_map.all, changes.added["item_id"]]))
+
+
+def _present(
+    trained: RetrievalArtifact, changes: CatalogueChanges, item_ids: Sequence[str]
+) -> NDArray[np.int64]:
+    """The indices of items. Raises UnknownIdError on an id that is not in the catalogue, or was removed."""
+    items = _ids(trained, changes).indices(item_ids)
+    if len(gone := np.flatnonzero(np.isin(items, changes.removed))):
+        raise UnknownIdError(f"Item {item_ids[int(gone[0])]!r} was removed from the catalogue already.")
+    return items
+
+
+def _described(
+    trained: RetrievalArtifact, changes: CatalogueChanges, items: NDArray[np.int64], values: pl.DataFrame
+) -> CatalogueChanges:
+    """The changes with other titles and texts of items (indices); null leaves one as it is."""
+    given = [name for name in DESCRIPTION if name in values.columns]
+    if not len(items) or not given:
+        return changes
+    old = len(trained.catalog)
+    values = values.select(pl.Series("item", items), *given)
+    added = changes.added.with_row_index("item", offset=old).with_columns(pl.col("item").cast(pl.Int64))
+    before = trained.catalog.items.select(DESCRIPTION)
+    own = values.filter(pl.col("item") < old)
+    first = own.select("item").with_columns(before[own["item"]])
+    updated = pl.concat([changes.updated, first]).unique("item", keep="first")
+    return replace(
+        changes,
+        added=added.update(values, on="item").drop("item"),
+        updated=updated.update(own, on="item").sort("item"),
+    )

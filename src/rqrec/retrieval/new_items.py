@@ -1,0 +1,196 @@
+"""Items that no expert was trained on: they are recommended by their content, beside what the experts recommend.
+
+The experts' probabilities of the known items keep their order and their ratios. The new items together get a share of
+all probability, which is what they would get if each had `rate` times the probability of a known item, and among
+themselves they are compared with the history by their content:
+
+    p(known item) = (1 - share) x p_experts(item)
+    p(new item)   = share x softmax over the new items of sharpness x cos(item, history)
+    share         = rate x new / (known + rate x new)
+
+Shapes: B histories, T items of a history, M new items, N items of the catalogue, C width of a content vector.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from rqrec.core.values import Config, PositiveFloat
+from rqrec.data.ids import PADDING
+from rqrec.data.nearest import unit
+from rqrec.data.sequences import Histories
+from rqrec.retrieval.beam_search import rank_by_quota
+from rqrec.retrieval.ensemble import Ensemble
+from rqrec.retrieval.experts import Constraints, Proposal
+from rqrec.retrieval.ranking import Ranked, order_keys, padded, padded_scores, rank_scores
+
+CONTENT = "content"  # name and type of the expert
+DECAY = 0.7  # weight of an item of the history relative to the item after it
+
+
+@dataclass(frozen=True)
+class NewItemSettings(Config):
+    """How new items compete.
+
+    Raises ValueError on values out of range.
+    """
+
+    rate: PositiveFloat = 1.0
+    """Probability of a new item relative to a known one, on average over all histories."""
+    sharpness: PositiveFloat = 25.0
+    """How much the most similar new items are preferred."""
+
+    def share(self, known: int, new: int) -> float:
+        """The share of all probability that new items get."""
+        return self.rate * new / (known + self.rate * new)
+
+
+@dataclass(frozen=True)
+class ContentExpert:
+    """The new items whose content is most similar to that of the history; it knows no other items."""
+
+    content: Sequence[NDArray[np.floating]]
+    """Content vectors [N, C] of all items, in parts that follow each other; they may be memory-mapped."""
+    first_new: int
+    """The first new item: it and all after it are new."""
+    unit_MC: Tensor
+    """Vectors of length 1 of the new items, float32."""
+    sharpness: float
+    first_codes_N: Tensor | None = None
+    """The first code of each item, int64, for `max_per_code`."""
+
+    @torch.inference_mode()
+    def propose(self, histories: Histories, count: int, constraints: Constraints) -> Proposal:
+        """See `rqrec.retrieval.experts.Expert`."""
+        items_BT = histories.items_BT
+        logits_BM = self.sharpness * (self._profiles(items_BT) @ self.unit_MC.T)
+        if constraints.allowed_N is not None:
+            logits_BM = logits_BM.masked_fill(~constraints.allowed_N[self.first_new :], -torch.inf)
+        if constraints.exclude_seen:
+            rows, columns = np.nonzero(items_BT >= self.first_new)
+            logits_BM[
+                torch.from_numpy(rows), torch.from_numpy(items_BT[rows, columns] - self.first_new)
+            ] = -torch.inf
+        log_p_BM = logits_BM - logits_BM.logsumexp(1, keepdim=True).nan_to_num(neginf=0.0)
+        quota = constraints.max_per_code
+        if quota is None:
+            ranked = rank_scores(log_p_BM, count)
+        else:
+            groups_BM = self._first_codes()[self.first_new :].expand_as(log_p_BM)
+            places_BM = torch.arange(log_p_BM.shape[1], device=log_p_BM.device).expand_as(log_p_BM)
+            order_BM, over_BM = rank_by_quota(log_p_BM, places_BM, groups_BM, quota)
+            ranked = padded(order_BM, log_p_BM.masked_fill(over_BM, -torch.inf).gather(1, order_BM), count)
+        is_item = ranked.items != PADDING
+        ranked = Ranked(torch.where(is_item, ranked.items + self.first_new, PADDING), ranked.scores)
+
+        def log_probs(items_BC: Tensor) -> Tensor:
+            own_BC = log_p_BM.gather(1, (items_BC - self.first_new).clamp(min=0))
+            return own_BC.masked_fill(items_BC < self.first_new, -torch.inf)
+
+        return Proposal(ranked, log_probs)
+
+    def _first_codes(self) -> Tensor:
+        assert self.first_codes_N is not None
+        return self.first_codes_N
+
+    def _profiles(self, items_BT: NDArray[np.int64]) -> Tensor:
+        """The mean content of each history, of length 1, [B, C]; 0 for an empty one."""
+        inside_BT = items_BT != PADDING
+        items, places = np.unique(items_BT[inside_BT], return_inverse=True)
+        ages_BT = inside_BT.sum(axis=1, keepdims=True) - 1 - np.arange(items_BT.shape[1])
+        weights = (DECAY ** ages_BT[inside_BT]).astype(np.float32)
+        profiles_BC = np.zeros((len(items_BT), self.unit_MC.shape[1]), dtype=np.float32)
+        np.add.at(profiles_BC, np.nonzero(inside_BT)[0], self._unit(items)[places] * weights[:, None])
+        return torch.from_numpy(unit(profiles_BC)).to(self.unit_MC.device)
+
+    def _unit(self, items: NDArray[np.int64]) -> NDArray[np.float32]:
+        """The vectors of items in ascending order, of length 1."""
+        rows, start = [np.empty((0, self.unit_MC.shape[1]), dtype=np.float32)], 0
+        for part in self.content:
+            inside = items[(items >= start) & (items < start + len(part))]
+            rows.append(unit(part[inside - start]))
+            start += len(part)
+        return np.concatenate(rows)
+
+
+@dataclass(frozen=True)
+class LiveRecommender:
+    """Recommends from a catalogue that has changed since training: new items are added, removed ones left out."""
+
+    experts: Ensemble | None
+    """The experts of the known items; None: only new items are recommended."""
+    known_N: NDArray[np.bool_]
+    """The items that the experts were trained on."""
+    available_N: NDArray[np.bool_]
+    """All items but those that were removed."""
+    content: ContentExpert | None = None
+    """The expert of new items; None: there are none, or they are not recommended."""
+    share: float = 0.0
+    """The share of all probability that new items get."""
+    first_codes_N: Tensor | None = None
+
+    def only(self, names: Sequence[str]) -> "LiveRecommender":
+        """With some of the experts; new items are recommended if `CONTENT` is among them."""
+        trained = [name for name in names if name != CONTENT]
+        experts = self.experts.only(trained) if self.experts is not None and trained else None
+        return replace(self, experts=experts, content=self.content if CONTENT in names else None)
+
+    @torch.inference_mode()
+    def recommend(
+        self,
+        histories: Histories,
+        k: int,
+        *,
+        exclude_seen: bool = True,
+        allowed_N: NDArray[np.bool_] | None = None,
+        max_per_code: int | None = None,
+    ) -> Ranked:
+        """The k most probable next items of each history: see `Ensemble.recommend`."""
+        allowed_N = self.available_N if allowed_N is None else self.available_N & allowed_N
+        options: dict[str, Any] = {"exclude_seen": exclude_seen, "max_per_code": max_per_code}
+        lists = []
+        if self.experts is not None:
+            lists.append(self.experts.recommend(histories, k, allowed_N=allowed_N & self.known_N, **options))
+        if self.content is not None:
+            allowed = torch.from_numpy(allowed_N).to(self.content.unit_MC.device)
+            found = self.content.propose(histories, k, Constraints(exclude_seen, allowed, max_per_code))
+            lists.append(found.ranked._replace(experts={CONTENT: found.ranked.scores}))
+        if len(lists) == 1:
+            return lists[0]
+        return self._mixed(*lists, k, max_per_code)
+
+    def _mixed(self, known: Ranked, new: Ranked, k: int, max_per_code: int | None) -> Ranked:
+        share_B1 = torch.full_like(known.scores[:, :1], self.share)
+        share_B1 = torch.where((new.items != PADDING).any(1, keepdim=True), share_B1, 0.0)
+        share_B1 = torch.where((known.items != PADDING).any(1, keepdim=True), share_B1, 1.0)
+        items_BM = torch.cat([known.items, new.items], dim=1)
+        scores_BM = torch.cat([known.scores + torch.log1p(-share_B1), new.scores + share_B1.log()], dim=1)
+        ties_BM = items_BM.clamp(min=0)
+        if max_per_code is None:
+            order_BM = order_keys(scores_BM, ties_BM).argsort(dim=1, descending=True)
+        else:
+            assert self.first_codes_N is not None
+            groups_BM = self.first_codes_N[ties_BM]
+            order_BM, over_BM = rank_by_quota(scores_BM, ties_BM, groups_BM, max_per_code)
+            scores_BM = scores_BM.masked_fill(over_BM, -torch.inf)
+        said: Mapping[str, Tensor] = {
+            **{name: _beside(scores, new.scores, before=False) for name, scores in known.experts.items()},
+            CONTENT: _beside(new.scores, known.scores, before=True),
+        }
+        items_BK, scores_BK, _ = padded(items_BM.gather(1, order_BM), scores_BM.gather(1, order_BM), k)
+        return Ranked(
+            items_BK,
+            scores_BK,
+            {name: padded_scores(log_p.gather(1, order_BM), k) for name, log_p in said.items()},
+        )
+
+
+def _beside(scores_BK: Tensor, others_BK: Tensor, *, before: bool) -> Tensor:
+    """Scores of an expert next to those of items that are impossible for it."""
+    impossible = torch.full_like(others_BK, -torch.inf)
+    return torch.cat([impossible, scores_BK] if before else [scores_BK, impossible], dim=1)

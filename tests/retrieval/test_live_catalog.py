@@ -1,0 +1,368 @@
+"""A catalogue that changes after training: items added, removed and updated, and its versions on disk."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+import pytest
+import torch
+
+from rqrec.core.artifact import create, read_manifest
+from rqrec.data.ids import UnknownIdError
+from rqrec.data.sequences import Histories
+from rqrec.knn.graph import content_knn_graph
+from rqrec.knn.index import KnnIndex
+from rqrec.models.architectures import ARCHITECTURES, architecture, build_model
+from rqrec.models.sasrec import SasRec, SasRecConfig
+from rqrec.retrieval.artifact import CodesModel, RetrievalArtifact, read_retrieval, write_retrieval
+from rqrec.retrieval.changes import CatalogueChanges
+from rqrec.retrieval.ensemble import ExpertSettings
+from rqrec.retrieval.item_vectors import ItemVectors, VectorSettings
+from rqrec.retrieval.live_catalog import add_items, apply_changes, remove_items, update_items
+from rqrec.retrieval.versions import change, current_version, live_hash, read_live, roll_back, versions
+from rqrec.tokenizer.loading import KeptTokenizer
+from rqrec.tokenizer.rqkmeans import RqKMeans, RqKMeansConfig
+from rqrec.tokenizer.semantic_ids import SemanticIdTable
+from tests.tiny import DIM, N_ITEMS, tiny_dataset, tiny_vectors
+
+NEW = 5
+HISTORIES = Histories.of([[8, 9], [], [40, 41, 42], [3]])
+
+
+def new_items(count: int = NEW) -> pl.DataFrame:
+    ids = [f"new {number}" for number in range(count)]
+    return pl.DataFrame({"item_id": ids, "title": [f"New {one}" for one in ids], "text": ids})
+
+
+def new_vectors(count: int = NEW) -> np.ndarray:
+    """Close to the vectors of items 0, 8, 16, ..."""
+    return tiny_vectors()[: count * 8 : 8] + 0.01 * np.random.default_rng(3).normal(size=(count, DIM))
+
+
+def kmeans(seed: int) -> RqKMeans:
+    model = RqKMeans(RqKMeansConfig(DIM, codebook_size=(6, 6), n_layers=2))
+    model.fit(tiny_vectors(), torch.Generator().manual_seed(seed))
+    return model
+
+
+def trained(
+    name: str = "hierarchical", content: bool = True, vectors: np.ndarray | None = None
+) -> RetrievalArtifact:
+    """Four experts of the tiny catalogue with random weights; both semantic-ID tables have another tokenizer."""
+    torch.manual_seed(0)
+    x_ND, catalog = tiny_vectors() if vectors is None else vectors, tiny_dataset(6).catalog
+    options: dict[str, Any] = {"content_dim": DIM, "item_embed_dim": 4, "n_items": N_ITEMS} if content else {}
+
+    def codes(name: str, seed: int) -> CodesModel:
+        tokenizer = kmeans(seed)
+        table = SemanticIdTable.from_codes(
+            catalog.id_map, tokenizer.semantic_ids(x_ND).numpy(), (6, 6), "tiny"
+        )
+        model = build_model(architecture(name).config(table.level_sizes, 5, 12, 16, 2, 1, 0.3, **options))
+        if content:
+            model.item_input.content.set(x_ND)
+        return CodesModel(model.eval(), table, KeptTokenizer(tokenizer, "tiny"))
+
+    first, second = codes(name, 0), codes("decoder_only", 1)
+    dense = SasRec(SasRecConfig(N_ITEMS, 5, 8, 2, 1, content_dim=DIM if content else 0))
+    if dense.content is not None:
+        dense.content.set(x_ND)
+    index = KnnIndex.from_similarity(content_knn_graph(x_ND, 6)).with_settings(content_weight=0.1)
+    return RetrievalArtifact(
+        first.model,
+        first.table,
+        catalog,
+        others={"codes_2": second, "dense": dense.eval(), "neighbours": index},
+        settings={
+            "codes": ExpertSettings(0.5),
+            "codes_2": ExpertSettings(0.2),
+            "dense": ExpertSettings(0.3),
+            "neighbours": ExpertSettings(2.0, 0.4),
+        },
+        tokenizer=first.tokenizer,
+        vectors=ItemVectors(x_ND, VectorSettings("tiny")),
+    )
+
+
+def write(folder: Path, artifact: RetrievalArtifact) -> Path:
+    with create(folder, "retrieval", settings={}, inputs={}) as target:
+        write_retrieval(target, artifact)
+    return folder
+
+
+def with_new(artifact: RetrievalArtifact) -> RetrievalArtifact:
+    return apply_changes(artifact, add_items(artifact, CatalogueChanges.none(), new_items(), new_vectors()))
+
+
+@pytest.mark.parametrize("content", [True, False])
+@pytest.mark.parametrize("name", ARCHITECTURES)
+def test_answers_about_known_items_do_not_move(name: str, content: bool) -> None:
+    before = trained(name, content)
+    after = with_new(before)
+    known_N = np.arange(N_ITEMS + NEW) < N_ITEMS
+    assert np.array_equal(after.table.codes_NL[:N_ITEMS], before.table.codes_NL)
+    for experts in (None, ["codes"], ["codes_2"], ["dense"], ["neighbours"], ["trained"]):
+        one = before.recommender(experts=experts).recommend(HISTORIES, 7)
+        other = after.recommender(experts=experts).recommend(HISTORIES, 7, allowed_N=known_N)
+        assert one.items.tolist() == other.items.tolist()
+        torch.testing.assert_close(one.scores, other.scores)
+    everything = after.recommender().recommend(HISTORIES, N_ITEMS + NEW)
+    for row, whole in zip(
+        everything.items.tolist(),
+        before.recommender().recommend(HISTORIES, N_ITEMS).items.tolist(),
+        strict=True,
+    ):
+        assert [item for item in row if 0 <= item < N_ITEMS] == [item for item in whole if item >= 0]
+        assert {item for item in row if item >= N_ITEMS} == set(range(N_ITEMS, N_ITEMS + NEW))
+    assert (everything.scores.exp().nansum(1) <= 1 + 1e-5).all()
+
+
+def test_a_new_item_is_recommended_after_a_history_of_similar_ones() -> None:
+    after = with_new(trained())
+    found = after.recommender(experts=["content"]).recommend(Histories.of([[9, 10], [33, 34]]), 1)
+    assert found.items.tolist() == [[N_ITEMS + 1], [N_ITEMS + 4]]
+    everything = after.recommender().recommend(Histories.of([[9, 10], [33, 34]]), 20)
+    for row, item in zip(everything.items.tolist(), (N_ITEMS + 1, N_ITEMS + 4), strict=True):
+        assert item in row
+
+
+@pytest.mark.parametrize("content", [True, False])
+@pytest.mark.parametrize("name", ARCHITECTURES)
+def test_added_items_are_as_if_they_had_been_in_the_tables_from_the_start(name: str, content: bool) -> None:
+    """Compared with models of all items that are built at once, with untrained vectors of the new ones."""
+    before = trained(name, content)
+    added = with_new(before)
+    assert added.live is not None
+    x_ND = tiny_vectors()
+    scaled = (new_vectors() - x_ND.mean(0)) / x_ND.std(0, ddof=1).mean()
+
+    def whole(model: Any) -> Any:
+        larger = {"n_items": N_ITEMS + NEW} if content or isinstance(model, SasRec) else {}
+        config = replace(model.config, **larger)
+        other = SasRec(config) if isinstance(model, SasRec) else build_model(config)
+        state = model.state_dict()
+        for key in ("items.weight", "item_input.vector.weight"):
+            if key in state:
+                state[key] = torch.cat([state[key], torch.zeros(NEW, state[key].shape[1])])
+        for key in ("content.vectors_NC", "item_input.content.vectors_NC"):
+            if key in state:
+                state[key] = torch.cat([state[key], torch.tensor(scaled, dtype=torch.float16)])
+        other.load_state_dict(state)
+        return other.eval()
+
+    others = {
+        expert: CodesModel(whole(before.others[expert].model), one.table) if expert == "codes_2" else one
+        for expert, one in added.others.items()
+    }
+    others["dense"] = whole(before.others["dense"])
+    started = added._replace(model=whole(before.model), others=others)
+    histories = Histories.of([[8, N_ITEMS + 1], [N_ITEMS], [40, 41, 42], [], [N_ITEMS + 2, N_ITEMS + 3, 3]])
+    for experts in (None, ["codes"], ["codes_2"], ["dense"], ["neighbours"], ["content"]):
+        one, other = (each.recommender(experts=experts).recommend(histories, 12) for each in (added, started))
+        assert one.items.tolist() == other.items.tolist(), experts
+        torch.testing.assert_close(one.scores, other.scores, atol=1e-4, rtol=0)
+        assert not {N_ITEMS + 1} & {*one.items[0].tolist()}, "seen items are left out"
+    read = added.others["neighbours"].neighbours_NM[N_ITEMS:]
+    assert ((read >= 0) & (read < N_ITEMS)).any(1).all()
+    assert before.others["dense"].items.num_embeddings == N_ITEMS  # the model before is unchanged
+    assert before.model.config.n_items == (N_ITEMS if content else 0)
+
+
+def test_items_added_in_two_steps_or_read_again_are_as_those_added_at_once(tmp_path: Path) -> None:
+    artifact, items, vectors = trained(), new_items(), new_vectors()
+    folder = write(tmp_path / "model", artifact)
+    at_once = with_new(artifact)
+    first = change(folder, "two", lambda *now: add_items(*now, items[:2], vectors[:2]))
+    second = change(folder, "three", lambda *now: add_items(*now, items[2:], vectors[2:]), first)
+    again = read_live(folder)
+    assert (first.version, second.version, again.version) == (1, 2, 2)
+    for live in (second, again):
+        for histories in (HISTORIES, Histories.of([[N_ITEMS + 1, 3]])):
+            one, other = (each.recommender().recommend(histories, 20) for each in (at_once, live.artifact))
+            assert one.items.tolist() == other.items.tolist()
+            torch.testing.assert_close(one.scores, other.scores)
+        assert live.artifact.catalog.items.equals(at_once.catalog.items)
+        assert np.array_equal(live.artifact.table.codes_NL, at_once.table.codes_NL)
+
+
+def test_removed_items_are_never_recommended_and_kept_in_histories() -> None:
+    artifact = trained()
+    changes = add_items(artifact, CatalogueChanges.none(), new_items(), new_vectors())
+    gone = ["item 10", "item 43", "new 1"]
+    after = apply_changes(artifact, remove_items(artifact, changes, gone))
+    indices = {*after.catalog.id_map.indices(gone).tolist()}
+    histories = Histories.of([[8, 9], [10, N_ITEMS + 1], [], [40, 41, 42]])
+    for experts in (None, ["codes"], ["codes_2"], ["dense"], ["neighbours"], ["content"]):
+        found = after.recommender(experts=experts).recommend(histories, N_ITEMS + NEW)
+        assert not indices & {*found.items.flatten().tolist()}
+    left = after.recommender().recommend(histories, N_ITEMS + NEW).items
+    assert (left[2] >= 0).sum() == N_ITEMS + NEW - 3
+    # A history with a removed item is read as before.
+    kept_N = np.ones(N_ITEMS, dtype=bool)
+    kept_N[[10, 43]] = False
+    one = artifact.recommender(experts=["codes"]).recommend(Histories.of([[10, 9]]), 5, allowed_N=kept_N)
+    other = after.recommender(experts=["codes"]).recommend(Histories.of([[10, 9]]), 5)
+    assert one.items.tolist() == other.items.tolist()
+    torch.testing.assert_close(one.scores, other.scores)
+
+
+def test_all_new_items_removed_leave_the_answers_of_the_training() -> None:
+    artifact = trained()
+    changes = add_items(artifact, CatalogueChanges.none(), new_items(), new_vectors())
+    after = apply_changes(artifact, remove_items(artifact, changes, new_items()["item_id"].to_list()))
+    assert after.types == artifact.types
+    one, other = (each.recommender().recommend(HISTORIES, 9) for each in (artifact, after))
+    assert one.items.tolist() == other.items.tolist()
+    torch.testing.assert_close(one.scores, other.scores)
+
+
+def test_an_item_that_is_added_again_comes_back_as_it_was() -> None:
+    artifact = trained()
+    changes = add_items(artifact, CatalogueChanges.none(), new_items(), new_vectors())
+    removed = remove_items(artifact, changes, ["item 10", "new 1"])
+    again = pl.DataFrame({"item_id": ["new 1", "item 10"], "title": ["Back", "Ten"], "text": ["b", "t"]})
+    back = add_items(artifact, removed, again, None)
+    assert not len(back.removed)
+    assert len(back.added) == NEW
+    after = apply_changes(artifact, back)
+    assert after.catalog.titles()[10] == "Ten"
+    assert after.catalog.titles()[N_ITEMS + 1] == "Back"
+    assert np.array_equal(after.table.codes_NL, with_new(artifact).table.codes_NL)
+    with pytest.raises(ValueError, match="There are 2 items, but 1 vectors"):
+        add_items(artifact, removed, pl.concat([again[:1], new_items(6)[5:]]), new_vectors(1))
+
+
+def test_an_update_changes_title_and_text_and_nothing_else() -> None:
+    artifact = trained()
+    changes = add_items(artifact, CatalogueChanges.none(), new_items(), new_vectors())
+    values = pl.DataFrame({"item_id": ["item 3", "new 2"], "title": ["Three", None], "text": [None, "two"]})
+    changes = update_items(artifact, changes, values)
+    changes = update_items(artifact, changes, pl.DataFrame({"item_id": ["item 3"], "text": ["third"]}))
+    after, plain = apply_changes(artifact, changes), with_new(artifact)
+    rows = dict(zip(after.catalog.items["item_id"], after.catalog.items.rows(), strict=True))
+    assert rows["item 3"] == ("item 3", "Three", "third")
+    assert rows["new 2"] == ("new 2", "New new 2", "two")
+    assert after.catalog.items.filter(~pl.col("item_id").is_in(["item 3", "new 2"])).equals(
+        plain.catalog.items.filter(~pl.col("item_id").is_in(["item 3", "new 2"]))
+    )
+    assert np.array_equal(after.table.codes_NL, plain.table.codes_NL)
+
+
+def test_an_item_whose_tuple_is_full_gets_the_nearest_free_one(capsys: pytest.CaptureFixture[str]) -> None:
+    artifact = trained()
+    same = np.repeat(tiny_vectors()[:1], 8, axis=0)
+    changes = add_items(artifact, CatalogueChanges.none(), new_items(8), same)
+    assert "new items get the nearest free semantic ID of codes" in capsys.readouterr().err
+    after = apply_changes(artifact, changes)
+    assert artifact.tokenizer is not None
+    costs = artifact.tokenizer.model.last_level_costs(same[:1])[0]
+    first = after.table.codes_NL[0]
+    new_ML = after.table.codes_NL[N_ITEMS:]
+    assert (new_ML[:, 0] == first[0]).all()
+    assert after.table.level_sizes == artifact.table.level_sizes
+    chosen = [float(costs[code]) for code in new_ML[:, 1]]
+    assert chosen == sorted(chosen)  # the nearest ones are taken first
+    many = 6 * artifact.table.level_sizes[-1]
+    with pytest.raises(ValueError, match="No semantic ID is free for new item"):
+        add_items(artifact, changes, new_items(8 + many)[8:], np.repeat(same[:1], many, axis=0))
+
+
+def test_what_cannot_be_done_is_refused_in_a_sentence() -> None:
+    artifact, none, items, vectors = trained(), CatalogueChanges.none(), new_items(2), new_vectors(2)
+    twice = pl.concat([items, items[:1]])
+    there = items.with_columns(item_id=pl.Series(["item 3", "new 1"]))
+    for given, rows, message in (
+        (twice, new_vectors(3), "Item id 'new 0' occurs more than once"),
+        (there, vectors, "Item 'item 3' is in the catalogue already"),
+        (items, None, "There are 2 items, but none vectors"),
+        (items, new_vectors(3), "There are 2 items, but 3 vectors"),
+        (items, vectors[:, :5], r"vectors of shape \[2, 5\], but those of this model have 16 dimensions"),
+        (items, np.where(np.arange(2)[:, None] == 1, np.nan, vectors), "vector of new item 1 has NaN"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            add_items(artifact, none, given, rows)
+    for lacking in (
+        artifact._replace(vectors=None),
+        artifact._replace(tokenizer=None),
+        artifact._replace(vectors=ItemVectors(tiny_vectors(), VectorSettings("others"))),
+    ):
+        with pytest.raises(ValueError, match=r"does not hold its tokenizers.*rqrec tokenize --force"):
+            add_items(lacking, none, items, vectors)
+    with pytest.raises(UnknownIdError, match="Unknown item id 'lost'"):
+        remove_items(artifact, none, ["item 1", "lost"])
+    removed = remove_items(artifact, none, ["item 1"])
+    with pytest.raises(UnknownIdError, match="Item 'item 1' was removed"):
+        remove_items(artifact, removed, ["item 1"])
+    with pytest.raises(UnknownIdError, match="Item 'item 1' was removed"):
+        update_items(artifact, removed, pl.DataFrame({"item_id": ["item 1"], "title": ["One"]}))
+    with pytest.raises(ValueError, match="These are all items"):
+        remove_items(artifact, none, artifact.catalog.id_map.all.to_list())
+
+
+def test_versions_are_kept_and_rolled_back_to(tmp_path: Path) -> None:
+    folder = write(tmp_path / "model", trained())
+    hashes = [live_hash(folder)]
+    before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    change(folder, "2 added", lambda *now: add_items(*now, new_items(2), new_vectors(2)))
+    hashes.append(live_hash(folder))
+    change(folder, "1 removed", lambda *now: remove_items(*now, ["item 3"]))
+    hashes.append(live_hash(folder))
+    assert len(set(hashes)) == 3
+    assert all(path.read_bytes() == content for path, content in before.items())
+    found = versions(folder)
+    assert [(one.number, one.based_on, one.what, one.items) for one in found] == [
+        (0, 0, "as trained", N_ITEMS),
+        (1, 0, "2 added", N_ITEMS + 2),
+        (2, 1, "1 removed", N_ITEMS + 1),
+    ]
+    assert (roll_back(folder), live_hash(folder)) == (1, hashes[1])
+    assert (roll_back(folder), live_hash(folder)) == (0, hashes[0])
+    assert read_live(folder).artifact.live is None
+    with pytest.raises(ValueError, match="nothing to roll back"):
+        roll_back(folder)
+    assert (roll_back(folder, 2), live_hash(folder)) == (2, hashes[2])
+    roll_back(folder, 1)
+    change(folder, "another", lambda *now: remove_items(*now, ["new 1"]))
+    assert [(one.number, one.based_on) for one in versions(folder)][-1] == (3, 1)
+    live = read_live(folder).artifact.live
+    assert live is not None
+    assert int(live.available_N.sum()) == N_ITEMS + 1
+    with pytest.raises(ValueError, match=r"no version 9 of its catalogue; there are 0, 1, 2, 3\."):
+        roll_back(folder, 9)
+
+
+def test_only_the_last_versions_are_kept_and_never_too_few(tmp_path: Path) -> None:
+    folder = write(tmp_path / "model", trained())
+    for number in range(13):
+        change(folder, "one removed", lambda *now, number=number: remove_items(*now, [f"item {number}"]))
+    assert [one.number for one in versions(folder)] == [0, *range(4, 14)]
+    assert roll_back(folder) == 12
+
+
+def test_a_change_that_fails_or_a_damaged_version_leaves_the_one_before(tmp_path: Path) -> None:
+    folder = write(tmp_path / "model", trained())
+    change(folder, "one removed", lambda *now: remove_items(*now, ["item 1"]))
+    with pytest.raises(UnknownIdError):
+        change(folder, "another", lambda *now: remove_items(*now, ["lost"]))
+    assert current_version(folder) == 1
+    change(folder, "two removed", lambda *now: remove_items(*now, ["item 2"]))
+    file = folder / "versions" / "1" / "items.parquet"
+    file.write_bytes(file.read_bytes() + b" ")
+    with pytest.raises(ValueError, match="differs from its manifest"):
+        roll_back(folder)
+    assert current_version(folder) == 2
+    (folder / "versions" / "current.json").write_text('{"version": "2"}')
+    with pytest.raises(ValueError, match="does not name a version"):
+        read_live(folder)
+    roll_back(folder, 2)
+    assert read_live(folder).version == 2
+
+
+def test_a_model_without_changes_is_read_as_it_was_trained(tmp_path: Path) -> None:
+    folder = write(tmp_path / "model", trained())
+    artifact = read_retrieval(folder)
+    assert artifact.live is None
+    assert read_live(folder).artifact.types == artifact.types
+    assert live_hash(folder) == read_manifest(folder).hash
