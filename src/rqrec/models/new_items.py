@@ -8,20 +8,20 @@ Shapes: N items, M new items, C width of a content vector, D width of a model.
 
 from copy import copy
 from dataclasses import replace
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
 
-from rqrec.models.code_output import CodeOutput
-from rqrec.models.item_input import ItemContent, ItemInput
+from rqrec.models.architectures import AnyModel
+from rqrec.models.item_input import ItemContent
 from rqrec.models.sasrec import SasRec
 
 ModuleT = TypeVar("ModuleT", bound=nn.Module)
-ModelT = TypeVar("ModelT", CodeOutput, SasRec)
+ModelT = TypeVar("ModelT", bound=AnyModel | SasRec)
 
 
-def reads_items(model: CodeOutput | SasRec) -> bool:
+def reads_items(model: AnyModel | SasRec) -> bool:
     """Whether a model reads an item's content or a vector of its own."""
     return isinstance(model, SasRec) or bool(model.config.n_items)
 
@@ -33,14 +33,15 @@ def with_new_items(model: ModelT, content_MC: Tensor) -> ModelT:
     """
     if not reads_items(model):
         return model
-    other, count = _copied(model), len(content_MC)
-    if isinstance(other, SasRec):
+    other: Any = _copied(model)
+    count = len(content_MC)
+    if isinstance(model, SasRec):
         other.config = replace(other.config, n_items=other.config.n_items + count)
         other.items = _with_zeros(other.items, count)
         other.content = _with_content(other.content, content_MC)
         return other.eval()  # which forgets the vectors of all items
     other.config = replace(other.config, n_items=other.config.n_items + count)
-    read: ItemInput = _copied(other.item_input)
+    read = _copied(model.item_input)
     read.content = _with_content(read.content, content_MC)
     read.vector = None if read.vector is None else _with_zeros(read.vector, count)
     other.item_input = read

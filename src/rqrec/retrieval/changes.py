@@ -10,6 +10,7 @@ Shapes: N items of the training, M new items, L levels, D width of a vector, P n
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -57,7 +58,10 @@ class CatalogueChanges:
         old = self.updated.with_columns(item_id=pl.lit(None, dtype=pl.String))
         with atomic_write(folder / ITEMS_FILE) as file:
             pl.concat([new, old.select(new.columns)]).write_parquet(file)
-        arrays = {"removed": self.removed, **{f"codes.{name}": codes for name, codes in self.codes.items()}}
+        arrays: dict[str, Any] = {
+            "removed": self.removed,
+            **{f"codes.{name}": codes for name, codes in self.codes.items()},
+        }
         if self.neighbours_MP is not None and self.cosines_MP is not None:
             arrays |= {"neighbours": self.neighbours_MP, "cosines": self.cosines_MP}
         with atomic_write(folder / ARRAYS_FILE) as file:
