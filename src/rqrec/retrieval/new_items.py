@@ -162,7 +162,8 @@ class LiveRecommender:
             lists.append(found.ranked._replace(experts={CONTENT: found.ranked.scores}))
         if len(lists) == 1:
             return lists[0]
-        return self._mixed(*lists, k, max_per_code)
+        known, new = lists
+        return self._mixed(known, new, k, max_per_code)
 
     def _mixed(self, known: Ranked, new: Ranked, k: int, max_per_code: int | None) -> Ranked:
         share_B1 = torch.full_like(known.scores[:, :1], self.share)

@@ -109,8 +109,8 @@ def change(folder: Path, what: str, make: Change, live: LiveModel | None = None)
         if live is None or live.version != number:
             live = _read_live(folder)
         trained, before = live.artifact, CatalogueChanges.none()
-        if trained.live is not None:
-            trained, before = trained.live.trained, trained.live.changes
+        if live.artifact.live is not None:
+            trained, before, _ = live.artifact.live
         after = make(trained, before)
         artifact = apply_changes(trained, after)
         assert artifact.live is not None
