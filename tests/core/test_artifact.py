@@ -232,3 +232,27 @@ def test_a_folder_may_be_the_current_one_and_a_leftover_of_a_killed_process_is_n
     monkeypatch.chdir(make(tmp_path / "a", text="new"))
     assert (Path() / "file.txt").read_text() == "new"
     assert leftovers(tmp_path) == []
+
+
+@pytest.mark.parametrize("name", ["../x.txt", "/etc/passwd", "a/../../x", "..", "", "a\\b", "a\0b"])
+def test_a_manifest_names_files_in_its_folder_only(tmp_path: Path, name: str) -> None:
+    folder = make(tmp_path / "a")
+    (tmp_path / "x.txt").write_text("x")
+    manifest = read_json(folder / "manifest.json")
+    write_json(folder / "manifest.json", manifest | {"files": {**manifest["files"], name: "0" * 64}})
+    with pytest.raises(ValueError, match="is not the name of a file in its folder"):
+        read_manifest(folder)
+
+
+def test_a_file_that_the_manifest_does_not_list_is_refused(tmp_path: Path) -> None:
+    folder = make(tmp_path / "a")
+    (folder / "README.md").write_text("beside an artefact")
+    (folder / ".gitattributes").write_text("beside an artefact")
+    read_manifest(folder, verify=True)
+    (folder / "weights.safetensors").write_text("x")
+    with pytest.raises(ValueError, match="not in the manifest"):
+        read_manifest(folder, verify=True)
+    (folder / "weights.safetensors").rename(folder / "experts.json")
+    write_json(folder / "manifest.json", read_json(folder / "manifest.json") | {"files": {}})
+    with pytest.raises(ValueError, match=r"experts\.json is not in the manifest"):
+        read_manifest(folder, verify=True)

@@ -332,3 +332,13 @@ def test_a_full_disk_names_the_path_and_leaves_the_last_checkpoint_intact(small_
 def test_invalid_checkpoint_settings_are_refused(values: dict, message: str, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=message):
         manager(tmp_path, **values)
+
+
+def test_two_trainings_do_not_share_a_folder(tmp_path: Path) -> None:
+    checkpoints = manager(tmp_path)
+    with (
+        checkpoints.locked(),
+        pytest.raises(ValueError, match=r"Another training is running in .*save_dir_root"),
+    ):
+        fit(Stopping(None), SETTINGS, "line", checkpoints)
+    fit(Stopping(None), SETTINGS, "line", checkpoints)  # the lock is gone with who held it

@@ -6,11 +6,14 @@ import inspect
 import json
 import math
 import os
+import signal
 import sys
-from collections.abc import Callable, Mapping
-from dataclasses import is_dataclass
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, is_dataclass
 from pathlib import Path
-from types import NoneType
+from types import FrameType, NoneType
 from typing import Annotated, Any, Literal, TypeVar, get_args, get_origin
 
 import typer
@@ -22,6 +25,8 @@ from rqrec.core.config import Setting, configured, settings_of, with_settings
 # work, spinning makes a training step many times slower; on an idle machine it gains little.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
+# What torch's allocators say when they fail.
+NO_MEMORY = ("can't allocate memory", "CUDA out of memory")
 WRITE_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO)
 
 CommandT = TypeVar("CommandT", bound=Callable[..., None])
@@ -217,23 +222,63 @@ def _value(setting: Setting, given: Any) -> Any:
 
 def _handle_errors(run: Callable[[dict[str, Any]], None], given: dict[str, Any]) -> None:
     """Print an expected error as one sentence and exit with status 1; other exceptions keep their traceback."""
+    with _terminable() as stop:
+        try:
+            run(given)
+        except KeyboardInterrupt as error:
+            print(
+                f"rqrec: {stop.word}. Run the same command again to resume from what was saved.",
+                file=sys.stderr,
+            )
+            raise typer.Exit(stop.status) from error
+        except Exception as error:
+            if (message := _message(error)) is None:
+                raise
+            print(f"rqrec: {message}", file=sys.stderr)
+            raise typer.Exit(1) from error
+
+
+@dataclass
+class _Stop:
+    """How a command was stopped from outside."""
+
+    word: str = "interrupted"
+    status: int = 128 + signal.SIGINT
+
+
+@contextmanager
+def _terminable() -> Iterator[_Stop]:
+    """SIGTERM, which a system sends before it shuts down, stops a command like Ctrl-C: training saves its state."""
+    stop = _Stop()
+    if threading.current_thread() is not threading.main_thread():
+        yield stop
+        return
+
+    def terminate(number: int, frame: FrameType | None) -> None:
+        stop.word, stop.status = "terminated", 128 + number
+        signal.raise_signal(signal.SIGINT)
+
+    before = signal.signal(signal.SIGTERM, terminate)
     try:
-        run(given)
-    except (ValueError, OSError) as error:
-        print(f"rqrec: {_message(error)}", file=sys.stderr)
-        raise typer.Exit(1) from error
-    except KeyboardInterrupt as error:
-        print(
-            "rqrec: interrupted. Run the same command again to resume from what was saved.", file=sys.stderr
-        )
-        raise typer.Exit(130) from error
+        yield stop
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
-def _message(error: ValueError | OSError) -> str:
+def _message(error: Exception) -> str | None:
+    """The sentence for an expected error; None for any other."""
     if isinstance(error, OSError) and error.strerror and error.filename:
         intact = " Everything saved earlier is intact." if error.errno in WRITE_ERRORS else ""
         return f"{error.filename}: {error.strerror}.{intact}"
-    return str(error)
+    if isinstance(error, ValueError | OSError):
+        return str(error)
+    if isinstance(error, MemoryError) or any(words in str(error) for words in NO_MEMORY):
+        reason = (str(error).strip().splitlines() or ["the system gives no details"])[0]
+        return (
+            f"There is not enough memory ({reason[-200:]}). Use less data, a smaller model or smaller batches, or a "
+            f"machine with more memory. Everything saved earlier is intact."
+        )
+    return None
 
 
 def training_config(

@@ -14,7 +14,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import IO, Any, TypeVar, get_origin, get_type_hints
 
 from rqrec import __version__
@@ -29,6 +29,13 @@ FORMAT_VERSION = 2
 FORMAT_VERSIONS = {"retrieval": 3, "sasrec": 3, "checkpoint": 3}
 MANIFEST = "manifest.json"
 CHECKPOINT = re.compile(r"checkpoint_\w+\.pt")  # a file name of the reference implementation
+DATA = {
+    ".json",
+    ".npy",
+    ".npz",
+    ".parquet",
+    ".safetensors",
+}  # what is read; a README beside it is nobody's business
 SHOWN = 5  # maximum number of differences in a message
 
 # What makes each type of artefact, for error messages.
@@ -250,18 +257,31 @@ def _read_manifest(folder: Path, artifact_type: str | None, *, verify: bool) -> 
                 f"{_command(artifact_type or _type_of(values))}."
             )
     manifest = Manifest(**values)
+    for name in manifest.files:
+        inside = PurePosixPath(name)
+        if not name or "\0" in name or "\\" in name or inside.is_absolute() or ".." in inside.parts:
+            raise ValueError(
+                f"{path} is damaged: {name!r} is not the name of a file in its folder. Do not use it."
+            )
     if artifact_type is not None and manifest.artifact_type != artifact_type:
         raise ValueError(
             f"{folder} is an artefact of type {manifest.artifact_type!r}, but {artifact_type!r} is needed here."
         )
     if verify:
-        for name, expected in manifest.files.items():
-            if "\0" in name or not (folder / name).is_file() or file_hash(folder / name) != expected:
-                raise ValueError(
-                    f"{folder / name} is missing or differs from its manifest. "
-                    f"Recreate {folder} with {_command(manifest.artifact_type)}."
-                )
+        _verify(folder, manifest)
     return manifest
+
+
+def _verify(folder: Path, manifest: Manifest) -> None:
+    """Raise ValueError unless the files of a folder are those of its manifest."""
+    again = f"Recreate {folder} with {_command(manifest.artifact_type)}."
+    for name, expected in manifest.files.items():
+        if not (folder / name).is_file() or file_hash(folder / name) != expected:
+            raise ValueError(f"{folder / name} is missing or differs from its manifest. {again}")
+    for path in folder.rglob("*"):
+        name = path.relative_to(folder).as_posix()
+        if path.suffix in DATA and path.is_file() and name not in (MANIFEST, *manifest.files):
+            raise ValueError(f"{path} is not in the manifest of its folder, so it may be anything. {again}")
 
 
 def _command(artifact_type: object) -> str:

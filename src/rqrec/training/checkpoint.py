@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import safetensors.torch
+from filelock import FileLock, Timeout
 from torch import Tensor
 
 from rqrec.core.artifact import (
@@ -31,6 +32,7 @@ from rqrec.core.values import Config, NonNegativeInt, PositiveInt
 from rqrec.training.tracking import History
 
 ARTIFACT_TYPE = "checkpoint"
+LOCK = ".training.lock"
 TENSORS_FILE, VALUES_FILE = "state.safetensors", "state.json"
 
 
@@ -77,6 +79,20 @@ class CheckpointManager:
     """The settings of the run, as JSON values."""
     inputs: Mapping[str, str]
     """The hash of each input artefact, by type."""
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Keep other trainings out of the run's folder. Raises ValueError if there is one already."""
+        root = self.config.save_dir_root
+        root.mkdir(parents=True, exist_ok=True)
+        try:
+            with FileLock(root / LOCK, blocking=False):
+                yield
+        except Timeout as error:
+            raise ValueError(
+                f"Another training is running in {root}: wait until it ends, stop it, or choose another "
+                f"train.save_dir_root."
+            ) from error
 
     def finished(self, out: Path, artifact_type: str) -> bool:
         """Whether the run is already finished and its artefact in `out` can be reused (see `reuse`)."""

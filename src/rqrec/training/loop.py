@@ -55,9 +55,12 @@ def fit(
     or infinite, training stops with the best validated weights and `History.stopped` gives the reason.
 
     Raises DivergedError if the loss becomes NaN or infinite before a validation, KeyboardInterrupt on Ctrl-C (once
-    the step is finished and a checkpoint is saved), ValueError if the checkpoint belongs to another run.
+    the step is finished and a checkpoint is saved), ValueError if the checkpoint belongs to another run, or another
+    process is training in the same folder.
     """
-    return _Fit(task, config, description, checkpoints).run()
+    alone = checkpoints.locked() if checkpoints and Processes.join().is_first else nullcontext()
+    with alone:
+        return _Fit(task, config, description, checkpoints).run()
 
 
 class _Fit:

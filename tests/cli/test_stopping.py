@@ -1,0 +1,50 @@
+"""How a command ends that is stopped from outside, or for which the machine is too small."""
+
+import signal
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import typer
+from typer.testing import CliRunner
+
+from rqrec.cli.command import command
+
+
+def run(action: Any) -> Any:
+    """The result of a command that does this."""
+    group = typer.Typer()
+
+    @command("rqrec act", group=group)
+    def act() -> None:
+        """Act."""
+        action()
+
+    return CliRunner().invoke(group)
+
+
+@pytest.mark.parametrize(
+    ("number", "status", "word"),
+    [(signal.SIGINT, 130, "interrupted"), (signal.SIGTERM, 143, "terminated")],
+)
+def test_termination_is_reported_like_an_interrupt(number: int, status: int, word: str) -> None:
+    before = signal.getsignal(signal.SIGTERM)
+    done = run(lambda: signal.raise_signal(number))
+    assert (done.exit_code, done.stderr) == (
+        status,
+        f"rqrec: {word}. Run the same command again to resume from what was saved.\n",
+    )
+    assert signal.getsignal(signal.SIGTERM) == before
+
+
+@pytest.mark.parametrize("allocate", [lambda: np.ones((10**7, 10**7)), lambda: torch.empty(10**15)])
+def test_too_little_memory_is_one_sentence_with_the_size(allocate: Any) -> None:
+    done = run(allocate)
+    assert (done.exit_code, "Traceback" in done.stderr) == (1, False)
+    assert "not enough memory" in done.stderr
+    assert "728. TiB" in done.stderr or "4000000000000000 bytes" in done.stderr
+
+
+def test_a_fault_of_our_own_keeps_its_traceback() -> None:
+    assert isinstance(run(lambda: {}["missing"]).exception, KeyError)
