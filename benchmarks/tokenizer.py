@@ -84,13 +84,13 @@ def embed(dataset: str, cache: Path | None) -> torch.Tensor:
 
 
 def train(x: torch.Tensor, steps: int, options: dict) -> RqVae:
-    """AdamW 1e-3, 100 warm-up steps, cosine decay, batches of 256, dead codes reset every 50 steps."""
+    """AdamW 5e-3, 100 warm-up steps, cosine decay, batches of 256, dead codes reset every 50 steps."""
     torch.manual_seed(0)
     generator = torch.Generator().manual_seed(0)
     model = RqVae(RqVaeConfig(input_dim=x.shape[1], **options))
     model.fit_normalizer(x)
     model.initialize_codebooks(x, generator)
-    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3, weight_decay=0.0)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=5e-3, weight_decay=0.0)
     schedule = torch.optim.lr_scheduler.LambdaLR(
         optimizer, lambda step: min(1.0, (step + 1) / 100) * 0.5 * (1 + np.cos(np.pi * step / steps))
     )

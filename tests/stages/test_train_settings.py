@@ -12,7 +12,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from rqrec.core.artifact import read_manifest
+from rqrec.core.artifact import read_json, read_manifest, write_json
 from rqrec.retrieval.artifact import read_retrieval
 from rqrec.tokenizer.rqvae import RqVae
 from rqrec.training.tracking import History
@@ -100,11 +100,37 @@ def test_save_model_every_and_keep_last_and_resume(
         train_rqvae(world, tmp_path, **settings)
     saved = tmp_path / "checkpoints"
     assert sorted(path.name for path in saved.iterdir()) == [f"step-{step:09d}" for step in (3, 6, 9)]
-    with pytest.raises(ValueError, match=r"training.learning_rate was 0.001 and is 0.5"):
+    with pytest.raises(ValueError, match=r"training.learning_rate was 0.005 and is 0.5"):
         train_rqvae(world, tmp_path, **settings, learning_rate=0.5)
     monkeypatch.undo()
     train_rqvae(world, tmp_path, **settings, learning_rate=0.5, resume="never")
     assert not saved.exists()  # the run is finished
+
+
+def test_a_tokenizer_trained_with_the_losses_of_an_earlier_version_is_neither_resumed_nor_reused(
+    world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its settings have no quantization_weight: its losses were sums. It can still be used."""
+
+    def forget(folder: Path) -> None:
+        values = read_json(folder / "manifest.json")
+        del values["settings"]["model"]["quantization_weight"]
+        write_json(folder / "manifest.json", values)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(RqVae, "save_pretrained", lambda *_: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            train_rqvae(world, tmp_path, save_model_every=6)
+    for saved in (tmp_path / "checkpoints").iterdir():
+        forget(saved)
+    refused = "model.quantization_weight was None and is 4.0"
+    with pytest.raises(ValueError, match=rf"unfinished run.*{refused}.*train.resume='never'"):
+        train_rqvae(world, tmp_path, save_model_every=6)
+    train_rqvae(world, tmp_path, resume="never")
+    forget(tmp_path / "rqvae")
+    with pytest.raises(ValueError, match=rf"{refused}.*train.resume='never'"):
+        train_rqvae(world, tmp_path)
+    assert RqVae.from_pretrained(tmp_path / "rqvae").initialized
 
 
 def test_wandb_logging_without_wandb_is_refused_before_any_work(
@@ -187,6 +213,7 @@ def test_pretrained_decoder_path_initialises_the_decoder(
         ("rqvae", {}, {"use_kmeans_init": False}),
         ("rqvae", {"use_kmeans_init": False, "reset_dead_codes_every": 0}, {"reset_dead_codes_every": 2}),
         ("rqvae", {}, {"commitment_weight": 0.5}),
+        ("rqvae", {}, {"vae_quantization_weight": 1.0}),
         ("rqvae", {}, {"vae_codebook_mode": "STE"}),
         ("rqvae", {"vae_codebook_mode": "STE"}, {"vae_codebook_ema_decay": 0.5}),
         ("decoder", {}, {"batch_size": 12}),

@@ -108,11 +108,11 @@ def test_the_commitment_loss_of_every_level_reaches_the_encoder(mode):
         residual, expected = z.detach(), torch.zeros_like(z)
         for level, codebook in enumerate(model.codebooks()):
             residual = residual - codebook.vectors()[codes[:, level]]
-            expected += 2 * residual / len(z)
+            expected += 2 * residual / z.numel()
     assert torch.allclose(z.grad, expected, atol=1e-6)
 
 
-@pytest.mark.parametrize("mode", [QuantizeMode.STE, QuantizeMode.ROTATION_TRICK])
+@pytest.mark.parametrize("mode", QuantizeMode)
 def test_each_loss_reaches_only_the_encoder_or_only_the_codebooks(mode):
     model, z = quantizer(mode), latents()
     model(z).codebook_loss.backward()
@@ -124,6 +124,9 @@ def test_each_loss_reaches_only_the_encoder_or_only_the_codebooks(mode):
     assert z.grad.abs().sum() > 0
     assert all(codebook.weight.grad is None for codebook in model.codebooks())
 
+
+@pytest.mark.parametrize("mode", [QuantizeMode.STE, QuantizeMode.ROTATION_TRICK])
+def test_without_mixtures_the_sum_of_codes_has_a_gradient_to_the_encoder_only(mode):
     model, z = quantizer(mode), latents()
     model(z).latent_BD.sum().backward()
     assert z.grad.abs().sum() > 0
@@ -142,6 +145,15 @@ def test_gumbel_is_soft_and_random_in_training_only():
     assert not torch.equal(model(z).latent_BD, model(z).latent_BD)
     model.eval()
     assert torch.equal(model(z).latent_BD, model(z).latent_BD)
+
+
+def test_the_codebook_loss_of_gumbel_mixtures_moves_the_nearest_codes_only():
+    model, z = quantizer(QuantizeMode.GUMBEL_SOFTMAX), latents(5)
+    out = model(z, temperature=0.7)
+    out.codebook_loss.backward()
+    for level, codebook in enumerate(model.codebooks()):
+        moved = codebook.weight.grad.abs().sum(1).nonzero().squeeze(1)
+        assert moved.tolist() == out.codes_BL[:, level].unique().tolist()
 
 
 def test_gumbel_weights_become_the_nearest_code_as_the_temperature_falls():
@@ -163,13 +175,13 @@ def test_the_temperature_decays_exponentially_from_start_to_end():
     assert temperatures == pytest.approx([1, 0.5, 0.25, 0.125, 0.0625])
 
 
-def test_losses_sum_over_dimensions_and_average_over_items():
+def test_losses_average_over_dimensions_and_items_and_sum_over_levels():
     model, z = quantizer(), latents(5).detach()
     out = model(z)
     residual, expected = z, torch.zeros(())
     for level, codebook in enumerate(model.codebooks()):
         residual = residual - codebook.vectors()[out.codes_BL[:, level]]
-        expected += residual.detach().square().sum() / 5
+        expected += residual.detach().square().mean()
     assert out.codebook_loss.item() == pytest.approx(expected.item(), rel=1e-5)
     assert out.commitment_loss.item() == pytest.approx(expected.item(), rel=1e-5)
 

@@ -83,18 +83,38 @@ def test_the_commitment_loss_of_every_level_reaches_the_encoder():
     assert not torch.allclose(both, model.encoder[0].weight.grad)
 
 
-def test_losses_sum_over_dimensions_average_over_items_and_add_up():
-    model, x = ready(commitment_weight=0.7), items()
+def test_losses_average_over_dimensions_and_items_and_add_up():
+    model, x = ready(quantization_weight=3.0, commitment_weight=0.7), items()
     model.eval()
     out = model(x)
     standard = (x - model.input_mean_I) / model.input_scale_I
     rebuilt = (out.reconstruction_BI - model.input_mean_I) / model.input_scale_I
-    by_hand = (standard - rebuilt).square().sum() / len(x)
+    by_hand = (standard - rebuilt).square().mean()
     assert out.reconstruction_loss.item() == pytest.approx(by_hand.item(), rel=1e-4)
-    total = out.reconstruction_loss + out.codebook_loss + 0.7 * out.commitment_loss
+    total = out.reconstruction_loss + 3 * (out.codebook_loss + 0.7 * out.commitment_loss)
     assert out.loss.item() == pytest.approx(total.item(), rel=1e-6)
     twice = model(torch.cat([x, x]))
     assert twice.loss.item() == pytest.approx(out.loss.item(), rel=1e-4)
+
+
+@pytest.mark.parametrize("n_cat_features", [0, 2])
+def test_the_weight_of_a_loss_does_not_depend_on_the_number_of_dimensions(n_cat_features):
+    """Every dimension of the input and of the latent comes twice: no loss changes."""
+    model = ready(n_cat_features=n_cat_features).eval()
+    wide = small(input_dim=24, embed_dim=8, n_cat_features=2 * n_cat_features).eval()
+    tensors = model.state_dict()
+    for name in tensors:
+        if name.startswith(("input_", "encoder.4", "decoder.4")):
+            tensors[name] = tensors[name].repeat_interleave(2, dim=0)
+        elif name.startswith(("encoder.0", "decoder.0")):  # they add up their inputs, which come twice
+            tensors[name] = tensors[name].repeat_interleave(2, dim=1) / 2
+        elif name.startswith("quantizer"):
+            tensors[name] = tensors[name].repeat_interleave(2, dim=1)
+    wide.load_state_dict(tensors)
+    narrow_out, wide_out = model(items()), wide(items().repeat_interleave(2, dim=1))
+    assert torch.equal(wide_out.codes_BL, narrow_out.codes_BL)
+    for term in ("reconstruction_loss", "codebook_loss", "commitment_loss", "loss"):
+        assert getattr(wide_out, term).item() == pytest.approx(getattr(narrow_out, term).item(), rel=1e-4)
 
 
 def test_the_scale_of_the_input_does_not_matter():
@@ -134,10 +154,11 @@ def test_the_categorical_loss_is_binary_cross_entropy():
     model, x = ready(n_cat_features=2).eval(), items()
     out = model(x)
     p = out.reconstruction_BI[:, 10:].detach()
-    entropy = -(x[:, 10:] * p.log() + (1 - x[:, 10:]) * (1 - p).log()).sum() / len(x)
+    entropy = -(x[:, 10:] * p.log() + (1 - x[:, 10:]) * (1 - p).log())
     scale = model.input_scale_I[0]
-    dense = ((x - out.reconstruction_BI)[:, :10] / scale).square().sum() / len(x)
-    assert out.reconstruction_loss.item() == pytest.approx((dense + entropy).item(), rel=1e-4)
+    dense = ((x - out.reconstruction_BI)[:, :10] / scale).square()
+    by_hand = torch.cat([dense, entropy], dim=1).mean()
+    assert out.reconstruction_loss.item() == pytest.approx(by_hand.item(), rel=1e-4)
 
 
 @pytest.mark.parametrize("options", OPTIONS, ids=str)

@@ -71,8 +71,8 @@ def test_temperature_and_resets_follow_the_time_limit(monkeypatch: pytest.Monkey
     temperatures = [record["temperature"] for record in history.training]
     assert 38 <= len(temperatures) <= 42
     assert temperatures == sorted(temperatures, reverse=True)
-    assert temperatures[0] > 0.15
-    assert temperatures[-1] == pytest.approx(0.005)
+    assert temperatures[0] > 0.09
+    assert temperatures[-1] == pytest.approx(0.05)
     assert made.reset_steps == [4, 8, 12, 16, 20, 24, 28]
 
 
@@ -80,5 +80,5 @@ def test_without_a_time_limit_they_follow_the_steps() -> None:
     made = task(50, 16, reset_every=4)
     history = fit(made, LoopConfig(20, log_every=1), "by steps")
     assert made.reset_steps == [4, 8, 12]
-    assert history.training[-1]["temperature"] == pytest.approx(0.005)
-    assert history.training[9]["temperature"] == pytest.approx((0.2 * 0.005) ** 0.5)
+    assert history.training[-1]["temperature"] == pytest.approx(0.05)
+    assert history.training[9]["temperature"] == pytest.approx((0.1 * 0.05) ** 0.5)

@@ -47,7 +47,9 @@ class TrainRqVaeConfig(Config):
     ALIASES: ClassVar = {"eval_every": "full_eval_every"}
 
     data: DataConfig = DataConfig(dataset="custom", dataset_folder=Path("dataset/custom"))
-    loop: LoopConfig = LoopConfig(iterations=10_000, weight_decay=1e-4, warmup=50, amp=True)
+    loop: LoopConfig = LoopConfig(
+        iterations=10_000, learning_rate=5e-3, weight_decay=1e-4, warmup=50, amp=True
+    )
     checkpoints: CheckpointConfig = CheckpointConfig(Path("out/rqvae"))
     rqvae: Mapping[str, Any] = field(
         default_factory=dict, metadata={"fields_of": RqVaeConfig, "prefix": "vae_", "names": VAE_NAMES}
@@ -208,9 +210,9 @@ def make_untrained(
 
 
 def _load_weights(model: RqVae, folder: Path) -> None:
-    """Load the tensors of another RQ-VAE; its gradient estimator and loss weight may differ."""
+    """Load the tensors of another RQ-VAE; its gradient estimator and loss weights may differ."""
     other = RqVae.from_pretrained(folder)
-    may_differ = ("mode", "commitment_weight")
+    may_differ = ("mode", "quantization_weight", "commitment_weight")
     wanted, given = (
         {k: v for k, v in asdict(m.config).items() if k not in may_differ} for m in (model, other)
     )

@@ -35,7 +35,7 @@ class Distance(StrEnum):
 class Quantized(NamedTuple):
     """Result of `ResidualQuantizer.forward`.
 
-    Both losses are squared errors summed over the D dimensions and the L levels, averaged over the B items.
+    Both losses are squared errors averaged over the D dimensions and the B items, and summed over the L levels.
     """
 
     latent_BD: Tensor
@@ -76,17 +76,22 @@ def rotation_trick(z_BD: Tensor, q_BD: Tensor) -> Tensor:
 def gumbel_weights(distances_BV: Tensor, unit: Tensor, temperature: float) -> Tensor:
     """Random soft assignment to codes, [B, V], each row summing to 1; nearer codes get more weight.
 
-    Distances are measured in `unit`s, a positive scalar (see `Codebook.unit`). The temperature is applied before the
-    Gumbel noise is added: as it falls, both the noise and the softness vanish, and training ends with the codes that
-    evaluation uses. Raises ValueError if `temperature` is not positive.
+    A sample of the Gumbel-softmax distribution (arXiv 1611.01144, equation 2) with the logits
+    -distance / (unit x temperature), where `unit` is a positive scalar (see `Codebook.unit`). Unlike the temperature
+    of the paper, this one does not divide the noise: as it falls, both the noise and the softness vanish, and the
+    mixtures become the codes that evaluation uses. Raises ValueError if `temperature` is not positive.
     """
     if not temperature > 0:
         raise ValueError(f"temperature is {temperature}; it must be above 0.")
     return F.gumbel_softmax(-distances_BV / (unit * temperature), dim=-1)
 
 
-def annealed_temperature(fraction: float, start: float = 0.2, end: float = 0.005) -> float:
-    """Gumbel temperature when this fraction of a run has passed: exponential decay from `start` to `end`."""
+def annealed_temperature(fraction: float, start: float = 0.1, end: float = 0.05) -> float:
+    """Gumbel temperature when this fraction of a run has passed: exponential decay from `start` to `end`.
+
+    At the end, the nearest code has about nine tenths of a mixture's weight. At lower temperatures it would have
+    nearly all, and the encoder would get hardly any gradient through the weights.
+    """
     return start * math.exp(fraction * math.log(end / start))
 
 
@@ -239,15 +244,15 @@ class ResidualQuantizer(nn.Module):
         codes = []
         for codebook in self.codebooks():
             vectors_VD = codebook.vectors()
+            codes_B = codebook.nearest(residual_BD)
+            nearest_BD = F.embedding(codes_B, vectors_VD)
+            # Always of the nearest code: a mixture's losses would pull all its codes towards the same residual.
+            codebook_loss = codebook_loss + F.mse_loss(residual_BD.detach(), nearest_BD)
+            commitment_loss = commitment_loss + F.mse_loss(residual_BD, nearest_BD.detach())
+            e_BD = nearest_BD
             if soft:
                 distances_BV = codebook.distances(residual_BD, vectors_VD)
-                codes_B = distances_BV.argmin(dim=-1)
                 e_BD = gumbel_weights(distances_BV, codebook.unit(), temperature) @ vectors_VD
-            else:
-                codes_B = codebook.nearest(residual_BD)
-                e_BD = F.embedding(codes_B, vectors_VD)
-            codebook_loss = codebook_loss + squared_error(residual_BD.detach(), e_BD)
-            commitment_loss = commitment_loss + squared_error(residual_BD, e_BD.detach())
             if codebook.ema_decay is not None and self.training:
                 codebook.count_residuals(residual_BD.detach(), codes_B)
             total_BD = total_BD + e_BD
@@ -321,8 +326,3 @@ class ResidualQuantizer(nn.Module):
             replaced.append(len(dead))
             z_BD = z_BD - codebook.vectors()[codebook.nearest(z_BD)]
         return replaced
-
-
-def squared_error(a_BD: Tensor, b_BD: Tensor) -> Tensor:
-    """|a - b|^2 summed over the D dimensions, averaged over the B items."""
-    return (a_BD - b_BD).square().sum(dim=-1).mean()

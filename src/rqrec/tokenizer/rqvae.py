@@ -28,7 +28,7 @@ from rqrec.core.values import (
 )
 from rqrec.tokenizer.embedding_chunks import Embeddings, check_shape, chunks, sample_rows
 from rqrec.tokenizer.model_card import model_card
-from rqrec.tokenizer.quantize import Distance, QuantizeMode, ResidualQuantizer, squared_error
+from rqrec.tokenizer.quantize import Distance, QuantizeMode, ResidualQuantizer
 from rqrec.tokenizer.reference_checkpoints import convert, is_reference_checkpoint
 from rqrec.tokenizer.saved_tokenizer import (
     SavedTokenizer,
@@ -55,6 +55,9 @@ class RqVaeConfig(Config):
     """Codes per level: one number for all levels, or one per level."""
     n_layers: Depth = 3
     """Number of levels: codes per item, without the deduplication code."""
+    quantization_weight: NonNegativeFloat = 4.0
+    """Weight of the quantisation loss (codebook loss + commitment_weight x commitment loss) beside the reconstruction
+    loss: the more, the fewer collisions and the larger the reconstruction error."""
     commitment_weight: NonNegativeFloat = 0.25
     """Weight of the commitment loss, which keeps latents close to their codes (beta in equation 2)."""
     mode: QuantizeMode = QuantizeMode.ROTATION_TRICK
@@ -98,11 +101,12 @@ class RqVaeConfig(Config):
 class RqVaeOutput(NamedTuple):
     """Result of `RqVae.forward`.
 
-    The losses are scalars: summed over dimensions (and levels), averaged over the items of the batch.
+    The losses are scalars, averaged over dimensions and the items of the batch: their proportions do not depend on
+    the number of dimensions, of the input or of the latent.
     """
 
     loss: Tensor
-    """reconstruction_loss + codebook_loss + commitment_weight x commitment_loss."""
+    """reconstruction_loss + quantization_weight x (codebook_loss + commitment_weight x commitment_loss)."""
     reconstruction_loss: Tensor
     """In units of the standardised input."""
     codebook_loss: Tensor
@@ -212,11 +216,9 @@ class RqVae(nn.Module):
         decoded_BI = self.decoder(quantized.latent_BD)
         with torch.autocast(x_BI.device.type, enabled=False):
             reconstruction_loss = self._reconstruction_loss(decoded_BI.float(), x_BI.float())
-        loss = (
-            reconstruction_loss
-            + quantized.codebook_loss
-            + self.config.commitment_weight * quantized.commitment_loss
-        )
+        config = self.config
+        quantization_loss = quantized.codebook_loss + config.commitment_weight * quantized.commitment_loss
+        loss = reconstruction_loss + config.quantization_weight * quantization_loss
         return RqVaeOutput(
             loss,
             reconstruction_loss,
@@ -305,13 +307,13 @@ class RqVae(nn.Module):
         """Squared error of the dense features + binary cross-entropy of the categorical ones (from logits)."""
         target_BI = (x_BI - self.input_mean_I) / self.input_scale_I
         dense = self.config.input_dim - self.config.n_cat_features
-        loss = squared_error(decoded_BI[:, :dense], target_BI[:, :dense])
+        losses_BI = (decoded_BI[:, :dense] - target_BI[:, :dense]).square()
         if self.config.n_cat_features:
             entropy_BC = F.binary_cross_entropy_with_logits(
                 decoded_BI[:, dense:], target_BI[:, dense:], reduction="none"
             )
-            loss = loss + entropy_BC.sum(dim=-1).mean()
-        return loss
+            losses_BI = torch.cat([losses_BI, entropy_BC], dim=1)
+        return losses_BI.mean()
 
     def _to_input_units(self, decoded_BI: Tensor) -> Tensor:
         dense = self.config.input_dim - self.config.n_cat_features

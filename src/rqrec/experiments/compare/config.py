@@ -80,7 +80,7 @@ class TokenizerConfig(Config):
     """Training steps of an RQ-VAE."""
     batch_size: PositiveInt = 512
     """Items in a training step."""
-    learning_rate: PositiveFloat = 1e-3
+    learning_rate: PositiveFloat = 5e-3
     """Peak learning rate of the cosine schedule."""
     embed_dim: Width = RqVaeConfig.embed_dim
     """Width of the latent vectors that are quantised."""
