@@ -271,6 +271,7 @@ def test_an_item_whose_tuple_is_full_gets_the_nearest_free_one(capsys: pytest.Ca
 
 def test_what_cannot_be_done_is_refused_in_a_sentence() -> None:
     artifact, none, items, vectors = trained(), CatalogueChanges.none(), new_items(2), new_vectors(2)
+    assert artifact.vectors is not None
     twice = pl.concat([items, items[:1]])
     there = items.with_columns(item_id=pl.Series(["item 3", "new 1"]))
     for given, rows, message in (
@@ -290,6 +291,8 @@ def test_what_cannot_be_done_is_refused_in_a_sentence() -> None:
     ):
         with pytest.raises(ValueError, match=r"does not hold its tokenizers.*rqrec tokenize --force"):
             add_items(lacking, none, items, vectors)
+    with pytest.raises(ValueError, match=r"were given, not encoded.*\(--embeddings\)"):
+        artifact.vectors.encode(["a text"])
     with pytest.raises(UnknownIdError, match="Unknown item id 'lost'"):
         remove_items(artifact, none, ["item 1", "lost"])
     removed = remove_items(artifact, none, ["item 1"])

@@ -3,8 +3,9 @@
 Shapes: N items of the training, M new items, L levels, D width of a vector.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -28,6 +29,25 @@ from rqrec.tokenizer.loading import KeptTokenizer
 from rqrec.tokenizer.semantic_ids import SemanticIdTable
 
 NEW_ITEMS = NewItemSettings()
+
+
+def describe_items(rows: Sequence[Mapping[str, Any]]) -> pl.DataFrame:
+    """Items with `item_id`, `title` and `text`, for `add_items`; without a text, it is the title.
+
+    Raises ValueError on a missing or empty id or title, and on values that are no text.
+    """
+    columns: dict[str, list[str]] = {name: [] for name in ("item_id", *DESCRIPTION)}
+    for number, row in enumerate(rows):
+        values = {**row, "text": row.get("text") or row.get("title")}
+        for name, column in columns.items():
+            if not isinstance(value := values.get(name), str) or not value.strip():
+                raise ValueError(
+                    f"Item {number} has no {name}, but {value!r}: give each item an id and a title."
+                )
+            column.append(value)
+    if not rows:
+        raise ValueError("There are no items: give at least one.")
+    return pl.DataFrame(columns)
 
 
 def add_items(

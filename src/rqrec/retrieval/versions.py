@@ -18,9 +18,10 @@ import polars as pl
 from rqrec.core.artifact import create, find, read_json, read_manifest, read_version, write_json
 from rqrec.core.replace import locked
 from rqrec.data.catalog import CATALOG_FILE
-from rqrec.retrieval.artifact import RetrievalArtifact, read_retrieval
+from rqrec.retrieval.artifact import RetrievalArtifact, expert_types, read_retrieval
 from rqrec.retrieval.changes import CatalogueChanges
 from rqrec.retrieval.live_catalog import apply_changes
+from rqrec.retrieval.new_items import CONTENT
 
 VERSIONS, CURRENT_FILE = "versions", "current.json"
 ARTIFACT_TYPE = "catalogue_version"
@@ -42,6 +43,8 @@ class Version(NamedTuple):
     """What was changed."""
     items: int
     """Number of items that may be recommended."""
+    new: int
+    """How many of them the model was not trained on."""
 
 
 class LiveModel(NamedTuple):
@@ -96,6 +99,14 @@ def live_hash(folder: Path) -> str:
     return f"{trained}+{read_manifest(folder / VERSIONS / str(number), ARTIFACT_TYPE).hash}"
 
 
+def live_types(folder: Path) -> dict[str, str]:
+    """The experts of a "retrieval" artefact with its current catalogue, without reading the models."""
+    number, types = current_version(folder), expert_types(folder)
+    if number and read_manifest(folder / VERSIONS / str(number), ARTIFACT_TYPE).metrics["new"]:
+        types[CONTENT] = CONTENT
+    return types
+
+
 def change(folder: Path, what: str, make: Change, live: LiveModel | None = None) -> LiveModel:
     """Make a new version of a model's catalogue the current one, and return the model with it.
 
@@ -120,6 +131,7 @@ def change(folder: Path, what: str, make: Change, live: LiveModel | None = None)
             "made": datetime.now(UTC).isoformat(timespec="seconds"),
             "what": what,
             "items": int(artifact.live.available_N.sum()),
+            "new": int(artifact.live.available_N[len(trained.catalog) :].sum()),
         }
         inputs = {"retrieval": read_manifest(folder, "retrieval").hash}
         with create(folder / VERSIONS / str(new), ARTIFACT_TYPE, inputs=inputs, metrics=metrics) as target:
@@ -157,7 +169,7 @@ def versions(folder: Path) -> list[Version]:
     """All versions of an artefact's catalogue that are kept, the oldest first."""
     folder = find(folder, "retrieval")
     manifest = read_manifest(folder, "retrieval")
-    found = [Version(0, 0, "", "as trained", _trained_items(folder))]
+    found = [Version(0, 0, "", "as trained", _trained_items(folder), 0)]
     for number in sorted(_numbers(folder)):
         made = read_manifest(folder / VERSIONS / str(number), ARTIFACT_TYPE)
         if made.inputs.get("retrieval") == manifest.hash:

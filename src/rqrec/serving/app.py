@@ -1,7 +1,7 @@
 """The HTTP service: its routes and error handlers."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Annotated, Any
 
@@ -17,10 +17,11 @@ from rqrec.serving import schemas
 from rqrec.serving.batcher import QueueFullError
 from rqrec.serving.config import ServiceConfig
 from rqrec.serving.errors import ApiError, JsonResponse, client_left, error_response, too_many_requests
+from rqrec.serving.logs import LOG
 from rqrec.serving.metrics import Metrics
 from rqrec.serving.middleware import AuthMiddleware, RequestLogging, bearer_token, is_valid_token
 from rqrec.serving.model_registry import HistoryRequest, ModelRegistry, RequestOptions, ServedModel
-from rqrec.serving.recommender import DEFAULT_K
+from rqrec.serving.recommender import DEFAULT_K, Recommender
 from rqrec.serving.web_page import WebPage
 
 ModelName = Annotated[
@@ -70,6 +71,7 @@ def create_app(
     )
     add_recommendations(app, registry, config)
     add_catalogue(app, registry)
+    add_changes(app, registry, config)
     add_operations(app, registry, config, metrics)
     add_page(app, page or WebPage())
     add_errors(app)
@@ -78,7 +80,7 @@ def create_app(
         app.add_middleware(
             CORSMiddleware,
             allow_origins=config.allow_origins,
-            allow_methods=["GET", "POST"],
+            allow_methods=["GET", "POST", "DELETE"],
             allow_headers=["Authorization", "Content-Type", "X-Request-ID"],
             expose_headers=["X-Request-ID", "Retry-After"],
         )
@@ -261,11 +263,62 @@ def add_catalogue(app: FastAPI, registry: ModelRegistry) -> None:
 
 
 def item_index(model: ServedModel, item_id: str) -> int:
-    """An item's index. Raises ApiError (404) on an unknown id."""
+    """An item's index. Raises ApiError (404) on an unknown id, and on that of a removed item."""
     try:
-        return int(model.recommender.catalog.id_map.indices([item_id])[0])
+        item = int(model.recommender.catalog.id_map.indices([item_id])[0])
     except UnknownIdError as error:
         raise ApiError(404, "unknown_item", str(error)) from error
+    if not model.recommender.available[item]:
+        raise ApiError(404, "removed_item", f"Item {item_id[:100]!r} was removed from the catalogue.")
+    return item
+
+
+def add_changes(app: FastAPI, registry: ModelRegistry, config: ServiceConfig) -> None:
+    """Add the routes that change the catalogue; they need the admin token."""
+
+    async def changed(name: str | None, change: Callable[[Recommender], Recommender]) -> Response:
+        try:
+            model = (await registry.change(name, change)).model
+        except UnknownIdError as error:
+            raise ApiError(404, "unknown_item", str(error)) from error
+        except ValueError as error:
+            raise ApiError(422, "invalid_items", str(error)) from error
+        except OSError as error:  # no encoder, a full disk
+            LOG.error("items not changed", exc_info=error)
+            raise ApiError(503, "not_changed", f"The items were not changed: {error}") from error
+        body = {"model": model.name, "version": model.recommender.version, "n_items": model.n_items}
+        return JsonResponse(body)
+
+    @app.post("/v1/items", response_model=schemas.CatalogueVersion, tags=["operate"])
+    async def add_items(body: schemas.NewItems, request: Request) -> Response:
+        """Add items to the catalogue; needs the admin token. The next request can be answered with them."""
+        check_admin(request, config)
+        items = [item.model_dump() for item in body.items]
+        return await changed(body.model, lambda recommender: recommender.add_items(items, body.vectors()))
+
+    @app.delete("/v1/items/{item_id:path}", response_model=schemas.CatalogueVersion, tags=["operate"])
+    async def remove_item(item_id: ItemId, request: Request, name: ModelName = None) -> Response:
+        """Remove an item; needs the admin token. It is never recommended again, and still read in histories."""
+        check_admin(request, config)
+        return await changed(name, lambda recommender: recommender.remove_items([item_id]))
+
+
+def check_admin(request: Request, config: ServiceConfig) -> None:
+    """Raise ApiError (403 or 401) unless a request has the admin token."""
+    if not config.admin_token:
+        raise ApiError(
+            403,
+            "admin_off",
+            "The service was started without an admin token: change items with `rqrec items`, and reload it "
+            "with SIGHUP.",
+        )
+    if not is_valid_token(bearer_token(request.scope), [config.admin_token]):
+        raise ApiError(
+            401,
+            "unauthorized",
+            "Send the admin token in the header `Authorization: Bearer TOKEN`.",
+            {"WWW-Authenticate": "Bearer"},
+        )
 
 
 def add_operations(app: FastAPI, registry: ModelRegistry, config: ServiceConfig, metrics: Metrics) -> None:
@@ -295,17 +348,7 @@ def add_operations(app: FastAPI, registry: ModelRegistry, config: ServiceConfig,
     @app.post("/admin/reload", response_model=schemas.Models, tags=["operate"])
     async def reload(request: Request) -> Response:
         """Reload the artefacts; needs the admin token. If one is invalid, the old models stay in use."""
-        if not config.admin_token:
-            raise ApiError(
-                403, "admin_off", "The service was started without an admin token: reload it with SIGHUP."
-            )
-        if not is_valid_token(bearer_token(request.scope), [config.admin_token]):
-            raise ApiError(
-                401,
-                "unauthorized",
-                "Send the admin token in the header `Authorization: Bearer TOKEN`.",
-                {"WWW-Authenticate": "Bearer"},
-            )
+        check_admin(request, config)
         await registry.reload()
         return JsonResponse(registry.describe())
 

@@ -36,9 +36,10 @@ from rqrec.core.workers import Workers
 from rqrec.data.history_files import TIMESTAMPS, as_histories, count_rows, input_files, read_histories
 from rqrec.data.ids import PADDING, IdMap, UnknownIdError
 from rqrec.data.sequences import Histories, gather_right_padded
-from rqrec.retrieval.artifact import expert_types, needs_times, read_retrieval, select_experts
-from rqrec.retrieval.ensemble import Ensemble
+from rqrec.retrieval.artifact import needs_times, select_experts
+from rqrec.retrieval.ranking import ItemRecommender
 from rqrec.retrieval.retriever import BEAM_WIDTH
+from rqrec.retrieval.versions import live_hash, live_types, read_live
 
 PLAN_FILE = "plan.json"
 HISTORIES = ".histories"
@@ -125,8 +126,8 @@ def batch_recommend(
     folder, files = Path(folder), input_files(source)
     artifact = find(artifact, "retrieval").resolve()
     manifest = read_manifest(artifact, "retrieval", verify=True)
-    model = ModelReference(str(artifact), manifest.hash, needs_times(artifact))
-    select_experts(config.experts or None, expert_types(artifact))  # raises for unknown ones
+    model = ModelReference(str(artifact), live_hash(artifact), needs_times(artifact))
+    select_experts(config.experts or None, live_types(artifact))  # raises for unknown ones
     if config.exclude_seen is None:
         config = replace(config, exclude_seen=manifest.settings.get("exclude_seen", True))
     plan = {
@@ -188,19 +189,19 @@ def recommend_part(model: ModelReference, config: BatchConfig, part: Part) -> in
 @lru_cache(maxsize=1)
 def _load_recommender(
     model: ModelReference, beam_width: int, experts: tuple[str, ...]
-) -> tuple[Ensemble, IdMap]:
+) -> tuple[ItemRecommender, IdMap]:
     """The recommender and the ids of a model; loaded once per process."""
-    if read_manifest(Path(model.folder), "retrieval").hash != model.hash:
+    if live_hash(Path(model.folder)) != model.hash:
         raise ValueError(
             f"The model in {model.folder} is not the one that this run started with: do not replace it during a run."
         )
-    checkpoint = read_retrieval(Path(model.folder))
-    recommender = checkpoint.ensemble(checkpoint.retriever(beam_width), experts or None)
+    checkpoint = read_live(Path(model.folder)).artifact
+    recommender = checkpoint.recommender(checkpoint.retriever(beam_width), experts or None)
     return recommender, checkpoint.catalog.id_map
 
 
 def _recommend(
-    recommender: Ensemble, n_items: int, users: UserHistories, config: BatchConfig
+    recommender: ItemRecommender, n_items: int, users: UserHistories, config: BatchConfig
 ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
     """Items and scores [U, K] for each user."""
     assert config.exclude_seen is not None  # `batch_recommend` fills in the model's

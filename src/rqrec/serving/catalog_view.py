@@ -16,6 +16,7 @@ class CatalogView:
     """A recommender's catalogue as JSON values, one page at a time."""
 
     def __init__(self, recommender: Recommender) -> None:
+        self._available_N = recommender.available
         self._titles, self._ids = recommender.titles, recommender.catalog.id_map
         self._codes_NL, self._trie = recommender.table.codes_NL, recommender.trie
         self._texts = recommender.catalog.items["text"].fill_null("").to_list()
@@ -38,7 +39,11 @@ class CatalogView:
 
     def items(self, query: str, page: int, page_size: int) -> dict[str, Any]:
         """One page of all items, or of the items that match a query, best match first."""
-        matches = self._title_index.search(query) if query.strip() else range(len(self._ids))
+        if query.strip():
+            matches = self._title_index.search(query)
+            matches = matches[self._available_N[matches]]
+        else:
+            matches = np.flatnonzero(self._available_N)
         return {
             "items": self._page(matches, page, page_size),
             "total": len(matches),

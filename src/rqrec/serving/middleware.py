@@ -137,7 +137,7 @@ class AuthMiddleware:
         if not path.startswith(("/v1/", "/admin/")) and path != "/metrics":
             return
         token = bearer_token(scope)
-        valid = is_valid_token(token, tokens)
+        valid = is_valid_token(token, [*tokens, self._config.admin_token])
         key = f"token {token}" if valid else f"address {(scope.get('client') or ('',))[0]}"
         if path != "/metrics" and (wait := self._limiter.take(key)):
             raise too_many_requests(

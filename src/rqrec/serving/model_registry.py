@@ -1,7 +1,7 @@
 """The served models, and how a reload replaces them."""
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from operator import attrgetter
@@ -54,17 +54,38 @@ class HistoryRequest(NamedTuple):
     user: str | None = None
 
 
+class SampleUser(NamedTuple):
+    """A user of the dataset, and the indices of the last items of the history."""
+
+    user_id: str
+    items: Sequence[int]
+
+
 class ServedModel:
     """A recommender with its catalogue view and sample users.
 
     Raises ValueError or OSError if `source` has no valid artefact.
     """
 
-    def __init__(self, name: str, source: Path, beam_width: int) -> None:
-        self.name = name
-        self.recommender = Recommender.load(source, beam_width=beam_width)
-        self.catalog_view = CatalogView(self.recommender)
-        self.users = sample_users(source, self.catalog_view)
+    def __init__(self, name: str, recommender: Recommender, users: Sequence[SampleUser] = ()) -> None:
+        self.name, self.recommender = name, recommender
+        self.catalog_view = CatalogView(recommender)
+        self._users = users
+
+    @classmethod
+    def load(cls, name: str, source: Path, beam_width: int) -> "ServedModel":
+        """The model in a folder, with its current catalogue."""
+        return cls(name, Recommender.load(source, beam_width=beam_width), sample_users(source))
+
+    def changed(self, change: Callable[[Recommender], Recommender]) -> "ServedModel":
+        """The same model with a changed catalogue."""
+        return ServedModel(self.name, change(self.recommender), self._users)
+
+    @property
+    def users(self) -> list[dict[str, Any]]:
+        """Sample users with their histories."""
+        title = self.catalog_view.id_and_title
+        return [{"user_id": user, "history": list(map(title, items))} for user, items in self._users]
 
     @property
     def needs_timestamps(self) -> bool:
@@ -125,6 +146,11 @@ class ServedModel:
             for item_id, item in zip(mentioned, items, strict=True)
         }
 
+    @property
+    def n_items(self) -> int:
+        """Number of items that may be recommended."""
+        return int(self.recommender.available.sum())
+
     def describe(self) -> dict[str, Any]:
         """The model's entry in /v1/models."""
         model, artifact = self.recommender.model, self.recommender.artifact
@@ -136,7 +162,8 @@ class ServedModel:
                 {"name": name, "type": expert_type, **asdict(artifact.settings[name])}
                 for name, expert_type in artifact.types.items()
             ],
-            "n_items": len(self.recommender.catalog),
+            "n_items": self.n_items,
+            "version": self.recommender.version,
             "level_sizes": list(model.level_sizes),
         }
 
@@ -173,7 +200,7 @@ def _why_json(
     return {"experts": finite(item.experts), "path": path, "because": because}
 
 
-def sample_users(source: Path, catalog_view: CatalogView) -> list[dict[str, Any]]:
+def sample_users(source: Path) -> list[SampleUser]:
     """A few users of the dataset next to the model; empty if there is none that the model was trained on."""
     artifact = find(source, "retrieval")
     try:
@@ -187,13 +214,7 @@ def sample_users(source: Path, catalog_view: CatalogView) -> list[dict[str, Any]
     long = np.flatnonzero(sequences.lengths >= MIN_SAMPLE_ITEMS)
     chosen = long[np.unique(np.linspace(0, len(long) - 1, min(SAMPLE_USERS, len(long))).astype(int))]
     return [
-        {
-            "user_id": sequences.user_ids[user],
-            "history": [
-                catalog_view.id_and_title(item)
-                for item in sequences.of_user(user)[-MAX_SAMPLE_ITEMS:].tolist()
-            ],
-        }
+        SampleUser(sequences.user_ids[user], sequences.of_user(user)[-MAX_SAMPLE_ITEMS:].tolist())
         for user in chosen.tolist()
     ]
 
@@ -248,7 +269,9 @@ class ModelRegistry:
         Raises ApiError (409) if a reload is running or an artefact is invalid; the old models then stay in use.
         """
         if self._reloading.locked():
-            raise ApiError(409, "reload_running", "A reload is already running: wait until it ends.")
+            raise ApiError(
+                409, "reload_running", "A reload or a change of items is already running: wait until it ends."
+            )
         async with self._reloading:
             try:
                 models = await asyncio.to_thread(self._load)
@@ -264,6 +287,25 @@ class ModelRegistry:
             for deployment in old.values():
                 await asyncio.to_thread(deployment.batcher.close, self._config.timeout)
 
+    async def change(self, name: str | None, change: Callable[[Recommender], Recommender]) -> Deployment:
+        """Switch a model to a changed catalogue, whose deployment is returned; the old one finishes its queue.
+
+        Changes and reloads follow one another. Raises what `change` raises; then nothing changes.
+        """
+        async with self._reloading:
+            old = self.get(name)
+
+            def load() -> ServedModel:
+                model = old.model.changed(change)
+                model.warm_up(self._config.max_batch)
+                return model
+
+            model = await asyncio.to_thread(load)
+            self._deployments = self._deployments | self._deploy([model])
+            LOG.info("items changed", extra={"fields": {"model": model.name, "n_items": model.n_items}})
+            await asyncio.to_thread(old.batcher.close, self._config.timeout)
+            return self._deployments[model.name]
+
     def close(self) -> None:
         """Finish the queued requests, as far as the time limit of requests allows, and stop."""
         for deployment in self._deployments.values():
@@ -275,7 +317,7 @@ class ModelRegistry:
     def _load(self) -> list[ServedModel]:
         models = []
         for name, source in self._sources.items():
-            models.append(ServedModel(name, source, self._config.beam_width))
+            models.append(ServedModel.load(name, source, self._config.beam_width))
             models[-1].warm_up(self._config.max_batch)
         return models
 

@@ -4,22 +4,33 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import chain, compress, islice, repeat
 from pathlib import Path
-from typing import Literal, overload
+from typing import Any, Literal, overload
 
 import numpy as np
+import polars as pl
 import torch
 from numpy.typing import NDArray
 
+from rqrec.core.artifact import find
 from rqrec.core.hub import REPO_ID, download_artifact
-from rqrec.data.ids import PADDING
+from rqrec.data.encoders import kept_encoder
+from rqrec.data.ids import PADDING, UnknownIdError
 from rqrec.data.sequences import Histories, check_times
 from rqrec.data.times import Time, lists_to_seconds
 from rqrec.knn.index import KnnIndex
 from rqrec.models.architectures import name_of
-from rqrec.retrieval.artifact import RetrievalArtifact, read_retrieval
+from rqrec.retrieval.artifact import RetrievalArtifact
+from rqrec.retrieval.live_catalog import (
+    add_items,
+    can_take_new_items,
+    describe_items,
+    remove_items,
+    update_items,
+)
 from rqrec.retrieval.ranking import Ranked
-from rqrec.retrieval.retriever import BEAM_WIDTH
+from rqrec.retrieval.retriever import BEAM_WIDTH, Retriever
 from rqrec.retrieval.similar import similar_items
+from rqrec.retrieval.versions import Change, LiveModel, change, read_live
 from rqrec.tokenizer.trie import Trie
 
 DEFAULT_K = 10  # recommendations, wherever nothing else is asked for
@@ -127,15 +138,30 @@ class Recommender:
     >>> recommender.recommend([["50", "181"]], k=10)[0][0].title            # doctest: +SKIP
     """
 
-    def __init__(self, checkpoint: RetrievalArtifact, *, beam_width: int = BEAM_WIDTH) -> None:
+    def __init__(
+        self,
+        checkpoint: RetrievalArtifact,
+        *,
+        beam_width: int = BEAM_WIDTH,
+        source: Path | None = None,
+        version: int = 0,
+    ) -> None:
+        """`source` is the folder of the artefact, and `version` that of its catalogue, for changes of its items."""
         self.catalog = checkpoint.catalog
         self.table = checkpoint.table
         self.titles = checkpoint.catalog.titles()
         self.model = checkpoint.model
         self.exclude_seen = checkpoint.exclude_seen
         self.artifact = checkpoint
+        self.source, self.version = source, version
         self._retriever = checkpoint.retriever(beam_width)
-        self._ensemble = checkpoint.ensemble(self._retriever)
+        self._recommender = checkpoint.recommender(self._retriever)
+        self._available_N = None if checkpoint.live is None else checkpoint.live.available_N
+        # All items that may be recommended; the one of the search has only those of the training.
+        self._all = self._retriever
+        if self._available_N is not None:
+            codes = checkpoint.model, checkpoint.table
+            self._all = Retriever(*codes, beam_width, self._retriever.device, self._available_N)
         self._index = next((one for one in checkpoint.others.values() if isinstance(one, KnnIndex)), None)
 
     def __repr__(self) -> str:
@@ -149,7 +175,8 @@ class Recommender:
         """
         if isinstance(folder, str) and REPO_ID.fullmatch(folder) and not Path(folder).exists():
             folder = download_artifact(folder)
-        return cls(read_retrieval(Path(folder)), beam_width=beam_width)
+        live, source = read_live(Path(folder)), find(Path(folder), "retrieval")
+        return cls(live.artifact, beam_width=beam_width, source=source, version=live.version)
 
     def recommend(
         self,
@@ -192,7 +219,7 @@ class Recommender:
         exclude_seen = self.exclude_seen if exclude_seen is None else exclude_seen
         inputs, skipped_ids = self._read(histories, timestamps, users, unknown)
         allowed_N, skipped_filter_ids = self._filter(allow, block, unknown)
-        ranked = self._ensemble.only(self.artifact.select(experts)).recommend(
+        ranked = self._recommender.only(self.artifact.select(experts)).recommend(
             inputs,
             min(k, len(self.catalog)),
             exclude_seen=exclude_seen,
@@ -245,9 +272,9 @@ class Recommender:
         `unknown` applies to the ids of the histories only; `timestamps` and `users` are as in `recommend`.
         """
         inputs, _ = self._read(histories, timestamps, users, unknown)
-        items = [self.catalog.id_map.indices(ids) for ids in item_ids]
+        items = [self._present(ids) for ids in item_ids]
         items_BK = Histories.of(items).items_BT
-        log_probs_ML = self._retriever.code_log_probs(inputs, items_BK).numpy(force=True)[items_BK != PADDING]
+        log_probs_ML = self._code_log_probs(inputs, items_BK)[items_BK != PADDING]
         items_M = items_BK[items_BK != PADDING]
         explanations = map(
             Explanation,
@@ -264,7 +291,7 @@ class Recommender:
         """
         if k < 1:
             raise ValueError(f"k is {k}, but must be at least 1.")
-        (item,) = self.catalog.id_map.indices([item_id]).tolist()
+        (item,) = self._present([item_id]).tolist()
         codes_NL = self._retriever.lookup.codes_NL
         similar = similar_items(
             self.model.codes, codes_NL, self.trie, item, k, content_levels=self.table.content_levels
@@ -274,13 +301,97 @@ class Recommender:
 
     @property
     def experts(self) -> dict[str, str]:
-        """The experts of the model by name, each with its type: codes, dense or neighbours."""
+        """The experts of the model by name, each with its type: codes, dense, neighbours, or content of new items."""
         return self.artifact.types
 
     @property
     def trie(self) -> Trie:
-        """The semantic IDs of the catalogue as a tree."""
-        return self._retriever.trie
+        """The semantic IDs of all items that may be recommended, as a tree."""
+        return self._all.trie
+
+    @property
+    def available(self) -> NDArray[np.bool_]:
+        """The items that may be recommended: all but those that were removed, bool by item index."""
+        return np.ones(len(self.catalog), dtype=bool) if self._available_N is None else self._available_N
+
+    def add_items(
+        self, items: Sequence[Mapping[str, Any]], vectors: NDArray[np.floating] | None = None
+    ) -> "Recommender":
+        """A recommender with more items: this one is unchanged, and may still answer requests.
+
+        Each item has an `item_id`, a `title`, and the `text` that the encoder reads (by default the title). `vectors`
+        [items, dim] are needed if those of the model were given, too. Items that were removed come back as they were.
+        The new catalogue becomes the current version of the model's folder. Raises ValueError on ids that are in the
+        catalogue, invalid values, or a model that cannot take new items.
+        """
+        described = describe_items(items)
+        if vectors is None:
+            kept = can_take_new_items(self._trained)
+            encode = None if kept.settings.encoder is None else kept_encoder(kept.settings.encoder)
+            vectors = kept.encode(described["text"].to_list(), encode)
+        given = vectors
+        return self._changed(
+            f"{len(described)} added", lambda trained, before: add_items(trained, before, described, given)
+        )
+
+    def remove_items(self, item_ids: Sequence[str]) -> "Recommender":
+        """A recommender that never recommends these items, and still reads them in histories: see `add_items`.
+
+        Raises UnknownIdError on an id that is not in the catalogue, or was removed before.
+        """
+        return self._changed(
+            f"{len(item_ids)} removed", lambda trained, before: remove_items(trained, before, item_ids)
+        )
+
+    def update_items(self, items: Sequence[Mapping[str, Any]]) -> "Recommender":
+        """A recommender with other titles or texts (`item_id`, and `title` or `text` or both): see `add_items`.
+
+        Codes and vectors stay: the model has learned what they mean.
+        """
+        names = ("item_id", "title", "text")
+        for row in items:
+            for name in names:
+                if not isinstance(row.get(name, ""), str | None) or not row.get("item_id"):
+                    raise ValueError(
+                        f"{name} is {row.get(name)!r}, but must be text; each item needs its item_id."
+                    )
+        columns = {name: [row.get(name) or None for row in items] for name in names}
+        values = pl.DataFrame(columns, schema=dict.fromkeys(names, pl.String))
+        return self._changed(
+            f"{len(values)} updated", lambda trained, before: update_items(trained, before, values)
+        )
+
+    @property
+    def _trained(self) -> RetrievalArtifact:
+        return self.artifact if self.artifact.live is None else self.artifact.live.trained
+
+    def _changed(self, what: str, make: Change) -> "Recommender":
+        if self.source is None:
+            raise ValueError("This recommender was not loaded from a folder, so its items cannot be changed.")
+        live = change(self.source, what, make, LiveModel(self.artifact, self.version))
+        width = self._retriever.beam_width
+        return Recommender(live.artifact, beam_width=width, source=self.source, version=live.version)
+
+    def _present(self, item_ids: Sequence[str]) -> NDArray[np.int64]:
+        """The indices of items that may be recommended. Raises UnknownIdError for others."""
+        items = self.catalog.id_map.indices(item_ids)
+        if self._available_N is not None and len(gone := np.flatnonzero(~self._available_N[items])):
+            raise UnknownIdError(f"Item {item_ids[int(gone[0])]!r} was removed from the catalogue.")
+        return items
+
+    def _code_log_probs(self, inputs: Histories, items_BK: NDArray[np.int64]) -> NDArray[np.float32]:
+        """log p of each code, float32 [B, K, L]: of known items among the known ones, of new ones among all items."""
+        if self._retriever.known_N is None:
+            return self._retriever.code_log_probs(inputs, items_BK).numpy(force=True)
+        is_new_BK = ~self._retriever.known_N[items_BK] & (items_BK != PADDING)
+        parts = [
+            retriever.code_log_probs(
+                inputs, np.where(mine_BK, items_BK, retriever.trie.item_of_leaf[0].item())
+            )
+            for retriever, mine_BK in ((self._retriever, ~is_new_BK), (self._all, is_new_BK))
+        ]
+        known_BKL, new_BKL = (part.numpy(force=True) for part in parts)
+        return np.where(is_new_BK[:, :, None], new_BKL, known_BKL)
 
     def _paths(
         self, items_M: NDArray[np.int64], log_probs_ML: NDArray[np.float32], examples: int
@@ -383,12 +494,14 @@ class Recommender:
     ) -> tuple[NDArray[np.bool_] | None, list[str]]:
         """Which items may be recommended, bool [N] (None: all), and the skipped ids."""
         if allow is None and not block:
-            return None, []
+            return self._available_N, []
         allowed_N = np.full(len(self.catalog), allow is None)
         allow_indices, skipped_allow = self._indices(allow or (), unknown)
         allowed_N[allow_indices] = True
         block_indices, skipped_block = self._indices(block or (), unknown)
         allowed_N[block_indices] = False
+        if self._available_N is not None:
+            allowed_N &= self._available_N
         return allowed_N, skipped_allow + skipped_block
 
     def _to_recommendations(self, ranked: Ranked) -> list[tuple[Recommendation, ...]]:

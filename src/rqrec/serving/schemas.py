@@ -2,6 +2,8 @@
 
 from typing import Annotated, Any, Literal, Self
 
+import numpy as np
+from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, model_validator
 
 from rqrec.data.times import lists_to_seconds
@@ -122,6 +124,49 @@ def _lengths(rows: list[Any]) -> list[int]:
     ]
 
 
+class NewItem(BaseModel):
+    """An item to add."""
+
+    model_config = ConfigDict(strict=True, extra="forbid")
+
+    item_id: Annotated[str, Field(min_length=1, max_length=1000)]
+    title: Annotated[str, Field(min_length=1, max_length=10_000, examples=["Toy Story (1995)"])]
+    text: str | None = Field(
+        None, max_length=100_000, description="What the text encoder reads; null: the title."
+    )
+    vector: list[float] | None = Field(
+        None, max_length=65_536, description="Its embedding; needed if those of the model were given, too."
+    )
+
+
+class NewItems(BaseModel):
+    """Items to add to the catalogue of a model."""
+
+    model_config = ConfigDict(strict=True, extra="forbid")
+
+    items: Annotated[list[NewItem], Field(min_length=1, max_length=10_000)]
+    model: str | None = Field(None, max_length=1000, description="Name of a model listed by /v1/models.")
+
+    @model_validator(mode="after")
+    def _check_vectors(self) -> Self:
+        if len({None if item.vector is None else len(item.vector) for item in self.items}) > 1:
+            raise ValueError("give each item a vector of the same length, or none a vector")
+        return self
+
+    def vectors(self) -> NDArray[np.float32] | None:
+        """The vectors float32 [items, dim]; None without any."""
+        rows = [item.vector for item in self.items if item.vector is not None]
+        return np.array(rows, dtype=np.float32) if rows else None
+
+
+class CatalogueVersion(BaseModel):
+    """The catalogue after a change."""
+
+    model: str
+    version: Annotated[int, Field(description="Its version, as `rqrec items log` lists it.")]
+    n_items: Annotated[int, Field(description="Number of items that may be recommended.")]
+
+
 class NamedItem(BaseModel):
     """An item's id and title."""
 
@@ -211,10 +256,11 @@ class ExpertInfo(BaseModel):
 
     name: str
     type: Annotated[
-        Literal["codes", "dense", "neighbours"],
+        Literal["codes", "dense", "neighbours", "content"],
         Field(
             description="codes: generates semantic IDs; dense: compares the history with a vector of each item; "
-            "neighbours: looks up which items are near those of the history."
+            "neighbours: looks up which items are near those of the history; content: compares the history with the "
+            "items that were added after training."
         ),
     ]
     power: Annotated[
@@ -235,7 +281,8 @@ class ModelInfo(BaseModel):
     architecture: Annotated[str, Field(description="That of the expert `codes`.", examples=["decoder_only"])]
     parameters: Annotated[int, Field(description="Of all its experts.")]
     experts: list[ExpertInfo]
-    n_items: int
+    n_items: Annotated[int, Field(description="Number of items that may be recommended.")]
+    version: Annotated[int, Field(description="Version of its catalogue; 0: that of the training.")]
     level_sizes: Annotated[list[int], Field(examples=[[256, 256, 256, 2]])]
     default: bool
 

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rqrec.core.artifact import MANIFEST, check_inputs, find, read_manifest, reuse
+from rqrec.core.progress import log
 from rqrec.core.values import Config, NonNegativeInt, PositiveInt
 from rqrec.data.dataset import Dataset
 from rqrec.data.embeddings import (
@@ -26,6 +27,7 @@ from rqrec.evaluation.results_io import EvalSetup, write_evaluation
 from rqrec.retrieval.artifact import CODES, read_retrieval, read_sasrec
 from rqrec.retrieval.ranking import ExhaustiveRecommender, ItemRecommender, Ranked
 from rqrec.retrieval.retriever import BEAM_WIDTH
+from rqrec.retrieval.versions import current_version
 from rqrec.tokenizer.semantic_ids import tuple_ranks
 
 MODELS = ("retrieval", "sasrec")  # artefact types that can recommend
@@ -145,6 +147,10 @@ def _setup(config: EvaluateConfig, artifact: Path, dataset: Path | None) -> tupl
     model = find_model(artifact)
     dataset = find(dataset, "dataset") if dataset else _dataset_of(artifact)
     check_inputs(model, {"dataset": dataset})
+    if version := current_version(model):
+        log(
+            f"The model is evaluated with the catalogue of its training, without the changes up to version {version}."
+        )
     trained_with = protocol_of(read_manifest(model)) or "leave_one_out"
     check_protocol(model, trained_with, config.protocol or trained_with)
     exclude_seen = read_manifest(model).settings.get("exclude_seen", True)

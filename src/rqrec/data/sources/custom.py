@@ -199,6 +199,52 @@ def _read_items(
     return items.filter(invalid.kept(drop=options.drop_invalid))
 
 
+def read_new_items(path: Path, template: str | None = None, *, text_needed: bool = True) -> pl.DataFrame:
+    """New items of a catalogue from a table: `item_id`, `title` and `text`, in its order.
+
+    Texts are made with the template if the table has its fields, otherwise as those of custom data. Raises ValueError
+    on missing titles, repeated ids, and missing texts if they are needed.
+    """
+    table = open_table(path)
+    column, fields = _id_column(table, None), table.collect()
+    counted = ~_blank(table, fields)
+    ids = _as_ids(path, fields[column], "item_id")
+    if title_column(fields.columns) is None:
+        raise ValueError(f"{path} has no titles; its columns are {listed(fields.columns)}. Add title.")
+    if template and not set(fields_of(template)) <= set(fields.columns):
+        template = None
+    items = _describe(table, column, fields, template, text_needed=text_needed)
+    items = items.select(pl.Series("item_id", ids), "title", "text")
+    invalid = InvalidRows(table, counted)
+    invalid.add("no item_id", ids.is_null())
+    invalid.add("an item_id that occurs more than once", ~ids.is_first_distinct(), ids)
+    invalid.add("no title", items["title"] == "", ids)
+    if text_needed:
+        invalid.add("no text", items["text"] == "", ids)
+    return items.filter(invalid.kept(drop=False))
+
+
+def read_item_updates(path: Path) -> pl.DataFrame:
+    """New titles and texts of items from a table: `item_id`, and `title` or `text` or both; null if not given."""
+    table = open_table(path)
+    column, fields = _id_column(table, None), table.collect()
+    fields = fields.filter(~_blank(table, fields))
+    given = {"title": title_column(fields.columns), "text": text_column(fields.columns)}
+    if not any(given.values()):
+        raise ValueError(
+            f"{path} has neither title nor text; its columns are {listed(fields.columns)}. Add what changes."
+        )
+    ids = _as_ids(path, fields[column], "item_id")
+    if ids.is_null().any():
+        raise ValueError(f"{path}: {ids.null_count()} rows have no item_id. Name the item of each row.")
+    values = {
+        name: [clean(value) or None for value in fields[own]]
+        for name, own in given.items()
+        if own is not None
+    }
+    return pl.DataFrame({"item_id": ids, **values}, schema_overrides=dict.fromkeys(values, pl.String))
+
+
 def _describe(
     table: Table, id_column: str, fields: pl.DataFrame, template: str | None, *, text_needed: bool
 ) -> pl.DataFrame:

@@ -1,0 +1,85 @@
+"""`rqrec items`: add, remove and update items of a trained model, and go back to an earlier catalogue."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from rqrec.cli.command import AsJson, app, command, emit
+from rqrec.core.artifact import find
+from rqrec.retrieval.versions import Version, current_version, roll_back, versions
+from rqrec.stages import items as stage
+
+items = typer.Typer(
+    help="Change the catalogue of a trained model.", no_args_is_help=True, rich_markup_mode=None
+)
+app.add_typer(items, name="items")
+
+Artifact = Annotated[Path, typer.Argument(help="Folder of a trained retrieval model, or its run folder.")]
+
+
+def _emit(version: Version, as_json: bool) -> None:
+    text = f"version {version.number}: {version.what}, {version.items:,} items, {version.new:,} of them new"
+    emit(version._asdict(), as_json, text)
+
+
+@command("rqrec items add out/mine --items new.csv", group=items)
+def add(
+    artifact: Artifact,
+    items: Annotated[
+        Path, typer.Option(help="New items: .parquet, .csv or .jsonl with item_id, title and texts.")
+    ],
+    embeddings: Annotated[
+        Path | None,
+        typer.Option(help="Their embeddings, .npy, if those of the model's items were given, too."),
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Add items: they are recommended from now on, without any training."""
+    _emit(stage.add(artifact, items, embeddings), as_json)
+
+
+@command("rqrec items remove out/mine B00001 B00002", group=items)
+def remove(
+    artifact: Artifact,
+    item_ids: Annotated[list[str], typer.Argument(help="Ids of the items.")],
+    as_json: AsJson = False,
+) -> None:
+    """Remove items: they are never recommended again, and still read in histories."""
+    _emit(stage.remove(artifact, item_ids), as_json)
+
+
+@command("rqrec items update out/mine --items changed.csv", group=items)
+def update(
+    artifact: Artifact,
+    items: Annotated[Path, typer.Option(help="Items with item_id, and title or text or both.")],
+    as_json: AsJson = False,
+) -> None:
+    """Change titles and texts of items; their semantic IDs stay as they are."""
+    _emit(stage.update(artifact, items), as_json)
+
+
+@command("rqrec items log out/mine", group=items)
+def log(artifact: Artifact, as_json: AsJson = False) -> None:
+    """List the versions of the catalogue; the current one has a star."""
+    folder = find(artifact, "retrieval")
+    current, found = current_version(folder), versions(folder)
+    lines = [
+        f"{'*' if one.number == current else ' '} {one.number:4d}  {one.made or '':25s}  {one.items:12,d} items  "
+        f"{one.what}{f' (from version {one.based_on})' if one.number else ''}"
+        for one in found
+    ]
+    emit({"current": current, "versions": [one._asdict() for one in found]}, as_json, "\n".join(lines))
+
+
+@command("rqrec items rollback out/mine 2", group=items)
+def rollback(
+    artifact: Artifact,
+    version: Annotated[
+        int | None, typer.Argument(help="A version; by default the one before the current one.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Make another version of the catalogue the current one; 0 is that of the training."""
+    number = roll_back(artifact, version)
+    emit({"version": number}, as_json, f"version {number} is the current one")
