@@ -15,6 +15,7 @@ from typer.testing import CliRunner
 
 from rqrec import Recommender
 from rqrec.cli import app
+from rqrec.data import encoders
 from rqrec.retrieval import item_vectors
 from tests.serving.running import running
 from tests.tiny import DIM, N_ITEMS, tiny_vectors
@@ -131,7 +132,10 @@ def test_a_removed_item_vanishes_at_once_everywhere(
     assert gone in asked(client)
 
 
-def test_changes_need_the_admin_token_and_valid_items(client: httpx.Client) -> None:
+def test_changes_need_the_admin_token_and_valid_items(
+    client: httpx.Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(encoders, "_hub_is_reachable", lambda: False)
     good = {"item_id": "new", "title": "New", "vector": vector(0)}
 
     def add(*items: Any, headers: dict[str, str] = ADMIN) -> tuple[int, str, str]:
@@ -239,7 +243,10 @@ def test_the_command_line_adds_updates_lists_and_rolls_back(model: Path, tmp_pat
     assert rqrec("items", "rollback", model, 0) == {"version": 0}
 
 
-def test_invalid_files_of_items_are_refused_in_a_sentence(model: Path, tmp_path: Path) -> None:
+def test_invalid_files_of_items_are_refused_in_a_sentence(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(encoders, "_hub_is_reachable", lambda: False)
     np.save(tmp_path / "new.npy", np.array([vector(0), vector(8)], dtype=np.float32))
     bad = np.array([vector(0), vector(8)], dtype=np.float32)
     bad[1, 2] = np.nan

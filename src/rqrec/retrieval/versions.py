@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 import polars as pl
 
-from rqrec.core.artifact import create, find, read_json, read_manifest, read_version, write_json
+from rqrec.core.artifact import VERSIONS, create, find, read_json, read_manifest, read_version, write_json
 from rqrec.core.replace import locked
 from rqrec.data.catalog import CATALOG_FILE
 from rqrec.retrieval.artifact import RetrievalArtifact, expert_types, read_retrieval
@@ -23,7 +23,7 @@ from rqrec.retrieval.changes import CatalogueChanges
 from rqrec.retrieval.live_catalog import apply_changes
 from rqrec.retrieval.new_items import CONTENT
 
-VERSIONS, CURRENT_FILE = "versions", "current.json"
+CURRENT_FILE = "current.json"
 ARTIFACT_TYPE = "catalogue_version"
 KEPT = 10  # versions, beside that of the training: each has all items added since then
 
@@ -75,7 +75,11 @@ def _read_changes(folder: Path, number: int) -> CatalogueChanges:
     if not number:
         return CatalogueChanges.none()
     path = folder / VERSIONS / str(number)
-    read_manifest(path, ARTIFACT_TYPE, verify=True)
+    made_for = read_manifest(path, ARTIFACT_TYPE, verify=True).inputs.get("retrieval")
+    if made_for != read_manifest(folder, "retrieval").hash:
+        raise ValueError(
+            f"{path} has the items of another model: choose another version with `rqrec items rollback`."
+        )
     return CatalogueChanges.read(path)
 
 
