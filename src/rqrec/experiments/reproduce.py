@@ -1,9 +1,10 @@
 """One recipe from raw files to test metrics, the same for every dataset, within a time budget.
 
 Item embeddings are content vectors with collaborative vectors appended. Balanced RQ-k-means makes two tables of
-semantic IDs, which three hierarchical models learn; SASRec learns the items themselves. These experts are trained
-side by side, joined with neighbours as validation says, and tested once, together and apart, beside baselines. The
-settings are in recipe.gin; docs/experiments.md describes how each was selected. None depends on the dataset.
+semantic IDs, which three hierarchical models learn; two SASRec models learn the items themselves, with and without
+their content. These experts are trained side by side, joined with neighbours as validation says, and tested once,
+together and apart, beside baselines. The settings are in recipe.gin; docs/experiments.md describes how each was
+selected. None depends on the dataset.
 """
 
 import statistics
@@ -37,7 +38,8 @@ CODES: tuple[tuple[str, str | None, int], ...] = (
     ("codes_2", "recipe_codes_2.gin", 1),
     ("codes_3", "recipe_codes_3.gin", 0),
 )
-N_TRAINED = len(CODES) + 1  # experts, with the dense one
+DENSE: tuple[tuple[str, str | None], ...] = (("dense", None), ("dense_2", "recipe_dense_2.gin"))
+N_TRAINED = len(CODES) + len(DENSE)
 RESULT_FILE = "reproduction.json"
 SOURCES = {
     "amazon-beauty": PrepareConfig("amazon", "beauty"),
@@ -145,7 +147,7 @@ def _seed(run: Run, config: ReproduceConfig, inputs: Inputs, seed: int) -> dict[
     trainings = _trainings(config, inputs, seed, experts, training_minutes(run.seconds, config))
     _train(run, f"seed_{seed}/experts", trainings, config.jobs)
     joining = configured(JoinConfig(), ["join"], [RECIPE])
-    models = [experts / name for name in (*(name for name, _, _ in CODES), "dense")]
+    models = [experts / name for name, *_ in (*CODES, *DENSE)]
     model = run.stage(
         f"seed_{seed}/retrieval",
         lambda folder: join(joining, models, inputs.dataset, folder, embeddings=inputs.embeddings),
@@ -227,6 +229,7 @@ def _trainings(
     """The trainings of a seed's experts; each gets an equal share of `minutes` on `config.jobs` processes."""
     minutes = round(minutes * min(1, (config.jobs or 1) / N_TRAINED), 3)
 
+    # The models differ in their first weights and order of batches too.
     def part(recipe: Any, name: str, its_seed: int) -> Any:
         return replace(
             recipe,
@@ -234,14 +237,19 @@ def _trainings(
             checkpoints=replace(recipe.checkpoints, save_dir_root=folder / name),
         )
 
-    sasrec = configured(TrainSasRecConfig(), ["train_sasrec"], [RECIPE])
-    trainings = [Training("dense", part(sasrec, "dense", seed), inputs)]  # first, because it takes longest
+    trainings = []
+    for number, (name, differing) in enumerate(DENSE):  # first, because they take longest
+        sasrec = configured(TrainSasRecConfig(), ["train_sasrec"], _files(differing))
+        trainings.append(Training(name, part(sasrec, name, seed * len(DENSE) + number), inputs))
     for number, (name, differing, table) in enumerate(CODES):
-        files = [RECIPE] if differing is None else [RECIPE, RECIPE.with_name(differing)]
-        decoder = configured(TrainDecoderConfig(), ["train_decoder"], files)
-        # The models differ in their first weights and order of batches too.
+        decoder = configured(TrainDecoderConfig(), ["train_decoder"], _files(differing))
         trainings.append(Training(name, part(decoder, name, seed * len(CODES) + number), inputs, table))
     return trainings
+
+
+def _files(differing: str | None) -> list[Path]:
+    """The recipe, and the file of the settings in which a model differs from it."""
+    return [RECIPE] if differing is None else [RECIPE, RECIPE.with_name(differing)]
 
 
 def _train(run: Run, name: str, trainings: Sequence[Training], jobs: int | None) -> None:
