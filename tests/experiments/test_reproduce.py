@@ -64,7 +64,7 @@ def test_it_reports_every_row_and_the_time_of_each_stage(finished: tuple[Path, d
     assert read_json(out / "reproduction.json") == result
     recommender = Recommender.load(out / "seed_0")
     assert {*recommender.experts} == {*run["experts"]}
-    assert {*run["experts"]} == {"codes", "codes_2", "codes_3", "dense", "dense_2", "neighbours"}
+    assert {*run["experts"]} == {"codes", "codes_2", "dense", "dense_2", "neighbours"}
     assert recommender.recommend([["1", "2"]], k=3)
 
 
