@@ -146,7 +146,7 @@ def _seed(run: Run, config: ReproduceConfig, inputs: Inputs, seed: int) -> dict[
     trainings = _trainings(config, inputs, seed, experts, training_minutes(run.seconds, config))
     _train(run, f"seed_{seed}/experts", trainings, config.jobs)
     joining = configured(JoinConfig(), ["join"], [RECIPE])
-    models = [experts / name for name, *_ in (*CODES, *DENSE)]
+    models = [experts / one[0] for one in (*CODES, *DENSE)]
     model = run.stage(
         f"seed_{seed}/retrieval",
         lambda folder: join(joining, models, inputs.dataset, folder, embeddings=inputs.embeddings),
