@@ -146,7 +146,8 @@ def _seed(run: Run, config: ReproduceConfig, inputs: Inputs, seed: int) -> dict[
     trainings = _trainings(config, inputs, seed, experts, training_minutes(run.seconds, config))
     _train(run, f"seed_{seed}/experts", trainings, config.jobs)
     joining = configured(JoinConfig(), ["join"], [RECIPE])
-    models = [experts / one[0] for one in (*CODES, *DENSE)]
+    names = [*(name for name, _, _ in CODES), *(name for name, _ in DENSE)]
+    models = [experts / name for name in names]
     model = run.stage(
         f"seed_{seed}/retrieval",
         lambda folder: join(joining, models, inputs.dataset, folder, embeddings=inputs.embeddings),
