@@ -3,8 +3,6 @@
 Shapes: U users, M interactions, B batch, T items in a history (padded on the right with PADDING).
 """
 
-import zipfile
-import zlib
 from collections.abc import Sequence, Sized
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -14,6 +12,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from rqrec.core.arrays import read_npz
 from rqrec.core.artifact import atomic_write
 from rqrec.data.ids import PADDING
 from rqrec.data.tables import read_parquet
@@ -110,17 +109,9 @@ class Sequences:
         users = read_parquet(folder / USERS_FILE, strings=["user_id"])["user_id"].to_list()
         path = folder / SEQUENCES_FILE
         try:
-            with np.load(path, allow_pickle=False) as arrays:
-                return cls(arrays["items"], arrays["offsets"], arrays["timestamps"], tuple(users))
-        except (
-            ValueError,
-            KeyError,
-            TypeError,
-            IndexError,
-            EOFError,
-            zipfile.BadZipFile,
-            zlib.error,
-        ) as error:
+            arrays = read_npz(path)
+            return cls(arrays["items"], arrays["offsets"], arrays["timestamps"], tuple(users))
+        except (ValueError, KeyError, TypeError, IndexError) as error:
             raise ValueError(f"{path} is damaged ({error}). Run `rqrec prepare` again.") from error
 
 

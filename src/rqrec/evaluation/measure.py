@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from rqrec.core.arrays import read_npz
 from rqrec.core.artifact import atomic_write
 from rqrec.data.sequences import Histories, Sequences
 from rqrec.data.splits import EvalExamples, targets_in_history
@@ -96,15 +97,28 @@ class EvalResult:
 
     @classmethod
     def read(cls, folder: Path) -> "EvalResult":
-        """Read what `write` wrote. Raises ValueError if it is from another version."""
-        with np.load(folder / RANKS_FILE, allow_pickle=False) as arrays:
-            values = {"id_ranks_C": None, **arrays}
+        """Read what `write` wrote. Raises ValueError if it is damaged or from another version."""
+        path = folder / RANKS_FILE
+        arrays: dict[str, Any] = {"id_ranks_C": None, **read_npz(path)}
         try:
-            return cls(**values | {"targets_in_history": int(values["targets_in_history"])})
-        except (KeyError, TypeError) as error:
+            found = cls(**arrays | {"targets_in_history": int(arrays["targets_in_history"])})
+            lengths = {"C": len(found.ranks_C), "N": len(found.shown_N)}
+            for name, array in arrays.items():
+                length = lengths.get(name.rpartition("_")[2])
+                if (
+                    array is not None
+                    and length is not None
+                    and (array.dtype.kind, array.shape) != ("i", (length,))
+                ):
+                    raise ValueError(f"{name} has {array.dtype} of shape {array.shape}")
+            if not ((found.targets_C >= 0) & (found.targets_C < lengths["N"])).all():
+                raise ValueError("targets_C has items that are not in the catalogue")
+        except (KeyError, TypeError, ValueError) as error:
             raise ValueError(
-                f"{folder / RANKS_FILE} is from another version of rqrec. Recreate it with `rqrec evaluate --force`."
+                f"{path} is damaged or from another version of rqrec ({error}). Recreate it with `rqrec evaluate "
+                f"--force`."
             ) from error
+        return found
 
 
 def _metrics(ranks_C: NDArray[np.int64], names: Sequence[str], seed: int) -> dict[str, dict[str, Any]]:
