@@ -24,7 +24,7 @@ from rqrec.retrieval.changes import CatalogueChanges
 from rqrec.retrieval.ensemble import PROPOSALS, Ensemble, ExpertSettings
 from rqrec.retrieval.experts import CodesExpert, DenseExpert, Expert, NeighbourExpert
 from rqrec.retrieval.item_vectors import ItemVectors
-from rqrec.retrieval.new_items import CONTENT, ContentExpert, LiveRecommender
+from rqrec.retrieval.new_items import CONTENT, ContentExpert, LiveRecommender, NewItemSettings
 from rqrec.retrieval.retriever import BEAM_WIDTH, Retriever
 from rqrec.tokenizer.loading import KeptTokenizer
 from rqrec.tokenizer.semantic_ids import SemanticIdTable
@@ -32,6 +32,7 @@ from rqrec.tokenizer.semantic_ids import SemanticIdTable
 CONFIG_FILE = "config.json"
 WEIGHTS_FILE = "model.safetensors"
 EXPERTS_FILE = "experts.json"
+NEW_ITEMS_FILE = "new_items.json"
 EXPERTS = "experts"  # folder of the experts other than the model itself
 EXPERT_NAME = re.compile(r"[a-z][a-z0-9_]*")
 CODES = "codes"
@@ -90,6 +91,8 @@ class RetrievalArtifact(NamedTuple):
     """What made the table, for items that are added later; None if it was not kept."""
     vectors: ItemVectors | None = None
     """The vectors of all items that the tokenizers of all experts read; None if they were not kept."""
+    new_items: NewItemSettings = NewItemSettings()
+    """How items that are added after the training compete with the others."""
     live: Live | None = None
     """How the catalogue has changed since the training; None: not at all."""
 
@@ -199,6 +202,7 @@ def write_retrieval(folder: Path, artifact: RetrievalArtifact) -> None:
     artifact.catalog.write(folder)
     if artifact.vectors is not None:
         artifact.vectors.write(folder)
+        write_json(folder / NEW_ITEMS_FILE, asdict(artifact.new_items))
     if not artifact.others:
         return
     for name, one in artifact.others.items():
@@ -230,6 +234,8 @@ def _read_retrieval(folder: Path) -> RetrievalArtifact:
     catalog = Catalog.read(folder)
     model, table, tokenizer = _read_codes(folder, catalog)
     kept: dict[str, Any] = {"tokenizer": tokenizer, "vectors": ItemVectors.read(folder, len(catalog))}
+    if (folder / NEW_ITEMS_FILE).is_file():
+        kept["new_items"] = _read_new_items(folder / NEW_ITEMS_FILE)
     exclude_seen = manifest.settings.get("exclude_seen", True)
     if not (folder / EXPERTS_FILE).is_file():
         return RetrievalArtifact(model, table, catalog, exclude_seen, **kept)
@@ -250,6 +256,14 @@ def _read_retrieval(folder: Path) -> RetrievalArtifact:
         else:
             others[name] = KnnIndex.read(inside, len(catalog))
     return RetrievalArtifact(model, table, catalog, exclude_seen, others, settings, **kept)
+
+
+def _read_new_items(path: Path) -> NewItemSettings:
+    values: Any = read_json(path)
+    try:
+        return NewItemSettings(**values)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{path} is damaged: {error}. Join the experts again with `rqrec join`.") from error
 
 
 def _read_settings(path: Path) -> Iterator[tuple[str, str, ExpertSettings]]:

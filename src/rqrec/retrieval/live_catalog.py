@@ -24,11 +24,9 @@ from rqrec.retrieval.artifact import CODES, CodesModel, Live, OtherExpert, Retri
 from rqrec.retrieval.changes import DESCRIPTION, CatalogueChanges
 from rqrec.retrieval.ensemble import ExpertSettings
 from rqrec.retrieval.item_vectors import ItemVectors
-from rqrec.retrieval.new_items import CONTENT, NewItemSettings
+from rqrec.retrieval.new_items import CONTENT
 from rqrec.tokenizer.loading import KeptTokenizer
 from rqrec.tokenizer.semantic_ids import SemanticIdTable
-
-NEW_ITEMS = NewItemSettings()
 
 
 def describe_items(rows: Sequence[Mapping[str, Any]]) -> pl.DataFrame:
@@ -159,7 +157,7 @@ def apply_changes(trained: RetrievalArtifact, changes: CatalogueChanges) -> Retr
     artifact = trained._replace(catalog=catalog, live=live)
     if live.has_new:
         known, new = int((available_N & live.known).sum()), int((available_N & ~live.known).sum())
-        expert = ExpertSettings(NEW_ITEMS.sharpness, NEW_ITEMS.share(known, new))
+        expert = ExpertSettings(trained.new_items.sharpness, trained.new_items.share(known, new))
         artifact = artifact._replace(settings={**trained.settings, CONTENT: expert})
     vectors = trained.vectors
     if not count or changes.vectors_MD is None or vectors is None:

@@ -68,7 +68,7 @@ class ContentExpert:
     def propose(self, histories: Histories, count: int, constraints: Constraints) -> Proposal:
         """See `rqrec.retrieval.experts.Expert`."""
         items_BT = histories.items_BT
-        logits_BM = self.sharpness * (self._profiles(items_BT) @ self.unit_MC.T)
+        logits_BM = self.sharpness * self.cosines(items_BT)
         if constraints.allowed_N is not None:
             logits_BM = logits_BM.masked_fill(~constraints.allowed_N[self.first_new :], -torch.inf)
         if constraints.exclude_seen:
@@ -97,6 +97,10 @@ class ContentExpert:
     def _first_codes(self) -> Tensor:
         assert self.first_codes_N is not None
         return self.first_codes_N
+
+    def cosines(self, items_BT: NDArray[np.int64]) -> Tensor:
+        """The similarity of each new item's content to that of each history, [B, M]; 0 for an empty history."""
+        return self._profiles(items_BT) @ self.unit_MC.T
 
     def _profiles(self, items_BT: NDArray[np.int64]) -> Tensor:
         """The mean content of each history, of length 1, [B, C]; 0 for an empty one."""

@@ -7,7 +7,7 @@ from typing import Any
 
 from rqrec.core.artifact import Manifest, create, find, read_manifest, reuse
 from rqrec.core.progress import log
-from rqrec.core.values import Config, PositiveInt
+from rqrec.core.values import Config, Fraction, PositiveInt
 from rqrec.data.dataset import Dataset
 from rqrec.data.embeddings import content_of, embeddings_hash
 from rqrec.data.protocols import protocol_of
@@ -28,6 +28,7 @@ from rqrec.retrieval.item_vectors import ItemVectors
 from rqrec.retrieval.retriever import BEAM_WIDTH
 from rqrec.stages.evaluate import find_model
 from rqrec.training.fit_ensemble import fit_ensemble
+from rqrec.training.fit_new_items import fit_new_items
 from rqrec.training.processes import Processes
 
 NEIGHBOURS = "neighbours"
@@ -43,6 +44,9 @@ class JoinConfig(Config):
     """Prefixes that a beam search keeps while the weights are chosen."""
     validation_users: PositiveInt | None = None
     """Choose the weights on at most this many users; None: on all."""
+    new_item_cost: Fraction = 0.01
+    """Share of their recall@10 that known items may lose to items that are added later: the higher, the more often
+    these are recommended."""
 
 
 def join(
@@ -100,13 +104,24 @@ def join(
         exclude_seen=exclude_seen,
         users=config.validation_users,
     )
+    artifact = artifact._replace(settings=fitted.settings)
     metrics = {
         "parameters": sum(map(parameter_count, artifact.models)),
         "validation": fitted.metrics,
         "experts": {name: asdict(one) for name, one in fitted.settings.items()},
     }
+    if artifact.vectors is not None:
+        calibrated = fit_new_items(
+            artifact.ensemble(retriever),
+            artifact.vectors.content,
+            split,
+            cost=config.new_item_cost,
+            exclude_seen=exclude_seen,
+        )
+        artifact = artifact._replace(new_items=calibrated.settings)
+        metrics["new_items"] = {**asdict(calibrated.settings), "curve": calibrated.curve}
     with create(out, "retrieval", settings=settings, inputs=inputs, metrics=metrics) as target:
-        write_retrieval(target, artifact._replace(settings=fitted.settings))
+        write_retrieval(target, artifact)
     log(f"The joined recommender is in {out}: validation ndcg@10 {fitted.metrics['ndcg@10']:.4f}.")
     return Path(out)
 

@@ -1,0 +1,156 @@
+"""Chooses on validation how new items compete, with known items in their place.
+
+Some of the known items are treated as new: the experts may not recommend them, and they are recommended by their
+content alone, as items that come after the training are. No expert is trained for it, so the experts know these items
+as parts of histories, in which new items are not yet.
+
+Shapes: B histories, E examples, K items of a list, M items treated as new, N items of the catalogue, C width of
+content.
+"""
+
+from dataclasses import asdict
+from itertools import product
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from rqrec.core.progress import track
+from rqrec.data.ids import PADDING
+from rqrec.data.nearest import unit
+from rqrec.data.splits import EvalExamples, Split
+from rqrec.evaluation.metrics import MISSED, recall_at
+from rqrec.retrieval.ensemble import Ensemble
+from rqrec.retrieval.new_items import ContentExpert, NewItemSettings
+
+SHARE = 0.05  # of the known items that are treated as new at a time
+DRAWS = 3  # each for another third of the examples: it matters which items are drawn
+MAX_NEW = 2_000
+MAX_EXAMPLES = 8_000
+RATES = (0.1, 0.2, 0.3, 0.5, 0.7, 1.0, 1.5, 2.0, 3.0, 5.0)
+SHARPNESS = (10.0, 15.0, 20.0, 25.0, 35.0, 50.0)
+BATCH_SIZE = 128
+K = 10  # of recall
+
+
+class FittedNewItems(NamedTuple):
+    """How new items compete, and what other rates would gain and lose."""
+
+    settings: NewItemSettings
+    curve: list[dict[str, float]]
+    """By rate, with the sharpness that is best for new items: `rate`, `sharpness`, `share` (of all probability), and
+    recall@10 of targets that are treated as `new` and of `known` ones. The first row has no new items."""
+
+
+@torch.inference_mode()
+def fit_new_items(
+    ensemble: Ensemble,
+    content_NC: NDArray[np.floating],
+    split: Split,
+    *,
+    cost: float,
+    exclude_seen: bool = True,
+    seed: int = 0,
+) -> FittedNewItems:
+    """The settings with the highest validation recall@10 of new items that known ones can afford.
+
+    They may lose the share `cost` of their own recall@10. If they lose more even at the lowest rate, that is taken.
+    """
+    rng = np.random.default_rng(seed)
+    known = np.flatnonzero(np.bincount(split.train.items, minlength=len(content_NC)))
+    size = min(max(1, min(MAX_NEW, round(SHARE * len(known)))), len(known) - 1)
+    examples = split.validation.strided(-(-len(split.validation) // MAX_EXAMPLES))
+    parts = []
+    for draw in range(DRAWS):
+        new = np.sort(rng.choice(known, size=size, replace=False))
+        parts.append(_Part.of(ensemble, content_NC, new, examples.strided(DRAWS, draw), exclude_seen))
+    targets = np.maximum(sum((part.targets for part in parts), start=np.zeros(2)), 1)
+
+    def row(settings: NewItemSettings | None) -> dict[str, float]:
+        hits = sum((part.hits(settings, len(known) - size) for part in parts), start=np.zeros(2))
+        new_recall, known_recall = (hits / targets).tolist()
+        how = {"rate": 0.0, "sharpness": 0.0, "share": 0.0}
+        if settings is not None:
+            how = {**asdict(settings), "share": settings.share(len(known) - size, size)}
+        return {**how, "new": new_recall, "known": known_recall}
+
+    without = row(None)
+    rows = [row(NewItemSettings(rate, sharpness)) for rate, sharpness in product(RATES, SHARPNESS)]
+    affordable = [one for one in rows if one["known"] >= (1 - cost) * without["known"]] or rows[:1]
+    chosen = max(affordable, key=lambda one: one["new"])
+    best = [max((one for one in rows if one["rate"] == rate), key=lambda one: one["new"]) for rate in RATES]
+    return FittedNewItems(NewItemSettings(chosen["rate"], chosen["sharpness"]), [without, *best])
+
+
+class _Part(NamedTuple):
+    """What is recommended for some examples while some of the known items are treated as new."""
+
+    new: NDArray[np.int64]
+    """The items that are treated as new, in ascending order."""
+    known_EK: Tensor
+    """Log-probabilities of the best known items, in descending order; minus infinity where there are fewer."""
+    cosines_EM: Tensor
+    """Of the items treated as new with the history; minus infinity for those that are excluded."""
+    known_rank_E: Tensor
+    """The 0-based rank of a known target, MISSED if it is not in the list or treated as new."""
+    column_E: Tensor
+    """The place of a target among the items treated as new; -1 for a known one."""
+
+    @classmethod
+    def of(
+        cls,
+        ensemble: Ensemble,
+        content_NC: NDArray[np.floating],
+        new: NDArray[np.int64],
+        examples: EvalExamples,
+        exclude_seen: bool,
+    ) -> "_Part":
+        allowed_N = np.ones(len(content_NC), dtype=bool)
+        allowed_N[new] = False
+        column_N = np.full(len(content_NC), -1)
+        column_N[new] = np.arange(len(new))
+        content = ContentExpert((content_NC,), 0, torch.from_numpy(unit(content_NC[new])), 1.0)
+        lists, cosines, ranks = [], [], []
+        for rows in track(list(examples.batches(BATCH_SIZE)), "Calibrating new items"):
+            histories = examples.histories(rows)
+            found = ensemble.recommend(histories, K, exclude_seen=exclude_seen, allowed_N=allowed_N)
+            lists.append(found.scores.cpu())
+            is_target_BK = found.items.cpu() == torch.from_numpy(examples.targets[rows])[:, None]
+            ranks.append(torch.where(is_target_BK.any(1), is_target_BK.int().argmax(1), MISSED))
+            cosines_BM = content.cosines(histories.items_BT)
+            if exclude_seen:
+                items_BT = histories.items_BT
+                column_BT = np.where(items_BT == PADDING, -1, column_N[items_BT])
+                users, places = np.nonzero(column_BT >= 0)
+                cosines_BM[users, column_BT[users, places]] = -torch.inf
+            cosines.append(cosines_BM)
+        columns = torch.from_numpy(column_N[examples.targets])
+        return cls(new, torch.cat(lists), torch.cat(cosines), torch.cat(ranks), columns)
+
+    @property
+    def targets(self) -> NDArray[np.float64]:
+        """How many targets are treated as new, and how many are known."""
+        new = float((self.column_E >= 0).sum())
+        return np.array([new, len(self.column_E) - new])
+
+    def hits(self, settings: NewItemSettings | None, known: int) -> NDArray[np.float64]:
+        """How many targets that are treated as new are among the first K, and how many known ones.
+
+        `known` is the number of known items. None: new items are not recommended.
+        """
+        is_new_E = (self.column_E >= 0).numpy()
+        if settings is None:
+            return np.array([0.0, recall_at(K, self.known_rank_E.numpy())[~is_new_E].sum()])
+        share = settings.share(known, len(self.new))
+        logits_EM = settings.sharpness * self.cosines_EM
+        new_EM = logits_EM - logits_EM.logsumexp(1, keepdim=True) + np.log(share)
+        known_EK = self.known_EK + np.log1p(-share)
+        own_E1 = new_EM.gather(1, self.column_E.clamp(min=0)[:, None])
+        listed_E1 = known_EK.gather(1, self.known_rank_E.clamp(0, K - 1)[:, None])
+        target_E1 = torch.where(torch.from_numpy(is_new_E)[:, None], own_E1, listed_E1)
+        rank_E = ((new_EM > target_E1).sum(1) + (known_EK > target_E1).sum(1)).numpy()
+        rank_E = np.where(is_new_E | (self.known_rank_E.numpy() != MISSED), rank_E, MISSED)
+        hit_E = recall_at(K, rank_E)
+        return np.array([hit_E[is_new_E].sum(), hit_E[~is_new_E].sum()])
