@@ -73,6 +73,7 @@ _HOMES = {
     "ranking_metrics": "rqrec.evaluation.metrics",
     # Recommending
     "Recommender": "rqrec.serving.recommender",
+    "Rules": "rqrec.serving.rules",
     "Retriever": "rqrec.retrieval.retriever",
     "read_retrieval": "rqrec.retrieval.artifact",
 }

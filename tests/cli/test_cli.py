@@ -56,7 +56,7 @@ def test_recommend_as_text_reports_that_fewer_items_are_allowed(tiny_run: Path) 
     assert "Only 2 items are allowed" in done.stdout
 
 
-def test_recommend_with_filters_and_max_per_code(tiny_run: Path) -> None:
+def test_recommend_with_filters_and_max_per(tiny_run: Path) -> None:
     arguments = ("recommend", "--artifact", tiny_run, "--history", "item 8,item 9", "--k", 5)
     allow = "item 10, item 11, item 30, item 40"
     done = rqrec(*arguments, "--allow", allow, "--block", "item 10", "--json")
@@ -65,10 +65,20 @@ def test_recommend_with_filters_and_max_per_code(tiny_run: Path) -> None:
     assert (result["n_allowed"], result["skipped"]) == (3, [])
     assert "Only 3 items are allowed." in rqrec(*arguments, "--allow", allow, "--block", "item 10").stdout
     assert "Only 0 items are allowed." in rqrec(*arguments, "--allow", "").stdout
-    spread = json.loads(rqrec(*arguments, "--max-per-code", 1, "--json").stdout)["recommendations"]
+    spread = json.loads(rqrec(*arguments, "--max-per", "first_code=1", "--json").stdout)["recommendations"]
     assert len({row["semantic_id"][0] for row in spread}) == len(spread)
-    many = ("recommend", "--artifact", tiny_run, "--history", "item 8", "--k", 40, "--max-per-code", 1)
-    assert "--max-per-code excludes the others" in rqrec(*many).stdout
+    many = (
+        "recommend",
+        "--artifact",
+        tiny_run,
+        "--history",
+        "item 8",
+        "--k",
+        40,
+        "--max-per",
+        "first_code=1",
+    )
+    assert "--max-per excludes the others" in rqrec(*many).stdout
 
 
 def test_recommend_skips_unknown_ids_and_lists_them(tiny_run: Path) -> None:

@@ -60,7 +60,7 @@ def test_the_files_of_movielens_are_prepared_by_one_command(files: tuple[str, ..
     for said in (
         "ratings.csv: it reads user_id from userId, item_id from movieId.",
         "movies.csv: it reads item_id from movieId; it has no column text, so the texts are made with the template "
-        "'{title}; genres: {genres}'.",
+        "'{title}; genres: {genres}'; rules can use the fields genres.",
         "1 of 7 rows cannot be used and are dropped",
         "1 of 6 rows repeat the user, item and time of an earlier row and are dropped.",
     ):

@@ -105,12 +105,11 @@ def test_a_beam_as_wide_as_the_catalogue_equals_exhaustive_scoring(
     n_items=st.integers(1, 60),
     level_sizes=st.sampled_from([(3, 4, 5), (8, 1, 4), (2, 2, 2, 9), (40,)]),
     share=st.floats(0, 1),
-    max_per_code=st.sampled_from([None, 1, 3]),
+    boost=st.sampled_from([0.0, 1.0, 5.0]),
 )
-def test_filters_and_max_per_code_equal_exhaustive_scoring(
-    seed: int, n_items: int, level_sizes: tuple[int, ...], share: float, max_per_code: int | None
+def test_filters_and_boosts_equal_exhaustive_scoring(
+    seed: int, n_items: int, level_sizes: tuple[int, ...], share: float, boost: float
 ) -> None:
-    """The same as going down the ranked catalogue and skipping items that are not allowed."""
     codes = random_codes(seed, n_items, level_sizes)
     model, trie, lookup = (
         random_model(seed, level_sizes, "hierarchical"),
@@ -119,47 +118,52 @@ def test_filters_and_max_per_code_equal_exhaustive_scoring(
     )
     items = random_histories(seed, len(codes), 4, 8)
     batch, excluded = lookup.batch(Histories(items), 6), torch.from_numpy(items)
-    allowed = torch.from_numpy(np.random.default_rng(seed).random(len(codes)) < share)
+    rng = np.random.default_rng(seed)
+    allowed = torch.from_numpy(rng.random(len(codes)) < share)
+    boosts = torch.from_numpy(rng.normal(size=len(codes)).astype(np.float32)) * boost
     n = len(codes)
-    scores = score_items(model, batch, trie).masked_fill(~allowed, -torch.inf)
+    scores = (score_items(model, batch, trie) + boosts).masked_fill(~allowed, -torch.inf)
     ranked = rank_scores(scores, n, excluded_BX=excluded)
 
-    def found(k: int, beam_width: int) -> torch.Tensor:
+    def found(k: int) -> Any:
         return beam_search(
             model,
             batch,
             trie,
             k,
-            beam_width=beam_width,
+            beam_width=k,
             excluded_BX=excluded,
             allowed_N=allowed,
-            max_per_code=max_per_code,
-        ).items
+            boost_N=boosts if boost else None,
+        )
 
-    wide, narrow = found(n, n), found(min(n, 5), min(n, 5))
+    wide, narrow = found(n), found(min(n, 5))
+    torch.testing.assert_close(wide.scores, ranked.scores, atol=1e-4, rtol=0)
     for row in range(4):
-        counts: dict[int, int] = {}
-        expected = []
-        for item in ranked.items[row].tolist():
-            first = int(codes[item, 0])
-            if item != PADDING and counts.get(first, 0) < (max_per_code or n):
-                counts[first] = counts.get(first, 0) + 1
-                expected.append(item)
-        got = wide[row][wide[row] != PADDING]
+        expected = ranked.items[row][ranked.items[row] != PADDING]
+        got = wide.items[row][wide.items[row] != PADDING]
         torch.testing.assert_close(scores[row, got], scores[row, expected], atol=1e-4, rtol=0)
         # A narrow beam may miss the best items, but always returns as many as there are, up to k.
-        few = narrow[row][narrow[row] != PADDING].tolist()
-        assert len(set(few)) == len(few) == min(len(expected), narrow.shape[1])
-        assert set(few) <= set(ranked.items[row].tolist())
-        if max_per_code is not None and few:
-            assert np.bincount(codes[few, 0]).max() <= max_per_code
+        few = narrow.items[row][narrow.items[row] != PADDING].tolist()
+        assert len(set(few)) == len(few) == min(len(expected), narrow.items.shape[1])
+        assert set(few) <= set(expected.tolist())
 
 
-def test_max_per_code_of_zero_is_refused() -> None:
-    codes = random_codes(0, 5, (3, 3))
-    batch = CodeLookup.from_codes(codes).batch(Histories.of([[]]), 6)
-    with pytest.raises(ValueError, match="max_per_code is 0"):
-        beam_search(random_model(0, (3, 3)), batch, Trie.build(codes), 2, beam_width=5, max_per_code=0)
+def test_a_beam_keeps_the_prefix_of_an_improbable_item_that_is_boosted() -> None:
+    sizes = (8, 8, 8)
+    codes = random_codes(3, 300, sizes)
+    model, trie = random_model(3, sizes, "hierarchical"), Trie.build(codes)
+    batch = CodeLookup.from_codes(codes).batch(Histories.of([[0, 5, 7]]), model.max_items)
+    scores = score_items(model, batch, trie)[0]
+    worst = int(scores.argmin())
+    boosts = torch.zeros(300)
+    boosts[worst] = float(scores.max() - scores.min()) + 1.0
+    plain = beam_search(model, batch, trie, 5, beam_width=5)
+    found = beam_search(model, batch, trie, 5, beam_width=5, boost_N=boosts)
+    assert worst not in plain.items[0]
+    assert found.items[0, 0] == worst
+    torch.testing.assert_close(found.scores[0, 0], scores[worst] + boosts[worst], atol=1e-4, rtol=0)
+    assert found.items[0, 1:].tolist() == plain.items[0, :4].tolist()
 
 
 def test_filters_do_not_rescale_the_probabilities_of_the_items_that_are_left() -> None:

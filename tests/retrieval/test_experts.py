@@ -16,8 +16,9 @@ from rqrec.data.splits import leave_one_out
 from rqrec.evaluation.evaluate import evaluate
 from rqrec.models.architectures import ARCHITECTURES
 from rqrec.models.sasrec import SasRec, SasRecConfig
+from rqrec.retrieval.constraints import Constraints, ItemRules, Limit
 from rqrec.retrieval.ensemble import Ensemble, ExpertSettings, join
-from rqrec.retrieval.experts import CodesExpert, Constraints, DenseExpert, Expert, NeighbourExpert
+from rqrec.retrieval.experts import CodesExpert, DenseExpert, Expert, NeighbourExpert
 from rqrec.retrieval.ranking import rank_scores
 from rqrec.retrieval.retriever import Retriever
 from rqrec.tokenizer.semantic_ids import SemanticIdTable
@@ -55,12 +56,11 @@ def random_experts(
 ) -> dict[str, Expert]:
     """One expert of each type over the same catalogue, which has at most `n_items` items."""
     retriever = random_retriever(seed, n_items, sizes, architecture, beam)
-    first_codes_N = retriever.lookup.codes_NL[:, 0]
     n_items = len(retriever.table)
     return {
         "codes": CodesExpert(retriever),
-        "dense": DenseExpert(random_dense(seed, n_items), first_codes_N),
-        "neighbours": NeighbourExpert(random_index(seed, n_items), first_codes_N),
+        "dense": DenseExpert(random_dense(seed, n_items)),
+        "neighbours": NeighbourExpert(random_index(seed, n_items)),
     }
 
 
@@ -86,19 +86,62 @@ def log_probs_of_all(expert: Expert, histories: Histories, n_items: int, constra
     return expert.propose(histories, 1, constraints).log_probs(every_BN)
 
 
-def some_constraints(seed: int, n_items: int, exclude_seen: bool, block: bool) -> Constraints:
-    allowed_N = torch.from_numpy(np.random.default_rng(seed).random(n_items) < 0.6) if block else None
-    return Constraints(exclude_seen, allowed_N)
+def some_constraints(
+    seed: int, n_items: int, exclude_seen: bool, block: bool, boost: float = 0.0
+) -> Constraints:
+    rng = np.random.default_rng(seed)
+    allowed_N = torch.from_numpy(rng.random(n_items) < 0.6) if block else None
+    boost_N = torch.from_numpy(boost * rng.normal(size=n_items).astype(np.float32)) if boost else None
+    return Constraints(exclude_seen, allowed_N, boost_N)
+
+
+def some_limits(seed: int, n_items: int) -> tuple[Limit, ...]:
+    """At most one of each of a few large groups, and at most two of groups of which items have up to two."""
+    rng = np.random.default_rng(seed)
+    own_N2 = np.sort(rng.integers(PADDING, 8, (n_items, 2)))[:, ::-1].copy()
+    own_N2[own_N2[:, 0] == own_N2[:, 1], 1] = PADDING
+    return (
+        Limit(torch.from_numpy(rng.integers(PADDING, 9, (n_items, 1))), 1),
+        Limit(torch.from_numpy(own_N2), 2),
+    )
+
+
+def going_down(scores_N: torch.Tensor, count: int, limits: tuple[Limit, ...]) -> list[int]:
+    """The list that the limits leave, one item after another."""
+    chosen: list[int] = []
+    taken: list[dict[int, int]] = [{} for _ in limits]
+    for item in scores_N.argsort(descending=True, stable=True).tolist():
+        own = [[group for group in limit.groups_NG[item].tolist() if group != PADDING] for limit in limits]
+        room = all(
+            counts.get(group, 0) < limit.most
+            for limit, counts, groups in zip(limits, taken, own, strict=True)
+            for group in groups
+        )
+        if room and scores_N[item].isfinite() and len(chosen) < count:
+            chosen.append(item)
+            for counts, groups in zip(taken, own, strict=True):
+                for group in groups:
+                    counts[group] = counts.get(group, 0) + 1
+    return chosen
 
 
 @experts
 @settings(max_examples=20, deadline=None)
-@given(seed=st.integers(0, 10**6), exclude_seen=st.booleans(), block=st.booleans(), count=st.integers(1, 45))
-def test_the_contract_of_an_expert(name: str, seed: int, exclude_seen: bool, block: bool, count: int) -> None:
+@given(
+    seed=st.integers(0, 10**6),
+    exclude_seen=st.booleans(),
+    block=st.booleans(),
+    boost=st.sampled_from([0.0, 3.0]),
+    count=st.integers(1, 45),
+)
+def test_the_contract_of_an_expert(
+    name: str, seed: int, exclude_seen: bool, block: bool, boost: float, count: int
+) -> None:
     some = random_experts(seed, beam=40)
     n, expert = catalogue_size(some), some[name]
     items_BT = random_histories(seed, n, 4, 7)
-    histories, constraints = Histories(items_BT), some_constraints(seed, n, exclude_seen, block)
+    histories, constraints = Histories(items_BT), some_constraints(seed, n, exclude_seen, block, boost)
+    boost_N = torch.zeros(n) if constraints.boost_N is None else constraints.boost_N
     proposal = expert.propose(histories, count, constraints)
     mask_BN = allowed_mask(items_BT, n, constraints)
     log_p_BN = proposal.log_probs(torch.arange(n).expand(4, -1)).masked_fill(~mask_BN, -torch.inf)
@@ -111,36 +154,14 @@ def test_the_contract_of_an_expert(name: str, seed: int, exclude_seen: bool, blo
         assert len(items) == count
         assert len(real) == len(set(real)) == min(count, int(log_p_BN[row].isfinite().sum()))
         assert mask_BN[row, real].all()  # obeys the constraints
-        torch.testing.assert_close(scores[: len(real)], log_p_BN[row, real], atol=1e-4, rtol=1e-4)
-        best = log_p_BN[row].sort(descending=True).values[: len(real)]
+        boosted_N = log_p_BN[row] + boost_N
+        torch.testing.assert_close(scores[: len(real)], boosted_N[real], atol=1e-4, rtol=1e-4)
+        best = boosted_N.sort(descending=True).values[: len(real)]
         torch.testing.assert_close(scores[: len(real)], best, atol=1e-4, rtol=1e-4)  # and is the best of them
         alone = expert.propose(Histories.of([items_BT[row][items_BT[row] != PADDING]]), count, constraints)
         torch.testing.assert_close(alone.ranked.scores[0], scores, atol=1e-4, rtol=1e-4)  # batch = one by one
         again = alone.log_probs(torch.arange(n)[None]).masked_fill(~mask_BN[row], -torch.inf)
         torch.testing.assert_close(again[0], log_p_BN[row], atol=1e-4, rtol=1e-4)
-
-
-@experts
-def test_at_most_so_many_proposals_share_their_first_code(name: str) -> None:
-    some = random_experts(5, 50, sizes=(6, 4, 5), beam=20)
-    codes = some["codes"]
-    assert isinstance(codes, CodesExpert)
-    first_codes = codes.retriever.table.codes_NL[:, 0]
-    proposal = some[name].propose(Histories(random_histories(5, 50, 8, 6)), 6, Constraints(max_per_code=1))
-    for items in proposal.ranked.items.tolist():
-        found = [first_codes[item] for item in items if item != PADDING]
-        assert len(found) == len(set(found))
-
-
-def test_a_second_table_keeps_the_quota_of_the_first() -> None:
-    first = random_retriever(1, 50, (6, 4, 5), "hierarchical", 10)
-    second = random_retriever(2, 50, (6, 4, 5), "hierarchical", 10)
-    first_codes_N = first.lookup.codes_NL[:, 0]
-    expert = CodesExpert(second, first_codes_N)
-    proposal = expert.propose(Histories(random_histories(5, 50, 8, 6)), 4, Constraints(max_per_code=1))
-    for items in proposal.ranked.items.tolist():
-        found = [int(first_codes_N[item]) for item in items if item != PADDING]
-        assert len(found) == len(set(found)) >= 2
 
 
 def test_the_dense_expert_scores_large_catalogues_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -196,6 +217,7 @@ def exhaustive(
     power=st.sampled_from([0.5, 1.0, 3.0]),
     exclude_seen=st.booleans(),
     block=st.booleans(),
+    boost=st.sampled_from([0.0, 2.0]),
 )
 def test_with_all_items_as_candidates_the_ensemble_is_its_formula(
     architecture: str,
@@ -205,6 +227,7 @@ def test_with_all_items_as_candidates_the_ensemble_is_its_formula(
     power: float,
     exclude_seen: bool,
     block: bool,
+    boost: float,
 ) -> None:
     some = random_experts(seed, sizes=sizes, architecture=architecture, beam=40)
     weights = {
@@ -213,16 +236,17 @@ def test_with_all_items_as_candidates_the_ensemble_is_its_formula(
         "neighbours": ExpertSettings(2.0, share),
     }
     n = catalogue_size(some)
-    items_BT, constraints = random_histories(seed, n, 4, 7), some_constraints(seed, n, exclude_seen, block)
-    histories, mask_BN = Histories(items_BT), allowed_mask(items_BT, n, constraints)
-    ranked = Ensemble(some, weights, n).recommend(
-        histories,
-        n,
-        exclude_seen=exclude_seen,
-        allowed_N=None if constraints.allowed_N is None else constraints.allowed_N.numpy(),
+    items_BT, constraints = (
+        random_histories(seed, n, 4, 7),
+        some_constraints(seed, n, exclude_seen, block, boost),
     )
+    histories, mask_BN = Histories(items_BT), allowed_mask(items_BT, n, constraints)
+    rules = ItemRules(constraints.allowed_N, constraints.boost_N)
+    ranked = Ensemble(some, weights, n).recommend(histories, n, exclude_seen=exclude_seen, rules=rules)
     assert ((ranked.items != PADDING).sum(1) == mask_BN.sum(1)).all()
     expected_BN = exhaustive(some, weights, histories, mask_BN, constraints)
+    if constraints.boost_N is not None:
+        expected_BN = expected_BN * constraints.boost_N.double().exp()
     found_BN = torch.zeros(4, n + 1, dtype=torch.float64)
     found_BN.scatter_(1, ranked.items.masked_fill(ranked.items == PADDING, n), ranked.scores.double().exp())
     torch.testing.assert_close(found_BN[:, :n], expected_BN, atol=1e-5, rtol=1e-3)
@@ -235,10 +259,36 @@ def small_ensemble(seed: int = 3, width: int = 6) -> Ensemble:
         "dense": ExpertSettings(0.5),
         "neighbours": ExpertSettings(2.0, 0.3),
     }
-    some = random_experts(seed, 50, beam=width)
-    codes = some["codes"]
-    assert isinstance(codes, CodesExpert)
-    return Ensemble(some, weights, width, codes.retriever.lookup.codes_NL[:, 0])
+    return Ensemble(random_experts(seed, 50, beam=width), weights, width)
+
+
+@pytest.mark.parametrize("names", [("codes", "dense", "neighbours"), ("codes",), ("neighbours",)])
+@settings(max_examples=15, deadline=None)
+@given(
+    seed=st.integers(0, 10**6), k=st.integers(1, 40), boost=st.sampled_from([0.0, 2.0]), block=st.booleans()
+)
+def test_limits_leave_what_going_down_the_whole_list_leaves(
+    names: tuple[str, ...], seed: int, k: int, boost: float, block: bool
+) -> None:
+    items_BT = random_histories(seed, 50, 4, 7)
+    constraints, limits = some_constraints(seed, 50, True, block, boost), some_limits(seed, 50)
+    rules = ItemRules(constraints.allowed_N, constraints.boost_N, limits)
+    wide = small_ensemble(seed, 50).only(names)
+    everything = wide.recommend(Histories(items_BT), 50, rules=rules._replace(limits=()))
+    listed = wide.recommend(Histories(items_BT), k, rules=rules)
+    short = small_ensemble(seed, 4).only(names).recommend(Histories(items_BT), k, rules=rules)
+    for row in range(4):
+        real = everything.items[row][everything.items[row] != PADDING]
+        scores_N = torch.full((50,), -torch.inf).scatter(0, real, everything.scores[row, : len(real)])
+        expected = going_down(scores_N, k, limits)
+        got = [item for item in listed.items[row].tolist() if item != PADDING]
+        torch.testing.assert_close(scores_N[got], scores_N[expected], atol=1e-4, rtol=1e-4)
+        # A narrow search may miss the best items, but it goes on until no item fits into the list any more.
+        few = [item for item in short.items[row].tolist() if item != PADDING]
+        only_few_N = torch.full((50,), -torch.inf).index_fill(0, torch.tensor(few, dtype=torch.int64), 0.0)
+        assert len(few) == len(set(few)) == len(going_down(only_few_N, 50, limits))
+        fits = going_down(torch.where(only_few_N == 0, 1000.0, scores_N), 50, limits)
+        assert len(fits) == len(few) or len(few) == k
 
 
 def test_candidates_are_all_proposals_and_every_expert_scores_all_of_them() -> None:
@@ -288,19 +338,15 @@ def test_parts_that_share_a_search_recommend_as_each_by_itself(exclude_seen: boo
         assert ranked.experts.keys() == set(part)
 
 
-@pytest.mark.parametrize("max_per_code", [None, 1, 2])
-def test_each_user_of_a_batch_gets_the_same_as_alone(max_per_code: int | None) -> None:
+@pytest.mark.parametrize("limited", [False, True])
+def test_each_user_of_a_batch_gets_the_same_as_alone(limited: bool) -> None:
     ensemble, items_BT = small_ensemble(), random_histories(3, 50, 7, 9)
-    assert ensemble.first_codes_N is not None
-    together = ensemble.recommend(Histories(items_BT), 5, max_per_code=max_per_code)
+    rules = ItemRules(limits=some_limits(3, 50) if limited else ())
+    together = ensemble.recommend(Histories(items_BT), 5, rules=rules)
     for row, items in enumerate(items_BT):
-        history = Histories.of([items[items != PADDING]])
-        alone = ensemble.recommend(history, 5, max_per_code=max_per_code)
+        alone = ensemble.recommend(Histories.of([items[items != PADDING]]), 5, rules=rules)
         assert alone.items[0].tolist() == together.items[row].tolist()
         torch.testing.assert_close(alone.scores[0], together.scores[row], atol=1e-4, rtol=1e-4)
-        found = [item for item in together.items[row].tolist() if item != PADDING]
-        codes = ensemble.first_codes_N[found].tolist()
-        assert max_per_code is None or max(map(codes.count, codes), default=0) <= max_per_code
 
 
 @pytest.mark.parametrize("share", [0.3, 0.8])
@@ -324,8 +370,6 @@ def test_experts_without_settings_are_refused() -> None:
         ExpertSettings(share=1.0)
     with pytest.raises(ValueError, match="power is 0"):
         ExpertSettings(power=0.0)
-    with pytest.raises(ValueError, match="max_per_code needs semantic IDs"):
-        DenseExpert(random_dense(0, 9)).propose(Histories.of([[1]]), 2, Constraints(max_per_code=1))
 
 
 def test_the_chosen_settings_are_no_worse_than_others_on_validation(tiny_run: Path) -> None:

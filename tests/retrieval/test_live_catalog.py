@@ -18,6 +18,7 @@ from rqrec.models.architectures import ARCHITECTURES, architecture, build_model
 from rqrec.models.sasrec import SasRec, SasRecConfig
 from rqrec.retrieval.artifact import CodesModel, RetrievalArtifact, read_retrieval, write_retrieval
 from rqrec.retrieval.changes import CatalogueChanges
+from rqrec.retrieval.constraints import ItemRules, Limit
 from rqrec.retrieval.ensemble import ExpertSettings
 from rqrec.retrieval.item_vectors import ItemVectors, VectorSettings
 from rqrec.retrieval.live_catalog import add_items, apply_changes, remove_items, update_items
@@ -105,7 +106,9 @@ def test_answers_about_known_items_do_not_move(name: str, content: bool) -> None
     assert np.array_equal(after.table.codes_NL[:N_ITEMS], before.table.codes_NL)
     for experts in (None, ["codes"], ["codes_2"], ["dense"], ["neighbours"], ["trained"]):
         one = before.recommender(experts=experts).recommend(HISTORIES, 7)
-        other = after.recommender(experts=experts).recommend(HISTORIES, 7, allowed_N=known_N)
+        other = after.recommender(experts=experts).recommend(
+            HISTORIES, 7, rules=ItemRules(torch.from_numpy(known_N))
+        )
         assert one.items.tolist() == other.items.tolist()
         torch.testing.assert_close(one.scores, other.scores)
     everything = after.recommender().recommend(HISTORIES, N_ITEMS + NEW)
@@ -202,7 +205,9 @@ def test_removed_items_are_never_recommended_and_kept_in_histories() -> None:
     # A history with a removed item is read as before.
     kept_N = np.ones(N_ITEMS, dtype=bool)
     kept_N[[10, 43]] = False
-    one = artifact.recommender(experts=["codes"]).recommend(Histories.of([[10, 9]]), 5, allowed_N=kept_N)
+    one = artifact.recommender(experts=["codes"]).recommend(
+        Histories.of([[10, 9]]), 5, rules=ItemRules(torch.from_numpy(kept_N))
+    )
     other = after.recommender(experts=["codes"]).recommend(Histories.of([[10, 9]]), 5)
     assert one.items.tolist() == other.items.tolist()
     torch.testing.assert_close(one.scores, other.scores)
@@ -369,3 +374,27 @@ def test_a_model_without_changes_is_read_as_it_was_trained(tmp_path: Path) -> No
     assert artifact.live is None
     assert read_live(folder).artifact.types == artifact.types
     assert live_hash(folder) == read_manifest(folder).hash
+
+
+def test_rules_hold_for_known_and_new_items_alike() -> None:
+    before = trained()
+    changes = add_items(before, CatalogueChanges.none(), new_items(), new_vectors())
+    artifact = apply_changes(before, remove_items(before, changes, ["item 0", "new 0"]))
+    recommender, n_all = artifact.recommender(), len(artifact.catalog)
+    new, gone = {N_ITEMS + 2, N_ITEMS + 4}, {0, N_ITEMS}
+    allowed_N, groups_N = torch.arange(n_all) % 2 == 0, torch.arange(n_all) % 7
+    rules = ItemRules(allowed_N, None, (Limit(groups_N[:, None], 2),))
+    for items in recommender.recommend(HISTORIES, 12, exclude_seen=False, rules=rules).items.tolist():
+        assert len(set(items)) == 12
+        assert all(item % 2 == 0 for item in items)
+        assert not gone & set(items)
+        assert max([item % 7 for item in items].count(group) for group in range(7)) <= 2
+    boost_N = torch.zeros(n_all).index_fill(0, torch.tensor([*new, 5]), 50.0)
+    for boost, sign in ((boost_N, 1), (-boost_N, -1)):
+        found = recommender.recommend(HISTORIES, n_all, exclude_seen=False, rules=ItemRules(boost_N=boost))
+        for row, scores in zip(found.items.tolist(), found.scores, strict=True):
+            real = [item for item in row if item >= 0]
+            assert {*new, 5} == set(real[:3] if sign > 0 else real[-3:])
+            assert (scores[: len(real)].diff() <= 0).all()
+        one_by_one = [row.tolist()[:3] for row in found.experts["content"]]
+        assert all(log_p <= 0 for row in one_by_one for log_p in row)

@@ -13,7 +13,7 @@ import torch
 from starlette.testclient import TestClient
 from typer.testing import CliRunner
 
-from rqrec import Recommender
+from rqrec import Recommender, Rules
 from rqrec.cli import app
 from rqrec.cli.command import emit
 from rqrec.core.artifact import create, read_manifest
@@ -134,7 +134,9 @@ def test_constraints_hold_for_each_selection(words: str, recommender: Recommende
     assert again.n_allowed == N_ITEMS
     seen_can_return = recommender.recommend([items(8, 9)], k=2, allow=items(8, 9), exclude_seen=False)
     assert {item.item_id for item in seen_can_return[0]} == set(items(8, 9))
-    (spread,) = recommender.recommend([items(8, 9)], k=4, max_per_code=1, experts=experts)
+    (spread,) = recommender.recommend(
+        [items(8, 9)], k=4, rules=Rules(max_per={"first_code": 1}), experts=experts
+    )
     first_codes = [item.semantic_id[0] for item in spread]
     assert len(set(first_codes)) == len(first_codes) >= 1
     (best, *_) = recommender.recommend([items(8, 9)], k=1, experts=experts)[0]

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from rqrec import Recommender
+from rqrec import Recommender, Rules
 from rqrec.core.artifact import read_json, write_json
 from rqrec.data.ids import IdMap, UnknownIdError
 from rqrec.models.architectures import ARCHITECTURES
@@ -97,8 +97,8 @@ def test_n_allowed_explains_fewer_than_k_items(recommender: Recommender) -> None
     assert [len(nothing), nothing.n_allowed] == [0, 0]
 
 
-def test_max_per_code_spreads_items_over_first_codes(recommender: Recommender) -> None:
-    (recommended,) = recommender.recommend([items(8, 9)], k=4, max_per_code=1)
+def test_items_can_be_spread_over_first_codes(recommender: Recommender) -> None:
+    (recommended,) = recommender.recommend([items(8, 9)], k=4, rules=Rules(max_per={"first_code": 1}))
     assert len({item.semantic_id[0] for item in recommended}) == len(recommended) == 4
     assert recommended[0] == recommender.recommend([items(8, 9)], k=1)[0][0]
 

@@ -208,6 +208,8 @@ def _run(function: Callable[..., None], configs: dict[str, Any], section: str, g
 
 def _value(setting: Setting, given: Any) -> Any:
     """An option's value as its setting has it; parts of a list may be comma-separated."""
+    if isinstance(given, list) and setting.metadata.get("whole"):
+        return given
     if isinstance(given, list):
         return [part for one in given for part in (piece.strip() for piece in one.split(",")) if part]
     if int in get_args(setting.type) and isinstance(given, str):

@@ -11,6 +11,7 @@ from rqrec.cli.command import AsJson, command, emit, table
 from rqrec.core.values import Config, PositiveInt
 from rqrec.data.times import log_unit, to_seconds
 from rqrec.serving.recommender import DEFAULT_K, Recommendations, Recommender
+from rqrec.serving.rules import RuleSettings
 
 
 @dataclass(frozen=True)
@@ -23,8 +24,7 @@ class RecommendConfig(Config):
     """Only these item ids may be recommended (comma-separated)."""
     block: str | None = None
     """These item ids may not be recommended (comma-separated)."""
-    max_per_code: PositiveInt | None = None
-    """At most this many items with the same first code, for variety."""
+    rules: RuleSettings = RuleSettings()
     exclude_seen: bool | None = field(default=None, metadata={"flags": "--exclude-seen/--allow-seen"})
     """Whether items of the history are excluded; by default as in the model's training."""
     unknown: Literal["raise", "skip"] = "raise"
@@ -66,7 +66,7 @@ def recommend(
         exclude_seen=config.exclude_seen,
         allow=None if config.allow is None else split_ids(config.allow),
         block=None if config.block is None else split_ids(config.block),
-        max_per_code=config.max_per_code,
+        rules=config.rules.rules,
         unknown=config.unknown,
         timestamps=timestamps,
         users=[config.user],
@@ -115,7 +115,7 @@ def notes(recommendations: Recommendations, config: RecommendConfig) -> list[str
         items = "item is" if recommendations.n_allowed == 1 else "items are"
         lines.append(f"Only {recommendations.n_allowed} {items} allowed.")
     if len(recommendations) < min(config.k, recommendations.n_allowed):
-        excluded_by = "--max-per-code excludes" if config.max_per_code else "the neighbours do not know"
+        excluded_by = "--max-per excludes" if config.rules.max_per else "the neighbours do not know"
         lines.append(f"Only {len(recommendations)} items are shown: {excluded_by} the others.")
     if recommendations.skipped:
         lines.append(f"Skipped, because they are not in the catalogue: {', '.join(recommendations.skipped)}.")

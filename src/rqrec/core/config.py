@@ -13,6 +13,7 @@ section: another section of gin files whose setting of that name counts unless t
 flags: flags of the command-line option, such as "--exclude-seen/--allow-seen" for a bool
 envvar: an environment variable that sets the option
 option: False for a setting that has no command-line option
+whole: True for a list of strings that may contain commas: on the command line, each is an option of its own
 
 Types and ranges of values are checked as `rqrec.core.values` says.
 

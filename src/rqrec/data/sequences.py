@@ -164,6 +164,13 @@ class Histories:
         starts = np.arange(len(self)) * self.items_BT.shape[1]
         return self._slices(starts + lengths - kept, kept)
 
+    def row(self, row: int) -> "Histories":
+        """The batch of one of its histories."""
+        rows = slice(row, row + 1)
+        items_1T = self.items_BT[rows, : int((self.items_BT[row] != PADDING).sum())]
+        times_1T = None if self.times_BT is None else self.times_BT[rows, : items_1T.shape[1]]
+        return Histories(items_1T, times_1T, None if self.user_ids is None else self.user_ids[rows])
+
     def _slices(self, starts_B: NDArray[np.int64], lengths_B: NDArray[np.int64]) -> "Histories":
         """Part of each history; it starts at an index into the flat arrays."""
         items_BT = gather_right_padded(self.items_BT.ravel(), starts_B, lengths_B)

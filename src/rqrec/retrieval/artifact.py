@@ -130,22 +130,20 @@ class RetrievalArtifact(NamedTuple):
         """
         retriever = retriever or self.retriever()
         width, device = retriever.beam_width, retriever.device
-        first_codes_N = retriever.lookup.codes_NL[:, 0]
 
         def built(name: str) -> Expert:
             if name == CODES:
                 return CodesExpert(retriever)
             match self.others[name]:
                 case CodesModel(model, table, _):
-                    other = Retriever(model.to(device), table, width, device, retriever.known_N)
-                    return CodesExpert(other, first_codes_N)
+                    return CodesExpert(Retriever(model.to(device), table, width, device, retriever.known_N))
                 case SasRec() as model:
-                    return DenseExpert(model.to(device), first_codes_N)
+                    return DenseExpert(model.to(device))
                 case KnnIndex() as index:
-                    return NeighbourExpert(index.to(device), first_codes_N)
+                    return NeighbourExpert(index.to(device))
 
         chosen = {name: built(name) for name in self.select(experts) if name != CONTENT}
-        return Ensemble(chosen, self.settings, min(PROPOSALS, width), first_codes_N, device)
+        return Ensemble(chosen, self.settings, min(PROPOSALS, width))
 
     def recommender(
         self, retriever: Retriever | None = None, experts: Sequence[str] | None = None
@@ -154,8 +152,10 @@ class RetrievalArtifact(NamedTuple):
         retriever, names = retriever or self.retriever(), self.select(experts)
         if self.live is None:
             return self.ensemble(retriever, experts)
-        known_N, available_N = self.live.known, self.live.available_N
-        first_codes_N = retriever.lookup.codes_NL[:, 0]
+        known_N, available_N = (
+            torch.from_numpy(mask_N).to(retriever.device)
+            for mask_N in (self.live.known, self.live.available_N)
+        )
         content, share, new_MD = None, 0.0, self.live.changes.vectors_MD
         if CONTENT in names and self.vectors is not None and new_MD is not None:
             new_MC = self.vectors.content_of(new_MD)
@@ -164,13 +164,10 @@ class RetrievalArtifact(NamedTuple):
                 len(self.live.trained.catalog),
                 torch.from_numpy(unit(new_MC)).to(retriever.device),
                 self.settings[CONTENT].power,
-                first_codes_N,
             )
             share = self.settings[CONTENT].share or 0.0
         trained = [name for name in self.types if name != CONTENT]
-        live = LiveRecommender(
-            self.ensemble(retriever, trained), known_N, available_N, content, share, first_codes_N
-        )
+        live = LiveRecommender(self.ensemble(retriever, trained), known_N, available_N, content, share)
         return live.only(names)
 
 

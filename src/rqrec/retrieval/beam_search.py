@@ -28,7 +28,7 @@ def beam_search(
     context: ContextT | None = None,
     excluded_BX: Tensor | None = None,
     allowed_N: Tensor | None = None,
-    max_per_code: int | None = None,
+    boost_N: Tensor | None = None,
 ) -> Ranked:
     """The k items with the highest log-probability among those that a beam of `beam_width` prefixes reaches.
 
@@ -38,22 +38,21 @@ def beam_search(
     of a prefix, and illegal ones are masked after it, so a score is the model's log-probability: the only legal child
     still costs its log-probability if it has siblings. With `beam_width` >= N the result equals exhaustive scoring.
 
-    At most `max_per_code` of the k items share their first code. So that enough first codes remain for k items, each
-    first code has an equal quota of the beam, and prefixes within their quota are kept before any others.
+    `boost_N` (float32 by item index) is added to the log-probability of each item. A prefix is then kept for the best
+    that its items can still get: its log-probability plus the largest boost of an allowed item below it.
 
     `context` is what the model's `encode` returns for the batch, if that was called before.
 
-    Raises ValueError if beam_width < k or max_per_code < 1.
+    Raises ValueError unless 1 <= k <= beam_width.
     """
     if not 1 <= k <= beam_width:
         raise ValueError(f"k is {k} and beam_width is {beam_width}, but 1 <= k <= beam_width is needed.")
-    if max_per_code is not None and max_per_code < 1:
-        raise ValueError(f"max_per_code is {max_per_code}, but must be at least 1.")
     n_batch, device = len(batch.lengths_B), batch.codes_BTL.device
     if excluded_BX is None:
         excluded_BX = torch.full((n_batch, 0), PADDING, device=device)
     excluded_BX = trie.excluded_leaves(excluded_BX, allowed_N)
     allowed_below = trie.allowed_below(allowed_N)
+    boost_below = None if boost_N is None else trie.largest_below(boost_N, allowed_N)
     if context is None:
         context = model.encode(batch)
     nodes_BK = torch.zeros(n_batch, 1, dtype=torch.int64, device=device)
@@ -70,23 +69,14 @@ def beam_search(
 
         ties = trie.depths[level + 1].first_item
         scores_BM, nodes_BM, codes_BM = (x.flatten(1) for x in (scores_BKC, children.nodes, children.codes))
-        n_children = scores_BKC.shape[2]
-        if max_per_code is None:
-            best_BK = _best(scores_BM, nodes_BM, ties, beam_width)
-        else:
-            first_code_BKC = prefix_BKl[:, :, :1].expand(-1, -1, n_children) if level else children.codes
-            groups_BM = first_code_BKC.flatten(1)
-            last = level == trie.n_levels - 1
-            quota = max_per_code if last else max(max_per_code, beam_width // -(-k // max_per_code))
-            order_BM, over_BM = rank_by_quota(scores_BM, ties[nodes_BM], groups_BM, quota)
-            best_BK = order_BM[:, :beam_width]
-            if last:
-                scores_BM = scores_BM.masked_fill(over_BM, -torch.inf)
+        hopes_BM = scores_BM if boost_below is None else scores_BM + boost_below[level + 1][nodes_BM]
+        best_BK = _best(hopes_BM, nodes_BM, ties, beam_width)
         scores_BK, nodes_BK = scores_BM.gather(1, best_BK), nodes_BM.gather(1, best_BK)
-        parents_BKl = (best_BK // n_children)[:, :, None].expand(-1, -1, level)
+        parents_BKl = (best_BK // scores_BKC.shape[2])[:, :, None].expand(-1, -1, level)
         codes_BK1 = codes_BM.gather(1, best_BK)[:, :, None]
         prefix_BKl = torch.cat([prefix_BKl.gather(1, parents_BKl), codes_BK1], dim=2)
-    return padded(trie.item_of_leaf[nodes_BK].long(), scores_BK, k)
+    # At the leaves, the best that an item can get is what it has.
+    return padded(trie.item_of_leaf[nodes_BK].long(), hopes_BM.gather(1, best_BK), k)
 
 
 def _lookup(table: Tensor, index: Tensor) -> Tensor:
@@ -118,19 +108,3 @@ def _best(scores_BM: Tensor, nodes_BM: Tensor, ties: Tensor, width: int) -> Tens
         values_BK = scores_BM.gather(1, best_BK)
     keys_BK = order_keys(values_BK, ties[nodes_BM.gather(1, best_BK)])
     return best_BK.gather(1, keys_BK.argsort(dim=1, descending=True))
-
-
-def rank_by_quota(scores_BM: Tensor, ties_BM: Tensor, groups_BM: Tensor, quota: int) -> tuple[Tensor, Tensor]:
-    """Columns int64 [B, M]: the best `quota` of each group in descending order, then the others, then the illegal.
-
-    Also returns whether each candidate is beyond its group's quota, bool [B, M].
-    """
-    order_BM = order_keys(scores_BM, ties_BM).argsort(dim=1, descending=True)
-    sorted_BM, by_group_BM = groups_BM.gather(1, order_BM).sort(dim=1, stable=True)
-    ranks_BM = torch.arange(sorted_BM.shape[1], device=sorted_BM.device) - torch.searchsorted(
-        sorted_BM, sorted_BM
-    )
-    over_BM = torch.zeros_like(order_BM, dtype=torch.bool).scatter_(1, by_group_BM, ranks_BM >= quota)
-    tier_BM = over_BM + 2 * scores_BM.gather(1, order_BM).isneginf()
-    ranked_BM = order_BM.gather(1, tier_BM.argsort(dim=1, stable=True))
-    return ranked_BM, torch.zeros_like(over_BM).scatter_(1, order_BM, over_BM)

@@ -18,22 +18,21 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 
 from rqrec.core.values import Config, Fraction, PositiveFloat
 from rqrec.data.ids import PADDING
 from rqrec.data.sequences import Histories
-from rqrec.retrieval.beam_search import rank_by_quota
-from rqrec.retrieval.experts import Constraints, Expert, first_codes
-from rqrec.retrieval.ranking import Ranked, order_keys, padded, padded_scores
+from rqrec.retrieval.constraints import Constraints, ItemRules, Limit, best_of, in_full_groups
+from rqrec.retrieval.experts import Expert, Proposal, boosted
+from rqrec.retrieval.ranking import Ranked
 
 # Items that each expert proposes. An item that no expert ranks so high hardly ever ends among the first ten, while
 # every candidate must be scored by every expert (docs/experiments.md).
 PROPOSALS = 30
-UNCONSTRAINED = Constraints()
+UNCONSTRAINED, NO_RULES = Constraints(), ItemRules()
 LAST = torch.iinfo(torch.int64).max
 
 
@@ -62,7 +61,7 @@ class Candidates(NamedTuple):
 
     def only(self, names: Sequence[str]) -> "Candidates":
         """What some of the experts propose and say; the proposals of others become padding."""
-        items_BC = _union([self.proposals[name] for name in names])
+        items_BC = _union([self.proposals[name].items for name in names])
         at_BC = torch.searchsorted(_padding_last(self.items_BC), _padding_last(items_BC))
         at_BC.clamp_(max=max(0, self.items_BC.shape[1] - 1))
         is_padding_BC = items_BC == PADDING
@@ -109,9 +108,6 @@ class Ensemble:
     settings: Mapping[str, ExpertSettings]
     width: int
     """Items that each expert proposes, or the length of the list if that is more."""
-    first_codes_N: Tensor | None = None
-    """The first code of each item, int64, for `max_per_code`."""
-    device: torch.device | str = "cpu"
 
     def __post_init__(self) -> None:
         if not self.experts or self.experts.keys() - self.settings.keys():
@@ -126,27 +122,31 @@ class Ensemble:
 
     @torch.inference_mode()
     def recommend(
-        self,
-        histories: Histories,
-        k: int,
-        *,
-        exclude_seen: bool = True,
-        allowed_N: NDArray[np.bool_] | None = None,
-        max_per_code: int | None = None,
+        self, histories: Histories, k: int, *, exclude_seen: bool = True, rules: ItemRules = NO_RULES
     ) -> Ranked:
         """The k most probable next items of each history.
 
-        A score is the log-probability among the candidates; that of a single expert is its own log-probability.
-        `exclude_seen` excludes the items of each history. `allowed_N` (bool, by item index) restricts the items that
-        may be recommended; `max_per_code` limits how many may share their first code.
+        A score is the log-probability among the candidates, plus the item's boost; that of a single expert is its own
+        log-probability, plus the boost. `exclude_seen` excludes the items of each history.
         """
-        allowed = None if allowed_N is None else torch.from_numpy(allowed_N).to(self.device)
-        constraints = Constraints(exclude_seen, allowed, max_per_code)
-        if len(self.experts) == 1:
+        constraints = Constraints(exclude_seen, rules.allowed_N, rules.boost_N)
+        if len(self.experts) == 1 and not rules.limits:
             ((name, expert),) = self.experts.items()
             items_BK, scores_BK, _ = expert.propose(histories, k, constraints).ranked
-            return Ranked(items_BK, scores_BK, {name: scores_BK})
-        return self._ranked(self.candidates(histories, k, constraints), k, max_per_code)
+            boost_N = None if rules.boost_N is None else -rules.boost_N
+            return Ranked(items_BK, scores_BK, {name: boosted(scores_BK, boost_N, items_BK)})
+        width = max(k, self.width)
+        proposals = self._proposals(histories, width, constraints)
+        found = _candidates(proposals, [one.ranked.items for one in proposals.values()])
+        ranked = self._ranked(found, k, rules)
+        for _ in range(k if rules.limits else 0):
+            more_BM = self._outside_full_groups(histories, width, constraints, rules.limits, ranked.items)
+            extended = _candidates(proposals, [found.items_BC, more_BM])
+            if torch.equal(extended.items_BC, found.items_BC):
+                break
+            found = extended
+            ranked = self._ranked(found, k, rules)
+        return ranked
 
     @torch.inference_mode()
     def recommend_parts(
@@ -160,47 +160,71 @@ class Ensemble:
                 items_BK, scores_BK, _ = found.proposals[names[0]]
                 ranked.append(Ranked(items_BK[:, :k], scores_BK[:, :k], {names[0]: scores_BK[:, :k]}))
             else:
-                ranked.append(self._ranked(found.only(names), k, None))
+                ranked.append(self._ranked(found.only(names), k, NO_RULES))
         return ranked
-
-    def _ranked(self, found: Candidates, k: int, max_per_code: int | None) -> Ranked:
-        log_p_BC = found.joined({name: self.settings[name] for name in found.log_p})
-        ties_BC = found.items_BC.clamp(min=0)
-        if max_per_code is None:
-            best_BC = order_keys(log_p_BC, ties_BC).argsort(dim=1, descending=True)
-        else:
-            first_codes_BC = first_codes(self.first_codes_N)[ties_BC]
-            best_BC, over_BC = rank_by_quota(log_p_BC, ties_BC, first_codes_BC, max_per_code)
-            log_p_BC = log_p_BC.masked_fill(over_BC, -torch.inf)
-        items_BK, scores_BK, _ = padded(found.items_BC.gather(1, best_BC), log_p_BC.gather(1, best_BC), k)
-        said = {name: padded_scores(log_p.gather(1, best_BC), k) for name, log_p in found.log_p.items()}
-        return Ranked(items_BK, scores_BK, said)
 
     def candidates(
         self, histories: Histories, k: int, constraints: Constraints = UNCONSTRAINED
     ) -> Candidates:
         """The items of all proposals for lists of k items, with what every expert says of them."""
-        # With a quota of first codes, an expert's list is limited to it, and a longer one would have to be cut again.
-        width = max(k, self.width) if constraints.max_per_code is None else k
-        proposals = {
-            name: expert.propose(histories, width, constraints) for name, expert in self.experts.items()
-        }
-        ranked = {name: proposal.ranked for name, proposal in proposals.items()}
-        items_BC = _union(list(ranked.values()))
-        is_padding_BC = items_BC == PADDING
-        return Candidates(
-            items_BC,
-            {
-                name: proposal.log_probs(items_BC).masked_fill(is_padding_BC, -torch.inf)
-                for name, proposal in proposals.items()
-            },
-            ranked,
-        )
+        proposals = self._proposals(histories, max(k, self.width), constraints)
+        return _candidates(proposals, [one.ranked.items for one in proposals.values()])
+
+    def _proposals(self, histories: Histories, width: int, constraints: Constraints) -> dict[str, Proposal]:
+        return {name: expert.propose(histories, width, constraints) for name, expert in self.experts.items()}
+
+    def _ranked(self, found: Candidates, k: int, rules: ItemRules) -> Ranked:
+        """The best k candidates within the limits."""
+        if len(found.log_p) == 1:
+            (joint_BC,) = found.log_p.values()
+        else:
+            joint_BC = found.joined({name: self.settings[name] for name in found.log_p})
+        scores_BC = boosted(joint_BC, rules.boost_N, found.items_BC)
+        return best_of(found.items_BC, scores_BC, found.log_p, k, rules.limits)
+
+    def _outside_full_groups(
+        self,
+        histories: Histories,
+        width: int,
+        constraints: Constraints,
+        limits: Sequence[Limit],
+        items_BK: Tensor,
+    ) -> Tensor:
+        """More items for lists with padding: proposals from the groups that these lists have not filled.
+
+        Each such list gets at least one more item if there is any, int64 [B, M], padded with PADDING.
+        """
+        more = [items_BK[:0, 0]] * len(items_BK)
+        for row in (items_BK == PADDING).any(1).nonzero()[:, 0].tolist():
+            list_K = items_BK[row][items_BK[row] != PADDING]
+            allowed_N = ~in_full_groups(list_K, limits)
+            allowed_N[list_K] = False
+            if constraints.allowed_N is not None:
+                allowed_N &= constraints.allowed_N
+            if allowed_N.any():
+                here = constraints._replace(allowed_N=allowed_N)
+                proposals = self._proposals(histories.row(row), width, here)
+                more[row] = torch.cat([one.ranked.items[0] for one in proposals.values()])
+        return pad_sequence(more, batch_first=True, padding_value=PADDING)
 
 
-def _union(proposals: Sequence[Ranked]) -> Tensor:
-    """Each proposed item of a row once, in ascending order, padded on the right with PADDING, int64 [B, C]."""
-    items_BM = _padding_last(torch.cat([ranked.items for ranked in proposals], dim=1)).sort(dim=1).values
+def _candidates(proposals: Mapping[str, Proposal], lists: Sequence[Tensor]) -> Candidates:
+    """What the experts say of the items of these lists."""
+    items_BC = _union(lists)
+    is_padding_BC = items_BC == PADDING
+    return Candidates(
+        items_BC,
+        {
+            name: proposal.log_probs(items_BC).masked_fill(is_padding_BC, -torch.inf)
+            for name, proposal in proposals.items()
+        },
+        {name: proposal.ranked for name, proposal in proposals.items()},
+    )
+
+
+def _union(lists: Sequence[Tensor]) -> Tensor:
+    """Each item of the lists' rows once, in ascending order, padded on the right with PADDING, int64 [B, C]."""
+    items_BM = _padding_last(torch.cat([*lists], dim=1)).sort(dim=1).values
     repeated_BM = torch.zeros_like(items_BM, dtype=torch.bool)
     repeated_BM[:, 1:] = items_BM[:, 1:] == items_BM[:, :-1]
     items_BM = items_BM.masked_fill(repeated_BM, LAST).sort(dim=1).values

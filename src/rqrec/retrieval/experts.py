@@ -18,29 +18,18 @@ from rqrec.data.ids import PADDING
 from rqrec.data.sequences import Histories
 from rqrec.knn.index import KnnIndex
 from rqrec.models.sasrec import SasRec
-from rqrec.retrieval.beam_search import rank_by_quota
-from rqrec.retrieval.ranking import Ranked, padded, rank_scores
+from rqrec.retrieval.constraints import Constraints
+from rqrec.retrieval.ranking import Ranked, order_keys, padded, rank_scores
 from rqrec.retrieval.retriever import Retriever
 
 MAX_LOGITS = 2**24  # of the dense expert at once: 64 MB
-
-
-class Constraints(NamedTuple):
-    """Which items may be recommended."""
-
-    exclude_seen: bool = True
-    """Whether the items of each history are excluded."""
-    allowed_N: Tensor | None = None
-    """bool by item index, on the experts' device; None: every item."""
-    max_per_code: int | None = None
-    """Maximum number of items of a list that share their first code; None: any number."""
 
 
 class Proposal(NamedTuple):
     """What an expert says about a batch of histories."""
 
     ranked: Ranked
-    """The most probable items that the constraints allow, with log-probabilities."""
+    """The best items that the constraints allow; a score is a log-probability plus the item's boost."""
     log_probs: Callable[[Tensor], Tensor]
     """From item indices int64 [B, C] (padded with PADDING) to log-probabilities float32 [B, C], minus infinity for an
     impossible item; meaningless at padding and for items that the constraints exclude."""
@@ -58,24 +47,11 @@ class CodesExpert:
     """A retrieval model: beam search proposes, teacher forcing scores the items of others."""
 
     retriever: Retriever
-    first_codes_N: Tensor | None = None
-    """The first code of each item in the table that `max_per_code` means; None: that of the retriever."""
 
     @torch.inference_mode()
     def propose(self, histories: Histories, count: int, constraints: Constraints) -> Proposal:
         """See `Expert`."""
-        exclude_seen, allowed_N, quota = constraints
-        if quota is None or self.first_codes_N is None:
-            ranked, context = self.retriever.search(
-                histories, count, exclude_seen=exclude_seen, allowed_N=allowed_N, max_per_code=quota
-            )
-        else:  # other codes than those that this search knows: choose from a whole beam
-            width = max(count, self.retriever.beam_width)
-            ranked, context = self.retriever.search(
-                histories, width, exclude_seen=exclude_seen, allowed_N=allowed_N
-            )
-            groups_BK = self.first_codes_N[ranked.items.clamp(min=0)]
-            ranked = _limited(ranked.items, ranked.scores, groups_BK, count, quota)
+        ranked, context = self.retriever.search(histories, count, constraints)
         return Proposal(ranked, lambda items_BC: self.retriever.item_log_probs(context, items_BC))
 
 
@@ -84,8 +60,6 @@ class DenseExpert:
     """A model with a vector of each item: all items are scored, a softmax over the allowed ones."""
 
     model: SasRec
-    first_codes_N: Tensor | None = None
-    """The first code of each item, int64, for `max_per_code`."""
 
     @torch.inference_mode()
     def propose(self, histories: Histories, count: int, constraints: Constraints) -> Proposal:
@@ -103,7 +77,8 @@ class DenseExpert:
             # A history with no allowed item gets no item, whatever its total.
             total_R1 = logits_RN.logsumexp(1, keepdim=True).nan_to_num(neginf=0.0)
             totals.append(total_R1)
-            lists.append(_best(logits_RN - total_R1, count, self.first_codes_N, constraints.max_per_code))
+            log_p_RN = logits_RN - total_R1
+            lists.append(rank_scores(boosted(log_p_RN, constraints.boost_N), count))
         total_B1 = torch.cat(totals)
 
         def log_probs(items_BC: Tensor) -> Tensor:
@@ -118,8 +93,6 @@ class NeighbourExpert:
     """Neighbours of the history's items (kNN-LM, arXiv 1911.00172): probabilities proportional to their scores."""
 
     index: KnnIndex
-    first_codes_N: Tensor | None = None
-    """The first code of each item, int64, for `max_per_code`."""
 
     @torch.inference_mode()
     def propose(self, histories: Histories, count: int, constraints: Constraints) -> Proposal:
@@ -129,11 +102,7 @@ class NeighbourExpert:
         )
         total_B1 = found.scores_BM.sum(1, keepdim=True)
         log_p_BM = (found.scores_BM / total_B1.clamp(min=torch.finfo(torch.float32).tiny)).log()
-        if constraints.max_per_code is None:
-            ranked = padded(found.items_BM, log_p_BM, count)
-        else:
-            groups_BM = first_codes(self.first_codes_N)[found.items_BM.clamp(min=0)]
-            ranked = _limited(found.items_BM, log_p_BM, groups_BM, count, constraints.max_per_code)
+        ranked = _ranked(found.items_BM, log_p_BM, count, constraints.boost_N)
         items_BM, order_BM = found.items_BM.sort(dim=1)
         sorted_log_p_BM = log_p_BM.gather(1, order_BM)
 
@@ -147,28 +116,23 @@ class NeighbourExpert:
         return Proposal(ranked, log_probs)
 
 
+def boosted(log_p: Tensor, boost_N: Tensor | None, items: Tensor | None = None) -> Tensor:
+    """Log-probabilities of all items [..., N], or of `items` (of the same shape), plus their boosts."""
+    if boost_N is None:
+        return log_p
+    return log_p + (boost_N if items is None else boost_N[items.clamp(min=0)])
+
+
+def _ranked(items_BM: Tensor, log_p_BM: Tensor, count: int, boost_N: Tensor | None) -> Ranked:
+    """The best of items that are in descending order of log-probability."""
+    if boost_N is not None:
+        log_p_BM = boosted(log_p_BM, boost_N, items_BM)
+        order_BM = order_keys(log_p_BM, items_BM.clamp(min=0)).argsort(dim=1, descending=True)
+        items_BM, log_p_BM = items_BM.gather(1, order_BM), log_p_BM.gather(1, order_BM)
+    return padded(items_BM, log_p_BM, count)
+
+
 def _exclude(logits_RN: Tensor, items_RX: Tensor) -> None:
     """Set the logits of these items (padded with PADDING) to minus infinity."""
     rows, columns = (items_RX != PADDING).nonzero(as_tuple=True)
     logits_RN[rows, items_RX[rows, columns]] = -torch.inf
-
-
-def _best(log_p_BN: Tensor, count: int, first_codes_N: Tensor | None, quota: int | None) -> Ranked:
-    """The `count` most probable items of the catalogue, at most `quota` with the same first code."""
-    if quota is None:
-        return rank_scores(log_p_BN, count)
-    items_BN = torch.arange(log_p_BN.shape[1], device=log_p_BN.device).expand_as(log_p_BN)
-    return _limited(items_BN, log_p_BN, first_codes(first_codes_N).expand_as(log_p_BN), count, quota)
-
-
-def _limited(items_BM: Tensor, log_p_BM: Tensor, groups_BM: Tensor, count: int, quota: int) -> Ranked:
-    order_BM, over_BM = rank_by_quota(log_p_BM, items_BM.clamp(min=0), groups_BM, quota)
-    log_p_BM = log_p_BM.masked_fill(over_BM, -torch.inf)
-    return padded(items_BM.gather(1, order_BM), log_p_BM.gather(1, order_BM), count)
-
-
-def first_codes(first_codes_N: Tensor | None) -> Tensor:
-    """The given first codes of items. Raises ValueError if there are none."""
-    if first_codes_N is None:
-        raise ValueError("max_per_code needs semantic IDs, but these experts have none: leave it out.")
-    return first_codes_N

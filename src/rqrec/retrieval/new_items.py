@@ -11,9 +11,8 @@ themselves they are compared with the history by their content:
 Shapes: B histories, T items of a history, M new items, N items of the catalogue, C width of a content vector.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 import torch
@@ -24,10 +23,10 @@ from rqrec.core.values import Config, PositiveFloat
 from rqrec.data.ids import PADDING
 from rqrec.data.nearest import unit
 from rqrec.data.sequences import Histories
-from rqrec.retrieval.beam_search import rank_by_quota
-from rqrec.retrieval.ensemble import Ensemble
-from rqrec.retrieval.experts import Constraints, Proposal
-from rqrec.retrieval.ranking import Ranked, order_keys, padded, padded_scores, rank_scores
+from rqrec.retrieval.constraints import Constraints, ItemRules, Limit, best_of, both
+from rqrec.retrieval.ensemble import NO_RULES, Ensemble
+from rqrec.retrieval.experts import Proposal, boosted
+from rqrec.retrieval.ranking import Ranked, rank_scores
 
 CONTENT = "content"  # name and type of the expert
 DECAY = 0.7  # weight of an item of the history relative to the item after it
@@ -61,8 +60,6 @@ class ContentExpert:
     unit_MC: Tensor
     """Vectors of length 1 of the new items, float32."""
     sharpness: float
-    first_codes_N: Tensor | None = None
-    """The first code of each item, int64, for `max_per_code`."""
 
     @torch.inference_mode()
     def propose(self, histories: Histories, count: int, constraints: Constraints) -> Proposal:
@@ -77,14 +74,9 @@ class ContentExpert:
                 torch.from_numpy(rows), torch.from_numpy(items_BT[rows, columns] - self.first_new)
             ] = -torch.inf
         log_p_BM = logits_BM - logits_BM.logsumexp(1, keepdim=True).nan_to_num(neginf=0.0)
-        quota = constraints.max_per_code
-        if quota is None:
-            ranked = rank_scores(log_p_BM, count)
-        else:
-            groups_BM = self._first_codes()[self.first_new :].expand_as(log_p_BM)
-            places_BM = torch.arange(log_p_BM.shape[1], device=log_p_BM.device).expand_as(log_p_BM)
-            order_BM, over_BM = rank_by_quota(log_p_BM, places_BM, groups_BM, quota)
-            ranked = padded(order_BM, log_p_BM.masked_fill(over_BM, -torch.inf).gather(1, order_BM), count)
+        boost_N = constraints.boost_N
+        own_boost_M = None if boost_N is None else boost_N[self.first_new :]
+        ranked = rank_scores(boosted(log_p_BM, own_boost_M), count)
         is_item = ranked.items != PADDING
         ranked = Ranked(torch.where(is_item, ranked.items + self.first_new, PADDING), ranked.scores)
 
@@ -93,10 +85,6 @@ class ContentExpert:
             return own_BC.masked_fill(items_BC < self.first_new, -torch.inf)
 
         return Proposal(ranked, log_probs)
-
-    def _first_codes(self) -> Tensor:
-        assert self.first_codes_N is not None
-        return self.first_codes_N
 
     def cosines(self, items_BT: NDArray[np.int64]) -> Tensor:
         """The similarity of each new item's content to that of each history, [B, M]; 0 for an empty history."""
@@ -128,15 +116,14 @@ class LiveRecommender:
 
     experts: Ensemble | None
     """The experts of the known items; None: only new items are recommended."""
-    known_N: NDArray[np.bool_]
-    """The items that the experts were trained on."""
-    available_N: NDArray[np.bool_]
-    """All items but those that were removed."""
+    known_N: Tensor
+    """The items that the experts were trained on, bool."""
+    available_N: Tensor
+    """All items but those that were removed, bool."""
     content: ContentExpert | None = None
     """The expert of new items; None: there are none, or they are not recommended."""
     share: float = 0.0
     """The share of all probability that new items get."""
-    first_codes_N: Tensor | None = None
 
     def only(self, names: Sequence[str]) -> "LiveRecommender":
         """With some of the experts; new items are recommended if `CONTENT` is among them."""
@@ -146,53 +133,38 @@ class LiveRecommender:
 
     @torch.inference_mode()
     def recommend(
-        self,
-        histories: Histories,
-        k: int,
-        *,
-        exclude_seen: bool = True,
-        allowed_N: NDArray[np.bool_] | None = None,
-        max_per_code: int | None = None,
+        self, histories: Histories, k: int, *, exclude_seen: bool = True, rules: ItemRules = NO_RULES
     ) -> Ranked:
         """The k most probable next items of each history: see `Ensemble.recommend`."""
-        allowed_N = self.available_N if allowed_N is None else self.available_N & allowed_N
-        options: dict[str, Any] = {"exclude_seen": exclude_seen, "max_per_code": max_per_code}
+        allowed_N = self.available_N if rules.allowed_N is None else both(self.available_N, rules.allowed_N)
         lists = []
         if self.experts is not None:
-            lists.append(self.experts.recommend(histories, k, allowed_N=allowed_N & self.known_N, **options))
+            known_rules = rules._replace(allowed_N=both(allowed_N, self.known_N))
+            lists.append(self.experts.recommend(histories, k, exclude_seen=exclude_seen, rules=known_rules))
         if self.content is not None:
-            allowed = torch.from_numpy(allowed_N).to(self.content.unit_MC.device)
-            found = self.content.propose(histories, k, Constraints(exclude_seen, allowed, max_per_code))
-            lists.append(found.ranked._replace(experts={CONTENT: found.ranked.scores}))
+            count = (
+                len(self.content.unit_MC) if rules.limits else k
+            )  # all of them, for the limits to choose from
+            constraints = Constraints(exclude_seen, allowed_N, rules.boost_N)
+            items_BM, scores_BM, _ = self.content.propose(histories, count, constraints).ranked
+            boost_N = None if rules.boost_N is None else -rules.boost_N
+            said = {CONTENT: boosted(scores_BM, boost_N, items_BM)}
+            lists.append(best_of(items_BM, scores_BM, said, k, rules.limits))
         if len(lists) == 1:
             return lists[0]
         known, new = lists
-        return self._mixed(known, new, k, max_per_code)
+        return self._mixed(known, new, k, rules.limits)
 
-    def _mixed(self, known: Ranked, new: Ranked, k: int, max_per_code: int | None) -> Ranked:
+    def _mixed(self, known: Ranked, new: Ranked, k: int, limits: Sequence[Limit]) -> Ranked:
         share_B1 = torch.full_like(known.scores[:, :1], self.share)
         share_B1 = torch.where((new.items != PADDING).any(1, keepdim=True), share_B1, 0.0)
         share_B1 = torch.where((known.items != PADDING).any(1, keepdim=True), share_B1, 1.0)
         items_BM = torch.cat([known.items, new.items], dim=1)
         scores_BM = torch.cat([known.scores + torch.log1p(-share_B1), new.scores + share_B1.log()], dim=1)
-        ties_BM = items_BM.clamp(min=0)
-        if max_per_code is None:
-            order_BM = order_keys(scores_BM, ties_BM).argsort(dim=1, descending=True)
-        else:
-            assert self.first_codes_N is not None
-            groups_BM = self.first_codes_N[ties_BM]
-            order_BM, over_BM = rank_by_quota(scores_BM, ties_BM, groups_BM, max_per_code)
-            scores_BM = scores_BM.masked_fill(over_BM, -torch.inf)
-        said: Mapping[str, Tensor] = {
-            **{name: _beside(scores, new.scores, before=False) for name, scores in known.experts.items()},
-            CONTENT: _beside(new.scores, known.scores, before=True),
-        }
-        items_BK, scores_BK, _ = padded(items_BM.gather(1, order_BM), scores_BM.gather(1, order_BM), k)
-        return Ranked(
-            items_BK,
-            scores_BK,
-            {name: padded_scores(log_p.gather(1, order_BM), k) for name, log_p in said.items()},
-        )
+        said = {name: _beside(scores, new.scores, before=False) for name, scores in known.experts.items()}
+        (content_BK,) = new.experts.values()
+        said[CONTENT] = _beside(content_BK, known.scores, before=True)
+        return best_of(items_BM, scores_BM, said, k, limits)
 
 
 def _beside(scores_BK: Tensor, others_BK: Tensor, *, before: bool) -> Tensor:

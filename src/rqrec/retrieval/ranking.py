@@ -103,9 +103,5 @@ def padded(items_BK: Tensor, scores_BK: Tensor, k: int) -> Ranked:
     """Cut or pad to k columns; items without a finite score become padding."""
     items_BK = torch.where(scores_BK.isfinite(), items_BK, PADDING)[:, :k]
     short = max(0, k - items_BK.shape[1])
-    return Ranked(functional.pad(items_BK, (0, short), value=PADDING), padded_scores(scores_BK, k))
-
-
-def padded_scores(scores_BK: Tensor, k: int) -> Tensor:
-    """Cut or pad to k columns, with minus infinity."""
-    return functional.pad(scores_BK[:, :k], (0, max(0, k - scores_BK.shape[1])), value=-torch.inf)
+    scores_BK = functional.pad(scores_BK[:, :k], (0, short), value=-torch.inf)
+    return Ranked(functional.pad(items_BK, (0, short), value=PADDING), scores_BK)

@@ -15,6 +15,7 @@ from torch import Tensor
 from rqrec.data.sequences import Histories
 from rqrec.models.retrieval_model import CodeLookup, RetrievalModel
 from rqrec.retrieval.beam_search import beam_search
+from rqrec.retrieval.constraints import Constraints
 from rqrec.retrieval.ranking import Ranked
 from rqrec.retrieval.scoring import code_log_probs, score_items
 from rqrec.tokenizer.semantic_ids import SemanticIdTable
@@ -56,30 +57,20 @@ class Retriever:
         *,
         exclude_seen: bool = True,
         allowed_N: NDArray[np.bool_] | None = None,
-        max_per_code: int | None = None,
     ) -> Ranked:
         """The k most likely next items of each history.
 
         A score is the model's log-probability. The beam width is at least k; a small catalogue is ranked exactly (see
         `width`). `exclude_seen` excludes the items of each history. `allowed_N` (bool, by item index) restricts the
-        items that may be recommended; `max_per_code` limits how many may share their first code (see `beam_search`).
+        items that may be recommended.
         """
         allowed = None if allowed_N is None else torch.from_numpy(allowed_N).to(self.device)
-        return self.search(
-            histories, k, exclude_seen=exclude_seen, allowed_N=allowed, max_per_code=max_per_code
-        )[0]
+        return self.search(histories, k, Constraints(exclude_seen, allowed))[0]
 
     @torch.inference_mode()
-    def search(
-        self,
-        histories: Histories,
-        k: int,
-        *,
-        exclude_seen: bool = True,
-        allowed_N: Tensor | None = None,
-        max_per_code: int | None = None,
-    ) -> tuple[Ranked, Any]:
-        """`recommend`, and the model's context of the histories, for `item_log_probs`."""
+    def search(self, histories: Histories, k: int, constraints: Constraints) -> tuple[Ranked, Any]:
+        """The k best items under constraints, and the model's context of the histories, for `item_log_probs`."""
+        seen_BX = torch.from_numpy(histories.items_BT).to(self.device) if constraints.exclude_seen else None
         batch = self.lookup.batch(histories, self.model.max_items)
         context = self.model.encode(batch)
         ranked = beam_search(
@@ -89,9 +80,9 @@ class Retriever:
             k,
             beam_width=self.width(k),
             context=context,
-            excluded_BX=torch.from_numpy(histories.items_BT).to(self.device) if exclude_seen else None,
-            allowed_N=allowed_N,
-            max_per_code=max_per_code,
+            excluded_BX=seen_BX,
+            allowed_N=constraints.allowed_N,
+            boost_N=constraints.boost_N,
         )
         return ranked, context
 

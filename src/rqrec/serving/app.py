@@ -22,6 +22,7 @@ from rqrec.serving.metrics import Metrics
 from rqrec.serving.middleware import AuthMiddleware, RequestLogging, bearer_token, is_valid_token
 from rqrec.serving.model_registry import HistoryRequest, ModelRegistry, RequestOptions, ServedModel
 from rqrec.serving.recommender import DEFAULT_K, Recommender
+from rqrec.serving.rules import Rules
 from rqrec.serving.web_page import WebPage
 
 ModelName = Annotated[
@@ -103,7 +104,7 @@ def add_recommendations(app: FastAPI, registry: ModelRegistry, config: ServiceCo
             model.recommender.exclude_seen if body.exclude_seen is None else body.exclude_seen,
             None if body.allow is None else tuple(body.allow),
             None if body.block is None else tuple(body.block),
-            body.max_per_code,
+            await check_rules(body, model),
             experts,
             body.explain,
         )
@@ -185,6 +186,17 @@ def check_request(
                 model.recommender.catalog.id_map.indices(ids)
             except UnknownIdError as error:
                 raise ApiError(422, "unknown_item", f'{error} Or send "unknown": "skip".') from error
+
+
+async def check_rules(body: schemas.RecommendationRequest, model: ServedModel) -> Rules:
+    """The rules of a request, with those of the service. Raises ApiError (422) if one is not valid."""
+    try:
+        rules = model.rules.select(body.rules) & body.own_rules
+        if rules:
+            await asyncio.to_thread(model.recommender.check_rules, rules)
+    except ValueError as error:
+        raise ApiError(422, "invalid_rules", str(error)) from error
+    return rules
 
 
 def select_experts(body: schemas.RecommendationRequest, model: ServedModel) -> tuple[str, ...]:

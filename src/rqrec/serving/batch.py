@@ -33,13 +33,18 @@ from rqrec.core.artifact import (
 from rqrec.core.progress import log, meter
 from rqrec.core.values import Config, PositiveInt
 from rqrec.core.workers import Workers
+from rqrec.data.catalog import Catalog
 from rqrec.data.history_files import TIMESTAMPS, as_histories, count_rows, input_files, read_histories
 from rqrec.data.ids import PADDING, IdMap, UnknownIdError
 from rqrec.data.sequences import Histories, gather_right_padded
 from rqrec.retrieval.artifact import needs_times, select_experts
-from rqrec.retrieval.ranking import ItemRecommender
+from rqrec.retrieval.constraints import ItemRules
+from rqrec.retrieval.ensemble import Ensemble
+from rqrec.retrieval.new_items import LiveRecommender
 from rqrec.retrieval.retriever import BEAM_WIDTH
 from rqrec.retrieval.versions import live_hash, live_types, read_live
+from rqrec.serving.rules import RuleCompiler, RuleSettings, fields_of_items
+from rqrec.tokenizer.semantic_ids import SemanticIdTable
 
 PLAN_FILE = "plan.json"
 HISTORIES = ".histories"
@@ -70,6 +75,7 @@ class BatchConfig(Config):
     experts: tuple[str, ...] = ()
     """Ask these experts of a joined model only: their names, codes, dense, neighbours, or trained (all but the
     neighbours); by default all."""
+    rules: RuleSettings = RuleSettings()
     rows_per_part: PositiveInt = 8192
     """Users per part, a multiple of 64: the most work that an interruption loses per worker."""
 
@@ -85,6 +91,14 @@ class ModelReference(NamedTuple):
     folder: str
     hash: str
     needs_times: bool
+
+
+class LoadedModel(NamedTuple):
+    """What a worker recommends with."""
+
+    recommender: Ensemble | LiveRecommender
+    id_map: IdMap
+    rules: ItemRules
 
 
 class Part(NamedTuple):
@@ -128,6 +142,9 @@ def batch_recommend(
     manifest = read_manifest(artifact, "retrieval", verify=True)
     model = ModelReference(str(artifact), live_hash(artifact), needs_times(artifact))
     select_experts(config.experts or None, live_types(artifact))  # raises for unknown ones
+    if config.rules.rules:
+        fields = fields_of_items(Catalog.read(artifact), SemanticIdTable.read(artifact))
+        RuleCompiler(fields, "cpu")(config.rules.rules)  # raises for those that do not fit
     if config.exclude_seen is None:
         config = replace(config, exclude_seen=manifest.settings.get("exclude_seen", True))
     plan = {
@@ -136,6 +153,8 @@ def batch_recommend(
         "inputs": {file.name: file_hash(file) for file in files},
         **as_json(asdict(config)),
     }
+    if not config.rules.rules:
+        del plan["rules"]
     _start(folder, plan)
     if (counts := _finished_counts(folder)) is not None:
         return counts
@@ -153,7 +172,8 @@ def batch_recommend(
 
 def recommend_part(model: ModelReference, config: BatchConfig, part: Part) -> int:
     """Write the recommendations of one part atomically; returns its number of users."""
-    recommender, id_map = _load_recommender(model, config.beam_width, config.experts)
+    loaded = _load(model, config.beam_width, config.experts, config.rules)
+    id_map = loaded.id_map
     users = read_histories(part.source, part.first, part.rows, times=model.needs_times)
     lengths_U = users["history"].list.len().to_numpy().astype(np.int64)
     flat_items = id_map.find(chain.from_iterable(users["history"].to_list()))
@@ -164,8 +184,7 @@ def recommend_part(model: ModelReference, config: BatchConfig, part: Part) -> in
         _raise_unknown(id_map, users["user_id"][row], users["history"][row].to_list())
     skipped_U = np.bincount(user_of[unknown], minlength=len(users))
     items_UK, scores_UK = _recommend(
-        recommender,
-        len(id_map),
+        loaded,
         UserHistories(
             flat_items[~unknown],
             users[TIMESTAMPS].explode().drop_nulls().to_numpy()[~unknown] if model.needs_times else None,
@@ -187,27 +206,30 @@ def recommend_part(model: ModelReference, config: BatchConfig, part: Part) -> in
 
 
 @lru_cache(maxsize=1)
-def _load_recommender(
-    model: ModelReference, beam_width: int, experts: tuple[str, ...]
-) -> tuple[ItemRecommender, IdMap]:
-    """The recommender and the ids of a model; loaded once per process."""
+def _load(
+    model: ModelReference, beam_width: int, experts: tuple[str, ...], rules: RuleSettings
+) -> LoadedModel:
+    """The model, loaded once per process."""
     if live_hash(Path(model.folder)) != model.hash:
         raise ValueError(
             f"The model in {model.folder} is not the one that this run started with: do not replace it during a run."
         )
     checkpoint = read_live(Path(model.folder)).artifact
-    recommender = checkpoint.recommender(checkpoint.retriever(beam_width), experts or None)
-    return recommender, checkpoint.catalog.id_map
+    retriever = checkpoint.retriever(beam_width)
+    recommender = checkpoint.recommender(retriever, experts or None)
+    fields = fields_of_items(checkpoint.catalog, checkpoint.table)
+    by_item = RuleCompiler(fields, retriever.device)(rules.rules)
+    return LoadedModel(recommender, checkpoint.catalog.id_map, by_item)
 
 
 def _recommend(
-    recommender: ItemRecommender, n_items: int, users: UserHistories, config: BatchConfig
+    loaded: LoadedModel, users: UserHistories, config: BatchConfig
 ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
     """Items and scores [U, K] for each user."""
     assert config.exclude_seen is not None  # `batch_recommend` fills in the model's
     lengths_U = users.lengths
     starts_U = np.cumsum(lengths_U) - lengths_U
-    k = min(config.k, n_items)
+    k = min(config.k, len(loaded.id_map))
     results = []
     for first in range(0, len(lengths_U), BATCH):
         batch = slice(first, first + BATCH)
@@ -217,7 +239,10 @@ def _recommend(
             None if users.times is None else gather_right_padded(users.times, starts_B, lengths_B),
             tuple(users.user_ids[batch]),
         )
-        results.append(recommender.recommend(histories, k, exclude_seen=config.exclude_seen))
+        ranked = loaded.recommender.recommend(
+            histories, k, exclude_seen=config.exclude_seen, rules=loaded.rules
+        )
+        results.append(ranked)
     items_UK = np.concatenate([ranked.items.cpu().numpy() for ranked in results])
     return items_UK, np.concatenate([ranked.scores.cpu().numpy() for ranked in results])
 

@@ -1,6 +1,7 @@
 """Configuration of the HTTP service."""
 
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Annotated, Literal
 
 from rqrec.core.values import Config, NonNegativeFloat, PositiveFloat, PositiveInt, Range
@@ -58,6 +59,8 @@ class ServiceConfig(Config):
     it, else any."""
     trusted_proxies: tuple[str, ...] = ()
     """Addresses of proxies whose X-Forwarded-For header is trusted."""
+    rules: Path | None = None
+    """JSON file of rules by name, which requests can ask for, or which always apply; read again on a reload."""
     log_level: LogLevel = "info"
     """Least severe level that is logged: debug, info, warning or error."""
 

@@ -22,6 +22,7 @@ from rqrec.serving.errors import ApiError
 from rqrec.serving.logs import LOG
 from rqrec.serving.metrics import Metrics
 from rqrec.serving.recommender import DEFAULT_K, Explanation, Recommendation, Recommender
+from rqrec.serving.rules import NO_NAMED_RULES, NO_RULES, NamedRules, Rules
 
 SAMPLE_USERS = 12
 MIN_SAMPLE_ITEMS = 3  # in the history of a sample user
@@ -36,7 +37,7 @@ class RequestOptions:
     exclude_seen: bool = True
     allow: tuple[str, ...] | None = None
     block: tuple[str, ...] | None = None
-    max_per_code: int | None = None
+    rules: Rules = NO_RULES
     experts: tuple[str, ...] | None = None
     explain: bool = False
 
@@ -67,19 +68,32 @@ class ServedModel:
     Raises ValueError or OSError if `source` has no valid artefact.
     """
 
-    def __init__(self, name: str, recommender: Recommender, users: Sequence[SampleUser] = ()) -> None:
-        self.name, self.recommender = name, recommender
+    def __init__(
+        self,
+        name: str,
+        recommender: Recommender,
+        users: Sequence[SampleUser] = (),
+        rules: NamedRules = NO_NAMED_RULES,
+    ) -> None:
+        self.name, self.recommender, self.rules = name, recommender, rules
+        for rule_name, one in rules.by_name.items():
+            try:
+                recommender.check_rules(one)
+            except ValueError as error:
+                raise ValueError(f"The rules {rule_name!r} do not fit the model {name}: {error}") from error
         self.catalog_view = CatalogView(recommender)
         self._users = users
 
     @classmethod
-    def load(cls, name: str, source: Path, beam_width: int) -> "ServedModel":
+    def load(
+        cls, name: str, source: Path, beam_width: int, rules: NamedRules = NO_NAMED_RULES
+    ) -> "ServedModel":
         """The model in a folder, with its current catalogue."""
-        return cls(name, Recommender.load(source, beam_width=beam_width), sample_users(source))
+        return cls(name, Recommender.load(source, beam_width=beam_width), sample_users(source), rules)
 
     def changed(self, change: Callable[[Recommender], Recommender]) -> "ServedModel":
         """The same model with a changed catalogue."""
-        return ServedModel(self.name, change(self.recommender), self._users)
+        return ServedModel(self.name, change(self.recommender), self._users, self.rules)
 
     @property
     def users(self) -> list[dict[str, Any]]:
@@ -103,7 +117,7 @@ class ServedModel:
             exclude_seen=options.exclude_seen,
             allow=options.allow,
             block=options.block,
-            max_per_code=options.max_per_code,
+            rules=options.rules,
             unknown="skip",
             timestamps=timestamps,
             users=users,
@@ -165,6 +179,8 @@ class ServedModel:
             "n_items": self.n_items,
             "version": self.recommender.version,
             "level_sizes": list(model.level_sizes),
+            "fields": self.recommender.fields,
+            "rules": list(self.rules.by_name),
         }
 
     def warm_up(self, max_batch: int) -> None:
@@ -316,8 +332,9 @@ class ModelRegistry:
 
     def _load(self) -> list[ServedModel]:
         models = []
+        rules = NO_NAMED_RULES if self._config.rules is None else NamedRules.read(self._config.rules)
         for name, source in self._sources.items():
-            models.append(ServedModel.load(name, source, self._config.beam_width))
+            models.append(ServedModel.load(name, source, self._config.beam_width, rules))
             models[-1].warm_up(self._config.max_batch)
         return models
 

@@ -31,6 +31,7 @@ from rqrec.retrieval.ranking import Ranked
 from rqrec.retrieval.retriever import BEAM_WIDTH, Retriever
 from rqrec.retrieval.similar import similar_items
 from rqrec.retrieval.versions import Change, LiveModel, change, read_live
+from rqrec.serving.rules import NO_RULES, RuleCompiler, Rules, fields_of_items
 from rqrec.tokenizer.trie import Trie
 
 DEFAULT_K = 10  # recommendations, wherever nothing else is asked for
@@ -38,7 +39,7 @@ DEFAULT_K = 10  # recommendations, wherever nothing else is asked for
 
 @dataclass(frozen=True)
 class Recommendation:
-    """A recommended item; `semantic_id` is its codes, `score` its log-probability.
+    """A recommended item; `semantic_id` is its codes, `score` its log-probability, plus its boosts (see `Rules`).
 
     Of a model that joins several experts, the probability is that among their candidates (see
     `rqrec.retrieval.ensemble`). `experts`: the item's log-probability for each expert by itself, minus infinity if
@@ -57,7 +58,7 @@ class Recommendations(Sequence[Recommendation]):
     """The recommendations for one history, most probable first: a sequence of `Recommendation`.
 
     `n_allowed`: number of items that could have been recommended. Fewer than k are returned if it is below k, if
-    `max_per_code` leaves too few, or if the neighbours are asked alone and know fewer. `skipped`: unknown ids of the
+    `Rules.max_per` leaves too few, or if the neighbours are asked alone and know fewer. `skipped`: unknown ids of the
     request that were skipped.
     """
 
@@ -162,6 +163,8 @@ class Recommender:
         if self._available_N is not None:
             codes = checkpoint.model, checkpoint.table
             self._all = Retriever(*codes, beam_width, self._retriever.device, self._available_N)
+        fields = fields_of_items(checkpoint.catalog, checkpoint.table)
+        self._compile = RuleCompiler(fields, self._retriever.device, self._available_N)
         self._index = next((one for one in checkpoint.others.values() if isinstance(one, KnnIndex)), None)
 
     def __repr__(self) -> str:
@@ -186,7 +189,7 @@ class Recommender:
         exclude_seen: bool | None = None,
         allow: Collection[str] | None = None,
         block: Collection[str] | None = None,
-        max_per_code: int | None = None,
+        rules: Rules = NO_RULES,
         unknown: Literal["raise", "skip"] = "raise",
         timestamps: Sequence[Sequence[Time]] | None = None,
         users: Sequence[str | None] | None = None,
@@ -200,7 +203,7 @@ class Recommender:
         exclude_seen: exclude the items of the history (None: as in the model's training, `self.exclude_seen`).
         allow: only these items may be recommended (None: any); block: these may not. Both apply to every
         history, and constrain the search itself: it finds the best k of the remaining items.
-        max_per_code: maximum number of items that share the first code of their semantic IDs (diversity).
+        rules: which items are allowed by their fields, how many of a list may share a value, and boosts.
         unknown: for an id in a history or a filter that is not in the catalogue, "raise" UnknownIdError, or
         "skip" it and list it in `Recommendations.skipped`.
         timestamps: time of each item of each history: a datetime, ISO 8601 text, or a number of seconds (or
@@ -211,26 +214,29 @@ class Recommender:
         experts: ask these experts only: their names (`self.experts`), types (codes, dense, neighbours), or "trained":
         all but the neighbours. None: all.
 
-        Raises UnknownIdError (see above), and ValueError if k or max_per_code is below 1, an expert is unknown, or
-        timestamps are invalid, or missing although required.
+        Raises UnknownIdError (see above), and ValueError if k is below 1, an expert is unknown, the rules do not fit
+        the fields of the catalogue, or timestamps are invalid, or missing although required.
         """
         if k < 1:
             raise ValueError(f"k is {k}, but must be at least 1.")
         exclude_seen = self.exclude_seen if exclude_seen is None else exclude_seen
         inputs, skipped_ids = self._read(histories, timestamps, users, unknown)
-        allowed_N, skipped_filter_ids = self._filter(allow, block, unknown)
+        by_item, skipped_filter_ids = self._compile(rules), list[str]()
+        if allow is not None or block:
+            listed_N, skipped_filter_ids = self._filter(allow or (), block or (), allow is None, unknown)
+            listed = torch.from_numpy(listed_N).to(self._retriever.device)
+            both = listed if by_item.allowed_N is None else listed & by_item.allowed_N
+            by_item = by_item._replace(allowed_N=both)
         ranked = self._recommender.only(self.artifact.select(experts)).recommend(
-            inputs,
-            min(k, len(self.catalog)),
-            exclude_seen=exclude_seen,
-            allowed_N=allowed_N,
-            max_per_code=max_per_code,
+            inputs, min(k, len(self.catalog)), exclude_seen=exclude_seen, rules=by_item
         )
+        allowed_N = None if by_item.allowed_N is None else by_item.allowed_N.numpy(force=True)
+        n_allowed_items = len(self.catalog) if allowed_N is None else int(allowed_N.sum())
         results = []
         for history_T, skipped, items in zip(
             inputs.items_BT, skipped_ids, self._to_recommendations(ranked), strict=True
         ):
-            n_allowed = len(self.catalog) if allowed_N is None else int(allowed_N.sum())
+            n_allowed = n_allowed_items
             if exclude_seen:
                 seen = np.unique(history_T[history_T != PADDING])
                 n_allowed -= len(seen) if allowed_N is None else int(allowed_N[seen].sum())
@@ -303,6 +309,15 @@ class Recommender:
     def experts(self) -> dict[str, str]:
         """The experts of the model by name, each with its type: codes, dense, neighbours, or content of new items."""
         return self.artifact.types
+
+    @property
+    def fields(self) -> list[str]:
+        """The fields of items that rules may name."""
+        return self._compile.fields.names
+
+    def check_rules(self, rules: Rules) -> None:
+        """Raise ValueError if rules cannot be read, or name a field that there is not."""
+        self._compile(rules)
 
     @property
     def trie(self) -> Trie:
@@ -488,20 +503,17 @@ class Recommender:
 
     def _filter(
         self,
-        allow: Collection[str] | None,
-        block: Collection[str] | None,
+        allow: Collection[str],
+        block: Collection[str],
+        others: bool,
         unknown: Literal["raise", "skip"],
-    ) -> tuple[NDArray[np.bool_] | None, list[str]]:
-        """Which items may be recommended, bool [N] (None: all), and the skipped ids."""
-        if allow is None and not block:
-            return self._available_N, []
-        allowed_N = np.full(len(self.catalog), allow is None)
-        allow_indices, skipped_allow = self._indices(allow or (), unknown)
+    ) -> tuple[NDArray[np.bool_], list[str]]:
+        """Which items are in these lists, bool [N], and the skipped ids; `others`: whether items in neither are."""
+        allowed_N = np.full(len(self.catalog), others)
+        allow_indices, skipped_allow = self._indices(allow, unknown)
         allowed_N[allow_indices] = True
-        block_indices, skipped_block = self._indices(block or (), unknown)
+        block_indices, skipped_block = self._indices(block, unknown)
         allowed_N[block_indices] = False
-        if self._available_N is not None:
-            allowed_N &= self._available_N
         return allowed_N, skipped_allow + skipped_block
 
     def _to_recommendations(self, ranked: Ranked) -> list[tuple[Recommendation, ...]]:

@@ -6,12 +6,15 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, model_validator
 
+from rqrec.data.expressions import MAX_LENGTH
 from rqrec.data.times import lists_to_seconds
 from rqrec.serving.model_registry import HistoryRequest
 from rqrec.serving.recommender import DEFAULT_K
+from rqrec.serving.rules import MAX_BOOST, Rules
 
 MAX_K = 100
 ItemId = Annotated[str, Field(max_length=1000)]
+FieldName = Annotated[str, Field(max_length=1000)]
 UserId = Annotated[str, Field(max_length=1000)]
 ExpertWord = Annotated[str, Field(max_length=100)]
 Time = int | float | Annotated[str, Field(max_length=100)]
@@ -57,8 +60,33 @@ class RecommendationRequest(BaseModel):
     )
     allow: list[ItemId] | None = Field(None, description="If given, only these items may be recommended.")
     block: list[ItemId] | None = Field(None, description="These items may not be recommended.")
-    max_per_code: int | None = Field(
-        None, ge=1, le=MAX_K, description="Maximum number of items that share their first code (diversity)."
+    where: str | None = Field(
+        None,
+        max_length=MAX_LENGTH,
+        description="If given, only items of which this expression about fields is true may be recommended; "
+        "/v1/models lists the fields.",
+        examples=["genres = comedy and not year < 1990"],
+    )
+    max_per: dict[FieldName, Annotated[int, Field(ge=1, le=MAX_K)]] = Field(
+        default_factory=dict,
+        max_length=20,
+        description="By field: maximum number of items that have the same value; `first_code` is the first code of "
+        "the semantic ID.",
+        examples=[{"first_code": 2}],
+    )
+    boost: dict[
+        Annotated[str, Field(max_length=MAX_LENGTH)],
+        Annotated[float, Field(ge=-MAX_BOOST, le=MAX_BOOST)],
+    ] = Field(
+        default_factory=dict,
+        max_length=100,
+        description="By expression: log-odds that are added for items of which it is true, before items are ranked.",
+        examples=[{"year >= 1990": 0.5}],
+    )
+    rules: list[Annotated[str, Field(max_length=1000)]] = Field(
+        default_factory=list,
+        max_length=100,
+        description="Names of rules of the service, which /v1/models lists; they hold in addition.",
     )
     unknown: Literal["raise", "skip"] = Field(
         "raise", description="Whether unknown ids are an error or skipped and listed."
@@ -107,6 +135,11 @@ class RecommendationRequest(BaseModel):
 
     def _timestamps(self) -> list[Any]:
         return [self.timestamps] if self.history is not None else list(self.timestamps or [])
+
+    @property
+    def own_rules(self) -> Rules:
+        """The rules of the request itself."""
+        return Rules(() if self.where is None else self.where, self.max_per, self.boost)
 
     def history_requests(self) -> list[HistoryRequest]:
         """The histories, each with its timestamps in seconds and its user."""
@@ -211,7 +244,8 @@ class RecommendedItem(ItemSummary):
     score: Annotated[
         float,
         Field(
-            description="Log-probability; of several experts together, among the items that they propose.",
+            description="Log-probability, plus the boosts of the item; of several experts together, among the items "
+            "that they propose.",
             examples=[-3.21],
         ),
     ]
@@ -284,6 +318,11 @@ class ModelInfo(BaseModel):
     n_items: Annotated[int, Field(description="Number of items that may be recommended.")]
     version: Annotated[int, Field(description="Version of its catalogue; 0: that of the training.")]
     level_sizes: Annotated[list[int], Field(examples=[[256, 256, 256, 2]])]
+    fields: Annotated[
+        list[str],
+        Field(description="The fields of its items, for rules.", examples=[["item_id", "title", "genres"]]),
+    ]
+    rules: Annotated[list[str], Field(description="The names of the service's rules.")]
     default: bool
 
 

@@ -6,9 +6,9 @@ leaves, and the number of allowed items below a node is the difference of two pr
 Shapes: N items, L levels, B batch, K prefixes, l codes of a prefix, X excluded items, n_d nodes at depth d.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import NamedTuple
 
 import numpy as np
@@ -19,6 +19,7 @@ from torch.nn import functional
 
 from rqrec.tokenizer.semantic_ids import tuple_ranks
 
+REMEMBERED = 8  # tensors of allowed items, and of boosts: 4 bytes for each node of the trie
 MAX_ITEMS = 2**31 - 1  # int32 indices take half the memory of int64, and half the bandwidth of a search
 
 
@@ -205,12 +206,42 @@ class Trie:
     def allowed_below(self, allowed_N: Tensor | None) -> tuple[Tensor, ...]:
         """The number of allowed items below each node: an integer tensor [n_d] for each depth d.
 
-        `allowed_N` bool, by item index; None allows every item. Costs one prefix sum over the leaves.
+        `allowed_N` bool, by item index; None allows every item. Costs one prefix sum over the leaves, unless the same
+        tensor was given before: rules recur with every request.
         """
         if allowed_N is None:
             return tuple(depth.n_items for depth in self.depths)
-        sums = functional.pad(allowed_N[self.item_of_leaf].long().cumsum(0), (1, 0))
+        return self._remembered_allowed(allowed_N)
+
+    @cached_property
+    def _remembered_allowed(self) -> Callable[[Tensor], tuple[Tensor, ...]]:
+        return lru_cache(REMEMBERED)(
+            self._allowed_below
+        )  # tensors are equal keys if they are the same object
+
+    def _allowed_below(self, allowed_N: Tensor) -> tuple[Tensor, ...]:
+        sums = functional.pad(allowed_N[self.item_of_leaf].cumsum(0, dtype=torch.int32), (1, 0))
         return tuple(sums[depth.leaf_start].diff() for depth in self.depths)
+
+    def largest_below(self, values_N: Tensor, allowed_N: Tensor | None) -> tuple[Tensor, ...]:
+        """The largest value of an allowed item below each node, float32 [n_d] for each depth d.
+
+        `values_N` float32, by item index; minus infinity below a node without an allowed item. Remembered like
+        `allowed_below`.
+        """
+        return self._remembered_largest(values_N, allowed_N)
+
+    @cached_property
+    def _remembered_largest(self) -> Callable[[Tensor, Tensor | None], tuple[Tensor, ...]]:
+        return lru_cache(REMEMBERED)(self._largest_below)
+
+    def _largest_below(self, values_N: Tensor, allowed_N: Tensor | None) -> tuple[Tensor, ...]:
+        if allowed_N is not None:
+            values_N = values_N.masked_fill(~allowed_N, -torch.inf)
+        largest = [values_N[self.item_of_leaf]]
+        for depth in reversed(self.depths[:-1]):
+            largest.append(torch.segment_reduce(largest[-1], "max", lengths=depth.first_child.diff().long()))
+        return tuple(reversed(largest))
 
     def excluded_leaves(self, items_BX: Tensor, allowed_N: Tensor | None = None) -> Tensor:
         """The leaves of the allowed items among `items_BX` (item indices; PADDING is ignored).

@@ -16,8 +16,8 @@ from torch.nn import functional
 from rqrec.core.progress import track
 from rqrec.data.splits import EvalExamples
 from rqrec.evaluation.metrics import MISSED, ndcg_at, ranking_metrics
+from rqrec.retrieval.constraints import Constraints
 from rqrec.retrieval.ensemble import Ensemble, ExpertSettings, join
-from rqrec.retrieval.experts import Constraints
 
 PARTS = 10  # the powers of the product's factors are multiples of a tenth that sum to one
 SCALES = (0.7, 1.0, 1.4)  # of all these powers, once neighbours are mixed in

@@ -22,6 +22,7 @@ from rqrec.data.ids import PADDING
 from rqrec.data.nearest import unit
 from rqrec.data.splits import EvalExamples, Split
 from rqrec.evaluation.metrics import MISSED, recall_at
+from rqrec.retrieval.constraints import ItemRules
 from rqrec.retrieval.ensemble import Ensemble
 from rqrec.retrieval.new_items import ContentExpert, NewItemSettings
 
@@ -107,7 +108,7 @@ class _Part(NamedTuple):
         examples: EvalExamples,
         exclude_seen: bool,
     ) -> "_Part":
-        allowed_N = np.ones(len(content_NC), dtype=bool)
+        allowed_N = torch.ones(len(content_NC), dtype=torch.bool)
         allowed_N[new] = False
         column_N = np.full(len(content_NC), -1)
         column_N[new] = np.arange(len(new))
@@ -115,7 +116,7 @@ class _Part(NamedTuple):
         lists, cosines, ranks = [], [], []
         for rows in track(list(examples.batches(BATCH_SIZE)), "Calibrating new items"):
             histories = examples.histories(rows)
-            found = ensemble.recommend(histories, K, exclude_seen=exclude_seen, allowed_N=allowed_N)
+            found = ensemble.recommend(histories, K, exclude_seen=exclude_seen, rules=ItemRules(allowed_N))
             lists.append(found.scores.cpu())
             is_target_BK = found.items.cpu() == torch.from_numpy(examples.targets[rows])[:, None]
             ranks.append(torch.where(is_target_BK.any(1), is_target_BK.int().argmax(1), MISSED))

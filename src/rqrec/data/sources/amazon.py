@@ -39,6 +39,11 @@ MIRRORS = (
 )
 SEQUENCES, IDS, META = "sequential_data.txt", "datamaps.json", "meta.json.gz"
 CORE = 5
+SCHEMA: dict[str, Any] = {
+    **{"item_id": pl.String, "title": pl.String, "text": pl.String},
+    **{"price": pl.Float64, "brand": pl.String, "categories": pl.List(pl.String)},
+}
+LARGEST_PRICE = 1e9
 
 _ASIN = re.compile(r"""['"]asin['"]: ['"](\w+)['"]""")
 
@@ -299,7 +304,20 @@ def _catalog(item_ids: list[str], meta: Path, template: str) -> Catalog:
         item = items.get(item_id, {})
         if clean(item.get("brand")).lower() == "unknown":
             item = {**item, "brand": None}
-        rows.append((item_id, clean(item.get("title")), fill(template, item)))
-    if without := sum(not text for _, _, text in rows):
+        fields = (_price(item.get("price")), clean(item.get("brand")) or None, _words(item.get("categories")))
+        rows.append((item_id, clean(item.get("title")), fill(template, item), *fields))
+    if without := sum(not row[2] for row in rows):
         log.warning("%d of %d items have no text in %s.", without, len(rows), meta)
-    return Catalog(pl.DataFrame(rows, schema=["item_id", "title", "text"], orient="row"))
+    return Catalog(pl.DataFrame(rows, schema=SCHEMA, orient="row"))
+
+
+def _price(value: Any) -> float | None:
+    """A price in dollars; None for anything else."""
+    return float(value) if isinstance(value, int | float) and 0 <= value < LARGEST_PRICE else None
+
+
+def _words(categories: Any) -> list[str]:
+    """The categories of an item, each once: the metadata has lists of paths."""
+    paths = categories if isinstance(categories, list) else []
+    flat = (clean(one) for path in paths for one in (path if isinstance(path, list) else [path]))
+    return list(dict.fromkeys(filter(None, flat)))

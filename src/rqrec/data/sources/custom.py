@@ -11,6 +11,7 @@ from rqrec.core.values import Config
 from rqrec.data.catalog import Catalog
 from rqrec.data.columns import LOG_ROLES, OPTIONS, find_column, listed, renamed
 from rqrec.data.embeddings import EMBEDDINGS_FILE, read_vectors
+from rqrec.data.fields import kept_fields
 from rqrec.data.ids import IdMap
 from rqrec.data.interactions import FRACTION, Interactions
 from rqrec.data.invalid_rows import InvalidRows
@@ -188,7 +189,7 @@ def _read_items(
         )
     ids = _as_ids(path, fields[column], "item_id")
     items = _describe(table, column, fields, template, text_needed=files.embeddings is None)
-    items = items.select(pl.Series("item_id", ids), "title", "text")
+    items.insert_column(0, pl.Series("item_id", ids))
     invalid = InvalidRows(table, counted)
     invalid.add("no item_id", ids.is_null())
     invalid.add("an item_id that occurs more than once", ~ids.is_first_distinct(), ids)
@@ -248,7 +249,7 @@ def read_item_updates(path: Path) -> pl.DataFrame:
 def _describe(
     table: Table, id_column: str, fields: pl.DataFrame, template: str | None, *, text_needed: bool
 ) -> pl.DataFrame:
-    """The columns `title` and `text` of items, and what they are made of is logged."""
+    """The columns `title` and `text` of items and their other fields, and what they are made of is logged."""
     columns = [name for name in fields.columns if name != id_column]
     title, text = title_column(columns), text_column(columns)
     used, notes = {"item_id": id_column, **({"title": title} if title else {})}, []
@@ -271,12 +272,14 @@ def _describe(
             raise ValueError(
                 f"{table.path}: {name} must hold text, numbers, dates or lists of these, not {fields[name].dtype}."
             )
-    table.say([*renamed(used), *notes])
+    kept, about_fields = kept_fields(fields, {name for name in (id_column, title, text) if name is not None})
+    table.say([*renamed(used), *notes, *about_fields])
     if text is None:
         fields = readable(fields)
     texts = [fill(template, row) if template else "" for row in fields.iter_rows(named=True)]
     titles = [clean(value) for value in fields[title]] if title else [""] * len(texts)
-    return pl.DataFrame({"title": titles, "text": texts}, schema={"title": pl.String, "text": pl.String})
+    described = pl.DataFrame({"title": titles, "text": texts}, schema={"title": pl.String, "text": pl.String})
+    return described.hstack(kept)
 
 
 def _read_log(log: LogTable, id_map: IdMap, options: CustomOptions) -> Interactions:

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import polars as pl
 
@@ -68,6 +68,11 @@ GENRES_100K = (
     "Fantasy", "Film-Noir", "Horror", "Musical", "Mystery", "Romance", "Sci-Fi", "Thriller", "War", "Western",
 )  # fmt: skip
 NO_GENRE = {"unknown", "(no genres listed)", ""}
+SCHEMA: dict[str, Any] = {
+    **{"item_id": pl.String, "title": pl.String, "text": pl.String},
+    **{"genres": pl.List(pl.String), "year": pl.Int32},
+}
+_YEAR = re.compile(r"\((\d{4})\)$")
 
 
 class Files(NamedTuple):
@@ -164,8 +169,10 @@ def _catalog(movies: Iterable[tuple[str, str, list[str]]]) -> Catalog:
     rows = []
     for movie_id, title, genres in movies:
         named = [genre for genre in genres if genre not in NO_GENRE]
-        rows.append((movie_id, title, ", ".join([*([title] if title else []), *named])))
-    return Catalog(pl.DataFrame(rows, schema=["item_id", "title", "text"], orient="row"))
+        year = _YEAR.search(title)
+        text = ", ".join([*([title] if title else []), *named])
+        rows.append((movie_id, title, text, named, int(year[1]) if year else None))
+    return Catalog(pl.DataFrame(rows, schema=SCHEMA, orient="row"))
 
 
 def _clean_title(title: str) -> str:

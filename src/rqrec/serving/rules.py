@@ -1,0 +1,206 @@
+"""Business rules of recommendations: which items, how many of a kind, and which are preferred.
+
+Shapes: N items of the catalogue.
+"""
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import lru_cache
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import polars as pl
+import torch
+from numpy.typing import NDArray
+
+from rqrec.core.values import Config, PositiveInt, Range, converted
+from rqrec.data.catalog import Catalog
+from rqrec.data.expressions import matching
+from rqrec.data.fields import Fields, UnknownFieldError
+from rqrec.retrieval.constraints import ItemRules, Limit
+from rqrec.tokenizer.semantic_ids import SemanticIdTable
+
+CACHED = 64  # rules that are kept compiled: at most a few bytes for each item of the catalogue
+FIRST_CODE = "first_code"  # the field that is no column of the catalogue
+MAX_BOOST = 100.0
+LogOdds = Annotated[float, Range(-MAX_BOOST, MAX_BOOST)]
+EXAMPLE = (
+    '{"where": "genre = comedy", "max_per": {"brand": 2}, "boost": {"price < 20": 0.5}, "always": false}'
+)
+
+
+@dataclass(frozen=True)
+class Rules(Config):
+    """Rules about the fields of items, applied within the search: a list is the best of what they leave.
+
+    Fields are the columns of the catalogue, and `first_code`, the first code of an item's semantic ID. Expressions
+    are those of `rqrec.data.expressions`. Raises ValueError on values of another type or out of range.
+    """
+
+    where: str | tuple[str, ...] = ()
+    """Only items of which this expression is true, or all of several, are recommended."""
+    max_per: Mapping[str, PositiveInt] = field(default_factory=dict)
+    """By field: at most so many items of a list have the same value; an item with several values counts for each."""
+    boost: Mapping[str, LogOdds] = field(default_factory=dict)
+    """By expression: log-odds that are added for items of which it is true, before items are ranked. Log 2 = 0.69
+    doubles the odds of an item against any other; several boosts of an item are summed."""
+
+    def __hash__(self) -> int:
+        return hash((self.where, frozenset(self.max_per.items()), frozenset(self.boost.items())))
+
+    def __bool__(self) -> bool:
+        return self != NO_RULES
+
+    def __and__(self, other: "Rules") -> "Rules":
+        """Both: items have to satisfy all expressions, boosts are summed, and of two limits the smaller counts."""
+        max_per, boost = dict(self.max_per), dict(self.boost)
+        for name, most in other.max_per.items():
+            max_per[name] = min(most, max_per.get(name, most))
+        for expression, log_odds in other.boost.items():
+            boost[expression] = boost.get(expression, 0.0) + log_odds
+        # As parts, not as one text: "x = 1) or (x = 2" must not get around the rules that it is joined with.
+        return Rules((*self.expressions, *other.expressions), max_per, boost)
+
+    @property
+    def expressions(self) -> tuple[str, ...]:
+        """Those that have to be true of an item."""
+        return (self.where,) if isinstance(self.where, str) else self.where
+
+
+NO_RULES = Rules()
+
+
+@dataclass(frozen=True)
+class RuleSettings(Config):
+    """Rules as options.
+
+    Raises ValueError on a value that cannot be read.
+    """
+
+    where: str | None = None
+    """Recommend only items of which this is true, such as "genre = comedy and price < 20"."""
+    max_per: tuple[str, ...] = ()
+    """At most so many items of a list with the same value of a field, such as "brand=2"; "first_code=1" is the first
+    code of the semantic ID."""
+    boost: tuple[str, ...] = field(default=(), metadata={"whole": True})
+    """Log-odds to add for items of which something is true, such as "year >= 2020: 0.5"; may be repeated."""
+
+    @property
+    def rules(self) -> Rules:
+        """The rules. Raises ValueError on a limit or boost without a number."""
+        max_per = dict(_number(one, "=", "max_per", "brand=2") for one in self.max_per)
+        boost = dict(_number(one, ":", "boost", "year >= 2020: 0.5") for one in self.boost)
+        if any(most != int(most) for most in max_per.values()):
+            raise ValueError(f"max_per is {', '.join(self.max_per)}, but limits must be whole numbers.")
+        return Rules(
+            () if self.where is None else self.where,
+            {name: int(most) for name, most in max_per.items()},
+            boost,
+        )
+
+
+def _number(given: str, sign: str, name: str, example: str) -> tuple[str, float]:
+    what, _, number = given.rpartition(sign)
+    try:
+        value = float(number)
+    except ValueError:
+        value = math.nan
+    if not what.strip() or not math.isfinite(value):
+        raise ValueError(f"{name} is {given!r}, but must end in {sign!r} and a number, such as {example!r}.")
+    return what.strip(), value
+
+
+def fields_of_items(catalog: Catalog, table: SemanticIdTable) -> Fields:
+    """The fields that rules may name."""
+    return Fields(catalog.items.with_columns(pl.Series(FIRST_CODE, table.codes_NL[:, 0])))
+
+
+class RuleCompiler:
+    """Turns rules into what they mean for each item of a catalogue, once for each. Thread-safe.
+
+    `available_N` (bool): the items that may be recommended at all; None: every item.
+    """
+
+    def __init__(
+        self, fields: Fields, device: torch.device | str, available_N: NDArray[np.bool_] | None = None
+    ) -> None:
+        self.fields, self._device, self._available_N = fields, device, available_N
+        self._matching = lru_cache(CACHED)(lambda expression: matching(expression, fields))
+        self._compile = lru_cache(CACHED)(self._uncached)
+
+    def __call__(self, rules: Rules) -> ItemRules:
+        """The meaning of rules. Raises ValueError if one cannot be read, or names a field that there is not."""
+        try:
+            return self._compile(rules)
+        except UnknownFieldError as error:
+            raise ValueError(f"max_per: {error}.") from error
+
+    def _uncached(self, rules: Rules) -> ItemRules:
+        allowed_N = boost_N = None
+        masks = [self._matching(expression) for expression in rules.expressions]
+        masks += [] if self._available_N is None else [self._available_N]
+        if masks:
+            allowed_N = torch.from_numpy(np.logical_and.reduce(masks)).to(self._device)
+        if rules.boost:
+            boosts_N = np.zeros(len(self.fields), dtype=np.float32)
+            for expression, log_odds in rules.boost.items():
+                boosts_N[self._matching(expression)] += log_odds
+            boost_N = torch.from_numpy(boosts_N).to(self._device)
+        limits = (Limit(self._groups(name), most) for name, most in rules.max_per.items())
+        return ItemRules(allowed_N, boost_N, tuple(limits))
+
+    def _groups(self, name: str) -> torch.Tensor:
+        return torch.from_numpy(self.fields.groups(self.fields.find(name))).to(self._device)
+
+
+@dataclass(frozen=True)
+class NamedRules:
+    """The rules of a service."""
+
+    by_name: Mapping[str, Rules] = field(default_factory=dict)
+    always: Rules = NO_RULES
+    """Those that apply to every request."""
+
+    def select(self, names: Sequence[str]) -> Rules:
+        """The rules of these names together, and those that always apply. Raises ValueError on an unknown name."""
+        chosen = self.always
+        for name in names:
+            if name not in self.by_name:
+                raise ValueError(
+                    f"There are no rules named {name!r}; this service has {', '.join(self.by_name) or 'none'}."
+                )
+            chosen = chosen & self.by_name[name]
+        return chosen
+
+    @classmethod
+    def read(cls, path: Path) -> "NamedRules":
+        """Read a JSON file of rules by name. Raises ValueError, naming the file and the rules, if it is not valid."""
+        try:
+            given = json.loads(Path(path).read_text(encoding="utf-8"))
+        except (ValueError, RecursionError) as error:
+            raise ValueError(f"{path} is not valid JSON: {error}.") from error
+        if not isinstance(given, dict):
+            raise ValueError(f'{path} must hold an object of rules by name, such as {{"sale": {EXAMPLE}}}.')
+        rules, always = {}, NO_RULES
+        for name, one in given.items():
+            try:
+                rules[name], is_always = _read_rules(one)
+            except ValueError as error:
+                raise ValueError(f"{path}, rules {name!r}: {error}") from error
+            if is_always:
+                always = always & rules[name]
+        return cls(rules, always)
+
+
+NO_NAMED_RULES = NamedRules()
+
+
+def _read_rules(given: Any) -> tuple[Rules, bool]:
+    """Rules of a JSON object, and whether they always apply."""
+    if not isinstance(given, dict) or given.keys() - {"where", "max_per", "boost", "always"}:
+        raise ValueError(f"they must be an object such as {EXAMPLE}.")
+    is_always = converted("always", bool, given.pop("always", False))
+    return Rules(**given), is_always
