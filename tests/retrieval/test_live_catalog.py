@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from rqrec.core.artifact import create, read_manifest
-from rqrec.data.ids import UnknownIdError
+from rqrec.data.ids import IdMap, UnknownIdError
 from rqrec.data.sequences import Histories
 from rqrec.knn.graph import content_knn_graph
 from rqrec.knn.index import KnnIndex
@@ -269,9 +269,33 @@ def test_an_item_whose_tuple_is_full_gets_the_nearest_free_one(capsys: pytest.Ca
     assert after.table.level_sizes == artifact.table.level_sizes
     chosen = [float(costs[code]) for code in new_ML[:, 1]]
     assert chosen == sorted(chosen)  # the nearest ones are taken first
-    many = 6 * artifact.table.level_sizes[-1]
+    many = (
+        6 * artifact.table.level_sizes[-1]
+    )  # as many as begin with the same code: some must begin with others
+    changes = add_items(artifact, changes, new_items(8 + many)[8:], np.repeat(same[:1], many, axis=0))
+    codes_NL = apply_changes(artifact, changes).table.codes_NL
+    assert len(np.unique(codes_NL, axis=0)) == N_ITEMS + 8 + many
+    assert len(np.unique(codes_NL[-many:, 0])) > 1
+    full = 36 * artifact.table.level_sizes[-1]
     with pytest.raises(ValueError, match="No semantic ID is free for new item"):
-        add_items(artifact, changes, new_items(8 + many)[8:], np.repeat(same[:1], many, axis=0))
+        add_items(
+            artifact, changes, new_items(8 + many + full)[8 + many :], np.repeat(same[:1], full, axis=0)
+        )
+
+
+@pytest.mark.parametrize("has_extra_code", [True, False])
+def test_free_ids_are_unique_with_and_without_a_deduplication_level(has_extra_code: bool) -> None:
+    rng = np.random.default_rng(0)
+    codes_NL = np.unique(rng.integers(0, 4, (40, 3)), axis=0)
+    ids = IdMap([str(number) for number in range(len(codes_NL))])
+    table = SemanticIdTable(ids, codes_NL, (4, 4, 4), "random", has_extra_code)
+    new_ML = rng.integers(0, 4, (12, table.content_levels))
+    costs_MV = rng.random((12, 4))
+    found, moved = table.free_ids(new_ML, lambda rows: costs_MV[rows])
+    assert len(np.unique(np.concatenate([codes_NL, found]), axis=0)) == len(codes_NL) + 12
+    assert moved == (found[:, : table.content_levels] != new_ML).any(1).sum() > 0
+    with pytest.raises(ValueError, match=r"the table needs \d for each new item"):
+        table.free_ids(new_ML[:, 1:], lambda rows: costs_MV[rows])
 
 
 def test_what_cannot_be_done_is_refused_in_a_sentence() -> None:

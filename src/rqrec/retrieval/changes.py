@@ -41,7 +41,8 @@ class CatalogueChanges:
     codes: Mapping[str, NDArray[np.int64]] = field(default_factory=dict)
     """By expert: the semantic IDs int64 [M, L] of the new items."""
     neighbours_MP: NDArray[np.int32] | None = None
-    """The items most similar to each new item by content, among those of the training."""
+    """The items most similar to each new item by content, among those of the training; None if neighbours do not use
+    content."""
     cosines_MP: NDArray[np.float32] | None = None
     """How similar they are."""
 

@@ -92,16 +92,21 @@ def add_items(
                 f"that its code tuple has room for are there."
             )
         codes[name] = np.concatenate([changes.codes.get(name, ids_ML[:0]), ids_ML])
-    similar = nearest(vectors.content_of(new_MD), vectors.content, CONTENT_NEIGHBOURS)
-    similar_rows, cosines = similar.rows_MK.astype(np.int32), similar.cosines_MK.clip(min=0)
     old = changes.vectors_MD is not None
-    return replace(
+    changes = replace(
         changes,
         added=pl.concat([changes.added, items.select(changes.added.columns)]),
         vectors_MD=np.concatenate([changes.vectors_MD, new_MD]) if old else new_MD,
         codes=codes,
-        neighbours_MP=np.concatenate([changes.neighbours_MP, similar_rows]) if old else similar_rows,
-        cosines_MP=np.concatenate([changes.cosines_MP, cosines]) if old else cosines,
+    )
+    if not any(isinstance(one, KnnIndex) and one.settings.content_weight for one in trained.others.values()):
+        return changes
+    similar = nearest(vectors.content_of(new_MD), vectors.content, CONTENT_NEIGHBOURS)
+    rows_MP, cosines_MP = similar.rows_MK.astype(np.int32), similar.cosines_MK.clip(min=0)
+    return replace(
+        changes,
+        neighbours_MP=np.concatenate([changes.neighbours_MP, rows_MP]) if old else rows_MP,
+        cosines_MP=np.concatenate([changes.cosines_MP, cosines_MP]) if old else cosines_MP,
     )
 
 
@@ -172,11 +177,12 @@ def apply_changes(trained: RetrievalArtifact, changes: CatalogueChanges) -> Retr
             case SasRec() as model:
                 return with_new_items(model, content_MC)
             case KnnIndex() as index:
-                neighbours_MP, cosines_MP = map(torch.from_numpy, (changes.neighbours_MP, changes.cosines_MP))
+                if changes.neighbours_MP is None:  # as an item without interactions has none without content
+                    nobody = torch.full((count, 0), PADDING)
+                    return index.with_rows(nobody, nobody.float())
+                neighbours_MP, cosines_MP = changes.neighbours_MP, changes.cosines_MP
                 weight = index.settings.content_weight
-                # As of an item without interactions: without content, it has no neighbours.
-                neighbours_MP = neighbours_MP if weight else torch.full_like(neighbours_MP, PADDING)
-                return index.with_rows(neighbours_MP, weight * cosines_MP)
+                return index.with_rows(torch.from_numpy(neighbours_MP), weight * torch.from_numpy(cosines_MP))
 
     first = extended(CODES, CodesModel(trained.model, trained.table, trained.tokenizer))
     assert isinstance(first, CodesModel)

@@ -3,7 +3,7 @@
 Shapes: N items, M new items, L levels, V codes of a level.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from string import ascii_lowercase
@@ -201,44 +201,27 @@ class SemanticIdTable:
 
         `codes_ML` are the tokenizer's codes of the new items, int64 [M, content_levels]. An item gets the lowest free
         deduplication code of its tuple. If there is none, it gets the nearest last code whose tuple is free:
-        `costs(rows)` are the costs of each last code for these new items, [R, V]. Raises ValueError if all IDs with
-        the first codes of an item are taken.
+        `costs(rows)` are the costs of each last code for these new items, [R, V]. If all are taken, another code
+        before the last one is chosen, then one before that. Raises ValueError if there is no free ID at all.
         """
         if codes_ML.ndim != 2 or codes_ML.shape[1] != self.content_levels:
             raise ValueError(
                 f"The new codes have shape {codes_ML.shape}, but the table needs {self.content_levels} for each new "
                 f"item: use the tokenizer that made it."
             )
-        both = np.concatenate([self.content_codes, codes_ML])[:, :-1]
-        prefixes = tuple_ranks(both) if both.shape[1] else np.zeros(len(both), dtype=np.int64)
-        near = np.isin(prefixes[: len(self)], prefixes[len(self) :])
-        taken = set(map(tuple, self.codes_NL[near].tolist()))
-        lowest: dict[tuple[int, ...], int] = {}  # all deduplication codes below are taken
-        n_extra = self.level_sizes[-1] if self.has_extra_code else 1
-
-        def free(codes: tuple[int, ...]) -> tuple[int, ...] | None:
-            for extra in range(lowest.get(codes, 0), n_extra):
-                lowest[codes] = extra
-                chosen = (*codes, extra) if self.has_extra_code else codes
-                if chosen not in taken:
-                    return chosen
-            lowest[codes] = n_extra
-            return None
-
-        ids, moved = [], 0
+        free, ids, moved = FreeIds(self), [], 0
         for row, codes in enumerate(codes_ML.tolist()):
-            chosen = free(tuple(codes))
+            chosen = free.take(tuple(codes))
             if chosen is None:
                 moved += 1
                 nearest = np.argsort(costs(np.array([row]))[0], kind="stable").tolist()
-                others = (free((*codes[:-1], last)) for last in nearest)
+                others = (free.take(other) for other in _others(codes, nearest, self.level_sizes))
                 chosen = next((other for other in others if other is not None), None)
             if chosen is None:
                 raise ValueError(
-                    f"No semantic ID is free for new item {row}: all that begin with {codes[:-1]} are taken. "
-                    f"Train the model again with the new items, or with a larger codebook."
+                    f"No semantic ID is free for new item {row}: all that begin like {codes} are taken. Train the "
+                    f"model again with the new items, or with a larger codebook."
                 )
-            taken.add(chosen)
             ids.append(chosen)
         return np.array(ids, dtype=np.int64).reshape(-1, len(self.level_sizes)), moved
 
@@ -302,6 +285,52 @@ class SemanticIdTable:
             )
         codes_NL = table.drop("item_id").to_numpy().astype(np.int64)
         return cls(IdMap(table["item_id"]), codes_NL, sizes, tokenizer_hash, has_extra_code)
+
+
+class FreeIds:
+    """The semantic IDs that no item of a table has."""
+
+    def __init__(self, table: SemanticIdTable) -> None:
+        self._n_extra = table.level_sizes[-1] if table.has_extra_code else 1
+        self._has_extra_code = table.has_extra_code
+        keys = tuple_ranks(table.content_codes)
+        by_tuple = np.lexsort((table.codes_NL[:, -1], keys))
+        self._codes_NL, self._rows = table.codes_NL, by_tuple
+        self._sorted_keys = keys[by_tuple]
+        first = np.concatenate([[True], self._sorted_keys[1:] != self._sorted_keys[:-1]])
+        self._starts = np.append(np.flatnonzero(first), len(keys))
+        tuples = table.content_codes[by_tuple[self._starts[:-1]]]
+        self._group = {one: group for group, one in enumerate(map(tuple, tuples.tolist()))}
+        self._taken: dict[tuple[int, ...], set[int]] = {}
+
+    def take(self, codes: tuple[int, ...]) -> tuple[int, ...] | None:
+        """The lowest free ID with these content codes, which is no longer free then; None if there is none."""
+        if codes not in self._taken:
+            self._taken[codes] = self._extra_codes(codes)
+        taken = self._taken[codes]
+        if len(taken) >= self._n_extra:
+            return None
+        extra = next(number for number in range(self._n_extra) if number not in taken)
+        taken.add(extra)
+        return (*codes, extra) if self._has_extra_code else codes
+
+    def _extra_codes(self, codes: tuple[int, ...]) -> set[int]:
+        """The deduplication codes that are taken; 0 stands for a tuple without one."""
+        if (group := self._group.get(codes)) is None:
+            return set()
+        rows = self._rows[self._starts[group] : self._starts[group + 1]]
+        return set(self._codes_NL[rows, -1].tolist()) if self._has_extra_code else {0}
+
+
+def _others(
+    codes: Sequence[int], nearest: Sequence[int], level_sizes: Sequence[int]
+) -> Iterator[tuple[int, ...]]:
+    """Other tuples than `codes`: with another last code, the nearest first, then with another code before it, ..."""
+    yield from ((*codes[:-1], last) for last in nearest)
+    for level in reversed(range(len(codes) - 1)):
+        for code in range(level_sizes[level]):
+            prefix = (*codes[:level], code, *codes[level + 1 : -1])
+            yield from ((*prefix, last) for last in nearest)
 
 
 def _checked(codes_NL: NDArray[np.int64]) -> NDArray[np.int64]:
