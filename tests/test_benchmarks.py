@@ -40,6 +40,14 @@ def test_beam_agreement_compares_each_width_with_scoring_every_item(tiny_run: Pa
     assert all(row["users"] == 48 and row["cpu_ms_per_user"] > 0 for row in rows)
 
 
+def test_items_are_added_and_removed_at_each_size() -> None:
+    rows = printed("items", "--items 300 600 --new 20")["rows"]
+    assert [(row["items"], row["new"]) for row in rows] == [(300, 20), (600, 20)]
+    for row in rows:
+        assert row["add_many_s"] >= 0
+        assert row["version_mb"] < row["model_mb"]
+
+
 def test_scale_measures_and_plans(tmp_path: Path) -> None:
     measured = printed("scale", "--parts trie dedup --catalogs 500 --tuples 500 --seconds 0.01")["measured"]
     (trie,) = measured["trie"]

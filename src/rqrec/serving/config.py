@@ -51,7 +51,7 @@ class ServiceConfig(Config):
     tokens: tuple[str, ...] = field(default=(), metadata={"flags": "--token", "envvar": "RQREC_TOKEN"})
     """Bearer tokens, one of which every request to /v1 and /metrics needs (status 401); none: open to all."""
     admin_token: str = field(default="", metadata={"envvar": "RQREC_ADMIN_TOKEN"})
-    """Bearer token for POST /admin/reload; empty disables reloading over HTTP."""
+    """Bearer token for POST /admin/reload and for changes of items; empty disables both over HTTP."""
     allow_origins: tuple[str, ...] = field(default=(), metadata={"flags": "--allow-origin"})
     """Web origins whose pages may call the service (CORS)."""
     allow_hosts: tuple[str, ...] = field(default=(), metadata={"flags": "--allow-host"})
