@@ -17,7 +17,7 @@ from rqrec.retrieval.similar import similar_items
 from rqrec.tokenizer.semantic_ids import SemanticIdTable
 from rqrec.tokenizer.trie import Trie
 from tests.retrieval.test_artifact import fresh_artifact
-from tests.tiny import SIZE, train_tiny
+from tests.tiny import N_ITEMS, SIZE, train_tiny
 
 
 @pytest.fixture(scope="module")
@@ -239,6 +239,32 @@ def test_users_and_timestamps_reach_a_model_that_uses_them(name: str) -> None:
     best = recommender.recommend([history], 1, timestamps=[times], users=["ann"])[0][0]
     explained = recommender.explain(history, best.item_id, timestamps=times, user="ann")
     assert explained.recommendation.score == pytest.approx(best.score, abs=1e-5)
+
+
+@pytest.mark.parametrize("options", [{}, {"user_buckets": 9, "time_gaps": 5}])
+@pytest.mark.parametrize("name", ARCHITECTURES)
+def test_without_a_history_the_most_probable_first_items_are_recommended(
+    name: str, options: dict[str, int]
+) -> None:
+    recommender = Recommender(fresh_artifact(name, **options))
+    (nothing,) = recommender.recommend([[]], k=30)
+    assert len(nothing) == nothing.n_allowed == 30
+    assert sum(np.exp(item.score) for item in nothing) == pytest.approx(1, abs=1e-3)
+    (unknown,) = recommender.recommend([["gone", "lost"]], k=30, unknown="skip", timestamps=[[5, 6]])
+    assert (unknown.items, unknown.skipped) == (nothing.items, ("gone", "lost"))
+    (few,) = recommender.recommend([[]], k=5, rules=Rules("item_id in ('item 3', 'item 4')"))
+    assert [item.item_id for item in few] == [item.item_id for item in nothing if item.item_id in items(3, 4)]
+
+
+def test_items_can_be_taken_again_if_seen_items_are_allowed(recommender: Recommender) -> None:
+    history = items(3, 4, 3)
+    (again,) = recommender.recommend([history], k=N_ITEMS, exclude_seen=False)
+    assert set(items(3, 4)) < {item.item_id for item in again}
+    assert len(again) == again.n_allowed == N_ITEMS
+    (fresh,) = recommender.recommend([history], k=N_ITEMS, exclude_seen=True)
+    assert len(fresh) == fresh.n_allowed == N_ITEMS - 2
+    scores = {item.item_id: item.score for item in again}
+    assert all(item.score == pytest.approx(scores[item.item_id], abs=1e-5) for item in fresh)
 
 
 def test_a_copied_folder_recommends_the_same(

@@ -143,7 +143,7 @@ class RetrievalArtifact(NamedTuple):
                     return NeighbourExpert(index.to(device))
 
         chosen = {name: built(name) for name in self.select(experts) if name != CONTENT}
-        return Ensemble(chosen, self.settings, min(PROPOSALS, width))
+        return Ensemble(chosen, self.settings, min(PROPOSALS, width), device)
 
     def recommender(
         self, retriever: Retriever | None = None, experts: Sequence[str] | None = None

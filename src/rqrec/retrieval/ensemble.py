@@ -108,6 +108,8 @@ class Ensemble:
     settings: Mapping[str, ExpertSettings]
     width: int
     """Items that each expert proposes, or the length of the list if that is more."""
+    device: torch.device | str = "cpu"
+    """Where the experts are, and the tensors of rules must be."""
 
     def __post_init__(self) -> None:
         if not self.experts or self.experts.keys() - self.settings.keys():

@@ -173,7 +173,7 @@ def check_request(
             "long_history",
             f"A history has {longest} items, but {config.max_history} are allowed: send the most recent ones.",
         )
-    if model.needs_timestamps and any(request.timestamps is None for request in requests):
+    if model.needs_timestamps and any(request.items and request.timestamps is None for request in requests):
         raise ApiError(
             422,
             "no_timestamps",

@@ -197,8 +197,8 @@ class Recommender:
     ) -> list[Recommendations]:
         """The k most probable next items for each history of item ids (oldest first), most probable first.
 
-        Fewer are returned if fewer are allowed; see `Recommendations.n_allowed`. For an empty history these
-        are the most probable first items.
+        Fewer are returned if fewer are allowed; see `Recommendations.n_allowed`. After an empty history, or one of
+        unknown ids only, these are the most probable first items; the neighbours know none.
 
         exclude_seen: exclude the items of the history (None: as in the model's training, `self.exclude_seen`).
         allow: only these items may be recommended (None: any); block: these may not. Both apply to every
@@ -479,7 +479,8 @@ class Recommender:
     ) -> tuple[Histories, list[list[str]]]:
         """The histories as item indices, and the skipped ids of each."""
         rows = [self._indices(history, unknown) for history in histories]
-        times: list[list[int]] | None = None
+        # A history without items needs no times.
+        times: list[list[int]] | None = None if any(map(len, histories)) else [[] for _ in histories]
         if timestamps is not None:
             check_times(histories, timestamps)
             times = [

@@ -108,7 +108,7 @@ class _Part(NamedTuple):
         examples: EvalExamples,
         exclude_seen: bool,
     ) -> "_Part":
-        allowed_N = torch.ones(len(content_NC), dtype=torch.bool)
+        allowed_N = torch.ones(len(content_NC), dtype=torch.bool, device=ensemble.device)
         allowed_N[new] = False
         column_N = np.full(len(content_NC), -1)
         column_N[new] = np.arange(len(new))
