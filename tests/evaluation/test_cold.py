@@ -12,6 +12,7 @@ from rqrec.data.dataset import Dataset
 from rqrec.data.sequences import Histories, Sequences
 from rqrec.data.splits import leave_one_out
 from rqrec.evaluation.cold import CatalogueSubset, choose_items, cold_and_warm, warm_log, without_items
+from rqrec.evaluation.measure import measure
 from rqrec.experiments.cold_start import HoldOutConfig, hold_out_items
 from rqrec.retrieval.ranking import Ranked
 from rqrec.stages.raw_data import DataConfig, dataset_from_raw
@@ -113,32 +114,19 @@ def test_the_training_data_of_the_command_has_no_target(tmp_path: Path, seed: in
     assert len(warm.items) > 0
 
 
-class Echo:
-    """Recommends the history it is given, which shows the index translation in both directions."""
-
-    def recommend(self, histories: Histories, k: int, *, exclude_seen: bool = True) -> Ranked:
-        items = torch.from_numpy(histories.items_BT)
-        return Ranked(items, torch.zeros(items.shape))
-
-
 def test_a_subset_translates_indices_both_ways_and_drops_items_outside_it() -> None:
-    subset = CatalogueSubset(Echo(), np.array([2, -1, 0, 1]))  # item 1 is outside
-    ranked = subset.recommend(Histories.of([[1, 3, 1, 0], [2]]), 4)
+    subset = CatalogueSubset(np.array([2, -1, 0, 1]))  # item 1 is outside
+    local = subset.local(Histories.of([[1, 3, 1, 0], [2]]))
+    ranked = subset.catalogue(Ranked(torch.from_numpy(local.items_BT), torch.zeros(2, 4)))
     assert ranked.items.tolist() == [[3, 0, -1, -1], [2, -1, -1, -1]]
 
 
 def test_a_subset_keeps_the_times_of_its_items_and_the_users() -> None:
-    class Recording(Echo):
-        def recommend(self, histories: Histories, k: int, *, exclude_seen: bool = True) -> Ranked:
-            self.given = histories
-            return super().recommend(histories, k)
-
-    recording = Recording()
-    subset = CatalogueSubset(recording, np.array([2, -1, 0, 1]))
-    subset.recommend(Histories.of([[1, 3, 1, 0], [2]], [[10, 20, 30, 40], [50]], ["a", "b"]), 4)
-    assert recording.given.times_BT is not None
-    assert recording.given.times_BT.tolist() == [[20, 40, -1, -1], [50, -1, -1, -1]]
-    assert recording.given.user_ids == ("a", "b")
+    subset = CatalogueSubset(np.array([2, -1, 0, 1]))
+    local = subset.local(Histories.of([[1, 3, 1, 0], [2]], [[10, 20, 30, 40], [50]], ["a", "b"]))
+    assert local.times_BT is not None
+    assert local.times_BT.tolist() == [[20, 40, -1, -1], [50, -1, -1, -1]]
+    assert local.user_ids == ("a", "b")
 
 
 def test_cold_and_warm_targets_are_measured_separately() -> None:
@@ -146,7 +134,7 @@ def test_cold_and_warm_targets_are_measured_separately() -> None:
     split, held_out = leave_one_out(sequences), np.arange(30) % 4 == 0
     train = without_items(split.train, held_out)
     recommender = Rotating(30, 0)
-    groups = cold_and_warm(recommender, split.test, train, held_out)
+    groups = cold_and_warm(measure(recommender, split.test, train, 30), held_out)
     hits: dict[bool, list[bool]] = {True: [], False: []}
     for user in split.test.users:
         *history, target = sequences.of_user(user).tolist()
@@ -155,4 +143,4 @@ def test_cold_and_warm_targets_are_measured_separately() -> None:
         assert groups[group]["cases"] == len(hits[cold])
         assert groups[group]["metrics"]["recall@10"] == pytest.approx(np.mean(hits[cold]))
     with pytest.raises(ValueError, match="No example has a cold target"):
-        cold_and_warm(recommender, split.test, train, np.zeros(30, dtype=bool))
+        cold_and_warm(measure(recommender, split.test, train, 30), np.zeros(30, dtype=bool))

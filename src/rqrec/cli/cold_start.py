@@ -30,22 +30,23 @@ def hold_out_items(
 
 
 @command(
-    "rqrec evaluate-cold out/cold --dataset D --embeddings E --run out/cold/decoder --tokenizer out/cold/rqvae",
+    "rqrec evaluate-cold out/cold --dataset D --embeddings E --run out/cold/decoder",
     section="evaluate_cold",
 )
 def evaluate_cold(
     held_out: Annotated[Path, typer.Argument(help="Folder that hold-out-items wrote.")],
     dataset: Annotated[Path, typer.Option(help="The complete dataset.")],
     embeddings: Annotated[Path, typer.Option(help="Embeddings of all of its items.")],
-    run: Annotated[Path, typer.Option(help="Run that was trained on the remaining items.")],
-    tokenizer: Annotated[str, typer.Option(help="The tokenizer of that run.")],
+    run: Annotated[
+        Path, typer.Option(help="Run that was trained on the remaining items, or a joined model.")
+    ],
     config: EvaluateColdConfig,
     out: Annotated[Path | None, typer.Option(help="Folder of the evaluation.")] = None,
     force: Force = False,
     as_json: AsJson = False,
 ) -> None:
-    """Measure how well held-out (cold) items are recommended, compared with popularity and content kNN."""
-    folder = measure(config, held_out, dataset, embeddings, run, tokenizer, out=out, force=force)
+    """Add held-out (cold) items to a model, and measure how well they and the others are recommended."""
+    folder = measure(config, held_out, dataset, embeddings, run, out=out, force=force)
     result = {"artifact": str(folder), **read_json(folder / COLD_FILE)}
     lines = [
         f"{name:<28} {kind}: recall@10 "

@@ -12,11 +12,11 @@ from numpy.typing import NDArray
 
 from rqrec.data.ids import PADDING
 from rqrec.data.sequences import Histories, Sequences
-from rqrec.data.splits import MIN_ITEMS, EvalExamples
-from rqrec.evaluation.measure import measure
+from rqrec.data.splits import MIN_ITEMS
+from rqrec.evaluation.measure import EvalResult
 from rqrec.evaluation.metrics import ranking_metrics
 from rqrec.evaluation.significance import intervals
-from rqrec.retrieval.ranking import ItemRecommender, Ranked
+from rqrec.retrieval.ranking import Ranked
 
 METRICS = ("recall@10",)
 
@@ -63,17 +63,16 @@ def _where(sequences: Sequences, keep_M: NDArray[np.bool_]) -> Sequences:
 
 @dataclass(frozen=True)
 class CatalogueSubset:
-    """Adapts a recommender of a subset of the items, with its own item indices, to the full catalogue.
+    """Translates between a catalogue and a recommender of some of its items, which has item indices of its own.
 
     `local_indices_N` int64: the recommender's index of each catalogue item, PADDING for items outside the
     subset. Those items are dropped from histories and never recommended.
     """
 
-    recommender: ItemRecommender
     local_indices_N: NDArray[np.int64]
 
-    def recommend(self, histories: Histories, k: int, *, exclude_seen: bool = True) -> Ranked:
-        """The k best items of the subset, as catalogue indices."""
+    def local(self, histories: Histories) -> Histories:
+        """Histories of catalogue items as the recommender reads them."""
         items_BT = histories.items_BT
         local_BT = np.where(items_BT == PADDING, PADDING, self.local_indices_N[items_BT])
         # A stable sort moves the dropped items to the end, as padding, and keeps the order of the others.
@@ -83,8 +82,10 @@ class CatalogueSubset:
         if times_BT is not None:
             times_BT = np.take_along_axis(times_BT, order_BT, axis=1)
             times_BT = np.where(local_items_BT == PADDING, PADDING, times_BT)
-        local_histories = Histories(local_items_BT, times_BT, histories.user_ids)
-        ranked = self.recommender.recommend(local_histories, k, exclude_seen=exclude_seen)
+        return Histories(local_items_BT, times_BT, histories.user_ids)
+
+    def catalogue(self, ranked: Ranked) -> Ranked:
+        """What the recommender ranked, as catalogue items."""
         subset = np.flatnonzero(self.local_indices_N != PADDING)
         catalogue_indices = np.empty(len(subset), dtype=np.int64)
         catalogue_indices[self.local_indices_N[subset]] = subset
@@ -94,22 +95,12 @@ class CatalogueSubset:
 
 
 def cold_and_warm(
-    recommender: ItemRecommender,
-    examples: EvalExamples,
-    train: Sequences,
-    held_out_N: NDArray[np.bool_],
-    *,
-    exclude_seen: bool = True,
-    seed: int = 0,
-    description: str | None = None,
+    result: EvalResult, held_out_N: NDArray[np.bool_], seed: int = 0
 ) -> dict[str, dict[str, Any]]:
     """Recall@10 with its interval, for examples with a held-out target ("cold") and for all others ("warm").
 
     Raises ValueError if either group has no examples.
     """
-    result = measure(
-        recommender, examples, train, len(held_out_N), exclude_seen=exclude_seen, description=description
-    )
     cold_C = held_out_N[result.targets_C]
     groups = {}
     for group, ranks in (("cold", result.ranks_C[cold_C]), ("warm", result.ranks_C[~cold_C])):

@@ -84,3 +84,14 @@ def draw_intervals(path: Path, values: Mapping[str, tuple[float, float, float]])
         ax.errorbar(x, means, errors, fmt="none", ecolor="black", lw=1.2, capsize=3)
         ax.bar_label(bars, fmt="%.3f", fontsize=8, label_type="center", color="white")
         ax.set_xticks(x, list(values))
+
+
+def draw_trade(path: Path, points: Sequence[tuple[float, float]], chosen: tuple[float, float]) -> None:
+    """A curve of recall@10 of known targets (x) and of new ones (y), with one point marked."""
+    with _drawing(path) as (ax,):
+        x, y = zip(*points, strict=True)
+        ax.plot(x, y, color=COLORS[0], lw=1.6, marker="o", ms=4)
+        ax.plot(*chosen, color=COLORS[1], marker="o", ms=9, ls="", label="chosen on validation")
+        ax.set_xlabel("recall@10 of known items")
+        ax.set_ylabel("recall@10 of new items")
+        ax.legend(frameon=False)

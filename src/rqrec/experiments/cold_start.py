@@ -6,32 +6,33 @@ from typing import Any
 
 import numpy as np
 import polars as pl
-import torch
 
 from rqrec.core.artifact import check_inputs, create, find, read_manifest, reuse, write_json
 from rqrec.core.progress import log
 from rqrec.core.values import Config, Fraction, NonNegativeInt, PositiveInt
 from rqrec.data.dataset import Dataset
 from rqrec.data.embeddings import EMBEDDINGS_FILE, check_embeddings_of, embeddings_hash, read_embeddings
-from rqrec.data.ids import PADDING, IdMap
 from rqrec.data.protocols import check_protocol, protocol_of
-from rqrec.data.splits import MIN_ITEMS, leave_one_out
+from rqrec.data.sequences import Histories, Sequences
+from rqrec.data.splits import MIN_ITEMS, Split, leave_one_out
 from rqrec.evaluation.cold import CatalogueSubset, choose_items, cold_and_warm, warm_log, without_items
 from rqrec.evaluation.evaluation_report import with_interval
-from rqrec.evaluation.report import paragraph, save_report, table
+from rqrec.evaluation.figures import draw_trade
+from rqrec.evaluation.measure import EvalResult, measure, measure_each
+from rqrec.evaluation.report import figure, paragraph, save_report, table
 from rqrec.knn.content_knn import ContentKnn
 from rqrec.knn.popularity import Popularity
-from rqrec.models.retrieval_model import RetrievalModel
 from rqrec.retrieval.artifact import RetrievalArtifact, read_retrieval
-from rqrec.retrieval.cold_items import ColdItemSmoothing
-from rqrec.retrieval.ranking import ExhaustiveRecommender, ItemRecommender
-from rqrec.retrieval.retriever import BEAM_WIDTH, Retriever
+from rqrec.retrieval.changes import CatalogueChanges
+from rqrec.retrieval.live_catalog import add_items, apply_changes, can_take_new_items
+from rqrec.retrieval.new_items import LiveRecommender, NewItemSettings
+from rqrec.retrieval.ranking import ExhaustiveRecommender, ItemRecommender, Ranked
+from rqrec.retrieval.retriever import BEAM_WIDTH
 from rqrec.stages.raw_data import DataConfig, dataset_from_raw
-from rqrec.stages.tokenize import tokenize_new
-from rqrec.tokenizer.semantic_ids import SemanticIdTable
-from rqrec.tokenizer.trie import Trie
+from rqrec.training.fit_new_items import RATES
 
-WARM, NEW_VECTORS, NEW_IDS, COLD_FILE = "warm", "new.npy", "new_ids.txt", "cold.json"
+WARM, NEW_VECTORS, NEW_IDS = "warm", "new.npy", "new_ids.txt"
+COLD_FILE, CURVE_FILE = "cold.json", "curve.png"
 
 
 @dataclass(frozen=True)
@@ -50,8 +51,6 @@ class EvaluateColdConfig(Config):
 
     beam_width: PositiveInt = BEAM_WIDTH
     """Prefixes that the beam search keeps."""
-    new_share: Fraction = 0.1
-    """Share of the model's probability that cold-item smoothing gives to new items."""
     seed: NonNegativeInt = 0
     """Seed of the bootstrap intervals."""
 
@@ -113,39 +112,30 @@ def evaluate_cold(
     dataset: Path,
     embeddings: Path,
     run: Path,
-    tokenizer: Path | str,
     *,
     out: Path | None = None,
     force: bool = False,
 ) -> Path:
-    """Assign semantic IDs to the held-out items, and measure recall@10 of cold (held-out) and warm targets.
+    """Add the held-out items to a model, as to one that is served, and measure recall@10 of cold and warm targets.
 
-    `run` is the folder of a training run on `held_out/warm`, with semantic IDs and a model; `tokenizer` is the
-    tokenizer that made these IDs. The model is measured with and without cold-item smoothing (`new_share`, see
-    `rqrec.retrieval.cold_items`), without the experts that it is joined with, and compared with popularity and
-    content kNN. The test examples are those of the complete dataset, leave-one-out. The model cannot recommend a new
-    item for whose codes no deduplication code is free; such targets count as misses. Returns the "cold_evaluation"
-    artefact: `out`, by default `evaluation_cold` in the run folder.
+    `run` is the folder of a training run on `held_out/warm`, or a joined model of such runs. Both kinds of items are
+    in one list. The model is measured without the held-out items, with them at the rate that validation chose (see
+    `rqrec.training.fit_new_items`) and at others, and compared with popularity and content kNN. The test examples
+    are those of the complete dataset, leave-one-out. Returns the "cold_evaluation" artefact: `out`, by default
+    `evaluation_cold` in the run folder.
 
-    Raises ValueError if the folders were not made from each other, or the model was trained with another protocol.
+    Raises ValueError if the folders were not made from each other, the model was trained with another protocol, or
+    it cannot take new items.
     """
     held_out, dataset, model = find(held_out, "held_out"), find(dataset, "dataset"), find(run, "retrieval")
     check_inputs(held_out, {"dataset": dataset})
     if read_manifest(held_out).inputs["embeddings"] != embeddings_hash(embeddings):
         raise ValueError(f"{held_out} was not made from {embeddings}. Run `rqrec hold-out-items` again.")
     check_protocol(model, protocol_of(read_manifest(model)), "leave_one_out")
-    data, checkpoint = Dataset.read(dataset), read_retrieval(model)
-    ids = data.catalog.id_map
-    if checkpoint.model.config.n_items:
-        raise ValueError(
-            f"{model} reads content or vectors of items beside their codes, which it does not have for new items: "
-            f"train it without train.content_input and train.item_embed_dim."
-        )
-    if checkpoint.others:
-        log("The codes model is measured alone: the other experts know nothing of new items.")
+    data, trained = Dataset.read(dataset), read_retrieval(model)
     new_ids = (held_out / NEW_IDS).read_text(encoding="utf-8").split("\n")[:-1]
-    held_N = np.zeros(len(ids), dtype=bool)
-    held_N[ids.indices(new_ids)] = True
+    held_N = np.zeros(len(data.catalog), dtype=bool)
+    held_N[data.catalog.id_map.indices(new_ids)] = True
     warm = dataset_from_raw(DataConfig("custom", held_out / WARM))
     if read_manifest(model).inputs["dataset"] != read_manifest(warm).hash:
         raise ValueError(
@@ -156,44 +146,71 @@ def evaluate_cold(
     inputs = {"held_out": read_manifest(held_out).hash, "retrieval": read_manifest(model).hash}
     if reuse(out, "cold_evaluation", asdict(config), inputs, force=force):
         return out
-    with create(out, "cold_evaluation", settings=asdict(config), inputs=inputs) as target:
-        table_folder = tokenize_new(
-            tokenizer,
-            held_out / NEW_VECTORS,
-            find(run, "semantic_ids"),
-            target / "semantic_ids",
-            new_ids=held_out / NEW_IDS,
+    vectors = can_take_new_items(trained).complete(np.load(held_out / NEW_VECTORS))
+    new = data.catalog.items.filter(held_N).select("item_id", "title", "text")
+    live = apply_changes(trained, add_items(trained, CatalogueChanges.none(), new, vectors))
+    split = leave_one_out(data.sequences)
+    train = without_items(split.train, held_N)
+    n_known, n_new = len(trained.catalog), len(new_ids)
+    rates = {rate: NewItemSettings(rate).share(n_known, n_new) for rate in (trained.new_items.rate, *RATES)}
+    measured = _measure_shares(config, live, data, split, train, [0.0, *rates.values()], trained.exclude_seen)
+    baselines: dict[str, ItemRecommender] = {
+        "popularity": ExhaustiveRecommender(Popularity(train, len(held_N))),
+        "content_knn": ExhaustiveRecommender(ContentKnn(read_embeddings(embeddings).vectors)),
+    }
+    for name, baseline in baselines.items():
+        measured.append(
+            measure(
+                baseline,
+                split.test,
+                train,
+                len(held_N),
+                exclude_seen=trained.exclude_seen,
+                description=f"Evaluating {name}",
+            )
         )
-        table = SemanticIdTable.read(table_folder)
-        plain = _with_new_items(checkpoint, table, ids, config.beam_width)
-        smoothed = _with_new_items(checkpoint, table, ids, config.beam_width, config.new_share)
-        split = leave_one_out(data.sequences)
-        train = without_items(split.train, held_N)
-        recommenders: dict[str, ItemRecommender] = {
-            "model": plain,
-            f"model, {config.new_share:g} for new items": smoothed,
-            "popularity": ExhaustiveRecommender(Popularity(train, len(ids))),
-            "content_knn": ExhaustiveRecommender(ContentKnn(read_embeddings(embeddings).vectors)),
-        }
-        results = {
-            "held_out": len(new_ids),
-            "without_a_code": int((plain.local_indices_N == PADDING).sum()),
-            "recommenders": {
-                name: cold_and_warm(
-                    recommender,
-                    split.test,
-                    train,
-                    held_N,
-                    exclude_seen=checkpoint.exclude_seen,
-                    seed=config.seed,
-                    description=f"Evaluating {name}",
-                )
-                for name, recommender in recommenders.items()
-            },
-        }
+    groups = [cold_and_warm(result, held_N, config.seed) for result in measured]
+    curve = [
+        {"rate": rate, "share": share, **{kind: one[kind]["metrics"]["recall@10"] for kind in one}}
+        for (rate, share), one in zip(rates.items(), groups[1:], strict=False)
+    ]
+    results = {
+        "held_out": n_new,
+        "chosen": curve[0],
+        "curve": sorted(curve, key=lambda one: one["rate"]),
+        "recommenders": {
+            "without new items": groups[0],
+            "with new items": groups[1],
+            **dict(zip(baselines, groups[-len(baselines) :], strict=True)),
+        },
+    }
+    with create(out, "cold_evaluation", settings=asdict(config), inputs=inputs) as target:
         write_json(target / COLD_FILE, results)
+        draw_trade(target / CURVE_FILE, *_points(results))
         save_report(target, "Cold items", _report(results))
     return out
+
+
+def _measure_shares(
+    config: EvaluateColdConfig,
+    live: RetrievalArtifact,
+    data: Dataset,
+    split: Split,
+    train: Sequences,
+    shares: list[float],
+    exclude_seen: bool,
+) -> list[EvalResult]:
+    """The model with each share of new items, in one pass."""
+    recommender = live.recommender(live.retriever(config.beam_width))
+    assert isinstance(recommender, LiveRecommender)
+    subset = CatalogueSubset(live.catalog.id_map.find(data.catalog.id_map.all))
+
+    def recommend(histories: Histories, k: int) -> list[list[Ranked]]:
+        local = subset.local(histories)
+        lists = recommender.recommend_with_shares(local, k, shares, exclude_seen=exclude_seen)
+        return [[subset.catalogue(one)] for one in lists]
+
+    return measure_each(recommend, split.test, train, len(data.catalog), description="Evaluating the model")
 
 
 def _check_content_only(embeddings: Path, rows: int, items: int) -> None:
@@ -213,42 +230,27 @@ def _check_content_only(embeddings: Path, rows: int, items: int) -> None:
         )
 
 
-def _with_new_items(
-    checkpoint: RetrievalArtifact,
-    table: SemanticIdTable,
-    ids: IdMap,
-    beam_width: int,
-    share: float | None = None,
-) -> CatalogueSubset:
-    """The model as a recommender of all items whose codes it can generate, with indices of the complete catalogue.
+Point = tuple[float, float]
 
-    `share` of its probability is given to items that it was not trained on (None: no cold-item smoothing).
-    """
-    sizes = np.array(checkpoint.table.level_sizes)
-    rows = np.flatnonzero((table.codes_NL < sizes).all(axis=1))
-    reachable = SemanticIdTable(
-        IdMap(table.item_ids.ids(rows)),
-        table.codes_NL[rows],
-        checkpoint.table.level_sizes,
-        table.tokenizer_hash,
+
+def _points(results: dict[str, Any]) -> tuple[list[Point], Point]:
+    """Recall@10 of known and of new targets: without new items and at each rate, and at the chosen rate."""
+    without = results["recommenders"]["without new items"]
+    rows = [{kind: without[kind]["metrics"]["recall@10"] for kind in ("cold", "warm")}, *results["curve"]]
+    return [(row["warm"], row["cold"]) for row in rows], (
+        results["chosen"]["warm"],
+        results["chosen"]["cold"],
     )
-    local_indices_N = np.full(len(ids), PADDING, dtype=np.int64)
-    local_indices_N[ids.indices(reachable.item_ids.all)] = np.arange(len(reachable))
-    model: RetrievalModel[Any] = checkpoint.model
-    if share is not None:
-        trained_N = checkpoint.catalog.id_map.find(reachable.item_ids.all) != PADDING
-        trie = Trie.build(reachable.codes_NL)
-        model = ColdItemSmoothing(model, trie, torch.from_numpy(trained_N), share)
-    return CatalogueSubset(Retriever(model, reachable, beam_width), local_indices_N)
 
 
 def _report(results: dict[str, Any]) -> list[str]:
+    chosen = results["chosen"]
     return [
         paragraph(
-            f"{results['held_out']} items were held out of all training and got their semantic IDs afterwards. "
-            f"{results['without_a_code']} of them have no code that the model could generate, and count as misses. "
-            f"Recall@10 on the test examples of the complete dataset (leave-one-out, full catalogue), with 95 % "
-            f"bootstrap intervals."
+            f"{results['held_out']} items were held out of all training and added to the trained model. Recall@10 on "
+            f"the test examples of the complete dataset (leave-one-out, full catalogue, both kinds of items in one "
+            f"list), with 95 % bootstrap intervals. Validation chose that a new item has {chosen['rate']:g} times "
+            f"the probability of a known one, {chosen['share']:.1%} of all probability together."
         ),
         table(
             ["", "cold targets", "warm targets"],
@@ -263,4 +265,13 @@ def _report(results: dict[str, Any]) -> list[str]:
                 for name, row in results["recommenders"].items()
             ],
         ),
+        paragraph("What new items gain and known ones lose with other rates:"),
+        table(
+            ["rate", "share", "cold targets", "warm targets"],
+            [
+                [f"{one['rate']:g}", f"{one['share']:.3f}", f"{one['cold']:.4f}", f"{one['warm']:.4f}"]
+                for one in results["curve"]
+            ],
+        ),
+        figure(CURVE_FILE, "Recall@10 of cold and of warm targets at each rate"),
     ]

@@ -136,6 +136,22 @@ class LiveRecommender:
         self, histories: Histories, k: int, *, exclude_seen: bool = True, rules: ItemRules = NO_RULES
     ) -> Ranked:
         """The k most probable next items of each history: see `Ensemble.recommend`."""
+        (ranked,) = self.recommend_with_shares(
+            histories, k, (self.share,), exclude_seen=exclude_seen, rules=rules
+        )
+        return ranked
+
+    @torch.inference_mode()
+    def recommend_with_shares(
+        self,
+        histories: Histories,
+        k: int,
+        shares: Sequence[float],
+        *,
+        exclude_seen: bool = True,
+        rules: ItemRules = NO_RULES,
+    ) -> list[Ranked]:
+        """`recommend` for each of several shares of new items, with one search."""
         allowed_N = self.available_N if rules.allowed_N is None else both(self.available_N, rules.allowed_N)
         lists = []
         if self.experts is not None:
@@ -151,12 +167,12 @@ class LiveRecommender:
             said = {CONTENT: boosted(scores_BM, boost_N, items_BM)}
             lists.append(best_of(items_BM, scores_BM, said, k, rules.limits))
         if len(lists) == 1:
-            return lists[0]
+            return lists * len(shares)
         known, new = lists
-        return self._mixed(known, new, k, rules.limits)
+        return [self._mixed(known, new, share, k, rules.limits) for share in shares]
 
-    def _mixed(self, known: Ranked, new: Ranked, k: int, limits: Sequence[Limit]) -> Ranked:
-        share_B1 = torch.full_like(known.scores[:, :1], self.share)
+    def _mixed(self, known: Ranked, new: Ranked, share: float, k: int, limits: Sequence[Limit]) -> Ranked:
+        share_B1 = torch.full_like(known.scores[:, :1], share)
         share_B1 = torch.where((new.items != PADDING).any(1, keepdim=True), share_B1, 0.0)
         share_B1 = torch.where((known.items != PADDING).any(1, keepdim=True), share_B1, 1.0)
         items_BM = torch.cat([known.items, new.items], dim=1)
