@@ -24,6 +24,7 @@ COMMANDS = {
     "recommend": "recommend",
     "batch-recommend": "batch_recommend",
     "serve": "serve",
+    "export": "export",
     "items": "items",
     "push": "share",
     "pull": "share",

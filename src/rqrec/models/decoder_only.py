@@ -105,6 +105,10 @@ class DecoderOnly(CodeOutput):
         past_mask_BS = torch.arange(positions, device=last_B.device) <= last_B[:, None]
         return HistoryCache(state_BD, past, past_mask_BS, batch.lengths_B)
 
+    def state(self, context: HistoryCache) -> Tensor:
+        """The state [B, D] of each history, from which the first code of the next item is predicted."""
+        return context.state_BD
+
     def next_logits(self, context: HistoryCache, prefix_BKl: Tensor) -> Tensor:
         """Logits [B, K, V] of the level after the prefix (see RetrievalModel)."""
         n_beams, level = prefix_BKl.shape[1:]

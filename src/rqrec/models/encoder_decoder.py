@@ -139,6 +139,10 @@ class EncoderDecoder(CodeOutput):
         states_LRD = [states_BLD[choice.rows_R, level] for level, choice in enumerate(choices)]
         return self._loss(states_LRD, choices, len(codes_BL))
 
+    def state(self, context: EncodedHistory) -> Tensor:
+        """The state [B, D] of each history, from which the first code of the next item is predicted."""
+        return self._decode(context, context.mask_BS.new_zeros(len(context.mask_BS), 1, 0).long())[:, 0, 0]
+
     def next_logits(self, context: EncodedHistory, prefix_BKl: Tensor) -> Tensor:
         """Logits [B, K, V] of the level after the prefix (see RetrievalModel)."""
         n_beams, level = prefix_BKl.shape[1:]

@@ -121,6 +121,10 @@ class Hierarchical(CodeOutput):
         )
         return self.to_codes(state_BD)
 
+    def state(self, context: Tensor) -> Tensor:
+        """The state [B, D] of each history, from which the first code of the next item is predicted."""
+        return context
+
     def next_logits(self, context: Tensor, prefix_BKl: Tensor) -> Tensor:
         """Logits [B, K, V] of the level after the prefix (see RetrievalModel)."""
         n_beams, level = prefix_BKl.shape[1:]

@@ -19,7 +19,9 @@ from rqrec.data.sequences import Histories, check_times
 from rqrec.data.times import Time, lists_to_seconds
 from rqrec.knn.index import KnnIndex
 from rqrec.models.architectures import name_of
-from rqrec.retrieval.artifact import RetrievalArtifact
+from rqrec.models.retrieval_model import CodeLookup
+from rqrec.models.sasrec import SasRec
+from rqrec.retrieval.artifact import CODES, CodesModel, RetrievalArtifact
 from rqrec.retrieval.live_catalog import (
     add_items,
     can_take_new_items,
@@ -32,6 +34,7 @@ from rqrec.retrieval.retriever import BEAM_WIDTH, Retriever
 from rqrec.retrieval.similar import similar_items
 from rqrec.retrieval.versions import Change, LiveModel, change, read_live
 from rqrec.serving.rules import NO_RULES, RuleCompiler, Rules, fields_of_items
+from rqrec.tokenizer.semantic_ids import SemanticIdTable
 from rqrec.tokenizer.trie import Trie
 
 DEFAULT_K = 10  # recommendations, wherever nothing else is asked for
@@ -304,6 +307,65 @@ class Recommender:
         )
         rows = self._recommendations(similar.items.numpy(force=True), similar.scores.numpy(force=True))
         return [SimilarItem(row.item_id, row.title, row.score, row.semantic_id) for row in rows]
+
+    def embed(
+        self,
+        histories: Sequence[Sequence[str]],
+        *,
+        expert: str = CODES,
+        unknown: Literal["raise", "skip"] = "raise",
+        timestamps: Sequence[Sequence[Time]] | None = None,
+        users: Sequence[str | None] | None = None,
+    ) -> NDArray[np.float32]:
+        """The state of a trained expert after each history, float32 [B, D].
+
+        Of an expert of type dense, its product with an item's vector (`item_vectors`) is the item's logit; of type
+        codes, the first code of the next item is predicted from it. Other arguments are as in `recommend`. Raises
+        ValueError if the expert is unknown or is not trained.
+        """
+        inputs, _ = self._read(histories, timestamps, users, unknown)
+        model, table = self._trained_expert(expert)
+        with torch.inference_mode():
+            if table is None:
+                return model.encode(inputs).float().numpy(force=True)
+            lookup = CodeLookup.from_codes(table.codes_NL, self._retriever.device)
+            context = model.encode(lookup.batch(inputs, model.max_items))
+            return model.state(context).float().numpy(force=True)
+
+    def item_vectors(self, expert: str = CODES) -> NDArray[np.float32]:
+        """The vectors of all items of the catalogue in a trained expert, float32 [N, D].
+
+        Of an expert of type codes, these are the embeddings of an item's codes one after another. Raises ValueError
+        as `embed` does.
+        """
+        model, table = self._trained_expert(expert)
+        with torch.inference_mode():
+            if table is None:
+                return model.item_vectors().float().numpy(force=True)
+            codes_NL = torch.from_numpy(table.codes_NL.astype(np.int64)).to(self._retriever.device)
+            return model.codes(codes_NL).flatten(1).float().numpy(force=True)
+
+    def code_vectors(self, expert: str = CODES) -> list[NDArray[np.float32]]:
+        """The embeddings of the codes of each level in an expert of type codes, float32 [V, D].
+
+        Raises ValueError as `embed` does, and if the expert has no codes.
+        """
+        model, table = self._trained_expert(expert)
+        if table is None:
+            raise ValueError(f"The expert {expert!r} has no codes: name one of type codes.")
+        return [model.codes.rows(level).detach().numpy(force=True) for level in range(len(table.level_sizes))]
+
+    def _trained_expert(self, name: str) -> tuple[Any, SemanticIdTable | None]:
+        """The model of an expert, and its table if it generates codes."""
+        other = self.artifact.others.get(name)
+        if name == CODES:
+            return self.model, self.table
+        if isinstance(other, CodesModel):
+            return other.model, other.table
+        if isinstance(other, SasRec):
+            return other, None
+        trained = [one for one, kind in self.experts.items() if kind in ("codes", "dense")]
+        raise ValueError(f"There is no trained expert {name!r}; this model has {', '.join(trained)}.")
 
     @property
     def experts(self) -> dict[str, str]:

@@ -1,0 +1,25 @@
+"""`rqrec export`."""
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from rqrec.cli.command import AsJson, command, emit
+from rqrec.serving.exports import export as run
+
+
+@command("rqrec export out/demo --what items --out items.npy")
+def export(
+    artifact: Annotated[Path, typer.Argument(help="Folder of a trained retrieval model, or its run folder.")],
+    out: Annotated[Path, typer.Option(help="File to write, .npy or .safetensors.")],
+    what: Annotated[
+        Literal["items", "codes"],
+        typer.Option(help="The vectors of all items, or of all codes, level by level."),
+    ] = "items",
+    expert: Annotated[str, typer.Option(help="Name of a trained expert of the model.")] = "codes",
+    as_json: AsJson = False,
+) -> None:
+    """Write the vectors of items or codes, and beside them a parquet file that says what each row is."""
+    result = run(artifact, what, out, expert)
+    emit(result, as_json, "{rows} vectors of width {width}: {vectors}; their rows: {ids}".format(**result))
