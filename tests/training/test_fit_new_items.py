@@ -28,18 +28,18 @@ def world(tiny_joined: Path) -> tuple[Ensemble, np.ndarray, Split]:
 def test_hits_are_those_of_the_mixed_list(settings: NewItemSettings | None) -> None:
     rng, n_new, n_known = np.random.default_rng(1), 6, 40
     known_EK = torch.from_numpy(-np.sort(rng.random((200, K)) * 6)).float()
-    cosines_EM = torch.from_numpy(rng.random((200, n_new)) * 2 - 1).float()
-    cosines_EM[:20, 2] = -torch.inf
+    affinity_EM = torch.from_numpy(rng.random((200, n_new)) * 2 - 1).float()
+    affinity_EM[:20, 2] = -torch.inf
     column_E = torch.from_numpy(rng.integers(-1, n_new, 200))
     ranks = torch.from_numpy(rng.integers(0, K + 3, 200))
     known_rank_E = torch.where((ranks < K) & (column_E < 0), ranks, MISSED)
-    part = _Part(np.arange(n_new), known_EK, cosines_EM, known_rank_E, column_E)
+    part = _Part(np.arange(n_new), known_EK, affinity_EM, known_rank_E, column_E)
     share = 0.0 if settings is None else settings.share(n_known, n_new)
     hits = np.zeros(2)
     for row in range(200):
         p_new = torch.zeros(n_new).double()
         if settings is not None:
-            p_new = (settings.sharpness * cosines_EM[row].double()).softmax(0) * share
+            p_new = (settings.sharpness * affinity_EM[row].double()).softmax(0) * share
         scores = [(float(known_EK[row, k].double().exp()) * (1 - share), ("known", k)) for k in range(K)]
         scores += [(float(p_new[m]), ("new", m)) for m in range(n_new) if p_new[m] > 0]
         shown = [name for _, name in sorted(scores, reverse=True)[:K]]

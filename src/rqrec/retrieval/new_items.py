@@ -1,14 +1,20 @@
 """Items that no expert was trained on: they are recommended by their content, beside what the experts recommend.
 
 The experts' probabilities of the known items keep their order and their ratios. The new items together get a share of
-all probability, which is what they would get if each had `rate` times the probability of a known item, and among
-themselves they are compared with the history by their content:
+all probability, which is what they would get if each had `rate` times the probability of a known item:
 
     p(known item) = (1 - share) x p_experts(item)
-    p(new item)   = share x softmax over the new items of sharpness x cos(item, history)
+    p(new item)   = share x softmax over the new items of sharpness x affinity(item)
     share         = rate x new / (known + rate x new)
 
-Shapes: B histories, T items of a history, M new items, N items of the catalogue, C width of a content vector.
+Among themselves they are compared by how much they are like what the experts recommend, so that all that the experts
+know of the history counts, and like the history itself. Each is an average of exp(SIMILARITY x (cosine - 1)) over
+items, weighted by their probability or by how recent they are:
+
+    affinity(item) = log (similarity to the experts' list) + 1/2 log (similarity to the history)
+
+Shapes: B histories, T items of a history, K items of the experts' list, M new items, N items of the catalogue,
+C width of a content vector.
 """
 
 from collections.abc import Sequence
@@ -30,6 +36,9 @@ from rqrec.retrieval.ranking import Ranked, rank_scores
 
 CONTENT = "content"  # name and type of the expert
 DECAY = 0.7  # weight of an item of the history relative to the item after it
+LIKE = 30  # items of the experts' list that new ones are compared with
+SIMILARITY = 20.0
+MAX_CELLS = 2**22  # of similarities that are held at once: 16 MB
 
 
 @dataclass(frozen=True)
@@ -41,8 +50,8 @@ class NewItemSettings(Config):
 
     rate: PositiveFloat = 1.0
     """Probability of a new item relative to a known one, on average over all histories."""
-    sharpness: PositiveFloat = 25.0
-    """How much the most similar new items are preferred."""
+    sharpness: PositiveFloat = 1.0
+    """How much the new items with the highest affinity are preferred."""
 
     def share(self, known: int, new: int) -> float:
         """The share of all probability that new items get."""
@@ -51,7 +60,7 @@ class NewItemSettings(Config):
 
 @dataclass(frozen=True)
 class ContentExpert:
-    """The new items whose content is most similar to that of the history; it knows no other items."""
+    """The new items that are most like the history and what the experts recommend; it knows no other items."""
 
     content: Sequence[NDArray[np.floating]]
     """Content vectors [N, C] of all items, in parts that follow each other; they may be memory-mapped."""
@@ -62,10 +71,12 @@ class ContentExpert:
     sharpness: float
 
     @torch.inference_mode()
-    def propose(self, histories: Histories, count: int, constraints: Constraints) -> Proposal:
-        """See `rqrec.retrieval.experts.Expert`."""
+    def propose(
+        self, histories: Histories, count: int, constraints: Constraints, known: Ranked | None = None
+    ) -> Proposal:
+        """See `rqrec.retrieval.experts.Expert`; `known` is what the experts of the known items recommend."""
         items_BT = histories.items_BT
-        logits_BM = self.sharpness * self.cosines(items_BT)
+        logits_BM = self.sharpness * self.affinity(items_BT, known)
         if constraints.allowed_N is not None:
             logits_BM = logits_BM.masked_fill(~constraints.allowed_N[self.first_new :], -torch.inf)
         if constraints.exclude_seen:
@@ -86,19 +97,35 @@ class ContentExpert:
 
         return Proposal(ranked, log_probs)
 
-    def cosines(self, items_BT: NDArray[np.int64]) -> Tensor:
-        """The similarity of each new item's content to that of each history, [B, M]; 0 for an empty history."""
-        return self._profiles(items_BT) @ self.unit_MC.T
+    def affinity(self, items_BT: NDArray[np.int64], known: Ranked | None = None) -> Tensor:
+        """How much each new item is like a history and what the experts recommend after it, [B, M].
 
-    def _profiles(self, items_BT: NDArray[np.int64]) -> Tensor:
-        """The mean content of each history, of length 1, [B, C]; 0 for an empty one."""
-        inside_BT = items_BT != PADDING
-        items, places = np.unique(items_BT[inside_BT], return_inverse=True)
-        ages_BT = inside_BT.sum(axis=1, keepdims=True) - 1 - np.arange(items_BT.shape[1])
-        weights = (DECAY ** ages_BT[inside_BT]).astype(np.float32)
-        profiles_BC = np.zeros((len(items_BT), self.unit_MC.shape[1]), dtype=np.float32)
-        np.add.at(profiles_BC, np.nonzero(inside_BT)[0], self._unit(items)[places] * weights[:, None])
-        return torch.from_numpy(unit(profiles_BC)).to(self.unit_MC.device)
+        An empty history, or an empty list, says nothing about any item.
+        """
+        age_BT = (items_BT != PADDING).sum(axis=1, keepdims=True) - 1 - np.arange(items_BT.shape[1])
+        like_history_BM = self._similarity(items_BT, (DECAY ** age_BT.clip(min=0)).astype(np.float32))
+        if known is None:
+            return 0.5 * like_history_BM
+        p_BK = known.scores[:, :LIKE].softmax(1).nan_to_num(nan=0.0)
+        items_BK = known.items[:, :LIKE].numpy(force=True)
+        return self._similarity(items_BK, p_BK.numpy(force=True)) + 0.5 * like_history_BM
+
+    def _similarity(self, items_BK: NDArray[np.int64], weights_BK: NDArray[np.float32]) -> Tensor:
+        """The logarithm of the weighted mean similarity of each new item to some items, [B, M]; 0 without any."""
+        rows, columns = np.nonzero(items_BK != PADDING)
+        items, places = np.unique(items_BK[rows, columns], return_inverse=True)
+        device, n_new = self.unit_MC.device, len(self.unit_MC)
+        weights = np.zeros((len(items_BK), len(items)), dtype=np.float32)
+        np.add.at(weights, (rows, places), weights_BK[rows, columns])
+        weights /= np.maximum(weights.sum(axis=1, keepdims=True), np.finfo(np.float32).tiny)
+        total_BM = torch.zeros(len(items_BK), n_new, device=device)
+        step = max(1, MAX_CELLS // max(1, n_new))
+        for start in range(0, len(items), step):
+            unit_UC = torch.from_numpy(self._unit(items[start : start + step])).to(device)
+            like_UM = (SIMILARITY * (unit_UC @ self.unit_MC.T - 1)).exp()
+            total_BM += torch.from_numpy(weights[:, start : start + step]).to(device) @ like_UM
+        is_empty_B1 = torch.from_numpy(weights.sum(axis=1, keepdims=True) == 0).to(device)
+        return total_BM.masked_fill(is_empty_B1, 1.0).log()
 
     def _unit(self, items: NDArray[np.int64]) -> NDArray[np.float32]:
         """The vectors of items in ascending order, of length 1."""
@@ -156,13 +183,17 @@ class LiveRecommender:
         lists = []
         if self.experts is not None:
             known_rules = rules._replace(allowed_N=both(allowed_N, self.known_N))
-            lists.append(self.experts.recommend(histories, k, exclude_seen=exclude_seen, rules=known_rules))
+            width = k if self.content is None else max(k, LIKE)
+            lists.append(
+                self.experts.recommend(histories, width, exclude_seen=exclude_seen, rules=known_rules)
+            )
         if self.content is not None:
             count = (
                 len(self.content.unit_MC) if rules.limits else k
             )  # all of them, for the limits to choose from
             constraints = Constraints(exclude_seen, allowed_N, rules.boost_N)
-            items_BM, scores_BM, _ = self.content.propose(histories, count, constraints).ranked
+            found = self.content.propose(histories, count, constraints, lists[0] if lists else None)
+            items_BM, scores_BM, _ = found.ranked
             boost_N = None if rules.boost_N is None else -rules.boost_N
             said = {CONTENT: boosted(scores_BM, boost_N, items_BM)}
             lists.append(best_of(items_BM, scores_BM, said, k, rules.limits))

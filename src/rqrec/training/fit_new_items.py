@@ -24,14 +24,14 @@ from rqrec.data.splits import EvalExamples, Split
 from rqrec.evaluation.metrics import MISSED, recall_at
 from rqrec.retrieval.constraints import ItemRules
 from rqrec.retrieval.ensemble import Ensemble
-from rqrec.retrieval.new_items import ContentExpert, NewItemSettings
+from rqrec.retrieval.new_items import LIKE, ContentExpert, NewItemSettings
 
 SHARE = 0.05  # of the known items that are treated as new at a time
 DRAWS = 3  # each for another third of the examples: it matters which items are drawn
-MAX_NEW = 2_000
+MAX_NEW = 1_000
 MAX_EXAMPLES = 8_000
 RATES = (0.1, 0.2, 0.3, 0.5, 0.7, 1.0, 1.5, 2.0, 3.0, 5.0)
-SHARPNESS = (10.0, 15.0, 20.0, 25.0, 35.0, 50.0)
+SHARPNESS = (0.3, 0.5, 0.7, 1.0, 1.4, 2.0)
 BATCH_SIZE = 128
 K = 10  # of recall
 
@@ -92,8 +92,8 @@ class _Part(NamedTuple):
     """The items that are treated as new, in ascending order."""
     known_EK: Tensor
     """Log-probabilities of the best known items, in descending order; minus infinity where there are fewer."""
-    cosines_EM: Tensor
-    """Of the items treated as new with the history; minus infinity for those that are excluded."""
+    affinity_EM: Tensor
+    """Of the items treated as new (see `rqrec.retrieval.new_items`); minus infinity for those that are excluded."""
     known_rank_E: Tensor
     """The 0-based rank of a known target, MISSED if it is not in the list or treated as new."""
     column_E: Tensor
@@ -113,22 +113,22 @@ class _Part(NamedTuple):
         column_N = np.full(len(content_NC), -1)
         column_N[new] = np.arange(len(new))
         content = ContentExpert((content_NC,), 0, torch.from_numpy(unit(content_NC[new])), 1.0)
-        lists, cosines, ranks = [], [], []
+        lists, affinities, ranks = [], [], []
         for rows in track(list(examples.batches(BATCH_SIZE)), "Calibrating new items"):
             histories = examples.histories(rows)
-            found = ensemble.recommend(histories, K, exclude_seen=exclude_seen, rules=ItemRules(allowed_N))
-            lists.append(found.scores.cpu())
-            is_target_BK = found.items.cpu() == torch.from_numpy(examples.targets[rows])[:, None]
+            found = ensemble.recommend(histories, LIKE, exclude_seen=exclude_seen, rules=ItemRules(allowed_N))
+            lists.append(found.scores[:, :K].cpu())
+            is_target_BK = found.items[:, :K].cpu() == torch.from_numpy(examples.targets[rows])[:, None]
             ranks.append(torch.where(is_target_BK.any(1), is_target_BK.int().argmax(1), MISSED))
-            cosines_BM = content.cosines(histories.items_BT)
+            affinity_BM = content.affinity(histories.items_BT, found).cpu()
             if exclude_seen:
                 items_BT = histories.items_BT
                 column_BT = np.where(items_BT == PADDING, -1, column_N[items_BT])
                 users, places = np.nonzero(column_BT >= 0)
-                cosines_BM[users, column_BT[users, places]] = -torch.inf
-            cosines.append(cosines_BM)
+                affinity_BM[users, column_BT[users, places]] = -torch.inf
+            affinities.append(affinity_BM)
         columns = torch.from_numpy(column_N[examples.targets])
-        return cls(new, torch.cat(lists), torch.cat(cosines), torch.cat(ranks), columns)
+        return cls(new, torch.cat(lists), torch.cat(affinities), torch.cat(ranks), columns)
 
     @property
     def targets(self) -> NDArray[np.float64]:
@@ -145,7 +145,7 @@ class _Part(NamedTuple):
         if settings is None:
             return np.array([0.0, recall_at(K, self.known_rank_E.numpy())[~is_new_E].sum()])
         share = settings.share(known, len(self.new))
-        logits_EM = settings.sharpness * self.cosines_EM
+        logits_EM = settings.sharpness * self.affinity_EM
         new_EM = logits_EM - logits_EM.logsumexp(1, keepdim=True) + np.log(share)
         known_EK = self.known_EK + np.log1p(-share)
         own_E1 = new_EM.gather(1, self.column_E.clamp(min=0)[:, None])
