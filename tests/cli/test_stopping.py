@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 import typer
+from polars.exceptions import PanicException
 from typer.testing import CliRunner
 
 from rqrec.cli.command import command
@@ -36,6 +37,14 @@ def test_termination_is_reported_like_an_interrupt(number: int, status: int, wor
         f"rqrec: {word}. Run the same command again to resume from what was saved.\n",
     )
     assert signal.getsignal(signal.SIGTERM) == before
+
+
+def test_an_interrupt_that_a_library_wraps_is_one() -> None:
+    def panics() -> None:
+        raise PanicException("PyErr { type: <class 'KeyboardInterrupt'>, value: KeyboardInterrupt() }")
+
+    done = run(panics)
+    assert (done.exit_code, "interrupted" in done.stderr) == (130, True)
 
 
 @pytest.mark.parametrize("allocate", [lambda: np.ones((10**7, 10**7)), lambda: torch.empty(10**15)])

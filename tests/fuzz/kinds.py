@@ -21,6 +21,8 @@ from rqrec.data.sources.custom import CustomFiles, load_custom
 from rqrec.data.sources.movielens import Files, read_movielens
 from rqrec.evaluation.measure import EvalResult
 from rqrec.retrieval.artifact import read_sasrec
+from rqrec.retrieval.live_catalog import add_items, remove_items
+from rqrec.retrieval.versions import change
 from rqrec.serving.recommender import Recommender
 from rqrec.tokenizer.loading import load_tokenizer
 from rqrec.tokenizer.rqvae import RqVae, RqVaeConfig
@@ -29,6 +31,7 @@ from rqrec.training.loop import fit
 from rqrec.training.loop_config import LoopConfig
 from tests.data.sources.test_amazon import write_official, write_p5
 from tests.data.sources.test_movielens import write_official_100k, write_wheel_100k
+from tests.retrieval.test_live_catalog import new_items, new_vectors, trained, write
 from tests.training.toy import Line, manager
 
 
@@ -61,6 +64,12 @@ def recommend(folder: Path) -> None:
     (answers,) = recommender.recommend([ids], k=3)
     recommender.explain_all([ids], [[answer.item_id for answer in answers]])
     recommender.similar_items(ids[0], 3)
+
+
+def write_live(_: Runs, folder: Path) -> None:
+    write(folder, trained())
+    change(folder, "2 added", lambda *now: add_items(*now, new_items(2), new_vectors(2)))
+    change(folder, "1 removed", lambda *now: remove_items(*now, ["item 3"]))
 
 
 def read_semantic_ids(folder: Path) -> None:
@@ -190,6 +199,7 @@ def custom(folder: Path) -> None:
 
 KINDS: dict[str, Kind] = {
     "retrieval": Kind(copy("retrieval"), recommend),
+    "live_catalogue": Kind(write_live, recommend),
     "sasrec": Kind(copy("sasrec/sasrec"), read_sasrec),
     "dataset": Kind(copy("dataset"), Dataset.read),
     "embeddings": Kind(copy("embeddings"), read_embeddings),

@@ -77,7 +77,7 @@ def fuzz(kind: str, runs: Runs, folder: Path, examples: int) -> None:
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_few_damaged_files_are_refused(kind: str, runs: Runs, tmp_path: Path) -> None:
-    fuzz(kind, runs, tmp_path, 6)
+    fuzz(kind, runs, tmp_path, 4)
 
 
 @pytest.mark.slow

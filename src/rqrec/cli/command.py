@@ -227,17 +227,23 @@ def _handle_errors(run: Callable[[dict[str, Any]], None], given: dict[str, Any])
     with _terminable() as stop:
         try:
             run(given)
-        except KeyboardInterrupt as error:
+        except BaseException as error:
+            # A library may wrap the interrupt: polars raises a PanicException that has its text.
+            if "KeyboardInterrupt" not in f"{type(error).__name__} {error}":
+                _report(error)
+                raise
             print(
                 f"rqrec: {stop.word}. Run the same command again to resume from what was saved.",
                 file=sys.stderr,
             )
             raise typer.Exit(stop.status) from error
-        except Exception as error:
-            if (message := _message(error)) is None:
-                raise
-            print(f"rqrec: {message}", file=sys.stderr)
-            raise typer.Exit(1) from error
+
+
+def _report(error: BaseException) -> None:
+    """Exit with one sentence on an expected error."""
+    if isinstance(error, Exception) and (message := _message(error)) is not None:
+        print(f"rqrec: {message}", file=sys.stderr)
+        raise typer.Exit(1) from error
 
 
 @dataclass

@@ -73,6 +73,18 @@ def parse_errors_for(path: Path) -> Iterator[None]:
         raise ValueError(f"{path} has text that is not valid Unicode ({error}).") from error
 
 
+INTEGERS = (
+    pl.Int8,
+    pl.Int16,
+    pl.Int32,
+    pl.Int64,
+    pl.UInt8,
+    pl.UInt16,
+    pl.UInt32,
+    pl.UInt64,
+)  # that NumPy has
+
+
 def read_parquet(path: Path, *, strings: Sequence[str] = (), integers: Sequence[str] = ()) -> pl.DataFrame:
     """A Parquet file of an artefact. Raises ValueError if it is damaged, lacks a column or has other types."""
     with parse_errors_for(path):
@@ -81,7 +93,7 @@ def read_parquet(path: Path, *, strings: Sequence[str] = (), integers: Sequence[
         if column not in table.columns:
             raise ValueError(f"{path} is damaged: it has no column {column!r}, only {table.columns[:5]}.")
         kind = table.schema[column]
-        if not (kind == pl.Null or (kind == pl.String if column in strings else kind.is_integer())):
+        if not (kind == pl.Null or (kind == pl.String if column in strings else kind in INTEGERS)):
             allowed = "strings" if column in strings else "whole numbers"
             raise ValueError(f"{path} is damaged: its column {column!r} has {kind}, but must have {allowed}.")
     return table

@@ -30,6 +30,7 @@ from rqrec.core.artifact import (
     read_manifest,
     write_json,
 )
+from rqrec.core.lock import only_one
 from rqrec.core.progress import log, meter
 from rqrec.core.values import Config, PositiveInt
 from rqrec.core.workers import Workers
@@ -37,6 +38,7 @@ from rqrec.data.catalog import Catalog
 from rqrec.data.history_files import TIMESTAMPS, as_histories, count_rows, input_files, read_histories
 from rqrec.data.ids import PADDING, IdMap, UnknownIdError
 from rqrec.data.sequences import Histories, gather_right_padded
+from rqrec.data.tables import parse_errors_for
 from rqrec.retrieval.artifact import needs_times, select_experts
 from rqrec.retrieval.constraints import ItemRules
 from rqrec.retrieval.ensemble import Ensemble
@@ -156,18 +158,19 @@ def batch_recommend(
     if not config.rules.rules:
         del plan["rules"]
     _start(folder, plan)
-    if (counts := _finished_counts(folder)) is not None:
-        return counts
-    histories = as_histories(files, folder / HISTORIES, times=model.needs_times)
-    parts = list(_parts(histories, folder.resolve(), config.rows_per_part))
-    missing = [part for part in parts if not part.target.is_file()]
-    if len(missing) < len(parts):
-        log(f"{len(parts) - len(missing)} of {len(parts)} parts are already done.")
-    if missing:
-        with meter("Recommending", sum(part.rows for part in missing)) as progress:
-            for rows in workers.run(partial(recommend_part, model, config), missing):
-                progress.advance(rows)
-    return _finish(folder, [part.target for part in parts], plan)
+    with only_one(folder, "batch-recommend", "choose another folder"):
+        if (counts := _finished_counts(folder)) is not None:
+            return counts
+        histories = as_histories(files, folder / HISTORIES, times=model.needs_times)
+        parts = list(_parts(histories, folder.resolve(), config.rows_per_part))
+        missing = [part for part in parts if not part.target.is_file()]
+        if len(missing) < len(parts):
+            log(f"{len(parts) - len(missing)} of {len(parts)} parts are already done.")
+        if missing:
+            with meter("Recommending", sum(part.rows for part in missing)) as progress:
+                for rows in workers.run(partial(recommend_part, model, config), missing):
+                    progress.advance(rows)
+        return _finish(folder, [part.target for part in parts], plan)
 
 
 def recommend_part(model: ModelReference, config: BatchConfig, part: Part) -> int:
@@ -273,7 +276,8 @@ def _start(folder: Path, plan: dict[str, Any]) -> None:
             )
         write_json(path, plan)
         return
-    old_plan = read_json(path)
+    found = read_json(path)
+    old_plan = found if isinstance(found, dict) else {}
     changed = [name for name in plan if old_plan.get(name) != plan[name]]
     if changed and not any(folder.glob("part-*.parquet")):
         # Nothing was recommended under the old plan; the histories may have been converted from another input.
@@ -315,8 +319,9 @@ def _finish(folder: Path, targets: Sequence[Path], plan: dict[str, Any]) -> dict
             recommendations=pl.col("item_ids").list.len().sum(),
             skipped_ids=pl.col("n_skipped").sum(),
         )
-        counts |= totals.collect(engine="streaming").row(0, named=True)
-    files = {target.name: file_hash(target) for target in targets}
+        with parse_errors_for(folder):
+            counts |= totals.collect(engine="streaming").row(0, named=True)
+    files = {path.name: file_hash(path) for path in (folder / PLAN_FILE, *targets)}
     manifest = Manifest("recommendations", plan, {"retrieval": plan["model"]}, counts, files)
     write_json(folder / MANIFEST, manifest.__dict__)
     shutil.rmtree(folder / HISTORIES, ignore_errors=True)

@@ -6,13 +6,12 @@ The states of random generators are not saved: every random choice is drawn from
 
 import shutil
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import safetensors.torch
-from filelock import FileLock, Timeout
 from torch import Tensor
 
 from rqrec.core.artifact import (
@@ -25,6 +24,7 @@ from rqrec.core.artifact import (
     reuse,
     write_json,
 )
+from rqrec.core.lock import only_one
 from rqrec.core.progress import log
 from rqrec.core.replace import heal_inside
 from rqrec.core.tensors import read_tensors
@@ -32,7 +32,6 @@ from rqrec.core.values import Config, NonNegativeInt, PositiveInt
 from rqrec.training.tracking import History
 
 ARTIFACT_TYPE = "checkpoint"
-LOCK = ".training.lock"
 TENSORS_FILE, VALUES_FILE = "state.safetensors", "state.json"
 
 
@@ -80,19 +79,9 @@ class CheckpointManager:
     inputs: Mapping[str, str]
     """The hash of each input artefact, by type."""
 
-    @contextmanager
-    def locked(self) -> Iterator[None]:
+    def locked(self) -> AbstractContextManager[None]:
         """Keep other trainings out of the run's folder. Raises ValueError if there is one already."""
-        root = self.config.save_dir_root
-        root.mkdir(parents=True, exist_ok=True)
-        try:
-            with FileLock(root / LOCK, blocking=False):
-                yield
-        except Timeout as error:
-            raise ValueError(
-                f"Another training is running in {root}: wait until it ends, stop it, or choose another "
-                f"train.save_dir_root."
-            ) from error
+        return only_one(self.config.save_dir_root, "training", "choose another train.save_dir_root")
 
     def finished(self, out: Path, artifact_type: str) -> bool:
         """Whether the run is already finished and its artefact in `out` can be reused (see `reuse`)."""

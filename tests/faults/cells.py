@@ -1,0 +1,283 @@
+"""What faults do to commands: each fault is tried on each command, and what came of it is one cell of a table.
+
+    python -m tests.faults.cells --write     runs all of them, and writes the table into docs/reliability.md
+    python -m tests.faults.cells killed      prints the cells of one fault as JSON
+
+The process loads the packages once and forks each command, so it must not use polars or several threads itself.
+"""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+os.environ["OMP_NUM_THREADS"] = "1"
+
+import rqrec.evaluation.evaluation_report
+import rqrec.experiments.demo
+import rqrec.serving.recommender
+import rqrec.stages.inspect_ids
+import rqrec.stages.join
+import rqrec.stages.train_rqvae  # noqa: F401  (loaded before the commands are forked)
+from rqrec.cli import app
+from rqrec.core.artifact import MANIFEST, read_manifest
+from rqrec.core.lock import LOCK
+from tests.stages.world import write_world
+
+PAGE = Path(__file__).resolve().parents[2] / "docs" / "reliability.md"
+START, END = "<!-- table -->\n", "<!-- end of the table -->\n"
+MOMENTS = (0.35, 0.6, 0.85)  # when a command is killed, as a part of the time that it takes
+SMALL, LARGE = "200k", "64m"  # a disk that no output fits on, and one that all fit on
+
+
+def gin(**values: object) -> list[str]:
+    return [part for name, value in values.items() for part in ("--gin", f"train.{name}={value!r}")]
+
+
+TRAINING = {
+    "iterations": 30,
+    "warmup": 2,
+    "batch_size": 16,
+    "full_eval_every": 10,
+    "save_model_every": 4,
+    "mixed_precision_type": "no",  # else the faster one, which depends on the load
+}
+SIZES = {"max_items": 5, "attn_heads": 2, "attn_embed_dim": 16, "attn_layers": 1}
+
+
+def commands(base: Path, out: Path) -> dict[str, list[object]]:
+    """The arguments of each command, which reads artefacts in `base` and writes into `out`."""
+    log, vectors = base / "raw/log.parquet", base / "raw/item_embeddings.npy"
+    dataset, embeddings = ["--dataset", base / "prepare"], ["--embeddings", base / "embed"]
+    rqvae = {"vae_hidden_dims": [16], "vae_embed_dim": 8, "vae_codebook_size": 8, "vae_n_layers": 2}
+    root = gin(**TRAINING, save_dir_root=str(out))
+    retrieval = ["--artifact", base / "join"]
+    return {
+        "prepare": ["prepare", "custom", "--interactions", log, "--embeddings", vectors, "--out", out],
+        "embed": ["embed", base / "prepare", "--embeddings", vectors, "--collaborative", 4, "--out", out],
+        "fit-rqkmeans": ["fit-rqkmeans", base / "embed", "--codebook-size", 8, "--levels", 2, "--out", out],
+        "train-rqvae": ["train-rqvae", *embeddings, *root, *gin(**rqvae, do_eval=False)],
+        "tokenize": ["tokenize", base / "fit-rqkmeans", base / "embed", *dataset, "--out", out],
+        "train-decoder": [
+            *("train-decoder", *dataset, "--semantic-ids", base / "tokenize", *root),
+            *gin(**SIZES, decoder_embed_dim=16),
+        ],
+        "train-sasrec": ["train-sasrec", *dataset, *root, *gin(attn_embed_dim=16, max_items=5)],
+        "join": [
+            *("join", base / "train-decoder", base / "train-sasrec", *dataset, *embeddings, "--out", out),
+        ],
+        "evaluate": ["evaluate", *retrieval, *dataset, "--out", out],
+        "inspect-ids": ["inspect-ids", base / "tokenize", "--dataset", base / "prepare", "--out", out],
+        "batch-recommend": [
+            *("batch-recommend", *retrieval, "--input", log, "--output", out, "--unknown", "skip"),
+            *("--processes", 1),
+        ],
+    }
+
+
+def start(arguments: list[object], log: Path, prepare: Callable[[], None] = lambda: None) -> int:
+    """Fork a command, whose output goes to `log`; returns its process id."""
+    if pid := os.fork():
+        return pid
+    status = 70
+    try:
+        output = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+        os.dup2(output, 1)
+        os.dup2(output, 2)
+        prepare()
+        app([*map(str, arguments)])
+    except SystemExit as error:
+        status = error.code if isinstance(error.code, int) else 1
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(status)
+
+
+def end(pid: int) -> int:
+    """The exit status of a process; minus the signal that ended it."""
+    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+
+
+class Cell:
+    """One command under one fault."""
+
+    def __init__(self, name: str, base: Path, folder: Path) -> None:
+        self.name, self.base, self.folder = name, base, folder
+        self.out, self.log = folder / "out", folder / "log.txt"
+
+    @property
+    def arguments(self) -> list[object]:
+        return commands(self.base, self.out)[self.name]
+
+    def run(self, prepare: Callable[[], None] = lambda: None) -> tuple[int, str]:
+        """Run the command; its exit status and output."""
+        status = end(start(self.arguments, self.log, prepare))
+        return status, self.log.read_text(errors="replace")
+
+    def start(self, log: str = "log.txt") -> int:
+        return start(self.arguments, self.folder / log)
+
+    def same_result(self) -> str:
+        """Run the command again, undisturbed: it must succeed with the result of an undisturbed run."""
+        status, text = self.run()
+        assert status == 0, text
+        assert result_of(self.out) == result_of(self.base / self.name), "another result"
+        left = [path for path in self.out.parent.rglob(".*") if path.name != LOCK and path.suffix != ".tmp"]
+        assert not left, left
+        return "the same command gives the same result"
+
+
+def result_of(folder: Path) -> object:
+    """The hashes of the artefacts in a folder, or the names of its files if there are none."""
+    manifests = sorted(folder.rglob(MANIFEST))
+    if not manifests:
+        return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("[!.]*") if path.is_file())
+    return {
+        path.parent.relative_to(folder).as_posix(): read_manifest(path.parent, verify=True).hash
+        for path in manifests
+        if "checkpoints" not in path.parts
+    }
+
+
+def sentence(status: int, text: str, *expected: str) -> None:
+    """The command was refused in a sentence."""
+    assert status == 1, (status, text)
+    assert "Traceback" not in text, text
+    assert "panicked" not in text, text
+    assert any(part in text for part in expected), text
+
+
+def stopped(cell: Cell, number: signal.Signals) -> list[int]:
+    """Stop the command at several moments, in the same folder; returns the exit statuses."""
+    seconds = json.loads((cell.base / "seconds.json").read_text())[cell.name]
+    statuses = []
+    for moment in MOMENTS:
+        pid = cell.start()
+        time.sleep(moment * seconds)
+        os.kill(pid, number)
+        statuses.append(end(pid))
+        assert "Traceback" not in cell.log.read_text(), cell.log.read_text()
+    return statuses
+
+
+def killed(cell: Cell) -> str:
+    assert set(stopped(cell, signal.SIGKILL)) <= {0, -9}
+    return f"stops; {cell.same_result()}"
+
+
+def terminated(cell: Cell) -> str:
+    statuses = stopped(cell, signal.SIGTERM)
+    assert set(statuses) <= {0, 143, -15}, statuses  # -15: before the command began
+    return f"status 143; {cell.same_result()}"
+
+
+@contextmanager
+def disk(folder: Path, size: str) -> Iterator[Path]:
+    folder.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(folder)], check=True)
+    try:
+        yield folder
+    finally:
+        subprocess.run(["umount", "-l", str(folder)], check=True)
+
+
+def full_disk(cell: Cell) -> str:
+    with disk(cell.folder / "disk", SMALL) as folder:
+        (folder / "ballast").write_bytes(bytes(196 << 10))
+        cell.out = folder / "out"
+        sentence(*cell.run(), "No space left on device")
+        subprocess.run(["mount", "-o", f"remount,size={LARGE}", str(folder)], check=True)
+        (folder / "ballast").unlink()
+        return f"status 1 and a sentence; with more space, {cell.same_result()}"
+
+
+def read_only(cell: Cell) -> str:
+    with disk(cell.folder / "disk", LARGE) as folder:
+        subprocess.run(["mount", "-o", "remount,ro", str(folder)], check=True)
+        cell.out = folder / "out"
+        sentence(*cell.run(), "Read-only file system")
+        subprocess.run(["mount", "-o", "remount,rw", str(folder)], check=True)
+        return f"status 1 and a sentence; once writable, {cell.same_result()}"
+
+
+def two_at_once(cell: Cell) -> str:
+    first, second = cell.start("log.txt"), cell.start("second.txt")
+    statuses = {"log.txt": end(first), "second.txt": end(second)}
+    for log, status in statuses.items():
+        text = (cell.folder / log).read_text()
+        if status:
+            sentence(status, text, "Another training is running", "Another batch-recommend is running")
+    assert 0 in statuses.values(), statuses
+    locks = cell.name.startswith("train-") or cell.name == "batch-recommend"
+    assert locks or not any(statuses.values()), statuses
+    how = "one is refused in a sentence, or finds the result" if locks else "both succeed"
+    return f"{how}; {cell.same_result()}"
+
+
+FAULTS: dict[str, tuple[str, Callable[[Cell], str]]] = {
+    "killed": ("SIGKILL", killed),
+    "terminated": ("SIGTERM", terminated),
+    "full_disk": ("full disk", full_disk),
+    "read_only": ("read-only disk", read_only),
+    "two_at_once": ("the same command twice at once", two_at_once),
+}
+
+
+def write_base(base: Path) -> None:
+    """What the commands read, made by the commands themselves, and how long each takes."""
+    if not (pid := os.fork()):
+        write_world(base / "raw")
+        os._exit(0)
+    assert end(pid) == 0
+    seconds = {}
+    for name in commands(base, base):
+        arguments = commands(base, base / name)[name]
+        begun = time.monotonic()
+        assert end(start(arguments, base / "log.txt")) == 0, (name, (base / "log.txt").read_text())
+        seconds[name] = time.monotonic() - begun
+    (base / "seconds.json").write_text(json.dumps(seconds))
+
+
+def column(fault: str, base: Path) -> dict[str, str]:
+    """What this fault does to each command."""
+    cells = {}
+    for name in commands(base, base):
+        with tempfile.TemporaryDirectory() as folder:
+            try:
+                cells[name] = FAULTS[fault][1](Cell(name, base, Path(folder)))
+            except (AssertionError, ValueError, OSError) as error:
+                cells[name] = f"FAILED: {' '.join(str(error).split())[-1500:]}"
+    return cells
+
+
+def table(columns: dict[str, dict[str, str]]) -> str:
+    rows = [["command", *(FAULTS[fault][0] for fault in columns)], ["---"] * (1 + len(columns))]
+    rows += [
+        [f"`{name}`", *(cells[name] for cells in columns.values())] for name in next(iter(columns.values()))
+    ]
+    return "".join(f"| {' | '.join(row)} |\n" for row in rows)
+
+
+def main(arguments: list[str]) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        write_base(Path(folder))
+        faults = [one for one in arguments if one in FAULTS] or list(FAULTS)
+        columns = {fault: column(fault, Path(folder)) for fault in faults}
+    if "--write" in arguments:
+        before, _, rest = PAGE.read_text().partition(START)
+        PAGE.write_text(before + START + table(columns) + END + rest.partition(END)[2])
+    print(json.dumps(columns))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
