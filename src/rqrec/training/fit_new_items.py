@@ -30,8 +30,8 @@ SHARE = 0.05  # of the known items that are treated as new at a time
 DRAWS = 3  # each for another third of the examples: it matters which items are drawn
 MAX_NEW = 1_000
 MAX_EXAMPLES = 8_000
-RATES = (0.1, 0.2, 0.3, 0.5, 0.7, 1.0, 1.5, 2.0, 3.0, 5.0)
-SHARPNESS = (0.3, 0.5, 0.7, 1.0, 1.4, 2.0)
+RATES = (0.2, 0.5, 1.0, 1.5, 2.0, 2.5, 3.0, 4.0, 5.0, 7.0, 10.0)
+SHARPNESS = (0.15, 0.2, 0.3, 0.5, 0.7, 1.0, 1.4, 2.0)
 BATCH_SIZE = 128
 K = 10  # of recall
 
