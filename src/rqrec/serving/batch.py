@@ -282,6 +282,7 @@ def _start(folder: Path, plan: dict[str, Any]) -> None:
     if changed and not any(folder.glob("part-*.parquet")):
         # Nothing was recommended under the old plan; the histories may have been converted from another input.
         shutil.rmtree(folder / HISTORIES, ignore_errors=True)
+        (folder / MANIFEST).unlink(missing_ok=True)  # of a run without users
         write_json(path, plan)
     elif changed:
         differences = ", ".join(
@@ -321,8 +322,8 @@ def _finish(folder: Path, targets: Sequence[Path], plan: dict[str, Any]) -> dict
         )
         with parse_errors_for(folder):
             counts |= totals.collect(engine="streaming").row(0, named=True)
+    shutil.rmtree(folder / HISTORIES, ignore_errors=True)
     files = {path.name: file_hash(path) for path in (folder / PLAN_FILE, *targets)}
     manifest = Manifest("recommendations", plan, {"retrieval": plan["model"]}, counts, files)
     write_json(folder / MANIFEST, manifest.__dict__)
-    shutil.rmtree(folder / HISTORIES, ignore_errors=True)
     return counts
