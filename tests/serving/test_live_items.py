@@ -15,8 +15,12 @@ from typer.testing import CliRunner
 
 from rqrec import Recommender
 from rqrec.cli import app
+from rqrec.core.artifact import create
 from rqrec.data import encoders
+from rqrec.data.catalog import Catalog
 from rqrec.retrieval import item_vectors
+from rqrec.retrieval.artifact import read_retrieval, write_retrieval
+from rqrec.serving.rules import Rules
 from tests.serving.running import running
 from tests.tiny import DIM, N_ITEMS, tiny_vectors
 
@@ -270,6 +274,68 @@ def test_invalid_files_of_items_are_refused_in_a_sentence(
         "versions" not in [path.name for path in model.iterdir()]
         or not rqrec("items", "log", model)["current"]
     )
+
+
+@pytest.fixture
+def with_fields(tiny_joined: Path, tmp_path: Path) -> Path:
+    """A joined model whose items have fields: price (the number of the item) and genres."""
+    artifact = read_retrieval(tiny_joined)
+    fields = {"price": [float(number) for number in range(N_ITEMS)], "genres": [["drama"]] * N_ITEMS}
+    items = artifact.catalog.items.hstack(pl.DataFrame(fields))
+    with create(tmp_path / "model", "retrieval", settings={}, inputs={}) as target:
+        write_retrieval(target, artifact._replace(catalog=Catalog(items)))
+    return tmp_path / "model"
+
+
+def test_rules_about_fields_apply_to_new_and_changed_items(with_fields: Path, tmp_path: Path) -> None:
+    model, path = with_fields, tmp_path / "new.jsonl"
+    np.save(tmp_path / "new.npy", np.array([vector(0), vector(8)], dtype=np.float32))
+    add = ("items", "add", model, "--items", path, "--embeddings", tmp_path / "new.npy")
+
+    def write(*rows: dict[str, Any]) -> None:
+        path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+    def cheap(**more: Any) -> set[str]:
+        (found,) = Recommender.load(model).recommend(
+            [HISTORY], k=N_ITEMS, rules=Rules(**{"where": "price < 3", **more})
+        )
+        return {one.item_id for one in found}
+
+    one, two = {"item_id": "new 1", "title": "One"}, {"item_id": "new 2", "title": "Two"}
+    write(one, {**two, "price": "cheap"})
+    assert "Item 'new 2' has price 'cheap', but price holds numbers" in refused(*add)
+    write({**one, "price": "2.5", "shape": "round"}, {**two, "genres": ["comedy"], "shape": "flat"})
+    done = CliRunner().invoke(app, [*map(str, add)])
+    assert done.exit_code == 0, done.stderr
+    assert "the catalogue has no field shape, so it is left out; its fields are price, genres" in done.stderr
+    assert cheap() == {"item 0", "item 1", "item 2", "new 1"}
+    assert cheap(where="genres = comedy") == {"new 2"}  # no price, and a genre that is new
+    with (
+        running({"live": model}, admin_token="boss") as address,
+        httpx.Client(base_url=address, timeout=60) as client,
+    ):
+        item = {"item_id": "new 3", "title": "Three", "vector": vector(9)}
+        for field, value in (("shape", "round"), ("price", "cheap"), ("price", {"a": 1})):
+            answer = client.post("/v1/items", json={"items": [{**item, field: value}]}, headers=ADMIN)
+            assert (answer.status_code, field in answer.json()["error"]["message"]) == (422, True), (
+                answer.text
+            )
+        body = {"items": [{**item, "price": 1, "genres": ["comedy", "crime"]}]}
+        assert client.post("/v1/items", json=body, headers=ADMIN).status_code == 200
+        assert {*asked(client, where="genres = comedy")} == {"new 2", "new 3"}
+        assert {*asked(client, where="price < 3")} == {"item 0", "item 1", "item 2", "new 1", "new 3"}
+    assert cheap() == {"item 0", "item 1", "item 2", "new 1", "new 3"}
+    write({"item_id": "new 1", "price": 9}, {"item_id": "item 40", "price": 2}, {"item_id": "new 2"})
+    rqrec("items", "update", model, "--items", path)
+    assert cheap() == {"item 0", "item 1", "item 2", "new 3", "item 40"}
+    again = Recommender.load(model).update_items([{"item_id": "new 2", "price": 0.5}, {"item_id": "item 40"}])
+    assert again.catalog.items.filter(pl.col("item_id").is_in(["new 2", "item 40"])).to_dicts() == [
+        {"item_id": "item 40", "title": "Title 40", "text": "Title 40", "price": 2.0, "genres": ["drama"]},
+        {"item_id": "new 2", "title": "Two", "text": "Two", "price": 0.5, "genres": ["comedy"]},
+    ]
+    assert cheap() == {"item 0", "item 1", "item 2", "new 2", "new 3", "item 40"}
+    with pytest.raises(ValueError, match="Item 'new 2' has price 'x', but price holds numbers"):
+        again.update_items([{"item_id": "new 2", "price": "x"}])
 
 
 def test_texts_of_new_items_are_encoded_by_the_models_own_encoder(

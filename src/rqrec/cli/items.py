@@ -27,7 +27,7 @@ def _emit(version: Version, as_json: bool) -> None:
 def add(
     artifact: Artifact,
     items: Annotated[
-        Path, typer.Option(help="New items: .parquet, .csv or .jsonl with item_id, title and texts.")
+        Path, typer.Option(help="New items: .parquet, .csv or .jsonl with item_id, title, texts and fields.")
     ],
     embeddings: Annotated[
         Path | None,
@@ -52,10 +52,10 @@ def remove(
 @command("rqrec items update out/mine --items changed.csv", group=items)
 def update(
     artifact: Artifact,
-    items: Annotated[Path, typer.Option(help="Items with item_id, and title or text or both.")],
+    items: Annotated[Path, typer.Option(help="Items with item_id, and title, text or fields.")],
     as_json: AsJson = False,
 ) -> None:
-    """Change titles and texts of items; their semantic IDs stay as they are."""
+    """Change titles, texts and fields of items; their semantic IDs stay as they are."""
     _emit(stage.update(artifact, items), as_json)
 
 

@@ -23,7 +23,7 @@ from rqrec.core.tensors import read_tensors
 from rqrec.data.tables import read_parquet
 
 ITEMS_FILE, ARRAYS_FILE, VECTORS_FILE = "items.parquet", "arrays.safetensors", "vectors.npy"
-DESCRIPTION = ("title", "text")  # what an update may change
+DESCRIPTION = ("title", "text")  # what an update may change, beside the fields of the catalogue
 
 
 @dataclass(frozen=True)
@@ -31,9 +31,10 @@ class CatalogueChanges:
     """All changes since the training."""
 
     added: pl.DataFrame
-    """New items with `item_id`, `title` and `text`; the first one has the item index N."""
+    """New items with `item_id`, `title`, `text` and fields of the catalogue; the first one has the item index N."""
     updated: pl.DataFrame
-    """`item` (index), `title` and `text` of items that are described otherwise than in the training."""
+    """`item` (index), `title`, `text` and fields of items of the training that are described otherwise since; null
+    where nothing changed."""
     removed: NDArray[np.int64]
     """Indices of removed items, ascending."""
     vectors_MD: NDArray[np.floating] | None = None
@@ -55,10 +56,8 @@ class CatalogueChanges:
 
     def write(self, folder: Path) -> None:
         """Write the changes into `folder`."""
-        new = self.added.with_columns(item=pl.lit(None, dtype=pl.Int64))
-        old = self.updated.with_columns(item_id=pl.lit(None, dtype=pl.String))
         with atomic_write(folder / ITEMS_FILE) as file:
-            pl.concat([new, old.select(new.columns)]).write_parquet(file)
+            pl.concat([self.added, self.updated], how="diagonal").write_parquet(file)
         arrays: dict[str, Any] = {
             "removed": self.removed,
             **{f"codes.{name}": codes for name, codes in self.codes.items()},
@@ -79,7 +78,7 @@ class CatalogueChanges:
         path = folder / VECTORS_FILE
         return cls(
             items.filter(pl.col("item").is_null()).drop("item"),
-            items.filter(pl.col("item").is_not_null()).drop("item_id").select("item", *DESCRIPTION),
+            items.filter(pl.col("item").is_not_null()).drop("item_id"),
             arrays["removed"],
             np.load(path, allow_pickle=False) if path.is_file() else None,
             {name.partition(".")[2]: one for name, one in arrays.items() if name.startswith("codes.")},

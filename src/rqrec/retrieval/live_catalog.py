@@ -16,6 +16,7 @@ from rqrec.core.progress import log
 from rqrec.data.catalog import Catalog
 from rqrec.data.ids import PADDING, IdMap, UnknownIdError
 from rqrec.data.nearest import nearest
+from rqrec.data.new_fields import as_fields, field_types
 from rqrec.knn.graph import CONTENT_NEIGHBOURS
 from rqrec.knn.index import KnnIndex
 from rqrec.models.new_items import with_new_items
@@ -29,10 +30,11 @@ from rqrec.tokenizer.loading import KeptTokenizer
 from rqrec.tokenizer.semantic_ids import SemanticIdTable
 
 
-def describe_items(rows: Sequence[Mapping[str, Any]]) -> pl.DataFrame:
-    """Items with `item_id`, `title` and `text`, for `add_items`; without a text, it is the title.
+def describe_items(rows: Sequence[Mapping[str, Any]], catalog: Catalog) -> pl.DataFrame:
+    """Items with `item_id`, `title`, `text` (by default the title) and fields of the catalogue, for `add_items`.
 
-    Raises ValueError on a missing or empty id or title, and on values that are no text.
+    Raises ValueError on a missing or empty id or title, values that are no text, and fields that the catalogue does
+    not have or whose values are of another type.
     """
     columns: dict[str, list[str]] = {name: [] for name in ("item_id", *DESCRIPTION)}
     for number, row in enumerate(rows):
@@ -45,7 +47,30 @@ def describe_items(rows: Sequence[Mapping[str, Any]]) -> pl.DataFrame:
             column.append(value)
     if not rows:
         raise ValueError("There are no items: give at least one.")
-    return pl.DataFrame(columns)
+    return pl.DataFrame(columns).hstack(_fields_of(rows, catalog))
+
+
+def describe_updates(rows: Sequence[Mapping[str, Any]], catalog: Catalog) -> pl.DataFrame:
+    """Changes of items for `update_items`: `item_id`, `title`, `text` and fields of the catalogue, null if not given.
+
+    Raises ValueError as `describe_items`.
+    """
+    names = ("item_id", *DESCRIPTION)
+    for row in rows:
+        for name in names:
+            if not isinstance(row.get(name, ""), str | None) or not row.get("item_id"):
+                raise ValueError(
+                    f"{name} is {row.get(name)!r}, but must be text; each item needs its item_id."
+                )
+    columns = {name: [row.get(name) or None for row in rows] for name in names}
+    return pl.DataFrame(columns, schema=dict.fromkeys(names, pl.String)).hstack(_fields_of(rows, catalog))
+
+
+def _fields_of(rows: Sequence[Mapping[str, Any]], catalog: Catalog) -> pl.DataFrame:
+    """What rows say beside id, title and text."""
+    names = dict.fromkeys(name for row in rows for name in row if name not in ("item_id", *DESCRIPTION))
+    values = {name: [row.get(name) for row in rows] for name in names}
+    return as_fields([row["item_id"] for row in rows], values, field_types(catalog.items))
 
 
 def add_items(
@@ -54,7 +79,7 @@ def add_items(
     items: pl.DataFrame,
     vectors_MD: NDArray[np.floating] | None,
 ) -> CatalogueChanges:
-    """The changes with more items: `item_id`, `title` and `text`, and the vectors of those that are new.
+    """The changes with more items: `item_id`, `title`, `text` and fields, and the vectors of those that are new.
 
     `vectors_MD` (whole, of the model's width) may be None if all items were removed before: these come back, with
     their semantic IDs. Raises ValueError on an id that is in the catalogue, and if the model cannot take new items.
@@ -95,7 +120,7 @@ def add_items(
     old = changes.vectors_MD is not None
     changes = replace(
         changes,
-        added=pl.concat([changes.added, items.select(changes.added.columns)]),
+        added=pl.concat([changes.added, items], how="diagonal"),
         vectors_MD=np.concatenate([changes.vectors_MD, new_MD]) if old else new_MD,
         codes=codes,
     )
@@ -124,7 +149,7 @@ def remove_items(
 def update_items(
     trained: RetrievalArtifact, changes: CatalogueChanges, items: pl.DataFrame
 ) -> CatalogueChanges:
-    """The changes with other titles or texts: `item_id`, and `title` or `text` or both; null leaves one as it is.
+    """The changes with items described otherwise: `item_id`, and `title`, `text` or fields; null leaves one as it is.
 
     Raises UnknownIdError on an id that is not in the catalogue, or was removed.
     """
@@ -153,7 +178,7 @@ def apply_changes(trained: RetrievalArtifact, changes: CatalogueChanges) -> Retr
     if count:
         items = pl.concat([items, changes.added], how="diagonal")
     if len(changes.updated):
-        updated = changes.updated.select(pl.col("item").cast(pl.UInt32), *DESCRIPTION)
+        updated = changes.updated.with_columns(pl.col("item").cast(pl.UInt32))
         items = items.with_row_index("item").update(updated, on="item").drop("item")
     catalog = Catalog(items)
     available_N = np.ones(len(catalog), dtype=bool)
@@ -233,19 +258,16 @@ def _present(
 def _described(
     trained: RetrievalArtifact, changes: CatalogueChanges, items: NDArray[np.int64], values: pl.DataFrame
 ) -> CatalogueChanges:
-    """The changes with other titles and texts of items (indices); null leaves one as it is."""
-    given = [name for name in DESCRIPTION if name in values.columns]
-    if not len(items) or not given:
+    """The changes with items (indices) described otherwise; null leaves a title, text or field as it is."""
+    values = values.with_columns(pl.Series("item", items)).drop("item_id")
+    if not len(values) or values.width == 1:
         return changes
     old = len(trained.catalog)
-    values = values.select(pl.Series("item", items), *given)
-    added = changes.added.with_row_index("item", offset=old).with_columns(pl.col("item").cast(pl.Int64))
-    before = trained.catalog.items.select(DESCRIPTION)
-    own = values.filter(pl.col("item") < old)
-    first = own.select("item").with_columns(before[own["item"]])
-    updated = pl.concat([changes.updated, first]).unique("item", keep="first")
-    return replace(
-        changes,
-        added=added.update(values, on="item").drop("item"),
-        updated=updated.update(own, on="item").sort("item"),
+    new, own = values.filter(pl.col("item") >= old), values.filter(pl.col("item") < old)
+    added = pl.concat([changes.added, new.drop("item").clear()], how="diagonal").with_row_index(
+        "item", offset=old
     )
+    added = added.with_columns(pl.col("item").cast(pl.Int64)).update(new, on="item").drop("item")
+    updated = pl.concat([changes.updated, own], how="diagonal")
+    latest = updated.group_by("item").agg(pl.all().drop_nulls().last())
+    return replace(changes, added=added, updated=latest.sort("item"))

@@ -305,7 +305,7 @@ def add_changes(app: FastAPI, registry: ModelRegistry, config: ServiceConfig) ->
     async def add_items(body: schemas.NewItems, request: Request) -> Response:
         """Add items to the catalogue; needs the admin token. The next request can be answered with them."""
         check_admin(request, config)
-        items = [item.model_dump() for item in body.items]
+        items = [item.model_dump(exclude={"vector"}) for item in body.items]
         return await changed(body.model, lambda recommender: recommender.add_items(items, body.vectors()))
 
     @app.delete("/v1/items/{item_id:path}", response_model=schemas.CatalogueVersion, tags=["operate"])

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any, Literal, overload
 
 import numpy as np
-import polars as pl
 import torch
 from numpy.typing import NDArray
 
@@ -26,6 +25,7 @@ from rqrec.retrieval.live_catalog import (
     add_items,
     can_take_new_items,
     describe_items,
+    describe_updates,
     remove_items,
     update_items,
 )
@@ -396,12 +396,13 @@ class Recommender:
     ) -> "Recommender":
         """A recommender with more items: this one is unchanged, and may still answer requests.
 
-        Each item has an `item_id`, a `title`, and the `text` that the encoder reads (by default the title). `vectors`
-        [items, dim] are needed if those of the model were given, too. Items that were removed come back as they were.
-        The new catalogue becomes the current version of the model's folder. Raises ValueError on ids that are in the
-        catalogue, invalid values, or a model that cannot take new items.
+        Each item has an `item_id`, a `title`, the `text` that the encoder reads (by default the title), and any
+        fields of the catalogue, which rules can use. `vectors` [items, dim] are needed if those of the model were
+        given, too. Items that were removed come back as they were. The new catalogue becomes the current version of
+        the model's folder. Raises ValueError on ids that are in the catalogue, invalid values, or a model that cannot
+        take new items.
         """
-        described = describe_items(items)
+        described = describe_items(items, self._trained.catalog)
         if vectors is None:
             kept = can_take_new_items(self._trained)
             encode = None if kept.settings.encoder is None else kept_encoder(kept.settings.encoder)
@@ -421,19 +422,11 @@ class Recommender:
         )
 
     def update_items(self, items: Sequence[Mapping[str, Any]]) -> "Recommender":
-        """A recommender with other titles or texts (`item_id`, and `title` or `text` or both): see `add_items`.
+        """A recommender with items described otherwise: `item_id`, and `title`, `text` or fields; see `add_items`.
 
-        Codes and vectors stay: the model has learned what they mean.
+        What is not given stays. Codes and vectors stay, too: the model has learned what they mean.
         """
-        names = ("item_id", "title", "text")
-        for row in items:
-            for name in names:
-                if not isinstance(row.get(name, ""), str | None) or not row.get("item_id"):
-                    raise ValueError(
-                        f"{name} is {row.get(name)!r}, but must be text; each item needs its item_id."
-                    )
-        columns = {name: [row.get(name) or None for row in items] for name in names}
-        values = pl.DataFrame(columns, schema=dict.fromkeys(names, pl.String))
+        values = describe_updates(items, self._trained.catalog)
         return self._changed(
             f"{len(values)} updated", lambda trained, before: update_items(trained, before, values)
         )

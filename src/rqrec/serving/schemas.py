@@ -157,10 +157,14 @@ def _lengths(rows: list[Any]) -> list[int]:
     ]
 
 
-class NewItem(BaseModel):
-    """An item to add."""
+FieldValue = str | int | float | bool | None
 
-    model_config = ConfigDict(strict=True, extra="forbid")
+
+class NewItem(BaseModel):
+    """An item to add; whatever else it has are fields of the catalogue, such as `"price": 9.99`."""
+
+    model_config = ConfigDict(strict=True, extra="allow")
+    __pydantic_extra__: dict[str, FieldValue | list[FieldValue]]
 
     item_id: Annotated[str, Field(min_length=1, max_length=1000)]
     title: Annotated[str, Field(min_length=1, max_length=10_000, examples=["Toy Story (1995)"])]

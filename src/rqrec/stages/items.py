@@ -5,8 +5,10 @@ from pathlib import Path
 
 from rqrec.core.artifact import find
 from rqrec.core.progress import log
+from rqrec.data.catalog import Catalog
 from rqrec.data.embeddings import read_vectors
 from rqrec.data.ids import PADDING
+from rqrec.data.new_fields import field_types
 from rqrec.data.sources.custom import read_item_updates, read_new_items
 from rqrec.retrieval.live_catalog import add_items, can_take_new_items, remove_items, update_items
 from rqrec.retrieval.versions import Version, change, read_live, versions
@@ -23,7 +25,8 @@ def add(artifact: Path, items: Path, embeddings: Path | None = None) -> Version:
     trained = live.artifact.live.trained if live.artifact.live else live.artifact
     kept = can_take_new_items(trained)
     encoded = embeddings is None
-    described = read_new_items(items, kept.settings.template, text_needed=encoded)
+    types = field_types(trained.catalog.items)
+    described = read_new_items(items, types, kept.settings.template, text_needed=encoded)
     vectors = kept.encode(described["text"].to_list()) if embeddings is None else read_vectors(embeddings)
     returning = int((live.artifact.catalog.id_map.find(described["item_id"]) != PADDING).sum())
     made = change(
@@ -46,8 +49,8 @@ def remove(artifact: Path, item_ids: Sequence[str]) -> Version:
 
 
 def update(artifact: Path, items: Path) -> Version:
-    """Change titles and texts of items to those of a table, and return the new version of the catalogue."""
-    values = read_item_updates(items)
+    """Change titles, texts and fields of items to those of a table, and return the new version of the catalogue."""
+    values = read_item_updates(items, field_types(Catalog.read(find(artifact, "retrieval")).items))
     made = change(
         artifact, f"{len(values)} updated", lambda trained, before: update_items(trained, before, values)
     )

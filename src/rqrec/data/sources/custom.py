@@ -17,6 +17,7 @@ from rqrec.data.interactions import FRACTION, Interactions
 from rqrec.data.invalid_rows import InvalidRows
 from rqrec.data.item_texts import is_readable, readable, template_of_all, text_column, title_column
 from rqrec.data.log_table import LogTable, read_as_log
+from rqrec.data.new_fields import FieldTypes, as_fields, known_fields
 from rqrec.data.tables import BLANK, Table, open_table, tables_named
 from rqrec.data.templates import clean, fields_of, fill
 from rqrec.data.times import ALLOWED, read_times
@@ -200,11 +201,14 @@ def _read_items(
     return items.filter(invalid.kept(drop=options.drop_invalid))
 
 
-def read_new_items(path: Path, template: str | None = None, *, text_needed: bool = True) -> pl.DataFrame:
-    """New items of a catalogue from a table: `item_id`, `title` and `text`, in its order.
+def read_new_items(
+    path: Path, types: FieldTypes, template: str | None = None, *, text_needed: bool = True
+) -> pl.DataFrame:
+    """New items of a catalogue from a table: `item_id`, `title`, `text` and fields of these types, in its order.
 
-    Texts are made with the template if the table has its fields, otherwise as those of custom data. Raises ValueError
-    on missing titles, repeated ids, and missing texts if they are needed.
+    Texts are made with the template if the table has its fields, otherwise as those of custom data. What is left out
+    is logged. Raises ValueError on missing titles, repeated ids, missing texts if they are needed, and values of
+    another type than their field's.
     """
     table = open_table(path)
     column, fields = _id_column(table, None), table.collect()
@@ -214,27 +218,41 @@ def read_new_items(path: Path, template: str | None = None, *, text_needed: bool
         raise ValueError(f"{path} has no titles; its columns are {listed(fields.columns)}. Add title.")
     if template and not set(fields_of(template)) <= set(fields.columns):
         template = None
-    items = _describe(table, column, fields, template, text_needed=text_needed)
-    items = items.select(pl.Series("item_id", ids), "title", "text")
+    items = _describe(table, column, fields, template, text_needed=text_needed, types=types)
+    items.insert_column(0, pl.Series("item_id", ids))
     invalid = InvalidRows(table, counted)
     invalid.add("no item_id", ids.is_null())
     invalid.add("an item_id that occurs more than once", ~ids.is_first_distinct(), ids)
     invalid.add("no title", items["title"] == "", ids)
     if text_needed:
         invalid.add("no text", items["text"] == "", ids)
-    return items.filter(invalid.kept(drop=False))
+    return _typed(items.filter(invalid.kept(drop=False)), types)
 
 
-def read_item_updates(path: Path) -> pl.DataFrame:
-    """New titles and texts of items from a table: `item_id`, and `title` or `text` or both; null if not given."""
+def _typed(items: pl.DataFrame, types: FieldTypes) -> pl.DataFrame:
+    """Items whose fields have these types. Raises ValueError on a value of another type."""
+    given = {name: items[name] for name in items.columns if name in types}
+    return items.with_columns(as_fields(items["item_id"], given, types))
+
+
+def read_item_updates(path: Path, types: FieldTypes) -> pl.DataFrame:
+    """Changes of items, from a table: `item_id`, and `title`, `text` or fields of these types; null if not given.
+
+    What is left out is logged. Raises ValueError if nothing changes, and on a value that is not of its field's type.
+    """
     table = open_table(path)
     column, fields = _id_column(table, None), table.collect()
     fields = fields.filter(~_blank(table, fields))
     given = {"title": title_column(fields.columns), "text": text_column(fields.columns)}
-    if not any(given.values()):
+    kept, notes = known_fields(
+        fields, {name for name in (column, *given.values()) if name is not None}, types
+    )
+    if not (any(given.values()) or kept.width):
         raise ValueError(
-            f"{path} has neither title nor text; its columns are {listed(fields.columns)}. Add what changes."
+            f"{path} has neither title nor text nor a field of the catalogue; its columns are "
+            f"{listed(fields.columns)}. Add what changes."
         )
+    table.say(notes)
     ids = _as_ids(path, fields[column], "item_id")
     if ids.is_null().any():
         raise ValueError(f"{path}: {ids.null_count()} rows have no item_id. Name the item of each row.")
@@ -243,13 +261,23 @@ def read_item_updates(path: Path) -> pl.DataFrame:
         for name, own in given.items()
         if own is not None
     }
-    return pl.DataFrame({"item_id": ids, **values}, schema_overrides=dict.fromkeys(values, pl.String))
+    described = pl.DataFrame({"item_id": ids, **values}, schema_overrides=dict.fromkeys(values, pl.String))
+    return _typed(described.hstack(kept), types)
 
 
 def _describe(
-    table: Table, id_column: str, fields: pl.DataFrame, template: str | None, *, text_needed: bool
+    table: Table,
+    id_column: str,
+    fields: pl.DataFrame,
+    template: str | None,
+    *,
+    text_needed: bool,
+    types: FieldTypes | None = None,
 ) -> pl.DataFrame:
-    """The columns `title` and `text` of items and their other fields, and what they are made of is logged."""
+    """The columns `title` and `text` of items and their other fields, and what they are made of is logged.
+
+    With `types`, the fields are those of an existing catalogue.
+    """
     columns = [name for name in fields.columns if name != id_column]
     title, text = title_column(columns), text_column(columns)
     used, notes = {"item_id": id_column, **({"title": title} if title else {})}, []
@@ -272,7 +300,8 @@ def _describe(
             raise ValueError(
                 f"{table.path}: {name} must hold text, numbers, dates or lists of these, not {fields[name].dtype}."
             )
-    kept, about_fields = kept_fields(fields, {name for name in (id_column, title, text) if name is not None})
+    read = {name for name in (id_column, title, text) if name is not None}
+    kept, about_fields = kept_fields(fields, read) if types is None else known_fields(fields, read, types)
     table.say([*renamed(used), *notes, *about_fields])
     if text is None:
         fields = readable(fields)
