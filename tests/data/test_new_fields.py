@@ -90,7 +90,9 @@ def test_fields_are_what_a_catalogue_keeps_and_others_are_named() -> None:
     table = pl.DataFrame({"id": ["b"], "name": ["B"], "price": ["2"], "shape": ["round"]})
     kept, notes = known_fields(table, {"id", "name"}, types)
     assert kept.columns == ["price"]
-    assert notes == ["the catalogue has no field shape, so it is left out; its fields are price"]
+    assert notes == [
+        "the catalogue has no field shape, so it is left out of the fields; its fields are price"
+    ]
     with pytest.raises(
         ValueError, match="The catalogue has no field 'shape': leave it out; its fields are price"
     ):

@@ -50,7 +50,11 @@ def known_fields(
     others = [name for name in items.columns if name not in read and name not in OWN_COLUMNS]
     left_out = [name for name in others if name not in types]
     has = f"; its fields are {listed(list(types))}" if types else ""
-    notes = [f"the catalogue has no field {listed(left_out)}, so it is left out{has}"] if left_out else []
+    notes = (
+        [f"the catalogue has no field {listed(left_out)}, so it is left out of the fields{has}"]
+        if left_out
+        else []
+    )
     return items.select([name for name in others if name in types]), notes
 
 
