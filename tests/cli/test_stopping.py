@@ -1,6 +1,7 @@
 """How a command ends that is stopped from outside, or for which the machine is too small."""
 
 import signal
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -25,6 +26,28 @@ def run(action: Any) -> Any:
     return CliRunner().invoke(group)
 
 
+@pytest.fixture
+def in_background() -> Iterator[None]:
+    """As a shell starts a background job: SIGINT is ignored."""
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.fixture
+def in_foreground() -> Iterator[None]:
+    """SIGINT raises KeyboardInterrupt, also where the tests themselves are a background job."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("in_background")
+def test_a_background_job_can_be_terminated() -> None:
+    assert run(lambda: signal.raise_signal(signal.SIGTERM)).exit_code == 143
+
+
+@pytest.mark.usefixtures("in_foreground")
 @pytest.mark.parametrize(
     ("number", "status", "word"),
     [(signal.SIGINT, 130, "interrupted"), (signal.SIGTERM, 143, "terminated")],

@@ -264,6 +264,9 @@ def _terminable() -> Iterator[_Stop]:
 
     def terminate(number: int, frame: FrameType | None) -> None:
         stop.word, stop.status = "terminated", 128 + number
+        # A shell starts background jobs with SIGINT ignored, unless what runs (a training) has a handler of its own.
+        if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+            raise KeyboardInterrupt
         signal.raise_signal(signal.SIGINT)
 
     before = signal.signal(signal.SIGTERM, terminate)
