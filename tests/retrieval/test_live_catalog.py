@@ -213,6 +213,56 @@ def test_removed_items_are_never_recommended_and_kept_in_histories() -> None:
     torch.testing.assert_close(one.scores, other.scores)
 
 
+def test_neighbours_alone_answer_histories_without_neighbours_with_the_most_popular_items(
+    tmp_path: Path,
+) -> None:
+    """For instance histories of removed items: here none of the items 40 to 47 has a neighbour."""
+    artifact = trained()
+    index = artifact.others["neighbours"]
+    isolated_N = np.arange(N_ITEMS) >= 40
+    counts = torch.arange(N_ITEMS) // 2
+    index = replace(
+        index,
+        neighbours_NM=index.neighbours_NM.where(~torch.from_numpy(isolated_N)[:, None], -1),
+        similarity_NM=index.similarity_NM.where(~torch.from_numpy(isolated_N)[:, None], 0.0),
+        counts_N=counts,
+    )
+    counted = artifact._replace(others={**artifact.others, "neighbours": index})
+    folder = write(tmp_path / "model", counted)
+    change(folder, "two added", lambda *now: add_items(*now, new_items(2), new_vectors(2)))
+    change(folder, "three removed", lambda *now: remove_items(*now, ["item 40", "item 43", "item 47"]))
+    live = read_live(folder).artifact
+    histories = Histories.of([[40, 43], [], [47, 46, 46], [0]])
+    found = live.recommender(experts=["neighbours"]).recommend(histories, 4)
+    assert found.items[:3].tolist() == [[46, 44, 45, 42], [46, 44, 45, 42], [44, 45, 42, 41]]
+    allowed_N = torch.from_numpy(live.live.available_N & live.live.known) if live.live else torch.empty(0)
+    weights_N = (counts + 1.0) * allowed_N[:N_ITEMS]
+    torch.testing.assert_close(found.scores[0].exp(), weights_N[[46, 44, 45, 42]] / weights_N.sum())
+    rest_N = weights_N.index_fill(0, torch.tensor([46]), 0.0)
+    torch.testing.assert_close(found.scores[2].exp(), weights_N[[44, 45, 42, 41]] / rest_N.sum())
+    before = apply_changes(artifact, remove_items(artifact, CatalogueChanges.none(), ["item 40"]))
+    unchanged = before.recommender(experts=["neighbours"]).recommend(Histories.of([[0]]), 4)
+    assert found.items[3].tolist() == unchanged.items[0].tolist()
+    # With rules, within limits, and with boosts that lift an item of which nobody has heard.
+    even_N = torch.arange(len(live.catalog)) % 2 == 0
+    rules = ItemRules(even_N, None, (Limit((torch.arange(len(even_N)) % 4)[:, None], 2),))
+    ruled = live.recommender(experts=["neighbours"]).recommend(histories, 4, rules=rules)
+    assert ruled.items[0].tolist() == [46, 44, 42, 36]
+    boost_N = torch.zeros(len(even_N)).index_fill(0, torch.tensor([1]), 50.0)
+    lifted = live.recommender(experts=["neighbours"]).recommend(
+        histories, 3, rules=ItemRules(boost_N=boost_N)
+    )
+    assert lifted.items[0].tolist() == [1, 46, 44]
+    # An artefact without counts answers with nothing, and the whole model with the others' items.
+    nothing = before.recommender(experts=["neighbours"]).recommend(Histories.of([[]]), 4)
+    assert (nothing.items == -1).all()
+    whole = [
+        one.recommender().recommend(Histories.of([[], [40]]), 9)
+        for one in (counted, apply_changes(counted, CatalogueChanges.none()))
+    ]
+    assert whole[0].items.tolist() == whole[1].items.tolist()
+
+
 def test_all_new_items_removed_leave_the_answers_of_the_training() -> None:
     artifact = trained()
     changes = add_items(artifact, CatalogueChanges.none(), new_items(), new_vectors())

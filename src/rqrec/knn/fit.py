@@ -6,7 +6,6 @@ Shapes: N items, D width of a vector, M candidates of a history.
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from scipy.sparse import csr_array
 
 from rqrec.core.progress import log, track
 from rqrec.data.splits import EvalExamples, Split
@@ -36,7 +35,8 @@ def fit_knn_index(
     are compared.
     """
     similarity_NN = item_item_knn(split.train, n_items, NEIGHBOURS, SHRINKAGE)
-    without_content = KnnIndex.from_similarity(similarity_NN)
+    counts_N = np.bincount(split.train.items, minlength=n_items)
+    without_content = KnnIndex.from_similarity(similarity_NN, counts_N)
     if content_ND is None or n_items < 2:
         return without_content
     if n_items > MAX_CONTENT_ITEMS:
@@ -49,15 +49,13 @@ def fit_knn_index(
     examples = split.validation.strided(-(-len(split.validation) // MAX_EXAMPLES))
     best, best_ndcg = without_content, -1.0
     for weight in track(CONTENT_WEIGHTS, "Choosing the content weight"):
-        index = _with_content(similarity_NN, weight, content_NN) if weight else without_content
+        index = without_content
+        if weight:
+            index = KnnIndex.from_similarity(similarity_NN + weight * content_NN, counts_N)
+            index = index.with_settings(content_weight=weight)
         if (ndcg := _ndcg(index, examples, exclude_seen)) > best_ndcg:
             best, best_ndcg = index, ndcg
     return best
-
-
-def _with_content(similarity_NN: csr_array, weight: float, content_NN: csr_array) -> KnnIndex:
-    both_NN = similarity_NN + weight * content_NN
-    return KnnIndex.from_similarity(both_NN).with_settings(content_weight=weight)
 
 
 def _ndcg(index: KnnIndex, examples: EvalExamples, exclude_seen: bool) -> float:

@@ -11,6 +11,7 @@ from typing import Annotated, Any, NamedTuple
 import numpy as np
 import safetensors.torch
 import torch
+from numpy.typing import NDArray
 from scipy.sparse import csr_array
 from torch import Tensor
 from torch.nn import functional
@@ -59,18 +60,23 @@ class KnnIndex:
     similarity_NM: Tensor
     """float32, 0 at padding."""
     settings: KnnSettings = KnnSettings()
+    counts_N: Tensor | None = None
+    """int64: how often each item occurs in training, for histories without neighbours; None in older artefacts."""
 
     @classmethod
-    def from_similarity(cls, similarity_NN: csr_array) -> "KnnIndex":
+    def from_similarity(
+        cls, similarity_NN: csr_array, counts_N: NDArray[np.integer] | None = None
+    ) -> "KnnIndex":
         """Build from the sparse similarity of each item (row) to its neighbours (see `rqrec.knn.graph`)."""
-        starts_N, counts_N = similarity_NN.indptr[:-1], np.diff(similarity_NN.indptr)
-        cells_NM = gather_right_padded(np.arange(similarity_NN.nnz), starts_N, counts_N)
+        starts_N, lengths_N = similarity_NN.indptr[:-1], np.diff(similarity_NN.indptr)
+        cells_NM = gather_right_padded(np.arange(similarity_NN.nnz), starts_N, lengths_N)
         inside_NM = cells_NM != PADDING
         neighbours_NM = np.full(cells_NM.shape, PADDING, dtype=np.int32)
         neighbours_NM[inside_NM] = similarity_NN.indices[cells_NM[inside_NM]]
         similarity_NM = np.zeros(cells_NM.shape, dtype=np.float32)
         similarity_NM[inside_NM] = similarity_NN.data[cells_NM[inside_NM]]
-        return cls(torch.from_numpy(neighbours_NM), torch.from_numpy(similarity_NM))
+        counts = None if counts_N is None else torch.from_numpy(counts_N.astype(np.int64))
+        return cls(torch.from_numpy(neighbours_NM), torch.from_numpy(similarity_NM), counts_N=counts)
 
     def __len__(self) -> int:
         return len(self.neighbours_NM)
@@ -92,12 +98,16 @@ class KnnIndex:
             self,
             neighbours_NM=torch.cat([self.neighbours_NM, rows_PM]),
             similarity_NM=torch.cat([self.similarity_NM, scores_PM]),
+            counts_N=None if self.counts_N is None else functional.pad(self.counts_N, (0, len(rows_PM))),
         )
 
     def to(self, device: torch.device | str) -> "KnnIndex":
         """The index on another device."""
         return replace(
-            self, neighbours_NM=self.neighbours_NM.to(device), similarity_NM=self.similarity_NM.to(device)
+            self,
+            neighbours_NM=self.neighbours_NM.to(device),
+            similarity_NM=self.similarity_NM.to(device),
+            counts_N=None if self.counts_N is None else self.counts_N.to(device),
         )
 
     def contributions(self, histories: Histories, items_BK: Tensor) -> Tensor:
@@ -156,7 +166,7 @@ class KnnIndex:
         unique_BR.scatter_(1, column_BR, neighbours_BR)
         left_out_BR = unique_BR == PADDING
         if exclude_seen:
-            left_out_BR |= _is_in(unique_BR, seen_BT)
+            left_out_BR |= is_in(unique_BR, seen_BT)
         if allowed_N is not None:
             left_out_BR |= ~allowed_N[unique_BR.clamp(min=0)]
         # Items are in ascending order here, so that a stable sort orders ties by item index.
@@ -170,6 +180,8 @@ class KnnIndex:
         """Write the index into `folder`: its settings as JSON, its tensors as safetensors."""
         write_json(folder / SETTINGS_FILE, asdict(self.settings))
         tensors = {"neighbours": self.neighbours_NM.int(), "similarity": self.similarity_NM}
+        if self.counts_N is not None:
+            tensors["counts"] = self.counts_N
         with atomic_write(folder / NEIGHBOURS_FILE) as file:
             file.write(safetensors.torch.save(tensors))
 
@@ -207,10 +219,16 @@ class KnnIndex:
             raise ValueError(f"{path} has negative similarities. Join the experts again with `rqrec join`.")
         if neighbours_NM.numel() and not -1 <= int(neighbours_NM.min()) <= int(neighbours_NM.max()) < n_items:
             raise ValueError(f"{path} has item indices outside of the catalogue of {n_items} items.")
-        return cls(neighbours_NM.int(), similarity_NM.float(), settings)
+        counts_N = tensors.get("counts")
+        if counts_N is not None and (counts_N.shape != (n_items,) or counts_N.dtype != torch.int64):
+            raise ValueError(
+                f"{path} has counts of shape {tuple(counts_N.shape)} and type {counts_N.dtype}, but needs int64 of "
+                f"shape ({n_items},). Join the experts again with `rqrec join`."
+            )
+        return cls(neighbours_NM.int(), similarity_NM.float(), settings, counts_N)
 
 
-def _is_in(items_BR: Tensor, histories_BT: Tensor) -> Tensor:
+def is_in(items_BR: Tensor, histories_BT: Tensor) -> Tensor:
     """Whether each item is in its row's history, bool [B, R]."""
     if not histories_BT.shape[1]:
         return torch.zeros_like(items_BR, dtype=torch.bool)

@@ -26,7 +26,7 @@ from rqrec.core.values import Config, Fraction, PositiveFloat
 from rqrec.data.ids import PADDING
 from rqrec.data.sequences import Histories
 from rqrec.retrieval.constraints import Constraints, ItemRules, Limit, best_of, in_full_groups
-from rqrec.retrieval.experts import Expert, Proposal, boosted
+from rqrec.retrieval.experts import Expert, NeighbourExpert, Proposal, alone, boosted
 from rqrec.retrieval.ranking import Ranked
 
 # Items that each expert proposes. An item that no expert ranks so high hardly ever ends among the first ten, while
@@ -122,6 +122,12 @@ class Ensemble:
         """The ensemble of some of its experts."""
         return replace(self, experts={name: self.experts[name] for name in names})
 
+    @property
+    def _asked(self) -> Mapping[str, Expert]:
+        if len(self.experts) > 1:
+            return self.experts
+        return {name: alone(expert) for name, expert in self.experts.items()}
+
     @torch.inference_mode()
     def recommend(
         self, histories: Histories, k: int, *, exclude_seen: bool = True, rules: ItemRules = NO_RULES
@@ -133,7 +139,7 @@ class Ensemble:
         """
         constraints = Constraints(exclude_seen, rules.allowed_N, rules.boost_N)
         if len(self.experts) == 1 and not rules.limits:
-            ((name, expert),) = self.experts.items()
+            ((name, expert),) = self._asked.items()
             items_BK, scores_BK, _ = expert.propose(histories, k, constraints).ranked
             boost_N = None if rules.boost_N is None else -rules.boost_N
             return Ranked(items_BK, scores_BK, {name: boosted(scores_BK, boost_N, items_BK)})
@@ -158,7 +164,10 @@ class Ensemble:
         found = self.candidates(histories, k, Constraints(exclude_seen))
         ranked = []
         for names in parts:
-            if len(names) == 1:
+            if len(names) == 1 and isinstance(self.experts[names[0]], NeighbourExpert):
+                # It answers otherwise when it is alone, and looking up neighbours costs little.
+                ranked.append(self.only(names).recommend(histories, k, exclude_seen=exclude_seen))
+            elif len(names) == 1:
                 items_BK, scores_BK, _ = found.proposals[names[0]]
                 ranked.append(Ranked(items_BK[:, :k], scores_BK[:, :k], {names[0]: scores_BK[:, :k]}))
             else:
@@ -173,7 +182,7 @@ class Ensemble:
         return _candidates(proposals, [one.ranked.items for one in proposals.values()])
 
     def _proposals(self, histories: Histories, width: int, constraints: Constraints) -> dict[str, Proposal]:
-        return {name: expert.propose(histories, width, constraints) for name, expert in self.experts.items()}
+        return {name: expert.propose(histories, width, constraints) for name, expert in self._asked.items()}
 
     def _ranked(self, found: Candidates, k: int, rules: ItemRules) -> Ranked:
         """The best k candidates within the limits."""

@@ -8,7 +8,7 @@ Shapes: B histories, K items of an expert's list, C candidates, N items of the c
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple, Protocol
 
 import torch
@@ -16,7 +16,7 @@ from torch import Tensor
 
 from rqrec.data.ids import PADDING
 from rqrec.data.sequences import Histories
-from rqrec.knn.index import KnnIndex
+from rqrec.knn.index import KnnIndex, is_in
 from rqrec.models.sasrec import SasRec
 from rqrec.retrieval.constraints import Constraints
 from rqrec.retrieval.ranking import Ranked, order_keys, padded, rank_scores
@@ -93,6 +93,9 @@ class NeighbourExpert:
     """Neighbours of the history's items (kNN-LM, arXiv 1911.00172): probabilities proportional to their scores."""
 
     index: KnnIndex
+    alone: bool = False
+    """Whether no other expert answers a history without neighbours, so that it gets the most popular items: with
+    probabilities proportional to their training counts plus one."""
 
     @torch.inference_mode()
     def propose(self, histories: Histories, count: int, constraints: Constraints) -> Proposal:
@@ -103,6 +106,7 @@ class NeighbourExpert:
         total_B1 = found.scores_BM.sum(1, keepdim=True)
         log_p_BM = (found.scores_BM / total_B1.clamp(min=torch.finfo(torch.float32).tiny)).log()
         ranked = _ranked(found.items_BM, log_p_BM, count, constraints.boost_N)
+        nothing_B1 = total_B1 <= 0
         items_BM, order_BM = found.items_BM.sort(dim=1)
         sorted_log_p_BM = log_p_BM.gather(1, order_BM)
 
@@ -113,7 +117,48 @@ class NeighbourExpert:
             unknown_BC = items_BM.gather(1, at_BC) != items_BC
             return sorted_log_p_BM.gather(1, at_BC).masked_fill(unknown_BC, -torch.inf)
 
-        return Proposal(ranked, log_probs)
+        if not (self.alone and self.index.counts_N is not None and nothing_B1.any()):
+            return Proposal(ranked, log_probs)
+        popular = _most_popular(self.index.counts_N, histories, count, constraints)
+        items_BK = torch.where(nothing_B1, popular.ranked.items, ranked.items)
+        scores_BK = torch.where(nothing_B1, popular.ranked.scores, ranked.scores)
+        return Proposal(
+            Ranked(items_BK, scores_BK),
+            lambda items_BC: torch.where(nothing_B1, popular.log_probs(items_BC), log_probs(items_BC)),
+        )
+
+
+def _most_popular(counts_N: Tensor, histories: Histories, count: int, constraints: Constraints) -> Proposal:
+    """The allowed items with the highest counts, ties by item index."""
+    weights_N = counts_N.double() + 1
+    if constraints.allowed_N is not None:
+        weights_N = weights_N.where(constraints.allowed_N, 0.0)
+    seen_BX = torch.from_numpy(histories.items_BT).to(counts_N.device)
+    if not constraints.exclude_seen:
+        seen_BX = seen_BX[:, :0]
+    seen_BX = seen_BX.sort(dim=1).values
+    counted_BX = seen_BX != PADDING
+    counted_BX[:, 1:] &= seen_BX[:, 1:] != seen_BX[:, :-1]
+    seen_weights_BX = weights_N[seen_BX.clamp(min=0)].where(counted_BX, 0.0)
+    total_B1 = weights_N.sum() - seen_weights_BX.sum(1, keepdim=True)
+    log_w_N = weights_N.log()
+    # All lists are parts of one: the best items, and as many more as a history can exclude.
+    best = rank_scores(boosted(log_w_N.float(), constraints.boost_N)[None], count + seen_BX.shape[1])
+    items_BP = best.items.expand(len(seen_BX), -1)
+    scores_BP = (best.scores - total_B1.clamp(min=1).log()).float()
+    scores_BP = scores_BP.masked_fill(is_in(items_BP.contiguous(), seen_BX), -torch.inf)
+    order_BP = scores_BP.argsort(dim=1, descending=True, stable=True)
+    ranked = padded(items_BP.gather(1, order_BP), scores_BP.gather(1, order_BP), count)
+
+    def log_probs(items_BC: Tensor) -> Tensor:
+        return (log_w_N[items_BC.clamp(min=0)] - total_B1.clamp(min=1).log()).float()
+
+    return Proposal(ranked, log_probs)
+
+
+def alone(expert: Expert) -> Expert:
+    """The expert as it answers when no other is asked."""
+    return replace(expert, alone=True) if isinstance(expert, NeighbourExpert) else expert
 
 
 def boosted(log_p: Tensor, boost_N: Tensor | None, items: Tensor | None = None) -> Tensor:
