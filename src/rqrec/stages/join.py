@@ -44,7 +44,7 @@ class JoinConfig(Config):
     """Prefixes that a beam search keeps while the weights are chosen."""
     validation_users: PositiveInt | None = None
     """Choose the weights on at most this many users; None: on all."""
-    new_item_cost: Fraction = 0.0125
+    new_item_cost: Fraction = 0.015
     """Share of their recall@10 that known items may lose to items that are added later: the higher, the more often
     these are recommended."""
 

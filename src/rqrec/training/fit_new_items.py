@@ -29,7 +29,7 @@ from rqrec.retrieval.new_items import LIKE, ContentExpert, NewItemSettings
 SHARE = 0.05  # of the known items that are treated as new at a time
 DRAWS = 3  # each for another third of the examples: it matters which items are drawn
 MAX_NEW = 1_000
-MAX_EXAMPLES = 8_000
+MAX_EXAMPLES = 10_000
 RATES = (0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.7, 1.0, 1.4, 2.0, 3.0, 4.0, 6.0, 8.0)
 SHARPNESS = (0.15, 0.2, 0.3, 0.5, 0.7, 1.0, 1.4, 2.0)
 BATCH_SIZE = 128
