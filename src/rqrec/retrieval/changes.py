@@ -72,11 +72,11 @@ class CatalogueChanges:
 
     @classmethod
     def read(cls, folder: Path) -> "CatalogueChanges":
-        """Read what `write` wrote."""
+        """Read what `write` wrote. Raises ValueError if its parts do not fit each other."""
         items = read_parquet(folder / ITEMS_FILE, strings=("item_id", *DESCRIPTION), integers=("item",))
         arrays = {name: one.numpy() for name, one in read_tensors(folder / ARRAYS_FILE).items()}
         path = folder / VECTORS_FILE
-        return cls(
+        changes = cls(
             items.filter(pl.col("item").is_null()).drop("item"),
             items.filter(pl.col("item").is_not_null()).drop("item_id"),
             arrays["removed"],
@@ -85,3 +85,14 @@ class CatalogueChanges:
             arrays.get("neighbours"),
             arrays.get("cosines"),
         )
+        count, vectors = len(changes.added), changes.vectors_MD
+        of_new_items = [vectors, *changes.codes.values()] if count else []
+        of_new_items += [
+            one for one in (vectors, changes.neighbours_MP, changes.cosines_MP) if one is not None
+        ]
+        if any(one is None or len(one) != count for one in of_new_items):
+            raise ValueError(
+                f"{folder} is damaged: it does not hold one row for each of its {count} new items in every file. Go "
+                f"back to another version with `rqrec items rollback`."
+            )
+        return changes
