@@ -169,7 +169,8 @@ def damaged_parquet(draw: Draw, content: bytes) -> bytes:
         case "null":
             table = table.with_columns(pl.when(pl.int_range(pl.len()) > 0).then(pl.col(name)).alias(name))
         case "rename":
-            table = table.rename({name: draw(st.sampled_from(["a", "", "history", "code_9"]))})
+            other = draw(st.sampled_from(["a", "", "history", "code_9"]))
+            table = table.drop(other, strict=False).rename({name: other}) if name != other else table
         case "remove":
             table = table.drop(name)
         case "rows":

@@ -24,6 +24,7 @@ from tests.fuzz.mutations import mutated
 SECONDS = 10
 MEGABYTES = 2048
 EXAMPLES = int(os.environ.get("RQREC_FUZZ_EXAMPLES", "100000"))
+SHORT = 1000  # A run of fewer examples, as in CI, tries the same ones each time; longer ones search.
 
 
 class Hang(BaseException):
@@ -59,7 +60,13 @@ def fuzz(kind: str, runs: Runs, folder: Path, examples: int) -> None:
     read(work)
     limit = max(MEGABYTES, resident_mb() + MEGABYTES / 2)
 
-    @settings(max_examples=examples, deadline=None, suppress_health_check=list(HealthCheck), database=None)
+    @settings(
+        max_examples=examples,
+        deadline=None,
+        suppress_health_check=list(HealthCheck),
+        database=None,
+        derandomize=examples < SHORT,
+    )
     @given(st.data())
     def refuses_or_reads(data: st.DataObject) -> None:
         shutil.rmtree(work)

@@ -21,7 +21,7 @@ from rqrec.serving.metrics import Metrics
 from rqrec.serving.model_registry import ModelRegistry
 from rqrec.stages.train_decoder import TrainDecoderConfig
 from tests.fuzz.mutations import damaged_bytes, damaged_text, damaged_value
-from tests.fuzz.test_files import EXAMPLES, time_limit
+from tests.fuzz.test_files import EXAMPLES, SHORT, time_limit
 from tests.serving.running import LOCAL
 
 CONFIG = b"""
@@ -51,7 +51,11 @@ REQUEST = {
 
 def fuzz(examples: int) -> Any:
     return settings(
-        max_examples=examples, deadline=None, suppress_health_check=list(HealthCheck), database=None
+        max_examples=examples,
+        deadline=None,
+        suppress_health_check=list(HealthCheck),
+        database=None,
+        derandomize=examples < SHORT,
     )
 
 

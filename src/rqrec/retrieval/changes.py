@@ -95,4 +95,11 @@ class CatalogueChanges:
                 f"{folder} is damaged: it does not hold one row for each of its {count} new items in every file. Go "
                 f"back to another version with `rqrec items rollback`."
             )
+        if vectors is not None and not (
+            vectors.dtype.kind == "f" and vectors.ndim == 2 and np.isfinite(vectors).all()
+        ):
+            raise ValueError(
+                f"{path} does not hold finite vectors, but {vectors.dtype} {list(vectors.shape)}. Go back to another "
+                f"version with `rqrec items rollback`."
+            )
         return changes
