@@ -86,11 +86,9 @@ class CatalogueChanges:
             arrays.get("cosines"),
         )
         count, vectors = len(changes.added), changes.vectors_MD
-        of_new_items = [vectors, *changes.codes.values()] if count else []
-        of_new_items += [
-            one for one in (vectors, changes.neighbours_MP, changes.cosines_MP) if one is not None
-        ]
-        if any(one is None or len(one) != count for one in of_new_items):
+        parts: list[NDArray[Any] | None] = [vectors, changes.neighbours_MP, changes.cosines_MP]
+        rows = [len(one) for one in (*parts, *changes.codes.values()) if one is not None]
+        if (count and vectors is None) or any(number != count for number in rows):
             raise ValueError(
                 f"{folder} is damaged: it does not hold one row for each of its {count} new items in every file. Go "
                 f"back to another version with `rqrec items rollback`."
