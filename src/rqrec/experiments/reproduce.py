@@ -163,12 +163,14 @@ def _seed(run: Run, config: ReproduceConfig, inputs: Inputs, seed: int) -> dict[
         )
     parts = {model.parent / f"evaluation_{row}": experts for row, experts in EXPERTS.items()}
     compared = tests[COMPARED_WITH]
-    is_done = all((folder / MANIFEST).is_file() for folder in parts)
 
     def test() -> None:
         evaluate_parts(EvaluateConfig(), model, inputs.dataset, parts, compare=compared)
 
-    test() if is_done else run.timed(f"seed_{seed}/tests", test)
+    if all((folder / MANIFEST).is_file() for folder in parts):
+        test()  # reuses the evaluations, or says in what they differ
+    else:
+        run.timed(f"seed_{seed}/tests", test)
     tests |= dict(zip(EXPERTS, parts, strict=True))
     found = {row: read_json(folder / EVALUATION_FILE) for row, folder in tests.items()}
     manifest = read_manifest(model)

@@ -103,6 +103,19 @@ class RetrievalArtifact(NamedTuple):
         return {CODES: CODES, **{name: TYPES[type(one)] for name, one in self.others.items()}, **new}
 
     @property
+    def codes_models(self) -> dict[str, CodesModel]:
+        """The experts that generate semantic IDs, by name."""
+        first = CodesModel(self.model, self.table, self.tokenizer)
+        return {CODES: first} | {
+            name: one for name, one in self.others.items() if isinstance(one, CodesModel)
+        }
+
+    @property
+    def as_trained(self) -> "RetrievalArtifact":
+        """The model without the changes of its catalogue since the training."""
+        return self if self.live is None else self.live.trained
+
+    @property
     def models(self) -> list[nn.Module]:
         """The trained models: those of all experts but the neighbours."""
         others = (one.model if isinstance(one, CodesModel) else one for one in self.others.values())
@@ -195,7 +208,7 @@ def select_experts(words: Sequence[str] | None, types: Mapping[str, str]) -> lis
 
 def write_retrieval(folder: Path, artifact: RetrievalArtifact) -> None:
     """Write the model, its semantic-ID table, its catalogue and the other experts into `folder`."""
-    _write_codes(folder, CodesModel(artifact.model, artifact.table, artifact.tokenizer))
+    _write_codes(folder, artifact.codes_models[CODES])
     artifact.catalog.write(folder)
     if artifact.vectors is not None:
         artifact.vectors.write(folder)

@@ -73,7 +73,7 @@ class DenseExpert:
             if constraints.allowed_N is not None:
                 logits_RN.masked_fill_(~constraints.allowed_N, -torch.inf)
             if constraints.exclude_seen:
-                _exclude(logits_RN, seen_RX)
+                exclude(logits_RN, seen_RX)
             # A history with no allowed item gets no item, whatever its total.
             total_R1 = logits_RN.logsumexp(1, keepdim=True).nan_to_num(neginf=0.0)
             totals.append(total_R1)
@@ -177,7 +177,7 @@ def _ranked(items_BM: Tensor, log_p_BM: Tensor, count: int, boost_N: Tensor | No
     return padded(items_BM, log_p_BM, count)
 
 
-def _exclude(logits_RN: Tensor, items_RX: Tensor) -> None:
+def exclude(logits_RN: Tensor, items_RX: Tensor) -> None:
     """Set the logits of these items (padded with PADDING) to minus infinity."""
     rows, columns = (items_RX != PADDING).nonzero(as_tuple=True)
     logits_RN[rows, items_RX[rows, columns]] = -torch.inf

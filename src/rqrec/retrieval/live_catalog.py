@@ -107,7 +107,7 @@ def add_items(
         raise ValueError(f"There are {len(returning)} items, but {rows} vectors: give one for each item.")
     new_MD = vectors.complete(vectors_MD[~returning])
     codes = {}
-    for name, model in _codes_models(trained).items():
+    for name, model in trained.codes_models.items():
         assert model.tokenizer is not None
         table = _table(model.table, known, changes.codes.get(name))
         ids_ML, moved = _free_ids(model.tokenizer, table, new_MD)
@@ -161,7 +161,7 @@ def update_items(
 
 def can_take_new_items(trained: RetrievalArtifact) -> ItemVectors:
     """The vectors of the model's items. Raises ValueError if it lacks what gives new items their semantic IDs."""
-    kept = [model.tokenizer for model in _codes_models(trained).values()]
+    kept = [model.tokenizer for model in trained.codes_models.values()]
     vectors = trained.vectors
     if vectors is None or any(one is None or one.embeddings != vectors.settings.source for one in kept):
         raise ValueError(
@@ -209,17 +209,10 @@ def apply_changes(trained: RetrievalArtifact, changes: CatalogueChanges) -> Retr
                 weight = index.settings.content_weight
                 return index.with_rows(torch.from_numpy(neighbours_MP), weight * torch.from_numpy(cosines_MP))
 
-    first = extended(CODES, CodesModel(trained.model, trained.table, trained.tokenizer))
+    first = extended(CODES, trained.codes_models[CODES])
     assert isinstance(first, CodesModel)
     others = {name: extended(name, one) for name, one in trained.others.items()}
     return artifact._replace(model=first.model, table=first.table, others=others)
-
-
-def _codes_models(artifact: RetrievalArtifact) -> dict[str, CodesModel]:
-    first = CodesModel(artifact.model, artifact.table, artifact.tokenizer)
-    return {CODES: first} | {
-        name: one for name, one in artifact.others.items() if isinstance(one, CodesModel)
-    }
 
 
 def _table(table: SemanticIdTable, ids: IdMap, new_ML: NDArray[np.int64] | None) -> SemanticIdTable:

@@ -23,15 +23,17 @@ from dataclasses import dataclass, replace
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from scipy.sparse import csr_array
 from torch import Tensor
 
 from rqrec.core.values import Config, PositiveFloat
 from rqrec.data.ids import PADDING
 from rqrec.data.nearest import unit
 from rqrec.data.sequences import Histories
+from rqrec.knn.recency import weighted_histories
 from rqrec.retrieval.constraints import Constraints, ItemRules, Limit, best_of, both
 from rqrec.retrieval.ensemble import NO_RULES, Ensemble
-from rqrec.retrieval.experts import Proposal, boosted
+from rqrec.retrieval.experts import Proposal, boosted, exclude
 from rqrec.retrieval.ranking import Ranked, rank_scores
 
 CONTENT = "content"  # name and type of the expert
@@ -75,15 +77,14 @@ class ContentExpert:
         self, histories: Histories, count: int, constraints: Constraints, known: Ranked | None = None
     ) -> Proposal:
         """See `rqrec.retrieval.experts.Expert`; `known` is what the experts of the known items recommend."""
-        items_BT = histories.items_BT
-        logits_BM = self.sharpness * self.affinity(items_BT, known)
+        logits_BM = self.sharpness * self.affinity(histories, known)
         if constraints.allowed_N is not None:
             logits_BM = logits_BM.masked_fill(~constraints.allowed_N[self.first_new :], -torch.inf)
         if constraints.exclude_seen:
-            rows, columns = np.nonzero(items_BT >= self.first_new)
-            logits_BM[
-                torch.from_numpy(rows), torch.from_numpy(items_BT[rows, columns] - self.first_new)
-            ] = -torch.inf
+            new_BT = np.where(
+                histories.items_BT < self.first_new, PADDING, histories.items_BT - self.first_new
+            )
+            exclude(logits_BM, torch.from_numpy(new_BT).to(logits_BM.device))
         log_p_BM = logits_BM - logits_BM.logsumexp(1, keepdim=True).nan_to_num(neginf=0.0)
         boost_N = constraints.boost_N
         own_boost_M = None if boost_N is None else boost_N[self.first_new :]
@@ -97,28 +98,29 @@ class ContentExpert:
 
         return Proposal(ranked, log_probs)
 
-    def affinity(self, items_BT: NDArray[np.int64], known: Ranked | None = None) -> Tensor:
+    def affinity(self, histories: Histories, known: Ranked | None = None) -> Tensor:
         """How much each new item is like a history and what the experts recommend after it, [B, M].
 
         An empty history, or an empty list, says nothing about any item.
         """
-        age_BT = (items_BT != PADDING).sum(axis=1, keepdims=True) - 1 - np.arange(items_BT.shape[1])
-        like_history_BM = self._similarity(items_BT, (DECAY ** age_BT.clip(min=0)).astype(np.float32))
+        n_items = sum(map(len, self.content))
+        like_history_BM = self._similarity(weighted_histories(histories, DECAY, n_items))
         if known is None:
             return 0.5 * like_history_BM
-        p_BK = known.scores[:, :LIKE].softmax(1).nan_to_num(nan=0.0)
         items_BK = known.items[:, :LIKE].numpy(force=True)
-        return self._similarity(items_BK, p_BK.numpy(force=True)) + 0.5 * like_history_BM
-
-    def _similarity(self, items_BK: NDArray[np.int64], weights_BK: NDArray[np.float32]) -> Tensor:
-        """The logarithm of the weighted mean similarity of each new item to some items, [B, M]; 0 without any."""
+        p_BK = known.scores[:, :LIKE].softmax(1).numpy(force=True)
         rows, columns = np.nonzero(items_BK != PADDING)
-        items, places = np.unique(items_BK[rows, columns], return_inverse=True)
-        device, n_new = self.unit_MC.device, len(self.unit_MC)
-        weights = np.zeros((len(items_BK), len(items)), dtype=np.float32)
-        np.add.at(weights, (rows, places), weights_BK[rows, columns])
+        cells = rows, items_BK[rows, columns]
+        like_list_BM = self._similarity(csr_array((p_BK[rows, columns], cells), (len(items_BK), n_items)))
+        return like_list_BM + 0.5 * like_history_BM
+
+    def _similarity(self, weights_BN: csr_array) -> Tensor:
+        """The logarithm of the weighted mean similarity of each new item to some items, [B, M]; 0 without any."""
+        items = np.unique(weights_BN.indices)
+        weights = weights_BN[:, items].toarray()
         weights /= np.maximum(weights.sum(axis=1, keepdims=True), np.finfo(np.float32).tiny)
-        total_BM = torch.zeros(len(items_BK), n_new, device=device)
+        device, n_new = self.unit_MC.device, len(self.unit_MC)
+        total_BM = torch.zeros(len(weights), n_new, device=device)
         step = max(1, MAX_CELLS // max(1, n_new))
         for start in range(0, len(items), step):
             unit_UC = torch.from_numpy(self._unit(items[start : start + step])).to(device)

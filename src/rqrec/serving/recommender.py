@@ -20,7 +20,7 @@ from rqrec.knn.index import KnnIndex
 from rqrec.models.architectures import name_of
 from rqrec.models.retrieval_model import CodeLookup
 from rqrec.models.sasrec import SasRec
-from rqrec.retrieval.artifact import CODES, CodesModel, RetrievalArtifact
+from rqrec.retrieval.artifact import CODES, RetrievalArtifact
 from rqrec.retrieval.live_catalog import (
     add_items,
     can_take_new_items,
@@ -357,12 +357,9 @@ class Recommender:
 
     def _trained_expert(self, name: str) -> tuple[Any, SemanticIdTable | None]:
         """The model of an expert, and its table if it generates codes."""
-        other = self.artifact.others.get(name)
-        if name == CODES:
-            return self.model, self.table
-        if isinstance(other, CodesModel):
-            return other.model, other.table
-        if isinstance(other, SasRec):
+        if codes := self.artifact.codes_models.get(name):
+            return codes.model, codes.table
+        if isinstance(other := self.artifact.others.get(name), SasRec):
             return other, None
         trained = [one for one, kind in self.experts.items() if kind in ("codes", "dense")]
         raise ValueError(f"There is no trained expert {name!r}; this model has {', '.join(trained)}.")
@@ -402,9 +399,9 @@ class Recommender:
         the model's folder. Raises ValueError on ids that are in the catalogue, invalid values, or a model that cannot
         take new items.
         """
-        described = describe_items(items, self._trained.catalog)
+        described = describe_items(items, self.artifact.as_trained.catalog)
         if vectors is None:
-            kept = can_take_new_items(self._trained)
+            kept = can_take_new_items(self.artifact.as_trained)
             encode = None if kept.settings.encoder is None else kept_encoder(kept.settings.encoder)
             vectors = kept.encode(described["text"].to_list(), encode)
         given = vectors
@@ -426,14 +423,10 @@ class Recommender:
 
         What is not given stays. Codes and vectors stay, too: the model has learned what they mean.
         """
-        values = describe_updates(items, self._trained.catalog)
+        values = describe_updates(items, self.artifact.as_trained.catalog)
         return self._changed(
             f"{len(values)} updated", lambda trained, before: update_items(trained, before, values)
         )
-
-    @property
-    def _trained(self) -> RetrievalArtifact:
-        return self.artifact if self.artifact.live is None else self.artifact.live.trained
 
     def _changed(self, what: str, make: Change) -> "Recommender":
         if self.source is None:

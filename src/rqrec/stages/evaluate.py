@@ -24,7 +24,7 @@ from rqrec.data.splits import Split, get_protocol
 from rqrec.evaluation.measure import EvalResult, measure, measure_each
 from rqrec.evaluation.registry import fit_baseline
 from rqrec.evaluation.results_io import EvalSetup, write_evaluation
-from rqrec.retrieval.artifact import CODES, read_retrieval, read_sasrec
+from rqrec.retrieval.artifact import CODES, RetrievalArtifact, read_retrieval, read_sasrec
 from rqrec.retrieval.ranking import ExhaustiveRecommender, ItemRecommender, Ranked
 from rqrec.retrieval.retriever import BEAM_WIDTH
 from rqrec.retrieval.versions import current_version
@@ -113,13 +113,15 @@ def evaluate_parts(
     `parts` are the experts by folder of the evaluation; those that exist already are reused.
     """
     model, dataset, setup = _setup(config, artifact, dataset)
-    targets = {out: _target(model, replace(config, experts=experts)) for out, experts in parts.items()}
+    checkpoint = read_retrieval(model)
+    targets = {
+        out: _target(model, replace(config, experts=experts), checkpoint) for out, experts in parts.items()
+    }
     targets = {
         out: target for out, target in targets.items() if not _reuse(target, setup, compare, out, config.seed)
     }
     if not targets:
         return
-    checkpoint = read_retrieval(model)
     ensemble = checkpoint.ensemble(checkpoint.retriever(config.beam_width or BEAM_WIDTH))
     names = [checkpoint.select(parts[out] or None) for out in targets]
     data = Dataset.read(dataset)
@@ -226,7 +228,8 @@ def _dataset_of(artifact: Path) -> Path:
         ) from error
 
 
-def _target(model: Path, config: EvaluateConfig) -> EvalTarget:
+def _target(model: Path, config: EvaluateConfig, checkpoint: RetrievalArtifact | None = None) -> EvalTarget:
+    """What is evaluated of an artefact; `checkpoint` is a "retrieval" artefact that was read before."""
     manifest = read_manifest(model)
     best = manifest.metrics["validation"]
     ending = {
@@ -248,19 +251,24 @@ def _target(model: Path, config: EvaluateConfig) -> EvalTarget:
             raise ValueError("SASRec is a single model, so leave --experts out.")
         sasrec = ExhaustiveRecommender(read_sasrec(model).model)
         return EvalTarget(lambda *_: sasrec, "SASRec", selected, inputs)
-    checkpoint = read_retrieval(model)
-    retriever = checkpoint.retriever(config.beam_width or BEAM_WIDTH)
-    names = checkpoint.select(config.experts or None)
-    ensemble = checkpoint.ensemble(retriever, names)
+    found = checkpoint or read_retrieval(model)
+    beam_width, names = config.beam_width or BEAM_WIDTH, found.select(config.experts or None)
     # Reassigned codes are unique without a deduplication code, so ranks by ID would equal ranks by item.
-    table = checkpoint.table
+    table = found.table
     keys_N = tuple_ranks(table.content_codes) if table.has_extra_code else None
     name = manifest.settings["model"]["architecture"]
-    settings: dict[str, Any] = {"beam_width": retriever.beam_width}
-    if len(checkpoint.types) > 1:
+    settings: dict[str, Any] = {"beam_width": beam_width}
+    if len(found.types) > 1:
         name = f"{name}: {', '.join(names)}" if names == [CODES] else ", ".join(names)
-        settings["experts"] = {expert: asdict(checkpoint.settings[expert]) for expert in names}
-    return EvalTarget(lambda *_: ensemble, name, selected, inputs, keys_N, settings)
+        settings["experts"] = {expert: asdict(found.settings[expert]) for expert in names}
+    return EvalTarget(
+        lambda *_: found.ensemble(found.retriever(beam_width), names),
+        name,
+        selected,
+        inputs,
+        keys_N,
+        settings,
+    )
 
 
 def _selection(settings: Mapping[str, Any]) -> str:

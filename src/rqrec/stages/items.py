@@ -22,7 +22,7 @@ def add(artifact: Path, items: Path, embeddings: Path | None = None) -> Version:
     items or embeddings, and if the model does not hold what new items need.
     """
     live = read_live(artifact)
-    trained = live.artifact.live.trained if live.artifact.live else live.artifact
+    trained = live.artifact.as_trained
     kept = can_take_new_items(trained)
     encoded = embeddings is None
     types = field_types(trained.catalog.items)

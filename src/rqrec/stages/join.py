@@ -1,6 +1,6 @@
 """`rqrec join`: join trained models and neighbours to one recommender, as validation says."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,6 @@ from rqrec.knn.fit import fit_knn_index
 from rqrec.models.retrieval_model import parameter_count
 from rqrec.retrieval.artifact import (
     CODES,
-    CodesModel,
     OtherExpert,
     RetrievalArtifact,
     read_retrieval,
@@ -94,9 +93,8 @@ def join(
         content_NC = None if embeddings is None else content_of(embeddings, dataset, protocol, n_items)
         others[NEIGHBOURS] = fit_knn_index(split, n_items, content_NC, exclude_seen=exclude_seen)
     unfitted = {name: ExpertSettings(share=0.5 if name == NEIGHBOURS else None) for name in (CODES, *others)}
-    artifact = artifact._replace(
-        others=others, settings=unfitted, vectors=_vectors(embeddings, artifact, others, manifests)
-    )
+    artifact = artifact._replace(others=others, settings=unfitted)
+    artifact = artifact._replace(vectors=_vectors(embeddings, artifact, manifests))
     retriever = artifact.retriever(config.beam_width, Processes.join().device)
     fitted = fit_ensemble(
         artifact.ensemble(retriever),
@@ -129,21 +127,19 @@ def join(
 def _vectors(
     embeddings: Path | None,
     artifact: RetrievalArtifact,
-    others: Mapping[str, OtherExpert],
     manifests: Sequence[Manifest],
 ) -> ItemVectors | None:
     """The vectors of the items, if all experts were made from the same ones."""
-    codes = {CODES: artifact.tokenizer}
-    codes |= {name: one.tokenizer for name, one in others.items() if isinstance(one, CodesModel)}
-    sources = {name: kept and kept.embeddings for name, kept in codes.items()}
+    kept = {name: one.tokenizer for name, one in artifact.codes_models.items()}
+    sources = {name: one and one.embeddings for name, one in kept.items()}
     read = zip(_names(manifests), manifests, strict=True)
     sources |= {
         f"the input of {name}": one.inputs["embeddings"] for name, one in read if "embeddings" in one.inputs
     }
     if embeddings is not None:
         return ItemVectors.common(embeddings, sources)
-    kept = artifact.vectors
-    return kept if kept is not None and {*sources.values()} == {kept.settings.source} else None
+    vectors = artifact.vectors
+    return vectors if vectors is not None and {*sources.values()} == {vectors.settings.source} else None
 
 
 def _names(manifests: Sequence[Manifest]) -> list[str]:
@@ -189,5 +185,4 @@ def _check(folders: Sequence[Path], manifests: Sequence[Manifest], dataset: Path
 def _read(folder: Path) -> OtherExpert:
     if read_manifest(folder).artifact_type == "sasrec":
         return read_sasrec(folder).model
-    artifact = read_retrieval(folder)
-    return CodesModel(artifact.model, artifact.table, artifact.tokenizer)
+    return read_retrieval(folder).codes_models[CODES]

@@ -24,6 +24,7 @@ from rqrec.data.splits import EvalExamples, Split
 from rqrec.evaluation.metrics import MISSED, recall_at
 from rqrec.retrieval.constraints import ItemRules
 from rqrec.retrieval.ensemble import Ensemble
+from rqrec.retrieval.experts import exclude
 from rqrec.retrieval.new_items import LIKE, ContentExpert, NewItemSettings
 
 SHARE = 0.05  # of the known items that are treated as new at a time
@@ -110,7 +111,7 @@ class _Part(NamedTuple):
     ) -> "_Part":
         allowed_N = torch.ones(len(content_NC), dtype=torch.bool, device=ensemble.device)
         allowed_N[new] = False
-        column_N = np.full(len(content_NC), -1)
+        column_N = np.full(len(content_NC), PADDING)
         column_N[new] = np.arange(len(new))
         content = ContentExpert((content_NC,), 0, torch.from_numpy(unit(content_NC[new])), 1.0)
         lists, affinities, ranks = [], [], []
@@ -120,12 +121,12 @@ class _Part(NamedTuple):
             lists.append(found.scores[:, :K].cpu())
             is_target_BK = found.items[:, :K].cpu() == torch.from_numpy(examples.targets[rows])[:, None]
             ranks.append(torch.where(is_target_BK.any(1), is_target_BK.int().argmax(1), MISSED))
-            affinity_BM = content.affinity(histories.items_BT, found).cpu()
+            affinity_BM = content.affinity(histories, found).cpu()
             if exclude_seen:
                 items_BT = histories.items_BT
-                column_BT = np.where(items_BT == PADDING, -1, column_N[items_BT])
-                users, places = np.nonzero(column_BT >= 0)
-                affinity_BM[users, column_BT[users, places]] = -torch.inf
+                exclude(
+                    affinity_BM, torch.from_numpy(np.where(items_BT == PADDING, PADDING, column_N[items_BT]))
+                )
             affinities.append(affinity_BM)
         columns = torch.from_numpy(column_N[examples.targets])
         return cls(new, torch.cat(lists), torch.cat(affinities), torch.cat(ranks), columns)

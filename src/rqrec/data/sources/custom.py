@@ -191,14 +191,20 @@ def _read_items(
     ids = _as_ids(path, fields[column], "item_id")
     items = _describe(table, column, fields, template, text_needed=files.embeddings is None)
     items.insert_column(0, pl.Series("item_id", ids))
-    invalid = InvalidRows(table, counted)
-    invalid.add("no item_id", ids.is_null())
-    invalid.add("an item_id that occurs more than once", ~ids.is_first_distinct(), ids)
+    invalid = _invalid_ids(table, counted, ids)
     if files.embeddings is None:
         invalid.add("no text", items["text"] == "", ids, f"With {EMBEDDINGS_FILE}, no texts are needed.")
     else:
         items = items.with_columns((counted.cum_sum() - 1).cast(pl.UInt32).alias(EMBEDDING_ROW))
     return items.filter(invalid.kept(drop=options.drop_invalid))
+
+
+def _invalid_ids(table: Table, counted: pl.Series, ids: pl.Series) -> InvalidRows:
+    """The rows of items without an id of their own."""
+    invalid = InvalidRows(table, counted)
+    invalid.add("no item_id", ids.is_null())
+    invalid.add("an item_id that occurs more than once", ~ids.is_first_distinct(), ids)
+    return invalid
 
 
 def read_new_items(
@@ -220,9 +226,7 @@ def read_new_items(
         template = None
     items = _describe(table, column, fields, template, text_needed=text_needed, types=types)
     items.insert_column(0, pl.Series("item_id", ids))
-    invalid = InvalidRows(table, counted)
-    invalid.add("no item_id", ids.is_null())
-    invalid.add("an item_id that occurs more than once", ~ids.is_first_distinct(), ids)
+    invalid = _invalid_ids(table, counted, ids)
     invalid.add("no title", items["title"] == "", ids)
     if text_needed:
         invalid.add("no text", items["text"] == "", ids)
