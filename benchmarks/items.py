@@ -7,7 +7,7 @@ service does after each change: make a recommender of it and index the catalogue
     python benchmarks/items.py --json
     python benchmarks/items.py --items 10000 100000 --new 10000
 
-At a million items it takes about five minutes, 8 GB of memory and 2 GB of disk.
+At a million items it takes about five minutes, 15 GB of memory and 2 GB of disk.
 """
 
 import argparse

@@ -17,7 +17,6 @@ from rqrec.data.nearest import nearest
 from rqrec.data.sequences import Sequences
 
 SIMILAR = 10  # items whose mean an item without interactions gets
-BLOCK_CELLS = 1 << 22  # similarities that are computed and sorted at once: 16 bytes each
 
 
 def cooccurrence_counts(train: Sequences, items: int, window: int) -> csr_array:
@@ -112,28 +111,29 @@ def from_similar_items(
 
     `vectors_NX` [N, D + R] are the whole vectors of the other items, of which the first `width` = D are content.
     """
-    found = nearest(content_MD, vectors_NX[:, :width], SIMILAR)
-    collaborative_MKR = vectors_NX[found.rows_MK.ravel(), width:].astype(np.float32)
-    mean_MR = collaborative_MKR.reshape(*found.rows_MK.shape, -1).mean(axis=1)
-    weight = np.linalg.norm(collaborative_MKR, axis=1).max(initial=0)  # the length of all of them
-    return weight * mean_MR / np.maximum(np.linalg.norm(mean_MR, axis=1, keepdims=True), 1e-12)
+    content_ND, collaborative_NR = vectors_NX[:, :width], vectors_NX[:, width:]
+    rows_MK = nearest(content_MD, content_ND, SIMILAR).rows_MK
+    lengths = np.linalg.norm(collaborative_NR[np.unique(rows_MK)].astype(np.float32), axis=1)
+    return lengths.max(initial=0) * _mean_directions(collaborative_NR, rows_MK)  # all of them are as long
 
 
 def _impute_from_neighbours(
-    content_ND: NDArray[np.float32], collaborative_NR: NDArray[np.float32], neighbours: int = SIMILAR
+    content_ND: NDArray[np.float32], collaborative_NR: NDArray[np.float32]
 ) -> NDArray[np.float32]:
     """Replace zero rows by the mean vector of the nearest items by content (cosine), scaled to unit length."""
     has_vector = collaborative_NR.any(axis=1)
+    if has_vector.all() or not has_vector.any():
+        return collaborative_NR
     filled = collaborative_NR.copy()
-    unit = content_ND / np.maximum(np.linalg.norm(content_ND, axis=1, keepdims=True), 1e-12)
-    count = min(neighbours, int(has_vector.sum()))
-    missing = np.flatnonzero(~has_vector)
-    known_ND, vectors_NR = unit[has_vector], collaborative_NR[has_vector]
-    block = max(1, min(1024, BLOCK_CELLS // max(1, len(known_ND))))
-    for start in range(0, len(missing) if count else 0, block):
-        rows = missing[start : start + block]
-        similarity = unit[rows] @ known_ND.T
-        nearest = np.argpartition(-similarity, count - 1, axis=1)[:, :count]
-        mean = vectors_NR[nearest].mean(axis=1)
-        filled[rows] = mean / np.maximum(np.linalg.norm(mean, axis=1, keepdims=True), 1e-12)
+    known_NR = collaborative_NR[has_vector]
+    rows_MK = nearest(content_ND[~has_vector], content_ND[has_vector], SIMILAR).rows_MK
+    filled[~has_vector] = _mean_directions(known_NR, rows_MK)
     return filled
+
+
+def _mean_directions(vectors_NR: NDArray[np.floating], rows_MK: NDArray[np.int64]) -> NDArray[np.float32]:
+    """The mean of K of the vectors for each of M items, scaled to length 1, float32 [M, R]."""
+    total_MR = np.zeros((len(rows_MK), vectors_NR.shape[1]), dtype=np.float32)
+    for rows_M in rows_MK.T:  # one at a time: all of them at once would be K times as large
+        total_MR += vectors_NR[rows_M]
+    return total_MR / np.maximum(np.linalg.norm(total_MR, axis=1, keepdims=True), np.float32(1e-12))
