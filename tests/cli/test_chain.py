@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 from rqrec.cli import app
 from rqrec.core.artifact import read_manifest
 from rqrec.experiments import reproduce
-from rqrec.experiments.reproduce import CODES, RECIPE
+from rqrec.experiments.reproduce import CODES, DENSE, RECIPE
 from tests.serving.test_server import Process
 from tests.stages.world import write_world
 
@@ -151,13 +151,16 @@ def test_reproduce_and_the_commands_one_by_one_give_the_same_hashes(
     for number, (name, differing, table) in enumerate(CODES):
         files = [small / file for file in ("recipe.gin", differing) if file]
         made = ("--semantic-ids", folder("semantic_ids_2" if table else "semantic_ids"))
-        root = settings(save_dir_root=str(experts / name), seed=number)
+        root = settings(save_dir_root=str(experts / name), seed=number + 1)
         rqrec("train-decoder", *files, *inputs, *made, *root)
-    rqrec("train-sasrec", small / "recipe.gin", *inputs, *settings(save_dir_root=str(experts / "dense")))
-    models = [*(experts / name for name, _, _ in CODES), experts / "dense"]
+    for number, (name, differing) in enumerate(DENSE):
+        files = [small / file for file in ("recipe.gin", differing) if file]
+        root = settings(save_dir_root=str(experts / name), seed=number)
+        rqrec("train-sasrec", *files, *inputs, *root)
+    models = [*(experts / name for name, _, _ in CODES), *(experts / name for name, _ in DENSE)]
     rqrec("join", *models, *inputs, *recipe, "--out", folder("seed_0", "retrieval"))
     names = ("dataset", "embeddings", "rqkmeans", "rqkmeans_2", "semantic_ids", "semantic_ids_2")
-    trained = (*(f"{name}/retrieval" for name, _, _ in CODES), "dense/sasrec")
+    trained = (*(f"{name}/retrieval" for name, _, _ in CODES), *(f"{name}/sasrec" for name, _ in DENSE))
     for name in (*names, *(f"seed_0/experts/{one}" for one in trained), "seed_0/retrieval"):
         assert read_manifest(folder(name)).hash == read_manifest(folder("run", name)).hash, name
     reproduced = json.loads((folder("run") / "reproduction.json").read_text())
