@@ -3,7 +3,7 @@
 import sys
 import time
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import TypeVar
 
 from rich.console import Console
@@ -15,7 +15,6 @@ from rich.progress import (
     Task,
     TextColumn,
     TimeElapsedColumn,
-    TimeRemainingColumn,
 )
 from rich.text import Text
 
@@ -39,13 +38,44 @@ class RateColumn(ProgressColumn):
         return Text(f"{rate:.3g}/s" if rate else "")
 
 
-class Meter:
-    """A progress bar on a terminal; elsewhere (a log file, CI) a line every 10 seconds."""
+class TimeLeftColumn(ProgressColumn):
+    """The time left by the recent speed, or by the time limit if that is earlier."""
 
-    def __init__(self, description: str, total: int, bar: Progress | None) -> None:
-        self._description, self._total, self._bar = description, total, bar
-        self._task = bar.add_task(description, total=total, note="") if bar else None
-        self._done, self._start, self._last_line = 0, time.monotonic(), time.monotonic()
+    max_refresh = 0.5
+
+    def render(self, task: Task) -> Text:
+        """The text of the column; empty until a speed is known."""
+        left = time_left(task.time_remaining, task.elapsed or 0.0, task.fields["limit"])
+        return Text("" if left is None else f"{duration(left)} left", style="progress.remaining")
+
+
+def time_left(by_speed: float | None, elapsed: float, limit: float | None) -> float | None:
+    """Seconds left: by the speed (None: not known yet), but no more than the limit (None: there is none) leaves."""
+    by_limit = None if limit is None else max(0.0, limit - elapsed)
+    known = [seconds for seconds in (by_speed, by_limit) if seconds is not None]
+    return min(known) if known else None
+
+
+def duration(seconds: float) -> str:
+    """A duration as people read it: 45 s, 12 min, 2.5 h."""
+    if seconds < 99.5:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 99.5 * 60 else f"{seconds / 3600:.1f} h"
+
+
+class Meter:
+    """A progress bar on a terminal; elsewhere (a log file, CI) a line every 10 seconds.
+
+    `limit`: seconds after which the work ends even if it is not complete; None if there is no such limit.
+    """
+
+    def __init__(
+        self, description: str, total: int, bar: Progress | None, limit: float | None = None
+    ) -> None:
+        self._description, self._total, self._bar, self._limit = description, total, bar, limit
+        self._task = bar.add_task(description, total=total, note="", limit=limit) if bar else None
+        self._done = 0
+        self._start = self._last_line = time.monotonic()
 
     def advance(self, steps: int = 1, note: str = "") -> None:
         """Count `steps` as done and show `note`, such as a loss, next to the bar."""
@@ -59,32 +89,56 @@ class Meter:
         if now - self._last_line >= LINE_INTERVAL and self._done < self._total:
             self._last_line = now
             rate = self._done / (now - self._start)
-            left = (self._total - self._done) / rate
-            done = f"{self._done}/{self._total}, {rate:.3g}/s"
-            log(f"{self._description}: {done}, about {left:.0f} s left. {note}".rstrip())
+            by_speed = (self._total - self._done) / rate if rate else None
+            left = time_left(by_speed, now - self._start, self._limit)
+            estimate = "" if left is None else f", about {duration(left)} left"
+            speed = f", {rate:.3g}/s" if rate else ""
+            log(f"{self._description}: {self._done:,} of {self._total:,}{speed}{estimate}. {note}".rstrip())
+
+    def close(self, *, quietly: bool) -> None:
+        """End the meter. `quietly`: remove its bar, or write no last line unless there were others."""
+        if self._bar is None or self._task is None:
+            if not quietly or self._last_line != self._start:
+                log(f"{self._description}: done in {duration(time.monotonic() - self._start)}.")
+        elif quietly:
+            self._bar.remove_task(self._task)
+
+
+_open: list[Progress | None] = []  # the bars of the meters that are open, the outermost first
 
 
 @contextmanager
-def meter(description: str, total: int) -> Iterator[Meter]:
-    """Show progress over `total` steps while the block runs."""
-    if not console.is_terminal:
-        start = time.monotonic()
-        yield Meter(description, total, None)
-        log(f"{description}: done in {time.monotonic() - start:.1f} s.")
-        return
-    columns = (
+def meter(description: str, total: int, limit: float | None = None) -> Iterator[Meter]:
+    """Show progress over `total` steps while the block runs, or until `limit` seconds have passed.
+
+    A meter inside another one (a validation during training) shows its bar below the other's, and only as long as it
+    runs.
+    """
+    inner = bool(_open)
+    bar = _open[-1] if inner else _bar() if console.is_terminal else None
+    shown = Meter(description, total, bar, limit)
+    _open.append(bar)
+    try:
+        with bar if bar is not None and not inner else nullcontext():
+            yield shown
+            shown.close(quietly=inner)
+    finally:
+        _open.pop()
+        if bar is not None:
+            sys.stderr.flush()
+
+
+def _bar() -> Progress:
+    return Progress(
         TextColumn("{task.description}"),
         BarColumn(),
         MofNCompleteColumn(),
         RateColumn(),
         TimeElapsedColumn(),
-        TextColumn("left"),
-        TimeRemainingColumn(),
+        TimeLeftColumn(),
         TextColumn("{task.fields[note]}"),
+        console=console,
     )
-    with Progress(*columns, console=console) as bar:
-        yield Meter(description, total, bar)
-    sys.stderr.flush()
 
 
 def track(items: Sequence[T], description: str) -> Iterable[T]:

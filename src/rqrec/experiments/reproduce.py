@@ -207,6 +207,11 @@ class Training:
     table: int = 0
 
     @property
+    def minutes(self) -> float:
+        """Its time limit."""
+        return self.config.loop.max_minutes or 0.0
+
+    @property
     def folder(self) -> Path:
         """The artefact of the expert."""
         kind = "sasrec" if isinstance(self.config, TrainSasRecConfig) else "retrieval"
@@ -264,7 +269,8 @@ def _train(run: Run, name: str, trainings: Sequence[Training], jobs: int | None)
             missing.append(training)
     if missing:
         logs = run.folder / "logs" / name
-        run.timed(name, lambda: run_tasks(missing, jobs or 1, logs, "Training the experts"))
+        limit = 60 * sum(training.minutes for training in missing) / min(jobs or 1, len(missing))
+        run.timed(name, lambda: run_tasks(missing, jobs or 1, logs, "Training the experts", limit))
 
 
 def _metrics(measured: Mapping[str, float]) -> dict[str, float]:

@@ -6,10 +6,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from functools import partial
 from pathlib import Path
+from threading import Event, Thread
 from typing import Any, Protocol
 
-from rqrec.core.progress import console, meter
+from rqrec.core.progress import LINE_INTERVAL, Meter, console, meter
 from rqrec.core.workers import LocalProcesses
+
+TAIL = 4096  # bytes of a log that hold its last line
 
 
 class Task(Protocol):
@@ -23,8 +26,12 @@ class Task(Protocol):
         """Do the work, resuming where an earlier run was interrupted."""
 
 
-def run_tasks(tasks: Sequence[Task], jobs: int, logs: Path, description: str) -> None:
+def run_tasks(
+    tasks: Sequence[Task], jobs: int, logs: Path, description: str, limit: float | None = None
+) -> None:
     """Run tasks, `jobs` at once, in processes with one thread; each task's progress goes to `logs/NAME.log`.
+
+    What the running tasks say last is shown, too. `limit`: seconds after which all are done; None if nobody knows.
 
     After Ctrl-C or an error the running tasks are interrupted, once, so that each can save a checkpoint. Raises
     ChildProcessError with the name and the message of the first task that failed.
@@ -33,9 +40,49 @@ def run_tasks(tasks: Sequence[Task], jobs: int, logs: Path, description: str) ->
         return
     logs.mkdir(parents=True, exist_ok=True)
     finished = LocalProcesses(jobs, threads=1).run(partial(_run_logged, logs), tasks)
-    with closing(finished), meter(description, len(tasks)) as progress:
+    running = {task.name: logs / f"{task.name}.log" for task in tasks}
+    before = {name: _size(path) for name, path in running.items()}
+    with (
+        closing(finished),
+        meter(description, len(tasks), limit) as progress,
+        _showing(progress, running, before),
+    ):
         for name in finished:
-            progress.advance(1, name)
+            del running[name]
+            progress.advance(1)
+
+
+@contextmanager
+def _showing(progress: Meter, running: Mapping[str, Path], before: Mapping[str, int]) -> Iterator[None]:
+    """While the block runs, show the last line that each running task has written to its log since `before`."""
+    stop = Event()
+
+    def show() -> None:
+        while not stop.wait(LINE_INTERVAL):
+            lines = {name: _last_line(path, before[name]) for name, path in list(running.items())}
+            progress.advance(0, "; ".join(f"{name}: {line}" for name, line in lines.items() if line))
+
+    thread = Thread(target=show, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        thread.join()
+
+
+def _size(path: Path) -> int:
+    return path.stat().st_size if path.is_file() else 0
+
+
+def _last_line(path: Path, start: int) -> str:
+    """The last line of a file after its first `start` bytes; empty if there is none yet."""
+    if (size := _size(path)) <= start:
+        return ""
+    with path.open("rb") as file:
+        file.seek(max(start, size - TAIL))
+        lines = file.read().decode(errors="replace").rstrip().splitlines()
+    return lines[-1] if lines else ""
 
 
 def _run_logged(logs: Path, task: Task) -> str:

@@ -103,7 +103,7 @@ class _Found:
 
     def best(self, choices: Iterator[Settings]) -> Settings:
         """The settings with the highest NDCG@10; the first of equals."""
-        return max(choices, key=self._ndcg_sum)
+        return max(track(list(choices), "Weighting the experts"), key=self._ndcg_sum)
 
     def metrics(self, settings: Settings) -> dict[str, float]:
         """The mean metrics over all examples, those whose target is no candidate included."""

@@ -131,7 +131,7 @@ class _Fit:
         left = self.config.iterations - self.done
         title = f"{self.description}, from step {self.done}" if self.done else self.description
         try:
-            with meter(title, left) as progress, _deferred_interrupt(self):
+            with meter(title, left, self._seconds_left()) as progress, _deferred_interrupt(self):
                 while self.done < self.config.iterations and self.history.stopped is None:
                     progress.advance(1, self._step())
                     self.memory.limit()
@@ -145,6 +145,10 @@ class _Fit:
             self._gather_weights()
         self.task.model.eval()
         return self.history
+
+    def _seconds_left(self) -> float | None:
+        """The seconds of the time limit that are left; None without one."""
+        return None if self.config.max_minutes is None else 60 * self.config.max_minutes - self.elapsed
 
     def _step(self) -> str:
         """One optimizer step, then logging, validation and saving if due. Returns a note for the progress bar."""

@@ -57,6 +57,7 @@ class NextItemTask(Task):
                 local,
                 exclude_seen=self.exclude_seen,
                 batch_size=self.eval_batch_size,
+                description="Validating" if processes.is_first else None,
             ).ranks_C
         else:
             ranks_E = np.zeros(0, dtype=np.int64)

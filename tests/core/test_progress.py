@@ -1,0 +1,76 @@
+"""Progress as people see it: how much is done, and how long it takes at most."""
+
+import io
+from collections.abc import Iterator
+
+import pytest
+
+from rqrec.core import progress
+from rqrec.core.progress import console, duration, meter, time_left, track
+
+
+@pytest.fixture
+def lines(monkeypatch: pytest.MonkeyPatch) -> Iterator[io.StringIO]:
+    """What is written where standard error is not a terminal, without waiting between lines."""
+    monkeypatch.setattr(progress, "LINE_INTERVAL", 0.0)
+    before, console.file = console.file, io.StringIO()
+    yield console.file
+    console.file = before
+
+
+def test_a_time_limit_bounds_the_time_left() -> None:
+    assert time_left(26_478.0, 60.0, 240.0) == 180.0
+    assert time_left(100.0, 60.0, 240.0) == 100.0
+    assert time_left(None, 60.0, 240.0) == 180.0
+    assert time_left(None, 300.0, 240.0) == 0.0
+    assert time_left(None, 60.0, None) is None
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(0.4, "0 s"), (45, "45 s"), (240, "4 min"), (26_478, "7.4 h"), (99.4 * 60, "99 min")],
+)
+def test_durations_are_in_the_unit_that_people_use(seconds: float, text: str) -> None:
+    assert duration(seconds) == text
+
+
+def test_a_long_job_with_a_limit_says_no_more_than_the_limit(lines: io.StringIO) -> None:
+    with meter("Training", 10**9, limit=240) as shown:
+        shown.advance(1, "loss 1.000")
+    assert "Training: 1 of 1,000,000,000" in lines.getvalue()
+    assert "about 4 min left. loss 1.000" in lines.getvalue()
+
+
+def test_work_inside_other_work_shows_its_own_progress(lines: io.StringIO) -> None:
+    with meter("Training", 3) as shown:
+        for _ in track(range(2), "Validating"):
+            shown.advance()
+    assert "Validating: 1 of 2" in lines.getvalue()
+    assert "Training: 1 of 3" in lines.getvalue()
+
+
+def test_short_work_inside_other_work_adds_no_lines(
+    lines: io.StringIO, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(progress, "LINE_INTERVAL", 1000.0)
+    with meter("Training", 3) as shown:
+        for _ in track(range(2), "Validating"):
+            shown.advance()
+    assert lines.getvalue().splitlines() == ["Training: done in 0 s."]
+
+
+def test_on_a_terminal_the_bar_of_inner_work_is_removed_when_it_is_done(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(console, "_force_terminal", True)
+    before, console.file = console.file, io.StringIO()
+    try:
+        with meter("Training", 3, limit=60) as shown:
+            list(track(range(2), "Validating"))
+            shown.advance()
+            shown.advance(2)
+            assert shown._bar is not None
+            assert [task.description for task in shown._bar.tasks] == ["Training"]
+        assert "Training" in console.file.getvalue()
+    finally:
+        console.file = before
