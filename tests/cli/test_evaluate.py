@@ -152,9 +152,11 @@ def test_mismatched_inputs_are_refused(tiny_run: Path, tmp_path: Path) -> None:
         "leave_one_out",
         "training data may contain",
     )
-    fails(rqrec("evaluate", "--artifact", tiny_run / "retrieval", *out), "--dataset")
+    alone = shutil.copytree(tiny_run / "retrieval", tmp_path / "alone")
+    fails(rqrec("evaluate", "--artifact", alone, *out), "--dataset")
     fails(rqrec("evaluate", "--artifact", tiny_run / "dataset", *out), "cannot recommend")
-    fails(rqrec("evaluate", "--artifact", tmp_path, *out), "rqrec train-decoder")
+    (tmp_path / "nothing").mkdir()
+    fails(rqrec("evaluate", "--artifact", tmp_path / "nothing", *out), "rqrec train-decoder")
     done = rqrec("evaluate", "--artifact", tiny_run, "--split", "train", *out)
     assert done.exit_code == 2
     assert "'train'" in done.stderr

@@ -10,6 +10,7 @@ from rqrec.core.artifact import (
     check_inputs,
     create,
     find,
+    find_input,
     is_current,
     read_json,
     read_manifest,
@@ -103,6 +104,34 @@ def test_find_looks_at_the_folder_and_directly_inside(tmp_path: Path) -> None:
     make(tmp_path / "run" / "second", "retrieval")
     with pytest.raises(ValueError, match="several"):
         find(tmp_path / "run", "retrieval")
+
+
+def test_find_looks_into_run_folders_if_the_folder_has_none(tmp_path: Path) -> None:
+    inner = make(tmp_path / "out" / "seed_0" / "retrieval", "retrieval")
+    make(inner / "tokenizer", "rqvae")  # inside an artefact: part of it
+    assert find(tmp_path / "out", "retrieval") == inner
+    with pytest.raises(FileNotFoundError, match="has no artefact of type 'rqvae'"):
+        find(tmp_path / "out" / "seed_0", "rqvae")
+    make(tmp_path / "out" / "seed_1" / "retrieval", "retrieval")
+    with pytest.raises(
+        ValueError, match=r"several .*\(seed_0/retrieval, seed_1/retrieval\): give one of these"
+    ):
+        find(tmp_path / "out", "retrieval")
+    nearer = make(tmp_path / "out" / "retrieval", "retrieval")
+    assert find(tmp_path / "out", "retrieval") == nearer
+
+
+def test_an_input_is_found_in_the_folders_around_an_artefact_by_its_hash(tmp_path: Path) -> None:
+    data = make(tmp_path / "out" / "dataset", "dataset")
+    inputs = {"dataset": read_manifest(data).hash}
+    model = make(tmp_path / "out" / "seed_0" / "experts" / "retrieval", "retrieval", inputs=inputs)
+    make(tmp_path / "out" / "seed_0" / "dataset", "dataset", text="another one")
+    (tmp_path / "out" / "extension").mkdir()
+    (tmp_path / "out" / "extension" / "manifest.json").write_text("of another program")
+    assert find_input(model, "dataset") == data
+    assert find_input(model, "embeddings") is None
+    data.rename(tmp_path / "far away")
+    assert find_input(model, "dataset") is None
 
 
 def test_an_artefact_made_from_other_inputs_is_refused(tmp_path: Path) -> None:

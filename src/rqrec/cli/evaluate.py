@@ -24,7 +24,7 @@ def evaluate(
         typer.Option(help="A baseline to evaluate instead of a model (--artifact)."),
     ] = None,
     dataset: Annotated[
-        Path | None, typer.Option(help="By default the dataset in the model's run folder.")
+        Path | None, typer.Option(help="By default the one that the model was trained on, if it lies near.")
     ] = None,
     embeddings: Annotated[
         Path | None, typer.Option(help="Item embeddings, required by content_knn and hybrid_knn.")

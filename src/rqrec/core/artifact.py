@@ -37,6 +37,7 @@ DATA = {
     ".safetensors",
 }  # what is read; a README beside it is nobody's business
 VERSIONS = "versions"  # folder in an artefact with what changed later, under manifests of its own
+NEAR = 3  # folders around an artefact, from the innermost outwards, in which its inputs are looked for
 SHOWN = 5  # maximum number of differences in a message
 
 # What makes each type of artefact, for error messages.
@@ -291,15 +292,16 @@ def _command(artifact_type: object) -> str:
 
 
 def find(folder: Path, artifact_type: str) -> Path:
-    """The artefact of this type: `folder` itself, or the one directly inside it (`folder` is a run folder).
+    """The artefact of this type that a folder given by a user means.
 
-    A missing `checkpoint_N.pt` stands for its folder (see `run_folder`).
+    It is `folder` itself, or the one directly inside it (`folder` is a run folder), or the one in a run folder
+    directly inside it (`folder` holds the runs of an experiment). A missing `checkpoint_N.pt` stands for its folder
+    (see `run_folder`).
 
-    Raises FileNotFoundError if there is none, ValueError if there are several.
+    Raises FileNotFoundError if there is none, ValueError if there are several at the same depth.
     """
     folder = run_folder(Path(folder))
     heal(folder)
-    heal_inside(folder)
     if folder.is_file():
         raise FileNotFoundError(
             f"{folder} is a file, but a folder with an artefact of type {artifact_type!r} is needed. Make it with "
@@ -310,18 +312,43 @@ def find(folder: Path, artifact_type: str) -> Path:
     if (folder / MANIFEST).is_file():
         read_manifest(folder, artifact_type)
         return folder
-    inside = sorted(path.parent for path in folder.glob(f"[!.]*/{MANIFEST}"))
-    found = [path for path in inside if read_version(path, _type_inside) == artifact_type]
-    if not found:
-        raise FileNotFoundError(
-            f"{folder} has no artefact of type {artifact_type!r}. Make one with {_command(artifact_type)}."
-        )
-    if len(found) > 1:
-        names = ", ".join(path.name for path in found)
-        raise ValueError(
-            f"{folder} has several artefacts of type {artifact_type!r} ({names}): give one of these folders."
-        )
-    return found[0]
+    runs = [path for path in sorted(folder.glob("[!.]*/")) if not (path / MANIFEST).is_file()]
+    for places in ([folder], runs):
+        inside = [path for place in places for path in _artifacts_in(place)]
+        found = [path for path in inside if read_version(path, _type_inside) == artifact_type]
+        if len(found) > 1:
+            names = ", ".join(str(path.relative_to(folder)) for path in found)
+            raise ValueError(
+                f"{folder} has several artefacts of type {artifact_type!r} ({names}): give one of these folders."
+            )
+        if found:
+            return found[0]
+    raise FileNotFoundError(
+        f"{folder} has no artefact of type {artifact_type!r}. Make one with {_command(artifact_type)}."
+    )
+
+
+def _artifacts_in(folder: Path) -> list[Path]:
+    """The artefacts directly inside a folder."""
+    heal_inside(folder)
+    return sorted(path.parent for path in folder.glob(f"[!.]*/{MANIFEST}"))
+
+
+def find_input(artifact: Path, artifact_type: str) -> Path | None:
+    """What an artefact was made from, if it lies near: in one of the `NEAR` folders around the artefact.
+
+    It is recognised by its hash; None if no artefact of this type there has it.
+    """
+    wanted = read_manifest(artifact).inputs.get(artifact_type)
+    for around in list(Path(artifact).absolute().parents)[:NEAR]:
+        for path in _artifacts_in(around):
+            try:
+                manifest = read_manifest(path)
+            except (OSError, ValueError):  # of another program, or of another version
+                continue
+            if manifest.artifact_type == artifact_type and manifest.hash == wanted:
+                return path
+    return None
 
 
 def run_folder(path: Path) -> Path:

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from rqrec.core.artifact import find, finite, read_manifest
+from rqrec.core.artifact import find, find_input, finite
 from rqrec.data.sequences import Sequences
 from rqrec.models.architectures import name_of
 from rqrec.models.retrieval_model import parameter_count
@@ -217,14 +217,9 @@ def _why_json(
 
 
 def sample_users(source: Path) -> list[SampleUser]:
-    """A few users of the dataset next to the model; empty if there is none that the model was trained on."""
-    artifact = find(source, "retrieval")
-    try:
-        dataset = find(artifact.parent, "dataset")
-    except (OSError, ValueError):
-        return []
-    if read_manifest(dataset).hash != read_manifest(artifact).inputs.get("dataset"):
-        LOG.warning(f"{artifact} was not trained on {dataset}: no sample users are offered.")
+    """A few users of the dataset that the model was trained on; empty if that does not lie near."""
+    dataset = find_input(find(source, "retrieval"), "dataset")
+    if dataset is None:
         return []
     sequences = Sequences.read(dataset)
     long = np.flatnonzero(sequences.lengths >= MIN_SAMPLE_ITEMS)

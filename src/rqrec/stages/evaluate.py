@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from rqrec.core.artifact import MANIFEST, check_inputs, find, read_manifest, reuse
+from rqrec.core.artifact import MANIFEST, check_inputs, find, find_input, read_manifest, reuse
 from rqrec.core.progress import log
 from rqrec.core.values import Config, NonNegativeInt, PositiveInt
 from rqrec.data.dataset import Dataset
@@ -87,9 +87,10 @@ def evaluate(
 ) -> Path:
     """Evaluate a "retrieval" or "sasrec" artefact, or the one in a run folder.
 
-    Without `dataset`, the dataset in the same run folder is used. `compare` is another evaluation of the same
-    examples, to test against. Returns the "evaluation" artefact: `out`, by default `evaluation_<split>` next to the
-    model (with the names of the experts, if not all are evaluated). One with the same settings and inputs is reused.
+    Without `dataset`, the one that the model was trained on is used, if it lies near. `compare` is another evaluation
+    of the same examples, to test against. Returns the "evaluation" artefact: `out`, by default `evaluation_<split>`
+    next to the model (with the names of the experts, if not all are evaluated). One with the same settings and inputs
+    is reused.
 
     Raises ValueError if the model was trained on another dataset or with another protocol, because its training
     data may then contain test examples.
@@ -147,7 +148,7 @@ def evaluate_parts(
 def _setup(config: EvaluateConfig, artifact: Path, dataset: Path | None) -> tuple[Path, Path, EvalSetup]:
     """The folders of the model and its dataset, and what is evaluated."""
     model = find_model(artifact)
-    dataset = find(dataset, "dataset") if dataset else _dataset_of(artifact)
+    dataset = find(dataset, "dataset") if dataset else _dataset_of(model)
     check_inputs(model, {"dataset": dataset})
     if version := current_version(model):
         log(
@@ -216,16 +217,14 @@ def find_model(artifact: Path) -> Path:
             raise error from None
 
 
-def _dataset_of(artifact: Path) -> Path:
-    """The dataset in the run of a model."""
-    if (Path(artifact) / MANIFEST).is_file():
-        raise ValueError(f"{artifact} is not a run folder: give the model's dataset too (--dataset).")
-    try:
-        return find(artifact, "dataset")
-    except FileNotFoundError as error:
+def _dataset_of(model: Path) -> Path:
+    """The dataset that a model was trained on, if it lies near."""
+    dataset = find_input(model, "dataset")
+    if dataset is None:
         raise FileNotFoundError(
-            f"{artifact} has no dataset: give the one that the model was made from (--dataset)."
-        ) from error
+            f"The dataset that {model} was made from is not in the folders around it: give it with --dataset."
+        )
+    return dataset
 
 
 def _target(model: Path, config: EvaluateConfig, checkpoint: RetrievalArtifact | None = None) -> EvalTarget:

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from rqrec.core.artifact import MANIFEST, atomic_write, find, read_manifest
+from rqrec.core.artifact import MANIFEST, atomic_write, find, find_input, read_manifest
 from rqrec.data.catalog import Catalog
 from rqrec.data.embeddings import check_embeddings_of, read_embeddings
 from rqrec.data.ids import PADDING
@@ -32,14 +32,15 @@ def inspect_table(
     """Measure the quality of a table of semantic IDs; returns what `rqrec inspect-ids --json` prints.
 
     `report` is a folder for a report with figures, `tokens` a .jsonl file for the IDs as LLM tokens. By default,
-    embeddings (for prefix agreement) and dataset (for titles) come from the same run folder, if it has them.
+    embeddings (for prefix agreement) and dataset (for titles) are those that the table was made from, if they lie
+    near.
     """
     folder = find(table_folder, "semantic_ids")
     read_manifest(folder, "semantic_ids", verify=True)
     table = SemanticIdTable.read(folder)
     codes_NL, sizes = table.content_codes, table.level_sizes[: table.content_levels]
-    embeddings = embeddings or _in_same_run(folder, "embeddings")
-    dataset = dataset or _in_same_run(folder, "dataset")
+    embeddings = embeddings or find_input(folder, "embeddings")
+    dataset = dataset or find_input(folder, "dataset")
     if embeddings and dataset:
         check_embeddings_of(embeddings, dataset)
     if report is not None and (report / MANIFEST).is_file():
@@ -74,13 +75,6 @@ def _titles(dataset: Path, table: SemanticIdTable) -> list[str]:
         )
     titles = catalog.titles()
     return [titles[item] for item in items_N]
-
-
-def _in_same_run(folder: Path, artifact_type: str) -> Path | None:
-    try:
-        return find(folder.parent, artifact_type)
-    except (FileNotFoundError, ValueError):
-        return None
 
 
 def _examples(codes_NL: NDArray[np.int64], titles: list[str]) -> list[dict[str, Any]]:

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
+from rqrec.core.progress import log
 from rqrec.core.values import Config, NonNegativeInt
 from rqrec.data.embeddings import EMBEDDINGS_FILE
 from rqrec.data.encoders import DEFAULT_MODEL
@@ -111,3 +112,18 @@ def given(embeddings: Path | None) -> Path:
             "content_input is on, but there are no embeddings: give their folder (--embeddings)."
         )
     return embeddings
+
+
+def link_dataset(dataset: Path, run: Path) -> None:
+    """Link a dataset that was made from raw data into a run folder, where later commands find it."""
+    link = run / "dataset"
+    try:
+        run.mkdir(parents=True, exist_ok=True)
+        if link.is_symlink():
+            link.unlink()
+        if not link.exists():
+            link.symlink_to(dataset.absolute(), target_is_directory=True)
+    except OSError as error:  # a file system without links: later commands are given the dataset
+        log(
+            f"{link} cannot be a link to {dataset} ({error.strerror}): give it to `rqrec evaluate` with --dataset."
+        )

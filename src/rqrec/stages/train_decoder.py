@@ -29,7 +29,7 @@ from rqrec.retrieval.artifact import RetrievalArtifact, read_retrieval, write_re
 from rqrec.retrieval.item_vectors import ItemVectors
 from rqrec.retrieval.retriever import BEAM_WIDTH
 from rqrec.stages.pretrained import check_push, check_same_model, find_vae, push_vae
-from rqrec.stages.raw_data import DataConfig, given, inputs_from_raw
+from rqrec.stages.raw_data import DataConfig, given, inputs_from_raw, link_dataset
 from rqrec.stages.tokenize import TokenizeConfig, tokenize
 from rqrec.stages.train_rqvae import VAE_NAMES, make_untrained
 from rqrec.tokenizer.loading import KeptTokenizer, load_tokenizer
@@ -182,6 +182,7 @@ def _from_raw(config: TrainDecoderConfig, embeddings: Path | None) -> tuple[Path
             f"{config.data.dataset_folder} has only embeddings, but a retrieval model needs interactions too: put "
             f"log.parquet (user_id, item_id, timestamp) next to them."
         )
+    link_dataset(inputs.dataset, config.checkpoints.save_dir_root)
     return inputs.dataset, inputs.embeddings
 
 

@@ -18,7 +18,7 @@ from rqrec.data.splits import get_protocol
 from rqrec.models.retrieval_model import parameter_count
 from rqrec.models.sasrec import SasRec, SasRecConfig
 from rqrec.retrieval.artifact import SasRecArtifact, write_sasrec
-from rqrec.stages.raw_data import DataConfig, dataset_from_raw, given, inputs_from_raw
+from rqrec.stages.raw_data import DataConfig, dataset_from_raw, given, inputs_from_raw, link_dataset
 from rqrec.training.checkpoint import CheckpointConfig, CheckpointManager
 from rqrec.training.loop import fit
 from rqrec.training.loop_config import LoopConfig
@@ -100,12 +100,15 @@ def train_sasrec(
 def _from_raw(config: TrainSasRecConfig, embeddings: Path | None) -> tuple[Path, Path | None]:
     """The dataset and, if the model reads content and they are not given, its embeddings, made from raw data."""
     if not config.content_input:
-        return dataset_from_raw(config.data), embeddings
+        dataset = dataset_from_raw(config.data)
+        link_dataset(dataset, config.checkpoints.save_dir_root)
+        return dataset, embeddings
     inputs = inputs_from_raw(config.data, embeddings)
     if inputs.dataset is None:
         raise ValueError(
             f"{config.data.dataset_folder} has only embeddings, but SASRec needs interactions too."
         )
+    link_dataset(inputs.dataset, config.checkpoints.save_dir_root)
     return inputs.dataset, inputs.embeddings
 
 
