@@ -7,7 +7,7 @@ from typing import Any
 from playwright.sync_api import Browser, sync_playwright
 
 from tests.serving.running import running
-from tests.serving.test_page import CHROMIUM, TIMEOUT_MS
+from tests.serving.visitor import CHROMIUM, TIMEOUT_MS
 
 SCREENSHOTS: dict[str, dict[str, Any]] = {
     "page.png": {"viewport": {"width": 1180, "height": 1160}},

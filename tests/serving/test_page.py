@@ -3,131 +3,35 @@
 import json
 import math
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 import pytest
 
 pytest.importorskip("playwright", reason="playwright is not installed: pip install -r requirements-dev.txt")
 
-from playwright.sync_api import Browser, Locator, Page, Request, Route, expect, sync_playwright
+from playwright.sync_api import Browser, Page, Route, expect
 
 from rqrec import Recommender
 from tests.serving.running import running
-from tests.tiny import train_tiny
+from tests.serving.visitor import (
+    Visitor,
+    cells,
+    chips,
+    crumb,
+    options,
+    recommended,
+    search_for,
+    wait_until_loaded,
+)
 
-CHROMIUM = Path("/usr/bin/chromium")
-TIMEOUT_MS = 60_000
 LIGHT_AND_DARK = pytest.mark.parametrize("scheme", ["light", "dark"])
 HOSTILE = "<img src=x onerror=\"document.title='owned'\"><b>&amp;</b> "
 
 
-@pytest.fixture(scope="module")
-def other_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    run = tmp_path_factory.mktemp("other") / "run"
-    train_tiny(run, seed=1, iterations=20, name="hierarchical")
-    return run
-
-
-@pytest.fixture(scope="module")
-def address(tiny_run: Path, other_run: Path, tiny_joined: Path) -> Iterator[str]:
-    with running({"main": tiny_run, "other": other_run, "joined": tiny_joined}) as address:
-        yield address
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    if not CHROMIUM.exists():
-        pytest.skip(f"{CHROMIUM} is missing: apt-get install chromium.")
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        yield browser
-        browser.close()
-
-
-class Visitor:
-    """Opens the page and collects its console errors, exceptions and requests to other hosts."""
-
-    def __init__(self, browser: Browser, address: str) -> None:
-        self._browser = browser
-        self._address = address
-        self.problems: list[str] = []
-
-    def page(self, **context: Any) -> Page:
-        """A blank page in a new browser context."""
-        page = self._browser.new_context(reduced_motion="reduce", **context).new_page()
-        page.set_default_timeout(TIMEOUT_MS)
-        page.on("console", lambda message: message.type == "error" and self.problems.append(message.text))
-        page.on("pageerror", lambda error: self.problems.append(str(error)))
-        page.on("request", self._check_host)
-        return page
-
-    def open(self, query: str = "", **context: Any) -> Page:
-        page = self.page(**context)
-        self.go(page, query)
-        return page
-
-    def go(self, page: Page, query: str = "") -> None:
-        page.goto(f"{self._address}/{query}")
-
-    def _check_host(self, request: Request) -> None:
-        if urlsplit(request.url).netloc != urlsplit(self._address).netloc:
-            self.problems.append(f"request to another host: {request.url}")
-
-
-@pytest.fixture
-def lenient_visitor(browser: Browser, address: str) -> Iterator[Visitor]:
-    """For tests that provoke errors."""
-    yield Visitor(browser, address)
-    for context in browser.contexts:
-        context.close()
-
-
-@pytest.fixture
-def visitor(lenient_visitor: Visitor) -> Iterator[Visitor]:
-    """For tests without errors: no console errors (violations of the content policy included), no other hosts."""
-    yield lenient_visitor
-    assert lenient_visitor.problems == []
-
-
-expect.set_options(timeout=TIMEOUT_MS)
-
-
-def recommended(page: Page) -> Locator:
-    return page.locator("#recommendations .card .title")
-
-
-def chips(page: Page) -> Locator:
-    return page.locator(".chip .plain")
-
-
-def cells(page: Page) -> Locator:
-    return page.locator("#node .cell")
-
-
-def options(page: Page) -> Locator:
-    return page.get_by_role("listbox", name="Search results").get_by_role("option")
-
-
-def crumb(page: Page) -> Locator:
-    return page.locator("#crumbs [aria-current]")
-
-
 def titles(run: Path, history: list[str], k: int = 10) -> list[str]:
     return [item.title for item in Recommender.load(run).recommend([history], k=k)[0]]
-
-
-def search_for(page: Page, query: str) -> None:
-    page.get_by_role("combobox", name="Add an item").press_sequentially(query)
-    expect(options(page).first).to_be_visible()
-
-
-def wait_until_loaded(page: Page) -> None:
-    """Wait until the page has started and nothing is loading."""
-    expect(page.locator("#node > *").first).to_be_attached()
-    expect(page.locator("[aria-busy=true], .loading")).to_have_count(0)
 
 
 def test_search_pick_and_recommend_by_keyboard(visitor: Visitor, tiny_run: Path) -> None:
@@ -460,6 +364,7 @@ def test_the_page_never_scrolls_sideways_on_a_phone(visitor: Visitor, prefix: st
     assert width() == 360
     page.get_by_role("button", name="List", exact=True).tap()
     expect(page.get_by_role("list", name="Codes")).to_be_visible()
+    page.get_by_role("button", name="Edit", exact=True).tap()
     search_for(page, "Title")
     assert width() == 360
     page.keyboard.press("Escape")

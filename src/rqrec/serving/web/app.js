@@ -2,6 +2,7 @@
 
 import * as api from "./api.js";
 import { announce, button, byId, element, notice } from "./dom.js";
+import { createFold } from "./fold.js";
 import { createHistory } from "./history.js";
 import { createItem } from "./item.js";
 import { createRecommendations } from "./recommendations.js";
@@ -37,6 +38,7 @@ const history = createHistory({
   open,
   selectUser: (user) => go({ user, history: [] }),
 });
+const fold = createFold();
 const recommendations = createRecommendations({
   add,
   open,
@@ -58,12 +60,17 @@ function show(state) {
   current = state;
   const ids = historyIds();
   history.markUser(state.user);
-  history.show(ids);
-  fetchTitles(ids).then(() => current === state && history.show(ids));
+  showHistory(ids);
+  fetchTitles(ids).then(() => current === state && showHistory(ids));
   showSettings(state);
   recommendations.show(ids, state.k, state.model);
   tree.show(state.prefix, state.view, state.model);
   item.show(state.item, state.model);
+}
+
+function showHistory(ids) {
+  history.show(ids);
+  fold.show(ids);
 }
 
 /** The types of a model's experts by name. */
