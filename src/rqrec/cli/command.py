@@ -316,12 +316,15 @@ def emit(result: dict[str, Any], as_json: bool, text: str) -> None:
 
 
 def emit_artifact(folder: Path, as_json: bool, text: str = "") -> None:
-    """Print an artefact's folder and metrics; `text` is a format string whose fields are metrics."""
+    """Print an artefact's folder and metrics, then what comes next; `text` is a format string of metrics."""
+    from rqrec.cli.next_steps import say_next_after
     from rqrec.core.artifact import read_manifest
 
     metrics = read_manifest(folder).metrics
     line = f"{text.format(**metrics)}: {folder}" if text else str(folder)
     emit({"artifact": str(folder), **metrics}, as_json, line)
+    if not as_json:
+        say_next_after(folder)
 
 
 def table(rows: list[dict[str, Any]]) -> str:

@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from rqrec.cli.command import AsJson, DataDir, command, emit, table
+from rqrec.cli.next_steps import say_next_after
 from rqrec.experiments.demo import run_demo
 
 
@@ -24,6 +25,8 @@ def demo(
         f"model       {model['recall@10']:9.4f}  {model['ndcg@10']:7.4f}\n"
         f"popularity  {popularity['recall@10']:9.4f}  {popularity['ndcg@10']:7.4f}\n\n"
         f"Recommendations for user {result['sample_user']}:\n{table(result['recommendations'])}\n\n"
-        f"Report: {result['report']}"
+        f"Model:  {output / 'retrieval'}\nReport: {result['report']}"
     )
     emit(result, as_json, text)
+    if not as_json:
+        say_next_after(output / "retrieval")

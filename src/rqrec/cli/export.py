@@ -1,11 +1,14 @@
 """`rqrec export`."""
 
+import shlex
+import sys
 from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
 
 from rqrec.cli.command import AsJson, command, emit
+from rqrec.cli.next_steps import say_next
 from rqrec.serving.exports import export as run
 
 
@@ -23,3 +26,8 @@ def export(
     """Write the vectors of items or codes, and beside them a parquet file that says what each row is."""
     result = run(artifact, what, out, expert)
     emit(result, as_json, "{rows} vectors of width {width}: {vectors}; their rows: {ids}".format(**result))
+    if not as_json and out.suffix == ".npy":
+        read = (
+            f"import numpy, polars; print(numpy.load({str(out)!r}), polars.read_parquet({result['ids']!r}))"
+        )
+        say_next("Next, open them in Python:", [f"{shlex.quote(sys.executable)} -c {shlex.quote(read)}"])

@@ -17,6 +17,7 @@ from rqrec.cli.command import (
     command,
     emit,
 )
+from rqrec.cli.next_steps import say_next_after
 from rqrec.core.artifact import read_manifest
 from rqrec.data.sources.custom import CustomFiles
 from rqrec.stages.prepare import PrepareConfig, default_folder
@@ -56,6 +57,8 @@ def prepare(
     if repeats := _repeats(counts):
         text += f"\n{repeats}"
     emit(result, as_json, text)
+    if not as_json:
+        say_next_after(folder)
 
 
 def _repeats(counts: dict[str, Any]) -> str:

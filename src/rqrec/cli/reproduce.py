@@ -6,6 +6,7 @@ from typing import Annotated, Any
 import typer
 
 from rqrec.cli.command import AsJson, CustomInteractions, CustomItems, CustomVectors, command, emit
+from rqrec.cli.next_steps import say_next_after
 from rqrec.data.sources.custom import CustomFiles
 from rqrec.experiments.reproduce import METRICS, ROWS, TABLES, ReproduceConfig
 from rqrec.experiments.reproduce import reproduce as run
@@ -33,14 +34,18 @@ def reproduce(
     if source != "custom" and (interactions or items or embeddings):
         raise typer.BadParameter(f"--interactions, --items and --embeddings are for custom, not {source}.")
     files = CustomFiles(interactions, items, embeddings) if interactions else raw
-    result = run(config, source, files, out or Path("out") / source)
+    folder = out or Path("out") / source
+    result = run(config, source, files, folder)
     lines = []
     for name, choice in TABLES.items():
         lines.append(f"{f'test, seen items {choice}':<30}" + "  ".join(f"{metric:>9}" for metric in METRICS))
         for row in ROWS:
             cells = "  ".join(_cell(result[name][row][metric]) for metric in METRICS)
             lines.append(f"  {row:<28}{cells}")
-    emit(result, as_json, "\n".join(lines))
+    model = folder / "seed_0" / "retrieval"
+    emit(result, as_json, "\n".join([*lines, f"\nModel: {model}"]))
+    if not as_json:
+        say_next_after(model)
 
 
 def _cell(metric: dict[str, Any]) -> str:
