@@ -2,7 +2,7 @@
 
 For each size, a model with a hierarchical codes model, SASRec and neighbours is written with random weights and
 vectors. Then, in the same process: read it, add many items, add one, remove one, and read it again; and what a
-service does after each change: make a recommender of it and index the catalogue for its searches.
+service does at its start and after each change: make a recommender of it and index the catalogue for its searches.
 
     python benchmarks/items.py --json
     python benchmarks/items.py --items 10000 100000 --new 10000
@@ -114,10 +114,13 @@ def measured(n_items: int, n_new: int, parent: Path) -> dict[str, Any]:
     one, one_MD = described(1, "O"), vectors(1, 3)
     live = timed("read_s", lambda: read_live(folder))
     live = timed("add_many_s", lambda: change(folder, "", lambda *now: add_items(*now, new, new_MD), live))
+    recommender = timed("recommender_s", lambda: Recommender(live.artifact))
+    view = timed("catalogue_view_s", lambda: CatalogView(recommender))
     live = timed("add_one_s", lambda: change(folder, "", lambda *now: add_items(*now, one, one_MD), live))
     live = timed("remove_one_s", lambda: change(folder, "", lambda *now: remove_items(*now, ["B7"]), live))
-    recommender = timed("recommender_s", lambda: Recommender(live.artifact))
-    timed("catalogue_view_s", lambda: CatalogView(recommender))
+    recommender = timed("changed_recommender_s", lambda: recommender.changed_to(live))
+    timed("changed_view_s", lambda: CatalogView(recommender, view))
+    timed("search_s", lambda: recommender.search("ketle of stel"))
     timed("recommend_s", lambda: recommender.recommend([["B1", "N2", "B3"]] * 32))
     timed("read_again_s", lambda: read_live(folder))
     files = {path: path.stat().st_size / 1e6 for path in folder.rglob("*") if path.is_file()}

@@ -172,7 +172,8 @@ def test_items_are_paged_searched_and_fetched_by_id(client: TestClient, recommen
     result = client.get("/v1/items", params={"query": "title 4"}).json()
     assert result["items"][0]["item_id"] == "item 4"
     assert result["total"] == 1 + 8
-    assert client.get("/v1/items", params={"query": "itle"}).json()["total"] == 0
+    assert client.get("/v1/items", params={"query": "tilte"}).json()["total"] == N_ITEMS
+    assert client.get("/v1/items", params={"query": "zebra"}).json()["total"] == 0
     item = client.get("/v1/items/item 7").json()
     codes = recommender.table.codes_NL[7].tolist()
     assert item == {"item_id": "item 7", "title": "Title 7", "text": "Title 7", "semantic_id": codes}

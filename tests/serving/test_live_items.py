@@ -87,6 +87,7 @@ def test_an_added_item_is_in_the_next_answer_and_after_a_restart(client: httpx.C
     assert shown["experts"]["content"] == pytest.approx(0.0)
     assert [step["code"] for step in shown["path"]] == shown["semantic_id"]
     assert client.get("/v1/items?query=new+film").json()["items"][0]["item_id"] == "new/1"
+    assert client.get("/v1/items?query=abuot+things").json()["items"][0]["item_id"] == "new/1"
     assert client.get("/v1/items/new/1").json()["text"] == "about things"
     assert len(client.get("/v1/items/new/1/similar").json()["items"]) == 10
     (described,) = client.get("/v1/models").json()["models"]
@@ -107,6 +108,7 @@ def test_a_removed_item_vanishes_at_once_everywhere(
     for words in (None, ["codes"], ["codes_2"], ["dense"], ["neighbours"]):
         assert gone not in asked(client, experts=words, k=48)
     assert client.get(f"/v1/items/{gone}").json()["error"]["code"] == "removed_item"
+    assert gone not in str(client.get("/v1/items", params={"query": gone}).json())
     assert client.get(f"/v1/items/{gone}/similar").status_code == 404
     page = client.get("/v1/items?page_size=100").json()
     assert (page["total"], gone in [item["item_id"] for item in page["items"]]) == (N_ITEMS - 1, False)

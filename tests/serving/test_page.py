@@ -61,7 +61,7 @@ def test_escape_closes_the_search_and_then_clears_it(visitor: Visitor) -> None:
     page.keyboard.press("Escape")
     expect(box).to_have_value("")
     box.press_sequentially("zebra")
-    expect(page.get_by_text("No title contains words that start with “zebra”.").first).to_be_visible()
+    expect(page.get_by_text("Nothing in the catalogue matches “zebra”.").first).to_be_visible()
 
 
 def test_text_typed_before_the_page_is_ready_is_searched_for(visitor: Visitor) -> None:

@@ -307,3 +307,11 @@ def test_the_last_level_counts_for_similarity_only_where_it_is_content(has_extra
     )
     assert found.items.tolist() == ([1, 2] if has_extra_code else [2, 1])
     assert (found.scores[0] == found.scores[1]) == has_extra_code
+
+
+def test_a_search_finds_items_by_their_ids_and_titles_with_typos(recommender: Recommender) -> None:
+    assert [item.item_id for item in recommender.search("Titel 40", k=3)] == ["item 40"]
+    assert len(recommender.search("title", k=3)) == 3
+    assert recommender.search("zebra") == []
+    with pytest.raises(ValueError, match="k is 0"):
+        recommender.search("title", k=0)

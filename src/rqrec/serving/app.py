@@ -222,12 +222,12 @@ def add_catalogue(app: FastAPI, registry: ModelRegistry) -> None:
 
     @app.get("/v1/items", response_model=schemas.ItemPage, tags=["catalogue"])
     def items(
-        query: Annotated[str, Query(max_length=200, examples=["toy st"])] = "",
+        query: Annotated[str, Query(max_length=200, examples=["toy stroy"])] = "",
         page: PageNumber = 1,
         page_size: PageSize = 20,
         name: ModelName = None,
     ) -> Response:
-        """List all items, or those with a title or id in which every query word is a prefix of a word."""
+        """List all items, or those that match a query in any field, best match first; typos are forgiven."""
         return JsonResponse(registry.get(name).model.catalog_view.items(query, page, page_size))
 
     @app.get("/v1/items/{item_id:path}/similar", response_model=schemas.SimilarItems, tags=["catalogue"])

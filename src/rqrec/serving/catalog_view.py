@@ -1,9 +1,10 @@
 """Read-only view of a catalogue for the HTTP API: its items, a search, and its semantic IDs as a tree."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+import polars as pl
 from numpy.typing import NDArray
 
 from rqrec.serving.recommender import Recommender
@@ -13,16 +14,24 @@ TYPICAL_WORDS = 5  # per node of the tree
 
 
 class CatalogView:
-    """A recommender's catalogue as JSON values, one page at a time."""
+    """A recommender's catalogue as JSON values, one page at a time.
 
-    def __init__(self, recommender: Recommender) -> None:
+    `before` is the view of the catalogue that this one was changed from, which saves most of the work.
+    """
+
+    def __init__(self, recommender: Recommender, before: "CatalogView | None" = None) -> None:
         self._available_N = recommender.available
         self._titles, self._ids = recommender.titles, recommender.catalog.id_map
         self._codes_NL, self._trie = recommender.table.codes_NL, recommender.trie
-        self._texts = recommender.catalog.items["text"].fill_null("").to_list()
-        titles_and_ids = zip(self._titles, self._ids.all, strict=True)
-        self._title_index = TextIndex.of([f"{title} {item_id}" for title, item_id in titles_and_ids])
-        self._text_index = TextIndex.of(self._texts)
+        self._texts = recommender.catalog.items["text"].fill_null("")
+        self._search = recommender.search_in_catalog
+        self._text_index = TextIndex.of(self._texts) if before is None else before.indexed(self._texts)
+
+    def indexed(self, texts: pl.Series) -> TextIndex:
+        """The index of other texts, in which only those are indexed that differ from this catalogue's."""
+        own = self._texts.extend_constant(None, len(texts) - len(self._texts))
+        changed = own.ne_missing(texts).arg_true()
+        return self._text_index.changed(changed.to_numpy().astype(np.int64), texts[changed])
 
     def item(self, item: int) -> dict[str, Any]:
         """An item's id, title, semantic ID and text."""
@@ -40,13 +49,13 @@ class CatalogView:
     def items(self, query: str, page: int, page_size: int) -> dict[str, Any]:
         """One page of all items, or of the items that match a query, best match first."""
         if query.strip():
-            matches = self._title_index.search(query)
-            matches = matches[self._available_N[matches]]
+            items, total = self._search.find(query, page_size, (page - 1) * page_size)
         else:
             matches = np.flatnonzero(self._available_N)
+            items, total = matches[(page - 1) * page_size : page * page_size], len(matches)
         return {
-            "items": self._page(matches, page, page_size),
-            "total": len(matches),
+            "items": list(map(self.summary, items.tolist())),
+            "total": total,
             "page": page,
             "page_size": page_size,
         }
@@ -74,7 +83,7 @@ class CatalogView:
             "n_items": len(items),
             "words": self._text_index.typical_words(items, TYPICAL_WORDS),
             "children": sorted(children, key=lambda child: -child["n_items"]),
-            "items": self._page(items.tolist(), page, page_size),
+            "items": list(map(self.summary, items[(page - 1) * page_size : page * page_size].tolist())),
             "page": page,
             "page_size": page_size,
         }
@@ -82,7 +91,3 @@ class CatalogView:
     def _items_below(self, depth: int, node: int) -> NDArray[np.int64]:
         start, end = self._trie.depths[depth].leaf_start[node : node + 2].tolist()
         return self._trie.item_of_leaf[start:end].numpy()
-
-    def _page(self, items: Sequence[int] | NDArray[np.int64], page: int, size: int) -> list[dict[str, Any]]:
-        on_page: Iterable[int] = items[(page - 1) * size : page * size]
-        return [self.summary(int(item)) for item in on_page]

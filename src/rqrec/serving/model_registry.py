@@ -74,6 +74,7 @@ class ServedModel:
         recommender: Recommender,
         users: Sequence[SampleUser] = (),
         rules: NamedRules = NO_NAMED_RULES,
+        before: CatalogView | None = None,
     ) -> None:
         self.name, self.recommender, self.rules = name, recommender, rules
         for rule_name, one in rules.by_name.items():
@@ -81,7 +82,7 @@ class ServedModel:
                 recommender.check_rules(one)
             except ValueError as error:
                 raise ValueError(f"The rules {rule_name!r} do not fit the model {name}: {error}") from error
-        self.catalog_view = CatalogView(recommender)
+        self.catalog_view = CatalogView(recommender, before)
         self._users = users
 
     @classmethod
@@ -93,7 +94,7 @@ class ServedModel:
 
     def changed(self, change: Callable[[Recommender], Recommender]) -> "ServedModel":
         """The same model with a changed catalogue."""
-        return ServedModel(self.name, change(self.recommender), self._users, self.rules)
+        return ServedModel(self.name, change(self.recommender), self._users, self.rules, self.catalog_view)
 
     @property
     def users(self) -> list[dict[str, Any]]:

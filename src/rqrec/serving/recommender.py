@@ -2,6 +2,7 @@
 
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from itertools import chain, compress, islice, repeat
 from pathlib import Path
 from typing import Any, Literal, overload
@@ -34,6 +35,7 @@ from rqrec.retrieval.retriever import BEAM_WIDTH, Retriever
 from rqrec.retrieval.similar import similar_items
 from rqrec.retrieval.versions import Change, LiveModel, change, read_live
 from rqrec.serving.rules import NO_RULES, RuleCompiler, Rules, fields_of_items
+from rqrec.serving.search_index import CatalogSearch, SearchIndex
 from rqrec.tokenizer.semantic_ids import SemanticIdTable
 from rqrec.tokenizer.trie import Trie
 
@@ -135,6 +137,14 @@ class SimilarItem:
     semantic_id: tuple[int, ...]
 
 
+@dataclass(frozen=True)
+class FoundItem:
+    """An item that a search found."""
+
+    item_id: str
+    title: str
+
+
 class Recommender:
     """Recommends the next items for histories of item ids. Thread-safe.
 
@@ -169,6 +179,7 @@ class Recommender:
         fields = fields_of_items(checkpoint.catalog, checkpoint.table)
         self._compile = RuleCompiler(fields, self._retriever.device, self._available_N)
         self._index = next((one for one in checkpoint.others.values() if isinstance(one, KnnIndex)), None)
+        self._search_index = SearchIndex()
 
     def __repr__(self) -> str:
         return f"Recommender({name_of(self.model.config)}, {len(self.catalog)} items)"
@@ -308,6 +319,28 @@ class Recommender:
         rows = self._recommendations(similar.items.numpy(force=True), similar.scores.numpy(force=True))
         return [SimilarItem(row.item_id, row.title, row.score, row.semantic_id) for row in rows]
 
+    def search(self, query: str, k: int = DEFAULT_K) -> list[FoundItem]:
+        """The k items that match a query best, in any of their fields; typos are forgiven.
+
+        See `rqrec.serving.search_index.CatalogSearch.find`. The first search indexes the catalogue. Raises ValueError
+        if k is below 1.
+        """
+        if k < 1:
+            raise ValueError(f"k is {k}, but must be at least 1.")
+        items = self.search_in_catalog.find(query, k).items
+        ids = self.catalog.id_map.ids(items)
+        return [
+            FoundItem(item_id, self.titles[item]) for item_id, item in zip(ids, items.tolist(), strict=True)
+        ]
+
+    @cached_property
+    def search_in_catalog(self) -> CatalogSearch:
+        """The search in the items that may be recommended."""
+        counts_N = (
+            None if self._index is None or self._index.counts_N is None else self._index.counts_N.numpy()
+        )
+        return self._search_index.view(self.catalog.items, self.available, counts_N)
+
     def embed(
         self,
         histories: Sequence[Sequence[str]],
@@ -432,8 +465,14 @@ class Recommender:
         if self.source is None:
             raise ValueError("This recommender was not loaded from a folder, so its items cannot be changed.")
         live = change(self.source, what, make, LiveModel(self.artifact, self.version))
+        return self.changed_to(live)
+
+    def changed_to(self, live: LiveModel) -> "Recommender":
+        """The recommender of a changed catalogue; what this one has indexed for searches is not indexed again."""
         width = self._retriever.beam_width
-        return Recommender(live.artifact, beam_width=width, source=self.source, version=live.version)
+        changed = Recommender(live.artifact, beam_width=width, source=self.source, version=live.version)
+        changed._search_index = self._search_index
+        return changed
 
     def _present(self, item_ids: Sequence[str]) -> NDArray[np.int64]:
         """The indices of items that may be recommended. Raises UnknownIdError for others."""

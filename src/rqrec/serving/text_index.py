@@ -1,20 +1,19 @@
-"""Inverted index of words: search by word prefixes, and the words typical of a set of texts.
+"""Which texts contain which words, and the words typical of a set of texts.
 
-Shapes: N texts, W distinct words, P (word, text) pairs, M matching texts.
+Shapes: N texts, W distinct words, P (text, word) pairs, M texts of a set.
 """
 
-from bisect import bisect_left
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
+from scipy.sparse import csr_array, vstack
 
-MAX_CHARACTER = "\U0010ffff"  # sorts after every character of a word
 
-
-def split_words(texts: Sequence[str]) -> pl.Series:
+def split_words(texts: Sequence[str] | pl.Series) -> pl.Series:
     """The words of each text, lower case and without accents, as lists of strings [N]."""
     plain = pl.Series("word", texts, dtype=pl.String).str.normalize("NFKD").str.replace_all(r"\p{M}", "")
     return plain.str.to_lowercase().str.extract_all(r"[\p{L}\p{N}]+")
@@ -24,62 +23,44 @@ def split_words(texts: Sequence[str]) -> pl.Series:
 class TextIndex:
     """The words of N texts.
 
-    `vocabulary`: the W words, sorted. `texts_P` int64: the texts that contain word w, ascending, are
-    `texts_P[starts_W[w]:starts_W[w + 1]]`. `words_P` int64: the words of text n are
-    `words_P[starts_N[n]:starts_N[n + 1]]`. `starts_W` int64 has W + 1 entries, `starts_N` int64 N + 1.
+    `numbers`: the number of each word, 0 to W - 1. `contains_NW`: bool, sparse.
     """
 
-    vocabulary: list[str]
-    texts_P: NDArray[np.int64]
-    starts_W: NDArray[np.int64]
-    words_P: NDArray[np.int64]
-    starts_N: NDArray[np.int64]
+    numbers: Mapping[str, int]
+    contains_NW: csr_array
 
     @classmethod
-    def of(cls, texts: Sequence[str]) -> "TextIndex":
+    def of(cls, texts: Sequence[str] | pl.Series) -> "TextIndex":
         """Index texts; a word that a text repeats counts once."""
+        return cls({}, csr_array((0, 0), dtype=bool)).changed(np.arange(len(texts)), texts)
+
+    def __len__(self) -> int:
+        return int(self.contains_NW.shape[0])
+
+    def changed(self, numbers_M: NDArray[np.int64], texts: Sequence[str] | pl.Series) -> "TextIndex":
+        """The index with these texts at these places, which may be beyond the end, without a gap."""
         pairs = (
             pl.DataFrame({"text": np.arange(len(texts)), "word": split_words(texts)})
             .explode("word")
             .drop_nulls()
             .unique()
-            .sort("word", "text")
+            .sort("text", "word")
         )
-        words = pairs["word"].unique().sort()
-        word_P = pairs["word"].rle_id().cast(pl.Int64).to_numpy()
-        text_P = pairs["text"].cast(pl.Int64).to_numpy()
-        order_P = np.argsort(text_P, kind="stable")
-        return cls(
-            words.to_list(),
-            text_P,
-            np.searchsorted(word_P, np.arange(len(words) + 1)),
-            word_P[order_P],
-            np.searchsorted(text_P[order_P], np.arange(len(texts) + 1)),
-        )
+        numbers = dict(self.numbers)
+        for word in pairs["word"].unique().sort():
+            numbers.setdefault(word, len(numbers))
+        words_P = pairs["word"].replace_strict(numbers, return_dtype=pl.Int32).to_numpy()
+        starts_M = np.searchsorted(pairs["text"].to_numpy(), np.arange(len(texts) + 1))
+        ones_P = np.ones(len(words_P), dtype=bool)
+        new_MW = csr_array((ones_P, words_P, starts_M), shape=(len(texts), len(numbers)))
+        old_NW = self.contains_NW.copy()
+        old_NW.resize(len(self), len(numbers))
+        both = vstack([old_NW, new_MW], format="csr")
+        rows = np.arange(max(len(self), numbers_M.max(initial=-1) + 1))
+        rows[numbers_M] = len(self) + np.arange(len(texts))
+        return TextIndex(numbers, both if np.array_equal(rows, np.arange(both.shape[0])) else both[rows])
 
-    def search(self, query: str) -> NDArray[np.int64]:
-        """The texts [M] in which every word of the query is the prefix of a word, best match first.
-
-        Texts with more exact matches of query words come first, then shorter texts, then lower indices.
-        """
-        words = split_words([query])[0].unique().to_list()
-        if not words:
-            return np.zeros(0, dtype=np.int64)
-        matches_M = np.arange(len(self.starts_N) - 1)
-        for word in words:
-            matches_M = np.intersect1d(matches_M, self._texts_in_range(word, word + MAX_CHARACTER))
-        exact_M = np.zeros(len(matches_M), dtype=np.int64)
-        for word in words:
-            exact_M += np.isin(matches_M, self._texts_in_range(word, word + "\0"))
-        length_M = np.diff(self.starts_N)[matches_M]
-        return matches_M[np.lexsort((matches_M, length_M, -exact_M))]
-
-    def _texts_in_range(self, first: str, end: str) -> NDArray[np.int64]:
-        """The texts that contain a word w with first <= w < end."""
-        start, stop = (self.starts_W[bisect_left(self.vocabulary, edge)] for edge in (first, end))
-        return np.unique(self.texts_P[start:stop])
-
-    def typical_words(self, texts: NDArray[np.int64], count: int) -> list[str]:
+    def typical_words(self, texts: NDArray[np.integer], count: int) -> list[str]:
         """Up to `count` words that distinguish some texts from the rest, most typical first.
 
         Ranked by n log(lift): n of the given texts contain the word, and lift is the share of the given texts that
@@ -87,12 +68,18 @@ class TextIndex:
         """
         if not len(texts):
             return []
-        word_ids = np.concatenate(
-            [self.words_P[self.starts_N[n] : self.starts_N[n + 1]] for n in texts.tolist()]
-        )
-        words, counts = np.unique(word_ids, return_counts=True)
-        overall = np.diff(self.starts_W)[words] / (len(self.starts_N) - 1)
+        words, counts = np.unique(self.contains_NW[texts].indices, return_counts=True)
+        overall = self._counts[words] / len(self)
         weights = counts * np.log(counts / len(texts) / overall)
         order = np.lexsort((words, -weights))
-        typical = (self.vocabulary[words[rank]] for rank in order.tolist() if weights[rank] > 1e-9)
+        typical = (self._words[words[rank]] for rank in order.tolist() if weights[rank] > 1e-9)
         return [word for word, _ in zip((w for w in typical if len(w) > 1), range(count), strict=False)]
+
+    @cached_property
+    def _counts(self) -> NDArray[np.int64]:
+        """The number of texts that contain each word."""
+        return np.bincount(self.contains_NW.indices, minlength=len(self.numbers))
+
+    @cached_property
+    def _words(self) -> list[str]:
+        return list(self.numbers)

@@ -23,7 +23,7 @@ export function createSearch({ pick, model }) {
       const query = input.value.trim();
       const response = await newest((signal) => api.search(query, PAGE_SIZE, model(), signal));
       const more = response.total - response.items.length;
-      const none = `No title contains words that start with “${query}”.`;
+      const none = `Nothing in the catalogue matches “${query}”.`;
       open(response.items, response.total === 0 ? none : more > 0 ? `and ${count(more, "more item")}` : "");
     } catch (error) {
       open([], error.message);
