@@ -8,9 +8,11 @@ import numpy as np
 import polars as pl
 import pytest
 import torch
+from torch import Tensor
 
 from rqrec.core.artifact import create, read_manifest
 from rqrec.data.ids import IdMap, UnknownIdError
+from rqrec.data.nearest import unit
 from rqrec.data.sequences import Histories
 from rqrec.knn.graph import content_knn_graph
 from rqrec.knn.index import KnnIndex
@@ -22,6 +24,7 @@ from rqrec.retrieval.constraints import ItemRules, Limit
 from rqrec.retrieval.ensemble import ExpertSettings
 from rqrec.retrieval.item_vectors import ItemVectors, VectorSettings
 from rqrec.retrieval.live_catalog import add_items, apply_changes, remove_items, update_items
+from rqrec.retrieval.new_items import ContentExpert, NewItemSettings
 from rqrec.retrieval.versions import change, current_version, live_hash, read_live, roll_back, versions
 from rqrec.tokenizer.loading import KeptTokenizer
 from rqrec.tokenizer.rqkmeans import RqKMeans, RqKMeansConfig
@@ -472,3 +475,28 @@ def test_rules_hold_for_known_and_new_items_alike() -> None:
             assert (scores[: len(real)].diff() <= 0).all()
         one_by_one = [row.tolist()[:3] for row in found.experts["content"]]
         assert all(log_p <= 0 for row in one_by_one for log_p in row)
+
+
+@pytest.mark.parametrize("rate", [0.3, 4.0])
+def test_new_items_compete_as_known_ones_of_the_same_affinity_do(rate: float) -> None:
+    """The catalogue is smaller than the sample, so the sums over the known items are exact."""
+    before = trained()._replace(new_items=NewItemSettings(rate, 0.7))
+    assert before.vectors is not None
+
+    def odds(count: int) -> Tensor:
+        """Of each new item against all known ones."""
+        changes = add_items(before, CatalogueChanges.none(), new_items(count), new_vectors(count))
+        live = apply_changes(before, changes)
+        found = live.recommender().recommend(HISTORIES, N_ITEMS + count, exclude_seen=False)
+        p_BN = torch.zeros(len(HISTORIES), N_ITEMS + count + 1)
+        p_BN.scatter_(1, found.items % (N_ITEMS + count + 1), found.scores.exp())
+        torch.testing.assert_close(p_BN[:, :-1].sum(1), torch.ones(len(HISTORIES)), atol=1e-4, rtol=0)
+        return p_BN[:, N_ITEMS:-1] / p_BN[:, :N_ITEMS].sum(1, keepdim=True)
+
+    content_NC = np.concatenate([before.vectors.content, before.vectors.content_of(new_vectors(2))])
+    expert = ContentExpert((content_NC,), N_ITEMS, 1.0)
+    known = before.ensemble().recommend(HISTORIES, N_ITEMS, exclude_seen=False)
+    affinity_BN = 0.7 * expert.affinity(HISTORIES, torch.from_numpy(unit(content_NC)), known)
+    expected = rate * affinity_BN.exp()[:, N_ITEMS:] / affinity_BN.exp()[:, :N_ITEMS].sum(1, keepdim=True)
+    torch.testing.assert_close(odds(2), expected, atol=1e-5, rtol=1e-3)
+    torch.testing.assert_close(odds(1), expected[:, :1], atol=1e-5, rtol=1e-3)  # others do not matter

@@ -24,7 +24,7 @@ def world(tiny_joined: Path) -> tuple[Ensemble, np.ndarray, Split]:
     return artifact.ensemble(), content_NC, split
 
 
-@pytest.mark.parametrize("settings", [None, NewItemSettings(0.5, 5.0), NewItemSettings(20.0, 30.0)])
+@pytest.mark.parametrize("settings", [None, NewItemSettings(3.0, 1.0), NewItemSettings(20.0, 3.0)])
 def test_hits_are_those_of_the_mixed_list(settings: NewItemSettings | None) -> None:
     rng, n_new, n_known = np.random.default_rng(1), 6, 40
     known_EK = torch.from_numpy(-np.sort(rng.random((200, K)) * 6)).float()
@@ -33,21 +33,24 @@ def test_hits_are_those_of_the_mixed_list(settings: NewItemSettings | None) -> N
     column_E = torch.from_numpy(rng.integers(-1, n_new, 200))
     ranks = torch.from_numpy(rng.integers(0, K + 3, 200))
     known_rank_E = torch.where((ranks < K) & (column_E < 0), ranks, MISSED)
-    part = _Part(np.arange(n_new), known_EK, affinity_EM, known_rank_E, column_E)
-    share = 0.0 if settings is None else settings.share(n_known, n_new)
+    sample_ES = torch.from_numpy(rng.random((200, n_known)) * 2 - 1).float()
+    part = _Part(n_known, known_EK, affinity_EM, sample_ES, known_rank_E, column_E)
     hits = np.zeros(2)
     for row in range(200):
         p_new = torch.zeros(n_new).double()
         if settings is not None:
-            p_new = (settings.sharpness * affinity_EM[row].double()).softmax(0) * share
-        scores = [(float(known_EK[row, k].double().exp()) * (1 - share), ("known", k)) for k in range(K)]
+            both = settings.sharpness * torch.cat([affinity_EM[row], sample_ES[row]]).double()
+            p_new = settings.rate * both[:n_new].exp() / both[n_new:].exp().sum()
+        total = 1 + float(p_new.sum())
+        p_new /= total
+        scores = [(float(known_EK[row, k].double().exp()) / total, ("known", k)) for k in range(K)]
         scores += [(float(p_new[m]), ("new", m)) for m in range(n_new) if p_new[m] > 0]
         shown = [name for _, name in sorted(scores, reverse=True)[:K]]
         if column_E[row] >= 0:
             hits[0] += ("new", int(column_E[row])) in shown
         else:
             hits[1] += ("known", int(known_rank_E[row])) in shown
-    assert part.hits(settings, n_known).tolist() == hits.tolist()
+    assert part.hits(settings).tolist() == hits.tolist()
     assert part.targets.sum() == 200
 
 

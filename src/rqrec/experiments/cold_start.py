@@ -25,7 +25,7 @@ from rqrec.knn.popularity import Popularity
 from rqrec.retrieval.artifact import RetrievalArtifact, read_retrieval
 from rqrec.retrieval.changes import CatalogueChanges
 from rqrec.retrieval.live_catalog import add_items, apply_changes, can_take_new_items
-from rqrec.retrieval.new_items import LiveRecommender, NewItemSettings
+from rqrec.retrieval.new_items import LiveRecommender
 from rqrec.retrieval.ranking import ExhaustiveRecommender, ItemRecommender, Ranked
 from rqrec.retrieval.retriever import BEAM_WIDTH
 from rqrec.stages.raw_data import DataConfig, dataset_from_raw
@@ -151,9 +151,8 @@ def evaluate_cold(
     live = apply_changes(trained, add_items(trained, CatalogueChanges.none(), new, vectors))
     split = leave_one_out(data.sequences)
     train = without_items(split.train, held_N)
-    n_known, n_new = len(trained.catalog), len(new_ids)
-    rates = {rate: NewItemSettings(rate).share(n_known, n_new) for rate in (trained.new_items.rate, *RATES)}
-    measured = _measure_shares(config, live, data, split, train, [0.0, *rates.values()], trained.exclude_seen)
+    rates = [trained.new_items.rate, *RATES]
+    measured = _measure_rates(config, live, data, split, train, [0.0, *rates], trained.exclude_seen)
     baselines: dict[str, ItemRecommender] = {
         "popularity": ExhaustiveRecommender(Popularity(train, len(held_N))),
         "content_knn": ExhaustiveRecommender(ContentKnn(read_embeddings(embeddings).vectors)),
@@ -171,11 +170,11 @@ def evaluate_cold(
         )
     groups = [cold_and_warm(result, held_N, config.seed) for result in measured]
     curve = [
-        {"rate": rate, "share": share, **{kind: one[kind]["metrics"]["recall@10"] for kind in one}}
-        for (rate, share), one in zip(rates.items(), groups[1:], strict=False)
+        {"rate": rate, **{kind: one[kind]["metrics"]["recall@10"] for kind in one}}
+        for rate, one in zip(rates, groups[1:], strict=False)
     ]
     results = {
-        "held_out": n_new,
+        "held_out": len(new_ids),
         "chosen": curve[0],
         "curve": sorted(curve, key=lambda one: one["rate"]),
         "recommenders": {
@@ -191,23 +190,23 @@ def evaluate_cold(
     return out
 
 
-def _measure_shares(
+def _measure_rates(
     config: EvaluateColdConfig,
     live: RetrievalArtifact,
     data: Dataset,
     split: Split,
     train: Sequences,
-    shares: list[float],
+    rates: list[float],
     exclude_seen: bool,
 ) -> list[EvalResult]:
-    """The model with each share of new items, in one pass."""
+    """The model with each rate of new items, in one pass."""
     recommender = live.recommender(live.retriever(config.beam_width))
     assert isinstance(recommender, LiveRecommender)
     subset = CatalogueSubset(live.catalog.id_map.find(data.catalog.id_map.all))
 
     def recommend(histories: Histories, k: int) -> list[list[Ranked]]:
         local = subset.local(histories)
-        lists = recommender.recommend_with_shares(local, k, shares, exclude_seen=exclude_seen)
+        lists = recommender.recommend_at_rates(local, k, rates, exclude_seen=exclude_seen)
         return [[subset.catalogue(one)] for one in lists]
 
     return measure_each(recommend, split.test, train, len(data.catalog), description="Evaluating the model")
@@ -250,7 +249,7 @@ def _report(results: dict[str, Any]) -> list[str]:
             f"{results['held_out']} items were held out of all training and added to the trained model. Recall@10 on "
             f"the test examples of the complete dataset (leave-one-out, full catalogue, both kinds of items in one "
             f"list), with 95 % bootstrap intervals. Validation chose that a new item has {chosen['rate']:g} times "
-            f"the probability of a known one, {chosen['share']:.1%} of all probability together."
+            f"the probability of a known one that is as much like the history."
         ),
         table(
             ["", "cold targets", "warm targets"],
@@ -267,11 +266,8 @@ def _report(results: dict[str, Any]) -> list[str]:
         ),
         paragraph("What new items gain and known ones lose with other rates:"),
         table(
-            ["rate", "share", "cold targets", "warm targets"],
-            [
-                [f"{one['rate']:g}", f"{one['share']:.3f}", f"{one['cold']:.4f}", f"{one['warm']:.4f}"]
-                for one in results["curve"]
-            ],
+            ["rate", "cold targets", "warm targets"],
+            [[f"{one['rate']:g}", f"{one['cold']:.4f}", f"{one['warm']:.4f}"] for one in results["curve"]],
         ),
         figure(CURVE_FILE, "Recall@10 of cold and of warm targets at each rate"),
     ]

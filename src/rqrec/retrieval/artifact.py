@@ -16,7 +16,6 @@ from torch import nn
 from rqrec.core.artifact import atomic_write, find, read_json, read_manifest, read_version, write_json
 from rqrec.core.tensors import check_names_and_shapes, read_tensors
 from rqrec.data.catalog import Catalog
-from rqrec.data.nearest import unit
 from rqrec.knn.index import KnnIndex
 from rqrec.models.architectures import AnyModel, architecture, build_model, name_of
 from rqrec.models.sasrec import SasRec, SasRecConfig
@@ -169,18 +168,19 @@ class RetrievalArtifact(NamedTuple):
             torch.from_numpy(mask_N).to(retriever.device)
             for mask_N in (self.live.known, self.live.available_N)
         )
-        content, share, new_MD = None, 0.0, self.live.changes.vectors_MD
+        content, new_MD = None, self.live.changes.vectors_MD
         if CONTENT in names and self.vectors is not None and new_MD is not None:
             new_MC = self.vectors.content_of(new_MD)
             content = ContentExpert(
                 (self.vectors.content, new_MC),
                 len(self.live.trained.catalog),
-                torch.from_numpy(unit(new_MC)).to(retriever.device),
                 self.settings[CONTENT].power,
+                retriever.device,
             )
-            share = self.settings[CONTENT].share or 0.0
         trained = [name for name in self.types if name != CONTENT]
-        live = LiveRecommender(self.ensemble(retriever, trained), known_N, available_N, content, share)
+        live = LiveRecommender(
+            self.ensemble(retriever, trained), known_N, available_N, content, self.new_items.rate
+        )
         return live.only(names)
 
 

@@ -186,8 +186,7 @@ def apply_changes(trained: RetrievalArtifact, changes: CatalogueChanges) -> Retr
     live = Live(trained, changes, available_N)
     artifact = trained._replace(catalog=catalog, live=live)
     if live.has_new:
-        known, new = int((available_N & live.known).sum()), int((available_N & ~live.known).sum())
-        expert = ExpertSettings(trained.new_items.sharpness, trained.new_items.share(known, new))
+        expert = ExpertSettings(trained.new_items.sharpness)
         artifact = artifact._replace(settings={**trained.settings, CONTENT: expert})
     vectors = trained.vectors
     if not count or changes.vectors_MD is None or vectors is None:

@@ -1,24 +1,29 @@
 """Items that no expert was trained on: they are recommended by their content, beside what the experts recommend.
 
-The experts' probabilities of the known items keep their order and their ratios. The new items together get a share of
-all probability, which is what they would get if each had `rate` times the probability of a known item:
+The experts' probabilities of the known items keep their order and their ratios. Of a new item, they would have said
+something if it had been known: that is estimated from its content, as if all N items were compared by content alone,
+times a rate that validation chooses:
 
-    p(known item) = (1 - share) x p_experts(item)
-    p(new item)   = share x softmax over the new items of sharpness x affinity(item)
-    share         = rate x new / (known + rate x new)
+    odds(new item) = rate x exp(sharpness x affinity(item)) / sum over the known items of the same exponential
+    p(new item)    = odds(item) / (1 + sum of the odds of all new items)
+    p(known item)  = p_experts(item) / (1 + sum of the odds of all new items)
 
-Among themselves they are compared by how much they are like what the experts recommend, so that all that the experts
-know of the history counts, and like the history itself. Each is an average of exp(SIMILARITY x (cosine - 1)) over
-items, weighted by their probability or by how recent they are:
+So an item is recommended to those whom it suits, whether it comes alone or with thousands. The sum over the known
+items is estimated from a sample of them. The affinity is how much an item is like what the experts recommend, so that
+all that they know of the history counts, and like the history itself. Each is an average of
+exp(SIMILARITY x (cosine - 1)) over items, weighted by their probability or by how recent they are:
 
     affinity(item) = log (similarity to the experts' list) + 1/2 log (similarity to the history)
 
-Shapes: B histories, T items of a history, K items of the experts' list, M new items, N items of the catalogue,
-C width of a content vector.
+Shapes: B histories, T items of a history, K items of the experts' list, M new items, S known items of the sample,
+N items of the catalogue, C width of a content vector.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -38,8 +43,9 @@ from rqrec.retrieval.ranking import Ranked, rank_scores
 
 CONTENT = "content"  # name and type of the expert
 DECAY = 0.7  # weight of an item of the history relative to the item after it
-LIKE = 30  # items of the experts' list that new ones are compared with
+LIKE = 30  # items of the experts' list that the affinity compares with
 SIMILARITY = 20.0
+SAMPLE = 512  # known items that new ones are compared with
 MAX_CELLS = 2**22  # of similarities that are held at once: 16 MB
 
 
@@ -51,13 +57,25 @@ class NewItemSettings(Config):
     """
 
     rate: PositiveFloat = 1.0
-    """Probability of a new item relative to a known one, on average over all histories."""
-    sharpness: PositiveFloat = 1.0
-    """How much the new items with the highest affinity are preferred."""
+    """Probability of a new item relative to a known one that is as much like a history, on average."""
+    sharpness: PositiveFloat = 0.5
+    """How much items with a high affinity are preferred."""
 
-    def share(self, known: int, new: int) -> float:
-        """The share of all probability that new items get."""
-        return self.rate * new / (known + self.rate * new)
+
+def sample_of(items: NDArray[np.int64]) -> NDArray[np.int64]:
+    """The items with which new ones are compared, in ascending order: `SAMPLE` of these, always the same, or all."""
+    if len(items) <= SAMPLE:
+        return items
+    return np.sort(np.random.default_rng(0).choice(items, SAMPLE, replace=False))
+
+
+class NewItems(NamedTuple):
+    """What the content says of the new items."""
+
+    proposal: Proposal
+    """Log-probabilities of the new items among themselves."""
+    log_odds_B: Tensor
+    """Of all new items together against all known ones, at rate 1."""
 
 
 @dataclass(frozen=True)
@@ -68,24 +86,47 @@ class ContentExpert:
     """Content vectors [N, C] of all items, in parts that follow each other; they may be memory-mapped."""
     first_new: int
     """The first new item: it and all after it are new."""
-    unit_MC: Tensor
-    """Vectors of length 1 of the new items, float32."""
     sharpness: float
+    device: torch.device | str = "cpu"
+
+    @cached_property
+    def _sample(self) -> NDArray[np.int64]:
+        return sample_of(np.arange(self.first_new))
+
+    @cached_property
+    def _compared(self) -> Tensor:
+        """Vectors of length 1 of the new items, and after them of the sample."""
+        new = np.arange(self.first_new, sum(map(len, self.content)))
+        rows = np.concatenate([self._unit(new), self._unit(self._sample)])
+        return torch.from_numpy(rows).to(self.device)
+
+    @property
+    def n_new(self) -> int:
+        """Number of new items."""
+        return sum(map(len, self.content)) - self.first_new
 
     @torch.inference_mode()
     def propose(
         self, histories: Histories, count: int, constraints: Constraints, known: Ranked | None = None
-    ) -> Proposal:
-        """See `rqrec.retrieval.experts.Expert`; `known` is what the experts of the known items recommend."""
-        logits_BM = self.sharpness * self.affinity(histories, known)
+    ) -> NewItems:
+        """The best new items under the constraints; `known` is what the experts of the known items recommend."""
+        affinity_BX = self.affinity(histories, self._compared, known)
+        logits_BX = self.sharpness * affinity_BX
+        logits_BM, sample_BS = logits_BX.split([self.n_new, len(self._sample)], dim=1)
+        n_known = self.first_new
         if constraints.allowed_N is not None:
             logits_BM = logits_BM.masked_fill(~constraints.allowed_N[self.first_new :], -torch.inf)
+            n_known = int(constraints.allowed_N[: self.first_new].sum())
+            allowed_S = constraints.allowed_N[torch.from_numpy(self._sample).to(self.device)]
+            if allowed_S.any():  # otherwise the others stand for those that are allowed
+                sample_BS = sample_BS[:, allowed_S]
         if constraints.exclude_seen:
             new_BT = np.where(
                 histories.items_BT < self.first_new, PADDING, histories.items_BT - self.first_new
             )
             exclude(logits_BM, torch.from_numpy(new_BT).to(logits_BM.device))
-        log_p_BM = logits_BM - logits_BM.logsumexp(1, keepdim=True).nan_to_num(neginf=0.0)
+        total_B1 = logits_BM.logsumexp(1, keepdim=True)
+        log_p_BM = logits_BM - total_B1.nan_to_num(neginf=0.0)
         boost_N = constraints.boost_N
         own_boost_M = None if boost_N is None else boost_N[self.first_new :]
         ranked = rank_scores(boosted(log_p_BM, own_boost_M), count)
@@ -96,47 +137,52 @@ class ContentExpert:
             own_BC = log_p_BM.gather(1, (items_BC - self.first_new).clamp(min=0))
             return own_BC.masked_fill(items_BC < self.first_new, -torch.inf)
 
-        return Proposal(ranked, log_probs)
+        return NewItems(Proposal(ranked, log_probs), total_B1[:, 0] - log_sum_of_known(sample_BS, n_known))
 
-    def affinity(self, histories: Histories, known: Ranked | None = None) -> Tensor:
-        """How much each new item is like a history and what the experts recommend after it, [B, M].
+    def affinity(self, histories: Histories, unit_XC: Tensor, known: Ranked | None = None) -> Tensor:
+        """How much items with these vectors of length 1 are like a history and what the experts recommend, [B, X].
 
         An empty history, or an empty list, says nothing about any item.
         """
         n_items = sum(map(len, self.content))
-        like_history_BM = self._similarity(weighted_histories(histories, DECAY, n_items))
+        like_history_BX = self._similarity(weighted_histories(histories, DECAY, n_items), unit_XC)
         if known is None:
-            return 0.5 * like_history_BM
+            return 0.5 * like_history_BX
         items_BK = known.items[:, :LIKE].numpy(force=True)
         p_BK = known.scores[:, :LIKE].softmax(1).numpy(force=True)
         rows, columns = np.nonzero(items_BK != PADDING)
         cells = rows, items_BK[rows, columns]
-        like_list_BM = self._similarity(csr_array((p_BK[rows, columns], cells), (len(items_BK), n_items)))
-        return like_list_BM + 0.5 * like_history_BM
+        list_BN = csr_array((p_BK[rows, columns], cells), (len(items_BK), n_items))
+        return self._similarity(list_BN, unit_XC) + 0.5 * like_history_BX
 
-    def _similarity(self, weights_BN: csr_array) -> Tensor:
-        """The logarithm of the weighted mean similarity of each new item to some items, [B, M]; 0 without any."""
+    def _similarity(self, weights_BN: csr_array, unit_XC: Tensor) -> Tensor:
+        """The logarithm of the weighted mean similarity of each vector to some items, [B, X]; 0 without any."""
         items = np.unique(weights_BN.indices)
         weights = weights_BN[:, items].toarray()
         weights /= np.maximum(weights.sum(axis=1, keepdims=True), np.finfo(np.float32).tiny)
-        device, n_new = self.unit_MC.device, len(self.unit_MC)
-        total_BM = torch.zeros(len(weights), n_new, device=device)
-        step = max(1, MAX_CELLS // max(1, n_new))
+        device, n_compared = unit_XC.device, len(unit_XC)
+        total_BX = torch.zeros(len(weights), n_compared, device=device)
+        step = max(1, MAX_CELLS // max(1, n_compared))
         for start in range(0, len(items), step):
             unit_UC = torch.from_numpy(self._unit(items[start : start + step])).to(device)
-            like_UM = (SIMILARITY * (unit_UC @ self.unit_MC.T - 1)).exp()
-            total_BM += torch.from_numpy(weights[:, start : start + step]).to(device) @ like_UM
+            like_UX = (SIMILARITY * (unit_UC @ unit_XC.T - 1)).exp()
+            total_BX += torch.from_numpy(weights[:, start : start + step]).to(device) @ like_UX
         is_empty_B1 = torch.from_numpy(weights.sum(axis=1, keepdims=True) == 0).to(device)
-        return total_BM.masked_fill(is_empty_B1, 1.0).log()
+        return total_BX.masked_fill(is_empty_B1, 1.0).log()
 
     def _unit(self, items: NDArray[np.int64]) -> NDArray[np.float32]:
         """The vectors of items in ascending order, of length 1."""
-        rows, start = [np.empty((0, self.unit_MC.shape[1]), dtype=np.float32)], 0
+        rows, start = [np.empty((0, self.content[0].shape[1]), dtype=np.float32)], 0
         for part in self.content:
             inside = items[(items >= start) & (items < start + len(part))]
             rows.append(unit(part[inside - start]))
             start += len(part)
         return np.concatenate(rows)
+
+
+def log_sum_of_known(logits_BS: Tensor, n_known: int) -> Tensor:
+    """The logarithm of the sum of exponentials over all known items, [B], from a sample of them."""
+    return logits_BS.logsumexp(1) - math.log(max(1, logits_BS.shape[1])) + math.log(max(1, n_known))
 
 
 @dataclass(frozen=True)
@@ -151,8 +197,8 @@ class LiveRecommender:
     """All items but those that were removed, bool."""
     content: ContentExpert | None = None
     """The expert of new items; None: there are none, or they are not recommended."""
-    share: float = 0.0
-    """The share of all probability that new items get."""
+    rate: float = 1.0
+    """See `NewItemSettings`."""
 
     def only(self, names: Sequence[str]) -> "LiveRecommender":
         """With some of the experts; new items are recommended if `CONTENT` is among them."""
@@ -165,22 +211,22 @@ class LiveRecommender:
         self, histories: Histories, k: int, *, exclude_seen: bool = True, rules: ItemRules = NO_RULES
     ) -> Ranked:
         """The k most probable next items of each history: see `Ensemble.recommend`."""
-        (ranked,) = self.recommend_with_shares(
-            histories, k, (self.share,), exclude_seen=exclude_seen, rules=rules
+        (ranked,) = self.recommend_at_rates(
+            histories, k, (self.rate,), exclude_seen=exclude_seen, rules=rules
         )
         return ranked
 
     @torch.inference_mode()
-    def recommend_with_shares(
+    def recommend_at_rates(
         self,
         histories: Histories,
         k: int,
-        shares: Sequence[float],
+        rates: Sequence[float],
         *,
         exclude_seen: bool = True,
         rules: ItemRules = NO_RULES,
     ) -> list[Ranked]:
-        """`recommend` for each of several shares of new items, with one search."""
+        """`recommend` for each of several rates of new items (0: none are recommended), with one search."""
         allowed_N = self.available_N if rules.allowed_N is None else both(self.available_N, rules.allowed_N)
         lists = []
         if self.experts is not None:
@@ -190,23 +236,21 @@ class LiveRecommender:
                 self.experts.recommend(histories, width, exclude_seen=exclude_seen, rules=known_rules)
             )
         if self.content is not None:
-            count = (
-                len(self.content.unit_MC) if rules.limits else k
-            )  # all of them, for the limits to choose from
+            count = self.content.n_new if rules.limits else k  # all of them, for the limits to choose from
             constraints = Constraints(exclude_seen, allowed_N, rules.boost_N)
             found = self.content.propose(histories, count, constraints, lists[0] if lists else None)
-            items_BM, scores_BM, _ = found.ranked
+            items_BM, scores_BM, _ = found.proposal.ranked
             boost_N = None if rules.boost_N is None else -rules.boost_N
             said = {CONTENT: boosted(scores_BM, boost_N, items_BM)}
             lists.append(best_of(items_BM, scores_BM, said, k, rules.limits))
         if len(lists) == 1:
-            return lists * len(shares)
+            return lists * len(rates)
         known, new = lists
-        return [self._mixed(known, new, share, k, rules.limits) for share in shares]
+        log_odds_B1 = found.log_odds_B[:, None]
+        shares = [(log_odds_B1 + torch.tensor(rate).log()).sigmoid() for rate in rates]
+        return [self._mixed(known, new, share_B1, k, rules.limits) for share_B1 in shares]
 
-    def _mixed(self, known: Ranked, new: Ranked, share: float, k: int, limits: Sequence[Limit]) -> Ranked:
-        share_B1 = torch.full_like(known.scores[:, :1], share)
-        share_B1 = torch.where((new.items != PADDING).any(1, keepdim=True), share_B1, 0.0)
+    def _mixed(self, known: Ranked, new: Ranked, share_B1: Tensor, k: int, limits: Sequence[Limit]) -> Ranked:
         share_B1 = torch.where((known.items != PADDING).any(1, keepdim=True), share_B1, 1.0)
         items_BM = torch.cat([known.items, new.items], dim=1)
         scores_BM = torch.cat([known.scores + torch.log1p(-share_B1), new.scores + share_B1.log()], dim=1)

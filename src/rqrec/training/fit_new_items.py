@@ -25,13 +25,13 @@ from rqrec.evaluation.metrics import MISSED, recall_at
 from rqrec.retrieval.constraints import ItemRules
 from rqrec.retrieval.ensemble import Ensemble
 from rqrec.retrieval.experts import exclude
-from rqrec.retrieval.new_items import LIKE, ContentExpert, NewItemSettings
+from rqrec.retrieval.new_items import LIKE, ContentExpert, NewItemSettings, log_sum_of_known, sample_of
 
 SHARE = 0.05  # of the known items that are treated as new at a time
 DRAWS = 3  # each for another third of the examples: it matters which items are drawn
 MAX_NEW = 1_000
 MAX_EXAMPLES = 10_000
-RATES = (0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.7, 1.0, 1.4, 2.0, 3.0, 4.0, 6.0, 8.0)
+RATES = (0.1, 0.2, 0.3, 0.5, 0.7, 1.0, 1.4, 2.0, 3.0, 4.0, 6.0, 8.0, 12.0, 16.0, 24.0, 32.0, 48.0, 64.0)
 SHARPNESS = (0.15, 0.2, 0.3, 0.5, 0.7, 1.0, 1.4, 2.0)
 BATCH_SIZE = 128
 K = 10  # of recall
@@ -42,8 +42,8 @@ class FittedNewItems(NamedTuple):
 
     settings: NewItemSettings
     curve: list[dict[str, float]]
-    """By rate, with the sharpness that is best for new items: `rate`, `sharpness`, `share` (of all probability), and
-    recall@10 of targets that are treated as `new` and of `known` ones. The first row has no new items."""
+    """By rate, with the sharpness that is best for new items: `rate`, `sharpness`, and recall@10 of targets that are
+    treated as `new` and of `known` ones. The first row has no new items."""
 
 
 @torch.inference_mode()
@@ -71,30 +71,36 @@ def fit_new_items(
     targets = np.maximum(sum((part.targets for part in parts), start=np.zeros(2)), 1)
 
     def row(settings: NewItemSettings | None) -> dict[str, float]:
-        hits = sum((part.hits(settings, len(known) - size) for part in parts), start=np.zeros(2))
+        hits = sum((part.hits(settings) for part in parts), start=np.zeros(2))
         new_recall, known_recall = (hits / targets).tolist()
-        how = {"rate": 0.0, "sharpness": 0.0, "share": 0.0}
-        if settings is not None:
-            how = {**asdict(settings), "share": settings.share(len(known) - size, size)}
+        how = {"rate": 0.0, "sharpness": 0.0} if settings is None else asdict(settings)
         return {**how, "new": new_recall, "known": known_recall}
 
     without = row(None)
     rows = [row(NewItemSettings(rate, sharpness)) for rate, sharpness in product(RATES, SHARPNESS)]
     affordable = [one for one in rows if one["known"] >= (1 - cost) * without["known"]] or rows[:1]
-    chosen = max(affordable, key=lambda one: one["new"])
-    best = [max((one for one in rows if one["rate"] == rate), key=lambda one: one["new"]) for rate in RATES]
+    chosen = max(affordable, key=_quality)
+    best = [max((one for one in rows if one["rate"] == rate), key=_quality) for rate in RATES]
     return FittedNewItems(NewItemSettings(chosen["rate"], chosen["sharpness"]), [without, *best])
+
+
+def _quality(row: dict[str, float]) -> tuple[float, float, float]:
+    """What makes settings better; where nothing tells them apart, the defaults are preferred."""
+    defaults = asdict(NewItemSettings())
+    return row["new"], row["known"], -sum(abs(np.log(row[name] / value)) for name, value in defaults.items())
 
 
 class _Part(NamedTuple):
     """What is recommended for some examples while some of the known items are treated as new."""
 
-    new: NDArray[np.int64]
-    """The items that are treated as new, in ascending order."""
+    n_known: int
+    """Number of known items."""
     known_EK: Tensor
     """Log-probabilities of the best known items, in descending order; minus infinity where there are fewer."""
     affinity_EM: Tensor
     """Of the items treated as new (see `rqrec.retrieval.new_items`); minus infinity for those that are excluded."""
+    sample_ES: Tensor
+    """Affinity of a sample of the known items."""
     known_rank_E: Tensor
     """The 0-based rank of a known target, MISSED if it is not in the list or treated as new."""
     column_E: Tensor
@@ -113,23 +119,29 @@ class _Part(NamedTuple):
         allowed_N[new] = False
         column_N = np.full(len(content_NC), PADDING)
         column_N[new] = np.arange(len(new))
-        content = ContentExpert((content_NC,), 0, torch.from_numpy(unit(content_NC[new])), 1.0)
-        lists, affinities, ranks = [], [], []
+        sample = sample_of(np.flatnonzero(allowed_N.numpy(force=True)))
+        content = ContentExpert((content_NC,), len(content_NC), 1.0)
+        compared_XC = torch.from_numpy(unit(content_NC[np.concatenate([new, sample])]))
+        lists, affinities, samples, ranks = [], [], [], []
         for rows in track(list(examples.batches(BATCH_SIZE)), "Calibrating new items"):
             histories = examples.histories(rows)
             found = ensemble.recommend(histories, LIKE, exclude_seen=exclude_seen, rules=ItemRules(allowed_N))
             lists.append(found.scores[:, :K].cpu())
             is_target_BK = found.items[:, :K].cpu() == torch.from_numpy(examples.targets[rows])[:, None]
             ranks.append(torch.where(is_target_BK.any(1), is_target_BK.int().argmax(1), MISSED))
-            affinity_BM = content.affinity(histories, found).cpu()
+            affinity_BX = content.affinity(histories, compared_XC, found).cpu()
+            affinity_BM, sample_BS = affinity_BX.split([len(new), len(sample)], dim=1)
             if exclude_seen:
                 items_BT = histories.items_BT
                 exclude(
                     affinity_BM, torch.from_numpy(np.where(items_BT == PADDING, PADDING, column_N[items_BT]))
                 )
             affinities.append(affinity_BM)
+            samples.append(sample_BS)
         columns = torch.from_numpy(column_N[examples.targets])
-        return cls(new, torch.cat(lists), torch.cat(affinities), torch.cat(ranks), columns)
+        known = len(content_NC) - len(new)
+        joined = torch.cat(lists), torch.cat(affinities), torch.cat(samples), torch.cat(ranks)
+        return cls(known, *joined, columns)
 
     @property
     def targets(self) -> NDArray[np.float64]:
@@ -137,18 +149,18 @@ class _Part(NamedTuple):
         new = float((self.column_E >= 0).sum())
         return np.array([new, len(self.column_E) - new])
 
-    def hits(self, settings: NewItemSettings | None, known: int) -> NDArray[np.float64]:
+    def hits(self, settings: NewItemSettings | None) -> NDArray[np.float64]:
         """How many targets that are treated as new are among the first K, and how many known ones.
 
-        `known` is the number of known items. None: new items are not recommended.
+        None: new items are not recommended.
         """
         is_new_E = (self.column_E >= 0).numpy()
         if settings is None:
             return np.array([0.0, recall_at(K, self.known_rank_E.numpy())[~is_new_E].sum()])
-        share = settings.share(known, len(self.new))
-        logits_EM = settings.sharpness * self.affinity_EM
-        new_EM = logits_EM - logits_EM.logsumexp(1, keepdim=True) + np.log(share)
-        known_EK = self.known_EK + np.log1p(-share)
+        # Ranks do not depend on what all of them are divided by.
+        known_E = log_sum_of_known(settings.sharpness * self.sample_ES, self.n_known)
+        new_EM = settings.sharpness * self.affinity_EM - known_E[:, None] + np.log(settings.rate)
+        known_EK = self.known_EK
         own_E1 = new_EM.gather(1, self.column_E.clamp(min=0)[:, None])
         listed_E1 = known_EK.gather(1, self.known_rank_E.clamp(0, K - 1)[:, None])
         target_E1 = torch.where(torch.from_numpy(is_new_E)[:, None], own_E1, listed_E1)
