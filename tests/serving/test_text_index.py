@@ -3,14 +3,23 @@ import numpy as np
 from rqrec.serving.text_index import TextIndex
 
 
-def test_typical_words_distinguish_texts_from_the_rest() -> None:
-    texts = ["film war drama", "film war", "film love drama", "film love", "film", "film"]
+def test_typical_words_set_texts_apart_from_the_others() -> None:
+    texts = ["film war drama"] * 9 + ["film love drama"] * 9 + ["film"] * 9
     index = TextIndex.of(texts)
-    assert index.typical_words(np.array([0, 1]), 5)[0] == "war"
-    assert "film" not in index.typical_words(np.array([0, 1, 2]), 5)
-    assert index.typical_words(np.arange(6), 5) == []
+    assert index.typical_words(np.arange(9), 5)[0] == "war"
+    assert index.typical_words(np.arange(18), 5)[0] == "drama"
+    assert "film" not in index.typical_words(np.arange(18), 5)
+    assert index.typical_words(np.arange(27), 5) == []
     assert index.typical_words(np.array([], dtype=np.int64), 5) == []
-    assert len(index.typical_words(np.array([0]), 1)) == 1
+    assert len(index.typical_words(np.arange(9), 1)) == 1
+
+
+def test_years_stop_words_and_chance_are_not_typical() -> None:
+    odd = "La vie est le roman of 1997"
+    texts = [f"{odd} sci-fi children's x{number}" for number in range(20)] + ["thing"] * 200
+    index = TextIndex.of(texts)
+    assert set(index.typical_words(np.arange(20), 20)) == {"vie", "est", "roman", "sci-fi", "children's"}
+    assert index.typical_words(np.array([0]), 5) == []  # one text is no evidence
 
 
 def test_texts_without_words_can_be_indexed() -> None:

@@ -250,6 +250,24 @@ def add_catalogue(app: FastAPI, registry: ModelRegistry) -> None:
         model = registry.get(name).model
         return JsonResponse(model.catalog_view.item(item_index(model, item_id)))
 
+    @app.get(
+        "/v1/map", response_model=schemas.Map, responses={202: {"model": schemas.Status}}, tags=["catalogue"]
+    )
+    def item_map(request: Request, name: ModelName = None) -> Response:
+        """Return a place for every item; status 202 while it is being made, which the first request starts."""
+        one = registry.get(name).model.item_map
+        try:
+            content = one.content()
+        except Exception as error:  # it was logged when it happened
+            raise ApiError(
+                500, "map_failed", "The map could not be made; the log of the service says why."
+            ) from error
+        if content is None:
+            return JsonResponse(
+                {"status": "being made"}, 202, {"Retry-After": "1", "Cache-Control": "no-store"}
+            )
+        return content.response(request)
+
     def node_response(codes: list[int], page: int, page_size: int, name: str | None) -> Response:
         node = registry.get(name).model.catalog_view.node(codes, page, page_size)
         if node is None:

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from rqrec.serving.recommender import Recommender
 from rqrec.serving.text_index import TextIndex
 
-TYPICAL_WORDS = 5  # per node of the tree
+TYPICAL_WORDS, EXAMPLES = 5, 1  # per node of the tree
 
 
 class CatalogView:
@@ -24,6 +24,7 @@ class CatalogView:
         self._titles, self._ids = recommender.titles, recommender.catalog.id_map
         self._codes_NL, self._trie = recommender.table.codes_NL, recommender.trie
         self._texts = recommender.catalog.items["text"].fill_null("")
+        self._counts_N = recommender.item_counts
         self._search = recommender.search_in_catalog
         self._text_index = TextIndex.of(self._texts) if before is None else before.indexed(self._texts)
 
@@ -60,6 +61,16 @@ class CatalogView:
             "page_size": page_size,
         }
 
+    def typical_words(self, items: NDArray[np.int64], count: int = TYPICAL_WORDS) -> list[str]:
+        """Up to `count` words that set some items apart from the others (see `TextIndex.typical_words`)."""
+        return self._text_index.typical_words(items, count)
+
+    def best_known(self, items: NDArray[np.int64], count: int) -> list[dict[str, Any]]:
+        """Ids and titles of those of some items that were taken most often; if that is not known, of the first."""
+        if self._counts_N is not None:
+            items = items[np.argsort(-self._counts_N[items], kind="stable")]
+        return list(map(self.id_and_title, items[:count].tolist()))
+
     def node(self, prefix: Sequence[int], page: int, page_size: int) -> dict[str, Any] | None:
         """The tree node of a prefix of codes, with its children and one page of its items.
 
@@ -76,12 +87,12 @@ class CatalogView:
             codes = self._trie.depths[depth + 1].code[first:end].tolist()
             for child, code in enumerate(codes, start=first):
                 below = self._items_below(depth + 1, child)
-                words = self._text_index.typical_words(below, TYPICAL_WORDS)
-                children.append({"code": code, "n_items": len(below), "words": words})
+                words, examples = self.typical_words(below), self.best_known(below, EXAMPLES)
+                children.append({"code": code, "n_items": len(below), "words": words, "best_known": examples})
         return {
             "prefix": list(prefix),
             "n_items": len(items),
-            "words": self._text_index.typical_words(items, TYPICAL_WORDS),
+            "words": self.typical_words(items),
             "children": sorted(children, key=lambda child: -child["n_items"]),
             "items": list(map(self.summary, items[(page - 1) * page_size : page * page_size].tolist())),
             "page": page,

@@ -19,6 +19,7 @@ from rqrec.serving.batcher import Batcher
 from rqrec.serving.catalog_view import CatalogView
 from rqrec.serving.config import ServiceConfig
 from rqrec.serving.errors import ApiError
+from rqrec.serving.item_map import ItemMap
 from rqrec.serving.logs import LOG
 from rqrec.serving.metrics import Metrics
 from rqrec.serving.recommender import DEFAULT_K, Explanation, Recommendation, Recommender
@@ -74,7 +75,7 @@ class ServedModel:
         recommender: Recommender,
         users: Sequence[SampleUser] = (),
         rules: NamedRules = NO_NAMED_RULES,
-        before: CatalogView | None = None,
+        before: "ServedModel | None" = None,
     ) -> None:
         self.name, self.recommender, self.rules = name, recommender, rules
         for rule_name, one in rules.by_name.items():
@@ -82,7 +83,9 @@ class ServedModel:
                 recommender.check_rules(one)
             except ValueError as error:
                 raise ValueError(f"The rules {rule_name!r} do not fit the model {name}: {error}") from error
-        self.catalog_view = CatalogView(recommender, before)
+        old_view, old_map = (None, None) if before is None else (before.catalog_view, before.item_map)
+        self.catalog_view: CatalogView = CatalogView(recommender, old_view)
+        self.item_map: ItemMap = ItemMap(recommender, self.catalog_view, old_map)
         self._users = users
 
     @classmethod
@@ -94,7 +97,7 @@ class ServedModel:
 
     def changed(self, change: Callable[[Recommender], Recommender]) -> "ServedModel":
         """The same model with a changed catalogue."""
-        return ServedModel(self.name, change(self.recommender), self._users, self.rules, self.catalog_view)
+        return ServedModel(self.name, change(self.recommender), self._users, self.rules, self)
 
     @property
     def users(self) -> list[dict[str, Any]]:

@@ -336,10 +336,12 @@ class Recommender:
     @cached_property
     def search_in_catalog(self) -> CatalogSearch:
         """The search in the items that may be recommended."""
-        counts_N = (
-            None if self._index is None or self._index.counts_N is None else self._index.counts_N.numpy()
-        )
-        return self._search_index.view(self.catalog.items, self.available, counts_N)
+        return self._search_index.view(self.catalog.items, self.available, self.item_counts)
+
+    @property
+    def item_counts(self) -> NDArray[np.int64] | None:
+        """How often each item was taken in training, int64 [N]; None if the artefact does not know it."""
+        return None if self._index is None or self._index.counts_N is None else self._index.counts_N.numpy()
 
     def embed(
         self,

@@ -373,12 +373,19 @@ class SimilarItems(BaseModel):
     items: list[SimilarItem]
 
 
+BestKnown = Annotated[
+    list[NamedItem],
+    Field(description="The items that were taken most often, or the first ones if that is not known."),
+]
+
+
 class Child(BaseModel):
     """A code that follows the prefix, and what is below it."""
 
     code: int
     n_items: int
     words: Words
+    best_known: BestKnown
 
 
 class SemanticIdNode(BaseModel):
@@ -391,6 +398,30 @@ class SemanticIdNode(BaseModel):
     items: list[ItemSummary]
     page: int
     page_size: int
+
+
+class Cluster(BaseModel):
+    """A cluster of the map and its centre; level 0: to be named at first sight, 1: closer up."""
+
+    level: int
+    n_items: int
+    x: int
+    y: int
+    words: Words
+    best_known: BestKnown
+
+
+class Map(BaseModel):
+    """A place for every item; one value per item in each list."""
+
+    version: Annotated[int, Field(description="Version of the catalogue.")]
+    side: Annotated[int, Field(description="Places are whole numbers from 0 to this.")]
+    item_ids: list[str]
+    titles: list[str]
+    x: list[int]
+    y: list[int]
+    codes: Annotated[list[int], Field(description="The first code of each item's semantic ID.")]
+    clusters: list[Cluster]
 
 
 class Status(BaseModel):

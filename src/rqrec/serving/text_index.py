@@ -6,17 +6,36 @@ Shapes: N texts, W distinct words, P (text, word) pairs, M texts of a set.
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import islice
 
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 from scipy.sparse import csr_array, vstack
+from scipy.special import xlogy
+from sklearn.feature_extraction.text import ENGLISH_STOP_WORDS
+
+WORD = r"[\p{L}\p{N}]+(?:[-'’][\p{L}\p{N}]+)*"  # sci-fi and children's are one word each
+MIN_G2 = 6.63  # below it, a word could be typical by chance in one case of a hundred
+TINY = 1e-12  # against dividing nothing by nothing
+MIN_SHARE = 0.1  # of the texts that contain a word that stands for them
+# The smallest words of other languages, whose titles would otherwise be typical of each other by these words alone.
+SMALL_WORDS = """
+als auf aus bei con dal das dei del den der des die dos ein eine elle gli las les los mit nel par per por pour que qui
+sur ter uma una und une uno van vom von vor zum zur
+"""
+STOP_WORDS = ENGLISH_STOP_WORDS.union(SMALL_WORDS.split())
 
 
 def split_words(texts: Sequence[str] | pl.Series) -> pl.Series:
     """The words of each text, lower case and without accents, as lists of strings [N]."""
     plain = pl.Series("word", texts, dtype=pl.String).str.normalize("NFKD").str.replace_all(r"\p{M}", "")
-    return plain.str.to_lowercase().str.extract_all(r"[\p{L}\p{N}]+")
+    return plain.str.to_lowercase().str.extract_all(WORD)
+
+
+def is_telling(word: str) -> bool:
+    """Whether a word may say what texts are about: no year or other number, no stop word, three letters or more."""
+    return len(word) >= 3 and not word[0].isdigit() and word not in STOP_WORDS
 
 
 @dataclass(frozen=True)
@@ -61,19 +80,27 @@ class TextIndex:
         return TextIndex(numbers, both if np.array_equal(rows, np.arange(both.shape[0])) else both[rows])
 
     def typical_words(self, texts: NDArray[np.integer], count: int) -> list[str]:
-        """Up to `count` words that distinguish some texts from the rest, most typical first.
+        """Up to `count` words that set some texts apart from the others, most typical first.
 
-        Ranked by n log(lift): n of the given texts contain the word, and lift is the share of the given texts that
-        contain it over the share of all texts that do. Words of one letter are excluded.
+        Ranked by G², the log-likelihood ratio of whether a text contains the word, in these texts and in the others
+        (Dunning 1993). Words are left out that could be chance (below MIN_G2), that only one of the texts or less
+        than MIN_SHARE of them contain, and that `is_telling` excludes.
         """
-        if not len(texts):
-            return []
-        words, counts = np.unique(self.contains_NW[texts].indices, return_counts=True)
+        words, inside = np.unique(self.contains_NW[texts].indices, return_counts=True)
+        common = inside >= max(2, MIN_SHARE * len(texts))
+        words, inside = words[common], inside[common]
+        outside, n_outside = self._counts[words] - inside, len(self) - len(texts)
         overall = self._counts[words] / len(self)
-        weights = counts * np.log(counts / len(texts) / overall)
-        order = np.lexsort((words, -weights))
-        typical = (self._words[words[rank]] for rank in order.tolist() if weights[rank] > 1e-9)
-        return [word for word, _ in zip((w for w in typical if len(w) > 1), range(count), strict=False)]
+        g2 = 2 * (
+            xlogy(inside, inside / (len(texts) * overall))
+            + xlogy(len(texts) - inside, (len(texts) - inside) / (len(texts) * (1 - overall) + TINY))
+            + xlogy(outside, outside / (n_outside * overall + TINY))
+            + xlogy(n_outside - outside, (n_outside - outside) / (n_outside * (1 - overall) + TINY))
+        )
+        g2[inside <= len(texts) * overall] = 0  # rarer here than elsewhere
+        order = np.lexsort((words, -g2))
+        typical = (self._words[words[rank]] for rank in order.tolist() if g2[rank] >= MIN_G2)
+        return list(islice(filter(is_telling, typical), count))
 
     @cached_property
     def _counts(self) -> NDArray[np.int64]:

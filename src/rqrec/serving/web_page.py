@@ -1,11 +1,11 @@
 """The web page: the files of the folder `web`, held in memory."""
 
-import hashlib
 from pathlib import Path
 
 from starlette.requests import Request
 from starlette.responses import Response
 
+from rqrec.serving.cached_content import CachedContent
 from rqrec.serving.errors import ApiError
 
 WEB = Path(__file__).with_name("web")
@@ -35,16 +35,15 @@ class WebPage:
 
     def __init__(self, folder: Path = WEB) -> None:
         paths = [path for path in folder.rglob("*") if path.is_file()] if folder.is_dir() else []
-        self._files = {path.relative_to(folder).as_posix(): path.read_bytes() for path in paths}
+        self._files = {
+            path.relative_to(folder).as_posix(): CachedContent(
+                path.read_bytes(), MEDIA_TYPES.get(path.suffix.lower(), "application/octet-stream")
+            )
+            for path in paths
+        }
 
     def response(self, request: Request, name: str) -> Response:
         """The response for a file, by its path within the folder."""
         if name not in self._files:
             raise ApiError(404, "not_found", "There is no such file in this version of the page.")
-        content = self._files[name]
-        etag = f'"{hashlib.sha256(content).hexdigest()[:32]}"'
-        headers = {"ETag": etag, "Cache-Control": "no-cache"}
-        if etag in request.headers.get("if-none-match", ""):
-            return Response(status_code=304, headers=headers)
-        media_type = MEDIA_TYPES.get(Path(name).suffix.lower(), "application/octet-stream")
-        return Response(content, headers={**headers, "Content-Type": media_type})
+        return self._files[name].response(request)

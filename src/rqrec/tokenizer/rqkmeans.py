@@ -129,7 +129,7 @@ class RqKMeans(nn.Module):
         for x_BD in self._chunks(x_NI):
             codes_BL = self._encode(x_BD)
             centroids_VD = self.get_buffer(f"centroids_{last}")
-            residual_BD = x_BD - self._decode(codes_BL) + centroids_VD[codes_BL[:, last]]
+            residual_BD = x_BD - self.decode(codes_BL) + centroids_VD[codes_BL[:, last]]
             parts.append(squared_distances(residual_BD, centroids_VD) + self.get_buffer(f"prices_{last}"))
         return torch.cat(parts)
 
@@ -139,11 +139,16 @@ class RqKMeans(nn.Module):
         device = x_NI.device if isinstance(x_NI, Tensor) else torch.device("cpu")
         parts = []
         for x_BD in self._chunks(x_NI):
-            rebuilt_BD = self._decode(self._encode(x_BD))
+            rebuilt_BD = self.decode(self._encode(x_BD))
             if self.config.whiten_dim is not None:
                 rebuilt_BD = rebuilt_BD @ self.get_buffer("unwhiten_DI") + self.get_buffer("mean_I")
             parts.append(rebuilt_BD.to(device))
         return torch.cat(parts)
+
+    def decode(self, codes_BL: Tensor) -> Tensor:
+        """The sum of the centroids of codes, float32 [B, D]; a deduplication code at the end is ignored."""
+        parts = [self.get_buffer(f"centroids_{i}")[codes_BL[:, i]] for i in range(self.config.n_layers)]
+        return torch.stack(parts).sum(0)
 
     def save_pretrained(self, folder: Path | str) -> None:
         """Write `config.json` and `model.safetensors` into `folder`."""
@@ -205,7 +210,3 @@ class RqKMeans(nn.Module):
             codes.append(self._level_codes(residual_BD, level))
             residual_BD = residual_BD - self.get_buffer(f"centroids_{level}")[codes[-1]]
         return torch.stack(codes, dim=1)
-
-    def _decode(self, codes_BL: Tensor) -> Tensor:
-        parts = [self.get_buffer(f"centroids_{i}")[codes_BL[:, i]] for i in range(self.config.n_layers)]
-        return torch.stack(parts).sum(0)

@@ -247,6 +247,10 @@ class RqVae(nn.Module):
             [self.quantizer.last_level_distances(self.encode(x_BI)) for x_BI in self._chunks(x_NI)]
         )
 
+    def decode(self, codes_BL: Tensor) -> Tensor:
+        """The sum of the code vectors of codes, [B, D]; a deduplication code at the end is ignored."""
+        return self.quantizer.decode(codes_BL)
+
     @torch.no_grad()
     def reconstruct(self, x_NI: Embeddings) -> Tensor:
         """Reconstruction of each item from its codes, float32 [N, I]; device and errors as in `semantic_ids`.

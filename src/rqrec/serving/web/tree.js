@@ -106,7 +106,7 @@ export function createTree({ openPrefix, setView, open, add }) {
       const ariaLabel = `${title}, code ${child.code}${marks}`;
       return { ...shared, label: title, ariaLabel, pick: () => open(onlyItem.item_id) };
     }
-    const words = child.words.join(", ");
+    const words = child.words.join(", ") || child.best_known.map((item) => item.title || item.item_id).join(", ");
     const pick = (rectangle) => {
       opened = rectangle;
       openPrefix(prefix);
@@ -131,7 +131,7 @@ export function createTree({ openPrefix, setView, open, add }) {
           "button",
           { type: "button", class: "code-row", onclick: () => pick(null) },
           element("span", { class: "code", vars: { hue: color } }, String(child.code)),
-          element("span", { class: "grow" }, detail === undefined ? label : detail || "no typical words"),
+          element("span", { class: "grow" }, detail ?? label),
           marked ? element("span", { class: "mark", title: "recommended" }, "★") : "",
           element("span", { class: "faint" }, count(child.n_items, "item")),
         ),
