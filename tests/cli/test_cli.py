@@ -146,7 +146,17 @@ def test_wrong_usage_is_status_2(tiny_run: Path) -> None:
 
 
 COMMANDS = (
-    *("demo", "prepare", "embed", "train-rqvae", "run-rqvae", "fit-rqkmeans", "tokenize", "inspect-ids"),
+    *(
+        "demo",
+        "quickstart",
+        "prepare",
+        "embed",
+        "train-rqvae",
+        "run-rqvae",
+        "fit-rqkmeans",
+        "tokenize",
+        "inspect-ids",
+    ),
     *("train-decoder", "train-sasrec", "join", "recommend", "evaluate", "hold-out-items", "evaluate-cold"),
     *("batch-recommend", "push", "pull", "serve", "export", "reproduce", "settings"),
 )

@@ -17,7 +17,6 @@ from rqrec.experiments.reproduce import (
     ROWS,
     TABLES,
     TRAINING_SHARE,
-    ReproduceConfig,
     training_minutes,
 )
 from tests.stages.world import write_world
@@ -79,14 +78,9 @@ def test_existing_artefacts_are_reused(world: Path, finished: tuple[Path, dict[s
 
 
 def test_training_gets_the_time_that_slow_embeddings_leave() -> None:
-    config = ReproduceConfig(seeds=2, max_minutes=10)
-    seconds = {"dataset": 0.0, "rqkmeans": 0.0, "semantic_ids": 0.0, "embeddings": 120.0}
-    assert training_minutes(seconds, config) == pytest.approx(TRAINING_SHARE * 8 / 2)
-    too_slow = {**seconds, "embeddings": 1200.0}  # more than the whole budget
-    assert training_minutes(too_slow, config) == pytest.approx(TRAINING_SHARE * 2 / 2)
-    assert training_minutes({}, config) == pytest.approx(
-        TRAINING_SHARE * 10 / 2
-    )  # killed before they were written
+    assert training_minutes(120, 10) == pytest.approx(TRAINING_SHARE * 8)
+    assert training_minutes(1200, 10) == pytest.approx(TRAINING_SHARE * 2)  # more than the whole budget
+    assert training_minutes(0, 10) == pytest.approx(TRAINING_SHARE * 10)
 
 
 @pytest.mark.parametrize(

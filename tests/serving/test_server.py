@@ -250,7 +250,9 @@ def queue_length(text: str) -> float:
 def test_a_used_port_and_invalid_arguments_are_refused(
     tiny_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(server, "log_json", lambda level: None)  # keep the log handlers of pytest
+    monkeypatch.setattr(
+        server, "log_to_stderr", lambda level, log_format: None
+    )  # keep the log handlers of pytest
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = str(taken.getsockname()[1])
         done = CliRunner().invoke(app, ["serve", "--artifact", str(tiny_run), "--port", port])

@@ -5,6 +5,7 @@ from importlib import import_module
 from typing import Any
 
 COMMANDS = {
+    "quickstart": "quickstart",
     "demo": "demo",
     "reproduce": "reproduce",
     "prepare": "prepare",

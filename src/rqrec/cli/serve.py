@@ -7,6 +7,7 @@ import typer
 from rqrec.cli.command import command
 from rqrec.serving.config import ServiceConfig
 from rqrec.serving.model_registry import parse_sources
+from rqrec.serving.server import open_page
 from rqrec.serving.server import serve as run
 
 
@@ -17,6 +18,7 @@ def serve(
         typer.Option(help="Folder of a retrieval model or its run folder, or NAME=FOLDER; repeatable."),
     ],
     config: ServiceConfig,
+    browser: Annotated[bool, typer.Option("--open", help="Open the page in a browser.")] = False,
 ) -> None:
-    """Serve models over HTTP until SIGTERM; SIGHUP reloads the artefacts."""
-    run(parse_sources(artifact), config)
+    """Serve the page and the HTTP API of models until Ctrl-C or SIGTERM; SIGHUP reads the models again."""
+    run(parse_sources(artifact), config, open_page if browser else None)

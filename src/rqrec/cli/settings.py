@@ -14,6 +14,7 @@ from rqrec.cli.recommend import RecommendConfig
 from rqrec.core.config import Setting, settings_of
 from rqrec.experiments.cold_start import EvaluateColdConfig, HoldOutConfig
 from rqrec.experiments.compare.config import CompareConfig
+from rqrec.experiments.quickstart import QuickstartConfig
 from rqrec.experiments.reproduce import ReproduceConfig
 from rqrec.models.architectures import ARCHITECTURES
 from rqrec.models.retrieval_model import ModelConfig
@@ -55,6 +56,7 @@ SECTIONS = {
     "generate_semantic_ids": Section("run-rqvae", GenerateSemanticIdsConfig(), ""),
     "batch_recommend": Section("batch-recommend", BatchConfig(), OPTIONS),
     "serve": Section("serve", ServiceConfig(), OPTIONS),
+    "quickstart": Section("quickstart", QuickstartConfig(), OPTIONS),
     "reproduce": Section("reproduce", ReproduceConfig(), OPTIONS),
     "compare": Section("compare", CompareConfig(), ""),
     "hold_out_items": Section("hold-out-items", HoldOutConfig(), OPTIONS),

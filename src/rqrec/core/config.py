@@ -43,7 +43,7 @@ SECTIONS = (
     *("prepare", "embed", "fit_rqkmeans", "tokenize", "evaluate", "recommend"),
     *("batch_recommend", "serve"),
     *("train", "train_rqvae", "train_decoder", "train_sasrec", "join", "generate_semantic_ids"),
-    *("reproduce", "compare", "hold_out_items", "evaluate_cold"),
+    *("quickstart", "reproduce", "compare", "hold_out_items", "evaluate_cold"),
 )
 
 

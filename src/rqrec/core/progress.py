@@ -46,11 +46,14 @@ class TimeLeftColumn(ProgressColumn):
     def render(self, task: Task) -> Text:
         """The text of the column; empty until a speed is known."""
         left = time_left(task.time_remaining, task.elapsed or 0.0, task.fields["limit"])
-        return Text("" if left is None else f"{duration(left)} left", style="progress.remaining")
+        return Text(f"{duration(left)} left" if left else "", style="progress.remaining")
 
 
 def time_left(by_speed: float | None, elapsed: float, limit: float | None) -> float | None:
-    """Seconds left: by the speed (None: not known yet), but no more than the limit (None: there is none) leaves."""
+    """Seconds left: by the speed (None: not known yet), but no more than the limit (None: there is none) leaves.
+
+    0 if the limit has passed: what is left cannot be known.
+    """
     by_limit = None if limit is None else max(0.0, limit - elapsed)
     known = [seconds for seconds in (by_speed, by_limit) if seconds is not None]
     return min(known) if known else None
@@ -91,7 +94,7 @@ class Meter:
             rate = self._done / (now - self._start)
             by_speed = (self._total - self._done) / rate if rate else None
             left = time_left(by_speed, now - self._start, self._limit)
-            estimate = "" if left is None else f", about {duration(left)} left"
+            estimate = f", about {duration(left)} left" if left else ""
             speed = f", {rate:.3g}/s" if rate else ""
             log(f"{self._description}: {self._done:,} of {self._total:,}{speed}{estimate}. {note}".rstrip())
 

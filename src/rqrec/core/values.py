@@ -46,6 +46,7 @@ PositiveFloat = Annotated[float, Range(0, above=True)]
 NonNegativeFloat = Annotated[float, Range(0)]
 Probability = Annotated[float, Range(0, 1, below=True)]
 Fraction = Annotated[float, Range(0, 1, above=True, below=True)]
+Share = Annotated[float, Range(0, 1)]
 Width = Annotated[int, Range(1, 2**20)]  # of a layer or an embedding
 Depth = Annotated[int, Range(1, 1024)]  # number of layers or levels
 CodebookSize = Annotated[int, Range(2, 2**24)]  # codes of one level

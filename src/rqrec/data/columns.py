@@ -18,6 +18,22 @@ ROLES = {
     "timestamp": ("time", "ts", "datetime", "date", "createdat", "eventtime", "unixtime", "unixreviewtime"),
     "rating": ("ratings", "score", "stars", "overall"),
 }  # fmt: skip
+# Names that are understood where there is none of those above: of exports of shops and services.
+RARE = {
+    "user_id": (
+        *("userpseudoid", "buyerid", "buyer", "shopperid", "accountid", "profileid", "personid", "playerid"),
+        *("listenerid", "readerid", "viewerid", "subscriberid", "customerno", "customernumber", "username"),
+    ),
+    "item_id": (
+        *("stockcode", "productcode", "productno", "itemcode", "itemnumber", "lineitemsku", "ean", "gtin", "upc"),
+        *("isbn13", "animeid", "showid", "courseid", "postid", "contentid", "documentid", "appid", "placeid"),
+    ),
+    "timestamp": (
+        *("invoicedate", "orderdate", "purchasedate", "transactiondate", "eventtimestamp", "eventdate", "visitdate"),
+        *("playedat", "watchedat", "dateadded", "reviewdate", "reviewtime", "tdat", "createdtime", "datecreated"),
+    ),
+    "rating": ("userrating", "reviewscore", "starrating"),
+}  # fmt: skip
 OPTIONS = {
     "user_id": "user_column",
     "item_id": "item_column",
@@ -35,6 +51,9 @@ TITLES = (
     "movietitle",
     "booktitle",
     "headline",
+    "prodname",
+    "productdisplayname",
+    "trackname",
 )
 MOST_NAMES, LONGEST_NAME = 30, 100  # of columns in a message
 SINGLE_ID = "id"  # in a table of items, the item's, if no column says so more clearly
@@ -65,8 +84,8 @@ def is_id(name: str) -> bool:
 def is_header(first_row: Sequence[str]) -> bool:
     """Whether the first row of a table names its columns: none is a number or a date, unless others are known."""
     known = {"text", *map(normalised, (*ROLES, *TITLES))}
-    for role in ROLES.values():
-        known |= set(role)
+    for names in (*ROLES.values(), *RARE.values()):
+        known |= set(names)
     return bool(known & set(map(normalised, first_row))) or not any(
         _VALUE.fullmatch(name.strip()) for name in first_row
     )
@@ -78,7 +97,7 @@ def find_column(names: Sequence[str], role: str, *, of_items: bool = False) -> s
     The role's own name wins (`user_id`, also userId). Raises ValueError naming the columns if several others
     could be it. In a table of items, `id` is an item id.
     """
-    for known in ([role], [normalised(role)], ROLES[role]):
+    for known in ([role], [normalised(role)], ROLES[role], RARE[role]):
         found = [name for name in names if name in known or normalised(name) in known]
         if role in found:
             return role

@@ -40,7 +40,9 @@ def load_encoder(model: str, device: str | None = None) -> "SentenceTransformer"
     downloaded, ValueError if a path contains no sentence encoder.
     """
     from sentence_transformers import SentenceTransformer
+    from transformers.utils.logging import disable_progress_bar
 
+    disable_progress_bar()  # of loading weights, which takes a moment
     source = _packaged_path(model) or model
     is_local = Path(source).exists()
     try:

@@ -88,7 +88,8 @@ def reproduce(config: ReproduceConfig, source: str, raw: Path | CustomFiles, out
         raise ValueError(f"source is {source!r}; allowed are {', '.join(SOURCES)}.")
     config = replace(config, jobs=config.jobs or cores())
     run = Run(out)
-    inputs = _inputs(run, config, source, raw)
+    prepared = replace(SOURCES[source], options=config.prepare)
+    inputs = make_inputs(run, prepared, raw, config.encoder, N_TABLES)
     runs = [_seed(run, config, inputs, seed) for seed in range(config.seeds)]
     facts = {
         "source": source,
@@ -105,25 +106,28 @@ def reproduce(config: ReproduceConfig, source: str, raw: Path | CustomFiles, out
 
 @dataclass(frozen=True)
 class Inputs:
-    """What all seeds share: folders of artefacts."""
+    """What all seeds share: folders of artefacts, and the seconds that it took to make them."""
 
     dataset: Path
     embeddings: Path
     semantic_ids: tuple[Path, ...]
+    seconds: float
 
 
-def _inputs(run: Run, config: ReproduceConfig, source: str, raw: Path | CustomFiles) -> Inputs:
+def make_inputs(
+    run: Run, prepared: PrepareConfig, raw: Path | CustomFiles, encoder: str | None, tables: int
+) -> Inputs:
+    """Run or reuse the stages up to the semantic IDs, of which there are several tables."""
     vectors = raw.embeddings if isinstance(raw, CustomFiles) else None
-    if vectors and config.encoder is not None:
+    if vectors and encoder is not None:
         raise ValueError("encoder has no effect on given embeddings: leave out one of them.")
-    prepared = replace(SOURCES[source], options=config.prepare)
     dataset = run.stage("dataset", lambda folder: prepare(prepared, raw, folder))
-    encoder = [] if config.encoder is None else [f"embed.encoder={config.encoder!r}"]
-    embedded = configured(EmbedConfig(), ["embed"], [RECIPE], encoder)
+    bindings = [] if encoder is None else [f"embed.encoder={encoder!r}"]
+    embedded = configured(EmbedConfig(), ["embed"], [RECIPE], bindings)
     embeddings = run.stage("embeddings", lambda folder: embed(embedded, dataset, folder, vectors=vectors))
     fitted = configured(FitRqKMeansConfig(), ["fit_rqkmeans"], [RECIPE])
-    tables = []
-    for number in range(N_TABLES):
+    made, names = [], [dataset.name, embeddings.name]
+    for number in range(tables):
         ending = f"_{number + 1}" if number else ""
         one = replace(fitted, seed=number)
         tokenizer = run.stage(
@@ -136,15 +140,18 @@ def _inputs(run: Run, config: ReproduceConfig, source: str, raw: Path | CustomFi
                 TokenizeConfig(), tokenizer, embeddings, folder, dataset=dataset
             ),
         )
-        tables.append(table)
-    return Inputs(dataset, embeddings, tuple(tables))
+        made.append(table)
+        names += [tokenizer.name, table.name]
+    # A run that was killed may have made a stage without recording its seconds.
+    return Inputs(dataset, embeddings, tuple(made), sum(run.seconds.get(name, 0.0) for name in names))
 
 
 def _seed(run: Run, config: ReproduceConfig, inputs: Inputs, seed: int) -> dict[str, Any]:
     """Train, join and test the experts of one seed; returns its metrics."""
     experts = run.folder / f"seed_{seed}" / "experts"
-    trainings = _trainings(config, inputs, seed, experts, training_minutes(run.seconds, config))
-    _train(run, f"seed_{seed}/experts", trainings, config.jobs)
+    minutes = training_minutes(inputs.seconds, config.max_minutes) / config.seeds
+    trainings = _trainings(config, inputs, seed, experts, minutes)
+    train_experts(run, f"seed_{seed}/experts", trainings, config.jobs)
     joining = configured(JoinConfig(), ["join"], [RECIPE])
     names = [*(name for name, _, _ in CODES), *(name for name, _ in DENSE)]
     models = [experts / name for name in names]
@@ -187,14 +194,10 @@ def _seed(run: Run, config: ReproduceConfig, inputs: Inputs, seed: int) -> dict[
     }
 
 
-def training_minutes(seconds: Mapping[str, float], config: ReproduceConfig) -> float:
-    """The time budget of one seed's trainings, from the seconds that the stages before all seeds took."""
-    # A run that was killed may have made a stage without recording its seconds.
-    before = (
-        sum(value for name, value in seconds.items() if "/" not in name and "evaluation" not in name) / 60
-    )
-    left = max(config.max_minutes - before, MIN_LEFT * config.max_minutes)
-    return TRAINING_SHARE * left / config.seeds
+def training_minutes(seconds: float, max_minutes: float) -> float:
+    """The time budget of all trainings, after stages that took some seconds."""
+    left = max(max_minutes - seconds / 60, MIN_LEFT * max_minutes)
+    return TRAINING_SHARE * left
 
 
 @dataclass(frozen=True)
@@ -259,7 +262,7 @@ def _files(differing: str | None) -> list[Path]:
     return [RECIPE] if differing is None else [RECIPE, RECIPE.with_name(differing)]
 
 
-def _train(run: Run, name: str, trainings: Sequence[Training], jobs: int | None) -> None:
+def train_experts(run: Run, name: str, trainings: Sequence[Training], jobs: int | None) -> None:
     """Run trainings side by side, and record the seconds that all of them took."""
     missing = []
     for training in trainings:

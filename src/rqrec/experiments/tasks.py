@@ -82,7 +82,7 @@ def _last_line(path: Path, start: int) -> str:
     with path.open("rb") as file:
         file.seek(max(start, size - TAIL))
         lines = file.read().decode(errors="replace").rstrip().splitlines()
-    return lines[-1] if lines else ""
+    return lines[-1].rstrip(".") if lines else ""
 
 
 def _run_logged(logs: Path, task: Task) -> str:

@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 
 from rqrec.core.values import Config, NonNegativeFloat, PositiveFloat, PositiveInt, Range
 from rqrec.retrieval.retriever import BEAM_WIDTH
+from rqrec.serving.logs import LogFormat
 
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 LogLevel = Literal["debug", "info", "warning", "error"]
@@ -63,6 +64,8 @@ class ServiceConfig(Config):
     """JSON file of rules by name, which requests can ask for, or which always apply; read again on a reload."""
     log_level: LogLevel = "info"
     """Least severe level that is logged: debug, info, warning or error."""
+    log_format: LogFormat = "auto"
+    """json: an object per line; text: only what concerns a person; auto: text on a terminal, else json."""
 
     @property
     def hosts(self) -> tuple[str, ...]:

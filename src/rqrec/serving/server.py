@@ -2,10 +2,13 @@
 
 import asyncio
 import gc
+import os
 import signal
 import socket
 import sys
-from collections.abc import Iterator, Mapping
+import threading
+import webbrowser
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -17,7 +20,7 @@ from rqrec.serving.app import create_app
 from rqrec.serving.config import ServiceConfig
 from rqrec.serving.connections import Connection
 from rqrec.serving.errors import ApiError
-from rqrec.serving.logs import LOG, log_json
+from rqrec.serving.logs import LOG, log_to_stderr
 from rqrec.serving.metrics import Metrics
 from rqrec.serving.model_registry import ModelRegistry
 
@@ -27,6 +30,7 @@ SWITCH_INTERVAL = 0.0002
 # Seconds that an idle connection stays open. Proxies keep theirs open for a minute; if the service closed
 # first, a request in flight at that moment would be lost.
 KEEP_ALIVE = 75
+ANY_ADDRESS = ("0.0.0.0", "::", "")
 
 
 class GracefulServer(uvicorn.Server):
@@ -76,12 +80,45 @@ def server_config(app: FastAPI, config: ServiceConfig) -> uvicorn.Config:
     )
 
 
-def serve(sources: Mapping[str, Path], config: ServiceConfig) -> None:
+def _listener(config: ServiceConfig) -> socket.socket:
+    family = socket.AF_INET6 if ":" in config.host else socket.AF_INET
+    return socket.create_server((config.host, config.port), family=family, backlog=2048)
+
+
+def port_is_free(config: ServiceConfig) -> bool:
+    """Whether the service can listen on its port now."""
+    try:
+        _listener(config).close()
+    except OSError:
+        return False
+    return True
+
+
+def page_url(host: str, port: int) -> str:
+    """The address of the page for a browser on this machine."""
+    if host in ANY_ADDRESS:
+        host = "localhost"
+    return f"http://[{host}]:{port}/" if ":" in host else f"http://{host}:{port}/"
+
+
+def open_page(url: str) -> None:
+    """Open a browser, in the background, where there is a screen."""
+    has_screen = (
+        sys.platform in ("darwin", "win32") or os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")
+    )
+    if has_screen:
+        threading.Thread(target=webbrowser.open, args=(url,), daemon=True).start()
+
+
+def serve(
+    sources: Mapping[str, Path], config: ServiceConfig, listening: Callable[[str], None] | None = None
+) -> None:
     """Serve the models of `sources` (name -> folder; the first is the default) until SIGTERM or SIGINT.
 
-    Raises ValueError or OSError if an artefact is invalid or the port is in use.
+    `listening` is called with the address of the page as soon as it can be opened. Raises ValueError or OSError if an
+    artefact is invalid or the port is in use.
     """
-    log_json(config.log_level)
+    log_to_stderr(config.log_level, config.log_format)
     torch.set_num_threads(config.threads)
     sys.setswitchinterval(SWITCH_INTERVAL)
     metrics = Metrics()
@@ -89,15 +126,18 @@ def serve(sources: Mapping[str, Path], config: ServiceConfig) -> None:
     gc.collect()
     gc.freeze()  # the models live as long as the process: no collection has to scan them while requests wait
     try:
-        family = socket.AF_INET6 if ":" in config.host else socket.AF_INET
-        listening = socket.create_server((config.host, config.port), family=family, backlog=2048)
+        listener = _listener(config)
     except OSError as error:
         registry.close()
         raise ValueError(
             f"Cannot listen on {config.host}:{config.port} ({error.strerror}): choose another host or port."
         ) from error
     app = create_app(registry, config, metrics)
-    with listening:
-        fields = {"host": config.host, "port": listening.getsockname()[1], **registry.describe()}
+    with listener:
+        port = listener.getsockname()[1]
+        fields = {"host": config.host, "port": port, **registry.describe()}
+        fields["text"] = f"Open {page_url(config.host, port)} in a browser. Stop with Ctrl-C."
         LOG.info("listening", extra={"fields": fields})
-        GracefulServer(server_config(app, config), registry).run(sockets=[listening])
+        if listening is not None:
+            listening(page_url(config.host, port))
+        GracefulServer(server_config(app, config), registry).run(sockets=[listener])

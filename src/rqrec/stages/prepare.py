@@ -89,6 +89,7 @@ class PrepareConfig(Config):
         if self.source != "custom":
             for one in fields(CustomOptions):
                 del values[one.name]
+        values.pop("max_invalid", None)  # it may refuse a file, but changes nothing in what is made of it
         return {**values, "template": self.options.template or default[self.source]}
 
 

@@ -255,6 +255,8 @@ def prepared(
             "user_id from who",
         ),
         ("user_id,uid,time", {"item_column": "uid"}, "item_id from uid, timestamp from time."),
+        ("CustomerID,StockCode,InvoiceDate", {}, "item_id from StockCode, timestamp from InvoiceDate."),
+        ("user_pseudo_id,item_id,event_timestamp", {}, "user_id from user_pseudo_id, timestamp from event_"),
     ],
 )
 def test_columns_are_recognised_by_their_names_or_named_by_options(
@@ -262,6 +264,25 @@ def test_columns_are_recognised_by_their_names_or_named_by_options(
 ) -> None:
     assert prepared(tmp_path, f"{header}\nu,a,1\nu,b,2\n", **options)[1] == [("u", "a"), ("u", "b")]
     assert said in capsys.readouterr().err
+
+
+def test_a_log_with_two_item_ids_is_read_by_the_one_that_the_items_have(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Amazon's reviews name a product and its parent, and its items are the parents."""
+    log = "user_id,asin,parent_asin,timestamp\nu,x,a,1\nu,y,b,2\n"
+    items = "parent_asin,title\na,A\nb,B\n"
+    assert prepared(tmp_path, log, items)[1] == [("u", "a"), ("u", "b")]
+    assert "item_id from parent_asin" in capsys.readouterr().err
+    with pytest.raises(ValueError, match="several columns could be item_id: asin, parent_asin"):
+        prepared(tmp_path, log, "sku,title\na,A\nb,B\n")
+
+
+def test_more_rows_than_allowed_are_not_dropped(tmp_path: Path) -> None:
+    log = "user_id,item_id,timestamp\nu,a,1\nu,z,2\nu,b,3\n"
+    assert prepared(tmp_path, log, drop_invalid=True, max_invalid=0.4)[1] == [("u", "a"), ("u", "b")]
+    with pytest.raises(ValueError, match=r"1 of 3 rows cannot be used, and no more than 20% are dropped"):
+        prepared(tmp_path, log, drop_invalid=True, max_invalid=0.2)
 
 
 @pytest.mark.parametrize(

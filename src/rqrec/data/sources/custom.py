@@ -7,7 +7,7 @@ from typing import Any
 import polars as pl
 
 from rqrec.core.progress import log as say
-from rqrec.core.values import Config
+from rqrec.core.values import Config, Share
 from rqrec.data.catalog import Catalog
 from rqrec.data.columns import LOG_ROLES, OPTIONS, find_column, listed, renamed
 from rqrec.data.embeddings import EMBEDDINGS_FILE, read_vectors
@@ -45,6 +45,8 @@ class CustomOptions(Config):
     """custom: leave out interactions with a lower rating; by default ratings are not read."""
     drop_invalid: bool = False
     """custom: drop rows that cannot be used, instead of refusing the file."""
+    max_invalid: Share = 1.0
+    """custom: with drop_invalid, refuse a file of which a larger share than this cannot be used."""
     keep_duplicates: bool = False
     """custom: keep rows that repeat the user, item and time of an earlier row."""
 
@@ -122,9 +124,22 @@ def load_custom(
     else:
         items = _read_items(files, tables[1], given if tables[1] in with_column else None, template, options)
     catalog = Catalog(items)
-    columns = {**options.columns, "item_id": given if log in with_column else None}
+    column = given if log in with_column else None
+    if given is None and files.items is not None:
+        column = _common_column(log, tables[1])
+    columns = {**options.columns, "item_id": column}
     roles = LOG_ROLES if options.min_rating is None else (*LOG_ROLES, "rating")
     return catalog, _read_log(read_as_log(log, columns, roles), catalog.id_map, options)
+
+
+def _common_column(log: Table, items: Table) -> str | None:
+    """The column of the log that has the name of the items' id column, if several of the log could hold item ids."""
+    try:
+        find_column(log.columns, "item_id")
+    except ValueError:
+        column = _id_column(items, None)
+        return column if column in log.columns else None
+    return None
 
 
 def _as_ids(path: Path, values: pl.Series, role: str) -> pl.Series:
@@ -196,7 +211,7 @@ def _read_items(
         invalid.add("no text", items["text"] == "", ids, f"With {EMBEDDINGS_FILE}, no texts are needed.")
     else:
         items = items.with_columns((counted.cum_sum() - 1).cast(pl.UInt32).alias(EMBEDDING_ROW))
-    return items.filter(invalid.kept(drop=options.drop_invalid))
+    return items.filter(invalid.kept(drop=options.drop_invalid, at_most=options.max_invalid))
 
 
 def _invalid_ids(table: Table, counted: pl.Series, ids: pl.Series) -> InvalidRows:
@@ -350,7 +365,7 @@ def _read_log(log: LogTable, id_map: IdMap, options: CustomOptions) -> Interacti
             "timestamp": times.seconds,
             FRACTION: times.nanoseconds,
         }
-    ).filter(invalid.kept(drop=options.drop_invalid))
+    ).filter(invalid.kept(drop=options.drop_invalid, at_most=options.max_invalid))
     return Interactions(kept if options.keep_duplicates else _without_duplicates(path, kept))
 
 

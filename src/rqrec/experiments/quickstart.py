@@ -1,0 +1,107 @@
+"""From two files to a recommender that can be served, within a few minutes.
+
+The stages and settings are those of the recipe (`rqrec.experiments.reproduce`), with one model of each kind: one that
+generates semantic IDs and one SASRec, trained side by side, joined with the neighbours of the history's items.
+"""
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from rqrec.core.artifact import read_json, read_manifest
+from rqrec.core.config import configured
+from rqrec.core.progress import duration, log
+from rqrec.core.values import Config, PositiveFloat, PositiveInt
+from rqrec.core.workers import cores
+from rqrec.data.sources.custom import CustomFiles, CustomOptions
+from rqrec.evaluation.results_io import EVALUATION_FILE
+from rqrec.experiments.reproduce import RECIPE, Inputs, Training, make_inputs, train_experts, training_minutes
+from rqrec.experiments.run import Run
+from rqrec.stages.evaluate import EvaluateConfig, evaluate, evaluate_baseline
+from rqrec.stages.join import JoinConfig, join
+from rqrec.stages.prepare import PrepareConfig, PrepareOptions
+from rqrec.stages.train_decoder import TrainDecoderConfig
+from rqrec.stages.train_sasrec import TrainSasRecConfig
+
+FEW = 0.05  # share of a file's rows that may be unusable: with more, the file is probably not read as it is meant
+N_TRAINED = 2
+MODEL, MEASURED, BASELINE = "retrieval", "evaluation", "evaluation_popularity"
+
+
+@dataclass(frozen=True)
+class QuickstartConfig(Config):
+    """Options of a quickstart; the recipe sets everything else."""
+
+    minutes: PositiveFloat = 8.0
+    """Time budget; training gets most of what reading the files and encoding the texts leave."""
+    jobs: PositiveInt | None = None
+    """How many models are trained at once, with one thread each; None: one per core."""
+    encoder: str | None = None
+    """A sentence-transformers model, by name or folder; by default that of the recipe."""
+    prepare: PrepareOptions = PrepareOptions(custom=CustomOptions(drop_invalid=True, max_invalid=FEW))
+
+
+class Quickstart(NamedTuple):
+    """What a quickstart has made."""
+
+    model: Path
+    """The "retrieval" artefact."""
+    facts: dict[str, Any]
+    """Counts of the data, and test metrics of the model and of popularity."""
+
+
+def quickstart(config: QuickstartConfig, files: CustomFiles, out: Path) -> Quickstart:
+    """Run or reuse every stage in the folder `out`, from the files to a tested model.
+
+    Raises ValueError if a file is not valid, or if `out` holds what was made from other files or with other settings.
+    """
+    run = Run(out)
+    prepared = PrepareConfig("custom", "", config.prepare)
+    inputs = make_inputs(run, prepared, files, config.encoder, tables=1)
+    minutes = training_minutes(inputs.seconds, config.minutes)
+    log(
+        f"Training takes about {duration(60 * minutes)}. An interrupted quickstart resumes with the same command."
+    )
+    trainings = _trainings(config, inputs, run.folder / "experts", minutes)
+    train_experts(run, "experts", trainings, config.jobs or cores())
+    joining = configured(JoinConfig(), ["join"], [RECIPE])
+    models = [training.folder for training in trainings]
+    model = run.stage(
+        MODEL, lambda folder: join(joining, models, inputs.dataset, folder, embeddings=inputs.embeddings)
+    )
+    run.stage(MEASURED, lambda folder: evaluate(EvaluateConfig(), model, inputs.dataset, out=folder))
+    run.stage(
+        BASELINE,
+        lambda folder: evaluate_baseline(EvaluateConfig(), "popularity", inputs.dataset, out=folder),
+    )
+    return Quickstart(model, _facts(run))
+
+
+def _trainings(config: QuickstartConfig, inputs: Inputs, folder: Path, minutes: float) -> list[Training]:
+    """The trainings of the experts, which share the minutes if there are fewer processes than experts."""
+    minutes = round(minutes * min(1, (config.jobs or cores()) / N_TRAINED), 3)
+
+    def limited(recipe: Any, name: str) -> Any:
+        return replace(
+            recipe,
+            loop=replace(recipe.loop, max_minutes=minutes),
+            checkpoints=replace(recipe.checkpoints, save_dir_root=folder / name),
+        )
+
+    codes = configured(TrainDecoderConfig(), ["train_decoder"], [RECIPE])
+    dense = configured(TrainSasRecConfig(), ["train_sasrec"], [RECIPE])
+    return [
+        Training("codes", limited(codes, "codes"), inputs),
+        Training("dense", limited(dense, "dense"), inputs),
+    ]
+
+
+def _facts(run: Run) -> dict[str, Any]:
+    counts = read_manifest(run.folder / "dataset").metrics
+    return {
+        **{name: counts[name] for name in ("users", "items", "interactions")},
+        "model": read_json(run.folder / MEASURED / EVALUATION_FILE)["metrics"],
+        "popularity": read_json(run.folder / BASELINE / EVALUATION_FILE)["metrics"],
+        "seconds": run.seconds,
+        "report": str(run.folder / MEASURED / "report.html"),
+    }

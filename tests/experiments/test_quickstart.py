@@ -1,0 +1,137 @@
+"""From two files, as others export them, to a page: one command, which resumes."""
+
+import json
+import re
+import signal
+import subprocess
+import sys
+import threading
+import urllib.request
+from pathlib import Path
+
+import pytest
+from click.testing import Result
+from typer.testing import CliRunner
+
+from rqrec import Recommender
+from rqrec.cli import app
+from rqrec.core.artifact import read_manifest
+from tests.tiny import FAMILIES, SIZE, tiny_dataset
+
+KINDS = ("space", "western", "music", "horror", "romance", "animals")
+MINUTES = ("--minutes", "0.05")
+
+
+def write_movielens(folder: Path, *, strays: int = 1) -> tuple[Path, Path]:
+    """ratings.csv and movies.csv in MovieLens's form; `strays`: ratings of a film that is not in movies.csv."""
+    assert len(KINDS) == FAMILIES
+    folder.mkdir(parents=True, exist_ok=True)
+    dataset = tiny_dataset(240)
+    sequences = dataset.sequences
+    films = [f"{n},Film {n} about {KINDS[n // SIZE]} (1990),Drama|Comedy" for n in range(FAMILIES * SIZE)]
+    (folder / "movies.csv").write_text("\n".join(["movieId,title,genres", *films]))
+    rows = [
+        f"{user},{item},4.0,{1_000_000_000 + 60 * place}"
+        for user in range(len(sequences))
+        for place, item in enumerate(sequences.of_user(user).tolist())
+    ]
+    rows += [f"{user},9999,4.0,1000000000" for user in range(strays)]
+    (folder / "ratings.csv").write_text("\n".join(["userId,movieId,rating,timestamp", *rows]))
+    return folder / "ratings.csv", folder / "movies.csv"
+
+
+def quickstart(files: tuple[Path, ...], out: Path, *more: str) -> Result:
+    arguments = ["quickstart", *map(str, files), "--out", str(out), *MINUTES, "--no-serve", *more]
+    return CliRunner().invoke(app, arguments)
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[tuple[Path, Path], Path, Result]:
+    folder = tmp_path_factory.mktemp("quickstart")
+    files = write_movielens(folder / "films")
+    done = quickstart(files, folder / "out")
+    assert done.exit_code == 0, done.stderr
+    return files, folder / "out", done
+
+
+def test_it_says_what_it_reads_and_how_good_the_model_is(
+    finished: tuple[tuple[Path, Path], Path, Result],
+) -> None:
+    _, out, done = finished
+    said = " ".join(done.stderr.split())
+    assert "it reads user_id from userId, item_id from movieId" in said
+    assert "cannot be used and are dropped: 1 has an item_id that is not among the items" in said
+    found = re.search(r"For ([\d.]+)% of the users, .* recommendations; for ([\d.]+)% if", done.stdout)
+    assert found, done.stdout
+    assert float(found[1]) > 2 * float(found[2])
+    assert (out / "evaluation" / "report.html").is_file()
+    assert f"serve --artifact {out}" in said
+    recommender = Recommender.load(out)
+    assert {*recommender.experts} == {"codes", "dense", "neighbours"}
+    assert recommender.recommend([["8", "9"]], k=3)[0][0].item_id == "10"
+
+
+def test_it_resumes_and_serves_a_page_with_sample_users(
+    finished: tuple[tuple[Path, Path], Path, Result],
+) -> None:
+    files, out, _ = finished
+    before = read_manifest(out / "retrieval").hash
+    command = [sys.executable, "-m", "rqrec", "quickstart", *map(str, files), "--out", str(out), *MINUTES]
+    process = subprocess.Popen(
+        [*command, "--no-open", "--port", "0"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    stop = threading.Timer(200, process.kill)
+    stop.start()
+    try:
+        assert process.stderr is not None
+        lines = []
+        for line in process.stderr:
+            lines.append(line)
+            if found := re.search(r"Open (http://\S+) in a browser", line):
+                break
+        else:
+            pytest.fail("".join(lines))
+        assert "Training the experts" not in "".join(lines)
+        with urllib.request.urlopen(f"{found[1]}v1/users") as answer:
+            users = json.load(answer)["users"]
+        assert users
+        assert "about" in users[0]["history"][0]["title"]
+        process.send_signal(signal.SIGINT)
+        assert process.wait(60) == 0
+    finally:
+        stop.cancel()
+        process.kill()
+    assert read_manifest(out / "retrieval").hash == before
+
+
+def test_many_rows_that_cannot_be_used_are_refused(tmp_path: Path) -> None:
+    done = quickstart(write_movielens(tmp_path, strays=100), tmp_path / "out")
+    assert done.exit_code == 1
+    assert "no more than 5% are dropped: 100 have an item_id that is not among the items" in done.stderr
+    assert "--max-invalid 1" in done.stderr
+
+
+def test_columns_that_are_not_recognised_are_named_with_the_options_that_map_them(tmp_path: Path) -> None:
+    log, items = write_movielens(tmp_path)
+    log.write_text(log.read_text().replace("userId", "who").replace("timestamp", "moment"))
+    done = quickstart((log, items), tmp_path / "out")
+    assert done.exit_code == 1
+    assert "lacks user_id, timestamp; its columns are who, movieId, rating, moment" in done.stderr
+    assert "--user-column and --time-column" in done.stderr
+
+
+def test_a_log_alone_is_not_enough(tmp_path: Path) -> None:
+    done = quickstart((write_movielens(tmp_path)[0],), tmp_path / "out")
+    assert done.exit_code == 2
+    assert "Give a file of items after the log" in " ".join(done.stderr.replace("│", " ").split())
+
+
+@pytest.mark.slow
+def test_movielens_own_files_need_no_preparation(shared_data: Path, tmp_path: Path) -> None:
+    raw = shared_data / "ml-latest-small"
+    files = (raw / "ratings.csv", raw / "movies.csv")
+    arguments = ["quickstart", *map(str, files), "--out", str(tmp_path / "out"), "--minutes", "1.5"]
+    done = CliRunner().invoke(app, [*arguments, "--no-serve", "--json"])
+    assert done.exit_code == 0, done.stderr
+    result = json.loads(done.stdout)
+    assert result["model"]["recall@10"] > 2 * result["popularity"]["recall@10"]
