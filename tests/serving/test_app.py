@@ -149,7 +149,7 @@ def test_concurrent_requests_with_different_filters_get_their_own_answers(servic
     assert len(results) == 6
 
 
-def test_models_and_users(client: TestClient) -> None:
+def test_models_and_users(client: TestClient, recommender: Recommender) -> None:
     tiny, bare = client.get("/v1/models").json()["models"]
     assert (tiny["name"], tiny["default"], bare["name"], bare["default"]) == ("tiny", True, "bare", False)
     assert tiny["architecture"] == "decoder_only"
@@ -158,11 +158,26 @@ def test_models_and_users(client: TestClient) -> None:
     assert tiny["parameters"] > 1000
     users = client.get("/v1/users").json()["users"]
     assert len(users) == 12
+    assert {user["rank"] for user in users} != {None}
     for user in users:
-        numbers = [int(item["item_id"].removeprefix("item ")) for item in user["history"]]
+        numbers = [int(item["item_id"].removeprefix("item ")) for item in [*user["history"], user["next"]]]
         assert len({number // SIZE for number in numbers}) == 1
+        following = numbers.pop()
+        assert following == numbers[-1] // SIZE * SIZE + (numbers[-1] + 1) % SIZE
+        (found,) = recommender.recommend([items(*numbers)], k=100)
+        ids = [item.item_id for item in found]
+        assert user["rank"] == ids.index(f"item {following}") + 1
         assert user["history"][0]["title"] == f"Title {numbers[0]}"
         assert client.post(RECOMMEND, json={"history": items(*numbers)}).status_code == 200
+
+
+def test_starting_points_are_histories_to_begin_with(client: TestClient) -> None:
+    points = client.get("/v1/starting-points").json()["starting_points"]
+    assert points
+    for point in points:
+        ids = [item["item_id"] for item in point["items"]]
+        assert len(ids) == 4
+        assert client.post(RECOMMEND, json={"history": ids}).status_code == 200
 
 
 def test_items_are_paged_searched_and_fetched_by_id(client: TestClient, recommender: Recommender) -> None:
@@ -176,7 +191,8 @@ def test_items_are_paged_searched_and_fetched_by_id(client: TestClient, recommen
     assert client.get("/v1/items", params={"query": "zebra"}).json()["total"] == 0
     item = client.get("/v1/items/item 7").json()
     codes = recommender.table.codes_NL[7].tolist()
-    assert item == {"item_id": "item 7", "title": "Title 7", "text": "Title 7", "semantic_id": codes}
+    named = {"item_id": "item 7", "title": "Title 7", "text": "Title 7"}
+    assert item == {**named, "semantic_id": codes, "facets": []}
     similar = client.get("/v1/items/item 7/similar?k=4").json()["items"]
     assert [neighbour["item_id"] for neighbour in similar] == [
         neighbour.item_id for neighbour in recommender.similar_items("item 7", 4)

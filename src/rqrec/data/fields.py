@@ -67,6 +67,10 @@ class Fields:
         """The values of a field, for comparisons: of a text also its parts between commas, semicolons and bars."""
         return self._once(("values", name), lambda: self._values(name, _LISTS, whole=True))
 
+    def written(self, name: str) -> FieldValues:
+        """The values of a field as they are written, of a text its parts between semicolons or bars."""
+        return self._once(("written", name), lambda: self._values(name, _GROUPS, whole=False, lower=False))
+
     def groups(self, name: str) -> NDArray[np.int64]:
         """The number of each of an item's values, each once, int64 [N, G] padded with PADDING.
 
@@ -91,7 +95,7 @@ class Fields:
         groups_NG[items_M, columns_M] = numbers_M
         return groups_NG
 
-    def _values(self, name: str, separators: str, *, whole: bool) -> FieldValues:
+    def _values(self, name: str, separators: str, *, whole: bool, lower: bool = True) -> FieldValues:
         table = self.items.select(pl.col(name).alias("value")).with_row_index("item")
         while isinstance(table["value"].dtype, pl.List | pl.Array):
             table = table.explode("value")
@@ -100,14 +104,16 @@ class Fields:
         if dtype.is_numeric():
             table = table.with_columns(pl.col("value").cast(pl.Float64)).filter(pl.col("value").is_not_nan())
         elif dtype != pl.Boolean:
-            table = table.with_columns(pl.col("value").cast(pl.String).str.to_lowercase())
+            table = table.with_columns(pl.col("value").cast(pl.String))
+            if lower:
+                table = table.with_columns(pl.col("value").str.to_lowercase())
             split = pl.col("value").str.contains(separators)
             parts = table.filter(split).with_columns(
                 pl.col("value").str.replace_all(separators, "\n").str.split("\n")
             )
             table = pl.concat([table if whole else table.filter(~split), parts.explode("value")])
             table = table.with_columns(pl.col("value").str.strip_chars())
-            table = table.filter(~pl.col("value").is_in(list(MISSING)))
+            table = table.filter(~pl.col("value").str.to_lowercase().is_in(list(MISSING)))
         return FieldValues(table["item"].cast(pl.Int64).to_numpy(), table["value"])
 
 

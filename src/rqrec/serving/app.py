@@ -114,6 +114,8 @@ def add_recommendations(app: FastAPI, registry: ModelRegistry, config: ServiceCo
         except QueueFullError as error:
             raise too_many_requests("busy", "The request queue is full.", error.seconds) from error
         results = await answer(future, request, config.timeout)
+        if body.describe:
+            await asyncio.to_thread(model.describe_items, results)
         return JsonResponse({"model": model.name, "recommendations": results})
 
 
@@ -219,6 +221,11 @@ def add_catalogue(app: FastAPI, registry: ModelRegistry) -> None:
     def users(name: ModelName = None) -> Response:
         """Return a few sample users of the model's dataset."""
         return JsonResponse({"users": registry.get(name).model.users})
+
+    @app.get("/v1/starting-points", response_model=schemas.StartingPoints, tags=["catalogue"])
+    def starting_points(name: ModelName = None) -> Response:
+        """Return a few kinds of items, each with well-known ones, as histories to begin with."""
+        return JsonResponse({"starting_points": registry.get(name).model.starting_points})
 
     @app.get("/v1/items", response_model=schemas.ItemPage, tags=["catalogue"])
     def items(

@@ -1,51 +1,73 @@
 """Read-only view of a catalogue for the HTTP API: its items, a search, and its semantic IDs as a tree."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from rqrec.serving.facets import Facets
 from rqrec.serving.recommender import Recommender
 from rqrec.serving.text_index import TextIndex
 
 TYPICAL_WORDS, EXAMPLES = 5, 1  # per node of the tree
+TYPICAL_VALUES = 3  # of a sample user's history
 
 
 class CatalogView:
     """A recommender's catalogue as JSON values, one page at a time.
 
-    `before` is the view of the catalogue that this one was changed from, which saves most of the work.
+    `fame_N` is how well known each item is; items beyond its end are new. `before` is the view of the catalogue that
+    this one was changed from, which saves most of the work.
     """
 
-    def __init__(self, recommender: Recommender, before: "CatalogView | None" = None) -> None:
+    def __init__(
+        self, recommender: Recommender, fame_N: NDArray[np.float64], before: "CatalogView | None" = None
+    ) -> None:
+        items = recommender.catalog.items
+        self.fame_N = np.pad(fame_N, (0, len(items) - len(fame_N)))
         self._available_N = recommender.available
         self._titles, self._ids = recommender.titles, recommender.catalog.id_map
         self._codes_NL, self._trie = recommender.table.codes_NL, recommender.trie
-        self._texts = recommender.catalog.items["text"].fill_null("")
-        self._counts_N = recommender.item_counts
-        self._search = recommender.search_in_catalog
-        self._text_index = TextIndex.of(self._texts) if before is None else before.indexed(self._texts)
+        self.facets = Facets.of(items) if before is None else before.facets.changed(items)
+        self._texts = items["text"].fill_null("")
+        self._search = replace(recommender.search_in_catalog, counts_N=self.fame_N)
+        self.text_index = TextIndex.of(self._texts) if before is None else before.indexed(self._texts)
 
     def indexed(self, texts: pl.Series) -> TextIndex:
         """The index of other texts, in which only those are indexed that differ from this catalogue's."""
         own = self._texts.extend_constant(None, len(texts) - len(self._texts))
         changed = own.ne_missing(texts).arg_true()
-        return self._text_index.changed(changed.to_numpy().astype(np.int64), texts[changed])
+        return self.text_index.changed(changed.to_numpy().astype(np.int64), texts[changed])
 
     def item(self, item: int) -> dict[str, Any]:
-        """An item's id, title, semantic ID and text."""
-        return {**self.summary(item), "text": self._texts[item]}
+        """An item's id, title, semantic ID, facets and text."""
+        (summary,) = self.summaries(np.array([item]))
+        return {**summary, "text": self._texts[item]}
 
     def id_and_title(self, item: int) -> dict[str, Any]:
         """An item's id and title."""
         (item_id,) = self._ids.ids([item])
         return {"item_id": item_id, "title": self._titles[item]}
 
-    def summary(self, item: int) -> dict[str, Any]:
-        """An item's id, title and semantic ID."""
-        return {**self.id_and_title(item), "semantic_id": self._codes_NL[item].tolist()}
+    def summaries(self, items: NDArray[np.int64]) -> list[dict[str, Any]]:
+        """The ids, titles, semantic IDs and facets of items."""
+        codes = self._codes_NL[items].tolist()
+        return [
+            {**self.id_and_title(item), "semantic_id": semantic_id, "facets": facets}
+            for item, semantic_id, facets in zip(items.tolist(), codes, self.facets_of(items), strict=True)
+        ]
+
+    def facets_of(self, items: NDArray[np.int64]) -> list[list[dict[str, Any]]]:
+        """The facets of each of some items."""
+        return [[facet._asdict() for facet in facets] for facets in self.facets.of_items(items)]
+
+    def typical(self, items: NDArray[np.int64]) -> list[str]:
+        """What distinguishes some items: values of fields, or else words."""
+        facets = [facet.label for facet in self.facets.typical(items, TYPICAL_VALUES)]
+        return facets or self.typical_words(items, TYPICAL_VALUES)
 
     def items(self, query: str, page: int, page_size: int) -> dict[str, Any]:
         """One page of all items, or of the items that match a query, best match first."""
@@ -55,7 +77,7 @@ class CatalogView:
             matches = np.flatnonzero(self._available_N)
             items, total = matches[(page - 1) * page_size : page * page_size], len(matches)
         return {
-            "items": list(map(self.summary, items.tolist())),
+            "items": self.summaries(items),
             "total": total,
             "page": page,
             "page_size": page_size,
@@ -63,12 +85,11 @@ class CatalogView:
 
     def typical_words(self, items: NDArray[np.int64], count: int = TYPICAL_WORDS) -> list[str]:
         """Up to `count` words that set some items apart from the others (see `TextIndex.typical_words`)."""
-        return self._text_index.typical_words(items, count)
+        return self.text_index.typical_words(items, count)
 
     def best_known(self, items: NDArray[np.int64], count: int) -> list[dict[str, Any]]:
-        """Ids and titles of those of some items that were taken most often; if that is not known, of the first."""
-        if self._counts_N is not None:
-            items = items[np.argsort(-self._counts_N[items], kind="stable")]
+        """Ids and titles of the best-known of some items."""
+        items = items[np.argsort(-self.fame_N[items], kind="stable")]
         return list(map(self.id_and_title, items[:count].tolist()))
 
     def node(self, prefix: Sequence[int], page: int, page_size: int) -> dict[str, Any] | None:
@@ -94,7 +115,7 @@ class CatalogView:
             "n_items": len(items),
             "words": self.typical_words(items),
             "children": sorted(children, key=lambda child: -child["n_items"]),
-            "items": list(map(self.summary, items[(page - 1) * page_size : page * page_size].tolist())),
+            "items": self.summaries(items[(page - 1) * page_size : page * page_size]),
             "page": page,
             "page_size": page_size,
         }

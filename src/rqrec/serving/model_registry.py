@@ -10,8 +10,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from rqrec.core.artifact import find, find_input, finite
-from rqrec.data.sequences import Sequences
+from rqrec.core.artifact import finite
 from rqrec.models.architectures import name_of
 from rqrec.models.retrieval_model import parameter_count
 from rqrec.retrieval.retriever import BEAM_WIDTH
@@ -24,10 +23,8 @@ from rqrec.serving.logs import LOG
 from rqrec.serving.metrics import Metrics
 from rqrec.serving.recommender import DEFAULT_K, Explanation, Recommendation, Recommender
 from rqrec.serving.rules import NO_NAMED_RULES, NO_RULES, NamedRules, Rules
-
-SAMPLE_USERS = 12
-MIN_SAMPLE_ITEMS = 3  # in the history of a sample user
-MAX_SAMPLE_ITEMS = 20  # most recent ones that are shown
+from rqrec.serving.sample_users import fame, sample_users, training_sequences
+from rqrec.serving.starting_points import starting_points
 
 
 @dataclass(frozen=True)
@@ -56,13 +53,6 @@ class HistoryRequest(NamedTuple):
     user: str | None = None
 
 
-class SampleUser(NamedTuple):
-    """A user of the dataset, and the indices of the last items of the history."""
-
-    user_id: str
-    items: Sequence[int]
-
-
 class ServedModel:
     """A recommender with its catalogue view and sample users.
 
@@ -73,37 +63,71 @@ class ServedModel:
         self,
         name: str,
         recommender: Recommender,
-        users: Sequence[SampleUser] = (),
         rules: NamedRules = NO_NAMED_RULES,
         before: "ServedModel | None" = None,
     ) -> None:
+        """`before` is the model whose catalogue was changed, if it was."""
         self.name, self.recommender, self.rules = name, recommender, rules
         for rule_name, one in rules.by_name.items():
             try:
                 recommender.check_rules(one)
             except ValueError as error:
                 raise ValueError(f"The rules {rule_name!r} do not fit the model {name}: {error}") from error
-        old_view, old_map = (None, None) if before is None else (before.catalog_view, before.item_map)
-        self.catalog_view: CatalogView = CatalogView(recommender, old_view)
-        self.item_map: ItemMap = ItemMap(recommender, self.catalog_view, old_map)
-        self._users = users
+        if before is not None:
+            self.catalog_view: CatalogView = CatalogView(
+                recommender, before.catalog_view.fame_N, before.catalog_view
+            )
+            self.item_map: ItemMap = ItemMap(recommender, self.catalog_view, before.item_map)
+            self._users, self._starting_points = before._users, before._starting_points
+            return
+        source = recommender.source
+        sequences = None if source is None else training_sequences(source)
+        view = self.catalog_view = CatalogView(recommender, fame(recommender, sequences))
+        self.item_map = ItemMap(recommender, view, None)
+        self._users = [] if source is None else sample_users(source, recommender, sequences)
+        first_codes_N = recommender.table.codes_NL[:, 0]
+        self._starting_points = starting_points(
+            view.facets, view.text_index, first_codes_N, view.fame_N, recommender.available
+        )
 
     @classmethod
     def load(
         cls, name: str, source: Path, beam_width: int, rules: NamedRules = NO_NAMED_RULES
     ) -> "ServedModel":
         """The model in a folder, with its current catalogue."""
-        return cls(name, Recommender.load(source, beam_width=beam_width), sample_users(source), rules)
+        return cls(name, Recommender.load(source, beam_width=beam_width), rules)
 
     def changed(self, change: Callable[[Recommender], Recommender]) -> "ServedModel":
         """The same model with a changed catalogue."""
-        return ServedModel(self.name, change(self.recommender), self._users, self.rules, self)
+        return ServedModel(self.name, change(self.recommender), self.rules, self)
 
     @property
     def users(self) -> list[dict[str, Any]]:
-        """Sample users with their histories."""
-        title = self.catalog_view.id_and_title
-        return [{"user_id": user, "history": list(map(title, items))} for user, items in self._users]
+        """Sample users with their histories, what they like, and what they took next."""
+        view = self.catalog_view
+        return [
+            {
+                "user_id": user.user_id,
+                "history": [view.id_and_title(item) for item in user.items],
+                "likes": view.typical(np.array(user.items)),
+                "next": view.id_and_title(user.next_item),
+                "rank": user.rank,
+            }
+            for user in self._users
+        ]
+
+    @property
+    def starting_points(self) -> list[dict[str, Any]]:
+        """A few kinds of items, each with well-known ones that may be recommended."""
+        view, available_N = self.catalog_view, self.recommender.available
+        return [
+            {
+                "label": point.label or f"{self.recommender.titles[point.items[0]]} and the like",
+                "where": point.where,
+                "items": [view.id_and_title(item) for item in point.items if available_N[item]],
+            }
+            for point in self._starting_points
+        ]
 
     @property
     def needs_timestamps(self) -> bool:
@@ -145,6 +169,13 @@ class ServedModel:
                 for item, one, explanation in zip(result["items"], recommended, explanations, strict=True):
                     item |= _why_json(one, explanation, named)
         return results
+
+    def describe_items(self, results: Sequence[dict[str, Any]]) -> None:
+        """Add facets to the items of results."""
+        items = [item for result in results for item in result["items"]]
+        indices = self.recommender.catalog.id_map.indices([item["item_id"] for item in items])
+        for item, facets in zip(items, self.catalog_view.facets_of(indices), strict=True):
+            item["facets"] = facets
 
     def _named(self, explained: Sequence[Sequence[Explanation]]) -> dict[str, dict[str, Any]]:
         """The ids and titles of all items that explanations mention, by id."""
@@ -218,20 +249,6 @@ def _why_json(
     ]
     because = [{**named[reason.item_id], "share": reason.share} for reason in explanation.because]
     return {"experts": finite(item.experts), "path": path, "because": because}
-
-
-def sample_users(source: Path) -> list[SampleUser]:
-    """A few users of the dataset that the model was trained on; empty if that does not lie near."""
-    dataset = find_input(find(source, "retrieval"), "dataset")
-    if dataset is None:
-        return []
-    sequences = Sequences.read(dataset)
-    long = np.flatnonzero(sequences.lengths >= MIN_SAMPLE_ITEMS)
-    chosen = long[np.unique(np.linspace(0, len(long) - 1, min(SAMPLE_USERS, len(long))).astype(int))]
-    return [
-        SampleUser(sequences.user_ids[user], sequences.of_user(user)[-MAX_SAMPLE_ITEMS:].tolist())
-        for user in chosen.tolist()
-    ]
 
 
 class Deployment(NamedTuple):

@@ -104,6 +104,7 @@ class RecommendationRequest(BaseModel):
         description="Whether to return why each item is recommended: what each expert says of it, its path of codes, "
         "and the items of the history that have it among their neighbours.",
     )
+    describe: bool = Field(False, description="Whether to return the facets of each item.")
     model: str | None = Field(None, max_length=1000, description="Name of a model listed by /v1/models.")
     _seconds: list[list[int]] | None = PrivateAttr(None)
 
@@ -211,10 +212,28 @@ class NamedItem(BaseModel):
     title: Title
 
 
-class ItemSummary(NamedItem):
+class Facet(BaseModel):
+    """A value of a field that items have in common; of numbers, the item's own and those near it."""
+
+    field: Annotated[str, Field(examples=["genres"])]
+    value: Annotated[str, Field(description="The item's own.", examples=["Comedy"])]
+    where: Annotated[
+        str,
+        Field(description="The expression for all items that share it.", examples=["`genres` = 'Comedy'"]),
+    ]
+    label: Annotated[str, Field(description="What the expression means.", examples=["Comedy"])]
+
+
+class CodedItem(NamedItem):
     """An item with its semantic ID."""
 
     semantic_id: Codes
+
+
+class ItemSummary(CodedItem):
+    """An item with its semantic ID and facets."""
+
+    facets: list[Facet]
 
 
 class Item(ItemSummary):
@@ -242,8 +261,8 @@ class Reason(NamedItem):
     share: Annotated[float, Field(description="Its part, 0 to 1, of the neighbours' score of the item.")]
 
 
-class RecommendedItem(ItemSummary):
-    """A recommended item; `experts`, `path` and `because` are present only with `explain`."""
+class RecommendedItem(CodedItem):
+    """A recommended item; `facets` are present only with `describe`, `experts`, `path` and so on with `explain`."""
 
     score: Annotated[
         float,
@@ -253,6 +272,7 @@ class RecommendedItem(ItemSummary):
             examples=[-3.21],
         ),
     ]
+    facets: list[Facet] | None = None
     experts: Annotated[
         dict[str, float | None] | None,
         Field(
@@ -337,16 +357,50 @@ class Models(BaseModel):
 
 
 class User(BaseModel):
-    """A user of the dataset."""
+    """A user of the dataset with a test example."""
 
     user_id: str
-    history: list[NamedItem]
+    history: Annotated[list[NamedItem], Field(description="The last items, oldest first.")]
+    likes: Annotated[
+        list[str],
+        Field(
+            description="Values of fields, or words, that are typical of them.",
+            examples=[["Comedy", "Romance"]],
+        ),
+    ]
+    next: Annotated[
+        NamedItem,
+        Field(description="What the user took next: the test target, which the model has not learned from."),
+    ]
+    rank: Annotated[
+        int | None,
+        Field(
+            description="Its place among the model's recommendations for this history; null: not among the first 100."
+        ),
+    ]
 
 
 class Users(BaseModel):
     """Sample users of the model's dataset; empty if the dataset is not available."""
 
     users: list[User]
+
+
+class StartingPoint(BaseModel):
+    """Well-known items of a kind."""
+
+    label: Annotated[str, Field(examples=["Science Fiction"])]
+    where: Annotated[
+        str | None,
+        Field(description="The expression for all items of the kind; null: they share a code and words."),
+    ]
+    items: list[NamedItem]
+
+
+class StartingPoints(BaseModel):
+    """A few kinds of items, made from the catalogue, to begin with."""
+
+    starting_points: list[StartingPoint]
 
 
 class ItemPage(BaseModel):
@@ -358,7 +412,7 @@ class ItemPage(BaseModel):
     page_size: int
 
 
-class SimilarItem(ItemSummary):
+class SimilarItem(CodedItem):
     """A similar item."""
 
     score: Annotated[

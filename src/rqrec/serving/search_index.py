@@ -49,7 +49,7 @@ class SearchIndex:
         self,
         items: pl.DataFrame,
         available_N: NDArray[np.bool_],
-        counts_N: NDArray[np.int64] | None = None,
+        counts_N: NDArray[np.int64] | NDArray[np.float64] | None = None,
     ) -> "CatalogSearch":
         """The search among the available items of a catalogue; only what differs from the last view is indexed.
 
@@ -91,7 +91,7 @@ class CatalogSearch:
     searcher: tantivy.Searcher
     schema: tantivy.Schema
     analyzer: tantivy.TextAnalyzer
-    counts_N: NDArray[np.int64] | None
+    counts_N: NDArray[np.int64] | NDArray[np.float64] | None
 
     def find(self, query: str, k: int, start: int = 0) -> Found:
         """The items that match a query, from the `start`-th best on, at most k.
