@@ -31,7 +31,7 @@ class CatalogView:
         self._available_N = recommender.available
         self._titles, self._ids = recommender.titles, recommender.catalog.id_map
         self._codes_NL, self._trie = recommender.table.codes_NL, recommender.trie
-        self.facets = Facets.of(items) if before is None else before.facets.changed(items)
+        self.facets: Facets = Facets.of(items) if before is None else before.facets.changed(items)
         self._texts = items["text"].fill_null("")
         self._search = replace(recommender.search_in_catalog, counts_N=self.fame_N)
         self.text_index = TextIndex.of(self._texts) if before is None else before.indexed(self._texts)

@@ -64,7 +64,8 @@ class Facets:
         found: list[list[Facet]] = [[] for _ in items]
         fields = Fields(self.items[items])
         for name in (*self.values, *self.numbers):
-            for row, value in zip(*map(list, fields.written(name)), strict=True):
+            rows, values = fields.written(name)
+            for row, value in zip(rows.tolist(), values.to_list(), strict=True):
                 facet = self._number(name, value) if name in self.numbers else _value(name, value)
                 if facet is not None and len(found[row]) < MAX_OF_ITEM:
                     found[row].append(facet)

@@ -23,8 +23,8 @@ from rqrec.serving.logs import LOG
 from rqrec.serving.metrics import Metrics
 from rqrec.serving.recommender import DEFAULT_K, Explanation, Recommendation, Recommender
 from rqrec.serving.rules import NO_NAMED_RULES, NO_RULES, NamedRules, Rules
-from rqrec.serving.sample_users import fame, sample_users, training_sequences
-from rqrec.serving.starting_points import starting_points
+from rqrec.serving.sample_users import SampleUser, fame, sample_users, training_sequences
+from rqrec.serving.starting_points import StartingPoint, starting_points
 
 
 @dataclass(frozen=True)
@@ -73,6 +73,8 @@ class ServedModel:
                 recommender.check_rules(one)
             except ValueError as error:
                 raise ValueError(f"The rules {rule_name!r} do not fit the model {name}: {error}") from error
+        self._users: list[SampleUser]
+        self._starting_points: list[StartingPoint]
         if before is not None:
             self.catalog_view: CatalogView = CatalogView(
                 recommender, before.catalog_view.fame_N, before.catalog_view
