@@ -22,6 +22,7 @@ _HOMES = {
     "Catalog": "rqrec.data.catalog",
     "Dataset": "rqrec.data.dataset",
     "Histories": "rqrec.data.sequences",
+    "CustomFiles": "rqrec.data.sources.custom",
     "IdMap": "rqrec.data.ids",
     "Interactions": "rqrec.data.interactions",
     "Sequences": "rqrec.data.sequences",

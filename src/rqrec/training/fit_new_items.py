@@ -22,13 +22,15 @@ from rqrec.data.ids import PADDING
 from rqrec.data.nearest import unit
 from rqrec.data.splits import EvalExamples, Split
 from rqrec.evaluation.metrics import MISSED, recall_at
-from rqrec.retrieval.constraints import ItemRules
 from rqrec.retrieval.ensemble import Ensemble
 from rqrec.retrieval.experts import exclude
 from rqrec.retrieval.new_items import LIKE, ContentExpert, NewItemSettings, log_sum_of_known, sample_of
+from rqrec.retrieval.ranking import Ranked
 
 SHARE = 0.05  # of the known items that are treated as new at a time
-DRAWS = 3  # each for another third of the examples: it matters which items are drawn
+DRAWS = 8  # of items to treat as new, each for a part of the examples: it matters much which are drawn
+EVERY = 2  # each draw is tried on every second example
+LISTED = LIKE + 30  # items of a search: enough of them are known in every draw
 MAX_NEW = 1_000
 MAX_EXAMPLES = 10_000
 RATES = (0.1, 0.2, 0.3, 0.5, 0.7, 1.0, 1.4, 2.0, 3.0, 4.0, 6.0, 8.0, 12.0, 16.0, 24.0, 32.0, 48.0, 64.0)
@@ -60,28 +62,42 @@ def fit_new_items(
 
     They may lose the share `cost` of their own recall@10. If they lose more even at the lowest rate, that is taken.
     """
-    rng = np.random.default_rng(seed)
     known = np.flatnonzero(np.bincount(split.train.items, minlength=len(content_NC)))
     size = min(max(1, min(MAX_NEW, round(SHARE * len(known)))), len(known) - 1)
+    drawn = np.random.default_rng(seed).permutation(known)[: DRAWS * size]
     examples = split.validation.strided(-(-len(split.validation) // MAX_EXAMPLES))
-    parts = []
-    for draw in range(DRAWS):
-        new = np.sort(rng.choice(known, size=size, replace=False))
-        parts.append(_Part.of(ensemble, content_NC, new, examples.strided(DRAWS, draw), exclude_seen))
-    targets = np.maximum(sum((part.targets for part in parts), start=np.zeros(2)), 1)
+    found = _search(ensemble, examples, exclude_seen)
+    tried = [None, *(NewItemSettings(*values) for values in product(RATES, SHARPNESS))]
+    hits_S2, targets_2 = np.zeros((len(tried), 2)), np.zeros(2)
+    draws = [drawn[start : start + size] for start in range(0, len(drawn) - size + 1, size)]
+    for draw, new in enumerate(track(draws, "Calibrating new items")):
+        some, rows = examples.strided(EVERY, draw % EVERY), slice(draw % EVERY, None, EVERY)
+        listed = Ranked(found.items[rows], found.scores[rows])
+        part = _Part.of(listed, content_NC, np.sort(new), some, exclude_seen)
+        hits_S2 += np.array([part.hits(settings) for settings in tried])
+        targets_2 += part.targets
+    recalls = (hits_S2 / np.maximum(targets_2, 1)).tolist()
 
-    def row(settings: NewItemSettings | None) -> dict[str, float]:
-        hits = sum((part.hits(settings) for part in parts), start=np.zeros(2))
-        new_recall, known_recall = (hits / targets).tolist()
+    def row(settings: NewItemSettings | None, recall: list[float]) -> dict[str, float]:
         how = {"rate": 0.0, "sharpness": 0.0} if settings is None else asdict(settings)
-        return {**how, "new": new_recall, "known": known_recall}
+        return {**how, "new": recall[0], "known": recall[1]}
 
-    without = row(None)
-    rows = [row(NewItemSettings(rate, sharpness)) for rate, sharpness in product(RATES, SHARPNESS)]
+    without, *rows = map(row, tried, recalls)
     affordable = [one for one in rows if one["known"] >= (1 - cost) * without["known"]] or rows[:1]
     chosen = max(affordable, key=_quality)
     best = [max((one for one in rows if one["rate"] == rate), key=_quality) for rate in RATES]
     return FittedNewItems(NewItemSettings(chosen["rate"], chosen["sharpness"]), [without, *best])
+
+
+def _search(ensemble: Ensemble, examples: EvalExamples, exclude_seen: bool) -> Ranked:
+    """What the experts recommend, [E, LISTED], when all items are known."""
+    found = [
+        ensemble.recommend(examples.histories(rows), LISTED, exclude_seen=exclude_seen)
+        for rows in track(list(examples.batches(BATCH_SIZE)), "Searching, to calibrate new items")
+    ]
+    return Ranked(
+        torch.cat([one.items for one in found]).cpu(), torch.cat([one.scores for one in found]).cpu()
+    )
 
 
 def _quality(row: dict[str, float]) -> tuple[float, float, float]:
@@ -109,27 +125,27 @@ class _Part(NamedTuple):
     @classmethod
     def of(
         cls,
-        ensemble: Ensemble,
+        found: Ranked,
         content_NC: NDArray[np.floating],
         new: NDArray[np.int64],
         examples: EvalExamples,
         exclude_seen: bool,
     ) -> "_Part":
-        allowed_N = torch.ones(len(content_NC), dtype=torch.bool, device=ensemble.device)
-        allowed_N[new] = False
+        """`found` is what the experts recommend, [E, LISTED], when these items (in ascending order) are known too."""
         column_N = np.full(len(content_NC), PADDING)
         column_N[new] = np.arange(len(new))
-        sample = sample_of(np.flatnonzero(allowed_N.numpy(force=True)))
+        is_new_N = torch.from_numpy(column_N != PADDING)
+        items_EK, scores_EK = _without(found, is_new_N)
+        is_target_EK = items_EK[:, :K] == torch.from_numpy(examples.targets)[:, None]
+        rank_E = torch.where(is_target_EK.any(1), is_target_EK.int().argmax(1), MISSED)
+        sample = sample_of(np.flatnonzero(column_N == PADDING))
         content = ContentExpert((content_NC,), len(content_NC), 1.0)
         compared_XC = torch.from_numpy(unit(content_NC[np.concatenate([new, sample])]))
-        lists, affinities, samples, ranks = [], [], [], []
-        for rows in track(list(examples.batches(BATCH_SIZE)), "Calibrating new items"):
+        affinities, samples = [], []
+        for rows in examples.batches(BATCH_SIZE):
             histories = examples.histories(rows)
-            found = ensemble.recommend(histories, LIKE, exclude_seen=exclude_seen, rules=ItemRules(allowed_N))
-            lists.append(found.scores[:, :K].cpu())
-            is_target_BK = found.items[:, :K].cpu() == torch.from_numpy(examples.targets[rows])[:, None]
-            ranks.append(torch.where(is_target_BK.any(1), is_target_BK.int().argmax(1), MISSED))
-            affinity_BX = content.affinity(histories, compared_XC, found).cpu()
+            listed = Ranked(items_EK[rows], scores_EK[rows])
+            affinity_BX = content.affinity(histories, compared_XC, listed)
             affinity_BM, sample_BS = affinity_BX.split([len(new), len(sample)], dim=1)
             if exclude_seen:
                 items_BT = histories.items_BT
@@ -138,10 +154,9 @@ class _Part(NamedTuple):
                 )
             affinities.append(affinity_BM)
             samples.append(sample_BS)
+        affinity_EM, sample_ES = torch.cat(affinities), torch.cat(samples)
         columns = torch.from_numpy(column_N[examples.targets])
-        known = len(content_NC) - len(new)
-        joined = torch.cat(lists), torch.cat(affinities), torch.cat(samples), torch.cat(ranks)
-        return cls(known, *joined, columns)
+        return cls(len(content_NC) - len(new), scores_EK[:, :K], affinity_EM, sample_ES, rank_E, columns)
 
     @property
     def targets(self) -> NDArray[np.float64]:
@@ -168,3 +183,13 @@ class _Part(NamedTuple):
         rank_E = np.where(is_new_E | (self.known_rank_E.numpy() != MISSED), rank_E, MISSED)
         hit_E = recall_at(K, rank_E)
         return np.array([hit_E[is_new_E].sum(), hit_E[~is_new_E].sum()])
+
+
+def _without(found: Ranked, is_new_N: Tensor) -> tuple[Tensor, Tensor]:
+    """The best `LIKE` of the lists without the new items, and their log-probabilities without these."""
+    drop_EK = (found.items == PADDING) | is_new_N[found.items.clamp(min=0)]
+    order_EK = drop_EK.int().argsort(dim=1, stable=True)
+    scores_EK = found.scores.masked_fill(drop_EK, -torch.inf).gather(1, order_EK)
+    items_EK = found.items.masked_fill(drop_EK, PADDING).gather(1, order_EK)
+    of_new_E1 = found.scores.masked_fill(~drop_EK, -torch.inf).exp().sum(1, keepdim=True)
+    return items_EK[:, :LIKE], scores_EK[:, :LIKE] - torch.log1p(-of_new_E1.clamp(max=1 - 1e-6))
