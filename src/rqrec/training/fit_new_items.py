@@ -71,8 +71,8 @@ def fit_new_items(
     hits_S2, targets_2 = np.zeros((len(tried), 2)), np.zeros(2)
     draws = [drawn[start : start + size] for start in range(0, len(drawn) - size + 1, size)]
     for draw, new in enumerate(track(draws, "Calibrating new items")):
-        some, rows = examples.strided(EVERY, draw % EVERY), slice(draw % EVERY, None, EVERY)
-        listed = Ranked(found.items[rows], found.scores[rows])
+        some, every = examples.strided(EVERY, draw % EVERY), slice(draw % EVERY, None, EVERY)
+        listed = Ranked(found.items[every], found.scores[every])
         part = _Part.of(listed, content_NC, np.sort(new), some, exclude_seen)
         hits_S2 += np.array([part.hits(settings) for settings in tried])
         targets_2 += part.targets
