@@ -75,6 +75,7 @@ _HOMES = {
     # Recommending
     "Recommender": "rqrec.serving.recommender",
     "Rules": "rqrec.serving.rules",
+    "lay_out": "rqrec.serving.map_layout",
     "Retriever": "rqrec.retrieval.retriever",
     "read_retrieval": "rqrec.retrieval.artifact",
 }

@@ -24,8 +24,8 @@ def world(tiny_joined: Path) -> tuple[Ensemble, np.ndarray, Split]:
     return artifact.ensemble(), content_NC, split
 
 
-@pytest.mark.parametrize("settings", [None, NewItemSettings(3.0, 1.0), NewItemSettings(20.0, 3.0)])
-def test_hits_are_those_of_the_mixed_list(settings: NewItemSettings | None) -> None:
+@pytest.mark.parametrize(("rate", "sharpness"), [(0.0, 1.0), (3.0, 1.0), (20.0, 3.0)])
+def test_hits_are_those_of_the_mixed_list(rate: float, sharpness: float) -> None:
     rng, n_new, n_known = np.random.default_rng(1), 6, 40
     known_EK = torch.from_numpy(-np.sort(rng.random((200, K)) * 6)).float()
     affinity_EM = torch.from_numpy(rng.random((200, n_new)) * 2 - 1).float()
@@ -37,10 +37,8 @@ def test_hits_are_those_of_the_mixed_list(settings: NewItemSettings | None) -> N
     part = _Part(n_known, known_EK, affinity_EM, sample_ES, known_rank_E, column_E)
     hits = np.zeros(2)
     for row in range(200):
-        p_new = torch.zeros(n_new).double()
-        if settings is not None:
-            both = settings.sharpness * torch.cat([affinity_EM[row], sample_ES[row]]).double()
-            p_new = settings.rate * both[:n_new].exp() / both[n_new:].exp().sum()
+        both = sharpness * torch.cat([affinity_EM[row], sample_ES[row]]).double()
+        p_new = rate * both[:n_new].exp() / both[n_new:].exp().sum()
         total = 1 + float(p_new.sum())
         p_new /= total
         scores = [(float(known_EK[row, k].double().exp()) / total, ("known", k)) for k in range(K)]
@@ -50,7 +48,7 @@ def test_hits_are_those_of_the_mixed_list(settings: NewItemSettings | None) -> N
             hits[0] += ("new", int(column_E[row])) in shown
         else:
             hits[1] += ("known", int(known_rank_E[row])) in shown
-    assert part.hits(settings).tolist() == hits.tolist()
+    assert part.hits(rate, sharpness).tolist() == hits.tolist()
     assert part.targets.sum() == 200
 
 
@@ -64,11 +62,20 @@ def test_new_items_take_no_more_than_known_ones_can_afford(world: tuple[Ensemble
         assert len(chosen) == 1
         news.append(chosen[0]["new"])
         assert others == sorted(others, key=lambda one: one["rate"])
+        assert chosen[0]["known"] >= (1 - cost) * without["known"] or chosen == others[:1]
     assert news == sorted(news)
-    assert fitted.settings == max(
-        (NewItemSettings(one["rate"], one["sharpness"]) for one in others),
-        key=lambda one: next(row["new"] for row in others if row["rate"] == one.rate),
-    )
+
+
+def test_the_sharpness_is_that_under_which_new_targets_are_most_likely() -> None:
+    """Targets are drawn as a known sharpness says; a sharper or a flatter one explains them less well."""
+    generator, n_known, n_new, true = torch.Generator().manual_seed(0), 60, 20, 1.0
+    affinity_EX = 2 * torch.randn((4000, n_known + n_new), generator=generator)
+    targets_E = torch.multinomial((true * affinity_EX).softmax(1), 1, generator=generator)[:, 0] - n_known
+    unused_EK, missed_E = torch.zeros(4000, K), torch.full((4000,), MISSED)
+    column_E = targets_E.clamp(min=-1)
+    part = _Part(n_known, unused_EK, affinity_EX[:, n_known:], affinity_EX[:, :n_known], missed_E, column_E)
+    likelihoods = {sharpness: part.log_likelihood(sharpness) for sharpness in (0.5, true, 2.0)}
+    assert max(likelihoods, key=lambda one: likelihoods[one]) == true
 
 
 def test_a_joined_model_keeps_how_new_items_compete(tiny_joined: Path) -> None:

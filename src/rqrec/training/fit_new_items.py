@@ -8,8 +8,6 @@ Shapes: B histories, E examples, K items of a list, M items treated as new, N it
 content.
 """
 
-from dataclasses import asdict
-from itertools import product
 from typing import NamedTuple
 
 import numpy as np
@@ -34,7 +32,7 @@ LISTED = LIKE + 30  # items of a search: enough of them are known in every draw
 MAX_NEW = 1_000
 MAX_EXAMPLES = 10_000
 RATES = (0.1, 0.2, 0.3, 0.5, 0.7, 1.0, 1.4, 2.0, 3.0, 4.0, 6.0, 8.0, 12.0, 16.0, 24.0, 32.0, 48.0, 64.0)
-SHARPNESS = (0.15, 0.2, 0.3, 0.5, 0.7, 1.0, 1.4, 2.0)
+SHARPNESS = (0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.7, 1.0, 1.4, 2.0)
 BATCH_SIZE = 128
 K = 10  # of recall
 
@@ -44,8 +42,7 @@ class FittedNewItems(NamedTuple):
 
     settings: NewItemSettings
     curve: list[dict[str, float]]
-    """By rate, with the sharpness that is best for new items: `rate`, `sharpness`, and recall@10 of targets that are
-    treated as `new` and of `known` ones. The first row has no new items."""
+    """By `rate`: recall@10 of targets treated as `new`, and of `known` ones. The first row has no new items."""
 
 
 @torch.inference_mode()
@@ -58,35 +55,40 @@ def fit_new_items(
     exclude_seen: bool = True,
     seed: int = 0,
 ) -> FittedNewItems:
-    """The settings with the highest validation recall@10 of new items that known ones can afford.
+    """Chooses the sharpness under which targets treated as new are most likely, and the rate that helps these most.
 
-    They may lose the share `cost` of their own recall@10. If they lose more even at the lowest rate, that is taken.
+    Known items may lose the share `cost` of their own recall@10. If they lose more even at the lowest rate, that is
+    taken.
     """
     known = np.flatnonzero(np.bincount(split.train.items, minlength=len(content_NC)))
     size = min(max(1, min(MAX_NEW, round(SHARE * len(known)))), len(known) - 1)
     drawn = np.random.default_rng(seed).permutation(known)[: DRAWS * size]
     examples = split.validation.strided(-(-len(split.validation) // MAX_EXAMPLES))
     found = _search(ensemble, examples, exclude_seen)
-    tried = [None, *(NewItemSettings(*values) for values in product(RATES, SHARPNESS))]
-    hits_S2, targets_2 = np.zeros((len(tried), 2)), np.zeros(2)
+    hits_SR2, targets_2 = np.zeros((len(SHARPNESS), 1 + len(RATES), 2)), np.zeros(2)
+    likelihood_S = np.zeros(len(SHARPNESS))
     draws = [drawn[start : start + size] for start in range(0, len(drawn) - size + 1, size)]
     for draw, new in enumerate(track(draws, "Calibrating new items")):
         some, every = examples.strided(EVERY, draw % EVERY), slice(draw % EVERY, None, EVERY)
         listed = Ranked(found.items[every], found.scores[every])
         part = _Part.of(listed, content_NC, np.sort(new), some, exclude_seen)
-        hits_S2 += np.array([part.hits(settings) for settings in tried])
+        likelihood_S += [part.log_likelihood(sharpness) for sharpness in SHARPNESS]
+        hits_SR2 += [[part.hits(rate, sharpness) for rate in (0.0, *RATES)] for sharpness in SHARPNESS]
         targets_2 += part.targets
-    recalls = (hits_S2 / np.maximum(targets_2, 1)).tolist()
-
-    def row(settings: NewItemSettings | None, recall: list[float]) -> dict[str, float]:
-        how = {"rate": 0.0, "sharpness": 0.0} if settings is None else asdict(settings)
-        return {**how, "new": recall[0], "known": recall[1]}
-
-    without, *rows = map(row, tried, recalls)
-    affordable = [one for one in rows if one["known"] >= (1 - cost) * without["known"]] or rows[:1]
-    chosen = max(affordable, key=_quality)
-    best = [max((one for one in rows if one["rate"] == rate), key=_quality) for rate in RATES]
-    return FittedNewItems(NewItemSettings(chosen["rate"], chosen["sharpness"]), [without, *best])
+    # Where nothing tells settings apart, the defaults are preferred.
+    defaults = NewItemSettings()
+    near_S = -np.abs(np.log(np.array(SHARPNESS) / defaults.sharpness))
+    best = max(range(len(SHARPNESS)), key=lambda one: (likelihood_S[one], near_S[one]))
+    recalls = (hits_SR2[best] / np.maximum(targets_2, 1)).tolist()
+    without, *rows = [
+        {"rate": rate, "new": new, "known": known}
+        for rate, (new, known) in zip((0.0, *RATES), recalls, strict=True)
+    ]
+    affordable = [row for row in rows if row["known"] >= (1 - cost) * without["known"]] or rows[:1]
+    chosen = max(
+        affordable, key=lambda row: (row["new"], row["known"], -abs(np.log(row["rate"] / defaults.rate)))
+    )
+    return FittedNewItems(NewItemSettings(chosen["rate"], SHARPNESS[best]), [without, *rows])
 
 
 def _search(ensemble: Ensemble, examples: EvalExamples, exclude_seen: bool) -> Ranked:
@@ -98,12 +100,6 @@ def _search(ensemble: Ensemble, examples: EvalExamples, exclude_seen: bool) -> R
     return Ranked(
         torch.cat([one.items for one in found]).cpu(), torch.cat([one.scores for one in found]).cpu()
     )
-
-
-def _quality(row: dict[str, float]) -> tuple[float, float, float]:
-    """What makes settings better; where nothing tells them apart, the defaults are preferred."""
-    defaults = asdict(NewItemSettings())
-    return row["new"], row["known"], -sum(abs(np.log(row[name] / value)) for name, value in defaults.items())
 
 
 class _Part(NamedTuple):
@@ -164,18 +160,26 @@ class _Part(NamedTuple):
         new = float((self.column_E >= 0).sum())
         return np.array([new, len(self.column_E) - new])
 
-    def hits(self, settings: NewItemSettings | None) -> NDArray[np.float64]:
+    def _new_log_odds(self, rate: float, sharpness: float) -> Tensor:
+        """Of each item that is treated as new against all known ones, [E, M]."""
+        known_E = log_sum_of_known(sharpness * self.sample_ES, self.n_known)
+        return sharpness * self.affinity_EM - known_E[:, None] + np.log(rate)
+
+    def log_likelihood(self, sharpness: float) -> float:
+        """The sum of the log-odds of the targets that are treated as new, at rate 1."""
+        own_E = self._new_log_odds(1.0, sharpness).gather(1, self.column_E.clamp(min=0)[:, None])[:, 0]
+        return float(own_E[(self.column_E >= 0) & own_E.isfinite()].sum())
+
+    def hits(self, rate: float, sharpness: float) -> NDArray[np.float64]:
         """How many targets that are treated as new are among the first K, and how many known ones.
 
-        None: new items are not recommended.
+        Rate 0: new items are not recommended.
         """
         is_new_E = (self.column_E >= 0).numpy()
-        if settings is None:
+        if not rate:
             return np.array([0.0, recall_at(K, self.known_rank_E.numpy())[~is_new_E].sum()])
-        # Ranks do not depend on what all of them are divided by.
-        known_E = log_sum_of_known(settings.sharpness * self.sample_ES, self.n_known)
-        new_EM = settings.sharpness * self.affinity_EM - known_E[:, None] + np.log(settings.rate)
-        known_EK = self.known_EK
+        # Ranks do not depend on what all probabilities are divided by.
+        new_EM, known_EK = self._new_log_odds(rate, sharpness), self.known_EK
         own_E1 = new_EM.gather(1, self.column_E.clamp(min=0)[:, None])
         listed_E1 = known_EK.gather(1, self.known_rank_E.clamp(0, K - 1)[:, None])
         target_E1 = torch.where(torch.from_numpy(is_new_E)[:, None], own_E1, listed_E1)
