@@ -195,7 +195,7 @@ def test_a_sample_users_history_can_be_edited(visitor: Visitor) -> None:
 
 
 def test_recommended_items_and_items_of_the_tree_can_be_added_to_the_history(visitor: Visitor) -> None:
-    page = visitor.open("?history=item+8")
+    page = visitor.open("?view=tree&history=item+8")
     best = recommended(page).first.inner_text()
     page.get_by_role("button", name=f"Add {best} to the history", exact=True).first.click()
     expect(chips(page)).to_have_text([best, "Title 8"])
@@ -204,7 +204,7 @@ def test_recommended_items_and_items_of_the_tree_can_be_added_to_the_history(vis
 
 
 def test_the_tree_zooms_by_mouse(visitor: Visitor) -> None:
-    page = visitor.open()
+    page = visitor.open("?view=tree")
     code = cells(page).first.locator("strong").inner_text()
     below = page.evaluate(f"() => fetch('v1/semantic-ids/{code}').then(response => response.json())")
     cells(page).first.click()
@@ -217,7 +217,7 @@ def test_the_tree_zooms_by_mouse(visitor: Visitor) -> None:
 
 
 def test_the_tree_zooms_by_keyboard_down_to_an_item(visitor: Visitor) -> None:
-    page = visitor.open()
+    page = visitor.open("?view=tree")
     cells(page).first.focus()
     page.keyboard.press("ArrowRight")
     expect(cells(page).first).not_to_be_focused()
@@ -242,7 +242,7 @@ def test_the_tree_zooms_by_keyboard_down_to_an_item(visitor: Visitor) -> None:
 
 
 def test_the_tree_can_be_shown_as_a_list(visitor: Visitor) -> None:
-    page = visitor.open()
+    page = visitor.open("?view=tree")
     wait_until_loaded(page)
     n_codes = cells(page).count()
     page.get_by_role("button", name="List", exact=True).click()
@@ -256,7 +256,7 @@ def test_the_tree_can_be_shown_as_a_list(visitor: Visitor) -> None:
 
 
 def test_all_items_of_a_prefix_can_be_paged_through(visitor: Visitor) -> None:
-    page = visitor.open()
+    page = visitor.open("?view=tree")
     listed = page.locator("#node .items li")
     expect(listed).to_have_count(24)
     page.get_by_role("button", name="Show more items").click()
@@ -293,7 +293,7 @@ def test_switching_the_model_and_k(visitor: Visitor, tiny_run: Path, other_run: 
 
 
 def test_the_url_can_be_shared_and_the_back_button_works(visitor: Visitor) -> None:
-    page = visitor.open()
+    page = visitor.open("?view=tree")
     search_for(page, "Title 30")
     page.keyboard.press("Enter")
     expect(chips(page)).to_have_text(["Title 30"])
@@ -335,7 +335,7 @@ def prefix_titles(prefix: str, page: Page) -> None:
 def test_titles_are_never_parsed_as_html(visitor: Visitor) -> None:
     page = visitor.page()
     prefix_titles(HOSTILE, page)
-    visitor.go(page, "?history=item+8&item=item+9&model=joined")
+    visitor.go(page, "?view=tree&history=item+8&item=item+9&model=joined")
     expect(page.get_by_role("dialog").locator(".items li").first).to_contain_text(HOSTILE)
     page.keyboard.press("Escape")
     expect(chips(page)).to_have_text([f"{HOSTILE}Title 8"])
@@ -353,7 +353,7 @@ def test_titles_are_never_parsed_as_html(visitor: Visitor) -> None:
 def test_the_page_never_scrolls_sideways_on_a_phone(visitor: Visitor, prefix: str) -> None:
     page = visitor.page(viewport={"width": 360, "height": 740}, has_touch=True)
     prefix_titles(prefix, page)
-    visitor.go(page, "?history=item+8&history=item+9&model=joined")
+    visitor.go(page, "?view=tree&history=item+8&history=item+9&model=joined")
     page.locator(".card").first.get_by_role("button", name="Why").tap()
     expect(page.locator(".path li").first).to_be_visible()
     expect(cells(page).first).to_be_visible()
@@ -434,7 +434,7 @@ def test_the_map_is_animated_unless_reduced_motion_is_preferred(
     page.add_init_script(
         "Element.prototype.animate = () => { globalThis.animations = (globalThis.animations ?? 0) + 1; }"
     )
-    visitor.go(page)
+    visitor.go(page, "?view=tree")
     cells(page).first.click()
     expect(page.locator("#crumbs li")).to_have_count(2)
     wait_until_loaded(page)
@@ -454,7 +454,7 @@ def test_unknown_ids_are_listed_and_can_be_removed(visitor: Visitor) -> None:
 
 
 def test_an_unknown_item_or_prefix_shows_a_message(lenient_visitor: Visitor) -> None:
-    page = lenient_visitor.open("?item=nowhere&prefix=7-7-7-7")
+    page = lenient_visitor.open("?view=tree&item=nowhere&prefix=7-7-7-7")
     expect(page.get_by_role("dialog").get_by_role("alert")).to_contain_text("nowhere")
     page.keyboard.press("Escape")
     expect(page.get_by_role("dialog")).to_be_hidden()

@@ -68,5 +68,5 @@ def search_for(page: Page, query: str) -> None:
 
 def wait_until_loaded(page: Page) -> None:
     """Wait until the page has started and nothing is loading."""
-    expect(page.locator("#node > *").first).to_be_attached()
+    expect(page.locator("#recommendations .content > *").first).to_be_attached()
     expect(page.locator("[aria-busy=true], .loading")).to_have_count(0)

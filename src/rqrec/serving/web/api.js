@@ -22,6 +22,9 @@ export const similar = (id, k, model, signal) =>
 export const node = (prefix, page, pageSize, model, signal) =>
   get(["v1/semantic-ids", prefix.join("-")].filter(Boolean).join("/"), { page, page_size: pageSize, model }, signal);
 
+/** The map of a model's items; without items while it is being made. */
+export const itemMap = (model, signal) => get("v1/map", { model }, signal);
+
 /** The k most probable items after a history; ids that are not in the catalogue are skipped and listed. */
 export async function recommend(history, k, model, signal) {
   const response = await post("v1/recommendations", { history, k, model, unknown: "skip" }, signal);

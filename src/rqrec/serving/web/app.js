@@ -2,6 +2,7 @@
 
 import * as api from "./api.js";
 import { announce, button, byId, element, notice } from "./dom.js";
+import { createExplore } from "./explore.js";
 import { createFold } from "./fold.js";
 import { createHistory } from "./history.js";
 import { createItem } from "./item.js";
@@ -9,7 +10,6 @@ import { createRecommendations } from "./recommendations.js";
 import { createSearch } from "./search.js";
 import { go, onState } from "./state.js";
 import { fetchTitles, cacheTitles, titleOf } from "./titles.js";
-import { createTree } from "./tree.js";
 import { architecture, count } from "./format.js";
 
 const SIZES = [5, 10, 20, 50, 100];
@@ -24,11 +24,11 @@ const add = (item) => {
   go({ user: null, history: [...historyIds().filter((id) => id !== item.item_id), item.item_id], item: null });
 };
 const open = (id) => go({ item: id });
-const openPrefix = (prefix) => go({ prefix, item: null });
+const openPrefix = (prefix) => go({ prefix, view: current.view === "map" ? "tree" : current.view, item: null });
 const showInTree = (prefix) => {
   openPrefix(prefix);
-  byId("tree").focus({ preventScroll: true });
-  byId("tree").scrollIntoView();
+  byId("explore").focus({ preventScroll: true });
+  byId("explore").scrollIntoView();
 };
 const removeAll = (ids) => go({ user: null, history: historyIds().filter((id) => !ids.includes(id)) });
 
@@ -44,10 +44,10 @@ const recommendations = createRecommendations({
   open,
   openPrefix: showInTree,
   removeAll,
-  onRecommended: (items) => tree.mark(items),
+  onRecommended: (items) => explore.mark(historyIds(), items),
   expertTypes: (name) => typesOf(models.find((model) => model.name === name)),
 });
-const tree = createTree({ openPrefix, setView: (view) => go({ view }), open, add });
+const explore = createExplore({ openPrefix, setView: (view) => go({ view }), open, add });
 const item = createItem({ add, open, openPrefix: showInTree, close: () => go({ item: null }) });
 
 /** The item ids of the displayed history: the sample user's, or the picked ones. */
@@ -64,7 +64,7 @@ function show(state) {
   fetchTitles(ids).then(() => current === state && showHistory(ids));
   showSettings(state);
   recommendations.show(ids, state.k, state.model);
-  tree.show(state.prefix, state.view, state.model);
+  explore.show(state.prefix, state.view, state.model);
   item.show(state.item, state.model);
 }
 

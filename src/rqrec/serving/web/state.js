@@ -2,8 +2,8 @@
  * The state of the page is kept in its URL, so that it can be shared and the back button works.
  *
  * history: item ids, oldest first (ignored if `user` names a sample user); user: id of a sample user; k: number of
- * recommendations; model: a name, or null for the default model; prefix: the codes opened in the tree; view: "map" or
- * "list"; item: id of the item in the dialog.
+ * recommendations; model: a name, or null for the default model; prefix: the codes opened in the tree; view: "map",
+ * "tree" or "list"; item: id of the item in the dialog.
  */
 
 const DEFAULTS = { history: [], user: null, k: 10, model: null, prefix: [], view: "map", item: null };
@@ -39,7 +39,7 @@ function read(search) {
     k: Number.isInteger(k) && k >= 1 && k <= 100 ? k : DEFAULTS.k,
     model: query.get("model"),
     prefix: (query.get("prefix") ?? "").split("-").filter((code) => /^\d+$/.test(code)).map(Number),
-    view: query.get("view") === "list" ? "list" : DEFAULTS.view,
+    view: ["tree", "list"].includes(query.get("view")) ? query.get("view") : DEFAULTS.view,
     item: query.get("item"),
   };
 }

@@ -1,8 +1,8 @@
-/** The semantic-ID tree, one prefix at a time: its next codes as a map or a list, typical words, and items. */
+/** The semantic-ID tree, one prefix at a time: its next codes as a treemap or a list, typical words, and items. */
 
 import * as api from "./api.js";
 import { announce, button, byId, element, loading, notice } from "./dom.js";
-import { drawMap, growFrom } from "./map.js";
+import { drawTreemap, growFrom } from "./treemap_view.js";
 import { cacheTitles } from "./titles.js";
 import { countFitting } from "./treemap.js";
 import { count, hue } from "./format.js";
@@ -11,19 +11,17 @@ const PAGE_SIZE = 24;
 const MIN_CELL_AREA = 26 * 26; // px²: large enough to tap
 const CODES = ".cell, .code-row";
 
-/** The actions are `openPrefix(codes)`, `setView("map" | "list")`, `open(id)` and `add(item)`. */
+/** The actions are `openPrefix(codes)`, `setView("tree" | "list")`, `open(id)` and `add(item)`. */
 export function createTree({ openPrefix, setView, open, add }) {
   const section = byId("tree");
   const container = byId("node");
   const newest = api.newestOnly();
   let shown = null; // prefix and model, as JSON
   let node = null; // the displayed node
-  let view = "map";
+  let view = "tree";
   let model = null;
   let recommended = [];
   let opened = null; // rectangle of the opened cell, out of which the next map grows
-  byId("as-map").addEventListener("click", () => setView("map"));
-  byId("as-list").addEventListener("click", () => setView("list"));
 
   async function load(prefix) {
     const hadFocus = section.contains(document.activeElement);
@@ -59,8 +57,6 @@ export function createTree({ openPrefix, setView, open, add }) {
   }
 
   function draw() {
-    byId("as-map").setAttribute("aria-pressed", String(view === "map"));
-    byId("as-list").setAttribute("aria-pressed", String(view === "list"));
     if (!node) return;
     const about = [count(node.n_items, "item"), node.words.join(", ")].filter(Boolean).join(" · ");
     container.replaceChildren(
@@ -77,18 +73,18 @@ export function createTree({ openPrefix, setView, open, add }) {
     if (!box || box.hidden) return;
     const focused = [...box.querySelectorAll(CODES)].indexOf(document.activeElement);
     if (view === "list") box.replaceChildren(codeList());
-    else drawMapIn(box);
+    else drawTreemapIn(box);
     if (focused >= 0) box.querySelectorAll(CODES)[focused]?.focus();
   }
 
-  function drawMapIn(box) {
+  function drawTreemapIn(box) {
     const width = Math.floor(box.clientWidth);
     const height = Math.round(Math.min(60 + 36 * node.children.length, 520, Math.max(360, width / 2)));
     const sizes = node.children.map((child) => child.n_items);
     const nCells = countFitting(sizes, width * height, MIN_CELL_AREA);
     const cells = node.children.slice(0, nCells).map(toCell);
     if (nCells < sizes.length) cells.push(restCell(sizes.length - nCells, sizes[nCells - 1]));
-    const map = drawMap(cells, width, height, "Codes; arrow keys move, Enter opens, Escape goes up", up);
+    const map = drawTreemap(cells, width, height, "Codes; arrow keys move, Enter opens, Escape goes up", up);
     box.replaceChildren(map);
     growFrom(map, opened, width, height);
     opened = null;
@@ -180,13 +176,13 @@ export function createTree({ openPrefix, setView, open, add }) {
 
   let lastWidth = 0;
   new ResizeObserver(() => {
-    if (view !== "map" || container.clientWidth === lastWidth) return;
+    if (view !== "tree" || container.clientWidth === lastWidth) return;
     lastWidth = container.clientWidth;
     drawCodes();
   }).observe(container);
 
   return {
-    /** Shows a prefix of a model's tree as a map or a list. */
+    /** Shows a prefix of a model's tree as a treemap or a list. */
     show(prefix, newView, newModel) {
       const redraw = newView !== view;
       view = newView;

@@ -7,11 +7,11 @@ const LINE_HEIGHT = 17; // px
 const ZOOM_MS = 280;
 
 /**
- * Draws the map of `cells`: {size, label, detail, ariaLabel, hue, marked, pick}.
- * `pick(rectangle)` opens a cell; the next map can grow out of its rectangle. `up` goes one level up (Escape,
+ * Draws the treemap of `cells`: {size, label, detail, ariaLabel, hue, marked, pick}.
+ * `pick(rectangle)` opens a cell; the next treemap can grow out of its rectangle. `up` goes one level up (Escape,
  * Backspace).
  */
-export function drawMap(cells, width, height, label, up) {
+export function drawTreemap(cells, width, height, label, up) {
   const rectangles = squarify(cells.map((cell) => cell.size), width, height);
   const nodes = cells.map((cell, i) => drawCell(cell, rectangles[i], i));
   nodes.forEach((node, i) => {
@@ -33,12 +33,12 @@ export function drawMap(cells, width, height, label, up) {
   const focus = (i) => nodes[i].focus();
   return svg(
     "svg",
-    { class: "map", viewBox: `0 0 ${width} ${height}`, height, role: "group", "aria-label": label },
+    { class: "treemap", viewBox: `0 0 ${width} ${height}`, height, role: "group", "aria-label": label },
     ...nodes,
   );
 }
 
-/** Animates a new map growing out of the opened rectangle, unless the user prefers reduced motion. */
+/** Animates a new treemap growing out of the opened rectangle, unless the user prefers reduced motion. */
 export function growFrom(map, rectangle, width, height) {
   if (!rectangle || matchMedia("(prefers-reduced-motion: reduce)").matches) return;
   const { x, y, width: w, height: h } = rectangle;
