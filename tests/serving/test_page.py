@@ -346,7 +346,7 @@ def test_titles_are_never_parsed_as_html(visitor: Visitor) -> None:
     expect(options(page).first).to_contain_text(HOSTILE)
     expect(page.locator("#node .items li").first).to_contain_text(HOSTILE)
     assert page.locator("img").count() == 1  # the logo
-    assert page.title() == "rqrec"
+    assert page.title() == f"After {HOSTILE}Title 8 · joined · rqrec"
 
 
 @pytest.mark.parametrize("prefix", ["", "Unbreakable" * 30])

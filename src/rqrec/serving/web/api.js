@@ -25,9 +25,9 @@ export const node = (prefix, page, pageSize, model, signal) =>
 /** The map of a model's items; without items while it is being made. */
 export const itemMap = (model, signal) => get("v1/map", { model }, signal);
 
-/** The k most probable items after a history; ids that are not in the catalogue are skipped and listed. */
-export async function recommend(history, k, model, signal) {
-  const response = await post("v1/recommendations", { history, k, model, unknown: "skip" }, signal);
+/** The k most probable items after a history, of all or some experts; ids that are not in the catalogue are skipped and listed. */
+export async function recommend(history, k, model, signal, experts = null) {
+  const response = await post("v1/recommendations", { history, k, model, experts, unknown: "skip" }, signal);
   return { model: response.model, ...response.recommendations[0] };
 }
 

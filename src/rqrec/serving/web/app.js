@@ -2,10 +2,12 @@
 
 import * as api from "./api.js";
 import { announce, button, byId, element, notice } from "./dom.js";
+import { createCompare } from "./compare.js";
 import { createExplore } from "./explore.js";
 import { createFold } from "./fold.js";
 import { createHistory } from "./history.js";
 import { createItem } from "./item.js";
+import { pageTitle } from "./page_title.js";
 import { createRecommendations } from "./recommendations.js";
 import { createSearch } from "./search.js";
 import { go, onState } from "./state.js";
@@ -39,6 +41,7 @@ const history = createHistory({
   selectUser: (user) => go({ user, history: [] }),
 });
 const fold = createFold();
+const compare = createCompare({ open, compareWith: (model, expert) => go({ compare: model, expert }) });
 const recommendations = createRecommendations({
   add,
   open,
@@ -64,6 +67,8 @@ function show(state) {
   fetchTitles(ids).then(() => current === state && showHistory(ids));
   showSettings(state);
   recommendations.show(ids, state.k, state.model);
+  const compared = models.find(({ name }) => name === state.compare);
+  compare.show(ids, state.k, models, modelInUse(), compared, state.expert);
   explore.show(state.prefix, state.view, state.model);
   item.show(state.item, state.model);
 }
@@ -71,13 +76,19 @@ function show(state) {
 function showHistory(ids) {
   history.show(ids);
   fold.show(ids);
+  const shown = models.length > 1 ? [modelInUse()?.name, current.compare].filter(Boolean) : [];
+  document.title = pageTitle(users.find(({ user_id: id }) => id === current.user), ids, [...new Set(shown)]);
 }
+
+/** The chosen model, as in /v1/models. */
+const modelInUse = () =>
+  models.find(({ name }) => name === current.model) ?? models.find((each) => each.default) ?? models[0];
 
 /** The types of a model's experts by name. */
 const typesOf = (model) => Object.fromEntries((model?.experts ?? []).map(({ name, type }) => [name, type]));
 
-function showSettings({ k, model }) {
-  const inUse = models.find(({ name }) => name === model) ?? models.find((each) => each.default) ?? models[0];
+function showSettings({ k }) {
+  const inUse = modelInUse();
   const names = models.map(({ name, architecture: type }) =>
     option(name, name === type ? architecture(name) : `${name} (${architecture(type)})`, name === inUse?.name),
   );

@@ -1,0 +1,135 @@
+/** Two models side by side on one history: the items that only one of them recommends, and the ranks that differ. */
+
+import * as api from "./api.js";
+import { announce, button, byId, element, loading, notice } from "./dom.js";
+import { count, EXPERTS, percent } from "./format.js";
+import { cacheTitles } from "./titles.js";
+
+const SEPARATOR = "\u0000"; // of model and expert in the value of an option
+
+/** The actions are `open(id)` and `compareWith(model, expert)`, both of which are null to compare with nothing. */
+export function createCompare({ open, compareWith }) {
+  const container = byId("comparison");
+  const content = byId("recommendations").querySelector(".content");
+  const select = byId("compare");
+  const newest = api.newestOnly();
+  let shown = null; // all that is compared, as JSON
+  select.addEventListener("change", () => {
+    const [model, expert] = select.value.split(SEPARATOR);
+    compareWith(model || null, expert || null);
+  });
+
+  async function load(history, k, sides) {
+    container.replaceChildren(loading(5));
+    try {
+      const responses = await newest((signal) =>
+        Promise.all(
+          sides.map(({ model, expert }) => api.recommend(history, k, model, signal, expert === null ? null : [expert])),
+        ),
+      );
+      for (const { items } of responses) cacheTitles(items);
+      draw(sides, responses);
+    } catch (error) {
+      shown = null;
+      container.replaceChildren(notice(error.message, button("Try again", () => load(history, k, sides))));
+    }
+  }
+
+  function draw(sides, responses) {
+    const ranks = responses.map(({ items }) => new Map(items.map((item, rank) => [item.item_id, rank])));
+    const nShared = responses[0].items.filter((item) => ranks[1].has(item.item_id)).length;
+    const summary =
+      nShared === 0
+        ? "No item is in both lists."
+        : `${count(nShared, "item")} of ${responses[0].items.length} ${nShared === 1 ? "is" : "are"} in both lists.`;
+    announce(summary);
+    const legend = " Arrows show how far an item is above or below its rank in the first list.";
+    container.replaceChildren(
+      element("p", { class: "lead" }, summary, nShared ? legend : ""),
+      element(
+        "div",
+        { class: "sides" },
+        responses.map(({ items, skipped }, side) =>
+          element(
+            "div",
+            { class: "side" },
+            element("h3", { id: `side-${side}` }, sides[side].name),
+            skipped.length ? element("p", { class: "lead" }, `${count(skipped.length, "item")} of the history unknown.`) : null,
+            items.length
+              ? element(
+                  "ol",
+                  { class: "compared", "aria-labelledby": `side-${side}` },
+                  items.map((item, rank) => row(item, rank, ranks[1 - side].get(item.item_id), side)),
+                )
+              : element("p", { class: "empty" }, "It recommends nothing for this history."),
+          ),
+        ),
+      ),
+    );
+  }
+
+  function row(item, rank, otherRank, side) {
+    const isOnly = otherRank === undefined;
+    return element(
+      "li",
+      { class: isOnly ? "only" : null },
+      element("span", { class: "rank" }, String(rank + 1)),
+      button(item.title || item.item_id, () => open(item.item_id), { class: "plain" }),
+      element(
+        "span",
+        { class: "move" },
+        isOnly ? "only here" : side === 1 ? shift(otherRank - rank) : percent(Math.exp(item.score)),
+      ),
+    );
+  }
+
+  function showChoices(models, main, compared, expert) {
+    const others = models.filter((model) => model !== main).map((model) => choice(model.name, null, model.name));
+    const alone = models
+      .filter((model) => model.experts.length > 1)
+      .flatMap((model) => model.experts.map((one) => choice(model.name, one.name, sideName(model, one.name))));
+    select.parentElement.hidden = others.length + alone.length === 0;
+    const group = (label, options) => (options.length ? element("optgroup", { label }, options) : null);
+    const parts = [choice("", null, "nothing"), group("Models", others), group("Experts alone", alone)];
+    select.replaceChildren(...parts.filter(Boolean));
+    select.value = [compared?.name ?? "", ...(expert ? [expert] : [])].join(SEPARATOR);
+  }
+
+  return {
+    /**
+     * Shows the recommendations of the model `main` for a history beside those of `compared`, or of its expert alone;
+     * if that is undefined, only the choice of what to compare with. Models are as in /v1/models.
+     */
+    show(history, k, models, main, compared, expert) {
+      showChoices(models, main, compared, expert);
+      content.hidden = compared !== undefined;
+      container.hidden = compared === undefined;
+      const sides = [
+        { model: main?.name, expert: null, name: main?.name },
+        { model: compared?.name, expert, name: compared && sideName(compared, expert) },
+      ];
+      const query = compared === undefined ? null : JSON.stringify([history, k, sides]);
+      if (query === shown) return;
+      shown = query;
+      if (query === null) container.replaceChildren();
+      else load(history, k, sides);
+    },
+  };
+}
+
+const choice = (model, expert, label) =>
+  element("option", { value: expert === null ? model : `${model}${SEPARATOR}${expert}` }, label);
+
+function sideName(model, expert) {
+  if (expert === null) return model.name;
+  const { type } = model.experts.find(({ name }) => name === expert) ?? {};
+  const [label] = EXPERTS[type] ?? [expert];
+  return `${model.name}: ${label === expert || type === expert ? label.toLowerCase() : `${label.toLowerCase()} (${expert})`} alone`;
+}
+
+/** 2 -> "▲ 2": two ranks above the other list's. */
+function shift(by) {
+  if (by === 0) return element("span", { title: "the same rank" }, "=");
+  const where = `${count(Math.abs(by), "rank")} ${by > 0 ? "higher" : "lower"}`;
+  return element("span", { title: where, "aria-label": where, role: "img" }, `${by > 0 ? "▲" : "▼"} ${Math.abs(by)}`);
+}
