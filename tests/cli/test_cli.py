@@ -12,7 +12,7 @@ from click.testing import Result
 from typer.testing import CliRunner
 
 from rqrec import __version__
-from rqrec.cli import app
+from rqrec.cli import GROUPS, app
 from rqrec.core.artifact import read_json, read_manifest, write_json
 from rqrec.evaluation.registry import BASELINES
 from rqrec.tokenizer.semantic_ids import SemanticIdTable
@@ -167,6 +167,24 @@ def test_every_command_shows_an_example(command: str) -> None:
     done = rqrec(command, "--help")
     assert done.exit_code == 0
     assert f"Example: rqrec {command}" in " ".join(done.stdout.split())
+
+
+def test_help_lists_every_command_in_its_group_with_a_whole_sentence() -> None:
+    said = rqrec("--help").stdout
+    lines = " ".join(said.split("Start here:")[1].split())
+    assert "..." not in lines  # nothing is cut off
+    for title, names in GROUPS.items():
+        section = said.split(f"\n{title}:\n")[1].split("\n\n")[0]
+        assert [line.split()[0] for line in section.splitlines() if line[2:3].strip()] == [*names]
+    assert "Go from two files to a page with recommendations" in lines
+    assert "..." not in rqrec("items", "--help").stdout.split("Commands:")[1]
+
+
+def test_items_are_found_by_words_with_their_ids(tiny_run: Path) -> None:
+    found = json.loads(rqrec("items", "find", tiny_run, "titel", "12", "--k", 3, "--json").stdout)
+    assert found["items"][0] == {"item_id": "item 12", "title": "Title 12"}
+    assert "item 12  Title 12" in rqrec("items", "find", tiny_run, "title 12").stdout
+    assert "No item has 'quartz' in a field" in rqrec("items", "find", tiny_run, "quartz").stdout
 
 
 @pytest.fixture

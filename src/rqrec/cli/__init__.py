@@ -4,34 +4,31 @@ import sys
 from importlib import import_module
 from typing import Any
 
-COMMANDS = {
-    "quickstart": "quickstart",
-    "demo": "demo",
-    "reproduce": "reproduce",
-    "prepare": "prepare",
-    "embed": "embed",
-    "train-rqvae": "train_rqvae",
-    "run-rqvae": "run_rqvae",
-    "fit-rqkmeans": "fit_rqkmeans",
-    "tokenize": "tokenize",
-    "inspect-ids": "inspect_ids",
-    "train-decoder": "train_decoder",
-    "train-sasrec": "train_sasrec",
-    "join": "join",
-    "evaluate": "evaluate",
-    "compare": "compare",
-    "hold-out-items": "cold_start",
-    "evaluate-cold": "cold_start",
-    "recommend": "recommend",
-    "batch-recommend": "batch_recommend",
-    "serve": "serve",
-    "export": "export",
-    "items": "items",
-    "push": "share",
-    "pull": "share",
-    "settings": "settings",
-    "bench": "bench",
+# What people do, and the commands for it, each with its file.
+GROUPS = {
+    "Start here": {"quickstart": "quickstart", "demo": "demo"},
+    "Prepare data": {"prepare": "prepare", "embed": "embed"},
+    "Make semantic IDs": {
+        "fit-rqkmeans": "fit_rqkmeans",
+        "train-rqvae": "train_rqvae",
+        "tokenize": "tokenize",
+        "inspect-ids": "inspect_ids",
+        "run-rqvae": "run_rqvae",
+    },
+    "Train": {"train-decoder": "train_decoder", "train-sasrec": "train_sasrec", "join": "join"},
+    "Evaluate": {"evaluate": "evaluate", "hold-out-items": "cold_start", "evaluate-cold": "cold_start"},
+    "Recommend and serve": {
+        "recommend": "recommend",
+        "batch-recommend": "batch_recommend",
+        "serve": "serve",
+        "export": "export",
+        "push": "share",
+        "pull": "share",
+    },
+    "Find and change items": {"items": "items"},
+    "Experiment": {"reproduce": "reproduce", "compare": "compare", "bench": "bench", "settings": "settings"},
 }
+COMMANDS = {name: module for group in GROUPS.values() for name, module in group.items()}
 
 
 def main(arguments: list[str] | None = None, name: str = "rqrec") -> None:

@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from rqrec.cli.command import AsJson, app, command, emit
+from rqrec.cli.command import AsJson, command, command_group, emit
 
 
 class Precision(StrEnum):
@@ -16,8 +16,7 @@ class Precision(StrEnum):
     fp16 = "fp16"
 
 
-bench = typer.Typer(help="Measure this machine.", no_args_is_help=True, rich_markup_mode=None)
-app.add_typer(bench, name="bench")
+bench = command_group("bench", "Measure how fast this machine trains.")
 
 
 @command("rqrec bench train --architecture hierarchical --batch 256", group=bench)

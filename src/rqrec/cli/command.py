@@ -9,7 +9,7 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, is_dataclass
 from pathlib import Path
@@ -17,8 +17,10 @@ from types import FrameType, NoneType
 from typing import Annotated, Any, Literal, TypeVar, get_args, get_origin
 
 import typer
+from typer.core import TyperGroup
 
 from rqrec import __version__
+from rqrec.cli import GROUPS
 from rqrec.core.config import Setting, configured, settings_of, with_settings
 
 # Read when torch loads: waiting threads sleep instead of spinning. On a machine whose cores are busy with other
@@ -32,9 +34,47 @@ WRITE_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO)
 CommandT = TypeVar("CommandT", bound=Callable[..., None])
 ConfigT = TypeVar("ConfigT")
 
+
+class FullSentences(TyperGroup):
+    """A group whose help lists its commands with their whole first paragraphs."""
+
+    def sections(self) -> Mapping[str, Iterable[str]]:
+        """The names of commands by the title of their section."""
+        return {"Commands": self.commands}
+
+    def format_commands(self, ctx: Any, formatter: Any) -> None:
+        """Write the sections."""
+        for title, names in self.sections().items():
+            rows = [
+                (name, _first_paragraph(self.commands[name].help)) for name in names if name in self.commands
+            ]
+            if rows:
+                with formatter.section(title):
+                    formatter.write_dl(rows)
+
+
+class AllCommands(FullSentences):
+    """The commands of `rqrec`, by what people do."""
+
+    def sections(self) -> Mapping[str, Iterable[str]]:
+        """See `GROUPS`."""
+        return GROUPS
+
+
+def _first_paragraph(text: str | None) -> str:
+    return " ".join((text or "").split("\n\n")[0].split())
+
+
+def command_group(name: str, text: str) -> typer.Typer:
+    """A command with commands of its own."""
+    group = typer.Typer(cls=FullSentences, help=text, no_args_is_help=True, rich_markup_mode=None)
+    app.add_typer(group, name=name)
+    return group
+
+
 app = typer.Typer(
     name="rqrec",
-    help="Generative retrieval with semantic IDs.",
+    cls=AllCommands,
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -55,7 +95,10 @@ def main(
         typer.Option("--version", help="Print the version and exit.", callback=_print_version, is_eager=True),
     ] = False,
 ) -> None:
-    """Generative retrieval with semantic IDs."""
+    """Recommend by generating: items become semantic IDs, and a model generates the next one.
+
+    `rqrec COMMAND --help` describes a command and its options, with an example.
+    """
 
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object on standard output.")]

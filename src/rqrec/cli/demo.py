@@ -17,7 +17,7 @@ def demo(
     seed: Annotated[int, typer.Option(help="Seed of the tokenizer and of the model.")] = 0,
     as_json: AsJson = False,
 ) -> None:
-    """MovieLens 100K from raw ratings to recommendations and a report, in minutes on a CPU."""
+    """Go from the raw ratings of MovieLens 100K to recommendations and a report, in minutes on a CPU."""
     result = run_demo(output, data_dir, seed)
     model, popularity = result["model"], result["popularity"]
     text = (

@@ -1,19 +1,20 @@
-"""`rqrec items`: add, remove and update items of a trained model, and go back to an earlier catalogue."""
+"""`rqrec items`: find, add, remove and update items of a trained model, and go back to an earlier catalogue."""
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from rqrec.cli.command import AsJson, app, command, emit
-from rqrec.core.artifact import find
+from rqrec.cli.command import AsJson, command, command_group, emit
+from rqrec.core import artifact as artifacts
 from rqrec.retrieval.versions import Version, current_version, roll_back, versions
+from rqrec.serving.recommender import DEFAULT_K, Recommender
 from rqrec.stages import items as stage
 
-items = typer.Typer(
-    help="Change the catalogue of a trained model.", no_args_is_help=True, rich_markup_mode=None
+items = command_group(
+    "items", "Find items of a trained model by words, and add, remove and update items without training."
 )
-app.add_typer(items, name="items")
 
 Artifact = Annotated[Path, typer.Argument(help="Folder of a trained retrieval model, or its run folder.")]
 
@@ -21,6 +22,27 @@ Artifact = Annotated[Path, typer.Argument(help="Folder of a trained retrieval mo
 def _emit(version: Version, as_json: bool) -> None:
     text = f"version {version.number}: {version.what}, {version.items:,} items, {version.new:,} of them new"
     emit(version._asdict(), as_json, text)
+
+
+@command('rqrec items find out/demo "star wars"', group=items)
+def find(
+    artifact: Artifact,
+    words: Annotated[
+        list[str], typer.Argument(help="Words of the title or any other field; typos are forgiven.")
+    ],
+    k: Annotated[int, typer.Option(min=1, help="Number of items to show.")] = DEFAULT_K,
+    as_json: AsJson = False,
+) -> None:
+    """Find items by words, with the ids that histories, filters and changes of items name."""
+    query = " ".join(words)
+    found = Recommender.load(artifact).search(query, k)
+    width = max((len(item.item_id) for item in found), default=0)
+    lines = [f"{item.item_id:>{width}}  {item.title}" for item in found]
+    emit(
+        {"query": query, "items": [asdict(item) for item in found]},
+        as_json,
+        "\n".join(lines) or f"No item has {query!r} in a field: try fewer or other words.",
+    )
 
 
 @command("rqrec items add out/mine --items new.csv", group=items)
@@ -62,7 +84,7 @@ def update(
 @command("rqrec items log out/mine", group=items)
 def log(artifact: Artifact, as_json: AsJson = False) -> None:
     """List the versions of the catalogue; the current one has a star."""
-    folder = find(artifact, "retrieval")
+    folder = artifacts.find(artifact, "retrieval")
     current, found = current_version(folder), versions(folder)
     lines = [
         f"{'*' if one.number == current else ' '} {one.number:4d}  {one.made or '':25s}  {one.items:12,d} items  "
