@@ -1,7 +1,9 @@
 """The HTTP API as a client sees it."""
 
+import html
 import json
 import logging
+import re
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -293,7 +295,7 @@ def test_invalid_bodies_get_an_error_message(client: TestClient, body: bytes, st
         ("/v1/semantic-ids/" + "9" * 5000, 422, "invalid_request"),
         ("/v1/recommendations", 405, "method_not_allowed"),
         ("/v1/nothing", 404, "not_found"),
-        ("/docs", 404, "not_found"),
+        ("/docs/nothing", 404, "not_found"),
         ("/static/..%2fapp.py", 404, "not_found"),
         ("/static/../../app.py", 404, "not_found"),
     ],
@@ -508,6 +510,27 @@ def test_page_files_have_media_types_and_are_revalidated_by_etag(service: Servic
     bare = service(WebPage(tmp_path / "nowhere"))
     assert_refused(bare.get("/"), 404, "not_found")
     assert bare.get("/v1/models").status_code == 200
+
+
+def test_the_docs_describe_every_route_and_load_nothing_from_elsewhere(client: TestClient) -> None:
+    page = client.get("/docs")
+    assert page.status_code == 200
+    assert "default-src 'self'" in page.headers["content-security-policy"]
+    text = html.unescape(page.text)
+    schema = client.get("/openapi.json").json()
+    for path, methods in schema["paths"].items():
+        assert f"<code>{path}</code>" in text
+        for operation in methods.values():
+            assert operation["description"].split("`")[0] in text
+    assert "curl -s -X POST http://localhost:8000/v1/recommendations" in text
+    for name in re.findall(r'href="#([^"]+)"', page.text):
+        assert f'id="{name}"' in page.text
+    loaded = re.findall(r'<(?:script|img|link)[^>]*(?:src|href)="([^"]+)"', page.text)
+    assert loaded == ["docs/style.css", "static/icon.svg"]
+    assert "<script" not in page.text
+    assert " style=" not in page.text  # which the policy does not allow
+    for one in loaded:
+        assert client.get(f"/{one}").status_code == 200
 
 
 def test_the_openapi_examples_are_valid_requests(client: TestClient) -> None:

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from functools import lru_cache
 from typing import Annotated, Any
 
 from fastapi import FastAPI, Path, Query, Request
@@ -14,7 +15,9 @@ from starlette.responses import Response
 from rqrec import __version__
 from rqrec.data.ids import UnknownIdError
 from rqrec.serving import schemas
+from rqrec.serving.api_page import STYLE, api_page
 from rqrec.serving.batcher import QueueFullError
+from rqrec.serving.cached_content import CachedContent
 from rqrec.serving.config import ServiceConfig
 from rqrec.serving.errors import ApiError, JsonResponse, client_left, error_response, too_many_requests
 from rqrec.serving.logs import LOG
@@ -23,7 +26,7 @@ from rqrec.serving.middleware import AuthMiddleware, RequestLogging, bearer_toke
 from rqrec.serving.model_registry import HistoryRequest, ModelRegistry, RequestOptions, ServedModel
 from rqrec.serving.recommender import DEFAULT_K, Recommender
 from rqrec.serving.rules import Rules
-from rqrec.serving.web_page import WebPage
+from rqrec.serving.web_page import MEDIA_TYPES, WebPage
 
 ModelName = Annotated[
     str | None,
@@ -65,7 +68,7 @@ def create_app(
         version=__version__,
         description="Generative recommendations with semantic IDs. If the service requires a token, send it in "
         "the header `Authorization: Bearer TOKEN`.",
-        docs_url=None,  # its page would load scripts from another host
+        docs_url=None,  # its page would load scripts from another host; see add_docs
         redoc_url=None,
         responses=ERRORS,
         lifespan=lifespan,
@@ -75,6 +78,7 @@ def create_app(
     add_changes(app, registry, config)
     add_operations(app, registry, config, metrics)
     add_page(app, page or WebPage())
+    add_docs(app)
     add_errors(app)
     app.add_middleware(AuthMiddleware, config=config)
     if config.allow_origins:
@@ -402,6 +406,24 @@ def add_page(app: FastAPI, page: WebPage) -> None:
         return page.response(request, name)
 
 
+def add_docs(app: FastAPI) -> None:
+    """Add the page that describes the API; it is made at the first request."""
+
+    @lru_cache(maxsize=1)
+    def html() -> CachedContent:
+        return CachedContent(api_page(app.openapi()).encode(), MEDIA_TYPES[".html"])
+
+    style = CachedContent(STYLE.encode(), MEDIA_TYPES[".css"])
+
+    @app.api_route("/docs", methods=["GET", "HEAD"], include_in_schema=False)
+    def docs(request: Request) -> Response:
+        return html().response(request)
+
+    @app.api_route("/docs/style.css", methods=["GET", "HEAD"], include_in_schema=False)
+    async def docs_style(request: Request) -> Response:
+        return style.response(request)
+
+
 def add_errors(app: FastAPI) -> None:
     """Add handlers that turn every failure into the one error shape."""
 
@@ -412,9 +434,7 @@ def add_errors(app: FastAPI) -> None:
     @app.exception_handler(HTTPException)
     async def handle_http_error(request: Request, error: HTTPException) -> Response:
         code = ERROR_CODES.get(error.status_code, "refused")
-        message = (
-            f"{request.method} {request.url.path[:100]}: {error.detail}. See /openapi.json for the routes."
-        )
+        message = f"{request.method} {request.url.path[:100]}: {error.detail}. See /docs for the routes."
         api_error = ApiError(error.status_code, code, message, error.headers)
         return error_response(api_error, request.scope["request_id"])
 
