@@ -1,3 +1,4 @@
+import re
 import shutil
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timedelta
@@ -8,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from rqrec import Recommender, Rules
+from rqrec import Dataset, Recommender, Rules, leave_one_out
 from rqrec.core.artifact import read_json, write_json
 from rqrec.data.ids import IdMap, UnknownIdError
 from rqrec.models.architectures import ARCHITECTURES
@@ -101,6 +102,41 @@ def test_items_can_be_spread_over_first_codes(recommender: Recommender) -> None:
     (recommended,) = recommender.recommend([items(8, 9)], k=4, rules=Rules(max_per={"first_code": 1}))
     assert len({item.semantic_id[0] for item in recommended}) == len(recommended) == 4
     assert recommended[0] == recommender.recommend([items(8, 9)], k=1)[0][0]
+
+
+@pytest.mark.parametrize(
+    ("histories", "advice"),
+    [
+        (["item 8"], "pass [['item 8']] for one user, instead of ['item 8']"),
+        ("item 8", "must be a list of histories: [['item 8']]"),
+        ([8], "pass [['8']] for one user, instead of [8]"),
+        ([[8]], "Item ids are strings: pass '8' instead of 8"),
+        ([["item 8", None]], "Item ids are strings"),
+    ],
+)
+def test_histories_of_another_shape_are_refused_with_what_to_pass(
+    recommender: Recommender, histories: Any, advice: str
+) -> None:
+    for unknown in ("raise", "skip"):
+        with pytest.raises(ValueError, match=re.escape(advice)):
+            recommender.recommend(histories, unknown=unknown)
+    with pytest.raises(ValueError, match="Item ids are strings: pass '8' instead of 8"):
+        recommender.similar_items(8)  # type: ignore[arg-type]
+
+
+def test_notebooks_show_tables_and_short_lines(recommender: Recommender, tiny_run: Path) -> None:
+    (recommended,) = recommender.recommend([items(8, 9)], k=2)
+    assert re.fullmatch(r"Title 10  -\d\.\d{3}  \(item 10, codes \d+(-\d+)*\)", repr(recommended[0]))
+    html = recommended._repr_html_()
+    assert html.count("<tr>") == 3
+    assert ">Title 10<td>" in html
+    dataset = Dataset.read(tiny_run)
+    assert re.fullmatch(r"Dataset\(480 users, 48 items, [\d,]+ interactions\)", repr(dataset))
+    assert repr(dataset.catalog) == "Catalog(48 items: Title 0, Title 1, Title 2, ...)"
+    assert repr(dataset.sequences).startswith("Sequences(480 users, ")
+    assert repr(leave_one_out(dataset.sequences).test) == "EvalExamples(480 histories with their next items)"
+    assert repr(recommender.table).startswith("SemanticIdTable(48 items, 8 x 8")
+    assert repr(recommender.artifact) == "RetrievalArtifact(48 items, experts codes)"
 
 
 def test_reprs_name_the_model_and_list_the_items(recommender: Recommender) -> None:

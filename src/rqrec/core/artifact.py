@@ -75,6 +75,9 @@ class Manifest:
     format_version: int = FORMAT_VERSION
     """The format of its type (see `format_version_of`)."""
 
+    def __repr__(self) -> str:
+        return f"Manifest({self.artifact_type}, {self.hash[:8]}, {len(self.files)} files, metrics {self.metrics})"
+
     @property
     def hash(self) -> str:
         """SHA-256 over type and files: two runs that wrote the same files have the same hash."""

@@ -1,5 +1,6 @@
 """The catalogue: item ids, titles and descriptive texts."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -11,6 +12,7 @@ from rqrec.data.ids import IdMap
 from rqrec.data.tables import read_parquet
 
 CATALOG_FILE = "catalog.parquet"
+SHOWN = 3  # titles in a repr
 
 
 @dataclass(frozen=True)
@@ -39,6 +41,16 @@ class Catalog:
     def id_map(self) -> IdMap:
         """The map between item ids and item indices."""
         return IdMap(self.items["item_id"])
+
+    def __repr__(self) -> str:
+        titles = ", ".join(self.titles_of(range(min(SHOWN, len(self)))))
+        more = ", ..." if len(self) > SHOWN else ""
+        return f"Catalog({len(self):,} items: {titles}{more})"
+
+    def titles_of(self, items: Sequence[int]) -> list[str]:
+        """The titles of items by their indices (see `titles`)."""
+        rows = self.items.select("item_id", "title")[list(items)].iter_rows()
+        return [title or item_id for item_id, title in rows]
 
     def titles(self) -> list[str]:
         """The title of each item, or its id if it has none; N strings in order of item index."""

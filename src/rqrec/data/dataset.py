@@ -19,6 +19,10 @@ class Dataset:
     catalog: Catalog
     sequences: Sequences
 
+    def __repr__(self) -> str:
+        counts = ", ".join(f"{number:,} {name}" for name, number in self.counts().items())
+        return f"Dataset({counts})"
+
     @classmethod
     def from_interactions(cls, catalog: Catalog, interactions: Interactions) -> "Dataset":
         """Build each user's sequence of catalogue indices, oldest first.

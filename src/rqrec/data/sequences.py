@@ -56,6 +56,9 @@ class Sequences:
         if len(self.offsets) != len(self.user_ids) + 1:
             raise ValueError(f"{len(self.user_ids)} users need {len(self.user_ids) + 1} offsets.")
 
+    def __repr__(self) -> str:
+        return f"Sequences({len(self):,} users, {len(self.items):,} interactions)"
+
     def __len__(self) -> int:
         return len(self.user_ids)
 

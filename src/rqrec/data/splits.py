@@ -47,6 +47,9 @@ class EvalExamples:
         """Examples within `sequences`, with their times and user ids."""
         return cls(sequences.items, starts, ends, users, sequences.times, sequences.user_ids)
 
+    def __repr__(self) -> str:
+        return f"EvalExamples({len(self):,} histories with their next items)"
+
     def __len__(self) -> int:
         return len(self.users)
 

@@ -95,6 +95,9 @@ class RetrievalArtifact(NamedTuple):
     live: Live | None = None
     """How the catalogue has changed since the training; None: not at all."""
 
+    def __repr__(self) -> str:
+        return f"RetrievalArtifact({len(self.catalog):,} items, experts {', '.join(self.types)})"
+
     @property
     def types(self) -> dict[str, str]:
         """The experts by name, each with its type: codes, dense or neighbours; content if there are new items."""

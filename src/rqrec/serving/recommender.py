@@ -3,6 +3,7 @@
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from html import escape
 from itertools import chain, compress, islice, repeat
 from pathlib import Path
 from typing import Any, Literal, overload
@@ -57,6 +58,11 @@ class Recommendation:
     semantic_id: tuple[int, ...]
     experts: Mapping[str, float] = field(default_factory=dict)
 
+    def __repr__(self) -> str:
+        """One line, for notebooks."""
+        codes = "-".join(map(str, self.semantic_id))
+        return f"{self.title or self.item_id}  {self.score:.3f}  ({self.item_id}, codes {codes})"
+
 
 @dataclass(frozen=True)
 class Recommendations(Sequence[Recommendation]):
@@ -87,7 +93,17 @@ class Recommendations(Sequence[Recommendation]):
             f"{rank:4d}. {item.title or item.item_id}  {item.score:.3f}  ({item.item_id})"
             for rank, item in enumerate(self, start=1)
         )
-        return "\n".join((f"{len(self)} of {self.n_allowed} items, with log-probabilities:", *lines))
+        return "\n".join((f"{len(self)} of {self.n_allowed:,} items, with log-probabilities:", *lines))
+
+    def _repr_html_(self) -> str:
+        """A table, for notebooks."""
+        rows = "".join(
+            f"<tr><td>{rank}<td style='text-align:left'>{escape(item.title or item.item_id)}<td>{item.score:.3f}"
+            f"<td>{'-'.join(map(str, item.semantic_id))}<td>{escape(item.item_id)}"
+            for rank, item in enumerate(self, start=1)
+        )
+        head = "<tr><th><th style='text-align:left'>item<th>log-probability<th>codes<th>id"
+        return f"<table>{head}{rows}</table>"
 
 
 @dataclass(frozen=True)
@@ -182,7 +198,8 @@ class Recommender:
         self._search_index = SearchIndex()
 
     def __repr__(self) -> str:
-        return f"Recommender({name_of(self.model.config)}, {len(self.catalog)} items)"
+        joined = f", experts {', '.join(self.experts)}" if len(self.experts) > 1 else ""
+        return f"Recommender({name_of(self.model.config)}, {len(self.catalog):,} items{joined})"
 
     @classmethod
     def load(cls, folder: Path | str, *, beam_width: int = BEAM_WIDTH) -> "Recommender":
@@ -478,7 +495,7 @@ class Recommender:
 
     def _present(self, item_ids: Sequence[str]) -> NDArray[np.int64]:
         """The indices of items that may be recommended. Raises UnknownIdError for others."""
-        items = self.catalog.id_map.indices(item_ids)
+        items = self.catalog.id_map.indices(_as_ids(item_ids))
         if self._available_N is not None and len(gone := np.flatnonzero(~self._available_N[items])):
             raise UnknownIdError(f"Item {item_ids[int(gone[0])]!r} was removed from the catalogue.")
         return items
@@ -567,6 +584,7 @@ class Recommender:
         unknown: Literal["raise", "skip"],
     ) -> tuple[Histories, list[list[str]]]:
         """The histories as item indices, and the skipped ids of each."""
+        _check_histories(histories)
         rows = [self._indices(history, unknown) for history in histories]
         # A history without items needs no times.
         times: list[list[int]] | None = None if any(map(len, histories)) else [[] for _ in histories]
@@ -585,7 +603,7 @@ class Recommender:
         """The item indices of ids, and the skipped ids."""
         if unknown not in ("raise", "skip"):
             raise ValueError(f"unknown is {unknown!r}; allowed are 'raise' and 'skip'.")
-        ids = list(ids)
+        ids = _as_ids(ids)
         if unknown == "raise":
             return self.catalog.id_map.indices(ids), []
         indices = self.catalog.id_map.find(ids)
@@ -635,3 +653,28 @@ class Recommender:
             [dict(zip(experts, row, strict=True)) for row in zip(*experts.values(), strict=True)]
             or repeat({}),
         )
+
+
+def _check_histories(histories: Sequence[Sequence[str]]) -> None:
+    """Raise ValueError unless these are lists of ids, one for each user."""
+    if isinstance(histories, str):
+        raise ValueError(
+            f"histories is the text {histories!r}, but must be a list of histories: [[{histories!r}]]."
+        )
+    for history in histories:
+        if isinstance(history, str) or not isinstance(history, Iterable):
+            raise ValueError(
+                f"histories must be a list of histories, one per user, each a list of item ids, but {history!r} is "
+                f"in the place of one: pass [[{str(history)!r}]] for one user, instead of [{history!r}]."
+            )
+
+
+def _as_ids(ids: Iterable[str]) -> list[str]:
+    """Ids as a list. Raises ValueError on a single string, and on an id that is none."""
+    if isinstance(ids, str):
+        raise ValueError(f"A list of item ids is needed: pass [{ids!r}] instead of {ids!r}.")
+    ids = list(ids)
+    for item_id in ids:
+        if not isinstance(item_id, str):
+            raise ValueError(f"Item ids are strings: pass {str(item_id)!r} instead of {item_id!r}.")
+    return ids

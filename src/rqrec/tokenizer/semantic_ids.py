@@ -136,6 +136,10 @@ class SemanticIdTable:
                 f"IDs must be unique. Build the table with `SemanticIdTable.from_codes`."
             )
 
+    def __repr__(self) -> str:
+        sizes = " x ".join(map(str, self.level_sizes))
+        return f"SemanticIdTable({len(self):,} items, {sizes} codes)"
+
     def __len__(self) -> int:
         return len(self.item_ids)
 
