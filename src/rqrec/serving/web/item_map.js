@@ -121,7 +121,8 @@ export function createItemMap({ open }) {
       accent: style.getPropertyValue("--accent"),
       font: style.fontFamily,
     };
-    map.colors = colorsOf(map.codes, style);
+    const shade = `${style.getPropertyValue("--point-light")} ${style.getPropertyValue("--point-chroma")}`;
+    if (map.shade !== shade) Object.assign(map, { shade, colors: colorsOf(map.codes, shade) });
     drawPoints(context, map, view, ratio * Math.min(7, (map.ids.length > 5000 ? 2 : 3) * view.zoom ** 0.4));
     const taken = [buttonsBox(ratio), ...drawMarks(paint, ratio)];
     drawLabels(context, [...titles(), ...clusterNames()], paint, ratio, taken);
@@ -347,13 +348,12 @@ function named(clusters) {
   });
 }
 
-/** The colour of each code, 4 bytes each, as of its chip elsewhere on the page but stronger. */
-function colorsOf(codes, style) {
-  const [light, chroma] = ["--point-light", "--point-chroma"].map((name) => style.getPropertyValue(name));
+/** The colour of each code, 4 bytes each: its hue as elsewhere on the page, in a shade of lightness and chroma. */
+function colorsOf(codes, shade) {
   const canvas = new OffscreenCanvas(Math.max(...codes, 0) + 1, 1);
   const context = canvas.getContext("2d");
   for (const code of codes) {
-    context.fillStyle = `oklch(${light} ${chroma} ${hue(code, 0)})`;
+    context.fillStyle = `oklch(${shade} ${hue(code, 0)})`;
     context.fillRect(code, 0, 1, 1);
   }
   return context.getImageData(0, 0, canvas.width, 1).data;
