@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from rqrec.evaluation.figures import draw_intervals
+from rqrec.evaluation.glossary import glossary
 from rqrec.evaluation.metrics import CUTOFFS
 from rqrec.evaluation.report import figure, heading, paragraph, save_report, table
 
@@ -30,10 +31,18 @@ def write_evaluation_report(folder: Path, evaluation: dict[str, Any]) -> None:
         *_groups(evaluation),
         *_exposure(evaluation),
     ]
-    blocks += [*_comparison(evaluation), *_id_level(evaluation)]
+    blocks += [*_comparison(evaluation), *_id_level(evaluation), *glossary(_words(evaluation))]
     save_report(
         folder, f"{evaluation['recommender']}: {evaluation['split']}, {evaluation['protocol']}", blocks
     )
+
+
+def _words(evaluation: dict[str, Any]) -> list[str]:
+    """The words of the report that a glossary explains."""
+    words = ["recall@10", "NDCG@10", "MRR", "interval", "seen items", "validation and test"]
+    words += ["coverage", "novelty", "Gini coefficient"]
+    words += ["p"] if "comparison" in evaluation else []
+    return [*words, "semantic ID"] if "id_level" in evaluation else words
 
 
 def unreachable_targets(evaluation: dict[str, Any]) -> list[str]:

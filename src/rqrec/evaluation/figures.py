@@ -13,23 +13,31 @@ from rqrec.core.artifact import atomic_write
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-COLORS = ("#2f6fb2", "#d9822b", "#3a9d6e", "#8e5ea2", "#c0504d", "#6b7280")
+COLORS = ("#3f7fc4", "#d9822b", "#3a9d6e", "#9a6bb0", "#c9605d", "#7b8490")
+INK = "#74808c"  # of text and lines: figures are transparent, and are read on white and on black
 
 
 @contextmanager
 def _drawing(path: Path, panels: int = 1) -> "Iterator[list[Axes]]":
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
+    from matplotlib.text import Text
 
     figure = Figure(figsize=(5.2 * panels if panels > 1 else 7.2, 3.6), layout="constrained")
     FigureCanvasAgg(figure)
     axes = [figure.add_subplot(1, panels, panel + 1) for panel in range(panels)]
     for ax in axes:
         ax.spines[["top", "right"]].set_visible(False)
-        ax.grid(axis="y", alpha=0.25)
+        ax.spines[["left", "bottom"]].set_color(INK)
+        ax.tick_params(colors=INK)
+        ax.grid(axis="y", alpha=0.25, color=INK)
+        ax.set_axisbelow(True)
     yield axes
+    for text in figure.findobj(Text):
+        if text.get_color() == "black":
+            text.set_color(INK)
     with atomic_write(path) as file:
-        figure.savefig(file, format="png", dpi=130)
+        figure.savefig(file, format="png", dpi=130, transparent=True)
 
 
 def draw_curves(
@@ -61,7 +69,9 @@ def draw_code_counts(path: Path, counts: Sequence[NDArray[np.integer]]) -> None:
             ax.set_ylabel("items")
 
 
-def draw_bars(path: Path, groups: Sequence[str], series: Mapping[str, Sequence[float]]) -> None:
+def draw_bars(
+    path: Path, groups: Sequence[str], series: Mapping[str, Sequence[float]], y_label: str = ""
+) -> None:
     """Grouped bars, such as one group per metric and one colour per recommender."""
     with _drawing(path) as (ax,):
         width = 0.8 / len(series)
@@ -70,7 +80,9 @@ def draw_bars(path: Path, groups: Sequence[str], series: Mapping[str, Sequence[f
             bars = ax.bar(x, values, width=width * 0.92, label=name, color=COLORS[i % len(COLORS)])
             ax.bar_label(bars, fmt="%.3f", fontsize=8, padding=2)
         ax.set_xticks(np.arange(len(groups)), groups)
-        ax.legend(frameon=False)
+        ax.set_ylabel(y_label)
+        if len(series) > 1:
+            ax.legend(frameon=False)
 
 
 def draw_intervals(path: Path, values: Mapping[str, tuple[float, float, float]]) -> None:
@@ -81,7 +93,7 @@ def draw_intervals(path: Path, values: Mapping[str, tuple[float, float, float]])
         bars = ax.bar(x, means, width=0.6, color=COLORS[0])
         # A mean at the edge of its interval can be outside it by a rounding error.
         errors = np.clip([means - lows, highs - means], 0, None)
-        ax.errorbar(x, means, errors, fmt="none", ecolor="black", lw=1.2, capsize=3)
+        ax.errorbar(x, means, errors, fmt="none", ecolor=INK, lw=1.2, capsize=3)
         ax.bar_label(bars, fmt="%.3f", fontsize=8, label_type="center", color="white")
         ax.set_xticks(x, list(values))
 

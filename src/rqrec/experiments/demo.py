@@ -78,7 +78,13 @@ def _facts(run: Run) -> dict[str, Any]:
         "seconds": run.seconds,
         "sample_user": sequences.user_ids[0],
         "recommendations": [
-            {"item_id": item.item_id, "title": item.title, "score": item.score} for item in recommendations
+            {
+                "item_id": item.item_id,
+                "title": item.title,
+                "score": item.score,
+                "semantic_id": list(item.semantic_id),
+            }
+            for item in recommendations
         ],
         "report": str(run.folder / "report.html"),
     }

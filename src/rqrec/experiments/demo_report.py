@@ -1,5 +1,7 @@
 """The report of the demo, made from the artefacts of its stages."""
 
+import math
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -9,13 +11,19 @@ from rqrec.core.artifact import atomic_write, read_json, read_manifest
 from rqrec.data.dataset import Dataset
 from rqrec.evaluation.evaluation_report import SEEN_METRICS
 from rqrec.evaluation.figures import draw_bars, draw_code_counts, draw_curves
-from rqrec.evaluation.report import figure, heading, paragraph, save_report, table
+from rqrec.evaluation.glossary import glossary
+from rqrec.evaluation.report import figure, heading, link, paragraph, save_report, shell, table
 from rqrec.evaluation.results_io import EVALUATION_FILE
 from rqrec.tokenizer.semantic_ids import SemanticIdTable
 from rqrec.training.tracking import History
 
 TABLE_FILE = "table.md"
 EVALUATIONS = ("evaluation", "evaluation_popularity")  # of the model and of popularity
+WORDS = (
+    *("recall@10", "NDCG@10", "popularity", "seen items", "validation and test", "probability"),
+    *("semantic ID", "code, level", "collision", "perplexity", "loss"),
+)
+PAGE = "http://127.0.0.1:8000/"  # where `rqrec serve` serves it
 RECENT = 8  # number of items of the sample user's history to show
 
 
@@ -27,10 +35,12 @@ def write_report(folder: Path, facts: dict[str, Any]) -> None:
     blocks = [
         *_result(folder, facts),
         *_sample(folder, facts),
+        *_page(folder, facts),
         *_codes(folder, facts),
         *_training(folder),
         heading("Time"),
         table(["stage", "seconds"], [[stage, round(spent)] for stage, spent in facts["seconds"].items()]),
+        *glossary(WORDS),
     ]
     save_report(folder, "Recommendations from semantic IDs: MovieLens 100K", blocks)
     with atomic_write(folder / TABLE_FILE) as file:
@@ -65,7 +75,7 @@ def _result(folder: Path, facts: dict[str, Any]) -> list[str]:
     best = retrieval.metrics["validation"]
     return [
         paragraph(
-            f"{dataset['users']} users, {dataset['items']} films, {dataset['interactions']} ratings. Each "
+            f"{dataset['users']:,} users, {dataset['items']:,} films, {dataset['interactions']:,} ratings. Each "
             f"user's last film is for the test, the one before it for validation, the others for training. The "
             f"ranking covers all films that the user has not rated before, and a hit is the right film, not the "
             f"right code."
@@ -84,13 +94,25 @@ def _sample(folder: Path, facts: dict[str, Any]) -> list[str]:
     dataset = Dataset.read(folder / "dataset")
     titles = dataset.catalog.titles()
     recent = [titles[item] for item in dataset.sequences.of_user(0)[-RECENT:]]
-    rows = [
-        [rank, item["title"], item["score"]] for rank, item in enumerate(facts["recommendations"], start=1)
+    rows: list[list[str | int | float]] = [
+        [rank, item["title"], f"{math.exp(item['score']):.1%}", "-".join(map(str, item["semantic_id"]))]
+        for rank, item in enumerate(facts["recommendations"], start=1)
     ]
     return [
         heading(f"Ten recommendations for user {facts['sample_user']}"),
         paragraph("The films rated last, oldest first: " + "; ".join(recent) + "."),
-        table(["", "film", "log-probability"], rows),
+        table(["", "film", "probability", "semantic ID"], rows),
+    ]
+
+
+def _page(folder: Path, facts: dict[str, Any]) -> list[str]:
+    user = facts["sample_user"]
+    return [
+        heading("Try it"),
+        paragraph("The page shows why each film is recommended, and a map of all films. Serve it with:"),
+        shell(f"rqrec serve --artifact {shlex.quote(str(folder))}"),
+        paragraph("and open:"),
+        link(f"the page with the history of user {user}", f"{PAGE}?user={user}"),
     ]
 
 
@@ -100,15 +122,17 @@ def _codes(folder: Path, facts: dict[str, Any]) -> list[str]:
     counts = [np.bincount(id_table.codes_NL[:, level], minlength=size) for level, size in enumerate(sizes)]
     draw_code_counts(folder / "codes.png", counts)
     perplexity = read_manifest(folder / "semantic_ids", "semantic_ids").metrics["perplexity"]
-    rows = [
-        [f"{level + 1}", size, facts["codebook_usage"][level], perplexity[level]]
+    rows: list[list[str | int | float]] = [
+        [f"{level + 1}", size, f"{facts['codebook_usage'][level]:.1%}", f"{perplexity[level]:.0f}"]
         for level, size in enumerate(sizes)
     ]
     return [
         heading("The semantic IDs"),
         paragraph(
-            f"{facts['collision_rate']:.1%} of the films share their {len(sizes)} codes with another film; "
-            f"the deduplication code, with {id_table.level_sizes[-1]} values, makes every tuple unique."
+            f"{facts['collision_rate']:.1%} of the films share their {len(sizes)} codes with another film; one more "
+            f"code makes every tuple unique."
+            if facts["collision_rate"]
+            else f"No two films have the same {len(sizes)} codes, so the last code of each semantic ID is 0."
         ),
         table(["level", "codes", "share used", "perplexity"], rows),
         figure("codes.png", "Films per code, by level"),

@@ -74,7 +74,8 @@ def _result(
     kinds = list(dict.fromkeys(row["semantic_ids"] for row in models))
     names = list(dict.fromkeys(row["name"] for row in models))
     of = {(row["name"], row["semantic_ids"]): row["test"][SELECTION_METRIC]["mean"] for row in models}
-    draw_bars(folder / FIGURE, kinds, {name: [of[name, kind] for kind in kinds] for name in names})
+    bars = {name.replace("_", "-"): [of[name, kind] for kind in kinds] for name in names}
+    draw_bars(folder / FIGURE, [f"{kind} IDs" for kind in kinds], bars, "NDCG@10, mean over seeds")
     yield heading("Result")
     yield _metrics_table("test", summary)
     yield figure(FIGURE, f"Test {SELECTION_METRIC} by semantic IDs and architecture, mean over seeds")
