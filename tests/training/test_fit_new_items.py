@@ -13,7 +13,7 @@ from rqrec.evaluation.metrics import MISSED
 from rqrec.retrieval.artifact import read_retrieval
 from rqrec.retrieval.ensemble import Ensemble
 from rqrec.retrieval.new_items import NewItemSettings
-from rqrec.training.fit_new_items import K, _Part, fit_new_items
+from rqrec.training.fit_new_items import K, _choose, _Part, fit_new_items
 
 
 @pytest.fixture(scope="module")
@@ -53,17 +53,29 @@ def test_hits_are_those_of_the_mixed_list(rate: float, sharpness: float) -> None
 
 
 def test_new_items_take_no_more_than_known_ones_can_afford(world: tuple[Ensemble, np.ndarray, Split]) -> None:
-    news = []
     for cost in (0.0, 0.2, 0.99):
         fitted = fit_new_items(*world, cost=cost)
         without, *others = fitted.curve
         assert without["new"] == 0.0
-        chosen = [one for one in others if one["rate"] == fitted.settings.rate]
-        assert len(chosen) == 1
-        news.append(chosen[0]["new"])
         assert others == sorted(others, key=lambda one: one["rate"])
-        assert chosen[0]["known"] >= (1 - cost) * without["known"] or chosen == others[:1]
-    assert news == sorted(news)
+        (chosen,) = [one for one in others if one["rate"] == fitted.settings.rate]
+        if fitted.settings != NewItemSettings():
+            assert chosen["known"] >= (1 - cost) * without["known"] or chosen == others[0]
+
+
+def test_of_settings_that_are_as_good_the_likelier_are_chosen() -> None:
+    """Rows: sharpness; columns: no new items, and three rates."""
+    known_SR = np.array([[0.2, 0.2, 0.199, 0.17], [0.2, 0.199, 0.198, 0.19]])
+    new_SR = np.array([[0.0, 0.05, 0.08, 0.3], [0.0, 0.03, 0.085, 0.2]])
+    recalls_SR2 = np.stack([new_SR, known_SR], axis=-1)
+    first, second = np.array([-1.0, -2.0]), np.array([-2.0, -1.0])
+    assert _choose(recalls_SR2, 400, first, 0.02) == (0, 2)  # 0.085 is within a standard error
+    assert _choose(recalls_SR2, 400, second, 0.02) == (1, 2)
+    assert _choose(recalls_SR2, 10**6, first, 0.02) == (1, 2)
+    assert _choose(recalls_SR2, 10**6, second, 0.2) == (0, 3)
+    assert _choose(recalls_SR2 * [1, 0.5] + [0, 0.1], 10**6, first, 0.0) == (0, 1)
+    recalls_SR2[:, 1:, 1] = 0.1  # more than the cost at any rate
+    assert _choose(recalls_SR2, 10**6, first, 0.02) == (0, 1)
 
 
 def test_the_sharpness_is_that_under_which_new_targets_are_most_likely() -> None:

@@ -55,10 +55,10 @@ def fit_new_items(
     exclude_seen: bool = True,
     seed: int = 0,
 ) -> FittedNewItems:
-    """Chooses the sharpness under which targets treated as new are most likely, and the rate that helps these most.
+    """Chooses the highest recall@10 of new items with which known ones lose at most the share `cost` of theirs.
 
-    Known items may lose the share `cost` of their own recall@10. If they lose more even at the lowest rate, that is
-    taken.
+    If they lose more even at the lowest rate, that is taken. Of all settings within a standard error of the best,
+    those are chosen under which the targets treated as new are most likely: a small difference of recall is noise.
     """
     known = np.flatnonzero(np.bincount(split.train.items, minlength=len(content_NC)))
     size = min(max(1, min(MAX_NEW, round(SHARE * len(known)))), len(known) - 1)
@@ -75,20 +75,31 @@ def fit_new_items(
         likelihood_S += [part.log_likelihood(sharpness) for sharpness in SHARPNESS]
         hits_SR2 += [[part.hits(rate, sharpness) for rate in (0.0, *RATES)] for sharpness in SHARPNESS]
         targets_2 += part.targets
-    # Where nothing tells settings apart, the defaults are preferred.
-    defaults = NewItemSettings()
-    near_S = -np.abs(np.log(np.array(SHARPNESS) / defaults.sharpness))
-    best = max(range(len(SHARPNESS)), key=lambda one: (likelihood_S[one], near_S[one]))
-    recalls = (hits_SR2[best] / np.maximum(targets_2, 1)).tolist()
-    without, *rows = [
+    recalls_SR2 = hits_SR2 / np.maximum(targets_2, 1)
+    (sharp, rate), defaults = _choose(recalls_SR2, targets_2[0], likelihood_S, cost), NewItemSettings()
+    curve = [
         {"rate": rate, "new": new, "known": known}
-        for rate, (new, known) in zip((0.0, *RATES), recalls, strict=True)
+        for rate, (new, known) in zip((0.0, *RATES), recalls_SR2[sharp].tolist(), strict=True)
     ]
-    affordable = [row for row in rows if row["known"] >= (1 - cost) * without["known"]] or rows[:1]
-    chosen = max(
-        affordable, key=lambda row: (row["new"], row["known"], -abs(np.log(row["rate"] / defaults.rate)))
-    )
-    return FittedNewItems(NewItemSettings(chosen["rate"], SHARPNESS[best]), [without, *rows])
+    nothing_new = not recalls_SR2[sharp, rate, 0]
+    chosen = defaults if nothing_new else NewItemSettings((0.0, *RATES)[rate], SHARPNESS[sharp])
+    return FittedNewItems(chosen, curve)
+
+
+def _choose(
+    recalls_SR2: NDArray[np.float64], n_new: float, likelihood_S: NDArray[np.float64], cost: float
+) -> tuple[int, int]:
+    """The indices of sharpness and rate; see `fit_new_items`. Rate 0, the first, is none of the choices."""
+    new_SR, known_SR = recalls_SR2[:, 1:, 0], recalls_SR2[:, 1:, 1]
+    affordable_SR = known_SR >= (1 - cost) * recalls_SR2[0, 0, 1]
+    if not affordable_SR.any():
+        affordable_SR[:, 0] = True
+    best = new_SR[affordable_SR].max()
+    error = np.sqrt(best * (1 - best) / max(n_new, 1))
+    good_SR = affordable_SR & (new_SR >= best - error)
+    sharp = max(np.flatnonzero(good_SR.any(1)), key=lambda one: likelihood_S[one])
+    rate = max(np.flatnonzero(good_SR[sharp]), key=lambda one: (new_SR[sharp, one], known_SR[sharp, one]))
+    return int(sharp), int(rate) + 1
 
 
 def _search(ensemble: Ensemble, examples: EvalExamples, exclude_seen: bool) -> Ranked:
