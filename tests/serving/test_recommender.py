@@ -351,3 +351,22 @@ def test_a_search_finds_items_by_their_ids_and_titles_with_typos(recommender: Re
     assert recommender.search("zebra") == []
     with pytest.raises(ValueError, match="k is 0"):
         recommender.search("title", k=0)
+
+
+def test_an_explanation_names_the_items_of_the_history_nearest_by_their_codes(
+    recommender: Recommender,
+) -> None:
+    history = ["item 1", "item 8", "item 9", "item 8"]
+    codes = {
+        item: recommender.table.codes_NL[int(item.removeprefix("item "))] for item in (*history, "item 10")
+    }
+    near = recommender.explain(history, "item 10").beside
+    assert sorted(one.item_id for one in near) == ["item 1", "item 8", "item 9"]
+    by_score = {one.item_id: one.score for one in recommender.similar_items("item 10", k=47)}
+    assert [one.item_id for one in near] == sorted(set(history), key=lambda item: -by_score[item])
+    for one in near:
+        equal = (codes[one.item_id] == codes["item 10"]).tolist()
+        assert one.shared == (equal.index(False) if False in equal else len(equal))
+        assert one.shared + one.closeness == pytest.approx(by_score[one.item_id], abs=1e-5)
+    assert recommender.explain(["item 10"], "item 10").beside == ()
+    assert recommender.explain([], "item 10").beside == ()

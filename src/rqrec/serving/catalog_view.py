@@ -36,6 +36,8 @@ class CatalogView:
         self._search = replace(recommender.search_in_catalog, counts_N=self.fame_N)
         self.text_index = TextIndex.of(self._texts) if before is None else before.indexed(self._texts)
 
+        self._words: dict[tuple[int, ...], list[str]] = {}  # by prefix, as far as asked for
+
     def indexed(self, texts: pl.Series) -> TextIndex:
         """The index of other texts, in which only those are indexed that differ from this catalogue's."""
         own = self._texts.extend_constant(None, len(texts) - len(self._texts))
@@ -86,6 +88,15 @@ class CatalogView:
     def typical_words(self, items: NDArray[np.int64], count: int = TYPICAL_WORDS) -> list[str]:
         """Up to `count` words that set some items apart from the others (see `TextIndex.typical_words`)."""
         return self.text_index.typical_words(items, count)
+
+    def words_of(self, prefix: Sequence[int]) -> list[str]:
+        """The typical words of the items below a prefix of codes; none of those of a single item."""
+        key = tuple(prefix)
+        if key not in self._words:
+            node = self._trie.node(prefix)
+            items = self._items_below(len(prefix), node) if node is not None else np.zeros(0, np.int64)
+            self._words[key] = self.typical_words(items) if len(items) > 1 else []
+        return self._words[key]
 
     def best_known(self, items: NDArray[np.int64], count: int) -> list[dict[str, Any]]:
         """Ids and titles of the best-known of some items."""

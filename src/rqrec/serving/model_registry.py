@@ -169,7 +169,7 @@ class ServedModel:
             named = self._named(explained)
             for result, recommended, explanations in zip(results, recommendations, explained, strict=True):
                 for item, one, explanation in zip(result["items"], recommended, explanations, strict=True):
-                    item |= _why_json(one, explanation, named)
+                    item |= self._why_json(one, explanation, named)
         return results
 
     def describe_items(self, results: Sequence[dict[str, Any]]) -> None:
@@ -188,6 +188,7 @@ class ServedModel:
             for item_id in (
                 *(other for step in explanation.path for other in step.others),
                 *(reason.item_id for reason in explanation.because),
+                *(near.item_id for near in explanation.beside),
             )
         }
         titles = self.recommender.titles
@@ -196,6 +197,26 @@ class ServedModel:
             item_id: {"item_id": item_id, "title": titles[item]}
             for item_id, item in zip(mentioned, items, strict=True)
         }
+
+    def _why_json(
+        self, item: Recommendation, explanation: Explanation, named: Mapping[str, dict[str, Any]]
+    ) -> dict[str, Any]:
+        path = [
+            {
+                "code": step.code,
+                "probability": step.probability,
+                "n_items": step.n_items,
+                "words": self.catalog_view.words_of(item.semantic_id[: depth + 1]),
+                "others": [named[other] for other in step.others],
+            }
+            for depth, step in enumerate(explanation.path)
+        ]
+        because = [{**named[reason.item_id], "share": reason.share} for reason in explanation.because]
+        beside = [
+            {**named[near.item_id], "shared": near.shared, "closeness": near.closeness}
+            for near in explanation.beside
+        ]
+        return {"experts": finite(item.experts), "path": path, "because": because, "beside": beside}
 
     @property
     def n_items(self) -> int:
@@ -235,22 +256,6 @@ def _item_json(item: Recommendation) -> dict[str, Any]:
         "score": item.score,
         "semantic_id": list(item.semantic_id),
     }
-
-
-def _why_json(
-    item: Recommendation, explanation: Explanation, named: Mapping[str, dict[str, Any]]
-) -> dict[str, Any]:
-    path = [
-        {
-            "code": step.code,
-            "probability": step.probability,
-            "n_items": step.n_items,
-            "others": [named[other] for other in step.others],
-        }
-        for step in explanation.path
-    ]
-    because = [{**named[reason.item_id], "share": reason.share} for reason in explanation.because]
-    return {"experts": finite(item.experts), "path": path, "because": because}
 
 
 class Deployment(NamedTuple):

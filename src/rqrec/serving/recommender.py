@@ -35,6 +35,7 @@ from rqrec.retrieval.ranking import Ranked
 from rqrec.retrieval.retriever import BEAM_WIDTH, Retriever
 from rqrec.retrieval.similar import similar_items
 from rqrec.retrieval.versions import Change, LiveModel, change, read_live
+from rqrec.serving.beside import beside
 from rqrec.serving.rules import NO_RULES, RuleCompiler, Rules, fields_of_items
 from rqrec.serving.search_index import CatalogSearch, SearchIndex
 from rqrec.tokenizer.semantic_ids import SemanticIdTable
@@ -130,17 +131,31 @@ class Reason:
 
 
 @dataclass(frozen=True)
+class Neighbour:
+    """An item of the history near another item.
+
+    `shared`: number of leading codes that both have. `closeness`: of their codes, from 0 to 1.
+    """
+
+    item_id: str
+    shared: int
+    closeness: float
+
+
+@dataclass(frozen=True)
 class Explanation:
     """How the experts arrive at an item.
 
     `path`: for the expert "codes", the item's codes, whose probabilities multiply to exp(score); the score is the
     log-probability of this expert alone. `because`: for the neighbours, the items of the history that have the item
-    among their neighbours, the largest share first; empty if there are none, or no neighbours were joined.
+    among their neighbours, the largest share first; empty if there are none, or no neighbours were joined. `beside`:
+    the items of the history nearest to the item by their codes, which is what the expert "codes" reads of them.
     """
 
     recommendation: Recommendation
     path: tuple[CodeStep, ...]
     because: tuple[Reason, ...] = ()
+    beside: tuple[Neighbour, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -318,6 +333,7 @@ class Recommender:
             self._recommendations(items_M, log_probs_ML.sum(axis=1, dtype=np.float64)),
             self._paths(items_M, log_probs_ML, examples),
             chain.from_iterable(self._because(inputs, items)),
+            chain.from_iterable(map(self._beside, inputs.items_BT, items, repeat(examples))),
         )
         return [tuple(islice(explanations, len(row))) for row in items]
 
@@ -542,6 +558,22 @@ class Recommender:
                 ]
             )
         return list(zip(*steps, strict=True))
+
+    def _beside(
+        self, history_T: NDArray[np.int64], items_K: NDArray[np.int64], count: int
+    ) -> list[tuple[Neighbour, ...]]:
+        """For each item, the `count` items of the history nearest to it by their codes."""
+        history_T = history_T[history_T != PADDING]
+        codes_NL, levels = self._retriever.lookup.codes_NL, self.table.content_levels
+        near = beside(self.model.codes, codes_NL, items_K, history_T, count, content_levels=levels)
+        ids = self.catalog.id_map.ids
+        return [
+            tuple(
+                Neighbour(item_id, *one[1:])
+                for item_id, one in zip(ids([n.item for n in row]), row, strict=True)
+            )
+            for row in near
+        ]
 
     def _because(
         self, histories: Histories, items: Sequence[NDArray[np.int64]]

@@ -102,7 +102,7 @@ class RecommendationRequest(BaseModel):
     explain: bool = Field(
         False,
         description="Whether to return why each item is recommended: what each expert says of it, its path of codes, "
-        "and the items of the history that have it among their neighbours.",
+        "and the items of the history that are near it or have it among their neighbours.",
     )
     describe: bool = Field(False, description="Whether to return the facets of each item.")
     model: str | None = Field(None, max_length=1000, description="Name of a model listed by /v1/models.")
@@ -252,6 +252,7 @@ class PathStep(BaseModel):
     n_items: Annotated[
         int, Field(description="Number of items whose semantic IDs start with the codes up to this one.")
     ]
+    words: Annotated[list[str], Field(description="Words that are typical of these items.")]
     others: Annotated[list[NamedItem], Field(description="Examples of such items, without the item itself.")]
 
 
@@ -259,6 +260,13 @@ class Reason(NamedItem):
     """An item of the history that has the recommended item among its neighbours."""
 
     share: Annotated[float, Field(description="Its part, 0 to 1, of the neighbours' score of the item.")]
+
+
+class NearItem(NamedItem):
+    """An item of the history near the recommended one."""
+
+    shared: Annotated[int, Field(description="Number of leading codes that both have.")]
+    closeness: Annotated[float, Field(description="Closeness of their codes, 0 to 1.")]
 
 
 class RecommendedItem(CodedItem):
@@ -290,6 +298,13 @@ class RecommendedItem(CodedItem):
         Field(
             description="Items of the history that have this item among their neighbours, the largest share first; "
             "empty if none has, or the model has no neighbours."
+        ),
+    ] = None
+    beside: Annotated[
+        list[NearItem] | None,
+        Field(
+            description="The items of the history nearest to this one by their codes, which is what the expert "
+            "`codes` reads of them."
         ),
     ] = None
 
