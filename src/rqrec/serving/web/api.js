@@ -13,7 +13,8 @@ const TOKEN = "rqrec-token"; // key in sessionStorage: kept while the tab is ope
 export const useToken = (token) => sessionStorage.setItem(TOKEN, token);
 
 export const models = () => get("v1/models");
-export const users = () => get("v1/users");
+export const users = (model) => get("v1/users", { model });
+export const startingPoints = (model) => get("v1/starting-points", { model });
 export const search = (query, pageSize, model, signal) =>
   get("v1/items", { query, page_size: pageSize, model }, signal);
 export const item = (id, model, signal) => get(`v1/items/${encodeURIComponent(id)}`, { model }, signal);
@@ -25,15 +26,19 @@ export const node = (prefix, page, pageSize, model, signal) =>
 /** The map of a model's items; without items while it is being made. */
 export const itemMap = (model, signal) => get("v1/map", { model }, signal);
 
-/** The k most probable items after a history, of all or some experts; ids that are not in the catalogue are skipped and listed. */
-export async function recommend(history, k, model, signal, experts = null) {
-  const response = await post("v1/recommendations", { history, k, model, experts, unknown: "skip" }, signal);
+/**
+ * The k most probable items after a history, with their facets, of all or some experts; ids that are not in the
+ * catalogue are skipped and listed. `where` is an expression that has to be true of them, or null.
+ */
+export async function recommend(history, k, model, signal, experts = null, where = null) {
+  const body = { history, k, model, experts, where, unknown: "skip", describe: true };
+  const response = await post("v1/recommendations", body, signal);
   return { model: response.model, ...response.recommendations[0] };
 }
 
-/** The items of `recommend`, each with what the experts say of it, the path of its codes, and its neighbours. */
-export async function explain(history, k, model) {
-  const response = await post("v1/recommendations", { history, k, model, unknown: "skip", explain: true });
+/** The items of `recommend`, each with what the experts say of it, the path of its codes, and items that are near. */
+export async function explain(history, k, model, where = null) {
+  const response = await post("v1/recommendations", { history, k, model, where, unknown: "skip", explain: true });
   return response.recommendations[0].items;
 }
 

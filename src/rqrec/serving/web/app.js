@@ -10,14 +10,16 @@ import { createItem } from "./item.js";
 import { pageTitle } from "./page_title.js";
 import { createRecommendations } from "./recommendations.js";
 import { createSearch } from "./search.js";
+import { createWelcome } from "./welcome.js";
 import { go, onState } from "./state.js";
-import { fetchTitles, cacheTitles, titleOf } from "./titles.js";
+import { fetchTitles, cacheTitles, titleOf, useTitlesOf } from "./titles.js";
 import { architecture, count } from "./format.js";
 
 const SIZES = [5, 10, 20, 50, 100];
 
 let models = [];
 let users = [];
+let examplesOf; // the model whose sample users and starting points are shown
 let current = null; // the displayed state
 
 const add = (item) => {
@@ -38,20 +40,27 @@ const history = createHistory({
   remove: (index) => go({ user: null, history: historyIds().filter((_, i) => i !== index) }),
   clear: () => go({ user: null, history: [] }),
   open,
+});
+const welcome = createWelcome({
+  begin: (ids) => go({ user: null, history: ids }),
   selectUser: (user) => go({ user, history: [] }),
 });
+const filter = (where) => go({ where: [...current.where.filter((other) => other !== where), where], item: null });
+const unfilter = (where) => go({ where: current.where.filter((other) => other !== where) });
 const fold = createFold();
-const compare = createCompare({ open, compareWith: (model, expert) => go({ compare: model, expert }) });
+const compare = createCompare({ open, compareWith: (model, expert) => go({ compare: model, expert }), unfilter });
 const recommendations = createRecommendations({
   add,
   open,
   openPrefix: showInTree,
   removeAll,
+  filter,
+  unfilter,
   onRecommended: (items) => explore.mark(historyIds(), items),
   expertTypes: (name) => typesOf(models.find((model) => model.name === name)),
 });
 const explore = createExplore({ openPrefix, setView: (view) => go({ view }), open, add });
-const item = createItem({ add, open, openPrefix: showInTree, close: () => go({ item: null }) });
+const item = createItem({ add, open, filter, openPrefix: showInTree, close: () => go({ item: null }) });
 
 /** The item ids of the displayed history: the sample user's, or the picked ones. */
 function historyIds() {
@@ -61,14 +70,18 @@ function historyIds() {
 
 function show(state) {
   current = state;
+  useTitlesOf(state.model);
+  if (state.model !== examplesOf) loadExamples(state.model).then(() => current === state && show(state));
   const ids = historyIds();
-  history.markUser(state.user);
+  const user = users.find(({ user_id: id }) => id === state.user) ?? null;
+  history.setUnknownUser(user === null ? state.user : null);
+  welcome.show(ids.length === 0, state.user);
   showHistory(ids);
   fetchTitles(ids).then(() => current === state && showHistory(ids));
   showSettings(state);
-  recommendations.show(ids, state.k, state.model);
+  recommendations.show(ids, state.k, state.model, state.where, user);
   const compared = models.find(({ name }) => name === state.compare);
-  compare.show(ids, state.k, models, modelInUse(), compared, state.expert);
+  compare.show(ids, state.k, models, modelInUse(), compared, state.expert, state.where);
   explore.show(state.prefix, state.view, state.model);
   item.show(state.item, state.model);
 }
@@ -108,14 +121,26 @@ function showSettings({ k }) {
 
 const option = (value, label, selected) => element("option", { value, selected }, label);
 
+/** Loads sample users and starting points, which are other ones for another catalogue. */
+async function loadExamples(model) {
+  examplesOf = model;
+  const [loadedUsers, loadedPoints] = await Promise.allSettled([api.users(model), api.startingPoints(model)]);
+  if (examplesOf !== model) return;
+  users = loadedUsers.status === "fulfilled" ? loadedUsers.value.users : [];
+  const points = loadedPoints.status === "fulfilled" ? loadedPoints.value.starting_points : [];
+  welcome.setUsers(users);
+  welcome.setStartingPoints(points);
+  useTitlesOf(model);
+  cacheTitles(users.flatMap((user) => [...user.history, user.next]));
+  cacheTitles(points.flatMap((point) => point.items));
+}
+
 /** Loads models and sample users before anything is shown, because the URL refers to them. */
 async function start() {
-  const [loadedModels, loadedUsers] = await Promise.allSettled([api.models(), api.users()]);
+  const model = new URLSearchParams(location.search).get("model");
+  const [loadedModels] = await Promise.allSettled([api.models(), loadExamples(model)]);
   if (loadedModels.status === "rejected") return showFailure(loadedModels.reason);
   models = loadedModels.value.models;
-  if (loadedUsers.status === "fulfilled") users = loadedUsers.value.users;
-  history.setUsers(users);
-  cacheTitles(users.flatMap((user) => user.history));
   byId("model").addEventListener("change", ({ target }) => {
     const selected = models.find(({ name }) => name === target.value);
     go({ model: selected.default ? null : selected.name, prefix: [] });

@@ -2,13 +2,14 @@
 
 import * as api from "./api.js";
 import { announce, button, byId, element, loading, notice } from "./dom.js";
+import { filterChips, joined } from "./facets.js";
 import { count, EXPERTS, percent } from "./format.js";
 import { cacheTitles } from "./titles.js";
 
 const SEPARATOR = "\u0000"; // of model and expert in the value of an option
 
-/** The actions are `open(id)` and `compareWith(model, expert)`, both of which are null to compare with nothing. */
-export function createCompare({ open, compareWith }) {
+/** The actions are `open(id)`, `compareWith(model, expert)`, both null to compare with nothing, and `unfilter(where)`. */
+export function createCompare({ open, compareWith, unfilter }) {
   const container = byId("comparison");
   const content = byId("recommendations").querySelector(".content");
   const select = byId("compare");
@@ -19,23 +20,23 @@ export function createCompare({ open, compareWith }) {
     compareWith(model || null, expert || null);
   });
 
-  async function load(history, k, sides) {
+  async function load(history, k, sides, where) {
     container.replaceChildren(loading(5));
     try {
       const responses = await newest((signal) =>
         Promise.all(
-          sides.map(({ model, expert }) => api.recommend(history, k, model, signal, expert === null ? null : [expert])),
+          sides.map(({ model, expert }) => api.recommend(history, k, model, signal, expert === null ? null : [expert], joined(where))),
         ),
       );
       for (const { items } of responses) cacheTitles(items);
-      draw(sides, responses);
+      draw(sides, responses, where);
     } catch (error) {
       shown = null;
-      container.replaceChildren(notice(error.message, button("Try again", () => load(history, k, sides))));
+      container.replaceChildren(notice(error.message, button("Try again", () => load(history, k, sides, where))));
     }
   }
 
-  function draw(sides, responses) {
+  function draw(sides, responses, where) {
     const ranks = responses.map(({ items }) => new Map(items.map((item, rank) => [item.item_id, rank])));
     const nShared = responses[0].items.filter((item) => ranks[1].has(item.item_id)).length;
     const summary =
@@ -45,6 +46,7 @@ export function createCompare({ open, compareWith }) {
     announce(summary);
     const legend = " Arrows show how far an item is above or below its rank in the first list.";
     container.replaceChildren(
+      filterChips(where, unfilter) ?? "",
       element("p", { class: "lead" }, summary, nShared ? legend : ""),
       element(
         "div",
@@ -98,9 +100,10 @@ export function createCompare({ open, compareWith }) {
   return {
     /**
      * Shows the recommendations of the model `main` for a history beside those of `compared`, or of its expert alone;
-     * if that is undefined, only the choice of what to compare with. Models are as in /v1/models.
+     * if that is undefined, only the choice of what to compare with. Models are as in /v1/models, and `where` are the
+     * expressions that have to be true of all items.
      */
-    show(history, k, models, main, compared, expert) {
+    show(history, k, models, main, compared, expert, where) {
       showChoices(models, main, compared, expert);
       content.hidden = compared !== undefined;
       container.hidden = compared === undefined;
@@ -108,11 +111,11 @@ export function createCompare({ open, compareWith }) {
         { model: main?.name, expert: null, name: main?.name },
         { model: compared?.name, expert, name: compared && sideName(compared, expert) },
       ];
-      const query = compared === undefined ? null : JSON.stringify([history, k, sides]);
+      const query = compared === undefined ? null : JSON.stringify([history, k, sides, where]);
       if (query === shown) return;
       shown = query;
       if (query === null) container.replaceChildren();
-      else load(history, k, sides);
+      else load(history, k, sides, where);
     },
   };
 }

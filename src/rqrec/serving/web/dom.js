@@ -15,9 +15,9 @@ export function svg(tag, properties = {}, ...children) {
 
 export const byId = (id) => document.getElementById(id);
 
-/** A button with the text `label`. */
-export function button(label, onclick, properties = {}) {
-  return element("button", { type: "button", ...properties, onclick }, label);
+/** A button with the text `label`, or with other children. */
+export function button(label, onclick, properties = {}, children = [label]) {
+  return element("button", { type: "button", ...properties, onclick }, children);
 }
 
 /** A message about a problem, with an optional `action` element such as a button. */

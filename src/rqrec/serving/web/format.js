@@ -1,11 +1,11 @@
 /** Numbers and names for display. */
 
-/** 0.0234 -> "2.3 %": two significant digits. */
+/** 0.0234 -> "2.3 %": two significant digits, and none below a hundredth of a percent. */
 export function percent(probability) {
   const value = 100 * probability;
-  if (value >= 99.95) return "100 %";
-  if (value < 1e-6) return "< 0.000001 %";
-  const decimals = Math.min(8, Math.max(0, 1 - Math.floor(Math.log10(value))));
+  if (value >= 99.5) return "100 %";
+  if (value < 0.01) return "< 0.01 %";
+  const decimals = Math.max(0, 1 - Math.floor(Math.log10(value)));
   return `${value.toFixed(decimals)} %`;
 }
 

@@ -1,4 +1,4 @@
-/** The history as chips, and the sample users to choose from. */
+/** The history as chips. */
 
 import { button, byId, element, notice } from "./dom.js";
 import { titleOf } from "./titles.js";
@@ -6,10 +6,9 @@ import { count } from "./format.js";
 
 const MAX_CHIPS = 12;
 
-/** The actions are `remove(index)`, `clear()`, `open(id)` and `selectUser(userId)`. */
-export function createHistory({ remove, clear, open, selectUser }) {
+/** The actions are `remove(index)`, `clear()` and `open(id)`. */
+export function createHistory({ remove, clear, open }) {
   const picked = byId("picked");
-  const pills = byId("users").querySelector(".pills");
   let ids = [];
   let unknownUser = null; // a user in the URL that is not a sample user
   let showAll = false;
@@ -36,10 +35,8 @@ export function createHistory({ remove, clear, open, selectUser }) {
 
   function draw() {
     if (ids.length === 0) {
-      const hint = "Nothing yet. Search for something you liked, or pick an item anywhere on this page.";
       return picked.replaceChildren(
         unknownUser === null ? "" : notice(`There is no sample user “${unknownUser}”.`),
-        element("p", { class: "empty" }, hint),
       );
     }
     const hidden = showAll ? 0 : Math.max(0, ids.length - MAX_CHIPS);
@@ -67,20 +64,9 @@ export function createHistory({ remove, clear, open, selectUser }) {
       draw();
     },
 
-    /** Sets the sample users to choose from. */
-    setUsers(users) {
-      byId("users").hidden = users.length === 0;
-      pills.replaceChildren(
-        ...users.map(({ user_id: id, history }) =>
-          button(id, () => selectUser(id), { class: "pill", title: count(history.length, "item"), "data-user": id }),
-        ),
-      );
-    },
-
-    /** Marks the sample user whose history is shown; null if it is not a sample user's. */
-    markUser(user) {
-      for (const pill of pills.children) pill.setAttribute("aria-pressed", String(pill.dataset.user === user));
-      unknownUser = user !== null && ![...pills.children].some((pill) => pill.dataset.user === user) ? user : null;
+    /** Says that the user in the URL, whose history was asked for, is not a sample user; null if there is none. */
+    setUnknownUser(user) {
+      unknownUser = user;
     },
   };
 }

@@ -3,12 +3,14 @@
 import * as api from "./api.js";
 import { codes } from "./codes.js";
 import { button, byId, element, loading, notice } from "./dom.js";
+import { facetButtons } from "./facets.js";
+import { tile } from "./tile.js";
 import { cacheTitles } from "./titles.js";
 
 const SIMILAR = 6;
 
-/** The actions are `add(item)`, `open(id)`, `openPrefix(codes)` and `close()`. */
-export function createItem({ add, open, openPrefix, close }) {
+/** The actions are `add(item)`, `open(id)`, `openPrefix(codes)`, `filter(where)` and `close()`. */
+export function createItem({ add, open, openPrefix, filter, close }) {
   const dialog = byId("item");
   const newest = api.newestOnly();
   let shown = null; // item and model, as JSON
@@ -46,7 +48,7 @@ export function createItem({ add, open, openPrefix, close }) {
       element("li", {}, button(other.title || other.item_id, () => open(other.item_id), { class: "plain" })),
     );
     return [
-      text,
+      element("div", { class: "top" }, tile(item), element("div", {}, text, facetButtons(item.facets, filter))),
       element("p", { class: "row" }, codes(item.semantic_id, openPrefix)),
       button("Add to the history", () => add(item), { class: "main" }),
       others.length ? element("h3", {}, "Similar items") : null,

@@ -46,11 +46,12 @@ export function createSearch({ pick, model }) {
       event.preventDefault(); // the focus stays in the search box
       choose(index);
     };
+    const facets = (item.facets ?? []).slice(0, 3).map(({ value }) => value).join(", ");
     return element(
       "li",
       { id: `results-${index}`, role: "option", "aria-selected": "false", onmousedown: onPress },
       element("span", {}, item.title || item.item_id),
-      element("span", { class: "faint" }, item.item_id),
+      element("span", { class: "faint" }, facets || item.item_id),
     );
   }
 

@@ -2,12 +2,23 @@
  * The state of the page is kept in its URL, so that it can be shared and the back button works.
  *
  * history: item ids, oldest first (ignored if `user` names a sample user); user: id of a sample user; k: number of
- * recommendations; model: a name, or null for the default model; compare: the name of a model to compare with, and
- * expert: one of its experts that answers alone, or null; prefix: the codes opened in the tree; view: "map",
- * "tree" or "list"; item: id of the item in the dialog.
+ * recommendations; where: expressions that have to be true of them; model: a name, or null for the default model;
+ * compare: the name of a model to compare with, and expert: one of its experts that answers alone, or null;
+ * prefix: the codes opened in the tree; view: "map", "tree" or "list"; item: id of the item in the dialog.
  */
 
-const DEFAULTS = { history: [], user: null, k: 10, model: null, compare: null, expert: null, prefix: [], view: "map", item: null };
+const DEFAULTS = {
+  history: [],
+  user: null,
+  k: 10,
+  where: [],
+  model: null,
+  compare: null,
+  expert: null,
+  prefix: [],
+  view: "map",
+  item: null,
+};
 
 let state = read(location.search);
 let listener = () => {};
@@ -38,6 +49,7 @@ function read(search) {
     history: historyOf(query.getAll("history")),
     user: query.get("user"),
     k: Number.isInteger(k) && k >= 1 && k <= 100 ? k : DEFAULTS.k,
+    where: query.getAll("where"),
     model: query.get("model"),
     compare: query.get("compare"),
     expert: query.get("compare") === null ? null : query.get("expert"),
@@ -53,12 +65,13 @@ function historyOf(values) {
   return ids.filter((id) => id !== "");
 }
 
-function write({ history, user, k, model, compare, expert, prefix, view, item }) {
+function write({ history, user, k, where, model, compare, expert, prefix, view, item }) {
   const query = new URLSearchParams();
   if (user !== null) query.set("user", user);
   else for (const id of history) query.append("history", id);
   if (history.length === 1 && history[0].includes(",")) query.append("history", ""); // one id, not several
   if (k !== DEFAULTS.k) query.set("k", k);
+  for (const expression of where) query.append("where", expression);
   if (model !== null) query.set("model", model);
   if (compare !== null) query.set("compare", compare);
   if (expert !== null) query.set("expert", expert);
