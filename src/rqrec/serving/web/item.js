@@ -15,7 +15,12 @@ export function createItem({ add, open, openPrefix, filter, close }) {
   const newest = api.newestOnly();
   let shown = null; // item and model, as JSON
   dialog.addEventListener("close", () => shown !== null && close());
-  dialog.addEventListener("click", (event) => event.target === dialog && dialog.close());
+  let pressed = false; // beside the dialog: the click of the tap that opened it must not close it
+  dialog.addEventListener("pointerdown", (event) => (pressed = event.target === dialog));
+  dialog.addEventListener("click", (event) => {
+    if (pressed && event.target === dialog) dialog.close();
+    pressed = false;
+  });
 
   async function load(id, model) {
     fill(id, loading(4));
