@@ -117,7 +117,7 @@ def _write_report(
     blocks.append(figure("codes.png", "Items per code, by level"))
     if inspection.agreement is not None:
         depths = [f"first {depth + 1}" for depth in range(len(sizes))]
-        draw_bars(folder / "agreement.png", depths, asdict(inspection.agreement))
+        draw_bars(folder / "agreement.png", depths, asdict(inspection.agreement), "share of items")
         blocks += [
             heading("Does the hierarchy follow content?"),
             figure(
