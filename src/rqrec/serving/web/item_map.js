@@ -1,7 +1,7 @@
 /** The map of the catalogue: a point for every item, for mouse, touch and keyboard. */
 
 import * as api from "./api.js";
-import { announce, button, byId, element, loading, notice } from "./dom.js";
+import { announce, button, byId, element, notice } from "./dom.js";
 import { hue } from "./format.js";
 import { drawLabels } from "./map_labels.js";
 import { drawPoints } from "./points.js";
@@ -33,7 +33,7 @@ export function createItemMap({ open }) {
 
   async function load(model) {
     map = null;
-    container.replaceChildren(loading(4), element("p", { class: "lead" }, "Finding a place for every item…"));
+    container.replaceChildren(element("p", { class: "map-box map-wait", role: "status" }, "Finding a place for every item…"));
     try {
       let response = await newest((signal) => api.itemMap(model, signal));
       while (!response.item_ids) {
