@@ -18,7 +18,7 @@ MAX_FIRST_LOAD_BYTES = 150_000
 MAX_FIRST_LOAD_REQUESTS = 50
 HISTORY = "?history=item+8&history=item+9&model=joined"
 TABBABLE = """() => [...document.querySelectorAll(
-    "a[href], button, input, select, canvas, [role=button][tabindex], [tabindex='0']"
+    "a[href], button, summary, input, select, canvas, [role=button][tabindex], [tabindex='0']"
 )].filter((node) => node.checkVisibility() && node.tabIndex >= 0 && !node.disabled).length"""
 FOCUSED = """() => {
     const node = document.activeElement;
