@@ -261,6 +261,14 @@ def add_catalogue(app: FastAPI, registry: ModelRegistry) -> None:
         model = registry.get(name).model
         return JsonResponse(model.catalog_view.item(item_index(model, item_id)))
 
+    @app.get("/v1/pictures/{name}", response_class=Response, tags=["catalogue"])
+    def picture(name: str, request: Request) -> Response:
+        """Return a picture of the folder that the service was given (`--pictures`)."""
+        found = registry.pictures.read(name)
+        if found is None:
+            raise ApiError(404, "no_picture", "There is no such picture.")
+        return found.response(request)
+
     @app.get(
         "/v1/map", response_model=schemas.Map, responses={202: {"model": schemas.Status}}, tags=["catalogue"]
     )

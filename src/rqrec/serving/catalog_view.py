@@ -9,6 +9,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from rqrec.serving.facets import Facets
+from rqrec.serving.pictures import COLUMN, NO_PICTURES, Pictures
 from rqrec.serving.recommender import Recommender
 from rqrec.serving.text_index import TextIndex
 
@@ -24,7 +25,11 @@ class CatalogView:
     """
 
     def __init__(
-        self, recommender: Recommender, fame_N: NDArray[np.float64], before: "CatalogView | None" = None
+        self,
+        recommender: Recommender,
+        fame_N: NDArray[np.float64],
+        before: "CatalogView | None" = None,
+        pictures: Pictures = NO_PICTURES,
     ) -> None:
         items = recommender.catalog.items
         self.fame_N = np.pad(fame_N, (0, len(items) - len(fame_N)))
@@ -33,6 +38,9 @@ class CatalogView:
         self._codes_NL, self._trie = recommender.table.codes_NL, recommender.trie
         self.facets: Facets = Facets.of(items) if before is None else before.facets.changed(items)
         self._texts = items["text"].fill_null("")
+        self.pictures: Pictures = pictures if before is None else before.pictures
+        named = COLUMN in items.columns and items[COLUMN].dtype == pl.String
+        self._image_names = items[COLUMN].to_list() if named else [None] * len(items)
         self._search = replace(recommender.search_in_catalog, counts_N=self.fame_N)
         self.text_index = TextIndex.of(self._texts) if before is None else before.indexed(self._texts)
 
@@ -49,16 +57,26 @@ class CatalogView:
         (summary,) = self.summaries(np.array([item]))
         return {**summary, "text": self._texts[item]}
 
+    def image(self, item: int) -> str | None:
+        """The address of an item's picture, relative to the page."""
+        (item_id,) = self._ids.ids([item])
+        return self.pictures.address(item_id, self._image_names[item])
+
     def id_and_title(self, item: int) -> dict[str, Any]:
         """An item's id and title."""
         (item_id,) = self._ids.ids([item])
         return {"item_id": item_id, "title": self._titles[item]}
 
     def summaries(self, items: NDArray[np.int64]) -> list[dict[str, Any]]:
-        """The ids, titles, semantic IDs and facets of items."""
+        """The ids, titles, semantic IDs, facets and pictures of items."""
         codes = self._codes_NL[items].tolist()
         return [
-            {**self.id_and_title(item), "semantic_id": semantic_id, "facets": facets}
+            {
+                **self.id_and_title(item),
+                "semantic_id": semantic_id,
+                "facets": facets,
+                "image": self.image(item),
+            }
             for item, semantic_id, facets in zip(items.tolist(), codes, self.facets_of(items), strict=True)
         ]
 

@@ -62,6 +62,9 @@ class ServiceConfig(Config):
     """Addresses of proxies whose X-Forwarded-For header is trusted."""
     rules: Path | None = None
     """JSON file of rules by name, which requests can ask for, or which always apply; read again on a reload."""
+    pictures: Path | None = None
+    """Folder of pictures of the items, named by their ids (`50.jpg`) or by the catalogue's column `image`; listed
+    again on a reload."""
     log_level: LogLevel = "info"
     """Least severe level that is logged: debug, info, warning or error."""
     log_format: LogFormat = "auto"

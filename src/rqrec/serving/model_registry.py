@@ -21,6 +21,7 @@ from rqrec.serving.errors import ApiError
 from rqrec.serving.item_map import ItemMap
 from rqrec.serving.logs import LOG
 from rqrec.serving.metrics import Metrics
+from rqrec.serving.pictures import NO_PICTURES, Pictures
 from rqrec.serving.recommender import DEFAULT_K, Explanation, Recommendation, Recommender
 from rqrec.serving.rules import NO_NAMED_RULES, NO_RULES, NamedRules, Rules
 from rqrec.serving.sample_users import SampleUser, fame, sample_users, training_sequences
@@ -65,6 +66,7 @@ class ServedModel:
         recommender: Recommender,
         rules: NamedRules = NO_NAMED_RULES,
         before: "ServedModel | None" = None,
+        pictures: Pictures = NO_PICTURES,
     ) -> None:
         """`before` is the model whose catalogue was changed, if it was."""
         self.name, self.recommender, self.rules = name, recommender, rules
@@ -84,7 +86,7 @@ class ServedModel:
             return
         source = recommender.source
         sequences = None if source is None else training_sequences(source)
-        view = self.catalog_view = CatalogView(recommender, fame(recommender, sequences))
+        view = self.catalog_view = CatalogView(recommender, fame(recommender, sequences), pictures=pictures)
         self.item_map = ItemMap(recommender, view, None)
         self._users = [] if source is None else sample_users(source, recommender, sequences)
         first_codes_N = recommender.table.codes_NL[:, 0]
@@ -94,10 +96,15 @@ class ServedModel:
 
     @classmethod
     def load(
-        cls, name: str, source: Path, beam_width: int, rules: NamedRules = NO_NAMED_RULES
+        cls,
+        name: str,
+        source: Path,
+        beam_width: int,
+        rules: NamedRules = NO_NAMED_RULES,
+        pictures: Pictures = NO_PICTURES,
     ) -> "ServedModel":
         """The model in a folder, with its current catalogue."""
-        return cls(name, Recommender.load(source, beam_width=beam_width), rules)
+        return cls(name, Recommender.load(source, beam_width=beam_width), rules, pictures=pictures)
 
     def changed(self, change: Callable[[Recommender], Recommender]) -> "ServedModel":
         """The same model with a changed catalogue."""
@@ -173,11 +180,13 @@ class ServedModel:
         return results
 
     def describe_items(self, results: Sequence[dict[str, Any]]) -> None:
-        """Add facets to the items of results."""
+        """Add facets and pictures to the items of results."""
         items = [item for result in results for item in result["items"]]
         indices = self.recommender.catalog.id_map.indices([item["item_id"] for item in items])
-        for item, facets in zip(items, self.catalog_view.facets_of(indices), strict=True):
-            item["facets"] = facets
+        for item, facets, index in zip(
+            items, self.catalog_view.facets_of(indices), indices.tolist(), strict=True
+        ):
+            item |= {"facets": facets, "image": self.catalog_view.image(index)}
 
     def _named(self, explained: Sequence[Sequence[Explanation]]) -> dict[str, dict[str, Any]]:
         """The ids and titles of all items that explanations mention, by id."""
@@ -356,9 +365,11 @@ class ModelRegistry:
     def _load(self) -> list[ServedModel]:
         models = []
         rules = NO_NAMED_RULES if self._config.rules is None else NamedRules.read(self._config.rules)
+        pictures = Pictures(self._config.pictures)
         for name, source in self._sources.items():
-            models.append(ServedModel.load(name, source, self._config.beam_width, rules))
+            models.append(ServedModel.load(name, source, self._config.beam_width, rules, pictures))
             models[-1].warm_up(self._config.max_batch)
+        self.pictures = pictures
         return models
 
     def _deploy(self, models: Sequence[ServedModel]) -> dict[str, Deployment]:

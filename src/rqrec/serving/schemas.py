@@ -104,7 +104,7 @@ class RecommendationRequest(BaseModel):
         description="Whether to return why each item is recommended: what each expert says of it, its path of codes, "
         "and the items of the history that are near it or have it among their neighbours.",
     )
-    describe: bool = Field(False, description="Whether to return the facets of each item.")
+    describe: bool = Field(False, description="Whether to return the facets and the picture of each item.")
     model: str | None = Field(None, max_length=1000, description="Name of a model listed by /v1/models.")
     _seconds: list[list[int]] | None = PrivateAttr(None)
 
@@ -231,9 +231,13 @@ class CodedItem(NamedItem):
 
 
 class ItemSummary(CodedItem):
-    """An item with its semantic ID and facets."""
+    """An item with its semantic ID, facets and picture."""
 
     facets: list[Facet]
+    image: Annotated[
+        str | None,
+        Field(description="Address of the item's picture, relative to the page; null: there is none."),
+    ] = None
 
 
 class Item(ItemSummary):
@@ -270,7 +274,10 @@ class NearItem(NamedItem):
 
 
 class RecommendedItem(CodedItem):
-    """A recommended item; `facets` are present only with `describe`, `experts`, `path` and so on with `explain`."""
+    """A recommended item.
+
+    `facets` and `image` are present only with `describe`, `experts`, `path` and so on with `explain`.
+    """
 
     score: Annotated[
         float,
@@ -281,6 +288,10 @@ class RecommendedItem(CodedItem):
         ),
     ]
     facets: list[Facet] | None = None
+    image: Annotated[
+        str | None,
+        Field(description="Address of the item's picture, relative to the page; null: there is none."),
+    ] = None
     experts: Annotated[
         dict[str, float | None] | None,
         Field(
