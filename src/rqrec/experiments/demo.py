@@ -46,7 +46,8 @@ def run_demo(out: Path, data_dir: Path, seed: int = 0) -> dict[str, Any]:
     decoder = configured(TrainDecoderConfig(), ["train_decoder"], [SETTINGS], [f"train_decoder.seed={seed}"])
     decoder = replace(decoder, checkpoints=replace(decoder.checkpoints, save_dir_root=run.folder))
     model = run.stage(
-        "retrieval", lambda _: train_decoder(decoder, dataset=dataset, semantic_ids=semantic_ids)
+        "retrieval",
+        lambda _: train_decoder(decoder, dataset=dataset, semantic_ids=semantic_ids, embeddings=embeddings),
     )
     run.stage("evaluation", lambda folder: evaluate(EvaluateConfig(), model, dataset, out=folder))
     run.stage(
