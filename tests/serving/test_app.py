@@ -194,7 +194,7 @@ def test_items_are_paged_searched_and_fetched_by_id(client: TestClient, recommen
     item = client.get("/v1/items/item 7").json()
     codes = recommender.table.codes_NL[7].tolist()
     named = {"item_id": "item 7", "title": "Title 7", "text": "Title 7"}
-    assert item == {**named, "semantic_id": codes, "facets": []}
+    assert item == {**named, "semantic_id": codes, "facets": [], "image": None}
     similar = client.get("/v1/items/item 7/similar?k=4").json()["items"]
     assert [neighbour["item_id"] for neighbour in similar] == [
         neighbour.item_id for neighbour in recommender.similar_items("item 7", 4)

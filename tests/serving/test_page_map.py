@@ -78,13 +78,24 @@ def test_hovering_shows_a_title_and_a_click_opens_the_item(visitor: Visitor) -> 
 
 
 def test_the_history_and_the_recommendations_are_marked(visitor: Visitor) -> None:
-    page, _ = open_map(visitor, "?k=3&history=item+8&history=item+9")
-    best = [title.replace("Title", "item") for title in recommended(page).all_inner_texts()]
-    drawn = {item_id: page.evaluate(PIXEL, (x, y)) for item_id, (x, y) in places(page).items()}
-    star, dot = [255, 254, 251, 255], [32, 37, 43, 255]
+    page, _ = open_map(visitor, "?k=3&history=item+30&history=item+8")
+    best = {title.replace("Title", "item") for title in recommended(page).all_inner_texts()}
+    where = places(page)
+    drawn = {item_id: page.evaluate(PIXEL, place) for item_id, place in where.items()}
+    star, dot, width = [255, 254, 251, 255], [32, 37, 43, 255], 16
+
+    def is_near(item_id: str, others: set[str]) -> bool:
+        return any(math.dist(where[item_id], where[other]) < width for other in others)
+
     assert all(drawn[item_id] == star for item_id in best)
-    assert dot in (drawn["item 8"], drawn["item 9"])  # a recommendation may cover the other
-    far = [pixel for item_id, pixel in drawn.items() if int(item_id.split()[1]) not in range(8, 16)]
+    history = {"item 30", "item 8"}
+    beside = {
+        item_id for item_id in history if not is_near(item_id, best)
+    }  # a recommendation may cover the others
+    assert beside
+    assert all(drawn[item_id] == dot for item_id in beside)
+    far = [drawn[item_id] for item_id in where if not is_near(item_id, best | history)]
+    assert far
     assert star not in far
     assert dot not in far
 
