@@ -121,7 +121,7 @@ def test_why_shows_each_code_with_its_probability_and_other_items(visitor: Visit
         share = row.locator(".bar").evaluate("bar => getComputedStyle(bar).getPropertyValue('--share')")
         assert float(share) == pytest.approx(step.probability, abs=1e-4)
         examples = [other.replace("item", "Title") for other in step.others]
-        expect(row.locator(".details button")).to_have_text(examples)
+        expect(row.locator(".details").get_by_role("button")).to_have_text(examples)
     expect(page.locator(".experts")).to_have_count(0)  # a single expert: the path says it all
     rows.first.locator(".code").click()
     expect(crumb(page)).to_have_text(str(best.semantic_id[0]))
@@ -146,8 +146,12 @@ def test_why_shows_what_each_expert_of_a_joined_model_says(visitor: Visitor, tin
             assert float(share) == pytest.approx(math.exp(log_p), abs=1e-4)
         because = recommender.explain(["item 8", "item 9"], item.item_id).because
         names = [reason.item_id.replace("item", "Title") for reason in because]
-        expect(rows.last.locator(".details button")).to_have_text(names)
+        expect(rows.last.locator(".details").get_by_role("button")).to_have_text(names)
         expect(card.locator(".path li")).to_have_count(len(item.semantic_id))
+        listed = card.locator(".scores strong").inner_text()
+        expect(card.locator(".explanation")).to_contain_text(
+            f"The list’s {listed} is its share among the items"
+        )
     expect(rows.last).to_have_text("Neighbours0 %Not a neighbour of any item of the history.")
     assert len(requests) == 1  # explains all items
 
@@ -238,6 +242,33 @@ def test_the_tree_zooms_by_keyboard_down_to_an_item(visitor: Visitor) -> None:
     page.keyboard.press("Escape")
     expect(page.locator("#crumbs li")).to_have_count(depth - 1)
     expect(cells(page).first).to_be_focused()
+
+
+def test_small_squares_of_the_tree_show_their_codes_and_what_leads_to_recommendations(
+    visitor: Visitor,
+) -> None:
+    def with_many_codes(route: Route) -> None:
+        node = route.fetch().json()
+        one = node["children"][0]
+        known = {child["code"] for child in node["children"]}
+        others = [code for code in range(1000) if code not in known][: 200 - len(known)]
+        node["children"] = [{**one, "code": code} for code in (*known, *others)]
+        route.fulfill(json=node)
+
+    page = visitor.page(viewport={"width": 1440, "height": 900})
+    page.route("**/v1/semantic-ids?*", with_many_codes)
+    visitor.go(page, "?view=tree&k=5")
+    wait_until_loaded(page)
+    first_codes = {card.locator(".code").first.inner_text() for card in page.locator(".card").all()}
+    leading = page.locator("#node .cell", has=page.locator(".leads"))
+    expect(leading).to_have_count(len(first_codes))
+    assert {cell.locator("strong").inner_text() for cell in leading.all()} == first_codes
+    assert cells(page).first.bounding_box()["width"] < 34  # too small for words
+    for name, width in leading.first.locator(".face").evaluate(
+        "face => Object.entries({drawn: getComputedStyle(face).outlineWidth, "
+        "cut: `${Math.max(0, face.scrollHeight - face.clientHeight)}px`})"
+    ):
+        assert width == {"drawn": "2px", "cut": "0px"}[name]
 
 
 def test_the_tree_can_be_shown_as_a_list(visitor: Visitor) -> None:

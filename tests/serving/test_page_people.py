@@ -70,6 +70,11 @@ def test_why_speaks_of_the_persons_own_items_first(visitor: Visitor, tiny_joined
     shown = own_items(page, together)
     names = [reason.item_id.replace("item", "Title") for reason in together.because[:3]]
     expect(shown).to_contain_text(f"Often goes with {' and '.join(names)}, which you have.")
+    title = shown.locator("p").last.get_by_role("button").first
+    assert title.evaluate("title => getComputedStyle(title).display") == "inline"  # breaks as words do
+    title.focus()
+    page.keyboard.press("Enter")
+    expect(page.get_by_role("dialog")).to_contain_text(names[0])
 
 
 def test_without_shared_codes_why_names_the_nearest_item(visitor: Visitor, tiny_run: Path) -> None:

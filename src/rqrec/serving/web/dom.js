@@ -20,6 +20,16 @@ export function button(label, onclick, properties = {}, children = [label]) {
   return element("button", { type: "button", ...properties, onclick }, children);
 }
 
+/** A button amid a sentence, which breaks across lines as the words around it do; a real one is a block. */
+export function inlineButton(label, onclick) {
+  const onkeydown = (event) => {
+    if (event.key !== "Enter" && event.key !== " ") return;
+    event.preventDefault();
+    onclick();
+  };
+  return element("span", { class: "inline", role: "button", tabindex: "0", onclick, onkeydown }, label);
+}
+
 /** A message about a problem, with an optional `action` element such as a button. */
 export function notice(message, action, role = "alert") {
   return element("div", { class: "notice", role }, element("p", {}, message), action);

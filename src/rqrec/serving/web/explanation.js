@@ -1,7 +1,7 @@
 /** Why an item was recommended: by the person's own items first, then by what each expert says, and by its codes. */
 
 import { codes } from "./codes.js";
-import { button, element } from "./dom.js";
+import { button, element, inlineButton } from "./dom.js";
 import { count, EXPERTS, hue, percent } from "./format.js";
 
 const MAX_EXAMPLES = 3;
@@ -22,6 +22,13 @@ export function explanation(item, types, actions) {
     { class: "explanation" },
     ownItems(item, actions),
     joined ? element("h3", {}, "How probable it is for each part of the model") : null,
+    joined
+      ? element(
+          "p",
+          { class: "faint" },
+          `The list’s ${percent(Math.exp(item.score))} is its share among the items that the parts propose together; below is what each part gives it among the whole catalogue.`,
+        )
+      : null,
     joined
       ? element("ul", { class: "experts" }, names.map((name) => expertRow(name, types[name], experts, because, actions)))
       : null,
@@ -59,7 +66,7 @@ function ownItems({ beside = [], because, path, semantic_id: semanticId }, actio
 function listed(items, { open }) {
   return items.flatMap((item, i) => [
     i === 0 ? "" : i === items.length - 1 ? " and " : ", ",
-    button(item.title || item.item_id, () => open(item.item_id), { class: "plain" }),
+    inlineButton(item.title || item.item_id, () => open(item.item_id)),
   ]);
 }
 
@@ -81,7 +88,7 @@ function neighbourOf(because, open) {
   if (!because.length) return ["Not a neighbour of any item of the history."];
   const shown = because.slice(0, MAX_EXAMPLES).flatMap((item, i) => [
     i ? " · " : "",
-    button(item.title || item.item_id, () => open(item.item_id), { class: "plain" }),
+    inlineButton(item.title || item.item_id, () => open(item.item_id)),
     ` ${percent(item.share)}`,
   ]);
   const rest = because.length - MAX_EXAMPLES;
@@ -92,7 +99,7 @@ function codeRow({ code, probability, n_items: nItems, words = [], others }, pre
   const level = prefix.length - 1;
   const examples = others.slice(0, MAX_EXAMPLES).flatMap((item, i) => [
     i ? " · " : "",
-    button(item.title || item.item_id, () => open(item.item_id), { class: "plain" }),
+    inlineButton(item.title || item.item_id, () => open(item.item_id)),
   ]);
   const rest = nItems - 1 - Math.min(others.length, MAX_EXAMPLES);
   const andMore = rest > 0 ? ` and ${count(rest, "more item")}` : "";

@@ -12,6 +12,7 @@ const RETRY_MS = 1000;
 const ZOOM_STEP = 1.5;
 const PAN_STEP = 60; // px
 const REACH = 14; // px: how near to a point the pointer must be
+const BESIDE = 12; // px between the middles of a star and of a point of the history that it would cover
 const TAP = 6; // px: a press that moves less is a click
 const CLOSER = 2.2; // zoom at which smaller clusters are named
 const MAX_TITLES = 120; // visible items of which titles are shown
@@ -148,8 +149,7 @@ export function createItemMap({ open }) {
 
   function drawMarks(paint, ratio) {
     const taken = [];
-    const mark = (i, radius, fill, line) => {
-      const [x, y] = place(i);
+    const mark = ([x, y], radius, fill, line) => {
       context.beginPath();
       context.arc(x, y, radius * ratio, 0, 2 * Math.PI);
       context.fillStyle = fill;
@@ -159,13 +159,23 @@ export function createItemMap({ open }) {
       context.stroke();
       taken.push([x - radius * ratio, y - radius * ratio, x + radius * ratio, y + radius * ratio]);
     };
-    for (const i of marks.history) mark(i, 5, paint.text, paint.halo);
     for (const i of marks.recommended) {
-      mark(i, 8, paint.accent, paint.halo);
+      mark(place(i), 8, paint.accent, paint.halo);
       drawStar(...place(i), 5 * ratio, paint.halo);
     }
-    if (pointed >= 0) mark(pointed, 9, "transparent", paint.text);
+    for (const i of marks.history) mark(besideStars(i, ratio), 5, paint.text, paint.halo);
+    if (pointed >= 0) mark(place(pointed), 9, "transparent", paint.text);
     return taken;
+  }
+
+  /** Where an item of the history is drawn: at its place, or beside the recommendation whose star would share it. */
+  function besideStars(i, ratio) {
+    const [x, y] = place(i);
+    const away = BESIDE * ratio;
+    const star = marks.recommended.map(place).find((at) => distance(at, [x, y]) < away);
+    if (!star) return [x, y];
+    const angle = Math.atan2(y - star[1], x - star[0]);
+    return [star[0] + away * Math.cos(angle), star[1] + away * Math.sin(angle)];
   }
 
   function drawStar(x, y, radius, fill) {

@@ -2,7 +2,7 @@
 
 import * as api from "./api.js";
 import { codes } from "./codes.js";
-import { announce, button, byId, element, loading, notice } from "./dom.js";
+import { announce, button, byId, element, inlineButton, loading, notice } from "./dom.js";
 import { explanation } from "./explanation.js";
 import { facetButtons, filterChips, joined } from "./facets.js";
 import { count, logProbability, percent } from "./format.js";
@@ -129,7 +129,7 @@ export function createRecommendations({ add, open, openPrefix, removeAll, filter
     const guessed = place
       ? place === 1 ? "the model’s first guess." : `number ${place} of this list.`
       : rank ? `number ${rank} of the model’s list.` : "not among the model’s first 100.";
-    const title = button(next.title || next.item_id, () => open(next.item_id), { class: "plain" });
+    const title = inlineButton(next.title || next.item_id, () => open(next.item_id));
     return element("p", { class: "outcome" }, "What this person really took next: ", title, ", ", guessed);
   }
 

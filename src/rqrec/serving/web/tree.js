@@ -108,7 +108,7 @@ export function createTree({ openPrefix, setView, open, add }) {
       openPrefix(prefix);
     };
     const ariaLabel = `Code ${child.code}: ${[count(child.n_items, "item"), words].filter(Boolean).join(", ")}${marks}`;
-    return { ...shared, label: String(child.code), detail: words, ariaLabel, pick };
+    return { ...shared, label: String(child.code), isCode: true, detail: words, ariaLabel, pick };
   }
 
   function restCell(nHidden, size) {
