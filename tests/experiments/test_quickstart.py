@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -102,6 +103,28 @@ def test_it_resumes_and_serves_a_page_with_sample_users(
         stop.cancel()
         process.kill()
     assert read_manifest(out / "retrieval").hash == before
+
+
+def test_with_other_minutes_the_models_are_trained_again(
+    finished: tuple[tuple[Path, Path], Path, Result], tmp_path: Path
+) -> None:
+    files, first, _ = finished
+    out = tmp_path / "out"
+    shutil.copytree(first, out)
+    before = {name: read_manifest(out / name).hash for name in ("embeddings", "retrieval")}
+    done = quickstart(files, out, "--minutes", "0.06")
+    assert done.exit_code == 0, done.stderr
+    said = " ".join(done.stderr.split())
+    assert "The models here were made with --minutes 0.05: they are trained again." in said
+    after = {name: read_manifest(out / name).hash for name in before}
+    assert after["embeddings"] == before["embeddings"]
+    assert after["retrieval"] != before["retrieval"]
+    assert read_manifest(out / "evaluation").inputs["retrieval"] == after["retrieval"]
+    assert Recommender.load(out).recommend([["8", "9"]], k=3)[0][0].item_id == "10"
+    again = quickstart(files, out, "--minutes", "0.06")
+    assert again.exit_code == 0, again.stderr
+    assert "trained again" not in again.stderr
+    assert read_manifest(out / "retrieval").hash == after["retrieval"]
 
 
 def test_many_rows_that_cannot_be_used_are_refused(tmp_path: Path) -> None:

@@ -4,11 +4,12 @@ The stages and settings are those of the recipe (`rqrec.experiments.reproduce`),
 generates semantic IDs and one SASRec, trained side by side, joined with the neighbours of the history's items.
 """
 
+import shutil
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from rqrec.core.artifact import read_json, read_manifest
+from rqrec.core.artifact import MANIFEST, read_json, read_manifest, write_json
 from rqrec.core.config import configured
 from rqrec.core.progress import duration, log
 from rqrec.core.values import Config, PositiveFloat, PositiveInt
@@ -25,6 +26,7 @@ from rqrec.stages.train_sasrec import TrainSasRecConfig
 
 FEW = 0.05  # share of a file's rows that may be unusable: with more, the file is probably not read as it is meant
 N_TRAINED = 2
+BUDGET_FILE = "minutes.json"
 MODEL, MEASURED, BASELINE = "retrieval", "evaluation", "evaluation_popularity"
 
 
@@ -58,18 +60,34 @@ def quickstart(config: QuickstartConfig, files: CustomFiles, out: Path) -> Quick
     run = Run(out)
     prepared = PrepareConfig("custom", "", config.prepare)
     inputs = make_inputs(run, prepared, files, config.encoder, tables=1)
-    minutes = training_minutes(inputs.seconds, config.minutes)
-    log(
-        f"Training takes about {duration(60 * minutes)}. An interrupted quickstart resumes with the same command."
-    )
-    trainings = _trainings(config, inputs, run.folder / "experts", minutes)
+    trainings = _trainings(config, inputs, run.folder / "experts", *_budget(run, config, inputs))
+    for training in trainings:
+        if (
+            training.config.checkpoints.resume == "never"
+        ):  # the joined model stays until the new one takes its place
+            shutil.rmtree(training.folder, ignore_errors=True)
     train_experts(run, "experts", trainings, config.jobs or cores())
     joining = configured(JoinConfig(), ["join"], [RECIPE])
     models = [training.folder for training in trainings]
+    trained = {read_manifest(folder).hash for folder in models}
     model = run.stage(
-        MODEL, lambda folder: join(joining, models, inputs.dataset, folder, embeddings=inputs.embeddings)
+        MODEL,
+        lambda folder: join(
+            joining,
+            models,
+            inputs.dataset,
+            folder,
+            embeddings=inputs.embeddings,
+            force=_is_outdated(folder, trained),
+        ),
     )
-    run.stage(MEASURED, lambda folder: evaluate(EvaluateConfig(), model, inputs.dataset, out=folder))
+    joined = {read_manifest(model).hash}
+    run.stage(
+        MEASURED,
+        lambda folder: evaluate(
+            EvaluateConfig(), model, inputs.dataset, out=folder, force=_is_outdated(folder, joined)
+        ),
+    )
     run.stage(
         BASELINE,
         lambda folder: evaluate_baseline(EvaluateConfig(), "popularity", inputs.dataset, out=folder),
@@ -77,7 +95,32 @@ def quickstart(config: QuickstartConfig, files: CustomFiles, out: Path) -> Quick
     return Quickstart(model, _facts(run))
 
 
-def _trainings(config: QuickstartConfig, inputs: Inputs, folder: Path, minutes: float) -> list[Training]:
+def _budget(run: Run, config: QuickstartConfig, inputs: Inputs) -> tuple[float, bool]:
+    """The minutes of training, and whether it begins anew because more or fewer minutes are asked for than before.
+
+    The same command gets the minutes that it had, so that it finds its models.
+    """
+    path = run.folder / BUDGET_FILE
+    before = read_json(path) if path.is_file() else None
+    if before is not None and before["minutes"] == config.minutes:
+        return before["training"], False
+    minutes = training_minutes(inputs.seconds, config.minutes)
+    if before is not None:
+        log(f"The models here were made with --minutes {before['minutes']:g}: they are trained again.")
+    how_long = duration(60 * minutes)
+    log(f"Training takes about {how_long}. An interrupted quickstart resumes with the same command.")
+    write_json(path, {"minutes": config.minutes, "training": minutes})
+    return minutes, before is not None
+
+
+def _is_outdated(folder: Path, parents: set[str]) -> bool:
+    """Whether an artefact was made from others than these (by hash): they were made again since."""
+    return (folder / MANIFEST).is_file() and not parents <= set(read_manifest(folder).inputs.values())
+
+
+def _trainings(
+    config: QuickstartConfig, inputs: Inputs, folder: Path, minutes: float, anew: bool
+) -> list[Training]:
     """The trainings of the experts, which share the minutes if there are fewer processes than experts."""
     minutes = round(minutes * min(1, (config.jobs or cores()) / N_TRAINED), 3)
 
@@ -85,7 +128,9 @@ def _trainings(config: QuickstartConfig, inputs: Inputs, folder: Path, minutes: 
         return replace(
             recipe,
             loop=replace(recipe.loop, max_minutes=minutes),
-            checkpoints=replace(recipe.checkpoints, save_dir_root=folder / name),
+            checkpoints=replace(
+                recipe.checkpoints, save_dir_root=folder / name, resume="never" if anew else "auto"
+            ),
         )
 
     codes = configured(TrainDecoderConfig(), ["train_decoder"], [RECIPE])

@@ -7,8 +7,6 @@ import math
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.cluster import KMeans
-from sklearn.manifold import TSNE
 from threadpoolctl import threadpool_limits
 
 COMPONENTS = 50  # principal components that t-SNE reads
@@ -32,6 +30,8 @@ def lay_out(vectors_ND: NDArray[np.floating]) -> NDArray[np.float32]:
     components_NC = principal_components(vectors_ND)
     n_landmarks = min(len(vectors_ND), MAX_LANDMARKS)
     landmarks = np.linspace(0, len(vectors_ND) - 1, n_landmarks).astype(np.int64)
+    from sklearn.manifold import TSNE  # a second to import, which few commands need
+
     tsne = TSNE(
         init=_start(components_NC[landmarks]),
         perplexity=min(PERPLEXITY, (n_landmarks - 1) / 3),
@@ -107,6 +107,8 @@ def to_unit_square(places_N2: NDArray[np.floating]) -> NDArray[np.float32]:
 def clusters_of(places_N2: NDArray[np.floating], n_clusters: int) -> NDArray[np.int64]:
     """The cluster of each place, int64 [N] from 0 to at most n_clusters - 1, by k-means."""
     n_distinct = len(np.unique(places_N2, axis=0))
+    from sklearn.cluster import KMeans
+
     means = KMeans(min(n_clusters, n_distinct), n_init=2, random_state=SEED)
     with threadpool_limits(1):
         return means.fit_predict(places_N2).astype(np.int64)

@@ -176,6 +176,12 @@ class FoundItem:
     title: str
 
 
+def check_k(k: int) -> None:
+    """Raise ValueError unless k is a whole number of at least 1."""
+    if not isinstance(k, int | np.integer) or k < 1:
+        raise ValueError(f"k is {k!r}, but must be a whole number of at least 1.")
+
+
 class Recommender:
     """Recommends the next items for histories of item ids. Thread-safe.
 
@@ -263,8 +269,7 @@ class Recommender:
         Raises UnknownIdError (see above), and ValueError if k is below 1, an expert is unknown, the rules do not fit
         the fields of the catalogue, or timestamps are invalid, or missing although required.
         """
-        if k < 1:
-            raise ValueError(f"k is {k}, but must be at least 1.")
+        check_k(k)
         exclude_seen = self.exclude_seen if exclude_seen is None else exclude_seen
         inputs, skipped_ids = self._read(histories, timestamps, users, unknown)
         by_item, skipped_filter_ids = self._compile(rules), list[str]()
@@ -342,8 +347,7 @@ class Recommender:
 
         Raises UnknownIdError on an id that is not in the catalogue, ValueError if k is below 1.
         """
-        if k < 1:
-            raise ValueError(f"k is {k}, but must be at least 1.")
+        check_k(k)
         (item,) = self._present([item_id]).tolist()
         codes_NL = self._retriever.lookup.codes_NL
         similar = similar_items(
@@ -358,8 +362,7 @@ class Recommender:
         See `rqrec.serving.search_index.CatalogSearch.find`. The first search indexes the catalogue. Raises ValueError
         if k is below 1.
         """
-        if k < 1:
-            raise ValueError(f"k is {k}, but must be at least 1.")
+        check_k(k)
         items = self.search_in_catalog.find(query, k).items
         ids = self.catalog.id_map.ids(items)
         return [

@@ -5,7 +5,7 @@ Shapes: N texts, W distinct words, P (text, word) pairs, M texts of a set.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from itertools import islice
 
 import numpy as np
@@ -13,7 +13,6 @@ import polars as pl
 from numpy.typing import NDArray
 from scipy.sparse import csr_array, vstack
 from scipy.special import xlogy
-from sklearn.feature_extraction.text import ENGLISH_STOP_WORDS
 
 WORD = r"[\p{L}\p{N}]+(?:[-'’][\p{L}\p{N}]+)*"  # sci-fi and children's are one word each
 MIN_G2 = 6.63  # below it, a word could be typical by chance in one case of a hundred
@@ -24,7 +23,16 @@ SMALL_WORDS = """
 als auf aus bei con dal das dei del den der des die dos ein eine elle gli las les los mit nel par per por pour que qui
 sur ter uma una und une uno van vom von vor zum zur
 """
-STOP_WORDS = ENGLISH_STOP_WORDS.union(SMALL_WORDS.split())
+
+
+@cache
+def stop_words() -> frozenset[str]:
+    """Words that say nothing of an item."""
+    from sklearn.feature_extraction.text import (
+        ENGLISH_STOP_WORDS,  # a second to import, which few commands need
+    )
+
+    return frozenset(ENGLISH_STOP_WORDS.union(SMALL_WORDS.split()))
 
 
 def split_words(texts: Sequence[str] | pl.Series) -> pl.Series:
@@ -35,7 +43,7 @@ def split_words(texts: Sequence[str] | pl.Series) -> pl.Series:
 
 def is_telling(word: str) -> bool:
     """Whether a word may say what texts are about: no year or other number, no stop word, three letters or more."""
-    return len(word) >= 3 and not word[0].isdigit() and word not in STOP_WORDS
+    return len(word) >= 3 and not word[0].isdigit() and word not in stop_words()
 
 
 @dataclass(frozen=True)
