@@ -143,6 +143,14 @@ def test_columns_that_are_not_recognised_are_named_with_the_options_that_map_the
     assert "--user-column and --time-column" in done.stderr
 
 
+def test_files_that_are_swapped_are_recognised(tmp_path: Path) -> None:
+    log, items = write_movielens(tmp_path)
+    done = quickstart((items, log), tmp_path / "out")
+    assert done.exit_code == 1
+    assert "movies.csv has neither users nor times" in done.stderr
+    assert "seem to be swapped" in done.stderr
+
+
 def test_a_log_alone_is_not_enough(tmp_path: Path) -> None:
     done = quickstart((write_movielens(tmp_path)[0],), tmp_path / "out")
     assert done.exit_code == 2

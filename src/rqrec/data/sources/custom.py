@@ -111,6 +111,8 @@ def load_custom(
         )
     log = open_table(files.interactions)
     tables = [log] if files.items is None else [log, open_table(files.items)]
+    if files.items is not None:
+        _check_not_swapped(*tables, options)
     given = options.item_column
     with_column = tables if given is None else [table for table in tables if given in table.columns]
     if not with_column:
@@ -130,6 +132,25 @@ def load_custom(
     columns = {**options.columns, "item_id": column}
     roles = LOG_ROLES if options.min_rating is None else (*LOG_ROLES, "rating")
     return catalog, _read_log(read_as_log(log, columns, roles), catalog.id_map, options)
+
+
+def _check_not_swapped(log: Table, items: Table, options: CustomOptions) -> None:
+    """Raises ValueError if the items look like a log, and the log does not."""
+    if any(options.columns.values()) or not log.has_header:
+        return
+
+    def has(table: Table, role: str) -> bool:
+        try:
+            return find_column(table.columns, role) is not None
+        except ValueError:  # several could be meant
+            return True
+
+    roles = ("user_id", "timestamp")
+    if not any(has(log, role) for role in roles) and all(has(items, role) for role in roles):
+        raise ValueError(
+            f"{log.path} has neither users nor times, and {items.path} has both: the two files seem to be swapped. "
+            f"Give {items.path} as the log, and {log.path} as the items."
+        )
 
 
 def _common_column(log: Table, items: Table) -> str | None:
