@@ -112,7 +112,7 @@ def load_custom(
     log = open_table(files.interactions)
     tables = [log] if files.items is None else [log, open_table(files.items)]
     if files.items is not None:
-        _check_not_swapped(*tables, options)
+        _check_not_swapped(log, tables[1], options)
     given = options.item_column
     with_column = tables if given is None else [table for table in tables if given in table.columns]
     if not with_column:
