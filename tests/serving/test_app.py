@@ -522,7 +522,7 @@ def test_the_docs_describe_every_route_and_load_nothing_from_elsewhere(client: T
         assert f"<code>{path}</code>" in text
         for operation in methods.values():
             assert operation["description"].split("`")[0] in text
-    assert "curl -s -X POST http://localhost:8000/v1/recommendations" in text
+    assert f"curl -s -X POST {LOCAL}/v1/recommendations" in text
     for name in re.findall(r'href="#([^"]+)"', page.text):
         assert f'id="{name}"' in page.text
     loaded = re.findall(r'<(?:script|img|link)[^>]*(?:src|href)="([^"]+)"', page.text)
@@ -531,6 +531,18 @@ def test_the_docs_describe_every_route_and_load_nothing_from_elsewhere(client: T
     assert " style=" not in page.text  # which the policy does not allow
     for one in loaded:
         assert client.get(f"/{one}").status_code == 200
+
+
+def test_the_examples_of_the_docs_ask_the_address_that_the_docs_were_asked_at(service: Service) -> None:
+    client = service(allow_hosts=("shop.example",))
+    for host in ("shop.example:9000", "shop.example"):
+        text = html.unescape(client.get("/docs", headers={"Host": host}).text)
+        assert f"curl -s -X POST http://{host}/v1/recommendations" in text
+        assert text.count("http://") == text.count(f"http://{host}/")
+    assert_refused(client.get("/docs", headers={"Host": "evil.example"}), 421, "wrong_host")
+    page = client.get("/docs", headers={"Host": "shop.example:<b>$(id)"}).text
+    assert "<b>" not in page
+    assert "'http://shop.example:<b>$(id)/" in html.unescape(page)  # quoted for the shell
 
 
 def test_the_openapi_examples_are_valid_requests(client: TestClient) -> None:

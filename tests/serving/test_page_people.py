@@ -4,6 +4,7 @@ import json
 import re
 from pathlib import Path
 
+import pytest
 from playwright.sync_api import Locator, Page, Route, expect
 
 from rqrec import Recommender
@@ -130,9 +131,37 @@ def test_facets_are_buttons_that_filter(visitor: Visitor) -> None:
 def test_a_filter_that_cannot_be_read_shows_a_message_and_can_be_removed(lenient_visitor: Visitor) -> None:
     page = lenient_visitor.open("?history=item+8&where=colour+%3D+red")
     alert = page.locator("#recommendations").get_by_role("alert")
-    expect(alert).to_contain_text("colour")
-    page.get_by_role("button", name="Remove the filter").click()
+    expect(alert).to_contain_text("'colour = red'")
+    alert.get_by_role("button", name="Remove the filter", exact=True).click()
     expect(recommended(page)).to_have_count(10)
+    page.goto(f"{page.url}&where=first_code+%3D+1&where=colour+%3D+red")
+    expect(alert).to_contain_text("colour = red")
+    alert.get_by_role("button", name="Remove the filters", exact=True).click()
+    expect(recommended(page)).to_have_count(10)
+    assert "where" not in page.url
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("Title: Title 9; Kinds: A kind", False),
+        ("Title 9, A kind", False),
+        ("Title 9, A kind. Nobody is at home.", True),
+    ],
+)
+def test_the_text_of_an_item_is_shown_if_it_says_more_than_the_title_and_facets(
+    visitor: Visitor, text: str, shown: bool
+) -> None:
+    facet = {"field": "kinds", "value": "A kind", "where": "`kinds` = 'A kind'", "label": "A kind"}
+    page = visitor.page()
+    page.route(
+        "**/v1/items/item%209",
+        lambda route: route.fulfill(json={**route.fetch().json(), "text": text, "facets": [facet]}),
+    )
+    visitor.go(page, "?item=item+9")
+    dialog = page.get_by_role("dialog")
+    expect(dialog.get_by_role("button", name="A kind")).to_be_visible()
+    expect(dialog.locator("p", has_text=text)).to_have_count(int(shown))
 
 
 def test_every_item_has_a_tile_with_its_initials(visitor: Visitor) -> None:

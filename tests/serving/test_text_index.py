@@ -1,5 +1,7 @@
 import numpy as np
+import polars as pl
 
+from rqrec.serving.catalog_view import labels_of
 from rqrec.serving.text_index import TextIndex
 
 
@@ -35,3 +37,15 @@ def test_a_changed_index_equals_a_new_one() -> None:
     assert len(index) == len(new) == 5
     for items in ([0], [1], [2, 3], [4]):
         assert index.typical_words(np.array(items), 9) == new.typical_words(np.array(items), 9)
+
+
+def test_names_of_fields_and_of_missing_values_are_no_typical_words() -> None:
+    texts = ["Genre: Horror (no genres listed)"] * 9 + ["tale"] * 9
+    index = TextIndex.of(texts)
+    assert set(index.typical_words(np.arange(9), 9)) == {"genre", "genres", "horror", "listed"}
+    items = pl.DataFrame({"item_id": ["a"], "text": ["b"], "genres": ["c"], "tale": [True]})
+    labels = labels_of(items)
+    assert index.typical_words(np.arange(9), 9, labels) == ["horror"]
+    assert index.typical_words(np.arange(9, 18), 9, labels) == [
+        "tale"
+    ]  # a field of truth is what its items are

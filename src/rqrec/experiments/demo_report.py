@@ -111,7 +111,7 @@ def _page(folder: Path, facts: dict[str, Any]) -> list[str]:
         heading("Try it"),
         paragraph("The page shows why each film is recommended, and a map of all films. Serve it with:"),
         shell(f"rqrec serve --artifact {shlex.quote(str(folder))}"),
-        paragraph("and open:"),
+        paragraph("and open (if it serves at another address, put that before the question mark):"),
         link(f"the page with the history of user {user}", f"{PAGE}?user={user}"),
     ]
 

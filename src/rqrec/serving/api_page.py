@@ -23,8 +23,8 @@ th, td { padding: .3rem .6rem; border-bottom: 1px solid var(--line); text-align:
 """
 
 
-def api_page(openapi: Mapping[str, Any], server: str = "http://localhost:8000") -> str:
-    """The HTML of the page; `server` is the address in its examples."""
+def api_page(openapi: Mapping[str, Any], server: str) -> str:
+    """The HTML of the page; `server` is the address in its examples, which need not be trusted."""
     schemas = openapi["components"]["schemas"]
     operations = [
         (method, path, one) for path, methods in openapi["paths"].items() for method, one in methods.items()

@@ -415,17 +415,18 @@ def add_page(app: FastAPI, page: WebPage) -> None:
 
 
 def add_docs(app: FastAPI) -> None:
-    """Add the page that describes the API; it is made at the first request."""
+    """Add the page that describes the API; it is made at the first request to each of the service's addresses."""
 
-    @lru_cache(maxsize=1)
-    def html() -> CachedContent:
-        return CachedContent(api_page(app.openapi()).encode(), MEDIA_TYPES[".html"])
+    @lru_cache(maxsize=8)
+    def html(server: str) -> CachedContent:
+        return CachedContent(api_page(app.openapi(), server).encode(), MEDIA_TYPES[".html"])
 
     style = CachedContent(STYLE.encode(), MEDIA_TYPES[".css"])
 
     @app.api_route("/docs", methods=["GET", "HEAD"], include_in_schema=False)
     def docs(request: Request) -> Response:
-        return html().response(request)
+        host = request.headers.get("host") or "localhost"
+        return html(f"{request.scope['scheme']}://{host}").response(request)
 
     @app.api_route("/docs/style.css", methods=["GET", "HEAD"], include_in_schema=False)
     async def docs_style(request: Request) -> Response:

@@ -8,10 +8,11 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from rqrec.data.templates import MISSING
 from rqrec.serving.facets import Facets
 from rqrec.serving.pictures import COLUMN, NO_PICTURES, Pictures
 from rqrec.serving.recommender import Recommender
-from rqrec.serving.text_index import TextIndex
+from rqrec.serving.text_index import TextIndex, split_words
 
 TYPICAL_WORDS, EXAMPLES = 5, 1  # per node of the tree
 TYPICAL_VALUES = 3  # of a sample user's history
@@ -38,6 +39,7 @@ class CatalogView:
         self._codes_NL, self._trie = recommender.table.codes_NL, recommender.trie
         self.facets: Facets = Facets.of(items) if before is None else before.facets.changed(items)
         self._texts = items["text"].fill_null("")
+        self._labels = labels_of(items)
         self.pictures: Pictures = pictures if before is None else before.pictures
         named = COLUMN in items.columns and items[COLUMN].dtype == pl.String
         self._image_names = items[COLUMN].to_list() if named else [None] * len(items)
@@ -104,8 +106,11 @@ class CatalogView:
         }
 
     def typical_words(self, items: NDArray[np.int64], count: int = TYPICAL_WORDS) -> list[str]:
-        """Up to `count` words that set some items apart from the others (see `TextIndex.typical_words`)."""
-        return self.text_index.typical_words(items, count)
+        """Up to `count` words that set some items apart from the others (see `TextIndex.typical_words`).
+
+        Words that only label the fields of a text are none of them.
+        """
+        return self.text_index.typical_words(items, count, self._labels)
 
     def words_of(self, prefix: Sequence[int]) -> list[str]:
         """The typical words of the items below a prefix of codes; none of those of a single item."""
@@ -152,3 +157,13 @@ class CatalogView:
     def _items_below(self, depth: int, node: int) -> NDArray[np.int64]:
         start, end = self._trie.depths[depth].leaf_start[node : node + 2].tolist()
         return self._trie.item_of_leaf[start:end].numpy()
+
+
+def labels_of(items: pl.DataFrame) -> frozenset[str]:
+    """The words of texts that label a field, or say that its value is missing: "genres", "listed".
+
+    The name of a field that is true or false is what its items are, such as "comedy", and no label.
+    """
+    names = [name for name, dtype in items.schema.items() if dtype != pl.Boolean]
+    words = set(split_words([*(name.replace("_", " ") for name in names), *MISSING]).explode().drop_nulls())
+    return frozenset(words | {f"{word}s" for word in words} | {word.removesuffix("s") for word in words})

@@ -3,7 +3,7 @@
 Shapes: N texts, W distinct words, P (text, word) pairs, M texts of a set.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache, cached_property
 from itertools import islice
@@ -87,12 +87,14 @@ class TextIndex:
         rows[numbers_M] = len(self) + np.arange(len(texts))
         return TextIndex(numbers, both if np.array_equal(rows, np.arange(both.shape[0])) else both[rows])
 
-    def typical_words(self, texts: NDArray[np.integer], count: int) -> list[str]:
+    def typical_words(
+        self, texts: NDArray[np.integer], count: int, without: Collection[str] = ()
+    ) -> list[str]:
         """Up to `count` words that set some texts apart from the others, most typical first.
 
         Ranked by G², the log-likelihood ratio of whether a text contains the word, in these texts and in the others
         (Dunning 1993). Words are left out that could be chance (below MIN_G2), that only one of the texts or less
-        than MIN_SHARE of them contain, and that `is_telling` excludes.
+        than MIN_SHARE of them contain, that `is_telling` excludes, and those of `without`.
         """
         words, inside = np.unique(self.contains_NW[texts].indices, return_counts=True)
         common = inside >= max(2, MIN_SHARE * len(texts))
@@ -108,7 +110,7 @@ class TextIndex:
         g2[inside <= len(texts) * overall] = 0  # rarer here than elsewhere
         order = np.lexsort((words, -g2))
         typical = (self._words[words[rank]] for rank in order.tolist() if g2[rank] >= MIN_G2)
-        return list(islice(filter(is_telling, typical), count))
+        return list(islice((word for word in typical if is_telling(word) and word not in without), count))
 
     @cached_property
     def _counts(self) -> NDArray[np.int64]:

@@ -46,7 +46,7 @@ const welcome = createWelcome({
   selectUser: (user) => go({ user, history: [] }),
 });
 const filter = (where) => go({ where: [...current.where.filter((other) => other !== where), where], item: null });
-const unfilter = (where) => go({ where: current.where.filter((other) => other !== where) });
+const unfilter = (...gone) => go({ where: current.where.filter((where) => !gone.includes(where)) });
 const fold = createFold();
 const compare = createCompare({ open, compareWith: (model, expert) => go({ compare: model, expert }), unfilter });
 const recommendations = createRecommendations({

@@ -29,8 +29,9 @@ export function filterChips(filters, remove) {
   return element("div", { class: "filters" }, element("span", { class: "faint" }, "Only"), element("ul", { class: "chips", "aria-label": "Filters" }, chips));
 }
 
-/** Expressions of which all have to be true, as one; null if there are none. */
-export const joined = (filters) => (filters.length ? filters.map((where) => `(${where})`).join(" and ") : null);
+/** Expressions of which all have to be true, as one; null if there are none. One alone stays as it was written. */
+export const joined = (filters) =>
+  filters.length > 1 ? filters.map((where) => `(${where})`).join(" and ") : (filters[0] ?? null);
 
 /** What an expression of a facet means; any other is shown as it is. */
 function inWords(where) {

@@ -48,7 +48,7 @@ export function createItem({ add, open, openPrefix, filter, close }) {
   }
 
   function details(item, similar) {
-    const text = item.text && item.text !== item.title ? element("p", {}, item.text) : null;
+    const text = saysMore(item) ? element("p", {}, item.text) : null;
     const others = similar.map((other) =>
       element("li", {}, button(other.title || other.item_id, () => open(other.item_id), { class: "plain" })),
     );
@@ -72,4 +72,13 @@ export function createItem({ add, open, openPrefix, filter, close }) {
       if (!dialog.open) dialog.showModal();
     },
   };
+}
+
+const wordsOf = (text) => text.toLowerCase().match(/[\p{L}\p{N}]+/gu) ?? [];
+
+/** Whether an item's text has words that are neither in its title nor in its facets, with their fields' names. */
+function saysMore({ text, title, facets = [] }) {
+  const shown = ["title", title ?? "", ...facets.flatMap(({ field, value }) => [field, value])];
+  const known = new Set(shown.flatMap(wordsOf));
+  return wordsOf(text ?? "").some((word) => !known.has(word));
 }

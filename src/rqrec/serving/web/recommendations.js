@@ -11,7 +11,7 @@ import { cacheTitles } from "./titles.js";
 
 /**
  * The actions are `add(item)`, `open(id)`, `openPrefix(codes)`, `removeAll(ids)`, `filter(where)` and
- * `unfilter(where)`; `onRecommended(items)` is called
+ * `unfilter(...where)`; `onRecommended(items)` is called
  * with each new list of recommendations. `expertTypes(model)` are the types of a model's experts by name.
  */
 export function createRecommendations({ add, open, openPrefix, removeAll, filter, unfilter, onRecommended, expertTypes }) {
@@ -33,11 +33,20 @@ export function createRecommendations({ add, open, openPrefix, removeAll, filter
       onRecommended(response.items);
     } catch (error) {
       shown = null;
-      const again = button("Try again", () => load(asked));
-      content.replaceChildren(...[filterChips(where, unfilter), notice(error.message, again)].filter(Boolean));
+      content.replaceChildren(...failure(error, asked).filter(Boolean));
       onRecommended([]);
     }
     content.removeAttribute("aria-busy");
+  }
+
+  /** A filter that cannot be read is removed in one step; anything else may be tried again. */
+  function failure(error, asked) {
+    const { where } = asked;
+    if (error.code !== "invalid_rules" || !where.length) {
+      return [filterChips(where, unfilter), notice(error.message, button("Try again", () => load(asked)))];
+    }
+    const label = where.length > 1 ? "Remove the filters" : "Remove the filter";
+    return [where.length > 1 ? filterChips(where, unfilter) : null, notice(error.message, button(label, () => unfilter(...where)))];
   }
 
   function parts({ items, skipped, n_allowed: allowed, model: modelName }, { history, k, model, where, user }) {
