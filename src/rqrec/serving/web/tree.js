@@ -108,13 +108,13 @@ export function createTree({ openPrefix, setView, open, add }) {
       openPrefix(prefix);
     };
     const ariaLabel = `Code ${child.code}: ${[count(child.n_items, "item"), words].filter(Boolean).join(", ")}${marks}`;
-    return { ...shared, label: String(child.code), isCode: true, detail: words, ariaLabel, pick };
+    return { ...shared, label: String(child.code), short: String(child.code), detail: words, ariaLabel, pick };
   }
 
   function restCell(nHidden, size) {
     const label = `${nHidden} more`;
     const ariaLabel = `${count(nHidden, "more code")}, as a list`;
-    return { size, hue: 0, label, ariaLabel, pick: () => setView("list") };
+    return { size, hue: 0, label, short: `+${nHidden}`, ariaLabel, pick: () => setView("list") };
   }
 
   function codeList() {

@@ -7,8 +7,8 @@ const LINE_HEIGHT = 17; // px
 const ZOOM_MS = 280;
 
 /**
- * Draws the treemap of `cells`: {size, label, isCode, detail, ariaLabel, hue, marked, pick}. A cell that is too small
- * for a title still shows a label that is a code, and one that is marked has an outline, however small it is.
+ * Draws the treemap of `cells`: {size, label, short, detail, ariaLabel, hue, marked, pick}. A cell that is too small
+ * for its label shows the short one, if there is one, and one that is marked has an outline, however small it is.
  * `pick(rectangle)` opens a cell; the next treemap can grow out of its rectangle. `up` goes one level up (Escape,
  * Backspace).
  */
@@ -53,9 +53,9 @@ export function growFrom(map, rectangle, width, height) {
 function drawCell(cell, { x, y, width, height }, index) {
   const lines = Math.floor((height - 10) / LINE_HEIGHT);
   const roomy = width >= 34 && lines >= 1;
-  const small = !roomy && cell.isCode && width >= 24 && height >= 14;
-  const texts = [element("strong", {}, cell.label)];
-  if (cell.marked && (roomy || height >= 26)) texts.push(element("span", { class: "mark", "aria-hidden": "true" }, "★"));
+  const small = !roomy && cell.short && width >= 24 && height >= 13;
+  const texts = [element("strong", {}, small ? cell.short : cell.label)];
+  if (cell.marked && (roomy || height >= 27)) texts.push(element("span", { class: "mark", "aria-hidden": "true" }, "★"));
   if (cell.detail && width >= 64 && lines >= 2) texts.push(element("span", { class: "detail" }, cell.detail));
   const vars = { hue: cell.hue, lines: Math.max(1, lines - 1), all: Math.max(1, lines) };
   const kind = ["face", small && "small", cell.marked && "leads"].filter(Boolean).join(" ");
