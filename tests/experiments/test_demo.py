@@ -70,7 +70,7 @@ def test_the_demo_resumes_and_beats_popularity(finished: tuple[Path, dict, str])
     assert len(result["codebook_usage"]) == 3
     assert min(result["codebook_usage"]) > 0.9
     assert len(result["recommendations"]) == 10
-    assert set(result["recommendations"][0]) == {"item_id", "title", "score"}
+    assert set(result["recommendations"][0]) == {"item_id", "title", "semantic_id", "score"}
     stages = {"dataset", "embeddings", "tokenizer/rqvae", "semantic_ids", "retrieval"}
     stages |= {"evaluation", "evaluation_popularity"}
     assert set(result["seconds"]) == stages
@@ -82,7 +82,10 @@ def test_the_report_needs_no_other_file(finished: tuple[Path, dict, str]) -> Non
     folder, result, _ = finished
     page = (folder / "out/demo/report.html").read_text()
     assert page.count("data:image/png;base64,") == 4
-    assert "http" not in page
+    # It links to the page that `rqrec serve` shows on this machine, and to nothing else.
+    addresses = set(re.findall(r"https?://[^/\"\s]+", page))
+    assert addresses == {"http://127.0.0.1:8000"}
+    assert not re.search(r"""(?:src|@import|url\()\s*=?\s*["']?https?:""", page)
     assert result["recommendations"][0]["title"].split("&")[0] in page
     markdown = (folder / "out/demo/report.md").read_text()
     for figure in re.findall(r"!\[.*?\]\((.*?)\)", markdown):
