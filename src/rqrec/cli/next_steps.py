@@ -15,6 +15,7 @@ from rqrec.data.catalog import Catalog
 from rqrec.data.sequences import Sequences
 
 NAME = "rqrec"
+RECIPE = ("--config", "recipe.gin")
 EXAMPLE_ITEMS = 3  # in the history of an example
 
 
@@ -60,9 +61,6 @@ def say_next_after(folder: Path) -> None:
         say_next("Next, test the model:", [line("evaluate", "--artifact", folder)])
     elif kind == "retrieval":
         say_next("Next, recommend, or try it in the browser:", using(folder))
-
-
-RECIPE = ("--config", "recipe.gin")
 
 
 def using(model: Path) -> list[str]:

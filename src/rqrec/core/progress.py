@@ -21,9 +21,8 @@ from rich.text import Text
 T = TypeVar("T")
 LINE_INTERVAL = 10.0  # seconds between progress lines if standard error is not a terminal
 
-console = Console(
-    stderr=True, highlight=False, soft_wrap=True, force_jupyter=False
-)  # plain lines in a notebook
+# In a notebook, plain lines too.
+console = Console(stderr=True, highlight=False, soft_wrap=True, force_jupyter=False)
 
 
 def log(message: str) -> None:

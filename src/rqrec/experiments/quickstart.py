@@ -5,7 +5,7 @@ generates semantic IDs and one SASRec, trained side by side, joined with the nei
 """
 
 import shutil
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -16,7 +16,16 @@ from rqrec.core.values import Config, PositiveFloat, PositiveInt
 from rqrec.core.workers import cores
 from rqrec.data.sources.custom import CustomFiles, CustomOptions
 from rqrec.evaluation.results_io import EVALUATION_FILE
-from rqrec.experiments.reproduce import RECIPE, Inputs, Training, make_inputs, train_experts, training_minutes
+from rqrec.experiments.reproduce import (
+    RECIPE,
+    Inputs,
+    Training,
+    make_inputs,
+    minutes_of_each,
+    part_of,
+    train_experts,
+    training_minutes,
+)
 from rqrec.experiments.run import Run
 from rqrec.stages.evaluate import EvaluateConfig, evaluate, evaluate_baseline
 from rqrec.stages.join import JoinConfig, join
@@ -60,12 +69,11 @@ def quickstart(config: QuickstartConfig, files: CustomFiles, out: Path) -> Quick
     run = Run(out)
     prepared = PrepareConfig("custom", "", config.prepare)
     inputs = make_inputs(run, prepared, files, config.encoder, tables=1)
-    trainings = _trainings(config, inputs, run.folder / "experts", *_budget(run, config, inputs))
-    for training in trainings:
-        if (
-            training.config.checkpoints.resume == "never"
-        ):  # the joined model stays until the new one takes its place
-            shutil.rmtree(training.folder, ignore_errors=True)
+    minutes, anew = _budget(run, config, inputs)
+    trainings = _trainings(config, inputs, run.folder / "experts", minutes)
+    if anew:  # the joined model stays until the new one takes its place
+        for training in trainings:
+            shutil.rmtree(training.config.checkpoints.save_dir_root, ignore_errors=True)
     train_experts(run, "experts", trainings, config.jobs or cores())
     joining = configured(JoinConfig(), ["join"], [RECIPE])
     models = [training.folder for training in trainings]
@@ -118,26 +126,14 @@ def _is_outdated(folder: Path, parents: set[str]) -> bool:
     return (folder / MANIFEST).is_file() and not parents <= set(read_manifest(folder).inputs.values())
 
 
-def _trainings(
-    config: QuickstartConfig, inputs: Inputs, folder: Path, minutes: float, anew: bool
-) -> list[Training]:
-    """The trainings of the experts, which share the minutes if there are fewer processes than experts."""
-    minutes = round(minutes * min(1, (config.jobs or cores()) / N_TRAINED), 3)
-
-    def limited(recipe: Any, name: str) -> Any:
-        return replace(
-            recipe,
-            loop=replace(recipe.loop, max_minutes=minutes),
-            checkpoints=replace(
-                recipe.checkpoints, save_dir_root=folder / name, resume="never" if anew else "auto"
-            ),
-        )
-
+def _trainings(config: QuickstartConfig, inputs: Inputs, folder: Path, minutes: float) -> list[Training]:
+    """The trainings of the experts."""
+    minutes = minutes_of_each(minutes, config.jobs or cores(), N_TRAINED)
     codes = configured(TrainDecoderConfig(), ["train_decoder"], [RECIPE])
     dense = configured(TrainSasRecConfig(), ["train_sasrec"], [RECIPE])
     return [
-        Training("codes", limited(codes, "codes"), inputs),
-        Training("dense", limited(dense, "dense"), inputs),
+        Training("codes", part_of(codes, folder / "codes", minutes, seed=0), inputs),
+        Training("dense", part_of(dense, folder / "dense", minutes, seed=0), inputs),
     ]
 
 

@@ -11,7 +11,7 @@ import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from rqrec.core.artifact import MANIFEST, read_json, read_manifest, write_json
 from rqrec.core.config import configured
@@ -29,6 +29,8 @@ from rqrec.stages.prepare import PrepareConfig, PrepareOptions, prepare
 from rqrec.stages.tokenize import TokenizeConfig, tokenize
 from rqrec.stages.train_decoder import TrainDecoderConfig, train_decoder
 from rqrec.stages.train_sasrec import TrainSasRecConfig, train_sasrec
+
+TrainingT = TypeVar("TrainingT", TrainDecoderConfig, TrainSasRecConfig)
 
 RECIPE = Path(__file__).with_name("recipe.gin")
 N_TABLES = 2  # of semantic IDs
@@ -237,24 +239,32 @@ def _trainings(
     config: ReproduceConfig, inputs: Inputs, seed: int, folder: Path, minutes: float
 ) -> list[Training]:
     """The trainings of a seed's experts; each gets an equal share of `minutes` on `config.jobs` processes."""
-    minutes = round(minutes * min(1, (config.jobs or 1) / N_TRAINED), 3)
-
-    # The models differ in their first weights and order of batches too.
-    def part(recipe: Any, name: str, its_seed: int) -> Any:
-        return replace(
-            recipe,
-            loop=replace(recipe.loop, seed=its_seed, max_minutes=minutes),
-            checkpoints=replace(recipe.checkpoints, save_dir_root=folder / name),
-        )
-
+    minutes = minutes_of_each(minutes, config.jobs or 1, N_TRAINED)
     trainings = []
+    # The models differ in their first weights and order of batches too.
     for number, (name, differing) in enumerate(DENSE):  # first, because they take longest
         sasrec = configured(TrainSasRecConfig(), ["train_sasrec"], _files(differing))
-        trainings.append(Training(name, part(sasrec, name, seed * len(DENSE) + number), inputs))
+        sasrec = part_of(sasrec, folder / name, minutes, seed=seed * len(DENSE) + number)
+        trainings.append(Training(name, sasrec, inputs))
     for number, (name, differing, table) in enumerate(CODES):
         decoder = configured(TrainDecoderConfig(), ["train_decoder"], _files(differing))
-        trainings.append(Training(name, part(decoder, name, seed * len(CODES) + number + 1), inputs, table))
+        decoder = part_of(decoder, folder / name, minutes, seed=seed * len(CODES) + number + 1)
+        trainings.append(Training(name, decoder, inputs, table))
     return trainings
+
+
+def minutes_of_each(minutes: float, jobs: int, count: int) -> float:
+    """The time limit of each training: they share the minutes if there are fewer processes than trainings."""
+    return round(minutes * min(1, jobs / count), 3)
+
+
+def part_of(recipe: TrainingT, folder: Path, minutes: float, *, seed: int) -> TrainingT:
+    """A training of the recipe in a folder of its own, with a time limit and a seed."""
+    return replace(
+        recipe,
+        loop=replace(recipe.loop, seed=seed, max_minutes=minutes),
+        checkpoints=replace(recipe.checkpoints, save_dir_root=folder),
+    )
 
 
 def _files(differing: str | None) -> list[Path]:

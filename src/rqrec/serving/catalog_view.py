@@ -59,11 +59,6 @@ class CatalogView:
         (summary,) = self.summaries(np.array([item]))
         return {**summary, "text": self._texts[item]}
 
-    def image(self, item: int) -> str | None:
-        """The address of an item's picture, relative to the page."""
-        (item_id,) = self._ids.ids([item])
-        return self.pictures.address(item_id, self._image_names[item])
-
     def id_and_title(self, item: int) -> dict[str, Any]:
         """An item's id and title."""
         (item_id,) = self._ids.ids([item])
@@ -73,18 +68,20 @@ class CatalogView:
         """The ids, titles, semantic IDs, facets and pictures of items."""
         codes = self._codes_NL[items].tolist()
         return [
-            {
-                **self.id_and_title(item),
-                "semantic_id": semantic_id,
-                "facets": facets,
-                "image": self.image(item),
-            }
-            for item, semantic_id, facets in zip(items.tolist(), codes, self.facets_of(items), strict=True)
+            {**self.id_and_title(item), "semantic_id": semantic_id, **described}
+            for item, semantic_id, described in zip(items.tolist(), codes, self.described(items), strict=True)
         ]
 
-    def facets_of(self, items: NDArray[np.int64]) -> list[list[dict[str, Any]]]:
-        """The facets of each of some items."""
-        return [[facet._asdict() for facet in facets] for facets in self.facets.of_items(items)]
+    def described(self, items: NDArray[np.int64]) -> list[dict[str, Any]]:
+        """The facets of each of some items, and the address of its picture, relative to the page."""
+        ids = self._ids.ids(items)
+        return [
+            {
+                "facets": [facet._asdict() for facet in facets],
+                "image": self.pictures.address(item_id, self._image_names[item]),
+            }
+            for item, item_id, facets in zip(items.tolist(), ids, self.facets.of_items(items), strict=True)
+        ]
 
     def typical(self, items: NDArray[np.int64]) -> list[str]:
         """What distinguishes some items: values of fields, or else words."""

@@ -74,12 +74,13 @@ class Facets:
     def typical(self, items: NDArray[np.int64], count: int) -> list[Facet]:
         """Up to `count` values that distinguish some items from the rest, most typical first.
 
-        Ranked by n log(lift), as in `TextIndex.typical_words`; a single item makes none typical.
+        Ranked by n log(lift): n of the items have the value, and lift is their share over that of all items; a
+        single item makes none typical.
         """
         if not len(items):
             return []
         counts_V = self.has_NV[items].sum(axis=0)
-        lift_V = counts_V / len(items) / np.maximum(self.has_NV.sum(axis=0), 1) * len(self.items)
+        lift_V = counts_V / len(items) / np.maximum(self._counts, 1) * len(self.items)
         weights_V = counts_V * np.log(np.maximum(lift_V, 1)) * (counts_V > 1)
         best = np.argsort(-weights_V, kind="stable")[:count]
         return [self.all[value] for value in best.tolist() if weights_V[value] > 1e-9]
@@ -93,6 +94,11 @@ class Facets:
     def all(self) -> list[Facet]:
         """The V values that are no numbers."""
         return self._values[1]
+
+    @cached_property
+    def _counts(self) -> NDArray[np.int64]:
+        """The number of items that have each of these values."""
+        return self.has_NV.sum(axis=0)
 
     @cached_property
     def _values(self) -> tuple[csr_array, list[Facet]]:

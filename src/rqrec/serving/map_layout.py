@@ -9,6 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
+from rqrec.data.nearest import unit
+
 COMPONENTS = 50  # principal components that t-SNE reads
 MAX_LANDMARKS = 4000  # items that t-SNE places itself: seconds, not minutes
 PERPLEXITY = 30.0
@@ -52,7 +54,7 @@ def principal_components(vectors_ND: NDArray[np.floating]) -> NDArray[np.float32
     width = vectors_ND.shape[1]
     total_D, squares_DD = np.zeros(width), np.zeros((width, width))
     for start in range(0, len(vectors_ND), BLOCK_ROWS):
-        block = _unit(vectors_ND[start : start + BLOCK_ROWS])
+        block = unit(vectors_ND[start : start + BLOCK_ROWS]).astype(np.float64)
         total_D += block.sum(axis=0)
         squares_DD += block.T @ block
     mean_D = total_D / len(vectors_ND)
@@ -61,7 +63,7 @@ def principal_components(vectors_ND: NDArray[np.floating]) -> NDArray[np.float32
     axes_DC *= np.sign(axes_DC[np.abs(axes_DC).argmax(axis=0), np.arange(axes_DC.shape[1])])
     components_NC = np.zeros((len(vectors_ND), max(2, axes_DC.shape[1])), dtype=np.float32)
     for start in range(0, len(vectors_ND), BLOCK_ROWS):
-        block = _unit(vectors_ND[start : start + BLOCK_ROWS]) - mean_D
+        block = unit(vectors_ND[start : start + BLOCK_ROWS]) - mean_D
         components_NC[start : start + BLOCK_ROWS, : axes_DC.shape[1]] = block @ axes_DC
     return components_NC
 
@@ -124,8 +126,3 @@ def _start(components_NC: NDArray[np.float32]) -> NDArray[np.float32]:
     """Where t-SNE starts: the first two components, scaled, and shifted a little, as it fails on equal places."""
     start_N2 = components_NC[:, :2] * (1e-4 / max(float(components_NC[:, 0].std()), 1e-9))
     return start_N2 + np.random.default_rng(SEED).normal(scale=1e-6, size=start_N2.shape).astype(np.float32)
-
-
-def _unit(vectors_MD: NDArray[np.floating]) -> NDArray[np.float64]:
-    vectors = vectors_MD.astype(np.float64)
-    return vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)

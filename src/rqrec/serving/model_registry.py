@@ -183,10 +183,8 @@ class ServedModel:
         """Add facets and pictures to the items of results."""
         items = [item for result in results for item in result["items"]]
         indices = self.recommender.catalog.id_map.indices([item["item_id"] for item in items])
-        for item, facets, index in zip(
-            items, self.catalog_view.facets_of(indices), indices.tolist(), strict=True
-        ):
-            item |= {"facets": facets, "image": self.catalog_view.image(index)}
+        for item, described in zip(items, self.catalog_view.described(indices), strict=True):
+            item |= described
 
     def _named(self, explained: Sequence[Sequence[Explanation]]) -> dict[str, dict[str, Any]]:
         """The ids and titles of all items that explanations mention, by id."""

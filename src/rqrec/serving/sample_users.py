@@ -27,8 +27,6 @@ class SampleUser(NamedTuple):
     user_id: str
     items: tuple[int, ...]
     """Indices of the last items of the history, oldest first."""
-    times: tuple[int, ...] | None
-    """When each was taken, in seconds since 1970; None if the dataset has no time."""
     next_item: int
     """Index of the item that followed: the user's test example."""
     rank: int | None
@@ -86,10 +84,8 @@ def sample_users(source: Path, recommender: Recommender, sequences: Sequences | 
     targets = examples.targets[chosen].tolist()
     recommended = recommender.recommend([ids.ids(items) for items in histories], MAX_RANK, timestamps=times)
     samples = []
-    for n, (user, target, found) in enumerate(zip(users, targets, recommended, strict=True)):
+    for user, history, target, found in zip(users, histories, targets, recommended, strict=True):
         (target_id,) = ids.ids([target])
         ranks = (rank for rank, item in enumerate(found, start=1) if item.item_id == target_id)
-        samples.append(
-            SampleUser(user, histories[n], None if times is None else times[n], target, next(ranks, None))
-        )
+        samples.append(SampleUser(user, history, target, next(ranks, None)))
     return samples

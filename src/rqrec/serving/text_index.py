@@ -28,9 +28,8 @@ sur ter uma una und une uno van vom von vor zum zur
 @cache
 def stop_words() -> frozenset[str]:
     """Words that say nothing of an item."""
-    from sklearn.feature_extraction.text import (
-        ENGLISH_STOP_WORDS,  # a second to import, which few commands need
-    )
+    # It takes a second to import, and few commands need it.
+    from sklearn.feature_extraction.text import ENGLISH_STOP_WORDS
 
     return frozenset(ENGLISH_STOP_WORDS.union(SMALL_WORDS.split()))
 
