@@ -49,6 +49,8 @@ def lenient_visitor(browser: "Browser", address: str) -> Iterator["Visitor"]:
 
     yield Visitor(browser, address)
     for context in browser.contexts:
+        for page in context.pages:
+            page.unroute_all(behavior="ignoreErrors")  # a request may be on its way, such as for the map
         context.close()
 
 
