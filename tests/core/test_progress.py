@@ -1,8 +1,5 @@
 """Progress as people see it: how much is done, and how long it takes at most."""
 
-import io
-from collections.abc import Iterator
-
 import pytest
 
 from rqrec.core import progress
@@ -10,12 +7,9 @@ from rqrec.core.progress import console, duration, meter, time_left, track
 
 
 @pytest.fixture
-def lines(monkeypatch: pytest.MonkeyPatch) -> Iterator[io.StringIO]:
-    """What is written where standard error is not a terminal, without waiting between lines."""
+def no_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Progress lines follow each other without a pause."""
     monkeypatch.setattr(progress, "LINE_INTERVAL", 0.0)
-    before, console.file = console.file, io.StringIO()
-    yield console.file
-    console.file = before
 
 
 def test_a_time_limit_bounds_the_time_left() -> None:
@@ -34,43 +28,45 @@ def test_durations_are_in_the_unit_that_people_use(seconds: float, text: str) ->
     assert duration(seconds) == text
 
 
-def test_a_long_job_with_a_limit_says_no_more_than_the_limit(lines: io.StringIO) -> None:
+def test_a_long_job_with_a_limit_says_no_more_than_the_limit(
+    no_waiting: None, capsys: pytest.CaptureFixture[str]
+) -> None:
     with meter("Training", 10**9, limit=240) as shown:
         shown.advance(1, "loss 1.000")
-    assert "Training: 1 of 1,000,000,000" in lines.getvalue()
-    assert "about 4 min left. loss 1.000" in lines.getvalue()
+    shown_lines = capsys.readouterr().err
+    assert "Training: 1 of 1,000,000,000" in shown_lines
+    assert "about 4 min left. loss 1.000" in shown_lines
 
 
-def test_work_inside_other_work_shows_its_own_progress(lines: io.StringIO) -> None:
+def test_work_inside_other_work_shows_its_own_progress(
+    no_waiting: None, capsys: pytest.CaptureFixture[str]
+) -> None:
     with meter("Training", 3) as shown:
         for _ in track(range(2), "Validating"):
             shown.advance()
-    assert "Validating: 1 of 2" in lines.getvalue()
-    assert "Training: 1 of 3" in lines.getvalue()
+    shown_lines = capsys.readouterr().err
+    assert "Validating: 1 of 2" in shown_lines
+    assert "Training: 1 of 3" in shown_lines
 
 
 def test_short_work_inside_other_work_adds_no_lines(
-    lines: io.StringIO, monkeypatch: pytest.MonkeyPatch
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(progress, "LINE_INTERVAL", 1000.0)
     with meter("Training", 3) as shown:
         for _ in track(range(2), "Validating"):
             shown.advance()
-    assert lines.getvalue().splitlines() == ["Training: done in 0 s."]
+    assert capsys.readouterr().err.splitlines() == ["Training: done in 0 s."]
 
 
 def test_on_a_terminal_the_bar_of_inner_work_is_removed_when_it_is_done(
-    monkeypatch: pytest.MonkeyPatch,
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(console, "_force_terminal", True)
-    before, console.file = console.file, io.StringIO()
-    try:
-        with meter("Training", 3, limit=60) as shown:
-            list(track(range(2), "Validating"))
-            shown.advance()
-            shown.advance(2)
-            assert shown._bar is not None
-            assert [task.description for task in shown._bar.tasks] == ["Training"]
-        assert "Training" in console.file.getvalue()
-    finally:
-        console.file = before
+    with meter("Training", 3, limit=60) as shown:
+        list(track(range(2), "Validating"))
+        shown.advance()
+        shown.advance(2)
+        assert shown._bar is not None
+        assert [task.description for task in shown._bar.tasks] == ["Training"]
+    assert "Training" in capsys.readouterr().err

@@ -1,6 +1,7 @@
 """Tasks in other processes: what they say is shown while they run."""
 
 import io
+import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from rqrec.core import progress
-from rqrec.core.progress import console, log
+from rqrec.core.progress import log
 from rqrec.experiments import tasks
 
 
@@ -37,10 +38,7 @@ def test_the_last_lines_of_running_tasks_are_shown(tmp_path: Path, monkeypatch: 
                 done.touch()
             return super().write(text)
 
-    before, console.file = console.file, Console()
-    try:
-        tasks.run_tasks([Waiting("one", done)], 1, tmp_path / "logs", "Waiting", limit=600)
-        shown = console.file.getvalue()
-    finally:
-        console.file = before
-    assert "Waiting: 0 of 1, about 10 min left. one: one says hello" in shown
+    shown = Console()
+    monkeypatch.setattr(sys, "stderr", shown)
+    tasks.run_tasks([Waiting("one", done)], 1, tmp_path / "logs", "Waiting", limit=600)
+    assert "Waiting: 0 of 1, about 10 min left. one: one says hello" in shown.getvalue()
