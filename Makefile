@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
 
-.PHONY: demo test slow lint types clean
+.PHONY: demo test slow site lint types clean
 
 demo: $(READY)
 	$(BIN)/rqrec demo
@@ -13,6 +13,9 @@ test: lint types
 
 slow: $(READY)
 	$(BIN)/python -m pytest -m slow
+
+site: $(READY)
+	$(BIN)/mkdocs build
 
 lint: $(READY)
 	$(BIN)/ruff check .

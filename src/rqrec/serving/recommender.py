@@ -185,8 +185,9 @@ def check_k(k: int) -> None:
 class Recommender:
     """Recommends the next items for histories of item ids. Thread-safe.
 
-    >>> recommender = Recommender.load("out/demo")                          # doctest: +SKIP
-    >>> recommender.recommend([["50", "181"]], k=10)[0][0].title            # doctest: +SKIP
+    Examples:
+        >>> recommender = Recommender.load("out/demo")                          # doctest: +SKIP
+        >>> recommender.recommend([["50", "181"]], k=10)[0][0].title            # doctest: +SKIP
     """
 
     def __init__(
