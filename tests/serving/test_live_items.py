@@ -138,6 +138,34 @@ def test_a_removed_item_vanishes_at_once_everywhere(
     assert gone in asked(client)
 
 
+def test_an_updated_item_is_described_anew_and_keeps_its_codes(client: httpx.Client) -> None:
+    before, listed = client.get("/v1/items/item 10").json(), asked(client)
+
+    def update(*items: Any, headers: dict[str, str] = ADMIN) -> httpx.Response:
+        return client.patch("/v1/items", json={"items": items}, headers=headers)
+
+    changed = update(
+        {"item_id": "item 10", "title": "Another name"}, {"item_id": "item 11", "text": "other words"}
+    )
+    assert (changed.status_code, changed.json()) == (200, {"model": "live", "version": 1, "n_items": N_ITEMS})
+    assert client.get("/v1/items/item 10").json() == {**before, "title": "Another name"}
+    assert client.get("/v1/items/item 11").json()["text"] == "other words"
+    assert client.get("/v1/items?query=anothr+name").json()["items"][0]["item_id"] == "item 10"
+    assert asked(client) == listed
+    for items, status, message in (
+        ([{"item_id": "nobody", "title": "x"}], 404, "nobody"),
+        ([{"item_id": "item 1"}, {"item_id": "item 1"}], 422, "more than once"),
+        ([{"item_id": "item 1", "title": ""}], 422, "title"),
+        ([{"item_id": "item 1", "title": 3}], 422, "title"),
+        ([{"item_id": "item 1", "colour": "red"}], 422, "colour"),
+        ([{"title": "x"}], 422, "item_id"),
+        ([], 422, "items"),
+    ):
+        response = update(*items)
+        assert (response.status_code, message in response.text) == (status, True), response.text
+    assert update({"item_id": "item 1", "title": "x"}, headers={}).status_code == 401
+
+
 def test_changes_need_the_admin_token_and_valid_items(
     client: httpx.Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -85,7 +85,7 @@ def create_app(
         app.add_middleware(
             CORSMiddleware,
             allow_origins=config.allow_origins,
-            allow_methods=["GET", "POST", "DELETE"],
+            allow_methods=["GET", "POST", "PATCH", "DELETE"],
             allow_headers=["Authorization", "Content-Type", "X-Request-ID"],
             expose_headers=["X-Request-ID", "Retry-After"],
         )
@@ -344,6 +344,13 @@ def add_changes(app: FastAPI, registry: ModelRegistry, config: ServiceConfig) ->
         check_admin(request, config)
         items = [item.model_dump(exclude={"vector"}) for item in body.items]
         return await changed(body.model, lambda recommender: recommender.add_items(items, body.vectors()))
+
+    @app.patch("/v1/items", response_model=schemas.CatalogueVersion, tags=["operate"])
+    async def update_items(body: schemas.ItemUpdates, request: Request) -> Response:
+        """Change what is said of items: title, text or fields; needs the admin token. Their semantic IDs stay."""
+        check_admin(request, config)
+        items = [item.model_dump(exclude_unset=True) for item in body.items]
+        return await changed(body.model, lambda recommender: recommender.update_items(items))
 
     @app.delete("/v1/items/{item_id:path}", response_model=schemas.CatalogueVersion, tags=["operate"])
     async def remove_item(item_id: ItemId, request: Request, name: ModelName = None) -> Response:

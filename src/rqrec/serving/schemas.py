@@ -197,6 +197,26 @@ class NewItems(BaseModel):
         return np.array(rows, dtype=np.float32) if rows else None
 
 
+class ItemUpdate(BaseModel):
+    """What is said of an item from now on; what is not given, or null, stays. Whatever else it has are its fields."""
+
+    model_config = ConfigDict(strict=True, extra="allow")
+    __pydantic_extra__: dict[str, FieldValue | list[FieldValue]]
+
+    item_id: Annotated[str, Field(min_length=1, max_length=1000)]
+    title: Annotated[str, Field(min_length=1, max_length=10_000, examples=["Toy Story (1995)"])] | None = None
+    text: str | None = Field(None, max_length=100_000)
+
+
+class ItemUpdates(BaseModel):
+    """Items of a model's catalogue to update."""
+
+    model_config = ConfigDict(strict=True, extra="forbid")
+
+    items: Annotated[list[ItemUpdate], Field(min_length=1, max_length=10_000)]
+    model: str | None = Field(None, max_length=1000, description="Name of a model listed by /v1/models.")
+
+
 class CatalogueVersion(BaseModel):
     """The catalogue after a change."""
 
