@@ -1,6 +1,8 @@
 """Vectors of a model: states of users from Python, items and codes as files."""
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -11,8 +13,9 @@ from typer.testing import CliRunner
 
 from rqrec import Recommender
 from rqrec.cli import app
+from rqrec.core.artifact import read_manifest
 from rqrec.models.architectures import ARCHITECTURES
-from tests.retrieval.test_artifact import fresh_artifact
+from tests.retrieval.test_artifact import fresh_artifact, write
 from tests.tiny import N_ITEMS
 
 HISTORIES = [["item 8", "item 9"], [], ["item 3"]]
@@ -71,6 +74,84 @@ def test_items_and_codes_are_exported_with_what_their_rows_are(tiny_joined: Path
         (("--out", tmp_path / "x.csv"), "must end in .npy or .safetensors"),
         (("--out", tmp_path / "x.npy", "--expert", "neighbours"), "no trained expert 'neighbours'"),
         (("--out", tmp_path / "x.npy", "--expert", "dense", "--what", "codes"), "'dense' has no codes"),
+        (
+            ("--out", tmp_path / "x", "--expert", "neighbours", "--what", "onnx"),
+            "no trained expert 'neighbours'",
+        ),
     ):
         status, said = run(*options)
         assert (status, problem in said) == (1, True), said
+
+
+class OnnxExpert:
+    """An exported expert, run without rqrec's models."""
+
+    def __init__(self, folder: Path) -> None:
+        onnxruntime = pytest.importorskip("onnxruntime")
+        self.settings: Mapping[str, Any] = read_manifest(folder, "onnx", verify=True).settings
+        self.items = pl.read_parquet(folder / "items.parquet")
+        self.sessions = {
+            name: onnxruntime.InferenceSession(folder / name, providers=["CPUExecutionProvider"])
+            for name in self.settings["files"]
+        }
+
+    def run(self, name: str, given: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        names = self.settings["files"][name]
+        feed = {one: given[one] for one in names["inputs"]}
+        return dict(zip(names["outputs"], self.sessions[name].run(names["outputs"], feed), strict=True))
+
+    def encode(self, histories: list[list[str]]) -> dict[str, np.ndarray]:
+        index = {item_id: number for number, item_id in enumerate(self.items["item_id"])}
+        items_BT = np.full((len(histories), self.settings["max_items"]), -1, dtype=np.int64)
+        for row, history in zip(items_BT, histories, strict=True):
+            row[: len(history)] = [index[item_id] for item_id in history]
+        return self.run("encoder.onnx", {"items": items_BT})
+
+    def log_probs(self, histories: list[list[str]]) -> np.ndarray:
+        """Of all items, [B, N]."""
+        context = self.encode(histories)
+        if self.settings["type"] == "dense":
+            logits_BN = torch.from_numpy(self.run("head.onnx", context)["logits"])
+            return logits_BN.log_softmax(1).numpy()
+        codes_NL = np.array(self.items["semantic_id"].to_list())
+        total_BN = np.zeros((len(histories), len(codes_NL)))
+        for level in range(codes_NL.shape[1]):
+            prefixes_Kl, of_item_N = np.unique(codes_NL[:, :level], axis=0, return_inverse=True)
+            prefix_BKl = np.repeat(prefixes_Kl[None], len(histories), axis=0)
+            logits_BKV = self.run(f"level_{level}.onnx", {**context, "prefix": prefix_BKl})["logits"]
+            exists_KV = np.zeros(logits_BKV.shape[1:], dtype=bool)
+            exists_KV[of_item_N.ravel(), codes_NL[:, level]] = True
+            log_p_BKV = torch.from_numpy(np.where(exists_KV, logits_BKV, -np.inf)).log_softmax(2).numpy()
+            total_BN += log_p_BKV[:, of_item_N.ravel(), codes_NL[:, level]]
+        return total_BN
+
+
+def check_parity(recommender: Recommender, exported: OnnxExpert) -> None:
+    expert = exported.settings["expert"]
+    log_p_BN = exported.log_probs(HISTORIES)
+    assert np.exp(log_p_BN).sum(1) == pytest.approx(1.0, abs=1e-4)
+    found = recommender.recommend(HISTORIES, k=N_ITEMS, experts=[expert], exclude_seen=False)
+    rows = {item_id: row for row, item_id in enumerate(exported.items["item_id"])}
+    for said, items in zip(log_p_BN, found, strict=True):
+        assert len(items) >= N_ITEMS // 2
+        for item in items:
+            assert item.score == pytest.approx(said[rows[item.item_id]], abs=1e-4)
+
+
+def test_the_dense_expert_is_the_same_as_onnx_files(tiny_joined: Path, tmp_path: Path) -> None:
+    out = tmp_path / "onnx"
+    done = CliRunner().invoke(
+        app, ["export", str(tiny_joined), "--what", "onnx", "--expert", "dense", "--out", str(out)]
+    )
+    assert (done.exit_code, done.stdout) == (0, f"{out}: encoder.onnx, head.onnx\n"), done.stderr
+    check_parity(Recommender.load(tiny_joined), OnnxExpert(out))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ARCHITECTURES)
+def test_every_architecture_is_the_same_as_onnx_files(name: str, tmp_path: Path) -> None:
+    model, out = tmp_path / "retrieval", tmp_path / "onnx"
+    write(model, fresh_artifact(name))
+    done = CliRunner().invoke(app, ["export", str(model), "--what", "onnx", "--out", str(out)])
+    assert done.exit_code == 0, done.stderr
+    check_parity(Recommender.load(model), OnnxExpert(out))

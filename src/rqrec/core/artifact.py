@@ -50,6 +50,7 @@ COMMANDS = {
     "retrieval": "`rqrec train-decoder` or `rqrec join`",
     "sasrec": "`rqrec train-sasrec`",
     "evaluation": "`rqrec evaluate`",
+    "onnx": "`rqrec export`",
     "recommendations": "`rqrec batch-recommend`",
     "held_out": "`rqrec hold-out-items`",
     "cold_evaluation": "`rqrec evaluate-cold`",

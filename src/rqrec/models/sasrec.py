@@ -86,7 +86,7 @@ class SasRec(nn.Module):
         """The vector of every item, [N, D]."""
         return self.items.weight if self.content is None else self.items.weight + self.content()
 
-    def _states(self, items_BT: Tensor, table_ND: Tensor) -> Tensor:
+    def states(self, items_BT: Tensor, table_ND: Tensor) -> Tensor:
         """States [B, D] after each history of at most max_items items, padded on the right with PADDING."""
         lengths_B = (items_BT != PADDING).sum(1)
         vectors_BTD = functional.embedding(items_BT.clamp(min=0), table_ND) * self.config.width**0.5
@@ -106,7 +106,7 @@ class SasRec(nn.Module):
         histories_BT = items_BT.scatter(1, last_B1, PADDING)[:, :-1]
         targets_B = items_BT.gather(1, last_B1)[:, 0]
         table_ND = self._table()
-        return catalogue_cross_entropy(self._states(histories_BT, table_ND), table_ND, targets_B)
+        return catalogue_cross_entropy(self.states(histories_BT, table_ND), table_ND, targets_B)
 
     @torch.no_grad()
     def item_vectors(self) -> Tensor:
@@ -121,7 +121,7 @@ class SasRec(nn.Module):
     def encode(self, histories: Histories) -> Tensor:
         """States [B, D] after each history. An empty history is BEGIN alone, which predicts a first item."""
         items_BT = torch.from_numpy(histories.last(self.config.max_items).items_BT)
-        return self._states(items_BT.to(self.items.weight.device), self.item_vectors())
+        return self.states(items_BT.to(self.items.weight.device), self.item_vectors())
 
     @torch.inference_mode()
     def score_items(self, histories: Histories) -> Tensor:

@@ -1,5 +1,6 @@
-"""Vectors of a trained model as plain files, for other programs."""
+"""Vectors of a trained model as plain files, and its experts as ONNX files, for other programs."""
 
+import sys
 from pathlib import Path
 from typing import Any, Literal
 
@@ -7,10 +8,13 @@ import numpy as np
 import polars as pl
 import safetensors.numpy
 
-from rqrec.core.artifact import atomic_write
+from rqrec.core.artifact import atomic_write, create, find, read_manifest
+from rqrec.retrieval.artifact import CodesModel
+from rqrec.retrieval.onnx_files import write_onnx
 from rqrec.serving.recommender import Recommender
 
 SUFFIXES = (".npy", ".safetensors")
+ITEMS_FILE = "items.parquet"
 
 
 def export(artifact: Path, what: Literal["items", "codes"], out: Path, expert: str) -> dict[str, Any]:
@@ -42,3 +46,33 @@ def export(artifact: Path, what: Literal["items", "codes"], out: Path, expert: s
         else:
             file.write(safetensors.numpy.save({"vectors": np.ascontiguousarray(vectors)}))
     return {"vectors": str(out), "ids": str(beside), "rows": len(vectors), "width": vectors.shape[1]}
+
+
+def export_onnx(artifact: Path, out: Path, expert: str) -> dict[str, Any]:
+    """Write a trained expert as ONNX files into a folder (see `rqrec.retrieval.onnx_files`).
+
+    Beside them, `items.parquet` has for each item index its `item_id`, whether it may be recommended and, if the
+    expert is of type codes, its `semantic_id`; the items are those of the catalogue as it is now. Returns the folder
+    and its settings, which its manifest has too: how many items of a history the encoder reads (shorter ones are
+    padded with -1 on the right), and the inputs and outputs of each file. Raises ValueError if the expert is not
+    trained, or if what writes ONNX files is not installed.
+    """
+    folder = find(artifact, "retrieval")
+    recommender = Recommender.load(folder)
+    found = recommender.trained_expert(expert)
+    rows = pl.DataFrame({"item_id": recommender.catalog.id_map.all, "recommended": recommender.available})
+    settings: dict[str, Any] = {"expert": expert, "type": recommender.experts[expert]}
+    if isinstance(found, CodesModel):
+        rows = rows.with_columns(semantic_id=pl.Series(found.table.codes_NL.astype(np.int64).tolist()))
+        settings["level_sizes"] = list(found.model.level_sizes)
+    inputs = {"retrieval": read_manifest(folder).hash}
+    with create(out, "onnx", settings=settings, inputs=inputs) as target:
+        try:
+            settings |= write_onnx(found, target)
+        except ImportError as error:
+            raise ValueError(
+                f"The package {error.name} is not installed, which ONNX files need. Run: "
+                f"{sys.executable} -m pip install onnx onnxscript"
+            ) from error
+        rows.write_parquet(target / ITEMS_FILE)
+    return {"folder": str(out), **settings}

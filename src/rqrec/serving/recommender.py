@@ -22,7 +22,7 @@ from rqrec.knn.index import KnnIndex
 from rqrec.models.architectures import name_of
 from rqrec.models.retrieval_model import CodeLookup
 from rqrec.models.sasrec import SasRec
-from rqrec.retrieval.artifact import CODES, RetrievalArtifact
+from rqrec.retrieval.artifact import CODES, CodesModel, RetrievalArtifact
 from rqrec.retrieval.live_catalog import (
     add_items,
     can_take_new_items,
@@ -38,7 +38,6 @@ from rqrec.retrieval.versions import Change, LiveModel, change, read_live
 from rqrec.serving.beside import beside
 from rqrec.serving.rules import NO_RULES, RuleCompiler, Rules, fields_of_items
 from rqrec.serving.search_index import CatalogSearch, SearchIndex
-from rqrec.tokenizer.semantic_ids import SemanticIdTable
 from rqrec.tokenizer.trie import Trie
 
 DEFAULT_K = 10  # recommendations, wherever nothing else is asked for
@@ -396,11 +395,12 @@ class Recommender:
         ValueError if the expert is unknown or is not trained.
         """
         inputs, _ = self._read(histories, timestamps, users, unknown)
-        model, table = self._trained_expert(expert)
+        found = self.trained_expert(expert)
         with torch.inference_mode():
-            if table is None:
-                return model.encode(inputs).float().numpy(force=True)
-            lookup = CodeLookup.from_codes(table.codes_NL, self._retriever.device)
+            if isinstance(found, SasRec):
+                return found.encode(inputs).float().numpy(force=True)
+            model: Any = found.model
+            lookup = CodeLookup.from_codes(found.table.codes_NL, self._retriever.device)
             context = model.encode(lookup.batch(inputs, model.max_items))
             return model.state(context).float().numpy(force=True)
 
@@ -410,29 +410,29 @@ class Recommender:
         Of an expert of type codes, these are the embeddings of an item's codes one after another. Raises ValueError
         as `embed` does.
         """
-        model, table = self._trained_expert(expert)
+        found = self.trained_expert(expert)
         with torch.inference_mode():
-            if table is None:
-                return model.item_vectors().float().numpy(force=True)
-            codes_NL = torch.from_numpy(table.codes_NL.astype(np.int64)).to(self._retriever.device)
-            return model.codes(codes_NL).flatten(1).float().numpy(force=True)
+            if isinstance(found, SasRec):
+                return found.item_vectors().float().numpy(force=True)
+            codes_NL = torch.from_numpy(found.table.codes_NL.astype(np.int64)).to(self._retriever.device)
+            return found.model.codes(codes_NL).flatten(1).float().numpy(force=True)
 
     def code_vectors(self, expert: str = CODES) -> list[NDArray[np.float32]]:
         """The embeddings of the codes of each level in an expert of type codes, float32 [V, D].
 
         Raises ValueError as `embed` does, and if the expert has no codes.
         """
-        model, table = self._trained_expert(expert)
-        if table is None:
+        found = self.trained_expert(expert)
+        if isinstance(found, SasRec):
             raise ValueError(f"The expert {expert!r} has no codes: name one of type codes.")
-        return [model.codes.rows(level).detach().numpy(force=True) for level in range(len(table.level_sizes))]
+        rows, levels = found.model.codes.rows, range(len(found.table.level_sizes))
+        return [rows(level).detach().numpy(force=True) for level in levels]
 
-    def _trained_expert(self, name: str) -> tuple[Any, SemanticIdTable | None]:
-        """The model of an expert, and its table if it generates codes."""
-        if codes := self.artifact.codes_models.get(name):
-            return codes.model, codes.table
-        if isinstance(other := self.artifact.others.get(name), SasRec):
-            return other, None
+    def trained_expert(self, name: str) -> CodesModel | SasRec:
+        """An expert by its name. Raises ValueError if there is none of that name, or it is not trained."""
+        found = self.artifact.codes_models.get(name) or self.artifact.others.get(name)
+        if isinstance(found, CodesModel | SasRec):
+            return found
         trained = [one for one, kind in self.experts.items() if kind in ("codes", "dense")]
         raise ValueError(f"There is no trained expert {name!r}; this model has {', '.join(trained)}.")
 
