@@ -83,7 +83,8 @@ class _DenseEncoder(nn.Module):
         self.register_buffer("vectors_ND", model.item_vectors())
 
     def forward(self, *inputs: Tensor) -> Tensor:
-        return self.model.states(*inputs, self.vectors_ND)
+        (items_BT,) = inputs
+        return self.model.states(items_BT, self.vectors_ND)
 
 
 class _DenseHead(nn.Module):
