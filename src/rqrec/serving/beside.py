@@ -51,11 +51,13 @@ def beside(
         cosines.append(own_KD @ functional.normalize(rows_VD[codes_UL[:, level]], dim=1).T)
     closeness_KU = (1 + torch.stack(cosines).mean(dim=0)).clamp(0, 2) / 2
     scores_KU = (shared_KU + closeness_KU).numpy(force=True)
+    scores_KU[items_K[:, None] == history_U] = -np.inf
+    nearest_KC = np.argsort(-scores_KU, axis=1, kind="stable")[:, :count]
     return [
         [
             Near(int(history_U[u]), int(shared_KU[k, u]), float(closeness_KU[k, u]))
-            for u in np.argsort(-scores_KU[k], kind="stable")
+            for u in nearest_C
             if history_U[u] != items_K[k]
-        ][:count]
-        for k in range(len(items_K))
+        ]
+        for k, nearest_C in enumerate(nearest_KC)
     ]
