@@ -229,6 +229,26 @@ def test_no_request_is_lost_while_items_come_and_go(client: httpx.Client) -> Non
     assert client.get("/v1/models").json()["models"][0]["version"] == 6
 
 
+def test_a_request_whose_rules_are_checked_during_a_change_is_answered(
+    with_fields: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    check, checked = Recommender.check_rules, []
+
+    with running({"live": with_fields}, admin_token="boss") as address:
+
+        def check_during_a_change(self: Recommender, rules: Rules) -> None:
+            checked.append(rules)
+            if len(checked) == 1:
+                removed = httpx.delete(f"{address}/v1/items/item%202", headers=ADMIN, timeout=60)
+                assert removed.status_code == 200
+            check(self, rules)
+
+        monkeypatch.setattr(Recommender, "check_rules", check_during_a_change)
+        with httpx.Client(base_url=address, timeout=60) as client:
+            assert set(asked(client, where="price < 3")) == {"item 0", "item 1"}
+    assert len(checked) == 2
+
+
 def test_a_recommender_with_changes_is_a_new_one(model: Path) -> None:
     before = Recommender.load(model)
     (first,) = before.recommend([HISTORY], k=5)

@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from functools import lru_cache
+from itertools import chain
 from typing import Annotated, Any
 
 from fastapi import FastAPI, Path, Query, Request
@@ -19,7 +20,14 @@ from rqrec.serving.api_page import STYLE, api_page
 from rqrec.serving.batcher import QueueFullError
 from rqrec.serving.cached_content import CachedContent
 from rqrec.serving.config import ServiceConfig
-from rqrec.serving.errors import ApiError, JsonResponse, client_left, error_response, too_many_requests
+from rqrec.serving.errors import (
+    ApiError,
+    JsonResponse,
+    client_left,
+    error_response,
+    to_json,
+    too_many_requests,
+)
 from rqrec.serving.logs import LOG
 from rqrec.serving.metrics import Metrics
 from rqrec.serving.middleware import AuthMiddleware, RequestLogging, bearer_token, is_valid_token
@@ -112,15 +120,24 @@ def add_recommendations(app: FastAPI, registry: ModelRegistry, config: ServiceCo
             experts,
             body.explain,
         )
+        if registry.get(body.model).batcher is not batcher:  # replaced while the rules were checked
+            return await recommendations(body, request)
         request.scope["log_fields"] = {"model": model.name, "histories": len(requests)}
         try:
             future = asyncio.wrap_future(batcher.submit(options, requests))
         except QueueFullError as error:
             raise too_many_requests("busy", "The request queue is full.", error.seconds) from error
         results = await answer(future, request, config.timeout)
-        if body.describe:
-            await asyncio.to_thread(model.describe_items, results)
-        return JsonResponse({"model": model.name, "recommendations": results})
+
+        def encoded() -> bytes:
+            if body.describe:
+                model.describe_items(results)
+            return b'{"model":%s,"recommendations":[%s]}' % (
+                to_json(model.name),
+                b",".join(map(to_json, results)),  # one by one, as other threads wait while one is encoded
+            )
+
+        return Response(await asyncio.to_thread(encoded), media_type=JsonResponse.media_type)
 
 
 async def answer(future: asyncio.Future[list[Any]], request: Request, seconds: float) -> list[Any]:
@@ -187,11 +204,11 @@ def check_request(
             '"2023-11-14T22:13:20Z".',
         )
     if body.unknown == "raise":
-        for ids in (*histories, body.allow or (), body.block or ()):
-            try:
-                model.recommender.catalog.id_map.indices(ids)
-            except UnknownIdError as error:
-                raise ApiError(422, "unknown_item", f'{error} Or send "unknown": "skip".') from error
+        ids = dict.fromkeys(chain(*histories, body.allow or (), body.block or ()))
+        try:
+            model.recommender.catalog.id_map.indices(list(ids))
+        except UnknownIdError as error:
+            raise ApiError(422, "unknown_item", f'{error} Or send "unknown": "skip".') from error
 
 
 async def check_rules(body: schemas.RecommendationRequest, model: ServedModel) -> Rules:

@@ -19,14 +19,19 @@ class ApiError(Exception):
         self.headers = dict(headers or {})
 
 
+def to_json(content: Any) -> bytes:
+    """JSON, escaped to ASCII so that no string of a request or a catalogue can break it."""
+    return json.dumps(content, separators=(",", ":"), allow_nan=False).encode()
+
+
 class JsonResponse(Response):
-    """A JSON response, escaped to ASCII so that no string of a request or a catalogue can break it."""
+    """A JSON response."""
 
     media_type = "application/json"
 
     def render(self, content: Any) -> bytes:
         """Encode the body."""
-        return json.dumps(content, separators=(",", ":"), allow_nan=False).encode()
+        return to_json(content)
 
 
 def error_response(error: ApiError, request_id: str) -> JsonResponse:
