@@ -117,3 +117,14 @@ def test_training_in_two_processes_shares_a_batch_and_prints_once() -> None:
         "rows"
     ]
     assert (row["processes"], row["batch"]) == (2, 8)
+
+
+@pytest.mark.slow
+def test_honest_clients_are_answered_under_attack_and_during_changes() -> None:
+    result = printed("disturbed", "--items 300 --rate 5 --seconds 6")
+    assert set(result["p99_ratio"]) == {"attacked", "changing"}
+    for load in ("quiet", "attacked", "changing"):
+        assert (result[load]["requests"], result[load]["errors"]) == (30, {})
+    assert min(result["attacked"]["attempts"].values()) > 0
+    assert len(result["attacked"]["attempts"]) == 11
+    assert result["changing"]["changes"]["reloads"] > 0

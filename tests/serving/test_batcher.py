@@ -64,7 +64,7 @@ def test_a_request_waits_for_others_until_the_batch_is_full() -> None:
 
 def test_a_large_request_is_split_into_batches() -> None:
     model = EchoModel()
-    batcher = make_batcher(model)
+    batcher = make_batcher(model, max_batch=16)
     answers = batcher.submit(1, [[name] for name in "abcdefghi"]).result(30)
     assert answers == [(1, name) for name in "abcdefghi"]
     assert [len(histories) for _, histories in model.batches] == [4, 4, 1]
@@ -134,20 +134,22 @@ def test_no_request_of_many_threads_is_lost() -> None:
 
 def test_small_requests_come_between_the_parts_of_a_large_one() -> None:
     model = EchoModel()
-    batcher = make_batcher(model)
+    batcher = make_batcher(model, max_batch=16)
     block(model, batcher)
     large = batcher.submit(1, [[name] for name in "abcdefghijklmnop"])
     small = [batcher.submit(options, [["x"]]) for options in (2, 3)]
     model.unblocked.set()
     assert large.result(30) == [(1, name) for name in "abcdefghijklmnop"]
     assert [future.result(30) for future in small] == [[(2, "x")], [(3, "x")]]
-    assert [options for options, _ in model.batches] == [0, 2, 3, 1, 1, 1, 1]
+    assert [options for options, _ in model.batches] == [0, 1, 2, 3, 1, 1, 1]
     batcher.close()
 
 
 def test_costly_requests_have_shorter_batches() -> None:
     model = EchoModel()
-    batcher = Batcher(model.process, max_batch=8, max_wait_s=0.0, max_queue=100, cost=lambda options: options)
+    batcher = Batcher(
+        model.process, max_batch=32, max_wait_s=0.0, max_queue=100, cost=lambda options: options
+    )
     for options, lengths in ((1, [8, 1]), (4, [2, 2, 2, 2, 1]), (1000, [1] * 9)):
         model.batches.clear()
         batcher.submit(options, [[name] for name in "abcdefghi"]).result(30)
@@ -157,7 +159,7 @@ def test_costly_requests_have_shorter_batches() -> None:
 
 def test_a_large_request_stops_when_nobody_waits_for_it() -> None:
     model = EchoModel()
-    batcher = make_batcher(model)
+    batcher = make_batcher(model, max_batch=16)
     model.unblocked.clear()
     large = batcher.submit(1, [[name] for name in "abcdefghijklmnop"])
     while not model.batches:
@@ -167,6 +169,35 @@ def test_a_large_request_stops_when_nobody_waits_for_it() -> None:
     model.unblocked.set()
     assert batcher.submit(2, [["x"]]).result(30) == [(2, "x")]
     assert model.batches == [(1, list("abcd")), (2, ["x"])]
+    batcher.close()
+
+
+def test_large_requests_leave_half_of_the_queue_to_small_ones() -> None:
+    model = EchoModel()
+    batcher = make_batcher(model, max_queue=20)
+    block(model, batcher)
+    futures = [batcher.submit(1, [["a"]] * 5), batcher.submit(1, [["b"]] * 5)]
+    with pytest.raises(QueueFullError):
+        batcher.submit(1, [["c"]] * 5)
+    futures += [batcher.submit(1, [["d"]]) for _ in range(10)]
+    with pytest.raises(QueueFullError):
+        batcher.submit(1, [["e"]])
+    model.unblocked.set()
+    assert [future.result(30)[0] for future in futures] == [(1, "a"), (1, "b"), *[(1, "d")] * 10]
+    batcher.close()
+
+
+def test_large_requests_go_on_while_small_ones_keep_coming() -> None:
+    model = EchoModel()
+    batcher = make_batcher(model, max_batch=16)
+    block(model, batcher)
+    large = batcher.submit(1, [["a"]] * 16)
+    model.unblocked.set()
+    small = 0
+    while not large.done() and small < 100_000:
+        batcher.submit(2, [["x"]]).result(30)
+        small += 1
+    assert large.result(30) == [(1, "a")] * 16
     batcher.close()
 
 

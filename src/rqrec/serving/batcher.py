@@ -16,6 +16,8 @@ from typing import Any, Generic, TypeVar
 OptionsT = TypeVar("OptionsT", bound=Hashable)
 HistoryT = TypeVar("HistoryT")
 
+PARTS = 4  # a large request is processed in parts of this fraction of a batch
+
 
 class QueueFullError(Exception):
     """The queue has no room; `seconds` is an estimate of how long it takes to drain."""
@@ -49,8 +51,9 @@ class Batcher(Generic[OptionsT, HistoryT]):
     histories are queued. `on_batch(histories, seconds)` is called after each batch.
 
     `cost(options)` is the cost of one history relative to a usual one: a batch of costlier ones is shorter, so that
-    no batch keeps others waiting for long. The next batch starts with the request that would be answered first if
-    each had a model of its own: small requests overtake large ones, but not for ever.
+    no batch keeps others waiting for long. A request that costs more than a quarter of a batch is large: it is
+    processed in parts of that cost, and large requests may fill half of the queue. After a part of a large
+    request, as much time goes to the smallest requests first: they overtake large ones, but not for ever.
     """
 
     def __init__(
@@ -66,7 +69,9 @@ class Batcher(Generic[OptionsT, HistoryT]):
         self._process, self._cost, self._on_batch = process, cost, on_batch
         self._max_batch, self._max_wait_s, self._max_queue = max_batch, max_wait_s, max_queue
         self._queue: list[_Job[OptionsT, HistoryT]] = []
+        self._part = max(1.0, max_batch / PARTS)  # cost
         self._seconds_per_cost = 0.01  # moving average
+        self._seconds_for_small = 0.0  # that the smallest requests come first
         self._closed_until = math.inf  # when the rest of the queue is given up, once closed
         self._closed = False
         self._changed = threading.Condition()
@@ -96,7 +101,8 @@ class Batcher(Generic[OptionsT, HistoryT]):
             if self._closed:
                 raise RuntimeError("The batcher is closed.")
             queued = self.queue_length
-            if queued and queued + job.left > self._max_queue:
+            room = self._max_queue // 2 if self._is_large(job) else self._max_queue
+            if queued and queued + job.left > room:
                 raise QueueFullError(sum(map(self._seconds, self._queue)))
             self._queue.append(job)
             if len(self._queue) == 1 or queued + job.left >= self._max_batch:
@@ -121,9 +127,21 @@ class Batcher(Generic[OptionsT, HistoryT]):
         self._queue = [job for job in self._queue if not job.future.done()]
         return self._queue
 
+    def _cost_left(self, job: _Job[OptionsT, HistoryT]) -> float:
+        """The cost of the rest of a job."""
+        return job.left * self._cost(job.options)
+
     def _seconds(self, job: _Job[OptionsT, HistoryT]) -> float:
         """About how long the rest of a job takes."""
-        return job.left * self._cost(job.options) * self._seconds_per_cost
+        return self._cost_left(job) * self._seconds_per_cost
+
+    def _is_large(self, job: _Job[OptionsT, HistoryT]) -> bool:
+        return len(job.histories) * self._cost(job.options) > self._part
+
+    def _room(self, job: _Job[OptionsT, HistoryT]) -> int:
+        """The number of histories of a batch in which the job may be."""
+        cost = self._part if self._is_large(job) else self._max_batch
+        return max(1, int(min(self._max_batch, cost / self._cost(job.options))))
 
     def _run(self) -> None:
         while parts := self._next_batch():
@@ -150,16 +168,19 @@ class Batcher(Generic[OptionsT, HistoryT]):
                 self._changed.wait(left if self._queue else None)
             if not self._waiting() or time.monotonic() > self._closed_until:
                 return []
-            due = sorted(self._queue, key=lambda job: job.arrived + self._seconds(job))
-            options = due[0].options
-            room = max(1, min(self._max_batch, int(self._max_batch / self._cost(options))))
+            if self._seconds_for_small > 0:
+                self._queue.sort(key=lambda job: (self._cost_left(job), job.arrived))
+            else:
+                self._queue.sort(key=lambda job: job.arrived)
+            options, taken = self._queue[0].options, 0
             batch = []
-            for job in due:
+            for job in self._queue:
+                room = self._room(job) - taken
                 if job.options == options and room >= min(job.left, 1):
                     part = job.histories[job.taken : job.taken + room]
                     batch.append((job, part))
                     job.taken += len(part)
-                    room -= len(part)
+                    taken += len(part)
             self._queue = [job for job in self._queue if job.left]
             return batch
 
@@ -173,6 +194,10 @@ class Batcher(Generic[OptionsT, HistoryT]):
             seconds = time.monotonic() - started
             per_cost = seconds / (len(histories) * self._cost(options))
             self._seconds_per_cost += 0.1 * (per_cost - self._seconds_per_cost)
+            if any(self._is_large(job) for job, _ in parts):
+                self._seconds_for_small = seconds
+            else:
+                self._seconds_for_small -= seconds
             self._on_batch(len(histories), seconds)
         for job, part in parts:
             job.results += results[: len(part)]
