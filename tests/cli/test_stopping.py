@@ -1,5 +1,6 @@
 """How a command ends that is stopped from outside, or for which the machine is too small."""
 
+import resource
 import signal
 from collections.abc import Iterator
 from typing import Any
@@ -76,6 +77,34 @@ def test_too_little_memory_is_one_sentence_with_the_size(allocate: Any) -> None:
     assert (done.exit_code, "Traceback" in done.stderr) == (1, False)
     assert "not enough memory" in done.stderr
     assert "728. TiB" in done.stderr or "4000000000000000 bytes" in done.stderr
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        RuntimeError("could not create a primitive"),
+        ImportError("libX.so: failed to map segment from shared object"),
+        RuntimeError("can't start new thread"),
+    ],
+)
+def test_libraries_without_memory_are_one_sentence(error: Exception) -> None:
+    def fails() -> None:
+        raise error
+
+    done = run(fails)
+    assert (done.exit_code, "Traceback" in done.stderr) == (1, False)
+    assert f"not enough memory ({error})" in done.stderr
+
+
+@pytest.mark.parametrize(("limit", "status"), [(3 << 30, 1), (4 << 30, 0), (resource.RLIM_INFINITY, 0)])
+def test_too_little_address_space_is_refused_with_what_is_needed(
+    limit: int, status: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(resource, "getrlimit", lambda name: (limit, limit))
+    done = run(lambda: None)
+    assert done.exit_code == status
+    assert ("3.0 GiB of address space" in done.stderr) == bool(status)
+    assert ("needs at least 4 GiB" in done.stderr) == bool(status)
 
 
 def test_a_fault_of_our_own_keeps_its_traceback() -> None:

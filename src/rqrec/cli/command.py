@@ -21,14 +21,21 @@ from typer.core import TyperGroup
 
 from rqrec import __version__
 from rqrec.cli import GROUPS
+from rqrec.core.address_space import check_address_space
 from rqrec.core.config import Setting, configured, settings_of, with_settings
 
 # Read when torch loads: waiting threads sleep instead of spinning. On a machine whose cores are busy with other
 # work, spinning makes a training step many times slower; on an idle machine it gains little.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
-# What torch's allocators say when they fail.
-NO_MEMORY = ("can't allocate memory", "CUDA out of memory")
+# What torch, its kernels and the loader of libraries say when there is no memory.
+NO_MEMORY = (
+    "can't allocate memory",
+    "CUDA out of memory",
+    "could not create a primitive",
+    "failed to map segment",
+    "can't start new thread",
+)
 WRITE_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO)
 
 CommandT = TypeVar("CommandT", bound=Callable[..., None])
@@ -269,6 +276,7 @@ def _handle_errors(run: Callable[[dict[str, Any]], None], given: dict[str, Any])
     """Print an expected error as one sentence and exit with status 1; other exceptions keep their traceback."""
     with _terminable() as stop:
         try:
+            check_address_space()
             run(given)
         except BaseException as error:
             # A library may wrap the interrupt: polars raises a PanicException that has its text.
