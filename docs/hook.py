@@ -14,7 +14,7 @@ from mkdocs.structure.files import File, Files
 from mkdocs.structure.pages import Page
 
 ROOT = Path(__file__).resolve().parents[1]
-ROOT_PAGES = ("README.md",)
+ROOT_PAGES = ("README.md", "CHANGELOG.md", "CONTRIBUTING.md", "SECURITY.md")
 # The opening bracket, text and parenthesis of a link or an image, then the path that leads to the other folder.
 LINK = re.compile(r"(\]\()(docs/|\.\./)([^)\s#]*)")
 

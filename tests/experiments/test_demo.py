@@ -1,4 +1,4 @@
-"""The demo on real data, as a new user runs it, and the snippets of the README on its output."""
+"""The demo on real data, as a new user runs it, and the snippets of docs/start.md on its output."""
 
 import json
 import os
@@ -105,16 +105,16 @@ def test_a_second_run_reuses_everything_and_prints_the_same(finished: tuple[Path
 
 @pytest.mark.slow
 @pytest.mark.timeout(2500)
-def test_the_readmes_snippets_run(finished: tuple[Path, dict, str]) -> None:
+def test_the_snippets_of_the_page_run(finished: tuple[Path, dict, str]) -> None:
     folder, _, _ = finished
-    readme = (ROOT / "README.md").read_text()
-    snippets = re.findall(r"```python\n(.*?)```", readme, flags=re.S)
+    page = (ROOT / "docs/start.md").read_text()
+    snippets = re.findall(r"```python\n(.*?)```", page, flags=re.S)
     assert snippets
     for snippet in snippets:
         done = subprocess.run([sys.executable, "-c", snippet], cwd=folder, capture_output=True, text=True)
         assert done.returncode == 0, done.stderr
         assert done.stdout.strip()
-    commands = re.findall(r"^rqrec recommend .*$", readme, flags=re.M)
+    commands = re.findall(r"^rqrec recommend .*$", page, flags=re.M)
     assert commands
     for command in commands:
         arguments = [sys.executable, "-m", "rqrec", *command.split()[1:]]
@@ -123,7 +123,7 @@ def test_the_readmes_snippets_run(finished: tuple[Path, dict, str]) -> None:
 
 
 def rows_of(markdown: str) -> dict[str, list[float]]:
-    """The numbers of the demo's table by row, from the README or from `table.md`."""
+    """The numbers of the demo's table by row, from docs/start.md or from `table.md`."""
     lines = markdown[markdown.index("| decoder-only, selected on validation") :].split("\n\n")[0].splitlines()
     cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
     return {name: [float(number) for number in numbers] for name, *numbers in cells}
@@ -131,23 +131,23 @@ def rows_of(markdown: str) -> dict[str, list[float]]:
 
 @pytest.mark.slow
 @pytest.mark.timeout(2500)
-def test_the_readmes_table_is_what_the_demo_measured(finished: tuple[Path, dict, str]) -> None:
+def test_the_documented_table_is_what_the_demo_measured(finished: tuple[Path, dict, str]) -> None:
     measured = rows_of((finished[0] / "out/demo/table.md").read_text())
-    for name, numbers in rows_of((ROOT / "README.md").read_text()).items():
+    for name, numbers in rows_of((ROOT / "docs/start.md").read_text()).items():
         # Popularity is counted: only a trained model differs between machines and seeds.
         tolerance = 1e-4 if name.startswith("popularity") else TOLERANCE
         assert measured[name] == pytest.approx(numbers, abs=tolerance), name
 
 
-def test_the_readme_has_the_rows_of_the_demos_table(tmp_path: Path) -> None:
+def test_the_page_has_the_rows_of_the_demos_table(tmp_path: Path) -> None:
     metrics = {"metrics": dict.fromkeys(("recall@5", "ndcg@5", "recall@10", "ndcg@10"), 0.25)}
     for name in EVALUATIONS:
         (tmp_path / name).mkdir()
         evaluation = {"seen_items": {"excluded": metrics, "allowed": metrics}}
         (tmp_path / name / "evaluation.json").write_text(json.dumps(evaluation))
     table = result_table(tmp_path)
-    assert rows_of(table).keys() == rows_of(readme := (ROOT / "README.md").read_text()).keys()
-    assert table.splitlines()[:2] == readme[: readme.index("| decoder-only, selected")].splitlines()[-2:]
+    assert rows_of(table).keys() == rows_of(page := (ROOT / "docs/start.md").read_text()).keys()
+    assert table.splitlines()[:2] == page[: page.index("| decoder-only, selected")].splitlines()[-2:]
 
 
 def run(*arguments: object) -> tuple[int, str]:

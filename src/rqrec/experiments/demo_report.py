@@ -28,7 +28,7 @@ RECENT = 8  # number of items of the sample user's history to show
 
 
 def write_report(folder: Path, facts: dict[str, Any]) -> None:
-    """Write `report.md`, `report.html` with figures, and `table.md`, the table of the README, into the demo's folder.
+    """Write `report.md`, `report.html` with figures, and `table.md`, that of docs/start.md, into the demo's folder.
 
     `facts` is what `rqrec demo --json` prints.
     """
@@ -48,7 +48,7 @@ def write_report(folder: Path, facts: dict[str, Any]) -> None:
 
 
 def result_table(folder: Path) -> str:
-    """The table of the README, in Markdown: test metrics with seen items excluded, and with seen items allowed."""
+    """The table of docs/start.md, in Markdown: test metrics with seen items excluded, and with seen items allowed."""
     model, popularity = (read_json(folder / name / EVALUATION_FILE) for name in EVALUATIONS)
     rows = {
         "decoder-only, selected on validation": model["seen_items"]["excluded"],
