@@ -20,6 +20,7 @@ def printed(name: str, options: str, *paths: str | Path, launcher: str = "") -> 
     return json.loads(done.stdout)
 
 
+@pytest.mark.slow
 def test_decoding_measures_each_architecture() -> None:
     rows = printed("decoding", "--items 300 --beams 4 --threads 1 --batch 2 --seconds 0.01")["rows"]
     names = ["decoder_only", "encoder_decoder", "hierarchical", "t5_generate"]
@@ -40,6 +41,7 @@ def test_beam_agreement_compares_each_width_with_scoring_every_item(tiny_run: Pa
     assert all(row["users"] == 48 and row["cpu_ms_per_user"] > 0 for row in rows)
 
 
+@pytest.mark.slow
 def test_items_are_added_and_removed_at_each_size() -> None:
     rows = printed("items", "--items 300 600 --new 20")["rows"]
     assert [(row["items"], row["new"]) for row in rows] == [(300, 20), (600, 20)]
@@ -48,6 +50,7 @@ def test_items_are_added_and_removed_at_each_size() -> None:
         assert row["version_mb"] < row["model_mb"]
 
 
+@pytest.mark.slow
 def test_scale_measures_and_plans(tmp_path: Path) -> None:
     measured = printed("scale", "--parts trie dedup --catalogs 500 --tuples 500 --seconds 0.01")["measured"]
     (trie,) = measured["trie"]
@@ -87,6 +90,7 @@ def test_serving_loses_no_request_at_any_load() -> None:
         assert (row["lost"], row["429_without_retry_after"]) == (0, 0)
 
 
+@pytest.mark.slow
 def test_quality_trains_each_model_for_the_given_minutes(tiny_run: Path, tmp_path: Path) -> None:
     small = "--minutes 0.02 0.04 --models hierarchical sasrec --batch 16"
     rows = printed("quality", small, "--run", tiny_run, "--figure", tmp_path / "quality.png")["rows"]

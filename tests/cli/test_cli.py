@@ -215,6 +215,7 @@ def train(folder: Path, *bindings: str) -> Result:
     return rqrec("train-rqvae", *options_for(folder, *bindings))
 
 
+@pytest.mark.slow
 def test_the_documented_commands_give_custom_data_unique_ids(custom: Path) -> None:
     for name in ("train_rqvae.py", "run_rqvae.py"):
         command = [sys.executable, name, *options_for(custom)]

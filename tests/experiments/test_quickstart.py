@@ -105,6 +105,7 @@ def test_it_resumes_and_serves_a_page_with_sample_users(
     assert read_manifest(out / "retrieval").hash == before
 
 
+@pytest.mark.slow
 def test_with_other_minutes_the_models_are_trained_again(
     finished: tuple[tuple[Path, Path], Path, Result], tmp_path: Path
 ) -> None:

@@ -116,6 +116,7 @@ def test_a_checkpoint_of_the_reference_implementation_tokenizes(shared_data: Pat
         assert (table.codes_NL[:, :3] == expected).all()
 
 
+@pytest.mark.slow
 def test_blocks_of_several_processes_give_the_same_ids(
     vectors: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -276,6 +276,7 @@ def test_push_vae_to_hf_pushes_with_a_card_and_needs_a_name(
     assert pushed == [("me/codes", "Embeddings of the items of custom.")]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("command", ["rqvae", "decoder"])
 def test_a_compiled_model_learns_the_same(
     command: str, world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
