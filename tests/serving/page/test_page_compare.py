@@ -10,7 +10,7 @@ from playwright.sync_api import Browser, Locator, Page, expect
 
 from rqrec import Recommender
 from tests.serving.running import running
-from tests.serving.visitor import Visitor, chips, options, recommended, wait_until_loaded
+from tests.serving.page.visitor import Visitor, chips, options, recommended, wait_until_loaded
 
 HISTORY = ["item 8", "item 9"]
 

@@ -15,7 +15,7 @@ from playwright.sync_api import Browser, Page, Route, expect
 
 from rqrec import Recommender
 from tests.serving.running import running
-from tests.serving.visitor import (
+from tests.serving.page.visitor import (
     Visitor,
     cells,
     chips,

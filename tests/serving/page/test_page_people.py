@@ -9,7 +9,7 @@ from playwright.sync_api import Locator, Page, Route, expect
 
 from rqrec import Recommender
 from rqrec.serving.recommender import Explanation
-from tests.serving.visitor import Visitor, chips, options, recommended, search_for
+from tests.serving.page.visitor import Visitor, chips, options, recommended, search_for
 
 
 def api(page: Page, visitor: Visitor, path: str) -> list[dict[str, object]]:

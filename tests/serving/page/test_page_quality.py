@@ -12,7 +12,7 @@ pytest.importorskip(
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Page, Route, expect
 
-from tests.serving.visitor import Visitor, recommended, search_for, wait_until_loaded
+from tests.serving.page.visitor import Visitor, recommended, search_for, wait_until_loaded
 
 MAX_FIRST_LOAD_BYTES = 150_000
 MAX_FIRST_LOAD_REQUESTS = 50
@@ -37,8 +37,15 @@ def violations(page: Page) -> list[Any]:
     return [(one["id"], one["help"], [node["html"][:200] for node in one["nodes"]]) for one in found]
 
 
-@pytest.mark.parametrize("width", [390, 1280])
-@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize(
+    ("scheme", "width"),
+    [
+        ("light", 390),
+        ("dark", 1280),
+        pytest.param("light", 1280, marks=pytest.mark.slow),
+        pytest.param("dark", 390, marks=pytest.mark.slow),
+    ],
+)
 def test_axe_finds_no_violations(lenient_visitor: Visitor, scheme: str, width: int) -> None:
     viewport = {"width": width, "height": 844}
     page = lenient_visitor.open(f"{HISTORY}&history=gone", viewport=viewport, color_scheme=scheme)

@@ -9,7 +9,7 @@ pytest.importorskip("playwright", reason="playwright is not installed: pip insta
 
 from playwright.sync_api import Locator, Page, Route, expect
 
-from tests.serving.visitor import Visitor, recommended, wait_until_loaded
+from tests.serving.page.visitor import Visitor, recommended, wait_until_loaded
 from tests.tiny import N_ITEMS
 
 PLACES = """async () => {

@@ -1,4 +1,4 @@
-"""Screenshots of the page for the documentation: `python -m tests.serving.screenshots out/demo docs`."""
+"""Screenshots of the page for the documentation: `python -m tests.serving.page.screenshots out/demo docs`."""
 
 import sys
 from pathlib import Path
@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 from playwright.sync_api import Browser, Page, sync_playwright
 
 from tests.serving.running import running
-from tests.serving.visitor import CHROMIUM, TIMEOUT_MS, wait_until_loaded
+from tests.serving.page.visitor import CHROMIUM, TIMEOUT_MS, wait_until_loaded
 
 HISTORY = "?history=1,50,181,172"
 

@@ -6,9 +6,10 @@ pytest.importorskip("playwright", reason="playwright is not installed: pip insta
 
 from playwright.sync_api import Page, expect
 
-from tests.serving.visitor import Visitor, recommended, search_for, wait_until_loaded
+from tests.serving.page.visitor import Visitor, recommended, search_for, wait_until_loaded
 
 SIZES = {390: 844, 768: 1024, 1280: 900, 1440: 900, 1920: 1080}
+FAST = ((390, 200), (768, 4), (1280, 200), (1920, 0))  # the others are slow tests
 HISTORIES = {n: "".join(f"&history=item+{item % 40}" for item in range(n)) for n in (0, 4, 200)}
 UNREACHABLE = """() => {
     const controls = document.querySelectorAll("button, a, input, select, summary, canvas, [role=button]");
@@ -47,8 +48,14 @@ def check_layout(page: Page, width: int) -> None:
     assert page.evaluate("document.documentElement.scrollWidth") == width
 
 
-@pytest.mark.parametrize("width", SIZES)
-@pytest.mark.parametrize("n_items", HISTORIES)
+@pytest.mark.parametrize(
+    ("width", "n_items"),
+    [
+        pytest.param(width, n_items, marks=[] if (width, n_items) in FAST else pytest.mark.slow)
+        for width in SIZES
+        for n_items in HISTORIES
+    ],
+)
 def test_nothing_covers_anything_and_every_control_can_be_clicked(
     visitor: Visitor, width: int, n_items: int
 ) -> None:
