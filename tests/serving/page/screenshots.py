@@ -6,8 +6,8 @@ from typing import Any, NamedTuple
 
 from playwright.sync_api import Browser, Page, sync_playwright
 
-from tests.serving.running import running
 from tests.serving.page.visitor import CHROMIUM, TIMEOUT_MS, wait_until_loaded
+from tests.serving.running import running
 
 HISTORY = "?history=1,50,181,172"
 

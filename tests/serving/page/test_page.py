@@ -14,7 +14,6 @@ pytest.importorskip("playwright", reason="playwright is not installed: pip insta
 from playwright.sync_api import Browser, Page, Route, expect
 
 from rqrec import Recommender
-from tests.serving.running import running
 from tests.serving.page.visitor import (
     Visitor,
     cells,
@@ -25,6 +24,7 @@ from tests.serving.page.visitor import (
     search_for,
     wait_until_loaded,
 )
+from tests.serving.running import running
 
 LIGHT_AND_DARK = pytest.mark.parametrize("scheme", ["light", "dark"])
 HOSTILE = "<img src=x onerror=\"document.title='owned'\"><b>&amp;</b> "

@@ -9,8 +9,8 @@ pytest.importorskip("playwright", reason="playwright is not installed: pip insta
 from playwright.sync_api import Browser, Locator, Page, expect
 
 from rqrec import Recommender
-from tests.serving.running import running
 from tests.serving.page.visitor import Visitor, chips, options, recommended, wait_until_loaded
+from tests.serving.running import running
 
 HISTORY = ["item 8", "item 9"]
 
