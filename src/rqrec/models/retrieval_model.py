@@ -161,18 +161,24 @@ class CodeLookup:
     def batch(self, histories: Histories, max_items: int) -> Batch:
         """The most recent `max_items` items of each history, with times and users where they are known."""
         recent, device = histories.last(max_items), self.codes_NL.device
-        inside_BT = torch.from_numpy(recent.items_BT != PADDING).to(device)
-
-        def zero_padded(values_BT: NDArray[np.int64]) -> Tensor:
-            return torch.from_numpy(values_BT).to(device) * inside_BT
-
         times_BT, users = recent.times_BT, recent.user_ids
-        return Batch(
-            self.codes_NL[zero_padded(recent.items_BT)] * inside_BT[:, :, None],
-            inside_BT.sum(1),
-            None if times_BT is None else zero_padded(times_BT),
-            None if users is None else torch.tensor([*map(user_number, users)], device=device),
+        return self.of_items(
             torch.from_numpy(recent.items_BT).to(device),
+            None if times_BT is None else torch.from_numpy(times_BT).to(device),
+            None if users is None else torch.tensor([*map(user_number, users)], device=device),
+        )
+
+    def of_items(
+        self, items_BT: Tensor, times_BT: Tensor | None = None, users_B: Tensor | None = None
+    ) -> Batch:
+        """Item indices int64, padded with PADDING, with their times and the users' numbers where they are known."""
+        inside_BT = items_BT != PADDING
+        return Batch(
+            self.codes_NL[items_BT * inside_BT] * inside_BT[:, :, None],
+            inside_BT.sum(1),
+            None if times_BT is None else times_BT * inside_BT,
+            users_B,
+            items_BT,
         )
 
 

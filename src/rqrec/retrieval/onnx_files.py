@@ -23,8 +23,7 @@ from torch.export import Dim
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils import _pytree as pytree
 
-from rqrec.data.ids import PADDING
-from rqrec.models.retrieval_model import Batch
+from rqrec.models.retrieval_model import CodeLookup
 from rqrec.models.sasrec import SasRec
 from rqrec.retrieval.artifact import CodesModel
 
@@ -47,11 +46,9 @@ class _CodesEncoder(nn.Module):
         self.register_buffer("codes_NL", torch.from_numpy(expert.table.codes_NL.astype("int64")))
 
     def context(self, items_BT: Tensor, *side: Tensor) -> Any:
-        is_item_BT = items_BT != PADDING
-        codes_BTL = self.codes_NL[items_BT * is_item_BT] * is_item_BT[:, :, None]
         given = dict(zip(self.side, side, strict=True))
-        batch = Batch(codes_BTL, is_item_BT.sum(1), given.get("times"), given.get("users"), items_BT)
-        return self.model.encode(batch)
+        lookup = CodeLookup(self.codes_NL)
+        return self.model.encode(lookup.of_items(items_BT, given.get("times"), given.get("users")))
 
     def forward(self, *inputs: Tensor) -> tuple[Tensor, ...]:
         return tuple(pytree.tree_leaves(self.context(*inputs)))
