@@ -1,21 +1,43 @@
 """The benchmarks run with small sizes."""
 
 import json
+import os
+import runpy
 import subprocess
 import sys
+from contextlib import redirect_stdout
+from io import StringIO
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import pytest
+import torch
 
 BENCHMARKS = Path(__file__).resolve().parents[1] / "benchmarks"
 
 
-def printed(name: str, options: str, *paths: str | Path, launcher: str = "") -> dict[str, Any]:
-    """The one JSON object that a benchmark prints."""
+def printed(name: str, options: str, *paths: str | Path) -> dict[str, Any]:
+    """The one JSON object that a benchmark prints, in this process: another one would load torch again."""
+    script, threads = BENCHMARKS / f"{name}.py", torch.get_num_threads()
+    command = [str(script), "--json", *options.split(), *map(str, paths)]
+    with (
+        patch.object(sys, "argv", command),
+        patch.object(sys, "path", [str(BENCHMARKS), *sys.path]),
+        patch.dict(os.environ),
+        redirect_stdout(StringIO()) as output,
+    ):
+        try:
+            runpy.run_path(str(script), run_name="__main__")
+        finally:
+            torch.set_num_threads(threads)
+    return json.loads(output.getvalue())
+
+
+def printed_by_process(name: str, options: str, launcher: str = "") -> dict[str, Any]:
+    """The same by a process of its own, for benchmarks that start others or measure all of it."""
     script = [sys.executable, *launcher.split(), str(BENCHMARKS / f"{name}.py"), "--json"]
-    command = [*script, *options.split(), *map(str, paths)]
-    done = subprocess.run(command, capture_output=True, text=True)
+    done = subprocess.run([*script, *options.split()], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout)
 
@@ -51,15 +73,20 @@ def test_items_are_added_and_removed_at_each_size() -> None:
 
 
 @pytest.mark.slow
-def test_scale_measures_and_plans(tmp_path: Path) -> None:
-    measured = printed("scale", "--parts trie dedup --catalogs 500 --tuples 500 --seconds 0.01")["measured"]
+def test_scale_measures() -> None:
+    small = "--parts trie dedup --catalogs 500 --tuples 500 --seconds 0.01"
+    measured = printed_by_process("scale", small)["measured"]
     (trie,) = measured["trie"]
     assert (trie["items"], trie["codes_bytes_per_item"]) == (500, 32)
     assert 20 < trie["trie_bytes_per_item"] < 100
     assert measured["dedup"]["largest_group"] >= 1
 
-    measured |= {
-        "trie": [trie | {"trie_bytes_per_item": 40, "codes_bytes_per_item": 32, "ids_bytes_per_item": 28}],
+
+def test_scale_plans(tmp_path: Path) -> None:
+    sizes = {"trie_bytes_per_item": 40, "codes_bytes_per_item": 32, "ids_bytes_per_item": 28}
+    measured = {
+        "trie": [{"items": 500, "trie_seconds": 0.1, **sizes}],
+        "dedup": {"items": 500, "seconds": 0.1},
         "search": [{"items": 500, "users_per_second": {"slow": 1.0, "fast": 100.0}}],
         "text": {"texts_per_second": 50.0},
         "tokenizer": {"steps_per_second": 10.0, "items_tokenized_per_second": 1000.0},
@@ -82,7 +109,7 @@ def test_scale_measures_and_plans(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_serving_loses_no_request_at_any_load() -> None:
-    rows = printed("serving", "--items 300 --connections 4 --seconds 2")["rows"]
+    rows = printed_by_process("serving", "--items 300 --connections 4 --seconds 2")["rows"]
     assert [row["load"] for row in rows] == ["closed", "closed", "paced", "reloading", "overload"]
     for row in rows:
         assert row["requests_per_second"] > 0
@@ -106,7 +133,8 @@ def test_quality_trains_each_model_for_the_given_minutes(tiny_run: Path, tmp_pat
 
 @pytest.mark.slow
 def test_training_has_a_row_per_setting() -> None:
-    rows = printed("training", "--threads 1 --widths 32 64/32 --batches 8 --steps 5 --precisions no")["rows"]
+    small = "--threads 1 --widths 32 64/32 --batches 8 --steps 5 --precisions no"
+    rows = printed_by_process("training", small)["rows"]
     names = ("decoder_only", "encoder_decoder", "hierarchical")
     sizes = [(row["architecture"], row["width"], row["code_width"]) for row in rows]
     assert sizes == [(name, *widths) for name in names for widths in ((32, 32), (64, 32))]
@@ -117,15 +145,14 @@ def test_training_has_a_row_per_setting() -> None:
 @pytest.mark.slow
 def test_training_in_two_processes_shares_a_batch_and_prints_once() -> None:
     small = "--threads 1 --architectures hierarchical --widths 32 --batches 9 --steps 2 --precisions no"
-    (row,) = printed("training", small, launcher="-m torch.distributed.run --standalone --nproc_per_node 2")[
-        "rows"
-    ]
+    launcher = "-m torch.distributed.run --standalone --nproc_per_node 2"
+    (row,) = printed_by_process("training", small, launcher)["rows"]
     assert (row["processes"], row["batch"]) == (2, 8)
 
 
 @pytest.mark.slow
 def test_honest_clients_are_answered_under_attack_and_during_changes() -> None:
-    result = printed("disturbed", "--items 300 --rate 5 --seconds 6")
+    result = printed_by_process("disturbed", "--items 300 --rate 5 --seconds 6")
     assert set(result["p99_ratio"]) == {"attacked", "changing"}
     for load in ("quiet", "attacked", "changing"):
         assert (result[load]["requests"], result[load]["errors"]) == (30, {})

@@ -187,6 +187,7 @@ def test_a_corrupt_artefact_is_refused_and_the_old_model_stays(served: Process, 
     assert served.ask("POST", "/admin/reload", **ADMIN)[0] == 200
 
 
+@pytest.mark.slow
 def test_an_idle_connection_is_kept_open(served: Process) -> None:
     connection = served.connect()
     assert ask(connection, "GET", "/v1/models")[0] == 200
