@@ -63,6 +63,40 @@ def test_importing_rqrec_loads_none_of_the_heavy_packages() -> None:
     assert done.stdout.strip() == "[]"
 
 
+# Commands whose options come from a config dataclass need the module that defines it, and what that imports.
+LIGHT = (
+    *(
+        "demo",
+        "train-rqvae",
+        "inspect-ids",
+        "run-rqvae",
+        "train-decoder",
+        "train-sasrec",
+        "export",
+        "push",
+        "pull",
+    ),
+    *("items", "compare", "bench"),
+)
+
+
+def test_help_loads_none_of_the_heavy_packages() -> None:
+    code = f"""
+import sys
+from typer.testing import CliRunner
+from rqrec.cli import COMMANDS, app
+
+assert set({LIGHT}) <= set(COMMANDS)
+for arguments in (["--help"], ["nonsense"], ["items", "find", "--help"], *([name, "--help"] for name in {LIGHT})):
+    done = CliRunner().invoke(app, arguments)
+    assert done.exit_code == 2 * (arguments == ["nonsense"]), done.output
+    heavy = {{"torch", "polars", "transformers", "sklearn", "scipy", "matplotlib", "fastapi"}} & set(sys.modules)
+    assert not heavy, (arguments, heavy)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
 def test_every_public_name_can_be_imported_and_has_a_docstring() -> None:
     for name in rqrec.__all__:
         thing = getattr(rqrec, name)

@@ -1,7 +1,9 @@
-"""The command line: one file per command (push and pull share one, and so do the two cold-start commands)."""
+"""The command line: one file per command (push and pull share one, and so do the two cold-start commands).
+
+A command's file is imported when the command is asked for, and imports at its top no more than its options need.
+"""
 
 import sys
-from importlib import import_module
 from typing import Any
 
 # What people do, and the commands for it, each with its file.
@@ -32,22 +34,16 @@ COMMANDS = {name: module for group in GROUPS.values() for name, module in group.
 
 
 def main(arguments: list[str] | None = None, name: str = "rqrec") -> None:
-    """Run the command line; only the file of the requested command is imported."""
-    arguments = sys.argv[1:] if arguments is None else arguments
-    first = arguments[0] if arguments else ""
-    _load([COMMANDS[first]] if first in COMMANDS else [] if first == "--version" else [*COMMANDS.values()])(
-        arguments, prog_name=name
-    )
+    """Run the command line."""
+    from rqrec.cli.command import app
+
+    app(sys.argv[1:] if arguments is None else arguments, prog_name=name)
 
 
 def __getattr__(name: str) -> Any:
-    """`app`: the Typer application with every command."""
+    """`app`: the Typer application."""
     if name != "app":
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return _load([*COMMANDS.values()])
+    from rqrec.cli.command import app
 
-
-def _load(modules: list[str]) -> Any:
-    for module in modules:
-        import_module(f"rqrec.cli.{module}")
-    return import_module("rqrec.cli.command").app
+    return app

@@ -16,7 +16,9 @@ class Precision(StrEnum):
     fp16 = "fp16"
 
 
-bench = command_group("bench", "Measure how fast this machine trains.")
+@command_group
+def bench() -> None:
+    """Measure how fast this machine trains."""
 
 
 @command("rqrec bench train --architecture hierarchical --batch 256", group=bench)

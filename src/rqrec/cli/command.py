@@ -1,5 +1,6 @@
 """Shared by all commands: the application, options from config dataclasses, error handling, output."""
 
+import ast
 import errno
 import functools
 import inspect
@@ -12,15 +13,16 @@ import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, is_dataclass
+from importlib import import_module
 from pathlib import Path
 from types import FrameType, NoneType
 from typing import Annotated, Any, Literal, TypeVar, get_args, get_origin
 
 import typer
-from typer.core import TyperGroup
+from typer.core import TyperCommand, TyperGroup
 
 from rqrec import __version__
-from rqrec.cli import GROUPS
+from rqrec.cli import COMMANDS, GROUPS
 from rqrec.core.address_space import check_address_space
 from rqrec.core.config import Setting, configured, settings_of, with_settings
 
@@ -61,22 +63,49 @@ class FullSentences(TyperGroup):
 
 
 class AllCommands(FullSentences):
-    """The commands of `rqrec`, by what people do."""
+    """The commands of `rqrec`, by what people do; help lists them without importing their files."""
+
+    def __init__(self, **attributes: Any) -> None:
+        super().__init__(**attributes)
+        self._loaded = self.commands
+        self.commands = {name: self._loaded.get(name) or _unloaded(name) for name in COMMANDS}
 
     def sections(self) -> Mapping[str, Iterable[str]]:
         """See `GROUPS`."""
         return GROUPS
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        """The command, from its file."""
+        if cmd_name in COMMANDS and cmd_name not in self._loaded:
+            import_module(f"rqrec.cli.{COMMANDS[cmd_name]}")
+            complete: Any = typer.main.get_command(app)
+            self._loaded = complete.commands
+        return self._loaded.get(cmd_name)
+
+
+def _unloaded(name: str) -> Any:
+    """A command with nothing but the docstring of its function, which is read without importing the file."""
+    file = Path(__file__).with_name(f"{COMMANDS[name]}.py")
+    function = name.replace("-", "_")
+    for node in ast.parse(file.read_bytes()).body:
+        if isinstance(node, ast.FunctionDef) and node.name == function:
+            return TyperCommand(name=name, help=ast.get_docstring(node))
+    raise LookupError(f"{file} has no function {function}.")
 
 
 def _first_paragraph(text: str | None) -> str:
     return " ".join((text or "").split("\n\n")[0].split())
 
 
-def command_group(name: str, text: str) -> typer.Typer:
-    """A command with commands of its own."""
-    group = typer.Typer(cls=FullSentences, help=text, no_args_is_help=True, rich_markup_mode=None)
-    app.add_typer(group, name=name)
+def command_group(function: Callable[[], None]) -> typer.Typer:
+    """Make a function, which has only a name and a docstring, a command with commands of its own."""
+    group = typer.Typer(cls=FullSentences, help=function.__doc__, no_args_is_help=True, rich_markup_mode=None)
+    app.add_typer(group, name=_command_name(function))
     return group
+
+
+def _command_name(function: Callable[..., None]) -> str:
+    return function.__name__.replace("_", "-")
 
 
 app = typer.Typer(
@@ -134,9 +163,7 @@ CONFIG_FILES = Annotated[
 ]
 
 
-def command(
-    example: str, *, section: str = "", name: str | None = None, group: typer.Typer = app
-) -> Callable[[CommandT], CommandT]:
+def command(example: str, *, section: str = "", group: typer.Typer = app) -> Callable[[CommandT], CommandT]:
     """Register a function as a command.
 
     A parameter that is annotated with a config dataclass becomes one option per setting, with the setting's docstring
@@ -170,7 +197,7 @@ def command(
 
         run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
         run.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
-        group.command(name or function.__name__.replace("_", "-"), epilog=f"Example: {example}")(run)
+        group.command(_command_name(function), epilog=f"Example: {example}")(run)
         return function
 
     return register

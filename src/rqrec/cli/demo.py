@@ -6,8 +6,6 @@ from typing import Annotated
 import typer
 
 from rqrec.cli.command import AsJson, DataDir, command, emit, table
-from rqrec.cli.next_steps import say_next_after
-from rqrec.experiments.demo import run_demo
 
 
 @command("rqrec demo --output out/demo")
@@ -18,6 +16,9 @@ def demo(
     as_json: AsJson = False,
 ) -> None:
     """Go from the raw ratings of MovieLens 100K to recommendations and a report, in minutes on a CPU."""
+    from rqrec.cli.next_steps import say_next_after
+    from rqrec.experiments.demo import run_demo
+
     result = run_demo(output, data_dir, seed)
     model, popularity = result["model"], result["popularity"]
     text = (

@@ -8,9 +8,6 @@ from typing import Annotated, Literal
 import typer
 
 from rqrec.cli.command import AsJson, command, emit
-from rqrec.cli.next_steps import say_next
-from rqrec.serving.exports import export as export_vectors
-from rqrec.serving.exports import export_onnx
 
 
 @command("rqrec export out/demo --what items --out items.npy")
@@ -27,6 +24,10 @@ def export(
     as_json: AsJson = False,
 ) -> None:
     """Write the vectors of items or codes, or an expert as ONNX files, and a table that says what the rows are."""
+    from rqrec.cli.next_steps import say_next
+    from rqrec.serving.exports import export as export_vectors
+    from rqrec.serving.exports import export_onnx
+
     if what == "onnx":
         written = export_onnx(artifact, out, expert)
         emit(

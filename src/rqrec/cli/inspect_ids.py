@@ -6,7 +6,6 @@ from typing import Annotated
 import typer
 
 from rqrec.cli.command import AsJson, command, emit
-from rqrec.stages.inspect_ids import inspect_table
 
 
 @command("rqrec inspect-ids out/demo --out out/demo/inspection")
@@ -25,6 +24,8 @@ def inspect_ids(
     as_json: AsJson = False,
 ) -> None:
     """Measure the quality of semantic IDs: usage, collisions, and whether neighbours share prefixes."""
+    from rqrec.stages.inspect_ids import inspect_table
+
     result = inspect_table(table, embeddings, dataset, report=out, tokens=tokens)
     lines = [
         f"level {index}: {level['usage']:.1%} of {size} codes used, perplexity {level['perplexity']:.1f}, "

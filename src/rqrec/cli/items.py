@@ -2,24 +2,27 @@
 
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from rqrec.cli.command import AsJson, command, command_group, emit
-from rqrec.core import artifact as artifacts
-from rqrec.retrieval.versions import Version, current_version, roll_back, versions
-from rqrec.serving.recommender import DEFAULT_K, Recommender
-from rqrec.stages import items as stage
 
-items = command_group(
-    "items", "Find items of a trained model by words, and add, remove and update items without training."
-)
+if TYPE_CHECKING:
+    from rqrec.retrieval.versions import Version
+
+SHOWN = 10  # items that a search finds
+
+
+@command_group
+def items() -> None:
+    """Find items of a trained model by words, and add, remove and update items without training."""
+
 
 Artifact = Annotated[Path, typer.Argument(help="Folder of a trained retrieval model, or its run folder.")]
 
 
-def _emit(version: Version, as_json: bool) -> None:
+def _emit(version: "Version", as_json: bool) -> None:
     text = f"version {version.number}: {version.what}, {version.items:,} items, {version.new:,} of them new"
     emit(version._asdict(), as_json, text)
 
@@ -30,10 +33,12 @@ def find(
     words: Annotated[
         list[str], typer.Argument(help="Words of the title or any other field; typos are forgiven.")
     ],
-    k: Annotated[int, typer.Option(min=1, help="Number of items to show.")] = DEFAULT_K,
+    k: Annotated[int, typer.Option(min=1, help="Number of items to show.")] = SHOWN,
     as_json: AsJson = False,
 ) -> None:
     """Find items by words, with the ids that histories, filters and changes of items name."""
+    from rqrec.serving.recommender import Recommender
+
     query = " ".join(words)
     found = Recommender.load(artifact).search(query, k)
     width = max((len(item.item_id) for item in found), default=0)
@@ -58,6 +63,8 @@ def add(
     as_json: AsJson = False,
 ) -> None:
     """Add items: they are recommended from now on, without any training."""
+    from rqrec.stages import items as stage
+
     _emit(stage.add(artifact, items, embeddings), as_json)
 
 
@@ -68,6 +75,8 @@ def remove(
     as_json: AsJson = False,
 ) -> None:
     """Remove items: they are never recommended again, and still read in histories."""
+    from rqrec.stages import items as stage
+
     _emit(stage.remove(artifact, item_ids), as_json)
 
 
@@ -78,12 +87,17 @@ def update(
     as_json: AsJson = False,
 ) -> None:
     """Change titles, texts and fields of items; their semantic IDs stay as they are."""
+    from rqrec.stages import items as stage
+
     _emit(stage.update(artifact, items), as_json)
 
 
 @command("rqrec items log out/mine", group=items)
 def log(artifact: Artifact, as_json: AsJson = False) -> None:
     """List the versions of the catalogue; the current one has a star."""
+    from rqrec.core import artifact as artifacts
+    from rqrec.retrieval.versions import current_version, versions
+
     folder = artifacts.find(artifact, "retrieval")
     current, found = current_version(folder), versions(folder)
     lines = [
@@ -103,5 +117,7 @@ def rollback(
     as_json: AsJson = False,
 ) -> None:
     """Make another version of the catalogue the current one; 0 is that of the training."""
+    from rqrec.retrieval.versions import roll_back
+
     number = roll_back(artifact, version)
     emit({"version": number}, as_json, f"version {number} is the current one")

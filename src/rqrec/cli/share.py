@@ -6,7 +6,6 @@ from typing import Annotated
 import typer
 
 from rqrec.cli.command import AsJson, command, emit
-from rqrec.stages import share
 
 
 @command('rqrec push out/demo owner/films --data "MovieLens 100K, 1,682 films." --private')
@@ -20,6 +19,8 @@ def push(
     as_json: AsJson = False,
 ) -> None:
     """Push a model to Hugging Face with a model card. The titles and texts of its items are uploaded too."""
+    from rqrec.stages import share
+
     url = share.push(folder, repo_id, data=data, private=private)
     emit({"url": url}, as_json, url)
 
@@ -32,6 +33,8 @@ def pull(
     as_json: AsJson = False,
 ) -> None:
     """Pull a model from Hugging Face into a folder, and verify the hash of every file."""
+    from rqrec.stages import share
+
     manifest = share.pull(repo_id, folder, revision=revision)
     result = {"artifact": str(folder), "artifact_type": manifest.artifact_type}
     emit(result, as_json, f"{manifest.artifact_type}: {folder}")

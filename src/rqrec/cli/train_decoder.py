@@ -6,8 +6,6 @@ from typing import Annotated
 import typer
 
 from rqrec.cli.command import AsJson, Bindings, Configs, MaxMinutes, command, emit_artifact, training_config
-from rqrec.stages.train_decoder import TrainDecoderConfig
-from rqrec.stages.train_decoder import train_decoder as run
 
 
 @command("rqrec train-decoder configs/decoder_ml100k.gin")
@@ -31,6 +29,9 @@ def train_decoder(
     as_json: AsJson = False,
 ) -> None:
     """Train the retrieval model that generates the next item's semantic ID."""
+    from rqrec.stages.train_decoder import TrainDecoderConfig
+    from rqrec.stages.train_decoder import train_decoder as run
+
     config = training_config(TrainDecoderConfig(), "train_decoder", configs, bindings, max_minutes)
     folder = run(config, dataset=dataset, semantic_ids=semantic_ids, embeddings=embeddings)
     emit_artifact(folder, as_json)

@@ -6,8 +6,6 @@ from typing import Annotated
 import typer
 
 from rqrec.cli.command import AsJson, Bindings, Configs, MaxMinutes, command, emit_artifact, training_config
-from rqrec.stages.train_rqvae import TrainRqVaeConfig
-from rqrec.stages.train_rqvae import train_rqvae as run
 
 
 @command("rqrec train-rqvae configs/rqvae_ml100k.gin")
@@ -22,5 +20,8 @@ def train_rqvae(
     as_json: AsJson = False,
 ) -> None:
     """Train the RQ-VAE that maps item embeddings to semantic IDs."""
+    from rqrec.stages.train_rqvae import TrainRqVaeConfig
+    from rqrec.stages.train_rqvae import train_rqvae as run
+
     config = training_config(TrainRqVaeConfig(), "train_rqvae", configs, bindings, max_minutes)
     emit_artifact(run(config, embeddings=embeddings), as_json)

@@ -6,8 +6,6 @@ from typing import Annotated
 import typer
 
 from rqrec.cli.command import AsJson, Bindings, Configs, MaxMinutes, command, emit_artifact, training_config
-from rqrec.stages.train_sasrec import TrainSasRecConfig
-from rqrec.stages.train_sasrec import train_sasrec as run
 
 
 @command("rqrec train-sasrec configs/sasrec_amazon.gin")
@@ -24,5 +22,8 @@ def train_sasrec(
     as_json: AsJson = False,
 ) -> None:
     """Train SASRec with a full softmax: a baseline with one learned vector per item."""
+    from rqrec.stages.train_sasrec import TrainSasRecConfig
+    from rqrec.stages.train_sasrec import train_sasrec as run
+
     config = training_config(TrainSasRecConfig(), "train_sasrec", configs, bindings, max_minutes)
     emit_artifact(run(config, dataset=dataset, embeddings=embeddings), as_json)
