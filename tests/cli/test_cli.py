@@ -170,6 +170,13 @@ def test_every_command_shows_an_example(command: str) -> None:
     assert f"Example: rqrec {command}" in " ".join(done.stdout.split())
 
 
+@pytest.mark.parametrize("command", COMMANDS)
+def test_commands_name_the_same_thing_alike(command: str) -> None:
+    lines = rqrec(command, "--help").stdout.splitlines()
+    names = {line.split()[0].rstrip(",") for line in lines if line.strip().startswith("--")}
+    assert not names & {"--output", "--raw", "--run", "--model"}  # --out, --data-dir, --artifact
+
+
 def test_help_lists_every_command_in_its_group_with_a_whole_sentence() -> None:
     said = rqrec("--help").stdout
     lines = " ".join(said.split("Start here:")[1].split())

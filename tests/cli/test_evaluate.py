@@ -257,7 +257,7 @@ def test_items_added_after_training_are_measured_separately(tmp_path: Path) -> N
     settings = decoder_settings(cold / "warm", run, pretrained_rqvae_path=str(tokenizer), time_gaps=6)
     train("train-decoder", "decoder_custom.gin", settings)
 
-    more = ("--run", run, "--json")
+    more = ("--artifact", run, "--json")
     result = result_of(rqrec("evaluate-cold", cold, *options, *more))
     targets = leave_one_out(Dataset.read(whole).sequences).test.targets
     ids = np.array(Dataset.read(whole).catalog.id_map.all)
@@ -284,7 +284,7 @@ def test_items_added_after_training_are_measured_separately(tmp_path: Path) -> N
     )
     settings = decoder_settings(leaky, tmp_path / "leaky_run", pretrained_rqvae_path=str(tokenizer))
     train("train-decoder", "decoder_custom.gin", settings)
-    command = ("evaluate-cold", cold, *options, "--run", tmp_path / "leaky_run")
+    command = ("evaluate-cold", cold, *options, "--artifact", tmp_path / "leaky_run")
     fails(rqrec(*command), "may know the targets", "train.dataset_folder")
 
     others = tmp_path / "others"

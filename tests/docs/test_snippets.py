@@ -211,7 +211,7 @@ def here(home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def written(words: tuple[str, ...]) -> Iterator[Path]:
     """Folders that a command writes."""
     for option, value in itertools.pairwise(words):
-        if option in ("--out", "--output"):
+        if option == "--out":
             yield Path(value)
         elif found := re.search(r'save_dir_root="(.*?)"', value):
             yield Path(found[1])

@@ -168,7 +168,7 @@ def offline(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.usefixtures("offline")
 def test_offline_the_error_says_which_file_to_put_where(tmp_path: Path) -> None:
-    status, log = run("--output", tmp_path / "out", "--data-dir", tmp_path / "data")
+    status, log = run("--out", tmp_path / "out", "--data-dir", tmp_path / "data")
     assert status == 1
     assert "ml-100k.zip" in log
     assert str(tmp_path / "data") in log
@@ -179,14 +179,14 @@ def test_a_truncated_archive_is_named(tmp_path: Path) -> None:
     archive = tmp_path / "data" / "ml-100k" / "ml-100k.zip"
     archive.parent.mkdir(parents=True)
     archive.write_bytes(b"PK\x03\x04 and then the line broke")
-    status, log = run("--output", tmp_path / "out", "--data-dir", tmp_path / "data")
+    status, log = run("--out", tmp_path / "out", "--data-dir", tmp_path / "data")
     assert status == 1
     assert str(archive) in log
     assert "elete it" in log
 
 
 def test_an_output_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:
-    status, log = run("--output", "/proc/nowhere", "--data-dir", "/proc/nowhere")
+    status, log = run("--out", "/proc/nowhere", "--data-dir", "/proc/nowhere")
     assert status == 1
     assert "/proc/nowhere" in log
 
@@ -196,7 +196,7 @@ def test_a_demo_of_another_version_is_not_touched(tmp_path: Path) -> None:
         (folder / "file").write_text("precious")
     manifest = tmp_path / "dataset" / "manifest.json"
     manifest.write_text(manifest.read_text().replace('"format_version": 2', '"format_version": 0'))
-    status, log = run("--output", tmp_path, "--data-dir", tmp_path / "data")
+    status, log = run("--out", tmp_path, "--data-dir", tmp_path / "data")
     assert status == 1
     assert "format_version 0" in log
     assert "Choose another folder" in log

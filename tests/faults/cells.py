@@ -76,7 +76,7 @@ def commands(base: Path, out: Path) -> dict[str, list[object]]:
         "evaluate": ["evaluate", *retrieval, *dataset, "--out", out],
         "inspect-ids": ["inspect-ids", base / "tokenize", "--dataset", base / "prepare", "--out", out],
         "batch-recommend": [
-            *("batch-recommend", *retrieval, "--input", log, "--output", out, "--unknown", "skip"),
+            *("batch-recommend", *retrieval, "--input", log, "--out", out, "--unknown", "skip"),
             *("--processes", 1),
         ],
     }

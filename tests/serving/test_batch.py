@@ -216,7 +216,7 @@ def test_invalid_history_files_are_refused(tiny_run: Path, tmp_path: Path) -> No
 
 def test_the_command_line(tiny_run: Path, users: Path, tmp_path: Path) -> None:
     def run(*options: object) -> Any:
-        where = ("--artifact", tiny_run, "--input", f"{users}/*.parquet", "--output", tmp_path / "out")
+        where = ("--artifact", tiny_run, "--input", f"{users}/*.parquet", "--out", tmp_path / "out")
         return CliRunner().invoke(app, ["batch-recommend", *map(str, (*where, *options))])
 
     done = run("--k", 2, "--allow-seen", "--processes", 1, "--json")

@@ -105,7 +105,7 @@ def test_python_http_the_command_line_and_batches_give_the_same_items(
     ]
     source = tmp_path / "users.parquet"
     pl.DataFrame({"user_id": [1, 2, 3], "history": HISTORIES}).write_parquet(source)
-    rqrec("batch-recommend", "--input", source, "--output", tmp_path / "out", "--processes", 1, *options)
+    rqrec("batch-recommend", "--input", source, "--out", tmp_path / "out", "--processes", 1, *options)
     (part,) = (tmp_path / "out").glob("part-*.parquet")
     table = pl.read_parquet(part)
     written = list(zip(table["item_ids"].explode(), table["scores"].explode(), strict=True))
@@ -186,7 +186,7 @@ def test_unknown_and_missing_experts_are_refused(
     source.write_text("user_id,history\n1,item 1\n")
     for command in (
         ("recommend", "--history", "item 1"),
-        ("batch-recommend", "--input", source, "--output", out),
+        ("batch-recommend", "--input", source, "--out", out),
     ):
         arguments = [*map(str, command), "--artifact", str(tiny_joined), "--experts", "llm"]
         done = CliRunner().invoke(app, arguments)
@@ -198,7 +198,7 @@ def test_unknown_and_missing_experts_are_refused(
 def test_a_batch_resumes_only_with_the_same_experts(tiny_joined: Path, tmp_path: Path) -> None:
     source, out = tmp_path / "users.csv", tmp_path / "out"
     source.write_text("user_id,history\n1,item 1\n2,item 2\n")
-    batch = ["batch-recommend", "--artifact", tiny_joined, "--input", source, "--output", out]
+    batch = ["batch-recommend", "--artifact", tiny_joined, "--input", source, "--out", out]
     batch += ["--processes", 1]
     first = rqrec(*batch, "--experts", "codes,dense", "--json")
     assert rqrec(*batch, "--experts", "codes", "--experts", "dense", "--json") == first

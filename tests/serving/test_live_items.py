@@ -126,7 +126,7 @@ def test_a_removed_item_vanishes_at_once_everywhere(
     assert client.delete(f"/v1/items/{gone}", headers=ADMIN).json()["error"]["code"] == "unknown_item"
     source, out = tmp_path / "users.csv", tmp_path / "out"
     source.write_text('user_id,history\n1,"item 9,item 10"\n')
-    batch = ("batch-recommend", "--artifact", model, "--input", source, "--output", out, "--processes", 1)
+    batch = ("batch-recommend", "--artifact", model, "--input", source, "--out", out, "--processes", 1)
     rqrec(*batch, "--k", 48)
     (part,) = out.glob("part-*.parquet")
     listed = pl.read_parquet(part)["item_ids"][0].to_list()

@@ -197,7 +197,7 @@ def test_every_door_gives_the_same_lists(
         assert [(item["item_id"], item["score"]) for item in printed] == rows
     source = tmp_path / "users.parquet"
     pl.DataFrame({"user_id": [1, 2, 3], "history": HISTORIES}).write_parquet(source)
-    batch = ("batch-recommend", "--artifact", run, "--input", source, "--output", tmp_path / "out", "--k", 6)
+    batch = ("batch-recommend", "--artifact", run, "--input", source, "--out", tmp_path / "out", "--k", 6)
     done = rqrec(*batch, *OPTIONS, "--processes", 1)
     assert done.exit_code == 0, done.stderr
     (part,) = (tmp_path / "out").glob("part-*.parquet")
@@ -240,9 +240,7 @@ def test_rules_that_do_not_fit_get_one_sentence_with_the_fields(
     source = tmp_path / "users.csv"
     source.write_text("user_id,history\n1,item 1\n")
     done = rqrec("recommend", "--artifact", run, "--history", "item 1", *options)
-    batch = rqrec(
-        "batch-recommend", "--artifact", run, "--input", source, "--output", tmp_path / "o", *options
-    )
+    batch = rqrec("batch-recommend", "--artifact", run, "--input", source, "--out", tmp_path / "o", *options)
     assert not (tmp_path / "o").exists()
     with pytest.raises(ValueError, match="do not fit the model tiny") as raised:
         service({"mine": body})

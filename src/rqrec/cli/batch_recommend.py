@@ -12,7 +12,7 @@ from rqrec.serving.batch import batch_recommend as run
 
 
 @command(
-    "rqrec batch-recommend --artifact out/demo --input users.parquet --output out/batch --k 20",
+    "rqrec batch-recommend --artifact out/demo --input users.parquet --out out/batch --k 20",
     section="batch_recommend",
 )
 def batch_recommend(
@@ -26,18 +26,18 @@ def batch_recommend(
             "timestamps for a model with time gaps; or a log: user_id, item_id, timestamp.",
         ),
     ],
-    output: Annotated[Path, typer.Option(help="Folder of the recommendations.")],
+    out: Annotated[Path, typer.Option("--out", "--output", help="Folder of the recommendations.")],
     config: BatchConfig,
     processes: Processes = None,
     engine: Engine = "local",
     as_json: AsJson = False,
 ) -> None:
     """Recommend items to every user of a file of any size, as parquet files; interrupted runs can be resumed."""
-    result = run(artifact, source, output, config, workers(engine, processes))
+    result = run(artifact, source, out, config, workers(engine, processes))
     text = (
         f"{result['users']} users, {result['recommendations']} recommendations in {result['parts']} parts: "
-        f"{output}"
+        f"{out}"
     )
     if result["skipped_ids"]:
         text += f"\n{result['skipped_ids']} ids in the histories are not in the catalogue and were skipped."
-    emit({"artifact": str(output), **result}, as_json, text)
+    emit({"artifact": str(out), **result}, as_json, text)

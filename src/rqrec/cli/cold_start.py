@@ -30,15 +30,18 @@ def hold_out_items(
 
 
 @command(
-    "rqrec evaluate-cold out/cold --dataset D --embeddings E --run out/cold/decoder",
+    "rqrec evaluate-cold out/cold --dataset D --embeddings E --artifact out/cold/decoder",
     section="evaluate_cold",
 )
 def evaluate_cold(
     held_out: Annotated[Path, typer.Argument(help="Folder that hold-out-items wrote.")],
     dataset: Annotated[Path, typer.Option(help="The complete dataset.")],
     embeddings: Annotated[Path, typer.Option(help="Embeddings of all of its items.")],
-    run: Annotated[
-        Path, typer.Option(help="Run that was trained on the remaining items, or a joined model.")
+    artifact: Annotated[
+        Path,
+        typer.Option(
+            "--artifact", "--run", help="Run that was trained on the remaining items, or a joined model."
+        ),
     ],
     config: EvaluateColdConfig,
     out: Annotated[Path | None, typer.Option(help="Folder of the evaluation.")] = None,
@@ -46,7 +49,7 @@ def evaluate_cold(
     as_json: AsJson = False,
 ) -> None:
     """Add held-out (cold) items to a model, and measure how well they and the others are recommended."""
-    folder = measure(config, held_out, dataset, embeddings, run, out=out, force=force)
+    folder = measure(config, held_out, dataset, embeddings, artifact, out=out, force=force)
     result = {"artifact": str(folder), **read_json(folder / COLD_FILE)}
     lines = [
         f"{name:<28} {kind}: recall@10 "

@@ -139,7 +139,10 @@ def main(
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object on standard output.")]
 Force = Annotated[bool, typer.Option("--force", help="Run again and replace an existing artefact.")]
-DataDir = Annotated[Path, typer.Option(help="Folder of raw data; missing files are downloaded into it.")]
+DataDir = Annotated[
+    Path,
+    typer.Option("--data-dir", "--raw", help="Folder of raw data; missing files are downloaded into it."),
+]
 CustomInteractions = Annotated[
     Path | None,
     typer.Option(

@@ -5,23 +5,31 @@ from typing import Annotated, Any
 
 import typer
 
-from rqrec.cli.command import AsJson, CustomInteractions, CustomItems, CustomVectors, command, emit
+from rqrec.cli.command import (
+    AsJson,
+    CustomInteractions,
+    CustomItems,
+    CustomVectors,
+    DataDir,
+    command,
+    emit,
+)
 from rqrec.cli.next_steps import say_next_after
 from rqrec.data.sources.custom import CustomFiles
 from rqrec.experiments.reproduce import METRICS, ROWS, TABLES, ReproduceConfig
 from rqrec.experiments.reproduce import reproduce as run
 
 
-@command("rqrec reproduce amazon-beauty --raw dataset/amazon --max-minutes 30 --json", section="reproduce")
+@command(
+    "rqrec reproduce amazon-beauty --data-dir dataset/amazon --max-minutes 30 --json", section="reproduce"
+)
 def reproduce(
     source: Annotated[
         str,
         typer.Argument(help="amazon-beauty, -sports, -toys; movielens-100k, -1m, -latest-small; or custom."),
     ],
     config: ReproduceConfig,
-    raw: Annotated[
-        Path, typer.Option(help="Folder of raw files; missing ones are downloaded into it.")
-    ] = Path("dataset"),
+    data_dir: DataDir = Path("dataset"),
     interactions: CustomInteractions = None,
     items: CustomItems = None,
     embeddings: CustomVectors = None,
@@ -33,7 +41,7 @@ def reproduce(
         raise typer.BadParameter("custom needs --interactions, a log of user_id, item_id and timestamp.")
     if source != "custom" and (interactions or items or embeddings):
         raise typer.BadParameter(f"--interactions, --items and --embeddings are for custom, not {source}.")
-    files = CustomFiles(interactions, items, embeddings) if interactions else raw
+    files = CustomFiles(interactions, items, embeddings) if interactions else data_dir
     folder = out or Path("out") / source
     result = run(config, source, files, folder)
     lines = []
