@@ -38,7 +38,11 @@ from rqrec.data.ids import IdMap
 from rqrec.data.sequences import Histories
 from rqrec.models.architectures import ARCHITECTURES, build_model
 from rqrec.models.retrieval_model import CodeLookup
+from rqrec.models.sasrec import SasRec, SasRecConfig
+from rqrec.retrieval.constraints import Constraints
+from rqrec.retrieval.experts import DenseExpert
 from rqrec.retrieval.retriever import Retriever
+from rqrec.retrieval.vector_index import VectorIndex
 from rqrec.serving.batch import BATCH
 from rqrec.tokenizer.rqvae import RqVae, RqVaeConfig
 from rqrec.tokenizer.semantic_ids import SemanticIdTable, deduplicate
@@ -157,6 +161,33 @@ def search(seconds: float, n_items: int) -> dict[str, Any]:
     return {"items": n_items, "beam": 50, "users_per_second": rates}
 
 
+def dense(seconds: float, n_items: int) -> dict[str, Any]:
+    """A dense expert that scores every item, and with an index, whose item vectors lie in clusters."""
+    torch.manual_seed(0)
+    model = SasRec(SasRecConfig(n_items)).eval()
+    spread_D = 0.3 / (1 + torch.arange(model.config.width)).sqrt()
+    with torch.no_grad():
+        model.items.weight.normal_().mul_(0.5 * spread_D)
+        centres_CD = torch.randn(2000, len(spread_D)) * spread_D
+        model.items.weight += centres_CD[torch.randint(len(centres_CD), (n_items,))]
+    histories = Histories(np.random.default_rng(1).integers(0, n_items, (BATCH, HISTORY)))
+    build_seconds, index = seconds_of(lambda: VectorIndex.of(model))
+
+    def users_per_second(expert: DenseExpert) -> float:
+        def propose() -> int:
+            return len(expert.propose(histories, 50, Constraints()).ranked.items)
+
+        return rate(propose, seconds)
+
+    return {
+        "items": n_items,
+        "users_per_second": users_per_second(DenseExpert(model)),
+        "users_per_second_with_index": users_per_second(DenseExpert(model, index)),
+        "index_seconds": round(build_seconds, 1),
+        "index_recall": round(index.recall, 3),
+    }
+
+
 def training(seconds: float, _: int) -> dict[str, Any]:
     rates = {}
     rng = np.random.default_rng(0)
@@ -209,10 +240,11 @@ PARTS: dict[str, Callable[[float, int], dict[str, Any]]] = {
     "dedup": dedup,
     "trie": trie,
     "search": search,
+    "dense": dense,
     "training": training,
     "storage": storage,
 }
-BY_CATALOG = ("trie", "search")
+BY_CATALOG = ("trie", "search", "dense")
 
 
 def run_part(name: str, seconds: float, n_items: int) -> dict[str, Any]:

@@ -25,6 +25,7 @@ from rqrec.retrieval.experts import CodesExpert, DenseExpert, Expert, NeighbourE
 from rqrec.retrieval.item_vectors import ItemVectors
 from rqrec.retrieval.new_items import CONTENT, ContentExpert, LiveRecommender, NewItemSettings
 from rqrec.retrieval.retriever import BEAM_WIDTH, Retriever
+from rqrec.retrieval.vector_index import VectorIndex, index_of
 from rqrec.tokenizer.loading import KeptTokenizer
 from rqrec.tokenizer.semantic_ids import SemanticIdTable
 
@@ -132,6 +133,11 @@ class RetrievalArtifact(NamedTuple):
         """See `select_experts`."""
         return select_experts(words, self.types)
 
+    def index_of_expert(self, name: str) -> VectorIndex | None:
+        """The index of a dense expert of a large catalogue; of the items of the training, which it recommends."""
+        expert = self.as_trained.others.get(name)
+        return index_of(expert) if isinstance(expert, SasRec) else None
+
     def retriever(self, beam_width: int = BEAM_WIDTH, device: torch.device | str = "cpu") -> Retriever:
         """The search with the model alone, which generates the items that it was trained on."""
         known_N = self.live.known if self.live and len(self.live.changes.added) else None
@@ -153,7 +159,7 @@ class RetrievalArtifact(NamedTuple):
                 case CodesModel(model, table, _):
                     return CodesExpert(Retriever(model.to(device), table, width, device, retriever.known_N))
                 case SasRec() as model:
-                    return DenseExpert(model.to(device))
+                    return DenseExpert(model.to(device), self.index_of_expert(name))
                 case KnnIndex() as index:
                     return NeighbourExpert(index.to(device))
 

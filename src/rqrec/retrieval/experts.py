@@ -21,8 +21,11 @@ from rqrec.models.sasrec import SasRec
 from rqrec.retrieval.constraints import Constraints
 from rqrec.retrieval.ranking import Ranked, order_keys, padded, rank_scores
 from rqrec.retrieval.retriever import Retriever
+from rqrec.retrieval.sampling import log_sum
+from rqrec.retrieval.vector_index import VectorIndex
 
 MAX_LOGITS = 2**24  # of the dense expert at once: 64 MB
+MIN_ALLOWED = 0.5  # share of the items from which an index is asked for them
 
 
 class Proposal(NamedTuple):
@@ -57,35 +60,74 @@ class CodesExpert:
 
 @dataclass(frozen=True)
 class DenseExpert:
-    """A model with a vector of each item: all items are scored, a softmax over the allowed ones."""
+    """A model with a vector of each item: a softmax over the allowed items.
+
+    All items are scored. With an index, only those that it finds are, unless items are boosted or few are allowed;
+    what the others add to the sum of the softmax is estimated from a sample.
+    """
 
     model: SasRec
+    index: VectorIndex | None = None
 
     @torch.inference_mode()
     def propose(self, histories: Histories, count: int, constraints: Constraints) -> Proposal:
         """See `Expert`."""
         states_BD, vectors_ND = self.model.encode(histories), self.model.item_vectors()
         seen_BX = torch.from_numpy(histories.items_BT).to(states_BD.device)
-        rows = max(1, MAX_LOGITS // len(vectors_ND))
-        lists, totals = [], []
-        for states_RD, seen_RX in zip(states_BD.split(rows), seen_BX.split(rows), strict=True):
-            logits_RN = (states_RD @ vectors_ND.T).float()
-            if constraints.allowed_N is not None:
-                logits_RN.masked_fill_(~constraints.allowed_N, -torch.inf)
-            if constraints.exclude_seen:
+        if not constraints.exclude_seen:
+            seen_BX = seen_BX[:, :0]
+        if self.index is not None and _suits_index(constraints):
+            found_BM = self.index.search(states_BD, count + seen_BX.shape[1], constraints.allowed_N)
+            found_BM.masked_fill_(is_in(found_BM, seen_BX), PADDING)
+            logits_BM = _products(states_BD, vectors_ND, found_BM)
+            total_B1 = torch.logaddexp(_log_sum(logits_BM), self._log_rest(states_BD, found_BM, constraints))
+            ranked = _sorted(found_BM, logits_BM - total_B1, count)
+        else:
+            rows = max(1, MAX_LOGITS // len(vectors_ND))
+            lists, totals = [], []
+            for states_RD, seen_RX in zip(states_BD.split(rows), seen_BX.split(rows), strict=True):
+                logits_RN = (states_RD @ vectors_ND.T).float()
+                if constraints.allowed_N is not None:
+                    logits_RN.masked_fill_(~constraints.allowed_N, -torch.inf)
                 exclude(logits_RN, seen_RX)
-            # A history with no allowed item gets no item, whatever its total.
-            total_R1 = logits_RN.logsumexp(1, keepdim=True).nan_to_num(neginf=0.0)
-            totals.append(total_R1)
-            log_p_RN = logits_RN - total_R1
-            lists.append(rank_scores(boosted(log_p_RN, constraints.boost_N), count))
-        total_B1 = torch.cat(totals)
+                totals.append(_log_sum(logits_RN))
+                lists.append(rank_scores(boosted(logits_RN - totals[-1], constraints.boost_N), count))
+            total_B1 = torch.cat(totals)
+            ranked = Ranked(torch.cat([one.items for one in lists]), torch.cat([one.scores for one in lists]))
+        return Proposal(ranked, lambda items_BC: _products(states_BD, vectors_ND, items_BC) - total_B1)
 
-        def log_probs(items_BC: Tensor) -> Tensor:
-            return (vectors_ND[items_BC.clamp(min=0)] @ states_BD[:, :, None])[:, :, 0].float() - total_B1
+    def _log_rest(self, states_BD: Tensor, found_BM: Tensor, constraints: Constraints) -> Tensor:
+        """The logarithm of what the allowed items that the index did not find add to the softmax, about, [B, 1]."""
+        assert self.index is not None
+        sample_S, vectors_ND, allowed_N = (
+            self.index.sample_S,
+            self.model.item_vectors(),
+            constraints.allowed_N,
+        )
+        n_allowed = self.index.n_items
+        if allowed_N is not None:
+            sample_S, n_allowed = sample_S[allowed_N[sample_S]], int(allowed_N.sum())
+        logits_BS = (states_BD @ vectors_ND[sample_S].T).float()
+        logits_BS.masked_fill_(is_in(sample_S.repeat(len(states_BD), 1), found_BM), -torch.inf)
+        return log_sum(logits_BS, n_allowed)[:, None]
 
-        ranked = Ranked(torch.cat([one.items for one in lists]), torch.cat([one.scores for one in lists]))
-        return Proposal(ranked, log_probs)
+
+def _suits_index(constraints: Constraints) -> bool:
+    """Whether an index finds the best items: it knows no boosts, and searches clusters that have no allowed items."""
+    if constraints.boost_N is not None:
+        return False
+    return constraints.allowed_N is None or bool(constraints.allowed_N.float().mean() >= MIN_ALLOWED)
+
+
+def _products(states_BD: Tensor, vectors_ND: Tensor, items_BC: Tensor) -> Tensor:
+    """The logits of some items, float32 [B, C]; minus infinity at padding."""
+    logits_BC = (vectors_ND[items_BC.clamp(min=0)] @ states_BD[:, :, None])[:, :, 0].float()
+    return logits_BC.masked_fill(items_BC == PADDING, -torch.inf)
+
+
+def _log_sum(logits_BX: Tensor) -> Tensor:
+    """What makes probabilities of logits, [B, 1]. A history with no allowed item gets no item, whatever it is."""
+    return logits_BX.logsumexp(1, keepdim=True).nan_to_num(neginf=0.0)
 
 
 @dataclass(frozen=True)
@@ -171,10 +213,13 @@ def boosted(log_p: Tensor, boost_N: Tensor | None, items: Tensor | None = None) 
 def _ranked(items_BM: Tensor, log_p_BM: Tensor, count: int, boost_N: Tensor | None) -> Ranked:
     """The best of items that are in descending order of log-probability."""
     if boost_N is not None:
-        log_p_BM = boosted(log_p_BM, boost_N, items_BM)
-        order_BM = order_keys(log_p_BM, items_BM.clamp(min=0)).argsort(dim=1, descending=True)
-        items_BM, log_p_BM = items_BM.gather(1, order_BM), log_p_BM.gather(1, order_BM)
+        return _sorted(items_BM, boosted(log_p_BM, boost_N, items_BM), count)
     return padded(items_BM, log_p_BM, count)
+
+
+def _sorted(items_BM: Tensor, scores_BM: Tensor, count: int) -> Ranked:
+    order_BM = order_keys(scores_BM, items_BM.clamp(min=0)).argsort(dim=1, descending=True)
+    return padded(items_BM.gather(1, order_BM), scores_BM.gather(1, order_BM), count)
 
 
 def exclude(logits_RN: Tensor, items_RX: Tensor) -> None:

@@ -19,7 +19,6 @@ Shapes: B histories, T items of a history, K items of the experts' list, M new i
 N items of the catalogue, C width of a content vector.
 """
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -40,12 +39,12 @@ from rqrec.retrieval.constraints import Constraints, ItemRules, Limit, best_of, 
 from rqrec.retrieval.ensemble import NO_RULES, Ensemble
 from rqrec.retrieval.experts import Proposal, boosted, exclude
 from rqrec.retrieval.ranking import Ranked, rank_scores
+from rqrec.retrieval.sampling import log_sum, sample_of
 
 CONTENT = "content"  # name and type of the expert
 DECAY = 0.7  # weight of an item of the history relative to the item after it
 LIKE = 30  # items of the experts' list that the affinity compares with
 SIMILARITY = 20.0
-SAMPLE = 512  # known items that new ones are compared with
 MAX_CELLS = 2**22  # of similarities that are held at once: 16 MB
 
 
@@ -60,13 +59,6 @@ class NewItemSettings(Config):
     """Probability of a new item relative to a known one that is as much like a history, on average."""
     sharpness: PositiveFloat = 0.5
     """How much items with a high affinity are preferred."""
-
-
-def sample_of(items: NDArray[np.int64]) -> NDArray[np.int64]:
-    """The items with which new ones are compared, in ascending order: `SAMPLE` of these, always the same, or all."""
-    if len(items) <= SAMPLE:
-        return items
-    return np.sort(np.random.default_rng(0).choice(items, SAMPLE, replace=False))
 
 
 class NewItems(NamedTuple):
@@ -91,6 +83,7 @@ class ContentExpert:
 
     @cached_property
     def _sample(self) -> NDArray[np.int64]:
+        """Known items that the new ones are compared with."""
         return sample_of(np.arange(self.first_new))
 
     @cached_property
@@ -137,7 +130,7 @@ class ContentExpert:
             own_BC = log_p_BM.gather(1, (items_BC - self.first_new).clamp(min=0))
             return own_BC.masked_fill(items_BC < self.first_new, -torch.inf)
 
-        return NewItems(Proposal(ranked, log_probs), total_B1[:, 0] - log_sum_of_known(sample_BS, n_known))
+        return NewItems(Proposal(ranked, log_probs), total_B1[:, 0] - log_sum(sample_BS, n_known))
 
     def affinity(self, histories: Histories, unit_XC: Tensor, known: Ranked | None = None) -> Tensor:
         """How much items with these vectors of length 1 are like a history and what the experts recommend, [B, X].
@@ -178,11 +171,6 @@ class ContentExpert:
             rows.append(unit(part[inside - start]))
             start += len(part)
         return np.concatenate(rows)
-
-
-def log_sum_of_known(logits_BS: Tensor, n_known: int) -> Tensor:
-    """The logarithm of the sum of exponentials over all known items, [B], from a sample of them."""
-    return logits_BS.logsumexp(1) - math.log(max(1, logits_BS.shape[1])) + math.log(max(1, n_known))
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,8 @@ from torch.nn import functional
 from rqrec.data.ids import PADDING
 from rqrec.data.sequences import Histories
 
-MAX_KEYS = 2**21  # scores that are ranked at once: 32 bytes each
+MAX_SCORES = 2**21  # that are ranked at once: 32 bytes each if many are equal
+SPARE = 16  # columns beyond the best k, so that all ties with the k-th are usually among them
 
 
 class Ranked(NamedTuple):
@@ -90,13 +91,30 @@ def rank_scores(scores_BN: Tensor, k: int, *, excluded_BX: Tensor | None = None)
         mask_BN = torch.zeros(len(scores_BN), n_items + 1, dtype=torch.bool, device=scores_BN.device)
         mask_BN.scatter_(1, torch.where(excluded_BX >= 0, excluded_BX, n_items), True)
         scores_BN = scores_BN.masked_fill(mask_BN[:, :n_items], -torch.inf)
-    ties_N, rows = torch.arange(n_items, device=scores_BN.device), max(1, MAX_KEYS // max(1, n_items))
-    best = [
-        order_keys(scores_RN.float(), ties_N).topk(min(k, n_items), dim=1).indices
-        for scores_RN in scores_BN.split(rows)
-    ]
+    rows = max(1, MAX_SCORES // max(1, n_items))
+    best = [_best(scores_RN.float(), min(k, n_items)) for scores_RN in scores_BN.split(rows)]
     items_BK = torch.cat(best)
     return padded(items_BK, scores_BN.gather(1, items_BK), k)
+
+
+def _best(scores_RN: Tensor, k: int) -> Tensor:
+    """Columns int64 [R, k] of the highest scores in descending order, ties by column.
+
+    `topk` leaves open which of equal scores it takes. So it takes some more than k, which contain all that equal the
+    k-th unless the last one does too; only then are all columns compared.
+    """
+    more = min(k + SPARE, scores_RN.shape[1])
+    values_RM, columns_RM = scores_RN.topk(more, dim=1)
+    order_RK = order_keys(values_RM, columns_RM).topk(k, dim=1).indices
+    columns_RK = columns_RM.gather(1, order_RK)
+    if more == scores_RN.shape[1] or not k:
+        return columns_RK
+    # Which columns have a score of minus infinity matters to nobody: they become padding.
+    open_R = (values_RM[:, -1] == values_RM[:, k - 1]) & values_RM[:, -1].isfinite()
+    if open_R.any():
+        ties_N = torch.arange(scores_RN.shape[1], device=scores_RN.device)
+        columns_RK[open_R] = order_keys(scores_RN[open_R], ties_N).topk(k, dim=1).indices
+    return columns_RK
 
 
 def padded(items_BK: Tensor, scores_BK: Tensor, k: int) -> Ranked:

@@ -238,7 +238,14 @@ class ServedModel:
             "architecture": name_of(model.config),
             "parameters": sum(map(parameter_count, artifact.models)),
             "experts": [
-                {"name": name, "type": expert_type, **asdict(artifact.settings[name])}
+                {
+                    "name": name,
+                    "type": expert_type,
+                    **asdict(artifact.settings[name]),
+                    "index_recall": None
+                    if (index := artifact.index_of_expert(name)) is None
+                    else index.recall,
+                }
                 for name, expert_type in artifact.types.items()
             ],
             "n_items": self.n_items,

@@ -376,6 +376,14 @@ class ExpertInfo(BaseModel):
             description="The share of the probability with which it is mixed in; null: a factor of the product."
         ),
     ]
+    index_recall: Annotated[
+        float | None,
+        Field(
+            description="What share of its best items is found by an index; null: it scores every item.",
+            ge=0,
+            le=1,
+        ),
+    ]
 
 
 class ModelInfo(BaseModel):

@@ -22,8 +22,9 @@ from rqrec.data.splits import EvalExamples, Split
 from rqrec.evaluation.metrics import MISSED, recall_at
 from rqrec.retrieval.ensemble import Ensemble
 from rqrec.retrieval.experts import exclude
-from rqrec.retrieval.new_items import LIKE, ContentExpert, NewItemSettings, log_sum_of_known, sample_of
+from rqrec.retrieval.new_items import LIKE, ContentExpert, NewItemSettings
 from rqrec.retrieval.ranking import Ranked
+from rqrec.retrieval.sampling import log_sum, sample_of
 
 SHARE = 0.05  # of the known items that are treated as new at a time
 DRAWS = 8  # of items to treat as new, each for a part of the examples: it matters much which are drawn
@@ -173,7 +174,7 @@ class _Part(NamedTuple):
 
     def _new_log_odds(self, rate: float, sharpness: float) -> Tensor:
         """Of each item that is treated as new against all known ones, [E, M]."""
-        known_E = log_sum_of_known(sharpness * self.sample_ES, self.n_known)
+        known_E = log_sum(sharpness * self.sample_ES, self.n_known)
         return sharpness * self.affinity_EM - known_E[:, None] + np.log(rate)
 
     def log_likelihood(self, sharpness: float) -> float:
