@@ -192,6 +192,7 @@ def test_an_output_folder_that_cannot_be_written_is_named(tmp_path: Path) -> Non
 
 
 def test_a_demo_of_another_version_is_not_touched(tmp_path: Path) -> None:
+    (tmp_path / "seconds.json").write_text("{}")
     with create(tmp_path / "dataset", "dataset") as folder:
         (folder / "file").write_text("precious")
     manifest = tmp_path / "dataset" / "manifest.json"

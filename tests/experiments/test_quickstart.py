@@ -67,6 +67,10 @@ def test_it_says_what_it_reads_and_how_good_the_model_is(
     assert float(found[1]) > float(found[2])
     assert (out / "evaluation" / "report.html").is_file()
     assert f"serve --artifact {out}" in said
+    searched = re.search(r"items find (\S+) '(Film (\d+) about .*?)'", done.stderr)
+    assert searched, done.stderr
+    found = CliRunner().invoke(app, ["items", "find", searched[1], searched[2], "--k", "1"])
+    assert found.stdout.split()[0] == searched[3]
     recommender = Recommender.load(out)
     assert {*recommender.experts} == {"codes", "dense", "neighbours"}
     assert len(recommender.recommend([["8", "9"]], k=3)[0]) == 3
@@ -150,6 +154,29 @@ def test_files_that_are_swapped_are_recognised(tmp_path: Path) -> None:
     assert done.exit_code == 1
     assert "movies.csv has neither users nor times" in done.stderr
     assert "seem to be swapped" in done.stderr
+
+
+def test_a_folder_with_other_files_is_left_as_it_is(tmp_path: Path) -> None:
+    files = write_movielens(tmp_path)
+    before = {path: path.read_bytes() for path in tmp_path.iterdir()}
+    done = quickstart(files, tmp_path)
+    assert done.exit_code == 1
+    assert f"{tmp_path} already holds movies.csv, ratings.csv, and what is made needs a folder" in done.stderr
+    assert {path: path.read_bytes() for path in tmp_path.iterdir()} == before
+    done = quickstart(files, files[0])
+    assert done.exit_code == 1
+    assert "ratings.csv is a file, but what is made needs a folder: choose one with --out" in done.stderr
+
+
+def test_other_files_do_not_replace_what_was_made(
+    finished: tuple[tuple[Path, Path], Path, Result], tmp_path: Path
+) -> None:
+    _, out, _ = finished
+    before = {path: path.read_bytes() for path in out.rglob("*") if path.is_file()}
+    done = quickstart(write_movielens(tmp_path, strays=2), out)
+    assert done.exit_code == 1
+    assert f"choose another folder with --out, or remove {out} to begin again" in done.stderr
+    assert {path: path.read_bytes() for path in out.rglob("*") if path.is_file()} == before
 
 
 def test_a_log_alone_is_not_enough(tmp_path: Path) -> None:

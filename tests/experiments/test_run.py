@@ -31,7 +31,7 @@ def test_an_artefact_that_was_made_differently_is_refused_with_what_an_experimen
     run = Run(tmp_path)
     run.stage("rqvae", lambda folder: make(folder, 1))
     before = read_manifest(tmp_path / "rqvae").hash
-    with pytest.raises(ValueError, match=r"seed was 1 and is 2\. Choose another output folder") as caught:
+    with pytest.raises(ValueError, match=r"seed was 1 and is 2\. Repeat the same command, choose") as caught:
         run.stage("rqvae", lambda folder: make(folder, 2))
     assert "--force" not in str(caught.value)
     assert read_manifest(tmp_path / "rqvae").hash == before

@@ -60,15 +60,18 @@ def say_next_after(folder: Path) -> None:
     elif kind == "sasrec":
         say_next("Next, test the model:", [line("evaluate", "--artifact", folder)])
     elif kind == "retrieval":
-        say_next("Next, recommend, or try it in the browser:", using(folder))
+        say_next("Next, recommend, find ids of what you like, or try it in the browser:", using(folder))
 
 
 def using(model: Path) -> list[str]:
-    """The commands that recommend and serve, for a "retrieval" artefact."""
-    folder = _short(model)
-    history = ",".join(example_history(model))
+    """The commands that recommend, find ids of other items and serve, for a "retrieval" artefact."""
+    folder, history, catalog = _short(model), example_history(model), Catalog.read(model)
+    found = [
+        title for title in catalog.titles_of(catalog.id_map.indices(history).tolist()) if title not in history
+    ]
     return [
-        line("recommend", "--artifact", folder, "--history", history),
+        line("recommend", "--artifact", folder, "--history", ",".join(history)),
+        *(line("items", "find", folder, title) for title in found[:1]),
         line("serve", "--artifact", folder),
     ]
 

@@ -7,15 +7,21 @@ from pathlib import Path
 from rqrec.core.artifact import MANIFEST, DifferentArtifactError, read_json, read_manifest, write_json
 
 SECONDS_FILE = "seconds.json"
+SHOWN = 3  # maximum number of names in a message
 
 
 class Run:
-    """Runs stages in one folder; `seconds` is how long each stage took when its artefact was made."""
+    """Runs stages in a folder of its own; `seconds` is how long each stage took when its artefact was made.
+
+    Raises FileExistsError if the folder holds anything and no experiment made it: nothing in it is touched.
+    """
 
     def __init__(self, folder: Path) -> None:
         self.folder = Path(folder)
-        path = self.folder / SECONDS_FILE
-        self.seconds: dict[str, float] = read_json(path) if path.is_file() else {}
+        self._path = self.folder / SECONDS_FILE  # also the sign that the folder is an experiment's
+        if not self._path.is_file():
+            _check_free(self.folder)
+        self.seconds: dict[str, float] = read_json(self._path) if self._path.is_file() else {}
 
     def stage(self, name: str, make: Callable[[Path], Path]) -> Path:
         """Run a stage, which writes its artefact to the folder `name` or reuses it; returns that folder.
@@ -23,12 +29,15 @@ class Run:
         Raises ValueError if the folder holds an artefact that was made differently: an experiment replaces nothing.
         """
         folder = self.folder / name
+        if not self._path.is_file():
+            write_json(self._path, self.seconds)
         before, start = _hash(folder), time.monotonic()
         try:
             make(folder)
         except DifferentArtifactError as error:
             raise ValueError(
-                f"{error.finding} Choose another output folder, repeat the same command, or remove {folder}."
+                f"{error.finding} Repeat the same command, choose another folder with --out, or remove {self.folder} "
+                f"to begin again."
             ) from error
         if name not in self.seconds or before != _hash(folder):
             self._record(name, time.monotonic() - start)
@@ -44,7 +53,20 @@ class Run:
 
     def _record(self, name: str, seconds: float) -> None:
         self.seconds[name] = round(seconds, 1)
-        write_json(self.folder / SECONDS_FILE, self.seconds)
+        write_json(self._path, self.seconds)
+
+
+def _check_free(folder: Path) -> None:
+    """Raise FileExistsError unless there is no such file or folder, or an empty folder."""
+    if folder.is_file():
+        raise FileExistsError(f"{folder} is a file, but what is made needs a folder: choose one with --out.")
+    names = sorted(path.name for path in folder.iterdir()) if folder.exists() else []
+    if names:
+        more = ", ..." if len(names) > SHOWN else ""
+        raise FileExistsError(
+            f"{folder} already holds {', '.join(names[:SHOWN])}{more}, and what is made needs a folder of its own, "
+            f"so that nothing of yours is replaced: choose a new or empty one with --out."
+        )
 
 
 def _hash(folder: Path) -> str | None:
