@@ -71,6 +71,9 @@ def test_an_evaluation_is_an_artefact_with_metrics_ranks_and_a_report(
     report = (evaluated / "model" / "report.md").read_text()
     assert "Selected on validation NDCG@10" in report
     assert "tested once" in report
+    share = result["metrics"]["recall@10"]
+    assert f"For {share:.1%} of the users, the item that they really took is among the first ten" in report
+    assert f"Settings: beam width {result['settings']['beam_width']}" in report
     assert "ID-level" in report
     assert (evaluated / "model" / "report.html").read_text().count("data:image/png;base64,") == 1
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from rqrec.evaluation.evaluation_report import _words
+from rqrec.evaluation.evaluation_report import _in_words, _words
 from rqrec.evaluation.glossary import MEANINGS, glossary
 from rqrec.evaluation.metrics import ndcg_at
 from rqrec.evaluation.report import link, paragraph, save_report, shell, table
@@ -15,6 +15,12 @@ def test_every_word_of_the_reports_is_explained() -> None:
     words = {*WORDS, *_words({"comparison": {}, "id_level": {}})}
     assert words <= {*MEANINGS}
     assert "one user in ten" in "\n".join(glossary(["recall@10"]))
+
+
+def test_settings_are_written_as_words() -> None:
+    experts = {"codes": {"power": 0.63, "share": None}, "neighbours": {"power": 3.0, "share": 0.6}}
+    words = _in_words({"beam_width": 50, "experts": experts})
+    assert words == "beam width 50, experts (codes (power 0.63), neighbours (power 3.0, share 0.6))"
 
 
 def test_what_it_says_of_ndcg_is_so() -> None:

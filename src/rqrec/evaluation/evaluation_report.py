@@ -1,6 +1,6 @@
 """The report of an evaluation, generated from its `evaluation.json`."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -32,9 +32,8 @@ def write_evaluation_report(folder: Path, evaluation: dict[str, Any]) -> None:
         *_exposure(evaluation),
     ]
     blocks += [*_comparison(evaluation), *_id_level(evaluation), *glossary(_words(evaluation))]
-    save_report(
-        folder, f"{evaluation['recommender']}: {evaluation['split']}, {evaluation['protocol']}", blocks
-    )
+    protocol = evaluation["protocol"].replace("_", "-")
+    save_report(folder, f"{evaluation['recommender']}: {evaluation['split']}, {protocol}", blocks)
 
 
 def _words(evaluation: dict[str, Any]) -> list[str]:
@@ -63,9 +62,13 @@ def with_interval(mean: float, interval: Sequence[float]) -> str:
 
 def _setup(evaluation: dict[str, Any]) -> list[str]:
     seen = ", except the items of the user's history," if evaluation["exclude_seen"] else ""
-    chosen = ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in evaluation["settings"].items())
+    chosen = _in_words(evaluation["settings"])
     settings = f" Settings: {chosen}." if chosen else ""
     return [
+        paragraph(
+            f"For {evaluation['metrics']['recall@10']:.1%} of the users, the item that they really took is among the "
+            f"first ten recommendations."
+        ),
         paragraph(evaluation["selected"]),
         paragraph(
             f"{evaluation['cases']} examples, one per user: {PROTOCOLS[evaluation['protocol']]}. The whole catalogue"
@@ -74,6 +77,16 @@ def _setup(evaluation: dict[str, Any]) -> list[str]:
         ),
         *map(paragraph, unreachable_targets(evaluation)),
     ]
+
+
+def _in_words(settings: Mapping[str, Any]) -> str:
+    """Settings that are set, such as "beam width 50, experts (codes (power 0.63), neighbours (power 3.0))"."""
+    words = []
+    for name, value in settings.items():
+        if value is not None:
+            text = f"({_in_words(value)})" if isinstance(value, Mapping) else value
+            words.append(f"{name.replace('_', ' ')} {text}")
+    return ", ".join(words)
 
 
 def _ranking(folder: Path, evaluation: dict[str, Any]) -> list[str]:

@@ -13,7 +13,8 @@ from rqrec.core.artifact import atomic_write
 
 _STYLE = """
 :root { color-scheme: light dark; --line: #8884; --soft: #8881; }
-body { font: 16px/1.55 system-ui, sans-serif; max-width: 54rem; margin: 2rem auto; padding: 0 1rem; }
+body { font: 16px/1.55 system-ui, sans-serif; max-width: 54rem; margin: 2rem auto; padding: 0 1rem;
+  overflow-wrap: break-word; }
 h1 { font-size: 1.7rem; } h2 { font-size: 1.2rem; margin-top: 2.2rem; }
 table { display: block; overflow-x: auto; border-collapse: collapse; font-size: .95rem; }
 th, td { padding: .35rem .7rem; border-bottom: 1px solid var(--line); text-align: left; }

@@ -4,8 +4,12 @@ import pytest
 
 pytest.importorskip("playwright", reason="playwright is not installed: pip install -r requirements-dev.txt")
 
-from playwright.sync_api import Page, expect
+from pathlib import Path
 
+from playwright.sync_api import Browser, Page, expect
+
+from rqrec.evaluation.figures import draw_bars
+from rqrec.evaluation.report import figure, paragraph, save_report, shell, table
 from tests.serving.page.visitor import Visitor, recommended, search_for, wait_until_loaded
 
 SIZES = {390: 844, 768: 1024, 1280: 900, 1440: 900, 1920: 1080}
@@ -37,6 +41,23 @@ OVERLAPS = """() => {
     }
     return overlaps;
 }"""
+
+
+def test_a_report_fits_a_phone_and_its_tables_scroll_by_themselves(browser: Browser, tmp_path: Path) -> None:
+    draw_bars(tmp_path / "bars.png", list("abcdefgh"), {"recall": [0.1] * 8})
+    wide = table([f"metric {n}" for n in range(9)], [[f"0.1000 [0.0900, 0.1{n}00]" for n in range(9)]])
+    name = "/home/someone/" + 12 * "a_long_folder/"
+    blocks = [paragraph(name), wide, shell(f"rqrec serve --artifact {name}"), figure("bars.png", "Bars")]
+    save_report(tmp_path, f"model of {name}", blocks)
+    context = browser.new_context(viewport={"width": 390, "height": 844})
+    page = context.new_page()
+    page.goto((tmp_path / "report.html").as_uri())
+    assert page.evaluate("document.documentElement.scrollWidth") == 390
+    shown, whole = page.locator("table").evaluate("(node) => [node.clientWidth, node.scrollWidth]")
+    assert shown < 390 < whole
+    page.locator("table").evaluate("(node) => node.scrollTo(node.scrollWidth, 0)")
+    expect(page.locator("th").last).to_be_in_viewport(ratio=0.9)
+    context.close()
 
 
 def check_layout(page: Page, width: int) -> None:

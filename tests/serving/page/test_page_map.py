@@ -63,6 +63,22 @@ def test_every_item_is_drawn(visitor: Visitor) -> None:
     assert page.evaluate(PIXEL, (2, 2))[3] == 0
 
 
+def test_the_map_takes_the_colours_of_a_dark_page_at_once_and_back(visitor: Visitor) -> None:
+    page, _ = open_map(visitor, color_scheme="light")
+    drawn = list(places(page).values())
+
+    def colours() -> list[list[int]]:
+        page.evaluate("new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))")
+        return [page.evaluate(PIXEL, place) for place in drawn]
+
+    light = colours()
+    page.emulate_media(color_scheme="dark")
+    dark = colours()
+    assert all(one != other for one, other in zip(light, dark, strict=True))
+    page.emulate_media(color_scheme="light")
+    assert colours() == light
+
+
 def test_hovering_shows_a_title_and_a_click_opens_the_item(visitor: Visitor) -> None:
     page, canvas = open_map(visitor)
     place = lone_place(page)
