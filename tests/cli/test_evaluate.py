@@ -296,3 +296,11 @@ def test_items_added_after_training_are_measured_separately(tmp_path: Path) -> N
     fails(
         rqrec("evaluate-cold", cold, "--dataset", others, "--embeddings", whole, *more), "was not made from"
     )
+
+
+@pytest.mark.parametrize("command", ["evaluate", "batch-recommend"])
+def test_a_device_that_is_not_there_is_refused(command: str, tiny_run: Path, tmp_path: Path) -> None:
+    options = {"evaluate": (), "batch-recommend": ("--input", tmp_path / "x.csv", "--out", tmp_path / "out")}
+    (tmp_path / "x.csv").write_text("user_id,history\n1,2\n")
+    done = rqrec(command, "--artifact", tiny_run, "--device", "cuda:99", *options[command])
+    fails(done, "device is 'cuda:99', but there ")

@@ -8,6 +8,7 @@ import numpy as np
 import polars as pl
 
 from rqrec.core.artifact import check_inputs, create, find, read_manifest, reuse, write_json
+from rqrec.core.device import AUTO, device_of
 from rqrec.core.progress import log
 from rqrec.core.values import Config, Fraction, NonNegativeInt, PositiveInt
 from rqrec.data.dataset import Dataset
@@ -49,6 +50,8 @@ class HoldOutConfig(Config):
 class EvaluateColdConfig(Config):
     """How cold items are evaluated."""
 
+    device: str = AUTO
+    """Where the model computes: cpu, cuda or cuda:1; auto is a GPU if there is one."""
     beam_width: PositiveInt = BEAM_WIDTH
     """Prefixes that the beam search keeps."""
     seed: NonNegativeInt = 0
@@ -200,7 +203,7 @@ def _measure_rates(
     exclude_seen: bool,
 ) -> list[EvalResult]:
     """The model with each rate of new items, in one pass."""
-    recommender = live.recommender(live.retriever(config.beam_width))
+    recommender = live.recommender(live.retriever(config.beam_width, device_of(config.device)))
     assert isinstance(recommender, LiveRecommender)
     subset = CatalogueSubset(live.catalog.id_map.find(data.catalog.id_map.all))
 

@@ -133,10 +133,15 @@ class RetrievalArtifact(NamedTuple):
         """See `select_experts`."""
         return select_experts(words, self.types)
 
-    def index_of_expert(self, name: str) -> VectorIndex | None:
-        """The index of a dense expert of a large catalogue; of the items of the training, which it recommends."""
+    def index_of_expert(self, name: str, device: torch.device | str = "cpu") -> VectorIndex | None:
+        """The index of a dense expert of a large catalogue: of the items of the training, which it recommends.
+
+        None where scoring every item is fast: on a GPU, or with fewer items.
+        """
         expert = self.as_trained.others.get(name)
-        return index_of(expert) if isinstance(expert, SasRec) else None
+        if not isinstance(expert, SasRec) or torch.device(device).type != "cpu":
+            return None
+        return index_of(expert)
 
     def retriever(self, beam_width: int = BEAM_WIDTH, device: torch.device | str = "cpu") -> Retriever:
         """The search with the model alone, which generates the items that it was trained on."""
@@ -159,7 +164,7 @@ class RetrievalArtifact(NamedTuple):
                 case CodesModel(model, table, _):
                     return CodesExpert(Retriever(model.to(device), table, width, device, retriever.known_N))
                 case SasRec() as model:
-                    return DenseExpert(model.to(device), self.index_of_expert(name))
+                    return DenseExpert(model.to(device), self.index_of_expert(name, device))
                 case KnnIndex() as index:
                     return NeighbourExpert(index.to(device))
 

@@ -111,9 +111,8 @@ def _share_of(best_SK: Tensor, found_SK: Tensor) -> float:
 
 
 def index_of(model: SasRec) -> VectorIndex | None:
-    """The index of a model's items, built once; None if it is on a GPU, or if scoring every item is fast."""
-    vectors_ND = model.item_vectors()
-    if len(vectors_ND) < MIN_ITEMS or vectors_ND.device.type != "cpu":
+    """The index of a model's items, built once; None if there are so few that scoring every item is fast."""
+    if (n_items := model.config.n_items) < MIN_ITEMS:
         return None
     if model not in _INDICES:
         try:
@@ -123,7 +122,7 @@ def index_of(model: SasRec) -> VectorIndex | None:
             _LOGGER.warning(
                 "Every one of %s items is scored for each user, since the package faiss-cpu is not installed: "
                 "`pip install faiss-cpu` makes recommending faster.",
-                f"{len(vectors_ND):,}",
+                f"{n_items:,}",
             )
         else:
             _LOGGER.info("%r", _INDICES[model])

@@ -30,6 +30,7 @@ from rqrec.core.artifact import (
     read_manifest,
     write_json,
 )
+from rqrec.core.device import AUTO, device_of
 from rqrec.core.lock import only_one
 from rqrec.core.progress import log, meter
 from rqrec.core.values import Config, PositiveInt
@@ -70,6 +71,8 @@ class BatchConfig(Config):
     """Number of items to recommend to each user."""
     beam_width: PositiveInt = BEAM_WIDTH
     """Number of prefixes that the beam search keeps; at least k are kept."""
+    device: str = AUTO
+    """Where the model computes: cpu, cuda or cuda:1; auto is a GPU if there is one."""
     exclude_seen: bool | None = field(default=None, metadata={"flags": "--exclude-seen/--allow-seen"})
     """Whether to exclude the items of a user's history; by default as in the model's training."""
     unknown: Literal["raise", "skip"] = "raise"
@@ -143,6 +146,7 @@ def batch_recommend(
     artifact = find(artifact, "retrieval").resolve()
     manifest = read_manifest(artifact, "retrieval", verify=True)
     model = ModelReference(str(artifact), live_hash(artifact), needs_times(artifact))
+    device_of(config.device)  # raises for one that is not here
     select_experts(config.experts or None, live_types(artifact))  # raises for unknown ones
     if config.rules.rules:
         fields = fields_of_items(Catalog.read(artifact), SemanticIdTable.read(artifact))
@@ -155,6 +159,7 @@ def batch_recommend(
         "inputs": {file.name: file_hash(file) for file in files},
         **as_json(asdict(config)),
     }
+    del plan["device"]
     if not config.rules.rules:
         del plan["rules"]
     _start(folder, plan)
@@ -175,7 +180,7 @@ def batch_recommend(
 
 def recommend_part(model: ModelReference, config: BatchConfig, part: Part) -> int:
     """Write the recommendations of one part atomically; returns its number of users."""
-    loaded = _load(model, config.beam_width, config.experts, config.rules)
+    loaded = _load(model, config.beam_width, config.device, config.experts, config.rules)
     id_map = loaded.id_map
     users = read_histories(part.source, part.first, part.rows, times=model.needs_times)
     lengths_U = users["history"].list.len().to_numpy().astype(np.int64)
@@ -210,7 +215,7 @@ def recommend_part(model: ModelReference, config: BatchConfig, part: Part) -> in
 
 @lru_cache(maxsize=1)
 def _load(
-    model: ModelReference, beam_width: int, experts: tuple[str, ...], rules: RuleSettings
+    model: ModelReference, beam_width: int, device: str, experts: tuple[str, ...], rules: RuleSettings
 ) -> LoadedModel:
     """The model, loaded once per process."""
     if live_hash(Path(model.folder)) != model.hash:
@@ -218,7 +223,7 @@ def _load(
             f"The model in {model.folder} is not the one that this run started with: do not replace it during a run."
         )
     checkpoint = read_live(Path(model.folder)).artifact
-    retriever = checkpoint.retriever(beam_width)
+    retriever = checkpoint.retriever(beam_width, device_of(device))
     recommender = checkpoint.recommender(retriever, experts or None)
     fields = fields_of_items(checkpoint.catalog, checkpoint.table)
     by_item = RuleCompiler(fields, retriever.device)(rules.rules)

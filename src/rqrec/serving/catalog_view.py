@@ -153,7 +153,7 @@ class CatalogView:
 
     def _items_below(self, depth: int, node: int) -> NDArray[np.int64]:
         start, end = self._trie.depths[depth].leaf_start[node : node + 2].tolist()
-        return self._trie.item_of_leaf[start:end].numpy()
+        return self._trie.item_of_leaf[start:end].numpy(force=True)
 
 
 def labels_of(items: pl.DataFrame) -> frozenset[str]:

@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Literal
 
+from rqrec.core.device import AUTO
 from rqrec.core.values import Config, NonNegativeFloat, PositiveFloat, PositiveInt, Range
 from rqrec.retrieval.retriever import BEAM_WIDTH
 from rqrec.serving.logs import LogFormat
@@ -25,6 +26,8 @@ class ServiceConfig(Config):
     """TCP port to listen on, 0 to 65535; 0 picks a free port and logs it."""
     threads: PositiveInt = 1
     """Number of torch threads per model; leave a core for HTTP."""
+    device: str = AUTO
+    """Where the models compute: cpu, cuda or cuda:1; auto is a GPU if there is one."""
     beam_width: PositiveInt = BEAM_WIDTH
     """Number of prefixes that the beam search keeps."""
     max_batch: PositiveInt = 32

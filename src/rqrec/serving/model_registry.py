@@ -9,8 +9,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+import torch
 
 from rqrec.core.artifact import finite
+from rqrec.core.device import device_of
 from rqrec.models.architectures import name_of
 from rqrec.models.retrieval_model import parameter_count
 from rqrec.retrieval.retriever import BEAM_WIDTH
@@ -102,9 +104,12 @@ class ServedModel:
         beam_width: int,
         rules: NamedRules = NO_NAMED_RULES,
         pictures: Pictures = NO_PICTURES,
+        device: torch.device | str = "cpu",
     ) -> "ServedModel":
         """The model in a folder, with its current catalogue."""
-        return cls(name, Recommender.load(source, beam_width=beam_width), rules, pictures=pictures)
+        return cls(
+            name, Recommender.load(source, beam_width=beam_width, device=device), rules, pictures=pictures
+        )
 
     def changed(self, change: Callable[[Recommender], Recommender]) -> "ServedModel":
         """The same model with a changed catalogue."""
@@ -242,9 +247,7 @@ class ServedModel:
                     "name": name,
                     "type": expert_type,
                     **asdict(artifact.settings[name]),
-                    "index_recall": None
-                    if (index := artifact.index_of_expert(name)) is None
-                    else index.recall,
+                    "index_recall": self.recommender.index_recall(name),
                 }
                 for name, expert_type in artifact.types.items()
             ],
@@ -371,8 +374,9 @@ class ModelRegistry:
         models = []
         rules = NO_NAMED_RULES if self._config.rules is None else NamedRules.read(self._config.rules)
         pictures = Pictures(self._config.pictures)
+        beam_width, device = self._config.beam_width, device_of(self._config.device)
         for name, source in self._sources.items():
-            models.append(ServedModel.load(name, source, self._config.beam_width, rules, pictures))
+            models.append(ServedModel.load(name, source, beam_width, rules, pictures, device))
             models[-1].warm_up(self._config.max_batch)
         self.pictures = pictures
         return models

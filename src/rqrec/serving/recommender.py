@@ -194,6 +194,7 @@ class Recommender:
         checkpoint: RetrievalArtifact,
         *,
         beam_width: int = BEAM_WIDTH,
+        device: torch.device | str = "cpu",
         source: Path | None = None,
         version: int = 0,
     ) -> None:
@@ -205,7 +206,7 @@ class Recommender:
         self.exclude_seen = checkpoint.exclude_seen
         self.artifact = checkpoint
         self.source, self.version = source, version
-        self._retriever = checkpoint.retriever(beam_width)
+        self._retriever = checkpoint.retriever(beam_width, device)
         self._recommender = checkpoint.recommender(self._retriever)
         self._available_N = None if checkpoint.live is None else checkpoint.live.available_N
         # All items that may be recommended; the one of the search has only those of the training.
@@ -223,7 +224,9 @@ class Recommender:
         return f"Recommender({name_of(self.model.config)}, {len(self.catalog):,} items{joined})"
 
     @classmethod
-    def load(cls, folder: Path | str, *, beam_width: int = BEAM_WIDTH) -> "Recommender":
+    def load(
+        cls, folder: Path | str, *, beam_width: int = BEAM_WIDTH, device: torch.device | str = "cpu"
+    ) -> "Recommender":
         """Load a "retrieval" artefact, the run folder that contains one, or a Hugging Face repository.
 
         A string such as "owner/name" is a repository id unless a folder of that name exists.
@@ -231,7 +234,7 @@ class Recommender:
         if isinstance(folder, str) and REPO_ID.fullmatch(folder) and not Path(folder).exists():
             folder = download_artifact(folder)
         live, source = read_live(Path(folder)), find(Path(folder), "retrieval")
-        return cls(live.artifact, beam_width=beam_width, source=source, version=live.version)
+        return cls(live.artifact, beam_width=beam_width, device=device, source=source, version=live.version)
 
     def recommend(
         self,
@@ -377,7 +380,11 @@ class Recommender:
     @property
     def item_counts(self) -> NDArray[np.int64] | None:
         """How often each item was taken in training, int64 [N]; None if the artefact does not know it."""
-        return None if self._index is None or self._index.counts_N is None else self._index.counts_N.numpy()
+        return (
+            None
+            if self._index is None or self._index.counts_N is None
+            else self._index.counts_N.numpy(force=True)
+        )
 
     def embed(
         self,
@@ -440,6 +447,11 @@ class Recommender:
     def experts(self) -> dict[str, str]:
         """The experts of the model by name, each with its type: codes, dense, neighbours, or content of new items."""
         return self.artifact.types
+
+    def index_recall(self, expert: str) -> float | None:
+        """What share of an expert's best items its index finds; None if it has no index, but scores every item."""
+        index = self.artifact.index_of_expert(expert, self._retriever.device)
+        return None if index is None else index.recall
 
     @property
     def fields(self) -> list[str]:
@@ -508,8 +520,10 @@ class Recommender:
 
     def changed_to(self, live: LiveModel) -> "Recommender":
         """The recommender of a changed catalogue; what this one has indexed for searches is not indexed again."""
-        width = self._retriever.beam_width
-        changed = Recommender(live.artifact, beam_width=width, source=self.source, version=live.version)
+        width, device = self._retriever.beam_width, self._retriever.device
+        changed = Recommender(
+            live.artifact, beam_width=width, device=device, source=self.source, version=live.version
+        )
         changed._search_index = self._search_index
         return changed
 
@@ -585,7 +599,7 @@ class Recommender:
         """For each item, the items of the history that the neighbours propose it for."""
         if self._index is None:
             return [[()] * len(items_K) for items_K in items]
-        items_BK = torch.from_numpy(Histories.of(items).items_BT)
+        items_BK = torch.from_numpy(Histories.of(items).items_BT).to(self._index.neighbours_NM.device)
         parts_BKT = self._index.contributions(histories, items_BK).numpy(force=True)
         recent_BT = histories.last(self._index.settings.max_items).items_BT
         return [

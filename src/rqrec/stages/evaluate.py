@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rqrec.core.artifact import MANIFEST, check_inputs, find, find_input, read_manifest, reuse
+from rqrec.core.device import AUTO, device_of
 from rqrec.core.progress import log
 from rqrec.core.values import Config, NonNegativeInt, PositiveInt
 from rqrec.data.dataset import Dataset
@@ -51,6 +52,8 @@ class EvaluateConfig(Config):
     for baselines. The metrics of the other choice are reported too."""
     seed: NonNegativeInt = 0
     """Seed of the bootstrap intervals and tests."""
+    device: str = AUTO
+    """Where the model computes: cpu, cuda or cuda:1; auto is a GPU if there is one."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -123,7 +126,9 @@ def evaluate_parts(
     }
     if not targets:
         return
-    ensemble = checkpoint.ensemble(checkpoint.retriever(config.beam_width or BEAM_WIDTH))
+    ensemble = checkpoint.ensemble(
+        checkpoint.retriever(config.beam_width or BEAM_WIDTH, device_of(config.device))
+    )
     names = [checkpoint.select(parts[out] or None) for out in targets]
     data = Dataset.read(dataset)
     split = get_protocol(setup.protocol)(data.sequences)
@@ -243,12 +248,13 @@ def _target(model: Path, config: EvaluateConfig, checkpoint: RetrievalArtifact |
         f"One seed ({manifest.settings['training']['seed']})."
     )
     inputs = {"dataset": manifest.inputs["dataset"], manifest.artifact_type: manifest.hash}
+    device = device_of(config.device)
     if manifest.artifact_type == "sasrec":
         if config.beam_width is not None:
             raise ValueError("SASRec scores every item: it has no beam, so leave --beam-width out.")
         if config.experts:
             raise ValueError("SASRec is a single model, so leave --experts out.")
-        sasrec = ExhaustiveRecommender(read_sasrec(model).model)
+        sasrec = ExhaustiveRecommender(read_sasrec(model).model.to(device))
         return EvalTarget(lambda *_: sasrec, "SASRec", selected, inputs)
     found = checkpoint or read_retrieval(model)
     beam_width, names = config.beam_width or BEAM_WIDTH, found.select(config.experts or None)
@@ -261,7 +267,7 @@ def _target(model: Path, config: EvaluateConfig, checkpoint: RetrievalArtifact |
         name = f"{name}: {', '.join(names)}" if names == [CODES] else ", ".join(names)
         settings["experts"] = {expert: asdict(found.settings[expert]) for expert in names}
     return EvalTarget(
-        lambda *_: found.ensemble(found.retriever(beam_width), names),
+        lambda *_: found.ensemble(found.retriever(beam_width, device), names),
         name,
         selected,
         inputs,

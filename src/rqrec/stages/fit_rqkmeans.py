@@ -11,6 +11,7 @@ import torch
 
 from rqrec.core.artifact import create, reuse
 from rqrec.core.config import check_fields_of
+from rqrec.core.device import AUTO, device_of
 from rqrec.core.values import Config, NonNegativeInt
 from rqrec.data.embeddings import embeddings_hash, embeddings_protocol, read_embeddings
 from rqrec.tokenizer.rqkmeans import RqKMeans, RqKMeansConfig
@@ -31,6 +32,8 @@ class FitRqKMeansConfig(Config):
     """Limit the codebook sizes so that there are at least this many items per code on average; 0: no limit."""
     seed: NonNegativeInt = 0
     """Seed of the k-means initialisation."""
+    device: str = AUTO
+    """Where distances are computed: cpu, cuda or cuda:1; auto is a GPU if there is one."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -44,7 +47,7 @@ def fit_rqkmeans(config: FitRqKMeansConfig, embeddings: Path, out: Path, *, forc
     ValueError if `out` holds a tokenizer that was made differently.
     """
     x_NI = read_embeddings(embeddings).vectors
-    model = RqKMeans(_config_for(config, *x_NI.shape))
+    model = RqKMeans(_config_for(config, *x_NI.shape)).to(device_of(config.device))
     protocol = embeddings_protocol(embeddings)
     settings = {"model": asdict(model.config), "seed": config.seed, "protocol": protocol}
     inputs = {"embeddings": embeddings_hash(embeddings)}

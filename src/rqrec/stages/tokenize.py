@@ -3,15 +3,17 @@
 Shapes: N items, M new items, L levels, I input dimensions.
 """
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from rqrec.core.artifact import create, file_hash, find, read_manifest, reuse
+from rqrec.core.device import AUTO, device_of
 from rqrec.core.progress import meter
 from rqrec.core.values import Config
 from rqrec.core.workers import Workers
@@ -43,6 +45,8 @@ class TokenizeConfig(Config):
 
     collisions: str = "extra_code"
     """extra_code: append a deduplication code; reassign: move colliding items to free codes of the last level."""
+    device: str = AUTO
+    """Where the tokenizer computes: cpu, cuda or cuda:1; auto is a GPU if there is one."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -71,6 +75,7 @@ def tokenize(
     width or has learned with another protocol than the embeddings, or `out` holds semantic IDs that were made
     differently.
     """
+    device = device_of(config.device)
     loaded, x_NI = load_tokenizer(tokenizer), read_embeddings(embeddings).vectors
     inputs = {loaded.artifact_type: loaded.hash, "embeddings": embeddings_hash(embeddings)}
     if dataset is not None:
@@ -78,14 +83,14 @@ def tokenize(
         check_embeddings_of(embeddings, dataset)
         inputs["dataset"] = read_manifest(dataset, "dataset").hash
     learned = {str(tokenizer): loaded.protocol, str(embeddings): embeddings_protocol(embeddings)}
-    settings = {**asdict(config), "protocol": common_protocol(learned)}
+    settings = {"collisions": config.collisions, "protocol": common_protocol(learned)}
     if reuse(out, "semantic_ids", settings, inputs, force=force, how_to_replace=how_to_replace):
         return Path(out)
     item_ids = _item_ids(dataset, len(x_NI))
     if workers is None:
-        codes_NL = loaded.model.semantic_ids(x_NI).numpy()
+        codes_NL = loaded.model.to(device).semantic_ids(x_NI).numpy()
     else:
-        codes_NL = codes_by_workers(tokenizer, loaded.hash, embeddings, len(x_NI), workers)
+        codes_NL = codes_by_workers(tokenizer, loaded.hash, embeddings, len(x_NI), workers, device)
     table, metrics = _table(loaded, x_NI, codes_NL, item_ids, config.collisions)
     with create(out, "semantic_ids", settings=settings, inputs=inputs, metrics=metrics) as target:
         table.write(target)
@@ -117,7 +122,9 @@ def _table(
     model, sizes = loaded.model, loaded.model.config.codebook_sizes
     levels = level_usage(codes_NL, sizes)
     if collisions == "reassign":
-        unique_NL = reassign(codes_NL, lambda rows: model.last_level_costs(x_NI[rows]).numpy(), sizes[-1])
+        unique_NL = reassign(
+            codes_NL, lambda rows: model.last_level_costs(x_NI[rows]).numpy(force=True), sizes[-1]
+        )
         table = SemanticIdTable(item_ids, unique_NL, sizes, loaded.hash, has_extra_code=False)
     else:
         table = SemanticIdTable.from_codes(item_ids, codes_NL, sizes, loaded.hash)
@@ -138,6 +145,7 @@ class Block(NamedTuple):
     embeddings: str
     first: int
     end: int
+    device: torch.device
 
 
 @lru_cache(maxsize=1)
@@ -152,12 +160,17 @@ def _load_once(source: str, expected: str) -> LoadedTokenizer:
 def block_codes(block: Block) -> tuple[int, NDArray[np.int32]]:
     """The first row of a block, and the codes int32 [rows, L] of its items."""
     x_BI = open_vectors(Path(block.embeddings))[block.first : block.end]
-    model = _load_once(block.tokenizer, block.tokenizer_hash).model
+    model = _load_once(block.tokenizer, block.tokenizer_hash).model.to(block.device)
     return block.first, model.semantic_ids(x_BI).numpy().astype(np.int32)
 
 
 def codes_by_workers(
-    tokenizer: Path | str, expected: str, embeddings: Path, n_items: int, workers: Workers
+    tokenizer: Path | str,
+    expected: str,
+    embeddings: Path,
+    n_items: int,
+    workers: Workers,
+    device: torch.device,
 ) -> NDArray[np.int64]:
     """The codes of all items, int64 [N, L], computed in blocks by the workers.
 
@@ -166,7 +179,9 @@ def codes_by_workers(
     source = str(Path(tokenizer).resolve()) if Path(tokenizer).exists() else str(tokenizer)
     folder = str(Path(embeddings).resolve())
     starts = range(0, n_items, BLOCK_ROWS)
-    blocks = [Block(source, expected, folder, first, min(first + BLOCK_ROWS, n_items)) for first in starts]
+    blocks = [
+        Block(source, expected, folder, first, min(first + BLOCK_ROWS, n_items), device) for first in starts
+    ]
     parts = {}
     with meter("Tokenizing", n_items) as progress:
         for first, codes_BL in workers.run(block_codes, blocks):
