@@ -179,6 +179,14 @@ def test_other_files_do_not_replace_what_was_made(
     assert {path: path.read_bytes() for path in out.rglob("*") if path.is_file()} == before
 
 
+def test_items_without_titles_are_shown_by_their_ids(tmp_path: Path) -> None:
+    log, items = write_movielens(tmp_path, strays=100)  # refused after the items have been read
+    items.write_text("\n".join(",".join(line.split(",")[::2]) for line in items.read_text().splitlines()))
+    done = quickstart((log, items), tmp_path / "out")
+    assert "no column title, so people are shown the ids" in " ".join(done.stderr.split())
+    assert "are dropped" in done.stderr
+
+
 def test_a_log_alone_is_not_enough(tmp_path: Path) -> None:
     done = quickstart((write_movielens(tmp_path)[0],), tmp_path / "out")
     assert done.exit_code == 2

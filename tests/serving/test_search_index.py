@@ -1,3 +1,5 @@
+from pathlib import Path
+
 import numpy as np
 import polars as pl
 import pytest
@@ -71,6 +73,24 @@ def test_better_matches_and_well_known_items_come_first() -> None:
     counts = np.array([0, 0, 0, 0, 0, 1_000_000])
     known = SearchIndex().view(ITEMS, np.ones(6, dtype=bool), counts)
     assert found("star wars", known) == ["a6", "a5"]
+
+
+def test_the_film_that_most_people_mean_comes_first(shared_data: Path) -> None:
+    films = pl.read_csv(shared_data / "ml-latest-small" / "movies.csv")
+    counts = pl.read_csv(shared_data / "ml-latest-small" / "ratings.csv").group_by("movieId").len()
+    films = films.join(counts, on="movieId", how="left", maintain_order="left")
+    items = films.select(pl.col("movieId").cast(pl.String).alias("item_id"), "title", text="genres")
+    search = SearchIndex().view(
+        items, np.ones(len(items), dtype=bool), films["len"].fill_null(0).cast(pl.Int64).to_numpy()
+    )
+    for query, words in (
+        ("star wars", "Episode IV"),
+        ("alien", "Alien (1979)"),
+        ("toy story", "Story (1995)"),
+    ):
+        assert words in items["title"][int(search.find(query, 1).items[0])]
+    trilogy = items["title"][search.find("lord of the rings", 3).items.tolist()]
+    assert trilogy.str.contains("Two Towers|Fellowship|Return of the King").all()
 
 
 def test_pages_join_to_the_whole_list() -> None:

@@ -17,7 +17,7 @@ WEIGHTS = {"title": 3.0, "item_id": 2.0, "fields": 1.0}  # of a match, by where 
 EXACT, PREFIX, TYPO = 1.0, 0.5, 0.2  # and by how well the word matches
 TYPOS = ((8, 2), (4, 1))  # words of so many letters may have so many typos; the first that applies counts
 MAX_WORDS = 16  # distinct words of a query that count
-FAME = 0.1  # a match counts by this share more for each power of e of how often its item was taken
+FAME = 0.3  # a match counts by this share more for each power of e of how often its item was taken
 RERANKED = 200  # best matches that are ordered with regard to that
 WRITER_BYTES = 64_000_000
 

@@ -340,6 +340,8 @@ def _describe(
             raise ValueError(
                 f"{table.path}: {name} must hold text, numbers, dates or lists of these, not {fields[name].dtype}."
             )
+    if title is None and types is None:
+        notes.append("it has no column title, so people are shown the ids")
     read = {name for name in (id_column, title, text) if name is not None}
     kept, about_fields = kept_fields(fields, read) if types is None else known_fields(fields, read, types)
     table.say([*renamed(used), *notes, *about_fields])
