@@ -9,8 +9,7 @@ import typer
 from rqrec.cli.command import AsJson, CustomVectors, command, emit
 from rqrec.cli.next_steps import say_next_after
 from rqrec.data.sources.custom import CustomFiles
-from rqrec.experiments.quickstart import QuickstartConfig
-from rqrec.experiments.quickstart import quickstart as run
+from rqrec.experiments.quickstart_config import QuickstartConfig
 
 
 @command("rqrec quickstart ratings.csv movies.csv --minutes 8", section="quickstart")
@@ -33,6 +32,8 @@ def quickstart(
     as_json: AsJson = False,
 ) -> None:
     """Go from two files to a page with recommendations: prepare, embed, tokenize, train, evaluate, serve."""
+    from rqrec.experiments.quickstart import quickstart as run
+
     if items is None and embeddings is None:
         raise typer.BadParameter("Give a file of items after the log, or their vectors (--embeddings).")
     folder = out or Path("out") / log.name.split(".")[0]

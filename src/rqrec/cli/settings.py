@@ -14,7 +14,7 @@ from rqrec.cli.recommend import RecommendConfig
 from rqrec.core.config import Setting, settings_of
 from rqrec.experiments.cold_start import EvaluateColdConfig, HoldOutConfig
 from rqrec.experiments.compare.config import CompareConfig
-from rqrec.experiments.quickstart import QuickstartConfig
+from rqrec.experiments.quickstart_config import QuickstartConfig
 from rqrec.experiments.reproduce import ReproduceConfig
 from rqrec.models.architectures import ARCHITECTURES
 from rqrec.models.retrieval_model import ModelConfig

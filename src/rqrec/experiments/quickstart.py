@@ -5,17 +5,16 @@ generates semantic IDs and one SASRec, trained side by side, joined with the nei
 """
 
 import shutil
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from rqrec.core.artifact import MANIFEST, read_json, read_manifest, write_json
 from rqrec.core.config import configured
 from rqrec.core.progress import duration, log
-from rqrec.core.values import Config, PositiveFloat, PositiveInt
 from rqrec.core.workers import cores
-from rqrec.data.sources.custom import CustomFiles, CustomOptions
+from rqrec.data.sources.custom import CustomFiles
 from rqrec.evaluation.results_io import EVALUATION_FILE
+from rqrec.experiments.quickstart_config import QuickstartConfig
 from rqrec.experiments.reproduce import (
     RECIPE,
     Inputs,
@@ -29,27 +28,13 @@ from rqrec.experiments.reproduce import (
 from rqrec.experiments.run import Run
 from rqrec.stages.evaluate import EvaluateConfig, evaluate, evaluate_baseline
 from rqrec.stages.join import JoinConfig, join
-from rqrec.stages.prepare import PrepareConfig, PrepareOptions
+from rqrec.stages.prepare import PrepareConfig
 from rqrec.stages.train_decoder import TrainDecoderConfig
 from rqrec.stages.train_sasrec import TrainSasRecConfig
 
-FEW = 0.05  # share of a file's rows that may be unusable: with more, the file is probably not read as it is meant
 N_TRAINED = 2
 BUDGET_FILE = "minutes.json"
 MODEL, MEASURED, BASELINE = "retrieval", "evaluation", "evaluation_popularity"
-
-
-@dataclass(frozen=True)
-class QuickstartConfig(Config):
-    """Options of a quickstart; the recipe sets everything else."""
-
-    minutes: PositiveFloat = 8.0
-    """Time budget; training gets most of what reading the files and encoding the texts leave."""
-    jobs: PositiveInt | None = None
-    """How many models are trained at once, with one thread each; None: one per core."""
-    encoder: str | None = None
-    """A sentence-transformers model, by name or folder; by default that of the recipe."""
-    prepare: PrepareOptions = PrepareOptions(custom=CustomOptions(drop_invalid=True, max_invalid=FEW))
 
 
 class Quickstart(NamedTuple):
