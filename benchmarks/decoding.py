@@ -6,6 +6,7 @@ smallest catalogue, few repetitions and small batches.
 
     python benchmarks/decoding.py --json
     python benchmarks/decoding.py --architectures hierarchical --items 12101 --beams 50 --seconds 3
+    python benchmarks/decoding.py --architectures hierarchical --device cuda --batch 1024
 """
 
 import argparse
@@ -21,6 +22,7 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 import numpy as np
 import torch
 
+from rqrec.core.device import device_of
 from rqrec.data.ids import IdMap
 from rqrec.data.sequences import Histories
 from rqrec.models.architectures import ARCHITECTURES, build_model
@@ -65,10 +67,12 @@ def times_of(call: Callable[[], object], budget: float, min_repeats: int = 5) ->
 Recommend = Callable[[np.ndarray, int], object]
 
 
-def ours(name: str, table: SemanticIdTable, beam: int) -> tuple[torch.nn.Module, Recommend]:
-    model = build_model(ARCHITECTURES[name].config(LEVEL_SIZES)).eval()
-    retriever = Retriever(model, table, beam)
-    return model, lambda items_BT, k: retriever.recommend(Histories(items_BT), k)
+def ours(
+    name: str, table: SemanticIdTable, beam: int, device: torch.device
+) -> tuple[torch.nn.Module, Recommend]:
+    model = build_model(ARCHITECTURES[name].config(LEVEL_SIZES)).eval().to(device)
+    retriever = Retriever(model, table, beam, device)
+    return model, lambda items_BT, k: retriever.recommend(Histories(items_BT), k).items.cpu()
 
 
 def t5(table: SemanticIdTable, beam: int) -> tuple[torch.nn.Module, Recommend]:
@@ -78,7 +82,9 @@ def t5(table: SemanticIdTable, beam: int) -> tuple[torch.nn.Module, Recommend]:
     return generator.model, generator.recommend
 
 
-def measure(name: str, table: SemanticIdTable, beam: int, batch: int, budget: float) -> dict[str, object]:
+def measure(
+    name: str, table: SemanticIdTable, beam: int, batch: int, budget: float, device: torch.device
+) -> dict[str, object]:
     """One row: throughput at `batch` users, latency of one."""
     torch.manual_seed(0)
     if name == T5:
@@ -86,7 +92,7 @@ def measure(name: str, table: SemanticIdTable, beam: int, batch: int, budget: fl
         model, recommend = t5(table, beam)
     else:
         min_repeats = 5
-        model, recommend = ours(name, table, beam)
+        model, recommend = ours(name, table, beam, device)
     items_BT = np.random.default_rng(1).integers(0, len(table), (batch, HISTORY))
     many = times_of(lambda: recommend(items_BT, min(10, beam)), budget, min_repeats)
     single = times_of(lambda: recommend(items_BT[:1], min(10, beam)), budget, min_repeats)
@@ -97,6 +103,7 @@ def measure(name: str, table: SemanticIdTable, beam: int, batch: int, budget: fl
         "beam": beam,
         "batch": batch,
         "threads": torch.get_num_threads(),
+        "device": str(device),
         "users_per_second": round(batch / float(np.median(many.wall)), 1),
         "cpu_ms_per_user": round(1e3 * float(np.median(many.cpu)) / batch, 2),
         "p50_ms": round(1e3 * float(np.median(single.wall)), 2),
@@ -118,8 +125,9 @@ def main() -> None:
         "--seconds", type=float, default=5.0, help="budget for each of the two measurements of a row"
     )
     parser.add_argument("--json", action="store_true")
+    parser.add_argument("--device", default="cpu", help="cpu, cuda or cuda:1; T5 stays on the CPU")
     args = parser.parse_args()
-    rows = []
+    rows, device = [], device_of(args.device)
     for n_items in args.items:
         table = random_table(n_items)
         for threads in args.threads:
@@ -128,7 +136,7 @@ def main() -> None:
                 if name == T5 and n_items > min(args.items):
                     continue
                 for beam in args.beams:
-                    rows.append(measure(name, table, beam, args.batch, args.seconds))
+                    rows.append(measure(name, table, beam, args.batch, args.seconds, device))
                     if not args.json:
                         print("  ".join(f"{key} {value}" for key, value in rows[-1].items()), flush=True)
     if args.json:

@@ -218,7 +218,7 @@ async def while_reloading(port: int, pid: int, body: Callable[[], bytes], second
     return outcome
 
 
-def measure(artifact: Path, connections: list[int], seconds: float) -> Iterator[dict[str, Any]]:
+def measure(artifact: Path, connections: list[int], seconds: float, device: str) -> Iterator[dict[str, Any]]:
     """One row per load."""
 
     def row(outcome: Coroutine[Any, Any, Outcome], **names: Any) -> dict[str, Any]:
@@ -226,7 +226,7 @@ def measure(artifact: Path, connections: list[int], seconds: float) -> Iterator[
 
     best = 0.0
     for max_batch in (1, 32):
-        with running_service(artifact, "--max-batch", str(max_batch)) as (port, pid):
+        with running_service(artifact, "--max-batch", str(max_batch), "--device", device) as (port, pid):
             body = random_bodies(item_ids(port))
             asyncio.run(closed_loop(port, body, 8, min(2.0, seconds)))  # warm-up
             for count in connections:
@@ -251,6 +251,7 @@ def main() -> None:
     parser.add_argument("--items", type=int, default=12_101, help="size of the catalogue without --artifact")
     parser.add_argument("--connections", nargs="+", type=int, default=[1, 8, 64])
     parser.add_argument("--seconds", type=float, default=10.0, help="duration of each load")
+    parser.add_argument("--device", default="cpu", help="of the service")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="rqrec-benchmark-") as scratch:
@@ -258,7 +259,7 @@ def main() -> None:
         if not options.artifact:
             write_artifact(artifact, options.items)
         rows = []
-        for row in measure(artifact, options.connections, options.seconds):
+        for row in measure(artifact, options.connections, options.seconds, options.device):
             rows.append(row)
             print("  ".join(f"{key} {value}" for key, value in row.items()), file=sys.stderr, flush=True)
     failed = any(row["lost"] or any(int(s) >= 500 for s in row["other_statuses"]) for row in rows)

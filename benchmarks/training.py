@@ -1,6 +1,6 @@
 """Training speed of each retrieval model, and the fraction of the machine's matrix-product throughput it reaches.
 
-    python benchmarks/training.py [--json] [--threads 1 2] [--widths 128 256/96] [--batches 128]
+    python benchmarks/training.py [--json] [--threads 1 2] [--widths 128 256/96] [--batches 128] [--device cuda]
     torchrun --standalone --nproc_per_node 2 benchmarks/training.py --threads 1    # half a batch each
 
 The data are synthetic sequences of the size of Amazon Beauty (22,363 users, 12,101 items, 153,776 training
@@ -21,12 +21,12 @@ import torch
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils.flop_counter import FlopCounterMode
 
+from rqrec.core.device import device_of
 from rqrec.models.architectures import ARCHITECTURES, architecture
 from rqrec.models.retrieval_model import parameter_count
 from rqrec.training.processes import Processes
 from rqrec.training.profile import LEVEL_SIZES, TRAINING_ITEMS, WARM_UP, Workload, sizes_of
 
-CPU = torch.device("cpu")
 MAX_ITEMS, LAYERS = 20, 2
 
 
@@ -57,26 +57,32 @@ class Row(NamedTuple):
     """gflops / matmul_gflops."""
 
 
-def matmul_gflops(precision: str, size: int = 1024) -> float:
+def matmul_gflops(precision: str, device: torch.device) -> float:
     """Throughput in GFLOP/s of the fastest of 8 matrix products."""
     dtype = torch.bfloat16 if precision == "bf16" else torch.float32
-    a, b = torch.randn(size, size, dtype=dtype), torch.randn(size, size, dtype=dtype)
+    is_gpu = device.type == "cuda"
+    size = 8192 if is_gpu else 1024
+    a, b = (torch.randn(size, size, dtype=dtype, device=device) for _ in range(2))
     times = []
     for _ in range(8):
         start = time.perf_counter()
         a @ b
+        if is_gpu:
+            torch.cuda.synchronize(device)
         times.append(time.perf_counter() - start)
     return 2 * size**3 / min(times) / 1e9
 
 
-def measure(name: str, precision: str, widths: tuple[int, ...], batch_size: int, steps: int) -> Row:
+def measure(
+    name: str, precision: str, widths: tuple[int, ...], batch_size: int, steps: int, device: torch.device
+) -> Row:
     config = architecture(name).config(
         LEVEL_SIZES, max_items=MAX_ITEMS, attn_layers=LAYERS, **sizes_of(*widths)
     )
     processes = Processes.join()
     # Every process draws the same windows, so that all have the same amount of work.
     share = batch_size // processes.count
-    workload = Workload(config, share, precision, CPU)
+    workload = Workload(config, share, precision, device)
     parameters = parameter_count(workload.model)
     if processes.count > 1:
         workload.model = DistributedDataParallel(workload.model)
@@ -98,7 +104,7 @@ def measure(name: str, precision: str, widths: tuple[int, ...], batch_size: int,
     targets = rows if name == "encoder_decoder" else items
     gflops = statistics.median(f / s for f, s in zip(flops, seconds, strict=True)) / 1e9
     processes.wait()  # so that all of them measure at the same time
-    rates = (sum(items) / sum(seconds), sum(targets) / sum(seconds), gflops, matmul_gflops(precision))
+    rates = (sum(items) / sum(seconds), sum(targets) / sum(seconds), gflops, matmul_gflops(precision, device))
     items_per_second, targets_per_second, gflops, peak = processes.sums(rates)
     return Row(
         architecture=name,
@@ -125,7 +131,7 @@ def measured(options: argparse.Namespace) -> Iterator[Row]:
         torch.set_num_threads(threads)
         settings = product(options.architectures, options.widths, options.batches, options.precisions)
         for name, widths, batch_size, precision in settings:
-            yield measure(name, precision, widths, batch_size, options.steps)
+            yield measure(name, precision, widths, batch_size, options.steps, device_of(options.device))
 
 
 def as_widths(text: str) -> tuple[int, ...]:
@@ -149,6 +155,7 @@ def main() -> None:
     parser.add_argument("--batches", type=int, nargs="+", default=[128])
     parser.add_argument("--precisions", nargs="+", default=["no", "bf16"], choices=["no", "bf16"])
     parser.add_argument("--steps", type=int, default=10, help="measured steps per row")
+    parser.add_argument("--device", default="cpu", help="cpu, cuda or cuda:1")
     options = parser.parse_args()
     first = Processes.join().is_first
     as_table = first and not options.json

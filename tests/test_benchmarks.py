@@ -159,3 +159,15 @@ def test_honest_clients_are_answered_under_attack_and_during_changes() -> None:
     assert min(result["attacked"]["attempts"].values()) > 0
     assert len(result["attacked"]["attempts"]) == 11
     assert result["changing"]["changes"]["reloads"] > 0
+
+
+@pytest.mark.slow
+def test_the_script_for_a_gpu_runs_every_stage(tmp_path: Path) -> None:
+    command = ["bash", str(BENCHMARKS / "gpu.sh"), str(tmp_path / "out"), "cpu", "small"]
+    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+    done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "PATH": path})
+    assert done.returncode == 0, done.stderr
+    names = [line.split()[0] for line in (tmp_path / "out" / "seconds.txt").read_text().splitlines()]
+    assert names[-4:] == ["batch-recommend", "training", "decoding", "serving"]
+    for name in names:
+        assert json.loads((tmp_path / "out" / f"{name}.json").read_text())
