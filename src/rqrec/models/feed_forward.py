@@ -22,6 +22,7 @@ class FeedForward(nn.Sequential):
 
     def __init__(self, width: int, hidden: int) -> None:
         super().__init__(nn.Linear(width, hidden), nn.GELU(), nn.Linear(hidden, width))
+        self.hidden = hidden
 
     def forward(self, x: Tensor) -> Tensor:
         """From [..., D] to [..., D]."""
@@ -29,7 +30,11 @@ class FeedForward(nn.Sequential):
         if x.device.type != "cpu" or torch.compiler.is_compiling() or torch.is_autocast_enabled("cpu"):
             out: Tensor = super().forward(x)
             return out
-        out = _Blockwise.apply(x.reshape(-1, x.shape[-1]), *self.parameters())
+        x_PD = x.reshape(-1, x.shape[-1])
+        if len(x_PD) <= _rows(self.hidden) and not torch.is_grad_enabled():  # nothing to cut or to keep
+            plain: Tensor = super().forward(x)
+            return plain
+        out = _Blockwise.apply(x_PD, *self.parameters())
         return out.view(x.shape)
 
 
