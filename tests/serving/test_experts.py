@@ -278,11 +278,13 @@ def test_models_list_their_experts(client: TestClient, tiny_joined: Path) -> Non
     joined, single = client.get("/v1/models").json()["models"]
     weights = read_manifest(tiny_joined / "retrieval").metrics["experts"]
     assert joined["experts"] == [
-        {"name": name, "type": expert_type, **weights[name]} for name, expert_type in TYPES.items()
+        {"name": name, "type": expert_type, **weights[name], "index_recall": None}
+        for name, expert_type in TYPES.items()
     ]
     assert [expert["name"] for expert in joined["experts"] if expert["share"] is not None] == ["neighbours"]
     assert joined["parameters"] == read_manifest(tiny_joined / "retrieval").metrics["parameters"]
-    assert single["experts"] == [{"name": "codes", "type": "codes", "power": 1.0, "share": None}]
+    alone = {"name": "codes", "type": "codes", "power": 1.0, "share": None, "index_recall": None}
+    assert single["experts"] == [alone]
 
 
 def test_the_neighbours_name_the_items_of_the_history_that_propose_an_item(recommender: Recommender) -> None:

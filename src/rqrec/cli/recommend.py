@@ -10,7 +10,8 @@ import typer
 from rqrec.cli.command import AsJson, command, emit, table
 from rqrec.core.values import Config, PositiveInt
 from rqrec.data.times import log_unit, to_seconds
-from rqrec.serving.recommender import DEFAULT_K, Recommendations, Recommender
+from rqrec.serving.answers import Recommendations
+from rqrec.serving.recommender import DEFAULT_K, Recommender
 from rqrec.serving.rules import RuleSettings
 
 

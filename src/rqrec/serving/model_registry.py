@@ -16,15 +16,17 @@ from rqrec.core.device import device_of
 from rqrec.models.architectures import name_of
 from rqrec.models.retrieval_model import parameter_count
 from rqrec.retrieval.retriever import BEAM_WIDTH
+from rqrec.serving.answers import Recommendation
 from rqrec.serving.batcher import Batcher
 from rqrec.serving.catalog_view import CatalogView
 from rqrec.serving.config import ServiceConfig
 from rqrec.serving.errors import ApiError
+from rqrec.serving.explanations import Explanation
 from rqrec.serving.item_map import ItemMap
 from rqrec.serving.logs import LOG
 from rqrec.serving.metrics import Metrics
 from rqrec.serving.pictures import NO_PICTURES, Pictures
-from rqrec.serving.recommender import DEFAULT_K, Explanation, Recommendation, Recommender
+from rqrec.serving.recommender import DEFAULT_K, Recommender
 from rqrec.serving.rules import NO_NAMED_RULES, NO_RULES, NamedRules, Rules
 from rqrec.serving.sample_users import SampleUser, fame, sample_users, training_sequences
 from rqrec.serving.starting_points import StartingPoint, starting_points

@@ -8,7 +8,7 @@ import pytest
 from playwright.sync_api import Locator, Page, Route, expect
 
 from rqrec import Recommender
-from rqrec.serving.recommender import Explanation
+from rqrec.serving.explanations import Explanation
 from tests.serving.page.visitor import Visitor, chips, options, recommended, search_for
 
 
