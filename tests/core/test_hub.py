@@ -81,6 +81,8 @@ def test_the_model_card_has_data_metrics_and_usage(tiny_run: Path, hub: Path, tm
     card = (hub / "me/tiny/README.md").read_text()
     assert card.startswith("---\nlibrary_name: rqrec\n")
     for part in (
+        "## Limits",
+        "items of its catalogue, and no others unless they are added",
         "48 items in families.",
         "| test recall@10 | 0.625 |",
         "| validation recall@10 |",

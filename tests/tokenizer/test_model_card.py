@@ -18,6 +18,7 @@ def test_the_card_has_data_metrics_and_usage():
         "| n_layers | 3 |",
         'tokenizer = RqVae.from_pretrained("me/beauty-ids")',
         "float [items, 384]",
+        "## Limits\n\n- It reads embeddings of the encoder",
     ):
         assert part in card
 

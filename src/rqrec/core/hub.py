@@ -123,8 +123,12 @@ def model_card(
     metrics: Mapping[str, float],
     settings: Mapping[str, Any],
     use: Sequence[str],
+    limits: Sequence[str],
 ) -> str:
-    """The model card: Markdown with the YAML metadata of the hub, metrics, settings, and code to use the model."""
+    """The model card in Markdown, with the YAML metadata of the hub.
+
+    `use` are the lines of code with which the model is used, `limits` sentences on what it cannot do.
+    """
     lines = [
         "---",
         "library_name: rqrec",
@@ -152,5 +156,6 @@ def model_card(
         lines += ["None were recorded."]
     lines += ["", "## Settings", "", "| setting | value |", "| --- | --- |"]
     lines += [f"| {name} | {value} |" for name, value in settings.items()]
-    lines += ["", "## How to use", "", "```python", *use, "```", ""]
+    lines += ["", "## How to use", "", "```python", *use, "```"]
+    lines += ["", "## Limits", "", *(f"- {sentence}" for sentence in limits), ""]
     return "\n".join(lines)

@@ -8,8 +8,9 @@ from typing import Any
 from rqrec.core.artifact import MANIFEST, Manifest, create, file_hash, find, read_json, read_manifest
 from rqrec.core.hub import download_artifact, model_card, upload
 from rqrec.core.progress import log
+from rqrec.data.catalog import Catalog
 from rqrec.evaluation.results_io import EVALUATION_FILE
-from rqrec.retrieval.artifact import needs_times
+from rqrec.retrieval.artifact import CONFIG_FILE, needs_times
 from rqrec.retrieval.versions import current_version
 from rqrec.tokenizer.model_card import model_card as tokenizer_card
 
@@ -111,7 +112,25 @@ def _card(repo_id: str, manifest: Manifest, folder: Path, data: str) -> str:
             + (", and the time of each item." if times else "."),
             f"(items,) = recommender.recommend([[item_id, ...]]{times}, k=10)",
         ],
+        limits=_limits(folder, manifest),
     )
+
+
+def _limits(folder: Path, manifest: Manifest) -> list[str]:
+    """What a retrieval model cannot do, as far as its files say."""
+    items = len(Catalog.read(folder))
+    longest = read_json(folder / CONFIG_FILE).get("max_items")
+    seen = "excluded" if manifest.settings.get("exclude_seen", True) else "allowed"
+    return [
+        f"It recommends the {items:,} items of its catalogue, and no others unless they are added "
+        f"(`rqrec items add`).",
+        f"It reads the last {longest} items of a history, and nothing else about a person.",
+        "It has learned what people took next in the data above. What these were shown, and what was popular among "
+        "them, has shaped it; other people may choose otherwise.",
+        f"The metrics are those of the whole catalogue, with the items of the history {seen} unless their names say "
+        f"otherwise. They say how often the next item was found, and not whether people liked it.",
+        "A score ranks items for one history; it is not the probability that somebody will take the item.",
+    ]
 
 
 def _evaluation_metrics(folder: Path, manifest: Manifest) -> Iterator[tuple[str, float]]:

@@ -31,4 +31,11 @@ def model_card(
             f"codes = tokenizer.semantic_ids(embeddings)  # float [items, {input_dim}] -> int64 [items, levels]",
             "rebuilt = tokenizer.reconstruct(embeddings)",
         ],
+        limits=[
+            "It reads embeddings of the encoder that it was fitted to. Those of another one have other meanings, "
+            "even if they are as wide.",
+            "Several items may get the same codes: a further code, which this tokenizer does not give, makes their "
+            "semantic IDs unique.",
+            "Codes say what the embeddings say: nothing of what the encoder cannot read, such as another language.",
+        ],
     )
