@@ -11,7 +11,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
+from rqrec.data.ids import PADDING
 from rqrec.models.layers import CodeEmbedding
+from rqrec.retrieval.ranking import rank_scores
 
 
 class Near(NamedTuple):
@@ -50,14 +52,15 @@ def beside(
         own_KD = functional.normalize(rows_VD[codes_KL[:, level]], dim=1)
         cosines.append(own_KD @ functional.normalize(rows_VD[codes_UL[:, level]], dim=1).T)
     closeness_KU = (1 + torch.stack(cosines).mean(dim=0)).clamp(0, 2) / 2
-    scores_KU = (shared_KU + closeness_KU).numpy(force=True)
-    scores_KU[items_K[:, None] == history_U] = -np.inf
-    nearest_KC = np.argsort(-scores_KU, axis=1, kind="stable")[:, :count]
-    return [
-        [
-            Near(int(history_U[u]), int(shared_KU[k, u]), float(closeness_KU[k, u]))
-            for u in nearest_C
-            if history_U[u] != items_K[k]
-        ]
-        for k, nearest_C in enumerate(nearest_KC)
-    ]
+    items_1U = torch.from_numpy(history_U).to(shared_KU.device)[None]
+    own_KU = torch.from_numpy(items_K).to(shared_KU.device)[:, None] == items_1U
+    nearest_KC = rank_scores((shared_KU + closeness_KU).masked_fill(own_KU, -torch.inf), count).items
+    columns_KC = nearest_KC.clamp(min=0)
+    found = zip(
+        history_U[columns_KC.numpy(force=True)].tolist(),
+        shared_KU.gather(1, columns_KC).tolist(),
+        closeness_KU.gather(1, columns_KC).tolist(),
+        (nearest_KC != PADDING).sum(1).tolist(),
+        strict=True,
+    )
+    return [list(map(Near, items[:n], shared[:n], closeness[:n])) for items, shared, closeness, n in found]

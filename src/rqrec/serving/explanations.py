@@ -151,14 +151,8 @@ class Explainer:
         history_T = history_T[history_T != PADDING]
         codes_NL, levels = self.retriever.lookup.codes_NL, self.retriever.table.content_levels
         near = beside(self.model.codes, codes_NL, items_K, history_T, count, content_levels=levels)
-        ids = self.answers.id_map.ids
-        return [
-            tuple(
-                Neighbour(item_id, *one[1:])
-                for item_id, one in zip(ids([n.item for n in row]), row, strict=True)
-            )
-            for row in near
-        ]
+        ids = iter(self.answers.id_map.ids(chain.from_iterable([one.item for one in row] for row in near)))
+        return [tuple(Neighbour(next(ids), one.shared, one.closeness) for one in row) for row in near]
 
     def _because(
         self, histories: Histories, items: Sequence[NDArray[np.int64]]
