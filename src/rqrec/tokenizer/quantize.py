@@ -323,6 +323,7 @@ class ResidualQuantizer(nn.Module):
             if len(dead):
                 rows = torch.multinomial(errors_B, len(dead), generator=generator).to(z_BD.device)
                 codebook.set_codes(dead, z_BD[rows])
+                codes_B = codebook.nearest(z_BD)
             replaced.append(len(dead))
-            z_BD = z_BD - codebook.vectors()[codebook.nearest(z_BD)]
+            z_BD = z_BD - codebook.vectors()[codes_B]
         return replaced

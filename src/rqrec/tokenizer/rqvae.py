@@ -189,13 +189,15 @@ class RqVae(nn.Module):
 
     @torch.no_grad()
     def reset_dead_codes(
-        self, x_NI: Embeddings, generator: torch.Generator, sample_size: int = 65_536
+        self, x_NI: Embeddings, generator: torch.Generator, rows_per_code: int = 64
     ) -> list[int]:
         """Replace codes that no item of a random sample uses by residuals with a large error.
 
-        Returns the number of codes replaced on each level. Raises ValueError like `fit_normalizer`.
+        The sample has `rows_per_code` items for each code of the largest codebook. Returns the number of codes
+        replaced on each level. Raises ValueError like `fit_normalizer`.
         """
         check_shape(x_NI, self.config.input_dim)
+        sample_size = rows_per_code * max(self.config.codebook_sizes)
         latents_ND = self._latents(sample_rows(x_NI, sample_size, generator))
         return self.quantizer.reset_dead_codes(latents_ND, generator)
 
