@@ -130,6 +130,14 @@ def test_a_file_with_another_hash_is_refused(server: Server, tmp_path: Path) -> 
         fetch("file", tmp_path, [f"{server.url}/file"], SHA256)
 
 
+@pytest.mark.parametrize("content", ["", "{}", "[]", '{"sha256": 3}'])
+def test_a_damaged_record_of_the_first_download_is_refused(content: str, tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(CONTENT)
+    (tmp_path / "file.origin.json").write_text(content)
+    with pytest.raises(ValueError, match=r"file\.origin\.json"):
+        fetch("file", tmp_path, [f"{NOWHERE}/file"])
+
+
 def test_without_a_known_hash_the_first_download_is_trusted_and_recorded(
     server: Server, tmp_path: Path
 ) -> None:

@@ -19,6 +19,7 @@ from typing import IO, Any, TypeVar, get_origin, get_type_hints
 
 from rqrec import __version__
 from rqrec.core.progress import log
+from rqrec.core.regular_file import regular_file
 from rqrec.core.replace import heal, heal_inside, read_whole, replaced, sync
 
 T = TypeVar("T")
@@ -95,8 +96,8 @@ class DifferentArtifactError(ValueError):
 
 
 def file_hash(path: Path) -> str:
-    """SHA-256 of a file, in hexadecimal."""
-    with path.open("rb") as file:
+    """SHA-256 of a file, in hexadecimal. Raises OSError if it is no regular file."""
+    with regular_file(path).open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
@@ -131,7 +132,7 @@ def write_json(path: Path, value: Any) -> None:
 def read_json(path: Path) -> Any:
     """Read a JSON file. Raises ValueError, naming the file, if it is not valid JSON."""
     try:
-        return json.loads(Path(path).read_text(encoding="utf-8"))
+        return json.loads(regular_file(path).read_text(encoding="utf-8"))
     except (json.JSONDecodeError, UnicodeDecodeError, RecursionError) as error:
         raise ValueError(f"{path} is not valid JSON ({error}). Recreate or restore it.") from error
 

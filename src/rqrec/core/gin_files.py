@@ -19,6 +19,7 @@ from gin.config_parser import (
 )
 
 from rqrec.core.progress import log
+from rqrec.core.regular_file import regular_file
 
 # Constants in configuration files of the reference implementation, with the strings that rqrec uses for them.
 CONSTANTS = {
@@ -212,6 +213,8 @@ def find_config(path: Path) -> Path:
         return path
     if path.parent == Path() and (packaged / path).is_file():
         return packaged / path
+    if path.exists():
+        return regular_file(path)  # raises, and says what it is
     raise FileNotFoundError(
         f"There is no configuration file {path}. Examples are in configs/; the package contains "
         f"{' and '.join(sorted(file.name for file in packaged.glob('*.gin')))}."

@@ -6,7 +6,6 @@ complete.
 """
 
 import hashlib
-import json
 import logging
 import stat
 import subprocess
@@ -27,7 +26,8 @@ from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
 from urllib3.exceptions import ConnectTimeoutError, MaxRetryError, NewConnectionError
 
-from rqrec.core.artifact import atomic_write, write_json
+from rqrec.core.artifact import atomic_write, read_json, write_json
+from rqrec.core.regular_file import regular_file
 
 log = logging.getLogger(__name__)
 
@@ -66,18 +66,26 @@ def _check_hash(path: Path, urls: Sequence[str], known_hash: str | None) -> None
     """Verify against the known hash, or else the recorded one; if there is neither, record the hash."""
     record = path.with_name(f"{path.name}.origin.json")
     if known_hash is None and record.exists():
-        known_hash = "sha256:" + json.loads(record.read_text(encoding="utf-8"))["sha256"]
+        known_hash = _recorded_hash(record)
     if known_hash is None:
-        sha256 = pooch.file_hash(str(path), alg="sha256")
+        sha256 = pooch.file_hash(str(regular_file(path)), alg="sha256")
         write_json(record, {"sha256": sha256, "trusted": "on first use", "urls": list(urls)})
         return
     algorithm, _, expected = known_hash.partition(":")
-    found = pooch.file_hash(str(path), alg=algorithm)
+    found = pooch.file_hash(str(regular_file(path)), alg=algorithm)
     if found != expected.lower():
         raise ValueError(
             f"{path} has the {algorithm} hash {found}, but {expected} is expected: it is truncated or not "
             f"the published file. Delete it and run again."
         )
+
+
+def _recorded_hash(record: Path) -> str:
+    recorded = read_json(record)
+    sha256 = recorded.get("sha256") if isinstance(recorded, dict) else None
+    if not isinstance(sha256, str):
+        raise ValueError(f"{record} must hold the sha256 of the file beside it. Delete both and run again.")
+    return f"sha256:{sha256}"
 
 
 def _download(path: Path, urls: Sequence[str], known_hash: str | None) -> str:

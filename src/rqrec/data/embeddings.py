@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rqrec.core.artifact import MANIFEST, check_inputs, file_hash, find, read_manifest
+from rqrec.core.regular_file import regular_file
 from rqrec.data.protocols import check_protocol, protocol_of
 
 log = logging.getLogger(__name__)
@@ -162,7 +163,7 @@ def read_content_vectors(folder: Path) -> NDArray[np.floating]:
 
 def _load(path: Path, what: str) -> NDArray[Any]:
     try:
-        return np.load(path, mmap_mode="r", allow_pickle=False)
+        return np.load(regular_file(path), mmap_mode="r", allow_pickle=False)
     except OSError:
         raise
     except Exception as error:  # NumPy raises whatever the damaged header leads to

@@ -18,6 +18,7 @@ import polars as pl
 
 from rqrec.core.artifact import atomic_write
 from rqrec.core.progress import log as say
+from rqrec.core.regular_file import regular_file
 from rqrec.data.columns import LOG_ROLES, find_column, listed, normalised, renamed
 from rqrec.data.log_table import read_as_log
 from rqrec.data.tables import ALLOWED as ALLOWED_SUFFIXES
@@ -36,11 +37,11 @@ def input_files(source: Path | str) -> list[Path]:
     Raises FileNotFoundError if there are none, ValueError on another suffix.
     """
     path = Path(source)
-    if path.is_file():
-        files = [path]
-    elif path.is_dir():
+    if path.is_dir():
         tables = sorted(file for file in path.iterdir() if is_table(file) and file.is_file())
         files = [file for file in tables if suffix_of(file) == ".parquet"] or tables
+    elif path.exists():
+        files = [regular_file(path)]
     else:
         files = [found for name in sorted(glob(str(source))) if (found := Path(name)).is_file()]
     if not files:

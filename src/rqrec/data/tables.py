@@ -21,6 +21,7 @@ import polars as pl
 from polars.exceptions import PanicException, PolarsError
 
 from rqrec.core.progress import log
+from rqrec.core.regular_file import regular_file
 from rqrec.data.columns import is_header, listed
 
 CSV, JSON = {".csv": ",", ".tsv": "\t"}, (".jsonl", ".ndjson", ".json")
@@ -196,12 +197,10 @@ class Table:
 def open_table(path: Path) -> Table:
     """A table: `.parquet`, `.csv`, `.tsv`, `.jsonl` or `.json` (an object per line, or a list), also with `.gz`.
 
-    Separator, encoding and header of text are recognised. NaN in JSON is a missing value. Raises FileNotFoundError
-    if the file is missing, ValueError on another suffix and on a file that is damaged.
+    Separator, encoding and header of text are recognised. NaN in JSON is a missing value. Raises OSError if it
+    is missing or no regular file, ValueError on another suffix and on a file that is damaged.
     """
-    path = Path(path)
-    if not path.is_file():
-        raise FileNotFoundError(f"There is no file {path}.")
+    path = regular_file(path)
     suffix = suffix_of(path)
     if suffix not in SUFFIXES:
         raise ValueError(f"{path} has the suffix {path.suffix!r}; allowed are {ALLOWED}.")
@@ -214,11 +213,9 @@ def open_table(path: Path) -> Table:
 def read_lines(path: Path) -> list[str]:
     """The lines of a text file, such as one item id each, without empty ones and the spaces around them.
 
-    Raises FileNotFoundError if it is missing, ValueError if it is not text.
+    Raises OSError if it is missing or no regular file, ValueError if it is not text.
     """
-    path = Path(path)
-    if not path.is_file():
-        raise FileNotFoundError(f"There is no file {path}.")
+    path = regular_file(path)
     lines = _utf8(path, _encoding(path)[0]).decode().split("\n")
     return [line.strip() for line in lines if line.strip()]
 

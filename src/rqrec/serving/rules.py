@@ -16,6 +16,7 @@ import polars as pl
 import torch
 from numpy.typing import NDArray
 
+from rqrec.core.regular_file import regular_file
 from rqrec.core.values import Config, PositiveInt, Range, converted
 from rqrec.data.catalog import Catalog
 from rqrec.data.expressions import matching
@@ -179,7 +180,7 @@ class NamedRules:
     def read(cls, path: Path) -> "NamedRules":
         """Read a JSON file of rules by name. Raises ValueError, naming the file and the rules, if it is not valid."""
         try:
-            given = json.loads(Path(path).read_text(encoding="utf-8"))
+            given = json.loads(regular_file(path).read_text(encoding="utf-8"))
         except (ValueError, RecursionError) as error:
             raise ValueError(f"{path} is not valid JSON: {error}.") from error
         if not isinstance(given, dict):

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from rqrec.core.artifact import atomic_write, read_json, write_json
 from rqrec.core.hub import REPO_ID, download, first_line
+from rqrec.core.regular_file import regular_file
 from rqrec.core.tensors import check_finite, read_tensors
 
 ConfigT = TypeVar("ConfigT")
@@ -50,8 +51,8 @@ def read_saved_tokenizer(source: Path | str) -> SavedTokenizer:
     path = Path(source)
     if path.is_dir():
         return _read_folder(path, str(path))
-    if path.is_file():
-        return _read_pt(path)
+    if path.exists():
+        return _read_pt(regular_file(path))
     if isinstance(source, str) and REPO_ID.fullmatch(source) and path.suffix != ".pt":
         return _read_folder(download(source, [CONFIG_FILE, WEIGHTS_FILE]), source)
     raise FileNotFoundError(

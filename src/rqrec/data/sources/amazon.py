@@ -250,10 +250,13 @@ def _read_official(reviews: Path) -> tuple[list[str], Interactions]:
             review = json.loads(line)
             row = (review["reviewerID"], review["asin"], int(review["unixReviewTime"]))
             if not (isinstance(row[0], str) and isinstance(row[1], str) and 0 <= row[2] < END):
-                raise ValueError("reviewerID and asin must be text, unixReviewTime seconds since 1970")
+                raise ValueError
             rows.append(row)
         except (ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
-            raise ValueError(f"{reviews}, line {number} is not a review ({error!r}).") from error
+            raise ValueError(
+                f"{reviews}, line {number} is not a review: it must be an object whose reviewerID and asin are text "
+                f"and whose unixReviewTime is seconds since 1970. Correct or remove it."
+            ) from error
     schema = {"user_id": pl.String, "item_id": pl.String, "timestamp": pl.Int64}
     core = k_core(Interactions(pl.DataFrame(rows, schema=schema, orient="row")), CORE, CORE)
     users = core.log.select(pl.col("user_id").unique(maintain_order=True)).with_row_index("first")

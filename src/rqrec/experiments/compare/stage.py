@@ -6,6 +6,7 @@ from pathlib import Path
 
 from rqrec.core.artifact import read_manifest, write_json
 from rqrec.core.progress import log
+from rqrec.core.regular_file import regular_file
 from rqrec.experiments.compare.config import CompareConfig
 from rqrec.experiments.compare.ids import SemanticIds
 from rqrec.experiments.compare.report import write_report
@@ -34,7 +35,7 @@ def compare(config: CompareConfig) -> Path:
     """
     root, findings = (
         config.save_dir_root,
-        config.findings.read_text(encoding="utf-8") if config.findings else "",
+        regular_file(config.findings).read_text(encoding="utf-8") if config.findings else "",
     )
     embeddings, dataset = inputs_from_raw(config.data)
     if dataset is None:
