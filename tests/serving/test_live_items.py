@@ -20,6 +20,7 @@ from rqrec.data import encoders
 from rqrec.data.catalog import Catalog
 from rqrec.retrieval import item_vectors
 from rqrec.retrieval.artifact import read_retrieval, write_retrieval
+from rqrec.serving.app import MAX_REPLACED
 from rqrec.serving.rules import Rules
 from tests.serving.running import running
 from tests.tiny import DIM, N_ITEMS, tiny_vectors
@@ -73,7 +74,10 @@ def test_an_added_item_is_in_the_next_answer_and_after_a_restart(client: httpx.C
     before = asked(client)
     item = {"item_id": "new/1", "title": "A new film", "text": "about things", "vector": vector(8)}
     added = client.post("/v1/items", json={"items": [item]}, headers=ADMIN)
-    assert (added.status_code, added.json()) == (200, {"model": "live", "version": 1, "n_items": N_ITEMS + 1})
+    assert (added.status_code, added.json()) == (
+        200,
+        {"model": "live", "version": 1, "n_items": N_ITEMS + 1, "notes": []},
+    )
     after = asked(client)
     assert "new/1" in after
     assert [one for one in after if one != "new/1"] == before[: len(after) - 1]
@@ -147,7 +151,10 @@ def test_an_updated_item_is_described_anew_and_keeps_its_codes(client: httpx.Cli
     changed = update(
         {"item_id": "item 10", "title": "Another name"}, {"item_id": "item 11", "text": "other words"}
     )
-    assert (changed.status_code, changed.json()) == (200, {"model": "live", "version": 1, "n_items": N_ITEMS})
+    assert (changed.status_code, changed.json()) == (
+        200,
+        {"model": "live", "version": 1, "n_items": N_ITEMS, "notes": []},
+    )
     assert client.get("/v1/items/item 10").json() == {**before, "title": "Another name"}
     assert client.get("/v1/items/item 11").json()["text"] == "other words"
     assert client.get("/v1/items?query=anothr+name").json()["items"][0]["item_id"] == "item 10"
@@ -247,6 +254,58 @@ def test_a_request_whose_rules_are_checked_during_a_change_is_answered(
         with httpx.Client(base_url=address, timeout=60) as client:
             assert set(asked(client, where="price < 3")) == {"item 0", "item 1"}
     assert len(checked) == 2
+
+
+def test_a_model_that_is_replaced_at_every_check_is_told_as_busy(
+    with_fields: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with running({"live": with_fields}, admin_token="boss") as address:
+        checked: list[Rules] = []
+
+        def check_during_a_change(self: Recommender, rules: Rules) -> None:
+            checked.append(rules)
+            item = f"{address}/v1/items/item%20{len(checked)}"
+            assert httpx.delete(item, headers=ADMIN, timeout=60).status_code == 200
+
+        monkeypatch.setattr(Recommender, "check_rules", check_during_a_change)
+        body = {"history": HISTORY, "where": "price < 3"}
+        answer = httpx.post(f"{address}{RECOMMEND}", json=body, timeout=60)
+    assert (answer.status_code, answer.json()["error"]["code"]) == (429, "busy")
+    assert answer.headers["retry-after"] == "1"
+    assert len(checked) == MAX_REPLACED
+
+
+def test_the_service_and_the_command_say_the_same_of_a_change(
+    client: httpx.Client, model: Path, tmp_path: Path
+) -> None:
+    zero = (
+        "1 of 2 new items have a vector of zeros (the first is 'b'): without content they share their codes"
+    )
+    back = "1 items were removed before and come back with the semantic IDs that they had."
+    items = [{"item_id": "a", "title": "A"}, {"item_id": "b", "title": "B"}]
+    vectors = [vector(8), [0.0] * DIM]
+    given = [{**item, "vector": one} for item, one in zip(items, vectors, strict=True)]
+    (note,) = client.post("/v1/items", json={"items": given}, headers=ADMIN).json()["notes"]
+    assert note.startswith(zero)
+    assert asked(client)  # numbers all the same
+    assert client.delete("/v1/items/a", headers=ADMIN).json()["notes"] == []
+    assert client.post("/v1/items", json={"items": given[:1]}, headers=ADMIN).json()["notes"] == [back]
+    rqrec("items", "rollback", model, 0)
+    pl.DataFrame(items).write_csv(tmp_path / "new.csv")
+    pl.DataFrame(items[:1]).write_csv(tmp_path / "a.csv")
+    np.save(tmp_path / "new.npy", np.array(vectors, dtype=np.float32))
+    np.save(tmp_path / "a.npy", np.array(vectors[:1], dtype=np.float32))
+
+    def said(*arguments: object) -> str:
+        done = CliRunner().invoke(app, ["items", *map(str, arguments)])
+        assert done.exit_code == 0, done.stderr
+        return done.stderr
+
+    heard = said("add", model, "--items", tmp_path / "new.csv", "--embeddings", tmp_path / "new.npy")
+    assert heard.count("zeros") == 1
+    assert zero in heard
+    said("remove", model, "a")
+    assert back in said("add", model, "--items", tmp_path / "a.csv", "--embeddings", tmp_path / "a.npy")
 
 
 def test_a_recommender_with_changes_is_a_new_one(model: Path) -> None:

@@ -4,6 +4,7 @@ import sys
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
+from contextvars import ContextVar
 from typing import TypeVar
 
 from rich.console import Console
@@ -25,9 +26,27 @@ LINE_INTERVAL = 10.0  # seconds between progress lines if standard error is not 
 console = Console(stderr=True, highlight=False, soft_wrap=True, force_jupyter=False)
 
 
+_heard: ContextVar[list[str] | None] = ContextVar("_heard", default=None)
+
+
 def log(message: str) -> None:
     """Print one line on standard error."""
     console.print(message, markup=False)
+    if (heard := _heard.get()) is not None:
+        heard.append(message)
+
+
+@contextmanager
+def logged() -> Iterator[list[str]]:
+    """The lines that the block logs, for those who do not see standard error, such as the clients of a service.
+
+    Lines of threads that the block starts with `asyncio.to_thread` are among them, and the progress is not.
+    """
+    token = _heard.set(lines := [])
+    try:
+        yield lines
+    finally:
+        _heard.reset(token)
 
 
 class RateColumn(ProgressColumn):
@@ -97,15 +116,18 @@ class Meter:
             left = time_left(by_speed, now - self._start, self._limit)
             estimate = f", about {duration(left)} left" if left else ""
             speed = f", {rate:.3g}/s" if rate else ""
-            log(f"{self._description}: {self._done:,} of {self._total:,}{speed}{estimate}. {note}".rstrip())
+            self._print(f"{self._done:,} of {self._total:,}{speed}{estimate}. {note}".rstrip())
 
     def close(self, *, quietly: bool) -> None:
         """End the meter. `quietly`: remove its bar, or write no last line unless there were others."""
         if self._bar is None or self._task is None:
             if not quietly or self._last_line != self._start:
-                log(f"{self._description}: done in {duration(time.monotonic() - self._start)}.")
+                self._print(f"done in {duration(time.monotonic() - self._start)}.")
         elif quietly:
             self._bar.remove_task(self._task)
+
+    def _print(self, line: str) -> None:
+        console.print(f"{self._description}: {line}", markup=False)
 
 
 _open: list[Progress | None] = []  # the bars of the meters that are open, the outermost first

@@ -173,7 +173,21 @@ def _load(path: Path, what: str) -> NDArray[Any]:
 
 
 def read_vectors(path: Path) -> NDArray[np.floating]:
-    """A memory-mapped float array [N, D]. Raises ValueError on a wrong shape or dtype and on NaN or infinity."""
+    """A memory-mapped float array [N, D], with a warning if rows are zero. Raises as `read_with_zeros`."""
+    vectors, zero = read_with_zeros(path)
+    if zero:
+        log.warning(
+            "%s has %d rows of zeros (the first is row %d): items without content, which will share their codes.",
+            path, len(zero), zero[0],
+        )  # fmt: skip
+    return vectors
+
+
+def read_with_zeros(path: Path) -> tuple[NDArray[np.floating], list[int]]:
+    """A memory-mapped float array [N, D], and which of its rows are zero.
+
+    Raises ValueError on a wrong shape or dtype and on NaN or infinity.
+    """
     vectors = _load(path, "an array of floats")
     if vectors.ndim != 2 or 0 in vectors.shape:
         raise ValueError(
@@ -185,23 +199,18 @@ def read_vectors(path: Path) -> NDArray[np.floating]:
             f"Convert it with .astype('float32')."
         )
     bad: list[int] = []
-    empty: list[int] = []
+    zero: list[int] = []
     for start in range(0, len(vectors), ROWS_PER_CHECK):
         part = vectors[start : start + ROWS_PER_CHECK]
         bad += (np.flatnonzero(~(np.abs(part) < LARGEST).all(axis=1)) + start).tolist()
-        empty += (np.flatnonzero(~part.any(axis=1)) + start).tolist()
+        zero += (np.flatnonzero(~part.any(axis=1)) + start).tolist()
     if bad:
         shown = ", ".join(map(str, bad[:5])) + (f" and {len(bad) - 5} more" if len(bad) > 5 else "")
         raise ValueError(
             f"{path} has NaN, infinite values or values of {LARGEST:g} and more in row {shown}. Scale or "
             f"correct them."
         )
-    if empty:
-        log.warning(
-            "%s has %d rows of zeros (the first is row %d): items without content, which will share their codes.",
-            path, len(empty), empty[0],
-        )  # fmt: skip
-    return vectors
+    return vectors, zero
 
 
 def _read_is_train(path: Path, items: int) -> NDArray[np.bool_]:

@@ -96,6 +96,8 @@ def add_items(
             f"Item {ids[int(there[0])]!r} is in the catalogue already: leave it out, or change its title or text "
             f"with `rqrec items update`."
         )
+    if returning.any():
+        log(f"{returning.sum()} items were removed before and come back with the semantic IDs that they had.")
     changes = replace(changes, removed=np.setdiff1d(changes.removed, found[returning]))
     changes = _described(trained, changes, found[returning], items.filter(returning))
     items = items.filter(~returning)
@@ -106,6 +108,12 @@ def add_items(
         rows = "none" if vectors_MD is None else len(vectors_MD)
         raise ValueError(f"There are {len(returning)} items, but {rows} vectors: give one for each item.")
     new_MD = vectors.complete(vectors_MD[~returning])
+    if len(zero := np.flatnonzero(~vectors_MD[~returning].any(axis=1))):
+        log(
+            f"{len(zero)} of {len(items)} new items have a vector of zeros (the first is "
+            f"{items['item_id'][int(zero[0])]!r}): without content they share their codes, and nothing tells whom "
+            f"they suit."
+        )
     codes = {}
     for name, model in trained.codes_models.items():
         assert model.tokenizer is not None

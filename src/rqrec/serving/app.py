@@ -14,6 +14,7 @@ from starlette.middleware.cors import CORSMiddleware
 from starlette.responses import Response
 
 from rqrec import __version__
+from rqrec.core.progress import logged
 from rqrec.data.ids import UnknownIdError
 from rqrec.serving import schemas
 from rqrec.serving.api_page import STYLE, api_page
@@ -58,6 +59,7 @@ ERRORS: dict[int | str, dict[str, Any]] = {
     },
     422: {"model": schemas.ErrorBody, "description": "A value is invalid; the message names it."},
 }
+MAX_REPLACED = 3  # how often a request is checked anew because its model was replaced meanwhile
 ERROR_CODES = {404: "not_found", 405: "method_not_allowed", 400: "bad_json"}
 
 
@@ -107,21 +109,14 @@ def add_recommendations(app: FastAPI, registry: ModelRegistry, config: ServiceCo
     @app.post("/v1/recommendations", response_model=schemas.RecommendationResponse, tags=["recommend"])
     async def recommendations(body: schemas.RecommendationRequest, request: Request) -> Response:
         """Recommend the next items for one or several histories."""
-        model, batcher = registry.get(body.model)
         requests = body.history_requests()
-        check_request(body, requests, model, config)
-        experts = select_experts(body, model)
-        options = RequestOptions(
-            body.k,
-            model.recommender.exclude_seen if body.exclude_seen is None else body.exclude_seen,
-            None if body.allow is None else tuple(body.allow),
-            None if body.block is None else tuple(body.block),
-            await check_rules(body, model),
-            experts,
-            body.explain,
-        )
-        if registry.get(body.model).batcher is not batcher:  # replaced while the rules were checked
-            return await recommendations(body, request)
+        for _ in range(MAX_REPLACED):
+            model, batcher = registry.get(body.model)
+            options = await request_options(body, requests, model, config)
+            if registry.get(body.model).batcher is batcher:
+                break
+        else:
+            raise too_many_requests("busy", "The model is being replaced again and again.", 1)
         request.scope["log_fields"] = {"model": model.name, "histories": len(requests)}
         try:
             future = asyncio.wrap_future(batcher.submit(options, requests))
@@ -163,6 +158,26 @@ async def answer(future: asyncio.Future[list[Any]], request: Request, seconds: f
         raise client_left()
     message = f"No answer within {seconds:g} s: send fewer histories, or try again later."
     raise ApiError(504, "timeout", message)
+
+
+async def request_options(
+    body: schemas.RecommendationRequest,
+    requests: list[HistoryRequest],
+    model: ServedModel,
+    config: ServiceConfig,
+) -> RequestOptions:
+    """What a request asks of a model. Raises ApiError (422) if the model cannot answer it."""
+    check_request(body, requests, model, config)
+    experts = select_experts(body, model)
+    return RequestOptions(
+        body.k,
+        model.recommender.exclude_seen if body.exclude_seen is None else body.exclude_seen,
+        None if body.allow is None else tuple(body.allow),
+        None if body.block is None else tuple(body.block),
+        await check_rules(body, model),
+        experts,
+        body.explain,
+    )
 
 
 def check_request(
@@ -344,7 +359,8 @@ def add_changes(app: FastAPI, registry: ModelRegistry, config: ServiceConfig) ->
 
     async def changed(name: str | None, change: Callable[[Recommender], Recommender]) -> Response:
         try:
-            model = (await registry.change(name, change)).model
+            with logged() as notes:
+                model = (await registry.change(name, change)).model
         except UnknownIdError as error:
             raise ApiError(404, "unknown_item", str(error)) from error
         except ValueError as error:
@@ -352,8 +368,8 @@ def add_changes(app: FastAPI, registry: ModelRegistry, config: ServiceConfig) ->
         except OSError as error:  # no encoder, a full disk
             LOG.error("items not changed", exc_info=error)
             raise ApiError(503, "not_changed", f"The items were not changed: {error}") from error
-        body = {"model": model.name, "version": model.recommender.version, "n_items": model.n_items}
-        return JsonResponse(body)
+        version, n_items = model.recommender.version, model.n_items
+        return JsonResponse({"model": model.name, "version": version, "n_items": n_items, "notes": notes})
 
     @app.post("/v1/items", response_model=schemas.CatalogueVersion, tags=["operate"])
     async def add_items(body: schemas.NewItems, request: Request) -> Response:

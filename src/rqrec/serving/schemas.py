@@ -161,14 +161,30 @@ def _lengths(rows: list[Any]) -> list[int]:
 FieldValue = str | int | float | bool | None
 
 
-class NewItem(BaseModel):
-    """An item to add; whatever else it has are fields of the catalogue, such as `"price": 9.99`."""
+NewTitle = Annotated[str, Field(min_length=1, max_length=10_000, examples=["Toy Story (1995)"])]
+
+
+class DescribedItem(BaseModel):
+    """What is said of an item; whatever else it has are fields of the catalogue, such as `"price": 9.99`."""
 
     model_config = ConfigDict(strict=True, extra="allow")
     __pydantic_extra__: dict[str, FieldValue | list[FieldValue]]
 
     item_id: Annotated[str, Field(min_length=1, max_length=1000)]
-    title: Annotated[str, Field(min_length=1, max_length=10_000, examples=["Toy Story (1995)"])]
+
+
+class Change(BaseModel):
+    """A change of the catalogue of a model."""
+
+    model_config = ConfigDict(strict=True, extra="forbid")
+
+    model: str | None = Field(None, max_length=1000, description="Name of a model listed by /v1/models.")
+
+
+class NewItem(DescribedItem):
+    """An item to add; whatever else it has are fields of the catalogue, such as `"price": 9.99`."""
+
+    title: NewTitle
     text: str | None = Field(
         None, max_length=100_000, description="What the text encoder reads; null: the title."
     )
@@ -177,13 +193,10 @@ class NewItem(BaseModel):
     )
 
 
-class NewItems(BaseModel):
+class NewItems(Change):
     """Items to add to the catalogue of a model."""
 
-    model_config = ConfigDict(strict=True, extra="forbid")
-
     items: Annotated[list[NewItem], Field(min_length=1, max_length=10_000)]
-    model: str | None = Field(None, max_length=1000, description="Name of a model listed by /v1/models.")
 
     @model_validator(mode="after")
     def _check_vectors(self) -> Self:
@@ -197,24 +210,17 @@ class NewItems(BaseModel):
         return np.array(rows, dtype=np.float32) if rows else None
 
 
-class ItemUpdate(BaseModel):
+class ItemUpdate(DescribedItem):
     """What is said of an item from now on; what is not given, or null, stays. Whatever else it has are its fields."""
 
-    model_config = ConfigDict(strict=True, extra="allow")
-    __pydantic_extra__: dict[str, FieldValue | list[FieldValue]]
-
-    item_id: Annotated[str, Field(min_length=1, max_length=1000)]
-    title: Annotated[str, Field(min_length=1, max_length=10_000, examples=["Toy Story (1995)"])] | None = None
+    title: NewTitle | None = None
     text: str | None = Field(None, max_length=100_000)
 
 
-class ItemUpdates(BaseModel):
+class ItemUpdates(Change):
     """Items of a model's catalogue to update."""
 
-    model_config = ConfigDict(strict=True, extra="forbid")
-
     items: Annotated[list[ItemUpdate], Field(min_length=1, max_length=10_000)]
-    model: str | None = Field(None, max_length=1000, description="Name of a model listed by /v1/models.")
 
 
 class CatalogueVersion(BaseModel):
@@ -223,6 +229,10 @@ class CatalogueVersion(BaseModel):
     model: str
     version: Annotated[int, Field(description="Its version, as `rqrec items log` lists it.")]
     n_items: Annotated[int, Field(description="Number of items that may be recommended.")]
+    notes: Annotated[
+        list[str],
+        Field(description="What there is to say of the change, such as items that have a vector of zeros."),
+    ]
 
 
 class NamedItem(BaseModel):

@@ -4,10 +4,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from rqrec.core.artifact import find
-from rqrec.core.progress import log
 from rqrec.data.catalog import Catalog
-from rqrec.data.embeddings import read_vectors
-from rqrec.data.ids import PADDING
+from rqrec.data.embeddings import read_with_zeros
 from rqrec.data.new_fields import field_types
 from rqrec.data.sources.custom import read_item_updates, read_new_items
 from rqrec.retrieval.live_catalog import add_items, can_take_new_items, remove_items, update_items
@@ -27,16 +25,15 @@ def add(artifact: Path, items: Path, embeddings: Path | None = None) -> Version:
     encoded = embeddings is None
     types = field_types(trained.catalog.items)
     described = read_new_items(items, types, kept.settings.template, text_needed=encoded)
-    vectors = kept.encode(described["text"].to_list()) if embeddings is None else read_vectors(embeddings)
-    returning = int((live.artifact.catalog.id_map.find(described["item_id"]) != PADDING).sum())
+    vectors = (
+        kept.encode(described["text"].to_list()) if embeddings is None else read_with_zeros(embeddings)[0]
+    )
     made = change(
         artifact,
         f"{len(described)} added",
         lambda trained, before: add_items(trained, before, described, vectors),
         live,
     )
-    if returning:
-        log(f"{returning} items were removed before and come back with the semantic IDs that they had.")
     return _version(artifact, made.version)
 
 
