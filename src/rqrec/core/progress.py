@@ -42,7 +42,8 @@ def logged() -> Iterator[list[str]]:
 
     Lines of threads that the block starts with `asyncio.to_thread` are among them, and the progress is not.
     """
-    token = _heard.set(lines := [])
+    lines: list[str] = []
+    token = _heard.set(lines)
     try:
         yield lines
     finally:
