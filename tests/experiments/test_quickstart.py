@@ -132,6 +132,26 @@ def test_with_other_minutes_the_models_are_trained_again(
     assert read_manifest(out / "retrieval").hash == after["retrieval"]
 
 
+@pytest.mark.parametrize(
+    ("content", "needed"),
+    [
+        ("{}", "minutes and training"),
+        ('{"minutes": 8}', "minutes and training"),
+        ("[]", "numbers by name"),
+        ('{"minutes": "8", "training": 1}', "numbers by name"),
+    ],
+)
+def test_a_damaged_note_of_the_minutes_ends_in_a_sentence(
+    content: str, needed: str, finished: tuple[tuple[Path, Path], Path, Result], tmp_path: Path
+) -> None:
+    files, made, _ = finished
+    out = shutil.copytree(made, tmp_path / "out")
+    (out / "minutes.json").write_text(content)
+    done = quickstart(files, out)
+    assert done.exit_code == 1
+    assert f"minutes.json must hold {needed}. Remove {out} to begin again." in done.stderr
+
+
 def test_many_rows_that_cannot_be_used_are_refused(tmp_path: Path) -> None:
     done = quickstart(write_movielens(tmp_path, strays=100), tmp_path / "out")
     assert done.exit_code == 1

@@ -1,6 +1,7 @@
 """The recipe on a custom log: metrics, resuming, and invalid input."""
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -75,6 +76,42 @@ def test_existing_artefacts_are_reused(world: Path, finished: tuple[Path, dict[s
     assert json.loads(done.stdout)["seeds"] == result["seeds"]
     assert "Training" not in done.stderr
     assert read_manifest(out / "semantic_ids").hash == before
+
+
+def test_another_budget_is_refused_in_the_words_of_the_command(
+    world: Path, finished: tuple[Path, dict[str, Any]]
+) -> None:
+    out, result = finished
+    for more, named in ((("--max-minutes", "0.1"), "--max-minutes 0.1"), (("--seeds", "2"), "--seeds 2")):
+        done = reproduce(world, out, *more)
+        assert (done.exit_code, done.stdout) == (1, "")
+        assert f"{out} was made with --max-minutes 0.05 --seeds 1 --jobs" in done.stderr
+        assert f"and this command has {named}, so" in done.stderr
+    assert read_json(out / "reproduction.json") == result
+
+
+def test_a_training_that_was_made_otherwise_is_refused_by_the_folder_to_remove(
+    world: Path, finished: tuple[Path, dict[str, Any]], tmp_path: Path
+) -> None:
+    out = shutil.copytree(finished[0], tmp_path / "out")
+    (out / "budget.json").unlink()
+    done = reproduce(world, out, "--max-minutes", "0.1")
+    assert done.exit_code == 1
+    assert "training.max_minutes was" in done.stderr
+    assert f"or remove {out} to begin again." in done.stderr
+
+
+@pytest.mark.parametrize("name", ["seconds.json", "budget.json"])
+@pytest.mark.parametrize("content", ["", "[]", '{"seeds": "a"}', '{"seeds": null}', "[" * 5000])
+def test_damaged_notes_of_an_experiment_end_in_a_sentence(
+    name: str, content: str, world: Path, finished: tuple[Path, dict[str, Any]], tmp_path: Path
+) -> None:
+    out = shutil.copytree(finished[0], tmp_path / "out")
+    (out / name).write_text(content)
+    done = reproduce(world, out)
+    assert done.exit_code == 1
+    assert name in done.stderr
+    assert done.exception is None or isinstance(done.exception, SystemExit)
 
 
 def test_training_gets_the_time_that_slow_embeddings_leave() -> None:

@@ -25,7 +25,7 @@ from rqrec.experiments.reproduce import (
     train_experts,
     training_minutes,
 )
-from rqrec.experiments.run import Run
+from rqrec.experiments.run import Run, read_numbers
 from rqrec.stages.evaluate import EvaluateConfig, evaluate, evaluate_baseline
 from rqrec.stages.join import JoinConfig, join
 from rqrec.stages.prepare import PrepareConfig
@@ -94,7 +94,9 @@ def _budget(run: Run, config: QuickstartConfig, inputs: Inputs) -> tuple[float, 
     The same command gets the minutes that it had, so that it finds its models.
     """
     path = run.folder / BUDGET_FILE
-    before = read_json(path) if path.is_file() else None
+    before = read_numbers(path)
+    if before is not None and not {"minutes", "training"} <= before.keys():
+        raise ValueError(f"{path} must hold minutes and training. Remove {run.folder} to begin again.")
     if before is not None and before["minutes"] == config.minutes:
         return before["training"], False
     minutes = training_minutes(inputs.seconds, config.minutes)

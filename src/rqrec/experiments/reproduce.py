@@ -19,7 +19,7 @@ from rqrec.core.values import Config, PositiveFloat, PositiveInt
 from rqrec.core.workers import cores
 from rqrec.data.sources.custom import CustomFiles
 from rqrec.evaluation.results_io import EVALUATION_FILE
-from rqrec.experiments.run import Run
+from rqrec.experiments.run import Run, read_numbers
 from rqrec.experiments.tasks import run_tasks
 from rqrec.stages.embed import EmbedConfig, embed
 from rqrec.stages.evaluate import EvaluateConfig, evaluate_baseline, evaluate_parts
@@ -42,6 +42,7 @@ CODES: tuple[tuple[str, str | None, int], ...] = (
 DENSE: tuple[tuple[str, str | None], ...] = (("dense", None), ("dense_2", "recipe_dense_2.gin"))
 N_TRAINED = len(CODES) + len(DENSE)
 RESULT_FILE = "reproduction.json"
+BUDGET_FILE = "budget.json"  # what the minutes of each training follow from
 SOURCES = {
     "amazon-beauty": PrepareConfig("amazon", "beauty"),
     "amazon-sports": PrepareConfig("amazon", "sports"),
@@ -92,6 +93,7 @@ def reproduce(config: ReproduceConfig, source: str, raw: Path | CustomFiles, out
     run = Run(out)
     prepared = replace(SOURCES[source], options=config.prepare)
     inputs = make_inputs(run, prepared, raw, config.encoder, N_TABLES)
+    _check_budget(run, config)
     runs = [_seed(run, config, inputs, seed) for seed in range(config.seeds)]
     facts = {
         "source": source,
@@ -104,6 +106,27 @@ def reproduce(config: ReproduceConfig, source: str, raw: Path | CustomFiles, out
     }
     write_json(run.folder / RESULT_FILE, facts)
     return facts
+
+
+def _check_budget(run: Run, config: ReproduceConfig) -> None:
+    """Note what the minutes of a training follow from; raise ValueError if another command noted something else.
+
+    A training that would have had more or fewer minutes may have another result, even if no limit ended it: its
+    schedules follow the time, too.
+    """
+    path = run.folder / BUDGET_FILE
+    asked = {"max-minutes": config.max_minutes, "seeds": config.seeds, "jobs": config.jobs or 1}
+    before = read_numbers(path)
+    if before is None:
+        write_json(path, asked)
+    elif before != asked:
+        options = " ".join(f"--{name} {value:g}" for name, value in before.items())
+        raise ValueError(
+            f"{run.folder} was made with {options}, and this command has "
+            f"{', '.join(f'--{name} {value:g}' for name, value in asked.items() if before.get(name) != value)}, so "
+            f"its models would be trained for other times. Repeat it with {options}, choose another folder with "
+            f"--out, or remove {path.name} and the folders seed_* in it: what was made before them is reused."
+        )
 
 
 @dataclass(frozen=True)
@@ -277,7 +300,8 @@ def train_experts(run: Run, name: str, trainings: Sequence[Training], jobs: int 
     missing = []
     for training in trainings:
         if (training.folder / MANIFEST).is_file():
-            training.run()  # reuses the artefact, or says in what it differs
+            with run.replaces_nothing():
+                training.run()  # reuses the artefact, or says in what it differs
         else:
             missing.append(training)
     if missing:

@@ -1,7 +1,8 @@
 """The folder of an experiment: the artefacts of its stages, and how long each took."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from rqrec.core.artifact import MANIFEST, DifferentArtifactError, read_json, read_manifest, write_json
@@ -21,7 +22,7 @@ class Run:
         self._path = self.folder / SECONDS_FILE  # also the sign that the folder is an experiment's
         if not self._path.is_file():
             _check_free(self.folder)
-        self.seconds: dict[str, float] = read_json(self._path) if self._path.is_file() else {}
+        self.seconds: dict[str, float] = read_numbers(self._path) or {}
 
     def stage(self, name: str, make: Callable[[Path], Path]) -> Path:
         """Run a stage, which writes its artefact to the folder `name` or reuses it; returns that folder.
@@ -32,16 +33,22 @@ class Run:
         if not self._path.is_file():
             write_json(self._path, self.seconds)
         before, start = _hash(folder), time.monotonic()
-        try:
+        with self.replaces_nothing():
             make(folder)
+        if name not in self.seconds or before != _hash(folder):
+            self._record(name, time.monotonic() - start)
+        return folder
+
+    @contextmanager
+    def replaces_nothing(self) -> Iterator[None]:
+        """Say what to do, in words of an experiment, if a stage in the block finds what was made differently."""
+        try:
+            yield
         except DifferentArtifactError as error:
             raise ValueError(
                 f"{error.finding} Repeat the same command, choose another folder with --out, or remove {self.folder} "
                 f"to begin again."
             ) from error
-        if name not in self.seconds or before != _hash(folder):
-            self._record(name, time.monotonic() - start)
-        return folder
 
     def timed(self, name: str, work: Callable[[], None]) -> None:
         """Do some work that resumes where it was interrupted, and add its seconds to those of `name`."""
@@ -54,6 +61,19 @@ class Run:
     def _record(self, name: str, seconds: float) -> None:
         self.seconds[name] = round(seconds, 1)
         write_json(self._path, self.seconds)
+
+
+def read_numbers(path: Path) -> dict[str, float] | None:
+    """The numbers by name that an experiment noted in a file; None if there is no such file.
+
+    Raises ValueError, naming the file, if it is damaged.
+    """
+    if not path.is_file():
+        return None
+    values = read_json(path)
+    if not isinstance(values, dict) or not all(type(value) in (int, float) for value in values.values()):
+        raise ValueError(f"{path} must hold numbers by name. Remove {path.parent} to begin again.")
+    return values
 
 
 def _check_free(folder: Path) -> None:
