@@ -87,11 +87,12 @@ def main() -> None:
     options = parser.parse_args()
     if options.measure:
         tool, folder = options.measure
-        start = time.perf_counter()
+        start, start_cpu = time.perf_counter(), time.process_time()
         interactions = {"rqrec": with_rqrec, "pandas": with_pandas}[tool](Path(folder))
-        seconds = time.perf_counter() - start
+        seconds, cpu = time.perf_counter() - start, time.process_time() - start_cpu
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20  # Linux: KiB
-        print(json.dumps({"rows": interactions, "seconds": round(seconds, 2), "peak_gib": round(peak, 2)}))
+        row = {"rows": interactions, "seconds": round(seconds, 2), "cpu_seconds": round(cpu, 2)}
+        print(json.dumps({**row, "peak_gib": round(peak, 2)}))
         return
     if not options.latest_small:
         parser.error("--latest-small is required: the folder of MovieLens latest-small")

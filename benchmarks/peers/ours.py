@@ -1,0 +1,108 @@
+"""rqrec with the settings of the recipe: one generative model, one SASRec, or both joined with neighbours."""
+
+import time
+from dataclasses import replace
+from pathlib import Path
+from tempfile import mkdtemp
+from types import SimpleNamespace
+
+import numpy as np
+import torch
+from adapter import Job, K
+
+from rqrec.core.artifact import find, read_manifest
+from rqrec.core.config import configured
+from rqrec.data.sequences import Histories
+from rqrec.experiments.reproduce import RECIPE
+from rqrec.retrieval.artifact import read_retrieval, read_sasrec
+from rqrec.retrieval.ranking import ExhaustiveRecommender, ItemRecommender
+from rqrec.stages.join import JoinConfig, join
+from rqrec.stages.train_decoder import TrainDecoderConfig, train_decoder
+from rqrec.stages.train_sasrec import TrainSasRecConfig, train_sasrec
+from rqrec.training import loop
+
+BEAM = 50
+SHARES = {"codes": 0.5, "sasrec": 0.3}  # of the budget; the rest is for choosing how the experts are joined
+
+job = Job("rqrec", "torch")
+log, run = job.log, job.run
+torch.set_num_threads(1)
+loop.time = SimpleNamespace(
+    monotonic=time.process_time
+)  # the limit is in CPU seconds, as it is for the others
+folder = Path(mkdtemp(prefix="rqrec-peers-"))
+minutes = job.seconds / 60
+
+
+def codes(share: float) -> Path:
+    config = configured(
+        TrainDecoderConfig(),
+        ["train", "train_decoder"],
+        [RECIPE],
+        [
+            f"train_decoder.max_minutes = {minutes * share}",
+            "train_decoder.validations = 1",
+            "train_decoder.validation_users = 200",
+        ],
+    )
+    config = replace(config, checkpoints=replace(config.checkpoints, save_dir_root=folder / "codes"))
+    model = train_decoder(
+        config,
+        dataset=find(run, "dataset"),
+        semantic_ids=find(run, "semantic_ids"),
+        embeddings=find(run, "embeddings"),
+    )
+    job.targets = int(read_manifest(model).metrics["validation"]["step"]) * (config.targets_per_batch or 0)
+    return model
+
+
+def sasrec(share: float) -> Path:
+    config = configured(
+        TrainSasRecConfig(),
+        ["train", "train_sasrec"],
+        [RECIPE],
+        [
+            f"train_sasrec.max_minutes = {minutes * share}",
+            "train_sasrec.validations = 1",
+            "train_sasrec.validation_users = 200",
+        ],
+    )
+    config = replace(config, checkpoints=replace(config.checkpoints, save_dir_root=folder / "sasrec"))
+    return train_sasrec(config, dataset=find(run, "dataset"), embeddings=find(run, "embeddings"))
+
+
+def joined() -> Path:
+    models = [codes(SHARES["codes"]), sasrec(SHARES["sasrec"])]
+    config = replace(configured(JoinConfig(), ["join"], [RECIPE]), validation_users=2000)
+    return join(config, models, find(run, "dataset"), folder / "joined", embeddings=find(run, "embeddings"))
+
+
+def of_artifact(model: Path) -> ItemRecommender:
+    if job.variant == "sasrec":
+        return ExhaustiveRecommender(read_sasrec(model).model)
+    found = read_retrieval(model)
+    return (
+        found.ensemble(found.retriever(BEAM), list(found.types))
+        if len(found.types) > 1
+        else found.retriever(BEAM)
+    )
+
+
+job.begin_training()
+model = {"codes": lambda: codes(1.0), "sasrec": lambda: sasrec(1.0), "joined": joined}[job.variant]()
+job.targets *= job.variant == "codes"  # the other models' are not counted
+job.end_training()
+job.facts["parameters"] = read_manifest(model).metrics["parameters"]
+recommender = of_artifact(model)
+
+
+def lists_of(users: np.ndarray, recommender: ItemRecommender = recommender) -> np.ndarray:
+    histories = Histories.of([log.history(user) for user in users.tolist()])
+    return recommender.recommend(histories, K, exclude_seen=True).items.numpy()
+
+
+job.recommend(lists_of, at_once=128)
+if job.variant == "codes":
+    job.facts["beam"] = BEAM
+    exact = ExhaustiveRecommender(read_retrieval(model).retriever(BEAM))
+    job.speed("exact_users_per_second", lambda users: lists_of(users, exact), at_once=64)

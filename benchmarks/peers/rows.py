@@ -1,0 +1,126 @@
+"""What is compared with what."""
+
+from typing import NamedTuple
+
+OURS = "rqrec"
+
+
+class Row(NamedTuple):
+    """One model or tokenizer, and the adapter that runs it."""
+
+    key: str
+    name: str
+    package: str
+    script: str
+    variant: str = ""
+    against: str = ""
+    """Key of our row that it is compared with; empty for ours."""
+    note: str = ""
+
+    @property
+    def is_ours(self) -> bool:
+        return self.package == OURS
+
+
+MODELS = (
+    Row(
+        "ours_codes",
+        "generative, one model",
+        OURS,
+        "ours.py",
+        "codes",
+        note="settings of the recipe, beam 50",
+    ),
+    Row("ours_sasrec", "SASRec", OURS, "ours.py", "sasrec", note="settings of the recipe"),
+    Row(
+        "ours_joined",
+        "both, joined with neighbours",
+        OURS,
+        "ours.py",
+        "joined",
+        note="settings of the recipe, beam 50",
+    ),
+    Row(
+        "cornac_tiger",
+        "TIGER",
+        "cornac",
+        "cornac_models.py",
+        "tiger",
+        "ours_codes",
+        "`GRID_CONFIG` with the sizes of our encoder-decoder: its own are for GPUs; beam 50",
+    ),
+    Row(
+        "recbole_sasrec",
+        "SASRec",
+        "recbole",
+        "recbole_sasrec.py",
+        "",
+        "ours_sasrec",
+        "full softmax, batches of 256",
+    ),
+    Row(
+        "rectools_sasrec",
+        "SASRec",
+        "rectools",
+        "rectools_sasrec.py",
+        "",
+        "ours_sasrec",
+        "full softmax, width 64, 2 blocks of 2 heads",
+    ),
+    Row(
+        "cornac_sasrec",
+        "SASRec",
+        "cornac",
+        "cornac_models.py",
+        "sasrec",
+        "ours_sasrec",
+        "its defaults: 2,048 negatives",
+    ),
+    Row(
+        "implicit_bm25",
+        "BM25 neighbours",
+        "implicit",
+        "implicit_bm25.py",
+        "",
+        "ours_joined",
+        "100 neighbours",
+    ),
+)
+
+TOKENIZERS = (
+    Row("ours_rqvae", "RQ-VAE", OURS, "ours_tokenizer.py", "rqvae"),
+    Row("ours_rqkmeans", "balanced RQ-k-means", OURS, "ours_tokenizer.py", "rqkmeans"),
+    Row(
+        "rechub_rqvae",
+        "RQ-VAE",
+        "rechub",
+        "rechub_rqvae.py",
+        "",
+        "ours_rqvae",
+        "Sinkhorn assignment in the last level",
+    ),
+    Row("cornac_rqvae", "RQ-VAE", "cornac", "cornac_rqvae.py", "", "ours_rqvae"),
+    Row(
+        "vq_residual",
+        "ResidualVQ",
+        "vq",
+        "vq_residual.py",
+        "",
+        "ours_rqvae",
+        "between an encoder and a decoder of ours",
+    ),
+    Row("semantic_id_rqvae", "RQ-VAE", "semantic_id", "semantic_id_models.py", "rqvae", "ours_rqvae"),
+    Row(
+        "semantic_id_rqkmeans",
+        "RQ-k-means",
+        "semantic_id",
+        "semantic_id_models.py",
+        "rqkmeans",
+        "ours_rqkmeans",
+    ),
+)
+
+ROWS = {row.key: row for row in (*MODELS, *TOKENIZERS)}
+
+# Why we are behind, by key of the row and name of the figure.
+REASONS: dict[tuple[str, str], str] = {}
