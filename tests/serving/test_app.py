@@ -18,6 +18,7 @@ from rqrec.core.artifact import create
 from rqrec.models.architectures import build_model
 from rqrec.models.hierarchical import HierarchicalConfig
 from rqrec.retrieval.artifact import RetrievalArtifact, read_retrieval, write_retrieval
+from rqrec.serving import middleware
 from rqrec.serving.app import create_app
 from rqrec.serving.config import ServiceConfig
 from rqrec.serving.logs import LOG, JsonFormatter
@@ -634,3 +635,19 @@ def test_other_models_ignore_timestamps_and_users(client: TestClient) -> None:
     plain = client.post(RECOMMEND, json={"history": items(8, 9)}).json()
     more = client.post(RECOMMEND, json={"history": items(8, 9), "timestamps": [1, 2], "user": "u"}).json()
     assert more == plain
+
+
+def test_a_long_body_is_not_read_while_the_queue_is_full(
+    service: Service, registry: ModelRegistry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seconds: list[float | None] = [2.5]
+    monkeypatch.setattr(registry, "busy", lambda: seconds[0])
+    monkeypatch.setattr(middleware, "REFUSED_AFTER", 0.0)
+    client = service()
+    long, short = b"not JSON" * 10_000, b"not JSON"
+    response = client.post(RECOMMEND, content=long)
+    assert_refused(response, 429, "busy")
+    assert response.headers["Retry-After"] == "3"
+    assert client.post(RECOMMEND, content=short).status_code == 422
+    seconds[0] = None
+    assert client.post(RECOMMEND, content=long).status_code == 422

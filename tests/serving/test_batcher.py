@@ -211,3 +211,20 @@ def test_closing_with_a_limit_gives_up_what_is_left() -> None:
     model.unblocked.set()
     batcher.close()
     assert len(model.batches) == 1
+
+
+def test_it_is_busy_while_large_requests_would_hardly_fit() -> None:
+    model = EchoModel()
+    batcher = make_batcher(model, max_queue=20)
+    block(model, batcher)
+    assert batcher.busy() is None
+    batcher.submit(1, [["a"]] * 5)
+    assert batcher.busy() is None
+    future = batcher.submit(1, [["b"]])
+    seconds = batcher.busy()
+    assert seconds is not None
+    assert seconds > 0
+    model.unblocked.set()
+    future.result(30)
+    assert batcher.busy() is None
+    batcher.close()

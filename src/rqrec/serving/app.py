@@ -31,7 +31,13 @@ from rqrec.serving.errors import (
 )
 from rqrec.serving.logs import LOG
 from rqrec.serving.metrics import Metrics
-from rqrec.serving.middleware import AuthMiddleware, RequestLogging, bearer_token, is_valid_token
+from rqrec.serving.middleware import (
+    RECOMMENDATIONS,
+    AuthMiddleware,
+    RequestLogging,
+    bearer_token,
+    is_valid_token,
+)
 from rqrec.serving.model_registry import HistoryRequest, ModelRegistry, RequestOptions, ServedModel
 from rqrec.serving.recommender import DEFAULT_K, Recommender
 from rqrec.serving.rules import Rules
@@ -90,7 +96,7 @@ def create_app(
     add_page(app, page or WebPage())
     add_docs(app)
     add_errors(app)
-    app.add_middleware(AuthMiddleware, config=config)
+    app.add_middleware(AuthMiddleware, config=config, busy=registry.busy)
     if config.allow_origins:
         app.add_middleware(
             CORSMiddleware,
@@ -106,7 +112,7 @@ def create_app(
 def add_recommendations(app: FastAPI, registry: ModelRegistry, config: ServiceConfig) -> None:
     """Add the recommendation route."""
 
-    @app.post("/v1/recommendations", response_model=schemas.RecommendationResponse, tags=["recommend"])
+    @app.post(RECOMMENDATIONS, response_model=schemas.RecommendationResponse, tags=["recommend"])
     async def recommendations(body: schemas.RecommendationRequest, request: Request) -> Response:
         """Recommend the next items for one or several histories."""
         requests = body.history_requests()

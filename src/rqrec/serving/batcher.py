@@ -17,6 +17,7 @@ OptionsT = TypeVar("OptionsT", bound=Hashable)
 HistoryT = TypeVar("HistoryT")
 
 PARTS = 4  # a large request is processed in parts of this fraction of a batch
+SMALL_FIRST = 3  # seconds of small requests for each of large ones, while both wait
 
 
 class QueueFullError(Exception):
@@ -53,7 +54,7 @@ class Batcher(Generic[OptionsT, HistoryT]):
     `cost(options)` is the cost of one history relative to a usual one: a batch of costlier ones is shorter, so that
     no batch keeps others waiting for long. A request that costs more than a quarter of a batch is large: it is
     processed in parts of that cost, and large requests may fill half of the queue. After a part of a large
-    request, as much time goes to the smallest requests first: they overtake large ones, but not for ever.
+    request, three times as much goes to the smallest requests first: they overtake large ones, but not for ever.
     """
 
     def __init__(
@@ -83,6 +84,13 @@ class Batcher(Generic[OptionsT, HistoryT]):
         """Number of queued histories that somebody waits for."""
         with self._changed:
             return sum(job.left for job in self._waiting())
+
+    def busy(self) -> float | None:
+        """Seconds after which a large request may be accepted again; None if one of a usual size is accepted now."""
+        with self._changed:
+            if self.queue_length <= self._max_queue // 4:
+                return None
+            return sum(map(self._seconds, self._queue))
 
     @property
     def alive(self) -> bool:
@@ -195,7 +203,7 @@ class Batcher(Generic[OptionsT, HistoryT]):
             per_cost = seconds / (len(histories) * self._cost(options))
             self._seconds_per_cost += 0.1 * (per_cost - self._seconds_per_cost)
             if any(self._is_large(job) for job, _ in parts):
-                self._seconds_for_small = seconds
+                self._seconds_for_small = SMALL_FIRST * seconds
             else:
                 self._seconds_for_small -= seconds
             self._on_batch(len(histories), seconds)

@@ -5,7 +5,7 @@ import hmac
 import re
 import secrets
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -25,6 +25,9 @@ SECURITY_HEADERS = [
     (b"x-frame-options", b"DENY"),
     (b"referrer-policy", b"no-referrer"),
 ]
+RECOMMENDATIONS = "/v1/recommendations"
+LONG_BODY = 1 << 15  # bytes: dozens of histories, or thousands of items
+REFUSED_AFTER = 1.0  # seconds, for a long body while the queue is full
 REQUEST_ID = re.compile(rb"[A-Za-z0-9._-]{1,64}")
 # Polled every few seconds: logged only when they fail.
 UNLOGGED_PATHS = frozenset({"/healthz", "/readyz", "/metrics"})
@@ -107,8 +110,9 @@ class RequestLogging:
 class AuthMiddleware:
     """Refuses requests to another host, without a token, above the rate limit, or with a too large or slow body."""
 
-    def __init__(self, app: ASGIApp, config: ServiceConfig) -> None:
-        self._app, self._config = app, config
+    def __init__(self, app: ASGIApp, config: ServiceConfig, busy: Callable[[], float | None]) -> None:
+        """`busy` says after how many seconds a model accepts large requests, or None if one does now."""
+        self._app, self._config, self._busy = app, config, busy
         self._limiter = RateLimiter(config.rate, config.burst)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -181,6 +185,12 @@ class AuthMiddleware:
                 f"The body did not arrive within {timeout:g} s: send it faster, or less.",
                 {"Connection": "close"},
             ) from error
+        # Others wait while the text of a long body is read, so it is not read to be refused, nor sent anew at once.
+        is_long = len(body) > LONG_BODY and scope["path"] == RECOMMENDATIONS
+        if is_long and (seconds := self._busy()) is not None:
+            body.clear()
+            await asyncio.sleep(REFUSED_AFTER)
+            raise too_many_requests("busy", "The request queue is full.", seconds)
         messages = [{"type": "http.request", "body": bytes(body), "more_body": False}]
 
         async def replay() -> Message:

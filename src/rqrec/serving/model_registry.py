@@ -364,6 +364,11 @@ class ModelRegistry:
             await asyncio.to_thread(old.batcher.close, self._config.timeout)
             return self._deployments[model.name]
 
+    def busy(self) -> float | None:
+        """Seconds after which a model accepts large requests again; None if one accepts them now."""
+        seconds = [deployment.batcher.busy() for deployment in self._deployments.values()]
+        return None if None in seconds else min(one for one in seconds if one is not None)
+
     def close(self) -> None:
         """Finish the queued requests, as far as the time limit of requests allows, and stop."""
         for deployment in self._deployments.values():
