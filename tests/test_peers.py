@@ -141,6 +141,7 @@ def test_every_row_has_its_script_requirements_and_counterpart(peers: SimpleName
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 def test_one_command_installs_a_peer_measures_it_and_writes_the_page(
     peers: SimpleNamespace, tiny_run: Path, tmp_path: Path
 ) -> None:

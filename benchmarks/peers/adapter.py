@@ -7,6 +7,7 @@ Shapes: U users, M training interactions, N items, D width of an embedding, K re
 
 import argparse
 import json
+import os
 import resource
 import time
 from collections.abc import Callable, Iterator
@@ -146,6 +147,7 @@ class Job:
         self.write()
 
     def write(self) -> None:
+        self.facts["load_per_core"] = round(os.getloadavg()[2] / (os.cpu_count() or 1), 1)  # of 15 minutes
         self.out.mkdir(parents=True, exist_ok=True)
         (self.out / "facts.json").write_text(json.dumps(self.facts, indent=1) + "\n")
 

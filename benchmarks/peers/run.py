@@ -163,6 +163,7 @@ def main() -> None:
     )
     parser.add_argument("--latest-small", type=Path, help="folder of MovieLens latest-small, for csv")
     parser.add_argument("--page", type=Path, default=PAGE)
+    parser.add_argument("--note", default="", help="what readers of the page should know of the machine")
     options = parser.parse_args()
     out, chosen = options.out.resolve(), set(options.rows)
     if chosen & {"quality", "tokenizers"}:
@@ -185,7 +186,7 @@ def main() -> None:
     if "csv" in chosen and options.latest_small:
         for rows in CSV_ROWS:
             measured(f"csv-{rows}", out, lambda rows=rows: csv(options.latest_small, rows, out))
-    write_page(out / "results", options.page)
+    write_page(out / "results", options.page, options.note)
     print(f"The page is {options.page}.")
 
 
