@@ -3,13 +3,19 @@
 import pytest
 
 from rqrec.core import progress
-from rqrec.core.progress import console, duration, meter, time_left, track
+from rqrec.core.progress import console, duration, meter, printable, time_left, track
 
 
 @pytest.fixture
 def no_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
     """Progress lines follow each other without a pause."""
     monkeypatch.setattr(progress, "LINE_INTERVAL", 0.0)
+
+
+def test_what_a_terminal_would_obey_is_printed_as_an_escape() -> None:
+    assert printable("a\x1b[2Jb\r\x07\x9b\u202ec") == r"a\x1b[2Jb\r\x07\x9b\u202ec"
+    for text in ("two\nlines\tand a tab", "é e\u0301 שלום 💥 \\x1b", ""):
+        assert printable(text) == text
 
 
 def test_a_time_limit_bounds_the_time_left() -> None:

@@ -275,6 +275,48 @@ def test_a_model_that_is_replaced_at_every_check_is_told_as_busy(
     assert len(checked) == MAX_REPLACED
 
 
+def test_an_update_that_changes_nothing_or_takes_a_name_away_is_refused(
+    client: httpx.Client, model: Path, tmp_path: Path
+) -> None:
+    before = client.get("/v1/items/item 1").json()
+    for item, message in (
+        ({}, "No item has a title, a text or a field that changes"),
+        ({"title": None, "text": None}, "No item has a title, a text or a field that changes"),
+        ({"title": " \n"}, "Item 'item 1' has the title ' \\n': give one with letters, or leave it out."),
+        ({"text": ""}, "Item 'item 1' has the text '': give one with letters, or leave it out."),
+    ):
+        body = {"items": [{"item_id": "item 1", **item}]}
+        answer = client.patch("/v1/items", json=body, headers=ADMIN)
+        assert (answer.status_code, answer.json()["error"]["code"]) == (422, "invalid_items")
+        assert message in answer.json()["error"]["message"]
+    assert client.get("/v1/items/item 1").json() == before
+    (tmp_path / "changed.csv").write_text("item_id,title\nitem 1,\n")
+    assert "No item has a title" in refused("items", "update", model, "--items", tmp_path / "changed.csv")
+    assert rqrec("items", "log", model)["current"] == 0  # no version took the place of an older one
+
+
+@pytest.mark.parametrize("number", ["NaN", "Infinity", "1e999"])
+def test_fields_are_finite_numbers(number: str, client: httpx.Client) -> None:
+    """NaN is no JSON, but the parser reads it; it would be no value, without a word."""
+    text = f'{{"items": [{{"item_id": "item 1", "title": "T", "price": {number}}}]}}'
+    for method in ("POST", "PATCH"):
+        headers = {**ADMIN, "Content-Type": "application/json"}
+        answer = client.request(method, "/v1/items", content=text, headers=headers)
+        assert answer.status_code == 422
+        shown = "nan" if number == "NaN" else "inf"
+        assert (
+            answer.json()["error"]["message"] == f"items.0: price is {shown}: give a finite number, or null."
+        )
+
+
+def test_titles_cannot_command_the_terminal(model: Path) -> None:
+    title = "Kettle \x1b]0;title\x07\u202egnp.exe"
+    Recommender.load(model).update_items([{"item_id": "item 1", "title": title}])
+    done = CliRunner().invoke(app, ["items", "find", str(model), "kettle"])
+    assert r"Kettle \x1b]0;title\x07\u202egnp.exe" in done.stdout
+    assert rqrec("items", "find", model, "kettle")["items"][0]["title"] == title
+
+
 def test_the_service_and_the_command_say_the_same_of_a_change(
     client: httpx.Client, model: Path, tmp_path: Path
 ) -> None:

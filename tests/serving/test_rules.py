@@ -20,7 +20,7 @@ from rqrec.serving.app import create_app
 from rqrec.serving.config import ServiceConfig
 from rqrec.serving.metrics import Metrics
 from rqrec.serving.model_registry import ModelRegistry
-from rqrec.serving.rules import RuleSettings
+from rqrec.serving.rules import NamedRules, RuleSettings
 from tests.serving.running import LOCAL
 from tests.tiny import N_ITEMS
 
@@ -279,6 +279,13 @@ def test_values_of_another_type_are_refused(run: Path, service: Any, tmp_path: P
     done = rqrec("serve", "--artifact", run, "--rules", tmp_path / "rules.json")
     assert done.exit_code == 1
     assert "rules.json is not valid JSON" in done.stderr
+    for text in (
+        '{"a": {"where": "price < 5"}, "a": {"where": "price < 9"}}',
+        '{"one": {"boost": {"a": 1, "a": 2}}}',
+    ):
+        (tmp_path / "rules.json").write_text(text)
+        with pytest.raises(ValueError, match=r"rules.json is not valid JSON: 'a' occurs more than once"):
+            NamedRules.read(tmp_path / "rules.json")
     for options, problem in (
         ({"max_per": ("brand",)}, "max_per is 'brand', but must end in '=' and a number"),
         ({"max_per": ("brand=1.5",)}, "limits must be whole numbers"),

@@ -23,6 +23,7 @@ from rqrec.core.artifact import create, read_manifest
 from rqrec.data.catalog import Catalog
 from rqrec.retrieval.artifact import read_retrieval, write_retrieval
 from rqrec.serving import server
+from rqrec.serving.config import ServiceConfig
 
 ADMIN = {"Authorization": "Bearer boss"}
 
@@ -267,3 +268,17 @@ def test_a_used_port_and_invalid_arguments_are_refused(
         done = CliRunner().invoke(app, ["serve", *options])
         assert done.exit_code == status, done.stderr
         assert isinstance(done.exception, SystemExit)
+
+
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ({"host": " "}, "host is ' ', but must be an address"),
+        ({"host": ""}, "host is '', but must be an address"),  # the system would listen on all of them
+        ({"threads": 100_000}, "threads is 100000, but must be at least 1 and at most 1024"),
+        ({"max_queue": 10**20}, "and not beyond 9223372036854775807"),
+    ],
+)
+def test_settings_that_cannot_work_are_refused(setting: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        ServiceConfig(**setting)

@@ -323,7 +323,9 @@ def _handle_errors(run: Callable[[dict[str, Any]], None], given: dict[str, Any])
 def _report(error: BaseException) -> None:
     """Exit with one sentence on an expected error."""
     if isinstance(error, Exception) and (message := _message(error)) is not None:
-        print(f"rqrec: {message}", file=sys.stderr)
+        from rqrec.core.progress import printable
+
+        print(f"rqrec: {printable(message)}", file=sys.stderr)
         raise typer.Exit(1) from error
 
 
@@ -392,8 +394,9 @@ def emit(result: dict[str, Any], as_json: bool, text: str) -> None:
     """
     if os.environ.get("RANK", "0") == "0":
         from rqrec.core.artifact import finite
+        from rqrec.core.progress import printable
 
-        print(json.dumps(finite(result), allow_nan=False) if as_json else text)
+        print(json.dumps(finite(result), allow_nan=False) if as_json else printable(text))
 
 
 def emit_artifact(folder: Path, as_json: bool, text: str = "") -> None:

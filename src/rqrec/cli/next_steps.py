@@ -108,7 +108,9 @@ def _train(semantic_ids: Path) -> list[str]:
 
 
 def _short(folder: Path) -> Path:
-    """The run folder of an artefact, if that is enough to name it."""
+    """The run folder of an artefact, if that is enough to name it and is not the current folder."""
+    if folder.parent.samefile(Path()):
+        return folder
     try:
         found = find(folder.parent, read_manifest(folder).artifact_type)
     except ValueError:

@@ -1,5 +1,6 @@
 """Log lines and progress bars on standard error, with an estimate of the time left."""
 
+import re
 import sys
 import time
 from collections.abc import Iterable, Iterator, Sequence
@@ -21,6 +22,9 @@ from rich.text import Text
 
 T = TypeVar("T")
 LINE_INTERVAL = 10.0  # seconds between progress lines if standard error is not a terminal
+# What moves the cursor, colours, or turns text round: control characters but tab and line end, line separators, and
+# overrides of the direction of writing.
+CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069]")
 
 # In a notebook, plain lines too.
 console = Console(stderr=True, highlight=False, soft_wrap=True, force_jupyter=False)
@@ -29,9 +33,14 @@ console = Console(stderr=True, highlight=False, soft_wrap=True, force_jupyter=Fa
 _heard: ContextVar[list[str] | None] = ContextVar("_heard", default=None)
 
 
+def printable(text: str) -> str:
+    """The text with escapes for characters that a terminal would obey: ids and titles may hold any."""
+    return CONTROLS.sub(lambda found: repr(found[0])[1:-1], text)
+
+
 def log(message: str) -> None:
     """Print one line on standard error."""
-    console.print(message, markup=False)
+    console.print(printable(message), markup=False)
     if (heard := _heard.get()) is not None:
         heard.append(message)
 
@@ -128,7 +137,7 @@ class Meter:
             self._bar.remove_task(self._task)
 
     def _print(self, line: str) -> None:
-        console.print(f"{self._description}: {line}", markup=False)
+        console.print(printable(f"{self._description}: {line}"), markup=False)
 
 
 _open: list[Progress | None] = []  # the bars of the meters that are open, the outermost first

@@ -49,6 +49,7 @@ Fraction = Annotated[float, Range(0, 1, above=True, below=True)]
 Share = Annotated[float, Range(0, 1)]
 Width = Annotated[int, Range(1, 2**20)]  # of a layer or an embedding
 Depth = Annotated[int, Range(1, 1024)]  # number of layers or levels
+Threads = Annotated[int, Range(1, 1024)]  # threads or processes
 CodebookSize = Annotated[int, Range(2, 2**24)]  # codes of one level
 
 
@@ -174,6 +175,8 @@ def _hint(value: Any, choices: Sequence[tuple[Any, Range | None]]) -> str:
             return ""
         fits = any(_fits(choice, plain) for choice, _ in choices)
         return f": write {plain!r} without quotes" if fits else ""
+    if isinstance(value, Integral) and abs(int(value)) > LARGEST_INT:
+        return f", and not beyond {LARGEST_INT}"
     if any(_fits(choice, [value]) for choice, _ in choices):
         return f": write [{value!r}]"
     return ""

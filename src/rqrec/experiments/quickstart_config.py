@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from rqrec.core.values import Config, PositiveFloat, PositiveInt
+from rqrec.core.values import Config, PositiveFloat, Threads
 from rqrec.data.sources.custom import CustomOptions
 from rqrec.stages.prepare import PrepareOptions
 
@@ -15,7 +15,7 @@ class QuickstartConfig(Config):
 
     minutes: PositiveFloat = 8.0
     """Time budget; training gets most of what reading the files and encoding the texts leave."""
-    jobs: PositiveInt | None = None
+    jobs: Threads | None = None
     """How many models are trained at once, with one thread each; None: one per core."""
     encoder: str | None = None
     """A sentence-transformers model, by name or folder; by default that of the recipe."""

@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 
 from rqrec.core.artifact import MANIFEST, read_json, read_manifest, write_json
 from rqrec.core.config import configured
-from rqrec.core.values import Config, PositiveFloat, PositiveInt
+from rqrec.core.values import Config, PositiveFloat, PositiveInt, Threads
 from rqrec.core.workers import cores
 from rqrec.data.sources.custom import CustomFiles
 from rqrec.evaluation.results_io import EVALUATION_FILE
@@ -74,7 +74,7 @@ class ReproduceConfig(Config):
     """Number of training runs, with seeds 0, 1, ..."""
     max_minutes: PositiveFloat = 30.0
     """Time budget for all stages; training gets 60 % of what the earlier stages leave."""
-    jobs: PositiveInt | None = None
+    jobs: Threads | None = None
     """How many models are trained at once, with one thread each; None: one per core."""
     encoder: str | None = None
     """A sentence-transformers model, by name or folder; by default that of the recipe."""

@@ -62,7 +62,11 @@ def describe_updates(rows: Sequence[Mapping[str, Any]], catalog: Catalog) -> pl.
                 raise ValueError(
                     f"{name} is {row.get(name)!r}, but must be text; each item needs its item_id."
                 )
-    columns = {name: [row.get(name) or None for row in rows] for name in names}
+            if row.get(name) is not None and not row[name].strip():
+                raise ValueError(
+                    f"Item {row['item_id']!r} has the {name} {row[name]!r}: give one with letters, or leave it out."
+                )
+    columns = {name: [row.get(name) for row in rows] for name in names}
     return pl.DataFrame(columns, schema=dict.fromkeys(names, pl.String)).hstack(_fields_of(rows, catalog))
 
 
@@ -164,6 +168,8 @@ def update_items(
     ids = items["item_id"]
     if len(repeated := ids.filter(ids.is_duplicated())):
         raise ValueError(f"Item id {repeated[0]!r} occurs more than once among the updates: give each once.")
+    if all(items[name].is_null().all() for name in items.columns if name != "item_id"):
+        raise ValueError("No item has a title, a text or a field that changes: give at least one.")
     return _described(trained, changes, _present(trained, changes, ids.to_list()), items)
 
 

@@ -502,5 +502,6 @@ def add_errors(app: FastAPI) -> None:
                 400, "bad_json", f"The body is not valid JSON: error at character {location}."
             )
         else:
-            api_error = ApiError(422, "invalid_request", f"{location}: {first['msg']}."[:500])
+            reason = first["msg"].removeprefix("Value error, ").rstrip(".")
+            api_error = ApiError(422, "invalid_request", f"{location}: {reason[:400]}.")
         return error_response(api_error, request.scope["request_id"])

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 from rqrec.core.device import AUTO
-from rqrec.core.values import Config, NonNegativeFloat, PositiveFloat, PositiveInt, Range
+from rqrec.core.values import Config, NonNegativeFloat, PositiveFloat, PositiveInt, Range, Threads
 from rqrec.retrieval.retriever import BEAM_WIDTH
 from rqrec.serving.logs import LogFormat
 
@@ -24,7 +24,7 @@ class ServiceConfig(Config):
     """Address to listen on; 0.0.0.0 listens on all IPv4 addresses."""
     port: Annotated[int, Range(0, 65535)] = 8000
     """TCP port to listen on, 0 to 65535; 0 picks a free port and logs it."""
-    threads: PositiveInt = 1
+    threads: Threads = 1
     """Number of torch threads per model; leave a core for HTTP."""
     device: str = AUTO
     """Where the models compute: cpu, cuda or cuda:1; auto is a GPU if there is one."""
@@ -84,6 +84,10 @@ class ServiceConfig(Config):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if not self.host.strip():
+            raise ValueError(
+                f"host is {self.host!r}, but must be an address, such as 127.0.0.1 or 0.0.0.0 (all)."
+            )
         for token in (*self.tokens, self.admin_token):
             if not token.isascii() or any(character.isspace() for character in token):
                 # The value stays out of the message: it is a secret, and messages end up in logs.

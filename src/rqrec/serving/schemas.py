@@ -1,5 +1,6 @@
 """Request and response bodies, from which the OpenAPI description is generated."""
 
+import math
 from typing import Annotated, Any, Literal, Self
 
 import numpy as np
@@ -171,6 +172,14 @@ class DescribedItem(BaseModel):
     __pydantic_extra__: dict[str, FieldValue | list[FieldValue]]
 
     item_id: Annotated[str, Field(min_length=1, max_length=1000)]
+
+    @model_validator(mode="after")
+    def _check_finite(self) -> Self:
+        for name, value in self.__pydantic_extra__.items():
+            for one in value if isinstance(value, list) else [value]:
+                if isinstance(one, float) and not math.isfinite(one):
+                    raise ValueError(f"{name[:100]} is {one}: give a finite number, or null")
+        return self
 
 
 class Change(BaseModel):

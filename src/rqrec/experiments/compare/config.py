@@ -13,6 +13,7 @@ from rqrec.core.values import (
     PositiveFloat,
     PositiveInt,
     Probability,
+    Threads,
     Width,
 )
 from rqrec.evaluation.registry import BASELINES
@@ -111,7 +112,7 @@ class CompareConfig(Config):
     """Seeds; each is used for the semantic IDs and for the models trained on them."""
     baselines: tuple[str, ...] = ()
     """Baselines to test too: popularity, item_knn, content_knn, hybrid_knn."""
-    jobs: PositiveInt = 1
+    jobs: Threads = 1
     """Number of training runs in parallel, each in a process with one thread."""
     save_dir_root: Path = Path("out/compare")
     """Folder of the results, the runs and their logs."""
