@@ -51,9 +51,9 @@ def fit_ensemble(
     found = _Found.of(ensemble, examples, exclude_seen)
     mixed = [name for name, one in ensemble.settings.items() if one.share is not None]
     trained = [name for name in ensemble.experts if name not in mixed]
-    best: Settings = found.best(_products(trained)) if trained else {}
+    best: Settings = found.best(_products(trained), "Weighting the trained experts") if trained else {}
     for name in mixed:
-        best = found.best(_mixtures(best, name))
+        best = found.best(_mixtures(best, name), f"Weighting the {name}")
     return FittedEnsemble(best, found.metrics(best))
 
 
@@ -101,9 +101,9 @@ class _Found:
             len(examples) - len(reached),
         )
 
-    def best(self, choices: Iterator[Settings]) -> Settings:
+    def best(self, choices: Iterator[Settings], description: str) -> Settings:
         """The settings with the highest NDCG@10; the first of equals."""
-        return max(track(list(choices), "Weighting the experts"), key=self._ndcg_sum)
+        return max(track(list(choices), description), key=self._ndcg_sum)
 
     def metrics(self, settings: Settings) -> dict[str, float]:
         """The mean metrics over all examples, those whose target is no candidate included."""
