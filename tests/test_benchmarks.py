@@ -88,6 +88,7 @@ def test_scale_plans(tmp_path: Path) -> None:
         "trie": [{"items": 500, "trie_seconds": 0.1, **sizes}],
         "dedup": {"items": 500, "seconds": 0.1},
         "search": [{"items": 500, "users_per_second": {"slow": 1.0, "fast": 100.0}}],
+        "dense": [{"items": 500, "users_per_second": 1.0}],
         "text": {"texts_per_second": 50.0},
         "tokenizer": {"steps_per_second": 10.0, "items_tokenized_per_second": 1000.0},
         "training": {"items_per_second": {"slow": 1.0, "fast": 1000.0}},
