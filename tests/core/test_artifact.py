@@ -8,6 +8,7 @@ from rqrec.core.artifact import (
     FORMAT_VERSION,
     atomic_write,
     check_inputs,
+    check_outside_artifacts,
     create,
     find,
     find_input,
@@ -285,3 +286,12 @@ def test_a_file_that_the_manifest_does_not_list_is_refused(tmp_path: Path) -> No
     write_json(folder / "manifest.json", read_json(folder / "manifest.json") | {"files": {}})
     with pytest.raises(ValueError, match=r"experts\.json is not in the manifest"):
         read_manifest(folder, verify=True)
+
+
+def test_a_file_in_an_artefact_is_none_to_write(tmp_path: Path) -> None:
+    outer = make(tmp_path / "outer")
+    (tmp_path / "link").symlink_to(outer)
+    for inside in (outer / "file.txt", outer / "a" / "b.npy", tmp_path / "link" / "b.npy"):
+        with pytest.raises(ValueError, match=r"lies in .*outer, an artefact that another file would damage"):
+            check_outside_artifacts(inside)
+    check_outside_artifacts(tmp_path / "b.npy")

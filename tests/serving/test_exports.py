@@ -1,5 +1,6 @@
 """Vectors of a model: states of users from Python, items and codes as files."""
 
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -155,3 +156,22 @@ def test_every_architecture_is_the_same_as_onnx_files(name: str, tmp_path: Path)
     done = CliRunner().invoke(app, ["export", str(model), "--what", "onnx", "--out", str(out)])
     assert done.exit_code == 0, done.stderr
     check_parity(Recommender.load(model), OnnxExpert(out))
+
+
+def test_an_export_replaces_nothing_but_an_earlier_export(tiny_joined: Path, tmp_path: Path) -> None:
+    model = shutil.copytree(tiny_joined / "retrieval", tmp_path / "model")
+    (tmp_path / "mine.npy").write_bytes(b"mine")
+
+    def run(out: Path, *options: str) -> str:
+        done = CliRunner().invoke(app, ["export", str(model), "--out", str(out), *options])
+        assert (done.exit_code, done.stdout) == (1, ""), done.output
+        return done.stderr
+
+    assert "mine.npy is there already and was not exported" in run(tmp_path / "mine.npy")
+    assert "an artefact that another file would damage" in run(model / "item_embeddings.npy")
+    assert "an artefact that another file would damage" in run(model / "experts" / "onnx", "--what", "onnx")
+    assert (tmp_path / "mine.npy").read_bytes() == b"mine"
+    read_manifest(model, "retrieval", verify=True)
+    for _ in range(2):
+        done = CliRunner().invoke(app, ["export", str(model), "--out", str(tmp_path / "items.npy")])
+        assert done.exit_code == 0, done.stderr

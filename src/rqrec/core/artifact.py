@@ -209,6 +209,16 @@ def _check_replaceable(folder: Path, artifact_type: str) -> None:
         )
 
 
+def check_outside_artifacts(path: Path) -> None:
+    """Raise ValueError if a path lies in an artefact, whose files have to stay those of its manifest."""
+    absolute = Path(path).resolve()
+    for parent in absolute.parents:
+        if (parent / MANIFEST).is_file():
+            raise ValueError(
+                f"{path} lies in {parent}, an artefact that another file would damage: choose a place outside."
+            )
+
+
 def _type_of(manifest: Any) -> Any:
     """The type in a manifest of any format; format 1 called it "kind"."""
     return manifest.get("artifact_type", manifest.get("kind")) if isinstance(manifest, dict) else None

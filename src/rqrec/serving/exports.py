@@ -8,7 +8,7 @@ import numpy as np
 import polars as pl
 import safetensors.numpy
 
-from rqrec.core.artifact import atomic_write, create, find, read_manifest
+from rqrec.core.artifact import atomic_write, check_outside_artifacts, create, find, read_manifest
 from rqrec.retrieval.artifact import CodesModel
 from rqrec.retrieval.onnx_files import write_onnx
 from rqrec.serving.recommender import Recommender
@@ -22,10 +22,17 @@ def export(artifact: Path, what: Literal["items", "codes"], out: Path, expert: s
 
     `out` ends in .npy, or in .safetensors, where the array is named "vectors". Its rows are listed in the same order
     in a parquet file whose name ends in .rows.parquet: `item_id`, or `level` and `code`. Returns both paths and the
-    shape. Raises ValueError on another suffix, or an expert without such vectors.
+    shape. Raises ValueError on another suffix, or an expert without such vectors, if
+    `out` lies in an artefact, and FileExistsError if it is another file than an earlier export.
     """
     if out.suffix not in SUFFIXES:
         raise ValueError(f"{out} must end in {' or '.join(SUFFIXES)}.")
+    check_outside_artifacts(out)
+    beside = out.with_suffix(".rows.parquet")
+    if out.exists() and not beside.exists():
+        raise FileExistsError(
+            f"{out} is there already and was not exported: choose another name, or remove it."
+        )
     recommender = Recommender.load(artifact)
     if what == "items":
         vectors, rows = (
@@ -37,7 +44,6 @@ def export(artifact: Path, what: Literal["items", "codes"], out: Path, expert: s
         vectors = np.concatenate(levels)
         names = [(level, code) for level, one in enumerate(levels) for code in range(len(one))]
         rows = pl.DataFrame(names, schema={"level": pl.Int64, "code": pl.Int64}, orient="row")
-    beside = out.with_suffix(".rows.parquet")
     with atomic_write(beside) as file:
         rows.write_parquet(file)
     with atomic_write(out) as file:
@@ -57,6 +63,7 @@ def export_onnx(artifact: Path, out: Path, expert: str) -> dict[str, Any]:
     padded with -1 on the right), and the inputs and outputs of each file. Raises ValueError if the expert is not
     trained, or if what writes ONNX files is not installed.
     """
+    check_outside_artifacts(out)
     folder = find(artifact, "retrieval")
     recommender = Recommender.load(folder)
     found = recommender.trained_expert(expert)

@@ -6,7 +6,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from rqrec.core.artifact import atomic_write
+from rqrec.core.artifact import atomic_write, check_outside_artifacts
 from rqrec.core.progress import log
 from rqrec.core.values import Config
 from rqrec.data.embeddings import read_embeddings
@@ -30,6 +30,7 @@ class GenerateSemanticIdsConfig(Config):
 
 def generate_semantic_ids(config: GenerateSemanticIdsConfig) -> Path:
     """Write int64 [num_items, vae_n_layers + 1], every row unique, in the order of the embeddings."""
+    check_outside_artifacts(config.output_path)
     model = load_tokenizer(config.pretrained_model_path).model
     codes_NL = model.semantic_ids(read_embeddings(config.dataset_folder).vectors).numpy()
     rows = np.concatenate([codes_NL, deduplicate(codes_NL)[:, None]], axis=1)
