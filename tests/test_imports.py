@@ -133,6 +133,7 @@ TO_THE_BEAM = [
     "serving/recommender.py",
     "retrieval/retriever.py",
     "retrieval/beam_search.py",
+    "retrieval/ranking.py",
 ]
 
 

@@ -3,6 +3,7 @@
 Shapes: B batch, K beams, C children of a beam's node (at most), M = K x C candidates, N items, X excluded items.
 """
 
+from functools import partial
 from typing import TypeVar
 
 import torch
@@ -10,7 +11,7 @@ from torch import Tensor
 
 from rqrec.data.ids import PADDING
 from rqrec.models.retrieval_model import Batch, RetrievalModel
-from rqrec.retrieval.ranking import Ranked, order_keys, padded
+from rqrec.retrieval.ranking import Ranked, best_columns, padded
 from rqrec.retrieval.scoring import next_log_probs
 from rqrec.tokenizer.trie import Children, Trie
 
@@ -70,7 +71,7 @@ def beam_search(
         ties = trie.depths[level + 1].first_item
         scores_BM, nodes_BM, codes_BM = (x.flatten(1) for x in (scores_BKC, children.nodes, children.codes))
         hopes_BM = scores_BM if boost_below is None else scores_BM + boost_below[level + 1][nodes_BM]
-        best_BK = _best(hopes_BM, nodes_BM, ties, beam_width)
+        best_BK = best_columns(hopes_BM, beam_width, partial(_of_columns, nodes_BM, ties))
         scores_BK, nodes_BK = scores_BM.gather(1, best_BK), nodes_BM.gather(1, best_BK)
         parents_BKl = (best_BK // scores_BKC.shape[2])[:, :, None].expand(-1, -1, level)
         codes_BK1 = codes_BM.gather(1, best_BK)[:, :, None]
@@ -96,15 +97,6 @@ def _mask_nodes(scores_BKC: Tensor, children: Children, nodes_BX: Tensor) -> Non
     scores_BKC.view(len(scores_BKC), -1).scatter_add_(1, cell_BX.masked_fill(~found_BX, 0), penalty_BX)
 
 
-def _best(scores_BM: Tensor, nodes_BM: Tensor, ties: Tensor, width: int) -> Tensor:
-    """Columns int64 [B, K] of the `width` best candidates in descending order; equal scores by the lower `ties`."""
-    width = min(width, scores_BM.shape[1])
-    values_BK, best_BK = scores_BM.topk(width, dim=1)
-    threshold_B1 = values_BK[:, -1:]
-    # The choice of top-k is arbitrary only if scores tie at the edge of the beam, which is rare.
-    edge_B = ((scores_BM >= threshold_B1).sum(1) > width) & threshold_B1[:, 0].isfinite()
-    if edge_B.any():
-        best_BK = order_keys(scores_BM, ties[nodes_BM]).topk(width, dim=1).indices
-        values_BK = scores_BM.gather(1, best_BK)
-    keys_BK = order_keys(values_BK, ties[nodes_BM.gather(1, best_BK)])
-    return best_BK.gather(1, keys_BK.argsort(dim=1, descending=True))
+def _of_columns(nodes_BM: Tensor, ties: Tensor, columns_BK: Tensor) -> Tensor:
+    """The ties [B, K] of the nodes in some columns."""
+    return ties[nodes_BM.gather(1, columns_BK)]

@@ -4,7 +4,7 @@ Shapes: B batch, K items of a list, N items of the catalogue, X excluded items,
 R rows of a block.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import NamedTuple, Protocol
@@ -92,29 +92,33 @@ def rank_scores(scores_BN: Tensor, k: int, *, excluded_BX: Tensor | None = None)
         mask_BN.scatter_(1, torch.where(excluded_BX >= 0, excluded_BX, n_items), True)
         scores_BN = scores_BN.masked_fill(mask_BN[:, :n_items], -torch.inf)
     rows = max(1, MAX_SCORES // max(1, n_items))
-    best = [_best(scores_RN.float(), min(k, n_items)) for scores_RN in scores_BN.split(rows)]
+    best = [best_columns(scores_RN.float(), k) for scores_RN in scores_BN.split(rows)]
     items_BK = torch.cat(best)
     return padded(items_BK, scores_BN.gather(1, items_BK), k)
 
 
-def _best(scores_RN: Tensor, k: int) -> Tensor:
-    """Columns int64 [R, k] of the highest scores in descending order, ties by column.
+def best_columns(
+    scores_BM: Tensor, k: int, tie_of: Callable[[Tensor], Tensor] = lambda columns: columns
+) -> Tensor:
+    """Columns int64 [B, K] of the k best scores in descending order, equal ones by lower tie; all if there are fewer.
 
-    `topk` leaves open which of equal scores it takes. So it takes some more than k, which contain all that equal the
-    k-th unless the last one does too; only then are all columns compared.
+    `tie_of` gives the ties, below 2**32, of columns int64 [B, K]: by default the columns themselves. `topk` leaves
+    open which of equal scores it takes. So it takes some more than k, which contain all that equal the k-th unless
+    the last one does too; only then are all columns compared.
     """
-    more = min(k + SPARE, scores_RN.shape[1])
-    values_RM, columns_RM = scores_RN.topk(more, dim=1)
-    order_RK = order_keys(values_RM, columns_RM).topk(k, dim=1).indices
-    columns_RK = columns_RM.gather(1, order_RK)
-    if more == scores_RN.shape[1] or not k:
-        return columns_RK
+    n_columns = scores_BM.shape[1]
+    k = min(k, n_columns)
+    values_BR, columns_BR = scores_BM.topk(min(k + SPARE, n_columns), dim=1)
     # Which columns have a score of minus infinity matters to nobody: they become padding.
-    open_R = (values_RM[:, -1] == values_RM[:, k - 1]) & values_RM[:, -1].isfinite()
-    if open_R.any():
-        ties_N = torch.arange(scores_RN.shape[1], device=scores_RN.device)
-        columns_RK[open_R] = order_keys(scores_RN[open_R], ties_N).topk(k, dim=1).indices
-    return columns_RK
+    if 0 < k < values_BR.shape[1] < n_columns:
+        last_B = values_BR[:, -1]
+        if ((last_B == values_BR[:, k - 1]) & last_B.isfinite()).any():
+            values_BR, columns_BR = (
+                scores_BM,
+                torch.arange(n_columns, device=scores_BM.device).expand_as(scores_BM),
+            )
+    order_BK = order_keys(values_BR, tie_of(columns_BR)).topk(k, dim=1).indices
+    return columns_BR.gather(1, order_BK)
 
 
 def padded(items_BK: Tensor, scores_BK: Tensor, k: int) -> Ranked:
