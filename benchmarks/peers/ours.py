@@ -13,7 +13,7 @@ from adapter import Job, K
 from rqrec.core.artifact import find, read_manifest
 from rqrec.core.config import configured
 from rqrec.data.sequences import Histories
-from rqrec.experiments.reproduce import RECIPE
+from rqrec.experiments.reproduce import RECIPE, part_of
 from rqrec.retrieval.artifact import read_retrieval, read_sasrec
 from rqrec.retrieval.ranking import ExhaustiveRecommender, ItemRecommender
 from rqrec.stages.join import JoinConfig, join
@@ -34,18 +34,14 @@ folder = Path(mkdtemp(prefix="rqrec-peers-"))
 minutes = job.seconds / 60
 
 
+def few_validations(name: str) -> list[str]:
+    return [f"{name}.validations = 1", f"{name}.validation_users = 200"]
+
+
 def codes(share: float) -> Path:
-    config = configured(
-        TrainDecoderConfig(),
-        ["train", "train_decoder"],
-        [RECIPE],
-        [
-            f"train_decoder.max_minutes = {minutes * share}",
-            "train_decoder.validations = 1",
-            "train_decoder.validation_users = 200",
-        ],
-    )
-    config = replace(config, checkpoints=replace(config.checkpoints, save_dir_root=folder / "codes"))
+    names = ["train", "train_decoder"]
+    config = configured(TrainDecoderConfig(), names, [RECIPE], few_validations("train_decoder"))
+    config = part_of(config, folder / "codes", minutes * share, seed=config.loop.seed)
     model = train_decoder(
         config,
         dataset=find(run, "dataset"),
@@ -57,17 +53,9 @@ def codes(share: float) -> Path:
 
 
 def sasrec(share: float) -> Path:
-    config = configured(
-        TrainSasRecConfig(),
-        ["train", "train_sasrec"],
-        [RECIPE],
-        [
-            f"train_sasrec.max_minutes = {minutes * share}",
-            "train_sasrec.validations = 1",
-            "train_sasrec.validation_users = 200",
-        ],
-    )
-    config = replace(config, checkpoints=replace(config.checkpoints, save_dir_root=folder / "sasrec"))
+    names = ["train", "train_sasrec"]
+    config = configured(TrainSasRecConfig(), names, [RECIPE], few_validations("train_sasrec"))
+    config = part_of(config, folder / "sasrec", minutes * share, seed=config.loop.seed)
     return train_sasrec(config, dataset=find(run, "dataset"), embeddings=find(run, "embeddings"))
 
 
