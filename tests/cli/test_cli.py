@@ -5,11 +5,13 @@ import runpy
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import polars as pl
 import pytest
 from click.testing import Result
+from typer.main import get_command
 from typer.testing import CliRunner
 
 from rqrec import __version__
@@ -527,3 +529,10 @@ def test_an_encoder_without_effect_is_said(tiny_run: Path, tmp_path: Path) -> No
     done = rqrec("embed", tiny_run / "dataset", *options)
     assert done.exit_code == 0, done.stderr
     assert "the encoder another has no effect" in " ".join(done.stderr.split())
+
+
+def test_one_application_gives_every_command_with_its_options() -> None:
+    application: Any = get_command(app)
+    for name in ("prepare", "tokenize", "prepare"):
+        assert application.get_command(None, name).params, name
+    assert "find" in application.get_command(None, "items").commands

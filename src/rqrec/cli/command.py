@@ -79,10 +79,11 @@ class AllCommands(FullSentences):
         if cmd_name in COMMANDS and cmd_name not in self._loaded:
             import_module(f"rqrec.cli.{COMMANDS[cmd_name]}")
             complete: Any = typer.main.get_command(app)
-            self._loaded = complete.commands
+            self._loaded = complete._loaded
         return self._loaded.get(cmd_name)
 
 
+@functools.cache
 def _unloaded(name: str) -> Any:
     """A command with nothing but the docstring of its function, which is read without importing the file."""
     file = Path(__file__).with_name(f"{COMMANDS[name]}.py")
