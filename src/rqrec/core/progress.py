@@ -40,9 +40,13 @@ def printable(text: str) -> str:
 
 def log(message: str) -> None:
     """Print one line on standard error."""
-    console.print(printable(message), markup=False)
+    _write_line(message)
     if (heard := _heard.get()) is not None:
         heard.append(message)
+
+
+def _write_line(line: str) -> None:
+    console.print(printable(line), markup=False)
 
 
 @contextmanager
@@ -137,7 +141,7 @@ class Meter:
             self._bar.remove_task(self._task)
 
     def _print(self, line: str) -> None:
-        console.print(printable(f"{self._description}: {line}"), markup=False)
+        _write_line(f"{self._description}: {line}")
 
 
 _open: list[Progress | None] = []  # the bars of the meters that are open, the outermost first

@@ -80,7 +80,9 @@ class DenseExpert:
             found_BM = self.index.search(states_BD, count + seen_BX.shape[1], constraints.allowed_N)
             found_BM.masked_fill_(is_in(found_BM, seen_BX), PADDING)
             logits_BM = _products(states_BD, vectors_ND, found_BM)
-            total_B1 = torch.logaddexp(_log_sum(logits_BM), self._log_rest(states_BD, found_BM, constraints))
+            total_B1 = torch.logaddexp(
+                _log_total(logits_BM), self._log_rest(states_BD, found_BM, constraints)
+            )
             ranked = _sorted(found_BM, logits_BM - total_B1, count)
         else:
             rows = max(1, MAX_LOGITS // len(vectors_ND))
@@ -90,7 +92,7 @@ class DenseExpert:
                 if constraints.allowed_N is not None:
                     logits_RN.masked_fill_(~constraints.allowed_N, -torch.inf)
                 exclude(logits_RN, seen_RX)
-                totals.append(_log_sum(logits_RN))
+                totals.append(_log_total(logits_RN))
                 lists.append(rank_scores(boosted(logits_RN - totals[-1], constraints.boost_N), count))
             total_B1 = torch.cat(totals)
             ranked = Ranked(torch.cat([one.items for one in lists]), torch.cat([one.scores for one in lists]))
@@ -125,7 +127,7 @@ def _products(states_BD: Tensor, vectors_ND: Tensor, items_BC: Tensor) -> Tensor
     return logits_BC.masked_fill(items_BC == PADDING, -torch.inf)
 
 
-def _log_sum(logits_BX: Tensor) -> Tensor:
+def _log_total(logits_BX: Tensor) -> Tensor:
     """What makes probabilities of logits, [B, 1]. A history with no allowed item gets no item, whatever it is."""
     return logits_BX.logsumexp(1, keepdim=True).nan_to_num(neginf=0.0)
 

@@ -53,20 +53,17 @@ class VectorIndex:
             faiss.IndexFlatIP(width), width, self.clusters, faiss.METRIC_INNER_PRODUCT
         )
         self._index.cp.niter, self._index.cp.seed = ITERATIONS, 0
-        generator = torch.Generator().manual_seed(0)
-        sample = torch.randperm(n_items, generator=generator)[: TRAINED_ON * self.clusters]
-        self._index.train(vectors[sample.numpy()])
+        items_N = np.arange(n_items)
+        self._index.train(vectors[sample_of(items_N, TRAINED_ON * self.clusters)])
         self._index.add(vectors)
-        self.sample_S = torch.from_numpy(sample_of(np.arange(n_items), SAMPLE))
+        self.sample_S = torch.from_numpy(sample_of(items_N, SAMPLE))
         self._choose_probes(torch.from_numpy(vectors), states_SD.float().cpu())
 
     @classmethod
     def of(cls, model: SasRec) -> "VectorIndex":
         """The index of a model's items, whose recall is measured on the states after histories of one item."""
-        vectors_ND = model.item_vectors()
-        generator = torch.Generator().manual_seed(1)
-        items_S1 = torch.randint(len(vectors_ND), (STATES, 1), generator=generator)
-        return cls(vectors_ND, model.encode(Histories(items_S1.numpy())))
+        items_S1 = sample_of(np.arange(model.config.n_items), STATES)[:, None]
+        return cls(model.item_vectors(), model.encode(Histories(items_S1)))
 
     def __repr__(self) -> str:
         visited = f"{self.probes} of {self.clusters} clusters"

@@ -90,7 +90,7 @@ class Batcher(Generic[OptionsT, HistoryT]):
         with self._changed:
             if self.queue_length <= self._max_queue // 4:
                 return None
-            return sum(map(self._seconds, self._queue))
+            return self._drains_in
 
     @property
     def alive(self) -> bool:
@@ -111,7 +111,7 @@ class Batcher(Generic[OptionsT, HistoryT]):
             queued = self.queue_length
             room = self._max_queue // 2 if self._is_large(job) else self._max_queue
             if queued and queued + job.left > room:
-                raise QueueFullError(sum(map(self._seconds, self._queue)))
+                raise QueueFullError(self._drains_in)
             self._queue.append(job)
             if len(self._queue) == 1 or queued + job.left >= self._max_batch:
                 self._changed.notify()
@@ -142,6 +142,11 @@ class Batcher(Generic[OptionsT, HistoryT]):
     def _seconds(self, job: _Job[OptionsT, HistoryT]) -> float:
         """About how long the rest of a job takes."""
         return self._cost_left(job) * self._seconds_per_cost
+
+    @property
+    def _drains_in(self) -> float:
+        """About how long everything that is queued takes, in seconds."""
+        return sum(map(self._seconds, self._queue))
 
     def _is_large(self, job: _Job[OptionsT, HistoryT]) -> bool:
         return len(job.histories) * self._cost(job.options) > self._part
