@@ -185,6 +185,7 @@ def test_a_sample_users_history_can_be_edited(visitor: Visitor) -> None:
     expect(user).to_have_attribute("aria-pressed", "true")
     expect(user).to_be_focused()
     assert page.url.endswith("?user=" + name.replace(" ", "+"))
+    wait_until_loaded(page)
     before = chips(page).all_inner_texts()
     assert len(before) >= 4
     page.get_by_role("button", name=f"Remove {before[0]}", exact=True).click()

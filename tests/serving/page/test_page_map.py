@@ -32,8 +32,13 @@ def open_map(visitor: Visitor, query: str = "", **context: Any) -> tuple[Page, L
     expect(canvas).to_be_visible()
     canvas.scroll_into_view_if_needed()
     page.wait_for_function("document.querySelector('canvas').getContext('2d').getImageData(0, 0, 1, 1)")
-    page.evaluate("new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))")
+    wait_until_drawn(page)
     return page, canvas
+
+
+def wait_until_drawn(page: Page) -> None:
+    """Wait for the frame that draws what has been asked for so far."""
+    page.evaluate("new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))")
 
 
 def places(page: Page) -> dict[str, tuple[float, float]]:
@@ -55,6 +60,18 @@ def tip(page: Page) -> Locator:
     return page.locator(".map-tip")
 
 
+def title_shown(page: Page) -> str:
+    """The title in the tip of the map as it is drawn by now."""
+    wait_until_drawn(page)
+    expect(tip(page)).to_be_visible()
+    return tip(page).inner_text()
+
+
+def wait_until_zoomed(page: Page) -> None:
+    """Wait until the map has taken a turn of the wheel or a pinch, for which the browser does not wait itself."""
+    page.wait_for_function("() => document.querySelector('canvas').style.touchAction === 'none'")
+
+
 def test_every_item_is_drawn(visitor: Visitor) -> None:
     page, _ = open_map(visitor)
     drawn = places(page)
@@ -68,7 +85,7 @@ def test_the_map_takes_the_colours_of_a_dark_page_at_once_and_back(visitor: Visi
     drawn = list(places(page).values())
 
     def colours() -> list[list[int]]:
-        page.evaluate("new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))")
+        wait_until_drawn(page)
         return [page.evaluate(PIXEL, place) for place in drawn]
 
     light = colours()
@@ -84,7 +101,7 @@ def test_hovering_shows_a_title_and_a_click_opens_the_item(visitor: Visitor) -> 
     place = lone_place(page)
     expect(tip(page)).to_be_hidden()
     hover(canvas, place)
-    title = tip(page).inner_text()
+    title = title_shown(page)
     assert title.startswith("Title ")
     canvas.click(position={"x": place[0], "y": place[1]})
     expect(page.get_by_role("dialog", name=title, exact=True)).to_be_visible()
@@ -120,10 +137,10 @@ def test_the_wheel_zooms_and_scrolls_on_at_the_end(visitor: Visitor) -> None:
     page, canvas = open_map(visitor)
     place = lone_place(page)
     hover(canvas, place)
-    title = tip(page).inner_text()
+    title = title_shown(page)
     scrolled = page.evaluate("scrollY")
     page.mouse.wheel(0, -600)
-    page.wait_for_function("() => document.querySelector('canvas').style.touchAction === 'none'")
+    wait_until_zoomed(page)
     page.mouse.move(1, 1)
     hover(canvas, place)
     expect(tip(page)).to_have_text(title)  # what is under the pointer stays there
@@ -132,15 +149,16 @@ def test_the_wheel_zooms_and_scrolls_on_at_the_end(visitor: Visitor) -> None:
     assert page.evaluate("scrollY") == scrolled
     page.mouse.wheel(0, 300)
     page.mouse.wheel(0, -100)
-    page.wait_for_function("() => document.querySelector('canvas').style.touchAction === 'none'")
+    wait_until_zoomed(page)
 
 
 def test_dragging_moves_a_map_that_is_zoomed(visitor: Visitor) -> None:
     page, canvas = open_map(visitor)
     place = lone_place(page)
     hover(canvas, place)
-    title = tip(page).inner_text()
+    title = title_shown(page)
     page.mouse.wheel(0, -400)
+    wait_until_zoomed(page)
     box = canvas.bounding_box()
     dx = 80 if place[0] < box["width"] / 2 else -80
     page.mouse.down()
@@ -157,7 +175,7 @@ def test_the_map_is_used_by_keyboard(visitor: Visitor) -> None:
     page.get_by_role("button", name="List", exact=True).focus()
     page.keyboard.press("Tab")
     expect(canvas).to_be_focused()
-    first = tip(page).inner_text()
+    first = title_shown(page)
     expect(page.locator("#status")).to_have_text(first)
     whole = canvas.screenshot()
     page.keyboard.press("+")
@@ -165,7 +183,7 @@ def test_the_map_is_used_by_keyboard(visitor: Visitor) -> None:
     for _ in range(4):
         page.keyboard.press("ArrowRight")
     expect(tip(page)).not_to_have_text(first)
-    title = tip(page).inner_text()
+    title = title_shown(page)
     page.keyboard.press("Enter")
     expect(page.get_by_role("dialog", name=title, exact=True)).to_be_visible()
     page.keyboard.press("Escape")
@@ -173,7 +191,7 @@ def test_the_map_is_used_by_keyboard(visitor: Visitor) -> None:
     page.keyboard.press("-")
     page.keyboard.press("0")
     expect(tip(page)).to_have_text(first)
-    page.wait_for_timeout(100)  # a frame
+    wait_until_drawn(page)
     assert canvas.screenshot() == whole
 
 
@@ -184,7 +202,7 @@ def test_two_fingers_zoom_and_a_tap_shows_the_title_first(visitor: Visitor) -> N
     x, y = box["x"] + place[0], box["y"] + place[1]
     page.touchscreen.tap(x, y)
     expect(tip(page)).to_be_visible()
-    title = tip(page).inner_text()
+    title = title_shown(page)
     expect(page.get_by_role("dialog")).to_be_hidden()
     page.touchscreen.tap(x, y)
     expect(page.get_by_role("dialog", name=title, exact=True)).to_be_visible()
@@ -194,7 +212,7 @@ def test_two_fingers_zoom_and_a_tap_shows_the_title_first(visitor: Visitor) -> N
     for kind, gap in (("touchStart", 20), ("touchMove", 40), ("touchMove", 80), ("touchEnd", None)):
         points = [] if gap is None else [{"x": middle[0] + side * gap, "y": middle[1]} for side in (-1, 1)]
         touch.send("Input.dispatchTouchEvent", {"type": kind, "touchPoints": points})
-    page.wait_for_function("() => document.querySelector('canvas').style.touchAction === 'none'")
+    wait_until_zoomed(page)
 
 
 def test_the_buttons_zoom(visitor: Visitor) -> None:
