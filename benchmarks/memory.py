@@ -159,7 +159,7 @@ def main() -> None:
         folder, names = Path(scratch), list(options.stages)
         if options.run:
             dataset = find(options.run, "dataset")
-            names.remove("prepare")
+            names = [name for name in names if name != "prepare"]
         else:
             dataset = folder / "dataset"
             write_files(folder, options.items, options.users, options.words)
