@@ -18,20 +18,41 @@ def test_memory_that_was_freed_between_live_tensors_goes_back() -> None:
     assert len(kept) == 2000
 
 
-def test_a_loop_releases_memory_only_when_it_has_grown(monkeypatch: pytest.MonkeyPatch) -> None:
-    held, releases = [100.0], 0
+@pytest.fixture
+def process(monkeypatch: pytest.MonkeyPatch) -> "Process":
+    process = Process()
+    monkeypatch.setattr(memory, "resident_mb", lambda: process.held)
+    monkeypatch.setattr(memory, "release", process.release)
+    return process
 
-    def released() -> None:
-        nonlocal releases
-        releases, held[0] = releases + 1, 150.0
 
-    monkeypatch.setattr(memory, "resident_mb", lambda: held[0])
-    monkeypatch.setattr(memory, "release", released)
-    free = FreeMemory(held=100.0)
-    for grown, expected in ((SLACK, 0), (SLACK + 1, 1), (50, 1), (50 + SLACK, 1), (51 + SLACK, 2)):
-        held[0] = 100.0 + grown
+class Process:
+    """A process that needs 150 MB, and what it holds beyond that until a release."""
+
+    def __init__(self) -> None:
+        self.held, self.releases = 150.0, 0
+
+    def release(self) -> None:
+        self.held, self.releases = 150.0, self.releases + 1
+
+
+def test_a_loop_releases_memory_only_when_it_has_grown(process: "Process") -> None:
+    free = FreeMemory()
+    for grown, expected in ((SLACK, 0), (SLACK + 1, 1), (50, 1), (50 + SLACK, 2)):
+        process.held, before = 150.0 + grown, 1
         free.limit()
-        assert releases == expected
+        assert process.releases == before + expected
+
+
+def test_what_an_earlier_loop_left_does_not_count_as_held(process: "Process") -> None:
+    process.held = 150.0 + SLACK
+    free = FreeMemory()
+    process.held += 1
+    free.limit()
+    assert process.held == 151.0  # less than SLACK more than it held after the release
+    process.held = 151.0 + SLACK
+    free.limit()
+    assert process.held == 150.0
 
 
 def test_a_system_that_does_not_report_memory_is_left_alone(

@@ -43,11 +43,17 @@ class FreeMemory:
     A release costs about as much as touching that much memory once, which is why it is not done at every step.
     """
 
-    held: float = field(default_factory=resident_mb)
+    held: float = field(init=False)
     """MB held after the last release."""
+
+    def __post_init__(self) -> None:
+        self._release()  # what earlier work of this process left must not count as held
 
     def limit(self) -> None:
         """Release what was freed, if the process has grown by more than `SLACK`."""
         if resident_mb() > self.held + SLACK:
-            release()
-            self.held = resident_mb()
+            self._release()
+
+    def _release(self) -> None:
+        release()
+        self.held = resident_mb()
