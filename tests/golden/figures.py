@@ -38,6 +38,7 @@ from rqrec.training.sasrec_task import SasRecTask
 from tests.tiny import DIM, tiny_dataset, tiny_vectors, train_tiny, write_inputs
 
 FIGURES_FILE = Path(__file__).with_name("figures.json")
+CPU_INFO = Path("/proc/cpuinfo")
 STEPS = LoopConfig(20, learning_rate=2e-3, warmup=2, log_every=1, seed=3)
 SIZES: dict[str, Any] = {
     "max_items": 5,
@@ -53,9 +54,23 @@ SIZES: dict[str, Any] = {
 
 
 def machine() -> str:
-    """The kind of machine and library versions on which floating-point sums are bit-identical."""
-    cpu = f"{platform.machine()} {torch.backends.cpu.get_cpu_capability()}"
+    """The processor and library versions on which floating-point sums are bit-identical.
+
+    Instruction sets alone do not tell: libraries of matrix products have code of their own for each processor.
+    """
+    cpu = f"{processor()} {torch.backends.cpu.get_cpu_capability()}"
     return f"{cpu} torch {torch.__version__} numpy {np.__version__}"
+
+
+def processor() -> str:
+    """Vendor, family and model, where the system tells; elsewhere the kind of machine."""
+    if not CPU_INFO.exists():
+        return f"{platform.machine()} {platform.processor()}"
+    first = CPU_INFO.read_text().split("\n\n")[0]
+    facts = dict(line.replace("\t", "").split(":", 1) for line in first.splitlines() if ":" in line)
+    return " ".join(
+        [platform.machine(), *(facts.get(name, "?").strip() for name in ("vendor_id", "cpu family", "model"))]
+    )
 
 
 def figures() -> dict[str, Any]:
