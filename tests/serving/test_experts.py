@@ -1,12 +1,14 @@
 """A joined model through each door: Python, the command line, HTTP and batches."""
 
 import json
+import shutil
 import threading
 from collections.abc import Iterator
 from math import exp, inf, isinf
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import polars as pl
 import pytest
 import torch
@@ -17,6 +19,8 @@ from rqrec import Recommender, Rules
 from rqrec.cli import app
 from rqrec.cli.command import emit
 from rqrec.core.artifact import create, read_manifest
+from rqrec.data.sequences import Sequences
+from rqrec.data.splits import get_protocol
 from rqrec.models.architectures import build_model
 from rqrec.models.hierarchical import HierarchicalConfig
 from rqrec.retrieval.artifact import CodesModel, read_retrieval, write_retrieval
@@ -166,6 +170,38 @@ def test_without_a_history_neighbours_alone_recommend_popular_items(recommender:
     assert all(isinf(item.experts["neighbours"]) for item in together)
 
 
+@pytest.mark.parametrize(
+    "model", ["joined", "single"]
+)  # the neighbours count items, or the dataset beside the model
+def test_popularity_can_be_asked_to_compare(model: str, client: TestClient, tiny_joined: Path) -> None:
+    items_N = get_protocol("leave_one_out")(Sequences.read(tiny_joined / "dataset")).train.items
+    counts_N = np.bincount(items_N, minlength=N_ITEMS)
+    popular = items(*np.argsort(-counts_N, kind="stable"))
+    history, blocked = [popular[1], popular[0], popular[1]], popular[3]
+    left = [item for item in popular if item not in (*history, blocked)]
+    body = {"k": N_ITEMS, "model": model, "experts": ["popularity"]}
+    found, first = asked(client, histories=[history, []], block=[blocked], **body)
+    assert [item["item_id"] for item in found["items"]] == left
+    assert sum(exp(item["score"]) for item in found["items"]) == pytest.approx(1)
+    assert [item["item_id"] for item in first["items"]] == [item for item in popular if item != blocked]
+    (repeated,) = asked(client, history=history, exclude_seen=False, explain=True, **body | {"k": 1})
+    assert repeated["items"][0]["item_id"] == popular[0]
+    assert repeated["items"][0]["experts"].keys() == {"popularity"}
+
+
+def test_popularity_is_asked_alone_and_only_where_it_is_known(
+    client: TestClient, tiny_run: Path, tmp_path: Path
+) -> None:
+    refused = client.post(RECOMMEND, json={"history": [], "experts": ["codes", "popularity"]})
+    assert refused.status_code == 422
+    assert "popularity is a baseline, and is asked alone" in refused.json()["error"]["message"]
+    shutil.copytree(tiny_run / "retrieval", tmp_path / "retrieval")
+    without_dataset = Recommender.load(tmp_path)
+    assert without_dataset.baselines == []
+    with pytest.raises(ValueError, match="its dataset is not near it"):
+        without_dataset.recommend([[]], experts=["popularity"])
+
+
 def test_unknown_and_missing_experts_are_refused(
     recommender: Recommender, client: TestClient, tiny_joined: Path, tmp_path: Path
 ) -> None:
@@ -285,6 +321,7 @@ def test_models_list_their_experts(client: TestClient, tiny_joined: Path) -> Non
     assert joined["parameters"] == read_manifest(tiny_joined / "retrieval").metrics["parameters"]
     alone = {"name": "codes", "type": "codes", "power": 1.0, "share": None, "index_recall": None}
     assert single["experts"] == [alone]
+    assert joined["baselines"] == single["baselines"] == ["popularity"]
 
 
 def test_the_neighbours_name_the_items_of_the_history_that_propose_an_item(recommender: Recommender) -> None:

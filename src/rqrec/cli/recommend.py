@@ -37,7 +37,7 @@ class RecommendConfig(Config):
     """The user's id, for a model with user embeddings."""
     experts: tuple[str, ...] = ()
     """Ask these experts of a joined model only: their names, codes, dense, neighbours, or trained (all but the
-    neighbours); by default all."""
+    neighbours); by default all. Or, to compare, popularity: the most popular items."""
 
 
 @command("rqrec recommend --artifact out/demo --history 50,181,172 --k 10 --explain", section="recommend")

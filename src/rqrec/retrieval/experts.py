@@ -163,7 +163,7 @@ class NeighbourExpert:
 
         if not (self.alone and self.index.counts_N is not None and nothing_B1.any()):
             return Proposal(ranked, log_probs)
-        popular = _most_popular(self.index.counts_N, histories, count, constraints)
+        popular = PopularityExpert(self.index.counts_N).propose(histories, count, constraints)
         items_BK = torch.where(nothing_B1, popular.ranked.items, ranked.items)
         scores_BK = torch.where(nothing_B1, popular.ranked.scores, ranked.scores)
         return Proposal(
@@ -172,32 +172,39 @@ class NeighbourExpert:
         )
 
 
-def _most_popular(counts_N: Tensor, histories: Histories, count: int, constraints: Constraints) -> Proposal:
-    """The allowed items with the highest counts, ties by item index."""
-    weights_N = counts_N.double() + 1
-    if constraints.allowed_N is not None:
-        weights_N = weights_N.where(constraints.allowed_N, 0.0)
-    seen_BX = torch.from_numpy(histories.items_BT).to(counts_N.device)
-    if not constraints.exclude_seen:
-        seen_BX = seen_BX[:, :0]
-    seen_BX = seen_BX.sort(dim=1).values
-    counted_BX = seen_BX != PADDING
-    counted_BX[:, 1:] &= seen_BX[:, 1:] != seen_BX[:, :-1]
-    seen_weights_BX = weights_N[seen_BX.clamp(min=0)].where(counted_BX, 0.0)
-    total_B1 = weights_N.sum() - seen_weights_BX.sum(1, keepdim=True)
-    log_w_N = weights_N.log()
-    # All lists are parts of one: the best items, and as many more as a history can exclude.
-    best = rank_scores(boosted(log_w_N.float(), constraints.boost_N)[None], count + seen_BX.shape[1])
-    items_BP = best.items.expand(len(seen_BX), -1)
-    scores_BP = (best.scores - total_B1.clamp(min=1).log()).float()
-    scores_BP = scores_BP.masked_fill(is_in(items_BP.contiguous(), seen_BX), -torch.inf)
-    order_BP = scores_BP.argsort(dim=1, descending=True, stable=True)
-    ranked = padded(items_BP.gather(1, order_BP), scores_BP.gather(1, order_BP), count)
+@dataclass(frozen=True)
+class PopularityExpert:
+    """The baseline: probabilities proportional to the training counts plus one, the same for everyone."""
 
-    def log_probs(items_BC: Tensor) -> Tensor:
-        return (log_w_N[items_BC.clamp(min=0)] - total_B1.clamp(min=1).log()).float()
+    counts_N: Tensor
 
-    return Proposal(ranked, log_probs)
+    @torch.inference_mode()
+    def propose(self, histories: Histories, count: int, constraints: Constraints) -> Proposal:
+        """See `Expert`; ties by item index."""
+        weights_N = self.counts_N.double() + 1
+        if constraints.allowed_N is not None:
+            weights_N = weights_N.where(constraints.allowed_N, 0.0)
+        seen_BX = torch.from_numpy(histories.items_BT).to(self.counts_N.device)
+        if not constraints.exclude_seen:
+            seen_BX = seen_BX[:, :0]
+        seen_BX = seen_BX.sort(dim=1).values
+        counted_BX = seen_BX != PADDING
+        counted_BX[:, 1:] &= seen_BX[:, 1:] != seen_BX[:, :-1]
+        seen_weights_BX = weights_N[seen_BX.clamp(min=0)].where(counted_BX, 0.0)
+        total_B1 = weights_N.sum() - seen_weights_BX.sum(1, keepdim=True)
+        log_w_N = weights_N.log()
+        # All lists are parts of one: the best items, and as many more as a history can exclude.
+        best = rank_scores(boosted(log_w_N.float(), constraints.boost_N)[None], count + seen_BX.shape[1])
+        items_BP = best.items.expand(len(seen_BX), -1)
+        scores_BP = (best.scores - total_B1.clamp(min=1).log()).float()
+        scores_BP = scores_BP.masked_fill(is_in(items_BP.contiguous(), seen_BX), -torch.inf)
+        order_BP = scores_BP.argsort(dim=1, descending=True, stable=True)
+        ranked = padded(items_BP.gather(1, order_BP), scores_BP.gather(1, order_BP), count)
+
+        def log_probs(items_BC: Tensor) -> Tensor:
+            return (log_w_N[items_BC.clamp(min=0)] - total_B1.clamp(min=1).log()).float()
+
+        return Proposal(ranked, log_probs)
 
 
 def alone(expert: Expert) -> Expert:

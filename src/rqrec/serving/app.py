@@ -246,7 +246,7 @@ async def check_rules(body: schemas.RecommendationRequest, model: ServedModel) -
 def select_experts(body: schemas.RecommendationRequest, model: ServedModel) -> tuple[str, ...]:
     """The names of the experts that a request means. Raises ApiError (422) if one is unknown."""
     try:
-        return tuple(model.recommender.artifact.select(body.experts))
+        return tuple(model.recommender.select(body.experts))
     except ValueError as error:
         raise ApiError(422, "unknown_expert", str(error)) from error
 

@@ -28,7 +28,7 @@ from rqrec.serving.metrics import Metrics
 from rqrec.serving.pictures import NO_PICTURES, Pictures
 from rqrec.serving.recommender import DEFAULT_K, Recommender
 from rqrec.serving.rules import NO_NAMED_RULES, NO_RULES, NamedRules, Rules
-from rqrec.serving.sample_users import SampleUser, fame, sample_users, training_sequences
+from rqrec.serving.sample_users import SampleUser, fame, sample_users
 from rqrec.serving.starting_points import StartingPoint, starting_points
 
 
@@ -89,10 +89,9 @@ class ServedModel:
             self._users, self._starting_points = before._users, before._starting_points
             return
         source = recommender.source
-        sequences = None if source is None else training_sequences(source)
-        view = self.catalog_view = CatalogView(recommender, fame(recommender, sequences), pictures=pictures)
+        view = self.catalog_view = CatalogView(recommender, fame(recommender), pictures=pictures)
         self.item_map = ItemMap(recommender, view, None)
-        self._users = [] if source is None else sample_users(source, recommender, sequences)
+        self._users = [] if source is None else sample_users(source, recommender)
         first_codes_N = recommender.table.codes_NL[:, 0]
         self._starting_points = starting_points(
             view.facets, view.text_index, first_codes_N, view.fame_N, recommender.available
@@ -253,6 +252,7 @@ class ServedModel:
                 }
                 for name, expert_type in artifact.types.items()
             ],
+            "baselines": self.recommender.baselines,
             "n_items": self.n_items,
             "version": self.recommender.version,
             "level_sizes": list(model.level_sizes),

@@ -19,6 +19,9 @@ from rqrec.models.architectures import name_of
 from rqrec.models.retrieval_model import CodeLookup
 from rqrec.models.sasrec import SasRec
 from rqrec.retrieval.artifact import CODES, CodesModel, RetrievalArtifact
+from rqrec.retrieval.ensemble import PROPOSALS, Ensemble, ExpertSettings
+from rqrec.retrieval.experts import PopularityExpert
+from rqrec.retrieval.item_counts import training_counts
 from rqrec.retrieval.live_catalog import (
     add_items,
     can_take_new_items,
@@ -38,6 +41,7 @@ from rqrec.serving.search_index import CatalogSearch, SearchIndex
 from rqrec.tokenizer.trie import Trie
 
 DEFAULT_K = 10  # recommendations, wherever nothing else is asked for
+POPULARITY = "popularity"
 
 
 def check_k(k: int) -> None:
@@ -135,7 +139,7 @@ class Recommender:
         users: the user id of each history, or None. Optional, and used only by models trained with
         `user_buckets`.
         experts: ask these experts only: their names (`self.experts`), types (codes, dense, neighbours), or "trained":
-        all but the neighbours. None: all.
+        all but the neighbours; or, to compare, the most popular items alone: ["popularity"]. None: all.
 
         Raises UnknownIdError (see above), and ValueError if k is below 1, an expert is unknown, the rules do not fit
         the fields of the catalogue, or timestamps are invalid, or missing although required.
@@ -151,9 +155,9 @@ class Recommender:
             listed = torch.from_numpy(listed_N).to(self._retriever.device)
             both = listed if by_item.allowed_N is None else listed & by_item.allowed_N
             by_item = by_item._replace(allowed_N=both)
-        ranked = self._recommender.only(self.artifact.select(experts)).recommend(
-            inputs, min(k, len(self.catalog)), exclude_seen=exclude_seen, rules=by_item
-        )
+        names = self.select(experts)
+        asked = self._popularity if names == [POPULARITY] else self._recommender.only(names)
+        ranked = asked.recommend(inputs, min(k, len(self.catalog)), exclude_seen=exclude_seen, rules=by_item)
         allowed_N = None if by_item.allowed_N is None else by_item.allowed_N.numpy(force=True)
         n_allowed_items = len(self.catalog) if allowed_N is None else int(allowed_N.sum())
         results = []
@@ -236,14 +240,40 @@ class Recommender:
         """The search in the items that may be recommended."""
         return self._search_index.view(self.catalog.items, self.available, self.item_counts)
 
-    @property
+    @cached_property
     def item_counts(self) -> NDArray[np.int64] | None:
-        """How often each item was taken in training, int64 [N]; None if the artefact does not know it."""
-        return (
-            None
-            if self._index is None or self._index.counts_N is None
-            else self._index.counts_N.numpy(force=True)
-        )
+        """How often each item was taken in training, int64 [N]; None if neither neighbours nor a dataset tell."""
+        if self._index is not None and self._index.counts_N is not None:
+            return self._index.counts_N.numpy(force=True)
+        return None if self.source is None else training_counts(self.source, len(self.catalog))
+
+    @property
+    def baselines(self) -> list[str]:
+        """What can be asked instead of the experts, to compare: popularity, where `item_counts` are known."""
+        return [] if self.item_counts is None else [POPULARITY]
+
+    @cached_property
+    def _popularity(self) -> Ensemble:
+        assert self.item_counts is not None
+        device = self._retriever.device
+        expert = PopularityExpert(torch.from_numpy(self.item_counts).to(device))
+        return Ensemble({POPULARITY: expert}, {POPULARITY: ExpertSettings()}, PROPOSALS, device)
+
+    def select(self, words: Sequence[str] | None) -> list[str]:
+        """The names of the experts that `words` mean (see `recommend`), or that of a baseline.
+
+        Raises ValueError if a word means none, or a baseline is not alone.
+        """
+        if words is None or POPULARITY not in words:
+            return self.artifact.select(words)
+        if self.item_counts is None:
+            raise ValueError(
+                "How popular items are is not known: the model has no neighbours, and its dataset is not near it. "
+                "Leave popularity out, or put the dataset beside the model."
+            )
+        if len(words) > 1:
+            raise ValueError(f"{POPULARITY} is a baseline, and is asked alone: leave the others out, or it.")
+        return [POPULARITY]
 
     def embed(
         self,

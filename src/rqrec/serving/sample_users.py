@@ -1,4 +1,4 @@
-"""What the dataset of a model tells: how well known items are, and users with what they took next.
+"""Users of a model's dataset with what they took next, and how well known items are.
 
 Shapes: N items.
 """
@@ -9,10 +9,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from rqrec.core.artifact import find, find_input, read_manifest
-from rqrec.data.protocols import protocol_of
-from rqrec.data.sequences import Sequences
 from rqrec.data.splits import get_protocol
+from rqrec.retrieval.item_counts import dataset_sequences, model_protocol
 from rqrec.serving.recommender import Recommender
 
 SAMPLE_USERS = 12
@@ -33,38 +31,27 @@ class SampleUser(NamedTuple):
     """Its place among the recommendations for these items, from 1; None if it is not among the first MAX_RANK."""
 
 
-def training_sequences(source: Path) -> Sequences | None:
-    """The sequences of the dataset that a model was trained on; None if it does not lie near."""
-    dataset = find_input(find(source, "retrieval"), "dataset")
-    return None if dataset is None else Sequences.read(dataset)
+def fame(recommender: Recommender) -> NDArray[np.float64]:
+    """How well known each item is, float64 [N]: how often it was taken in training.
 
-
-def fame(recommender: Recommender, sequences: Sequences | None) -> NDArray[np.float64]:
-    """How well known each item is, float64 [N]: how often it was taken, which the dataset or the neighbours know.
-
-    Without either, it is the probability as a first item, of the most probable ones.
+    Where that is not known, it is the probability as a first item, of the most probable ones.
     """
+    if recommender.item_counts is not None:
+        return recommender.item_counts.astype(np.float64)
     fame_N = np.zeros(len(recommender.catalog))
-    if sequences is not None:
-        counts = np.bincount(sequences.items)
-    elif recommender.item_counts is not None:
-        counts = recommender.item_counts
-    else:
-        (first,) = recommender.recommend([[]], MAX_RANK, timestamps=[[]])
-        items = recommender.catalog.id_map.indices([item.item_id for item in first])
-        fame_N[items] = np.exp([item.score for item in first])
-        return fame_N
-    fame_N[: len(counts)] = counts
+    (first,) = recommender.recommend([[]], MAX_RANK, timestamps=[[]])
+    items = recommender.catalog.id_map.indices([item.item_id for item in first])
+    fame_N[items] = np.exp([item.score for item in first])
     return fame_N
 
 
-def sample_users(source: Path, recommender: Recommender, sequences: Sequences | None) -> list[SampleUser]:
+def sample_users(source: Path, recommender: Recommender) -> list[SampleUser]:
     """A few users with test examples, evenly spread over the dataset; none without a dataset with such users."""
+    sequences = dataset_sequences(source)
     if sequences is None:
         return []
-    protocol = protocol_of(read_manifest(find(source, "retrieval"))) or "leave_one_out"
     try:
-        examples = get_protocol(protocol)(sequences).test
+        examples = get_protocol(model_protocol(source))(sequences).test
     except ValueError:  # no user has enough items
         return []
     long = np.flatnonzero(examples.lengths >= MIN_ITEMS)

@@ -97,7 +97,7 @@ class RecommendationRequest(BaseModel):
         min_length=1,
         max_length=100,
         description="Ask these experts of a joined model only: names that /v1/models lists, types (codes, dense, "
-        "neighbours), or trained: all but the neighbours; null: all.",
+        "neighbours), or trained: all but the neighbours; null: all. Or a baseline that /v1/models lists, alone.",
         examples=[["codes", "dense"]],
     )
     explain: bool = Field(
@@ -412,6 +412,10 @@ class ModelInfo(BaseModel):
     architecture: Annotated[str, Field(description="That of the expert `codes`.", examples=["decoder_only"])]
     parameters: Annotated[int, Field(description="Of all its experts.")]
     experts: list[ExpertInfo]
+    baselines: Annotated[
+        list[str],
+        Field(description="What can be asked instead of its experts, to compare.", examples=[["popularity"]]),
+    ]
     n_items: Annotated[int, Field(description="Number of items that may be recommended.")]
     version: Annotated[int, Field(description="Version of its catalogue; 0: that of the training.")]
     level_sizes: Annotated[list[int], Field(examples=[[256, 256, 256, 2]])]

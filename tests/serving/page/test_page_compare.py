@@ -1,5 +1,6 @@
 """Two models side by side on the web page, and the page's title and short URLs."""
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -73,6 +74,16 @@ def test_a_model_is_compared_with_one_of_its_experts(visitor: Visitor, tiny_join
     )
 
 
+def test_a_model_is_compared_with_popularity(visitor: Visitor, tiny_run: Path) -> None:
+    page = visitor.open("?history=item+8&history=item+9")
+    page.get_by_label("Compare with").select_option(label="main: popularity")
+    popular = titles(tiny_run, ["popularity"])
+    check_lists(page, titles(tiny_run), popular)
+    expect(page.locator(".side h3").last).to_have_text("main: popularity")
+    again = visitor.open(page.url.rpartition("/")[2])
+    check_lists(again, titles(tiny_run), popular)
+
+
 def test_a_comparison_that_failed_can_be_retried(lenient_visitor: Visitor) -> None:
     page = lenient_visitor.open("?history=item+8&compare=other&expert=nobody")
     expect(page.locator("#comparison").get_by_role("alert")).to_contain_text("nobody")
@@ -80,8 +91,11 @@ def test_a_comparison_that_failed_can_be_retried(lenient_visitor: Visitor) -> No
     lists(page)
 
 
-def test_with_a_single_expert_there_is_nothing_to_compare(browser: Browser, tiny_run: Path) -> None:
-    with running({"main": tiny_run}) as address:
+def test_a_single_expert_without_a_dataset_cannot_be_compared(
+    browser: Browser, tiny_run: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(tiny_run / "retrieval", tmp_path / "retrieval")
+    with running({"main": tmp_path}) as address:
         visitor = Visitor(browser, address)
         page = visitor.open("?history=item+8")
         wait_until_loaded(page)

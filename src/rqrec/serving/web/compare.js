@@ -90,9 +90,15 @@ export function createCompare({ open, compareWith, unfilter }) {
     const alone = models
       .filter((model) => model.experts.length > 1)
       .flatMap((model) => model.experts.map((one) => choice(model.name, one.name, sideName(model, one.name))));
-    select.parentElement.hidden = others.length + alone.length === 0;
+    const baselines = models.flatMap((model) => model.baselines.map((one) => choice(model.name, one, sideName(model, one))));
+    select.parentElement.hidden = others.length + alone.length + baselines.length === 0;
     const group = (label, options) => (options.length ? element("optgroup", { label }, options) : null);
-    const parts = [choice("", null, "nothing"), group("Models", others), group("Experts alone", alone)];
+    const parts = [
+      choice("", null, "nothing"),
+      group("Models", others),
+      group("Experts alone", alone),
+      group("Baselines", baselines),
+    ];
     select.replaceChildren(...parts.filter(Boolean));
     select.value = [compared?.name ?? "", ...(expert ? [expert] : [])].join(SEPARATOR);
   }
@@ -125,6 +131,7 @@ const choice = (model, expert, label) =>
 
 function sideName(model, expert) {
   if (expert === null) return model.name;
+  if (model.baselines.includes(expert)) return `${model.name}: ${expert}`;
   const { type } = model.experts.find(({ name }) => name === expert) ?? {};
   const [label] = EXPERTS[type] ?? [expert];
   return `${model.name}: ${label === expert || type === expert ? label.toLowerCase() : `${label.toLowerCase()} (${expert})`} alone`;
