@@ -39,9 +39,10 @@ def starting_points(
     """Up to `COUNT` kinds of items that differ from one another, each with its best-known items.
 
     A kind is a value of a field, or else the items with the same first code, named by their typical words. Chosen are
-    those that are well known and of which the model has an idea of its own: their first codes are few (the
-    Kullback-Leibler divergence of their first codes from those of all items is large). `fame_N`: how often each item
-    was taken, or another measure of how well it is known.
+    those of which the model has an idea of its own in what people take: how often a kind's items are taken, times the
+    Kullback-Leibler divergence of their first codes from those of all items. That is the kind's part of the mutual
+    information of kinds and first codes, so that a kind of few items has to be taken often. An item of several kinds
+    counts in part for each. `fame_N`: how often each item was taken, or another measure of how well it is known.
     """
     names: list[tuple[str, str | None]] = [(facet.label, facet.where) for facet in facets.all]
     points = _chosen(facets.has_NV, names, first_codes_N, fame_N, available_N)
@@ -63,28 +64,26 @@ def _chosen(
     fame_N: NDArray[np.floating],
     available_N: NDArray[np.bool_],
 ) -> list[StartingPoint]:
-    """The best kinds in turn, without items of those before."""
-    has_NG = csr_array(has_NG.multiply(available_N[:, None]))
-    counts_G = has_NG.sum(axis=0)
-    # An item of many kinds is less typical of each.
-    known_N = np.where(available_N, fame_N / np.maximum(has_NG.sum(axis=1), 1), 0.0)
-    codes_N = np.unique(first_codes_N, return_inverse=True)[1]
-    has_NC = csr_array((np.ones(len(codes_N)), (np.arange(len(codes_N)), codes_N)))
-    share_GC = (has_NG.astype(np.float64).T @ has_NC).toarray() / np.maximum(counts_G, 1)[:, None]
-    share_C = has_NC.sum(axis=0) / len(codes_N)
-    divergence_G = (share_GC * np.log(np.maximum(share_GC, 1e-12) / share_C)).sum(axis=1)
-    divergence_G -= ((share_GC > 0).sum(axis=1) - 1) / (2 * np.maximum(counts_G, 1))  # of a random choice
-    weights_G = np.sqrt(has_NG.astype(np.float64).T @ known_N) * divergence_G.clip(min=0)
-    weights_G[(counts_G < MIN_ITEMS) | (counts_G > MAX_SHARE * available_N.sum())] = 0
-    points, used = list[StartingPoint](), np.zeros(len(fame_N), dtype=bool)
-    by_kind = has_NG.tocsc()
-    for kind in np.argsort(-weights_G, kind="stable").tolist():
-        items = by_kind.indices[by_kind.indptr[kind] : by_kind.indptr[kind + 1]]
-        best = items[np.lexsort((items, -known_N[items]))[:ITEMS]]
-        label, where = names[kind]
-        if len(points) == COUNT or not weights_G[kind]:
+    """The best kinds in turn, each without the items of those before: the kinds differ, and so do their items."""
+    left_N, points = available_N.copy(), list[StartingPoint]()
+    n_kinds_N = np.maximum(has_NG.sum(axis=1), 1)  # an item of many kinds is less typical of each
+    code_N = np.unique(first_codes_N, return_inverse=True)[1]
+    has_NC = csr_array((np.ones(len(code_N)), (np.arange(len(code_N)), code_N)))
+    share_C = has_NC.sum(axis=0) / len(code_N)
+    while len(points) < COUNT:
+        left_NG = csr_array(has_NG.multiply(left_N[:, None]))
+        counts_G, known_N = left_NG.sum(axis=0), np.where(left_N, fame_N / n_kinds_N, 0.0)
+        share_GC = (left_NG.astype(np.float64).T @ has_NC).toarray() / np.maximum(counts_G, 1)[:, None]
+        divergence_G = (share_GC * np.log(np.maximum(share_GC, 1e-12) / share_C)).sum(axis=1)
+        divergence_G -= ((share_GC > 0).sum(axis=1) - 1) / (2 * np.maximum(counts_G, 1))  # of a random choice
+        weights_G = (left_NG.astype(np.float64).T @ known_N) * divergence_G.clip(min=0)
+        weights_G[(counts_G < MIN_ITEMS) | (counts_G > MAX_SHARE * available_N.sum())] = 0
+        if not weights_G.any():
             break
-        if not used[best].any():
-            points.append(StartingPoint(label, where, tuple(best.tolist())))
-            used[best] = True
+        kind = int(np.argmax(weights_G))
+        items = left_NG[:, [kind]].nonzero()[0]
+        label, where = names[kind]
+        best = items[np.lexsort((items, -known_N[items]))[:ITEMS]]
+        points.append(StartingPoint(label, where, tuple(best.tolist())))
+        left_N[items] = False
     return points
