@@ -11,9 +11,10 @@ from rqrec.data.ids import PADDING
 from rqrec.data.sequences import Histories, Sequences
 from rqrec.data.splits import leave_one_out
 from rqrec.evaluation.registry import fit_baseline
+from rqrec.knn.counts import NEIGHBOURS_FILE
 from rqrec.knn.fit import fit_knn_index
 from rqrec.knn.graph import item_item_knn
-from rqrec.knn.index import NEIGHBOURS_FILE, KnnIndex, KnnSettings
+from rqrec.knn.index import KnnIndex, KnnSettings
 from tests.retrieval.test_beam_search import random_histories
 from tests.tiny import FAMILIES, N_ITEMS, SIZE, tiny_dataset, tiny_vectors
 

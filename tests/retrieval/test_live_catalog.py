@@ -19,13 +19,13 @@ from rqrec.knn.index import KnnIndex
 from rqrec.models.architectures import ARCHITECTURES, architecture, build_model
 from rqrec.models.sasrec import SasRec, SasRecConfig
 from rqrec.retrieval.artifact import CodesModel, RetrievalArtifact, read_retrieval, write_retrieval
-from rqrec.retrieval.changes import CatalogueChanges
+from rqrec.retrieval.changes import CatalogueChanges, current_version
 from rqrec.retrieval.constraints import ItemRules, Limit
 from rqrec.retrieval.ensemble import ExpertSettings
 from rqrec.retrieval.item_vectors import ItemVectors, VectorSettings
 from rqrec.retrieval.live_catalog import add_items, apply_changes, remove_items, update_items
 from rqrec.retrieval.new_items import ContentExpert, NewItemSettings
-from rqrec.retrieval.versions import change, current_version, live_hash, read_live, roll_back, versions
+from rqrec.retrieval.versions import change, live_hash, read_live, roll_back, versions
 from rqrec.tokenizer.loading import KeptTokenizer
 from rqrec.tokenizer.rqkmeans import RqKMeans, RqKMeansConfig
 from rqrec.tokenizer.semantic_ids import SemanticIdTable

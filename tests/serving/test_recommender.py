@@ -1,6 +1,10 @@
+import json
 import re
 import shutil
+import subprocess
+import sys
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -15,6 +19,7 @@ from rqrec.data.ids import IdMap, UnknownIdError
 from rqrec.models.architectures import ARCHITECTURES
 from rqrec.models.layers import CodeEmbedding
 from rqrec.retrieval.similar import similar_items
+from rqrec.serving.defaults import DEFAULT_K
 from rqrec.tokenizer.semantic_ids import SemanticIdTable
 from rqrec.tokenizer.trie import Trie
 from tests.retrieval.test_artifact import fresh_artifact
@@ -351,6 +356,25 @@ def test_a_search_finds_items_by_their_ids_and_titles_with_typos(recommender: Re
     assert recommender.search("zebra") == []
     with pytest.raises(ValueError, match="k is 0"):
         recommender.search("title", k=0)
+
+
+@pytest.mark.parametrize("model", ["tiny_run", "tiny_joined"])
+def test_the_command_finds_the_same_items_without_reading_the_model(
+    model: str, request: pytest.FixtureRequest
+) -> None:
+    folder = request.getfixturevalue(model)
+    code = (
+        "import sys; from rqrec.cli import main\n"
+        "try: main(sys.argv[1:])\n"
+        "except SystemExit: print(sorted({'torch', 'sklearn', 'fastapi'} & set(sys.modules)))"
+    )
+    command = [sys.executable, "-c", code, "items", "find", str(folder), "title", "--json"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    found, loaded = done.stdout.splitlines()
+    items = Recommender.load(folder).search("title")
+    assert json.loads(found)["items"] == [asdict(item) for item in items]
+    assert len(items) == DEFAULT_K
+    assert loaded == "[]"
 
 
 def test_an_explanation_names_the_items_of_the_history_nearest_by_their_codes(

@@ -55,6 +55,17 @@ def test_all_fields_are_searched_and_typos_forgiven(query: str, first: str) -> N
     assert found(query)[0] == first
 
 
+def test_titles_of_nothing_but_pictures_are_found() -> None:
+    titles = ["🌮🌮", "🍕", "Café ☕", "Lego™", None, "A"]
+    search = view(SearchIndex(), ITEMS.with_columns(title=pl.Series(titles)))
+    for query, first in (("🌮🌮", "a1"), ("🍕", "a2"), ("cafe ☕", "a3"), ("lego", "a4"), ("LEGO™", "a4")):
+        assert found(query, search)[0] == first
+
+
+def test_a_catalogue_may_have_no_more_than_ids_and_titles() -> None:
+    assert found("wars", view(SearchIndex(), ITEMS.select("item_id", "title"))) == ["a5", "a6"]
+
+
 def test_only_items_with_all_words_are_found_if_there_are_any() -> None:
     assert set(found("star wars")) == {"a5", "a6"}
     assert set(found("space war")) == {"a3", "a6"}

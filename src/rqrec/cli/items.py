@@ -7,11 +7,10 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from rqrec.cli.command import AsJson, command, command_group, emit
+from rqrec.serving.defaults import DEFAULT_K
 
 if TYPE_CHECKING:
     from rqrec.retrieval.versions import Version
-
-SHOWN = 10  # items that a search finds
 
 
 @command_group
@@ -33,14 +32,16 @@ def find(
     words: Annotated[
         list[str], typer.Argument(help="Words of the title or any other field; typos are forgiven.")
     ],
-    k: Annotated[int, typer.Option(min=1, help="Number of items to show.")] = SHOWN,
+    k: Annotated[int, typer.Option(min=1, help="Number of items to show.")] = DEFAULT_K,
     as_json: AsJson = False,
 ) -> None:
     """Find items by words, with the ids that histories, filters and changes of items name."""
-    from rqrec.serving.recommender import Recommender
+    from rqrec.retrieval.model_items import read_items
+    from rqrec.serving.search_index import SearchIndex
 
     query = " ".join(words)
-    found = Recommender.load(artifact).search(query, k)
+    catalog, available_N, counts_N = read_items(artifact)
+    found = SearchIndex().view(catalog.items, available_N, counts_N).found_items(query, k, catalog)
     width = max((len(item.item_id) for item in found), default=0)
     lines = [f"{item.item_id:>{width}}  {item.title}" for item in found]
     emit(
@@ -96,7 +97,8 @@ def update(
 def log(artifact: Artifact, as_json: AsJson = False) -> None:
     """List the versions of the catalogue; the current one has a star."""
     from rqrec.core import artifact as artifacts
-    from rqrec.retrieval.versions import current_version, versions
+    from rqrec.retrieval.changes import current_version
+    from rqrec.retrieval.versions import versions
 
     folder = artifacts.find(artifact, "retrieval")
     current, found = current_version(folder), versions(folder)

@@ -11,7 +11,8 @@ from rqrec.cli.command import AsJson, command, emit, table
 from rqrec.core.values import Config, PositiveInt
 from rqrec.data.times import log_unit, to_seconds
 from rqrec.serving.answers import Recommendations
-from rqrec.serving.recommender import DEFAULT_K, Recommender
+from rqrec.serving.defaults import DEFAULT_K
+from rqrec.serving.recommender import Recommender
 from rqrec.serving.rules import RuleSettings
 
 

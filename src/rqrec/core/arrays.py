@@ -1,9 +1,11 @@
-"""Reading NumPy archives that others may have written."""
+"""Reading arrays that others may have written."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import safetensors
 from numpy.typing import NDArray
 
 
@@ -16,3 +18,16 @@ def read_npz(path: Path) -> dict[str, NDArray[Any]]:
         raise
     except Exception as error:  # zip, zlib and NumPy's headers raise whatever the damage leads to
         raise ValueError(f"{path} is damaged ({type(error).__name__}: {error}).") from error
+
+
+def read_safetensors(path: Path, only: Sequence[str] = ()) -> dict[str, NDArray[Any]]:
+    """The arrays of a safetensors file by name, or only some of these names, as far as it has them.
+
+    Torch is not loaded. Raises ValueError that names a damaged or missing file.
+    """
+    try:
+        with safetensors.safe_open(path, framework="numpy") as arrays:
+            return {name: arrays.get_tensor(name) for name in arrays.keys() if not only or name in only}  # noqa: SIM118
+    except (safetensors.SafetensorError, OSError, ValueError) as error:
+        reason = (str(error).strip().splitlines() or ["no details"])[0]
+        raise ValueError(f"{path} is damaged or missing ({reason}). Fetch or make it again.") from error

@@ -21,9 +21,9 @@ from rqrec.core.tensors import read_tensors
 from rqrec.core.values import Config, NonNegativeFloat, PositiveInt, Range
 from rqrec.data.ids import PADDING
 from rqrec.data.sequences import Histories, gather_right_padded
+from rqrec.knn.counts import COUNTS, NEIGHBOURS_FILE
 
 SETTINGS_FILE = "knn.json"
-NEIGHBOURS_FILE = "knn.safetensors"
 
 
 @dataclass(frozen=True)
@@ -181,7 +181,7 @@ class KnnIndex:
         write_json(folder / SETTINGS_FILE, asdict(self.settings))
         tensors = {"neighbours": self.neighbours_NM.int(), "similarity": self.similarity_NM}
         if self.counts_N is not None:
-            tensors["counts"] = self.counts_N
+            tensors[COUNTS] = self.counts_N
         with atomic_write(folder / NEIGHBOURS_FILE) as file:
             file.write(safetensors.torch.save(tensors))
 
@@ -219,7 +219,7 @@ class KnnIndex:
             raise ValueError(f"{path} has negative similarities. Join the experts again with `rqrec join`.")
         if neighbours_NM.numel() and not -1 <= int(neighbours_NM.min()) <= int(neighbours_NM.max()) < n_items:
             raise ValueError(f"{path} has item indices outside of the catalogue of {n_items} items.")
-        counts_N = tensors.get("counts")
+        counts_N = tensors.get(COUNTS)
         if counts_N is not None and (counts_N.shape != (n_items,) or counts_N.dtype != torch.int64):
             raise ValueError(
                 f"{path} has counts of shape {tuple(counts_N.shape)} and type {counts_N.dtype}, but needs int64 of "

@@ -14,15 +14,16 @@ from typing import Any
 
 import numpy as np
 import polars as pl
-import safetensors.torch
-import torch
+import safetensors.numpy
 from numpy.typing import NDArray
 
-from rqrec.core.artifact import atomic_write
-from rqrec.core.tensors import read_tensors
+from rqrec.core.arrays import read_safetensors
+from rqrec.core.artifact import VERSIONS, atomic_write, read_json, read_manifest
+from rqrec.data.catalog import Catalog
 from rqrec.data.tables import read_parquet
 
 ITEMS_FILE, ARRAYS_FILE, VECTORS_FILE = "items.parquet", "arrays.safetensors", "vectors.npy"
+CURRENT_FILE, ARTIFACT_TYPE = "current.json", "catalogue_version"
 DESCRIPTION = ("title", "text")  # what an update may change, beside the fields of the catalogue
 
 
@@ -65,7 +66,9 @@ class CatalogueChanges:
         if self.neighbours_MP is not None and self.cosines_MP is not None:
             arrays |= {"neighbours": self.neighbours_MP, "cosines": self.cosines_MP}
         with atomic_write(folder / ARRAYS_FILE) as file:
-            file.write(safetensors.torch.save({name: torch.tensor(one) for name, one in arrays.items()}))
+            file.write(
+                safetensors.numpy.save({name: np.ascontiguousarray(one) for name, one in arrays.items()})
+            )
         if self.vectors_MD is not None:
             with atomic_write(folder / VECTORS_FILE) as file:
                 np.save(file, self.vectors_MD)
@@ -74,7 +77,7 @@ class CatalogueChanges:
     def read(cls, folder: Path) -> "CatalogueChanges":
         """Read what `write` wrote. Raises ValueError if its parts do not fit each other."""
         items = read_parquet(folder / ITEMS_FILE, strings=("item_id", *DESCRIPTION), integers=("item",))
-        arrays = {name: one.numpy() for name, one in read_tensors(folder / ARRAYS_FILE).items()}
+        arrays = read_safetensors(folder / ARRAYS_FILE)
         path = folder / VECTORS_FILE
         changes = cls(
             items.filter(pl.col("item").is_null()).drop("item"),
@@ -93,6 +96,11 @@ class CatalogueChanges:
                 f"{folder} is damaged: it does not hold one row for each of its {count} new items in every file. Go "
                 f"back to another version with `rqrec items rollback`."
             )
+        if changes.cosines_MP is not None and not np.isfinite(changes.cosines_MP).all():
+            raise ValueError(
+                f"{folder / ARRAYS_FILE} has NaN or infinite values. Go back to another version with `rqrec items "
+                f"rollback`."
+            )
         if vectors is not None and not (
             vectors.dtype.kind == "f" and vectors.ndim == 2 and np.isfinite(vectors).all()
         ):
@@ -101,3 +109,47 @@ class CatalogueChanges:
                 f"version with `rqrec items rollback`."
             )
         return changes
+
+    def catalog(self, trained: Catalog) -> Catalog:
+        """All items, those that were removed included: those of the training, and the new ones."""
+        items = trained.items
+        if len(self.added):
+            items = pl.concat([items, self.added], how="diagonal")
+        if len(self.updated):
+            updated = self.updated.with_columns(pl.col("item").cast(pl.UInt32))
+            items = items.with_row_index("item").update(updated, on="item").drop("item")
+        return Catalog(items)
+
+    def available(self, n_items: int) -> NDArray[np.bool_]:
+        """Which of all items may be recommended: those that were not removed, bool [n_items]."""
+        available_N = np.ones(n_items, dtype=bool)
+        available_N[self.removed] = False
+        return available_N
+
+
+def read_changes(folder: Path, number: int) -> CatalogueChanges:
+    """The changes of a version of the catalogue of a "retrieval" artefact.
+
+    Raises ValueError if they are damaged, or those of another model.
+    """
+    if not number:
+        return CatalogueChanges.none()
+    path = folder / VERSIONS / str(number)
+    made_for = read_manifest(path, ARTIFACT_TYPE, verify=True).inputs.get("retrieval")
+    if made_for != read_manifest(folder, "retrieval").hash:
+        raise ValueError(
+            f"{path} has the items of another model: choose another version with `rqrec items rollback`."
+        )
+    return CatalogueChanges.read(path)
+
+
+def current_version(folder: Path) -> int:
+    """The version of an artefact's catalogue that is served; 0 without any change."""
+    path = folder / VERSIONS / CURRENT_FILE
+    if not path.is_file():
+        return 0
+    values = read_json(path)
+    number = values.get("version") if isinstance(values, dict) else None
+    if type(number) is not int or number < 0:
+        raise ValueError(f"{path} does not name a version: choose one with `rqrec items rollback`.")
+    return number

@@ -188,16 +188,8 @@ def can_take_new_items(trained: RetrievalArtifact) -> ItemVectors:
 
 def apply_changes(trained: RetrievalArtifact, changes: CatalogueChanges) -> RetrievalArtifact:
     """The model that is served: it reads all items, and recommends those that were not removed."""
-    items, count = trained.catalog.items, len(changes.added)
-    if count:
-        items = pl.concat([items, changes.added], how="diagonal")
-    if len(changes.updated):
-        updated = changes.updated.with_columns(pl.col("item").cast(pl.UInt32))
-        items = items.with_row_index("item").update(updated, on="item").drop("item")
-    catalog = Catalog(items)
-    available_N = np.ones(len(catalog), dtype=bool)
-    available_N[changes.removed] = False
-    live = Live(trained, changes, available_N)
+    catalog, count = changes.catalog(trained.catalog), len(changes.added)
+    live = Live(trained, changes, changes.available(len(catalog)))
     artifact = trained._replace(catalog=catalog, live=live)
     if live.has_new:
         expert = ExpertSettings(trained.new_items.sharpness)

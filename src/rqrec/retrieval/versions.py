@@ -15,16 +15,20 @@ from typing import Any, NamedTuple
 
 import polars as pl
 
-from rqrec.core.artifact import VERSIONS, create, find, read_json, read_manifest, read_version, write_json
+from rqrec.core.artifact import VERSIONS, create, find, read_manifest, read_version, write_json
 from rqrec.core.replace import locked
 from rqrec.data.catalog import CATALOG_FILE
 from rqrec.retrieval.artifact import RetrievalArtifact, expert_types, read_retrieval
-from rqrec.retrieval.changes import CatalogueChanges
+from rqrec.retrieval.changes import (
+    ARTIFACT_TYPE,
+    CURRENT_FILE,
+    CatalogueChanges,
+    current_version,
+    read_changes,
+)
 from rqrec.retrieval.live_catalog import apply_changes
 from rqrec.retrieval.new_items import CONTENT
 
-CURRENT_FILE = "current.json"
-ARTIFACT_TYPE = "catalogue_version"
 KEPT = 10  # versions, beside that of the training: each has all items added since then
 
 Change = Callable[[RetrievalArtifact, CatalogueChanges], CatalogueChanges]
@@ -68,31 +72,7 @@ def _read_live(folder: Path) -> LiveModel:
 
 
 def _with_version(folder: Path, trained: RetrievalArtifact, number: int) -> RetrievalArtifact:
-    return apply_changes(trained, _read_changes(folder, number)) if number else trained
-
-
-def _read_changes(folder: Path, number: int) -> CatalogueChanges:
-    if not number:
-        return CatalogueChanges.none()
-    path = folder / VERSIONS / str(number)
-    made_for = read_manifest(path, ARTIFACT_TYPE, verify=True).inputs.get("retrieval")
-    if made_for != read_manifest(folder, "retrieval").hash:
-        raise ValueError(
-            f"{path} has the items of another model: choose another version with `rqrec items rollback`."
-        )
-    return CatalogueChanges.read(path)
-
-
-def current_version(folder: Path) -> int:
-    """The version of an artefact's catalogue that is served; 0 without any change."""
-    path = folder / VERSIONS / CURRENT_FILE
-    if not path.is_file():
-        return 0
-    values = read_json(path)
-    number = values.get("version") if isinstance(values, dict) else None
-    if type(number) is not int or number < 0:
-        raise ValueError(f"{path} does not name a version: choose one with `rqrec items rollback`.")
-    return number
+    return apply_changes(trained, read_changes(folder, number)) if number else trained
 
 
 def live_hash(folder: Path) -> str:
@@ -164,7 +144,7 @@ def roll_back(folder: Path, number: int | None = None) -> int:
         if number not in there:
             listed = ", ".join(map(str, there))
             raise ValueError(f"{folder} has no version {number} of its catalogue; there are {listed}.")
-        _read_changes(folder, number)  # raises if it is damaged
+        read_changes(folder, number)  # raises if it is damaged
         _set_current(folder, number)
     return number
 

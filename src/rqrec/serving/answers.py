@@ -90,14 +90,6 @@ class SimilarItem:
 
 
 @dataclass(frozen=True)
-class FoundItem:
-    """An item that a search found."""
-
-    item_id: str
-    title: str
-
-
-@dataclass(frozen=True)
 class Answers:
     """Makes answers of item indices."""
 

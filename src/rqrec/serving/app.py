@@ -21,6 +21,7 @@ from rqrec.serving.api_page import STYLE, api_page
 from rqrec.serving.batcher import QueueFullError
 from rqrec.serving.cached_content import CachedContent
 from rqrec.serving.config import ServiceConfig
+from rqrec.serving.defaults import DEFAULT_K
 from rqrec.serving.errors import (
     ApiError,
     JsonResponse,
@@ -39,7 +40,7 @@ from rqrec.serving.middleware import (
     is_valid_token,
 )
 from rqrec.serving.model_registry import HistoryRequest, ModelRegistry, RequestOptions, ServedModel
-from rqrec.serving.recommender import DEFAULT_K, Recommender
+from rqrec.serving.recommender import Recommender
 from rqrec.serving.rules import Rules
 from rqrec.serving.web_page import MEDIA_TYPES, WebPage
 

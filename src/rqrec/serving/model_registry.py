@@ -20,13 +20,14 @@ from rqrec.serving.answers import Recommendation
 from rqrec.serving.batcher import Batcher
 from rqrec.serving.catalog_view import CatalogView
 from rqrec.serving.config import ServiceConfig
+from rqrec.serving.defaults import DEFAULT_K
 from rqrec.serving.errors import ApiError
 from rqrec.serving.explanations import Explanation
 from rqrec.serving.item_map import ItemMap
 from rqrec.serving.logs import LOG
 from rqrec.serving.metrics import Metrics
 from rqrec.serving.pictures import NO_PICTURES, Pictures
-from rqrec.serving.recommender import DEFAULT_K, Recommender
+from rqrec.serving.recommender import Recommender
 from rqrec.serving.rules import NO_NAMED_RULES, NO_RULES, NamedRules, Rules
 from rqrec.serving.sample_users import SampleUser, fame, sample_users
 from rqrec.serving.starting_points import StartingPoint, starting_points

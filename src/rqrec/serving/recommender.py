@@ -21,7 +21,6 @@ from rqrec.models.sasrec import SasRec
 from rqrec.retrieval.artifact import CODES, CodesModel, RetrievalArtifact
 from rqrec.retrieval.ensemble import PROPOSALS, Ensemble, ExpertSettings
 from rqrec.retrieval.experts import PopularityExpert
-from rqrec.retrieval.item_counts import training_counts
 from rqrec.retrieval.live_catalog import (
     add_items,
     can_take_new_items,
@@ -30,17 +29,18 @@ from rqrec.retrieval.live_catalog import (
     remove_items,
     update_items,
 )
+from rqrec.retrieval.model_items import training_counts
 from rqrec.retrieval.retriever import BEAM_WIDTH, Retriever
 from rqrec.retrieval.similar import similar_items
 from rqrec.retrieval.versions import Change, LiveModel, change, read_live
-from rqrec.serving.answers import Answers, FoundItem, Recommendations, SimilarItem
+from rqrec.serving.answers import Answers, Recommendations, SimilarItem
+from rqrec.serving.defaults import DEFAULT_K
 from rqrec.serving.explanations import Explainer, Explanation
 from rqrec.serving.requests import RequestReader, Unknown, as_ids
 from rqrec.serving.rules import NO_RULES, RuleCompiler, Rules, fields_of_items
-from rqrec.serving.search_index import CatalogSearch, SearchIndex
+from rqrec.serving.search_index import CatalogSearch, FoundItem, SearchIndex
 from rqrec.tokenizer.trie import Trie
 
-DEFAULT_K = 10  # recommendations, wherever nothing else is asked for
 POPULARITY = "popularity"
 
 
@@ -229,11 +229,7 @@ class Recommender:
         if k is below 1.
         """
         check_k(k)
-        items = self.search_in_catalog.find(query, k).items
-        ids = self.catalog.id_map.ids(items)
-        return [
-            FoundItem(item_id, self.titles[item]) for item_id, item in zip(ids, items.tolist(), strict=True)
-        ]
+        return self.search_in_catalog.found_items(query, k, self.catalog)
 
     @cached_property
     def search_in_catalog(self) -> CatalogSearch:

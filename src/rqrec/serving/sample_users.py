@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rqrec.data.splits import get_protocol
-from rqrec.retrieval.item_counts import dataset_sequences, model_protocol
+from rqrec.retrieval.model_items import dataset_sequences, model_protocol
 from rqrec.serving.recommender import Recommender
 
 SAMPLE_USERS = 12

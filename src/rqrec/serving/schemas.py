@@ -9,8 +9,8 @@ from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, model_validator
 
 from rqrec.data.expressions import MAX_LENGTH
 from rqrec.data.times import lists_to_seconds
+from rqrec.serving.defaults import DEFAULT_K
 from rqrec.serving.model_registry import HistoryRequest
-from rqrec.serving.recommender import DEFAULT_K
 from rqrec.serving.rules import MAX_BOOST, Rules
 
 MAX_K = 100

@@ -13,6 +13,9 @@ import polars as pl
 import tantivy
 from numpy.typing import NDArray
 
+from rqrec.data.catalog import Catalog
+
+WORD = r"[\p{Alphabetic}\p{N}]+|\p{Emoji_Presentation}"  # titles may be nothing but pictures
 WEIGHTS = {"title": 3.0, "item_id": 2.0, "fields": 1.0}  # of a match, by where it is
 EXACT, PREFIX, TYPO = 1.0, 0.5, 0.2  # and by how well the word matches
 TYPOS = ((8, 2), (4, 1))  # words of so many letters may have so many typos; the first that applies counts
@@ -31,6 +34,14 @@ class Found(NamedTuple):
     """Number of items that match."""
 
 
+@dataclass(frozen=True)
+class FoundItem:
+    """An item that a search found."""
+
+    item_id: str
+    title: str
+
+
 class SearchIndex:
     """An index that follows a catalogue as it changes. Thread-safe."""
 
@@ -39,7 +50,9 @@ class SearchIndex:
         for name in WEIGHTS:
             schema.add_text_field(name, tokenizer_name="words", index_option="freq")
         self._index = tantivy.Index(schema.build())
-        tokenizer = tantivy.TextAnalyzerBuilder(tantivy.Tokenizer.simple()).filter(tantivy.Filter.lowercase())
+        tokenizer = tantivy.TextAnalyzerBuilder(tantivy.Tokenizer.regex(WORD)).filter(
+            tantivy.Filter.lowercase()
+        )
         self._analyzer = tokenizer.filter(tantivy.Filter.ascii_fold()).build()
         self._index.register_tokenizer("words", self._analyzer)
         self._lock = threading.Lock()
@@ -124,6 +137,11 @@ class CatalogSearch:
         order = np.lexsort((items, -scores.round(4)))
         return Found(items[order][start : start + k], result.count)  # type: ignore[attr-defined]  # missing in Tantivy's stub
 
+    def found_items(self, query: str, k: int, catalog: Catalog) -> list[FoundItem]:
+        """The k items that match a query best, by their ids and titles."""
+        items = self.find(query, k).items.tolist()
+        return list(map(FoundItem, catalog.id_map.ids(items), catalog.titles_of(items)))
+
     def _word(self, word: str, *, typos: bool = False) -> tantivy.Query:
         """What matches a word."""
         query, n_typos = tantivy.Query, 0
@@ -149,6 +167,6 @@ def _texts(items: pl.DataFrame) -> pl.DataFrame:
         if isinstance(items[name].dtype, pl.List | pl.Array):
             column = column.cast(pl.List(pl.String)).list.join(" ", ignore_nulls=True)
         columns.append(column.cast(pl.String))
-    fields = pl.concat_str(columns, separator=" ", ignore_nulls=True)
+    fields = pl.concat_str(columns or [pl.lit("")], separator=" ", ignore_nulls=True)
     texts = items.select("title", "item_id", fields=fields)
     return texts.with_columns(pl.all().fill_null("").str.normalize("NFKC"))

@@ -26,9 +26,9 @@ from rqrec.evaluation.measure import EvalResult, measure, measure_each
 from rqrec.evaluation.registry import fit_baseline
 from rqrec.evaluation.results_io import EvalSetup, write_evaluation
 from rqrec.retrieval.artifact import CODES, RetrievalArtifact, read_retrieval, read_sasrec
+from rqrec.retrieval.changes import current_version
 from rqrec.retrieval.ranking import ExhaustiveRecommender, ItemRecommender, Ranked
 from rqrec.retrieval.retriever import BEAM_WIDTH
-from rqrec.retrieval.versions import current_version
 from rqrec.tokenizer.semantic_ids import tuple_ranks
 
 MODELS = ("retrieval", "sasrec")  # artefact types that can recommend

@@ -11,7 +11,7 @@ from rqrec.core.progress import log
 from rqrec.data.catalog import Catalog
 from rqrec.evaluation.results_io import EVALUATION_FILE
 from rqrec.retrieval.artifact import CONFIG_FILE, needs_times
-from rqrec.retrieval.versions import current_version
+from rqrec.retrieval.changes import current_version
 from rqrec.tokenizer.model_card import model_card as tokenizer_card
 
 TOKENIZERS = {"rqvae": ("RqVae", "rqrec"), "rqkmeans": ("RqKMeans", "rqrec.tokenizer.rqkmeans")}
