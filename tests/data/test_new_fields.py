@@ -30,6 +30,7 @@ TYPES: dict[str, Any] = {
         ("brand", 12, "12"),
         ("price", 3, 3.0),
         ("price", " 9.50 ", 9.5),
+        ("price", "1.299,00", 1299.0),
         ("price", float("nan"), None),
         ("price", "n/a", None),
         ("year", "1999", 1999),

@@ -109,6 +109,12 @@ def test_what_is_no_time_is_null(values: list[Any]) -> None:
     assert times.nanoseconds.to_list() == [None] * len(values)
 
 
+def test_dates_with_dots_have_the_day_first() -> None:
+    values = ["19.11.2023 04:24:33", " 19.11.2023", "9.1.2023 04:24", "2023-11-19", "13.13.2023", "19.11.23"]
+    times = to_seconds(pl.Series(values))
+    assert times.seconds.to_list() == [1_700_367_873, 1_700_352_000, 1_673_238_240, 1_700_352_000, None, None]
+
+
 def test_numbers_beyond_64_bits_are_null() -> None:
     assert to_seconds(pl.Series([2**64 - 1], dtype=pl.UInt64)).seconds.to_list() == [None]
     assert to_seconds(pl.Series([str(10**30)])).seconds.to_list() == [None]

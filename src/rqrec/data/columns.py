@@ -23,16 +23,21 @@ RARE = {
     "user_id": (
         *("userpseudoid", "buyerid", "buyer", "shopperid", "accountid", "profileid", "personid", "playerid"),
         *("listenerid", "readerid", "viewerid", "subscriberid", "customerno", "customernumber", "username"),
+        *("kundennummer", "kundennr", "kundenid", "kunde", "kdnr", "nutzerid", "nutzer", "benutzerid"),
+        *("clienteid", "idclient", "idcliente", "usuario", "idusuario", "utilisateur"),
     ),
     "item_id": (
         *("stockcode", "productcode", "productno", "itemcode", "itemnumber", "lineitemsku", "ean", "gtin", "upc"),
         *("isbn13", "animeid", "showid", "courseid", "postid", "contentid", "documentid", "appid", "placeid"),
+        *("artikelnummer", "artikelnr", "artikelid", "artikel", "artnr", "produktnummer", "produktid", "produkt"),
+        *("idproducto", "producto", "idproduit", "produit", "idprodotto", "prodotto"),
     ),
     "timestamp": (
         *("invoicedate", "orderdate", "purchasedate", "transactiondate", "eventtimestamp", "eventdate", "visitdate"),
         *("playedat", "watchedat", "dateadded", "reviewdate", "reviewtime", "tdat", "createdtime", "datecreated"),
+        *("datum", "zeit", "zeitpunkt", "fecha"),
     ),
-    "rating": ("userrating", "reviewscore", "starrating"),
+    "rating": ("userrating", "reviewscore", "starrating", "bewertung"),
 }  # fmt: skip
 OPTIONS = {
     "user_id": "user_column",
@@ -54,11 +59,20 @@ TITLES = (
     "prodname",
     "productdisplayname",
     "trackname",
+    "titel",
+    "bezeichnung",
+    "artikelname",
+    "artikelbezeichnung",
+    "produktname",
+    "titre",
+    "titulo",
+    "titolo",
 )
 MOST_NAMES, LONGEST_NAME = 30, 100  # of columns in a message
 SINGLE_ID = "id"  # in a table of items, the item's, if no column says so more clearly
 
 _IS_ID = re.compile(r"(^|[^a-z])ids?$|[a-z]I[dD]s?$|^unnamed: \d+$|^index$|^$")
+_IS_TIME = re.compile(r"(^|[^a-z])(date|time|datetime|timestamp|at|on)$|[a-z](Date|Time|At|On)$|datum$|zeit$")
 _VALUE = re.compile(r"[-+]?\d+([.,]\d+)?([eE][-+]?\d+)?|\d{4}-\d\d-\d\d.*")
 
 
@@ -109,6 +123,11 @@ def find_column(names: Sequence[str], role: str, *, of_items: bool = False) -> s
             )
         if found:
             return found[0]
+    if role == "timestamp":  # ordered_at, lastVisitTime, Kaufdatum: if there is only one such column
+        found = [
+            name for name in names if _IS_TIME.search(name.strip()) or _IS_TIME.search(name.strip().lower())
+        ]
+        return found[0] if len(found) == 1 else None
     if of_items and role == "item_id":
         return next((name for name in names if normalised(name) == SINGLE_ID), None)
     return None

@@ -22,6 +22,10 @@ NO_FIELDS = ("text", "embedding_row")  # columns of a catalogue that only stages
 OWN_COLUMNS = ("item_id", "title", *NO_FIELDS)
 _LISTS, _GROUPS = r"[|;,]", r"[|;]"  # a comma may belong to a name: "Hasbro, Inc."
 _CURRENCY = r"^[$€£¥]\s*"
+DECIMAL_COMMA = (
+    r"^[-+]?(?:\d+|\d{1,3}(?:\.\d{3})+),\d\d$"  # 9,99 or 1.299,00: two digits, so that 38,40,42 is a list
+)
+_WHOLE = r"^[-+]?\d+$"
 
 
 class UnknownFieldError(ValueError):
@@ -136,7 +140,30 @@ def kept_fields(items: pl.DataFrame, read: Collection[str]) -> tuple[pl.DataFram
     notes = [f"rules can use the fields {listed(kept)}"] if kept else []
     if left_out:
         notes.append(f"it keeps no field {listed(left_out)}, which is long text or of another kind")
-    return items.select(kept), notes
+    commas = [name for name in kept if has_decimal_commas(items[name])]
+    if commas:
+        notes.append(
+            f"{listed(commas)} {'has' if len(commas) == 1 else 'have'} decimal commas, read as numbers"
+        )
+    return items.select(kept).with_columns(from_decimal_commas(pl.col(name)) for name in commas), notes
+
+
+def has_decimal_commas(values: pl.Series) -> bool:
+    """Whether texts are numbers with decimal commas, such as 9,99 or 1.299,00; some may be whole."""
+    if values.dtype != pl.String:
+        return False
+    given = values.str.strip_chars().drop_nulls()
+    given = given.filter(~given.str.to_lowercase().is_in(list(MISSING)) & (given != ""))
+    commas = given.str.contains(DECIMAL_COMMA)
+    return bool(commas.any() and (commas | given.str.contains(_WHOLE)).all())
+
+
+def from_decimal_commas(column: pl.Expr) -> pl.Expr:
+    """Texts with decimal commas as Float64; null where they are none."""
+    plain = (
+        column.str.strip_chars().str.replace_all(".", "", literal=True).str.replace(",", ".", literal=True)
+    )
+    return plain.cast(pl.Float64, strict=False)
 
 
 def _is_comparable(values: pl.Series) -> bool:

@@ -1,6 +1,7 @@
 """Fields of items that are added to a catalogue or changed: each value has the type of the catalogue's field."""
 
 import math
+import re
 from collections.abc import Callable, Collection, Iterable, Mapping
 from datetime import date, datetime, time
 from decimal import Decimal, DecimalException
@@ -10,7 +11,7 @@ import polars as pl
 from polars.exceptions import PolarsError
 
 from rqrec.data.columns import listed
-from rqrec.data.fields import OWN_COLUMNS
+from rqrec.data.fields import DECIMAL_COMMA, OWN_COLUMNS
 from rqrec.data.item_texts import is_readable
 from rqrec.data.templates import MISSING
 
@@ -114,6 +115,8 @@ def _as_type(value: Any, dtype: pl.DataType) -> Any:
     if isinstance(value, bool):
         raise TypeError
     if dtype.is_numeric():
+        if isinstance(value, str) and re.fullmatch(DECIMAL_COMMA, value.strip()):
+            value = value.replace(".", "").replace(",", ".")
         number = Decimal(value.strip() if isinstance(value, str) else str(value))
         if not number.is_finite() or number.adjusted() >= _DIGITS[dtype.is_float()]:
             raise ValueError

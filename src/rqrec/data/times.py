@@ -21,10 +21,14 @@ DATES = "dates"  # the unit of values that are written as dates
 NANO = 10**9
 ROW: Place = "row {}".format
 ALLOWED = (
-    "Use ISO dates and times from 1970 to 2100, or seconds, milliseconds, micro- or nanoseconds since 1970."
+    "Use ISO dates and times from 1970 to 2100, dates such as 31.12.2024, or seconds, milliseconds, micro- or "
+    "nanoseconds since 1970."
 )
 OLDEST_FIRST = "The times of a history must not go back: give its items and their times oldest first."
 
+# With dots, the day always comes first; with slashes, nobody can know.
+_DOTTED, _AS_ISO = r"^(\d\d?)\.(\d\d?)\.(\d{4})", "$3-0$2-0$1"
+_PADDED = r"^(\d{4})-0?(\d\d)-0?(\d\d)"
 # ISO 8601: a date, perhaps with a time, a fraction of a second and a time zone.
 _ISO = (
     r"(?i)^(?P<date>\d{4}-\d\d-\d\d)"
@@ -164,7 +168,7 @@ def _of_text(values: pl.Series, place: Place) -> Times:
 
 
 def _of_iso(values: pl.Series) -> pl.DataFrame:
-    """Columns `seconds` and `nanoseconds` of ISO 8601 text, null where it is something else."""
+    """Columns `seconds` and `nanoseconds` of ISO 8601 text or dotted dates, null where it is something else."""
     part = pl.col("value").struct.field
     moment = pl.concat_str(
         part("date"),
@@ -177,7 +181,9 @@ def _of_iso(values: pl.Series) -> pl.DataFrame:
     offset = pl.when(part("sign") == "-").then(-offset).otherwise(offset).fill_null(0)
     fraction = part("fraction").str.slice(0, 9).str.pad_end(9, "0").fill_null("0")
     return (
-        values.str.extract_groups(_ISO)
+        values.str.replace(_DOTTED, _AS_ISO)
+        .str.replace(_PADDED, "$1-$2-$3")
+        .str.extract_groups(_ISO)
         .to_frame()
         .select(seconds=moment.dt.epoch("s") - offset, nanoseconds=fraction.cast(pl.Int64))
     )

@@ -6,7 +6,10 @@ import numpy as np
 import polars as pl
 import pytest
 
+from rqrec.data.columns import find_column
 from rqrec.data.dataset import Dataset
+from rqrec.data.expressions import matching
+from rqrec.data.fields import Fields
 from rqrec.data.sources.custom import CustomFiles, CustomOptions, load_custom
 from rqrec.data.splits import leave_one_out
 
@@ -294,9 +297,9 @@ def test_more_rows_than_allowed_are_not_dropped(tmp_path: Path) -> None:
             r"l.csv: several columns could be user_id: customer, uid. Name the one to use with --user-column",
         ),
         (
-            "kunde,artikel,time",
+            "wer,was,time",
             {},
-            "lacks user_id, item_id; its columns are kunde, .* with --user-column and --item",
+            "lacks user_id, item_id; its columns are wer, .* with --user-column and --item",
         ),
         ("user,item,time", {"user_column": "kunde"}, "lacks kunde; its columns are user, item, time"),
         ("user,item,time", {"item_column": "artikel"}, "No file has a column 'artikel'"),
@@ -513,3 +516,51 @@ def test_the_files_of_a_folder_have_any_suffix(tmp_path: Path) -> None:
     (tmp_path / "items.json").write_text('[{"id": "a", "text": "A"}]')
     catalog, interactions = load_custom(CustomFiles.in_folder(tmp_path))
     assert (len(catalog), len(interactions)) == (1, 1)
+
+
+def test_the_files_of_a_german_shop_need_no_preparation(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    log, items = tmp_path / "bestellungen.csv", tmp_path / "artikel.csv"
+    log.write_bytes(
+        "Kundennr.;Artikelnummer;Kaufdatum;Preis\r\n"
+        "K1;00007;16.05.2024 12:30;1.299,00\r\n"
+        "K1;00008;5.1.2024;9,99\r\n"
+        "K2;00009;31.12.2023 08:00:15;3\r\n".encode("cp1252")
+    )
+    items.write_bytes(
+        "Artikelnummer;Bezeichnung;Preis;Hersteller\r\n"
+        "00007;Käsemühle;1.299,00;Höfe\r\n00008;;9,99;Groß & Söhne\r\n00009;Öl;3;n/a\r\n".encode("cp1252")
+    )
+    catalog, interactions = load_custom(CustomFiles(log, items))
+    assert catalog.titles() == ["Käsemühle", "00008", "Öl"]
+    assert catalog.items["Preis"].to_list() == [1299.0, 9.99, 3.0]
+    assert interactions.log["timestamp"].to_list() == [1_715_862_600, 1_704_412_800, 1_704_009_615]
+    said = " ".join(capsys.readouterr().err.split())
+    assert "Preis has decimal commas, read as numbers" in said
+    assert "user_id from Kundennr., item_id from Artikelnummer, timestamp from Kaufdatum" in said
+    dataset = Dataset.from_interactions(catalog, interactions)
+    assert matching("Preis < 10", Fields(catalog.items)).tolist() == [False, True, True]
+    assert dataset.sequences.of_user(0).tolist() == [1, 0]
+
+
+@pytest.mark.parametrize("values", [["38,40", "38,40,42"], ["1,234", "2,345"], ["Hasbro, Inc.", "9,99"]])
+def test_other_commas_are_no_decimal_commas(tmp_path: Path, values: list[str]) -> None:
+    items = {"item_id": ["a", "b", "c"], "title": ["A", "B", "C"], "sizes": [*values, None]}
+    files = CustomFiles(write(tmp_path / "l.csv", LOG), write(tmp_path / "i.parquet", items))
+    assert load_custom(files)[0].items["sizes"].to_list() == [*values, None]
+
+
+@pytest.mark.parametrize(
+    ("columns", "time"),
+    [
+        (["ordered_at", "candidate", "format"], "ordered_at"),
+        (["lastVisitTime", "update"], "lastVisitTime"),
+        (["added on"], "added on"),
+        (["Verkaufsdatum"], "Verkaufsdatum"),
+        (["start_time", "end_time"], None),
+        (["update", "combat", "season"], None),
+    ],
+)
+def test_the_only_column_that_is_named_like_a_time_is_the_time(columns: list[str], time: str | None) -> None:
+    assert find_column(["user_id", *columns], "timestamp") == time
