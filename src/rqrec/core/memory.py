@@ -1,6 +1,6 @@
 """The memory of this process, and how what was freed goes back to the operating system.
 
-The C library keeps freed memory for later. After thousands of training steps, each with tensors of its own sizes, the
+The C library keeps freed memory for later. After thousands of steps, each with tensors of its own sizes, the
 heap is full of gaps that no later tensor fits into, and grows with every new size: without `FreeMemory` it grew to
 five times what a step needs.
 """

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from rqrec.core.memory import FreeMemory
 from rqrec.core.progress import track
 from rqrec.data.sequences import Histories
 from rqrec.data.splits import EvalExamples
@@ -66,8 +67,9 @@ def ranked_lists(
     Examples are sorted by history length, so that batches contain little padding.
     """
     order_C = np.argsort(examples.lengths, kind="stable")
-    slices = list(examples.batches(batch_size))
+    slices, memory = list(examples.batches(batch_size)), FreeMemory()
     for part in track(slices, description) if description else slices:
         rows = order_C[part]
         lists = recommend(examples.histories(rows))
         yield rows, [[ranked.items.cpu().numpy() for ranked in one] for one in lists]
+        memory.limit()

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
+from rqrec.core.memory import FreeMemory
 from rqrec.core.progress import track
 from rqrec.data.splits import EvalExamples
 from rqrec.evaluation.metrics import MISSED, ndcg_at, ranking_metrics
@@ -83,7 +84,7 @@ class _Found:
     @classmethod
     def of(cls, ensemble: Ensemble, examples: EvalExamples, exclude_seen: bool) -> "_Found":
         parts: dict[str, list[Tensor]] = {name: [] for name in ensemble.experts}
-        targets = []
+        targets, memory = [], FreeMemory()
         for rows in track(list(examples.batches(BATCH_SIZE)), "Joining the experts"):
             candidates = ensemble.candidates(
                 examples.histories(rows), CUTOFF, Constraints(exclude_seen=exclude_seen)
@@ -94,6 +95,7 @@ class _Found:
             targets.append(is_target_BC[reached_B])
             for name, log_p_BC in candidates.log_p.items():
                 parts[name].append(log_p_BC[reached_B])
+            memory.limit()
         width = max(part.shape[1] for part in targets)
         return cls(
             {name: _stacked(each, width, -torch.inf) for name, each in parts.items()},

@@ -15,6 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from rqrec.core.memory import FreeMemory
 from rqrec.core.progress import track
 from rqrec.data.ids import PADDING
 from rqrec.data.nearest import unit
@@ -105,10 +106,10 @@ def _choose(
 
 def _search(ensemble: Ensemble, examples: EvalExamples, exclude_seen: bool) -> Ranked:
     """What the experts recommend, [E, LISTED], when all items are known."""
-    found = [
-        ensemble.recommend(examples.histories(rows), LISTED, exclude_seen=exclude_seen)
-        for rows in track(list(examples.batches(BATCH_SIZE)), "Searching, to calibrate new items")
-    ]
+    found, memory = [], FreeMemory()
+    for rows in track(list(examples.batches(BATCH_SIZE)), "Searching, to calibrate new items"):
+        found.append(ensemble.recommend(examples.histories(rows), LISTED, exclude_seen=exclude_seen))
+        memory.limit()
     return Ranked(
         torch.cat([one.items for one in found]).cpu(), torch.cat([one.scores for one in found]).cpu()
     )
