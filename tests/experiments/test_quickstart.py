@@ -159,6 +159,18 @@ def test_many_rows_that_cannot_be_used_are_refused(tmp_path: Path) -> None:
     assert "--max-invalid 1" in done.stderr
 
 
+def test_a_log_that_cannot_be_split_is_refused_before_texts_are_encoded(tmp_path: Path) -> None:
+    ratings, films = write_movielens(tmp_path, strays=0)
+    rows = ratings.read_text().splitlines()
+    alone = [f"user {n},{row.partition(',')[2]}" for n, row in enumerate(rows[1:])]
+    ratings.write_text("\n".join([rows[0], *alone]))
+    done = quickstart((ratings, films), tmp_path / "out")
+    assert done.exit_code == 1
+    assert "No user has 3 or more interactions" in done.stderr
+    assert "Encoding texts" not in done.stderr
+    assert not (tmp_path / "out" / ".embeddings").exists()
+
+
 def test_columns_that_are_not_recognised_are_named_with_the_options_that_map_them(tmp_path: Path) -> None:
     log, items = write_movielens(tmp_path)
     log.write_text(log.read_text().replace("userId", "who").replace("timestamp", "moment"))

@@ -174,6 +174,14 @@ def test_models_and_users(client: TestClient, recommender: Recommender) -> None:
         assert client.post(RECOMMEND, json={"history": items(*numbers)}).status_code == 200
 
 
+def test_what_sample_users_like_is_found_once(
+    client: TestClient, registry: ModelRegistry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    users = client.get("/v1/users").json()
+    monkeypatch.setattr(registry.get().model.catalog_view, "typical", None)
+    assert client.get("/v1/users").json() == users
+
+
 def test_starting_points_are_histories_to_begin_with(client: TestClient) -> None:
     points = client.get("/v1/starting-points").json()["starting_points"]
     assert points

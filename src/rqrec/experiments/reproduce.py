@@ -17,7 +17,9 @@ from rqrec.core.artifact import MANIFEST, read_json, read_manifest, write_json
 from rqrec.core.config import configured
 from rqrec.core.values import Config, PositiveFloat, PositiveInt, Threads
 from rqrec.core.workers import cores
+from rqrec.data.sequences import Sequences
 from rqrec.data.sources.custom import CustomFiles
+from rqrec.data.splits import get_protocol
 from rqrec.evaluation.results_io import EVALUATION_FILE
 from rqrec.experiments.run import Run, read_numbers
 from rqrec.experiments.tasks import run_tasks
@@ -149,6 +151,7 @@ def make_inputs(
     dataset = run.stage("dataset", lambda folder: prepare(prepared, raw, folder))
     bindings = [] if encoder is None else [f"embed.encoder={encoder!r}"]
     embedded = configured(EmbedConfig(), ["embed"], [RECIPE], bindings)
+    get_protocol(embedded.protocol)(Sequences.read(dataset))  # raises before texts are encoded
     embeddings = run.stage("embeddings", lambda folder: embed(embedded, dataset, folder, vectors=vectors))
     fitted = configured(FitRqKMeansConfig(), ["fit_rqkmeans"], [RECIPE])
     made, names = [], [dataset.name, embeddings.name]

@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from functools import partial
+from functools import cached_property, partial
 from operator import attrgetter
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -117,7 +117,7 @@ class ServedModel:
         """The same model with a changed catalogue."""
         return ServedModel(self.name, change(self.recommender), self.rules, self)
 
-    @property
+    @cached_property
     def users(self) -> list[dict[str, Any]]:
         """Sample users with their histories, what they like, and what they took next."""
         view = self.catalog_view
@@ -132,7 +132,7 @@ class ServedModel:
             for user in self._users
         ]
 
-    @property
+    @cached_property
     def starting_points(self) -> list[dict[str, Any]]:
         """A few kinds of items, each with well-known ones that may be recommended."""
         view, available_N = self.catalog_view, self.recommender.available
