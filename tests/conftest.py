@@ -1,6 +1,7 @@
 """Shared fixtures."""
 
 import os
+import signal
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -8,6 +9,9 @@ from pathlib import Path
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # before torch loads; see rqrec.cli
 
 import pytest
+
+# A shell starts jobs in the background with Ctrl-C ignored, and so would all commands be that the tests interrupt.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")
