@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
+from rqrec.cli.id_lists import join_ids
 from rqrec.core.artifact import find, find_input, read_manifest
 from rqrec.core.progress import log
 from rqrec.data.catalog import Catalog
@@ -70,7 +71,7 @@ def using(model: Path) -> list[str]:
         title for title in catalog.titles_of(catalog.id_map.indices(history).tolist()) if title not in history
     ]
     return [
-        line("recommend", "--artifact", folder, "--history", ",".join(history)),
+        line("recommend", "--artifact", folder, "--history", join_ids(history)),
         *(line("items", "find", folder, title) for title in found[:1]),
         line("serve", "--artifact", folder),
     ]
@@ -85,7 +86,7 @@ def example_history(model: Path) -> list[str]:
         long = np.flatnonzero(sequences.lengths >= EXAMPLE_ITEMS)
         if len(long):
             items = sequences.of_user(int(long[0]))[-EXAMPLE_ITEMS:].tolist()
-    return [item_id for item_id in ids.ids(items) if "," not in item_id]
+    return ids.ids(items)
 
 
 def _tokenize(tokenizer: Path) -> list[str]:

@@ -8,6 +8,7 @@ import polars as pl
 import typer
 
 from rqrec.cli.command import AsJson, command, emit, table
+from rqrec.cli.id_lists import split_ids
 from rqrec.core.values import Config, PositiveInt
 from rqrec.data.times import log_unit, to_seconds
 from rqrec.serving.answers import Recommendations
@@ -23,9 +24,9 @@ class RecommendConfig(Config):
     k: PositiveInt = DEFAULT_K
     """Number of items to recommend."""
     allow: str | None = None
-    """Only these item ids may be recommended (comma-separated)."""
+    """Only these item ids may be recommended (written as in --history)."""
     block: str | None = None
-    """These item ids may not be recommended (comma-separated)."""
+    """These item ids may not be recommended (written as in --history)."""
     rules: RuleSettings = RuleSettings()
     exclude_seen: bool | None = field(default=None, metadata={"flags": "--exclude-seen/--allow-seen"})
     """Whether items of the history are excluded; by default as in the model's training."""
@@ -44,7 +45,12 @@ class RecommendConfig(Config):
 @command("rqrec recommend --artifact out/demo --history 50,181,172 --k 10 --explain", section="recommend")
 def recommend(
     artifact: Annotated[Path, typer.Option(help="Folder of a trained retrieval model, or its run folder.")],
-    history: Annotated[str, typer.Option(help="Item ids, oldest first, comma-separated.")],
+    history: Annotated[
+        str,
+        typer.Option(
+            help='Item ids, oldest first, comma-separated; or a JSON list, for ids with commas: \'["50", "a,b"]\'.'
+        ),
+    ],
     config: RecommendConfig,
     explain: Annotated[
         bool,
@@ -97,17 +103,6 @@ def recommend(
         "skipped": list(recommendations.skipped),
     }
     emit(result, as_json, "\n".join([table(rows), *notes(recommendations, config)]))
-
-
-def split_ids(ids: str) -> list[str]:
-    """Comma-separated ids as a list."""
-    parts = [part.strip() for part in ids.split(",")] if ids.strip() else []
-    if "" in parts:
-        raise typer.BadParameter(
-            f"{ids!r} has nothing between two commas or at an end (entry {parts.index('') + 1}): write an id there, "
-            f"or remove the comma."
-        )
-    return parts
 
 
 def notes(recommendations: Recommendations, config: RecommendConfig) -> list[str]:

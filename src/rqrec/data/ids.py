@@ -10,6 +10,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 PADDING = -1  # the item index that means "no item"
+LONGEST_ID = 1000  # characters; an address (URL) can hold it
 LONGEST_EXPLAINED = 200  # characters of an unknown id of which other forms are tried
 LONGEST_NUMBER = 20  # digits up to which leading zeros are tried
 
@@ -24,7 +25,8 @@ class UnknownIdError(ValueError):
 class IdMap:
     """An immutable one-to-one map between item ids (external, strings) and item indices (internal, 0 to n - 1).
 
-    The order of `ids` is the order of the indices. Raises ValueError on an empty or repeated id.
+    The order of `ids` is the order of the indices. Raises ValueError on an empty, repeated or
+    overlong id (`LONGEST_ID`).
 
     An id takes 28 bytes of memory, plus its own length if it is longer than 12 bytes; there is no Python object
     per item. Look-up is a binary search in the sorted hashes of all ids, confirmed by comparing the strings.
@@ -34,6 +36,12 @@ class IdMap:
         self._ids = pl.Series("item_id", ids, dtype=pl.String)
         if (empty := self._ids.is_null() | (self._ids == "")).any():
             raise ValueError(f"Item {empty.arg_true()[0]} has an empty id: every item needs one.")
+        if (longer := self._ids.str.len_chars() > LONGEST_ID).any():
+            row = int(longer.arg_true()[0])
+            shown, length = _IN_MESSAGES.repr(self._ids[row]), len(self._ids[row])
+            raise ValueError(
+                f"Item {row} has the id {shown} of {length} characters, but {LONGEST_ID} are allowed: shorten it."
+            )
         hashes_N = _hashes(self._ids)
         order_N = hashes_N.argsort(kind="stable")
         self._sorted_hashes = hashes_N[order_N]
@@ -108,7 +116,7 @@ class IdMap:
 
     def explain(self, unknown: str) -> str:
         """A sentence on an id of the catalogue that differs from an unknown one only in its form; "" without one."""
-        if len(unknown) > LONGEST_EXPLAINED:
+        if not unknown or len(unknown) > LONGEST_EXPLAINED:
             return ""
         for form, difference in _other_forms(unknown):
             if form in self:

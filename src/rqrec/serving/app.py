@@ -6,16 +6,18 @@ from contextlib import asynccontextmanager
 from functools import lru_cache
 from itertools import chain
 from typing import Annotated, Any
+from urllib.parse import unquote
 
 from fastapi import FastAPI, Path, Query, Request
 from fastapi.exceptions import RequestValidationError
+from pydantic import BeforeValidator
 from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
 from starlette.responses import Response
 
 from rqrec import __version__
 from rqrec.core.progress import logged
-from rqrec.data.ids import UnknownIdError
+from rqrec.data.ids import LONGEST_ID, UnknownIdError
 from rqrec.serving import schemas
 from rqrec.serving.api_page import STYLE, api_page
 from rqrec.serving.batcher import QueueFullError
@@ -33,8 +35,10 @@ from rqrec.serving.errors import (
 from rqrec.serving.logs import LOG
 from rqrec.serving.metrics import Metrics
 from rqrec.serving.middleware import (
+    ITEMS,
     RECOMMENDATIONS,
     AuthMiddleware,
+    EncodedItemIds,
     RequestLogging,
     bearer_token,
     is_valid_token,
@@ -54,7 +58,16 @@ ModelName = Annotated[
 ]
 PageNumber = Annotated[int, Query(ge=1, le=1_000_000)]
 PageSize = Annotated[int, Query(ge=1, le=100)]
-ItemId = Annotated[str, Path(max_length=1000)]
+NumberOfItems = Annotated[int, Query(ge=1, le=schemas.MAX_K)]
+ItemInPath = Annotated[
+    str,
+    BeforeValidator(unquote),  # see EncodedItemIds
+    Path(
+        max_length=LONGEST_ID,
+        description="Percent-encoded, `/` as `%2F`. A path cannot hold `.` and `..`: see /v1/item.",
+    ),
+]
+ItemInQuery = Annotated[str, Query(alias="id", max_length=LONGEST_ID, description="Any id of the catalogue.")]
 ERRORS: dict[int | str, dict[str, Any]] = {
     "4XX": {
         "model": schemas.ErrorBody,
@@ -97,6 +110,7 @@ def create_app(
     add_page(app, page or WebPage())
     add_docs(app)
     add_errors(app)
+    app.add_middleware(EncodedItemIds)
     app.add_middleware(AuthMiddleware, config=config, busy=registry.busy)
     if config.allow_origins:
         app.add_middleware(
@@ -280,13 +294,14 @@ def add_catalogue(app: FastAPI, registry: ModelRegistry) -> None:
         """List all items, or those that match a query in any field, best match first; typos are forgiven."""
         return JsonResponse(registry.get(name).model.catalog_view.items(query, page, page_size))
 
-    @app.get("/v1/items/{item_id:path}/similar", response_model=schemas.SimilarItems, tags=["catalogue"])
-    def similar(
-        item_id: ItemId,
-        k: Annotated[int, Query(ge=1, le=schemas.MAX_K)] = DEFAULT_K,
-        name: ModelName = None,
-    ) -> Response:
+    @app.get(ITEMS + "{item_id:path}/similar", response_model=schemas.SimilarItems, tags=["catalogue"])
+    def similar(item_id: ItemInPath, k: NumberOfItems = DEFAULT_K, name: ModelName = None) -> Response:
         """Return the items whose semantic IDs share the longest prefix with an item's."""
+        return similar_by_id(item_id, k, name)
+
+    @app.get("/v1/item/similar", response_model=schemas.SimilarItems, tags=["catalogue"])
+    def similar_by_id(item_id: ItemInQuery, k: NumberOfItems = DEFAULT_K, name: ModelName = None) -> Response:
+        """Return the items whose semantic IDs share the longest prefix with an item's; any id can be asked for."""
         model = registry.get(name).model
         item_index(model, item_id)
         neighbours = model.recommender.similar_items(item_id, k)
@@ -294,9 +309,14 @@ def add_catalogue(app: FastAPI, registry: ModelRegistry) -> None:
             {"items": [{**vars(item), "semantic_id": list(item.semantic_id)} for item in neighbours]}
         )
 
-    @app.get("/v1/items/{item_id:path}", response_model=schemas.Item, tags=["catalogue"])
-    def item(item_id: ItemId, name: ModelName = None) -> Response:
+    @app.get(ITEMS + "{item_id:path}", response_model=schemas.Item, tags=["catalogue"])
+    def item(item_id: ItemInPath, name: ModelName = None) -> Response:
         """Return an item with its text and semantic ID."""
+        return item_by_id(item_id, name)
+
+    @app.get("/v1/item", response_model=schemas.Item, tags=["catalogue"])
+    def item_by_id(item_id: ItemInQuery, name: ModelName = None) -> Response:
+        """Return an item with its text and semantic ID; any id can be asked for."""
         model = registry.get(name).model
         return JsonResponse(model.catalog_view.item(item_index(model, item_id)))
 
@@ -392,9 +412,14 @@ def add_changes(app: FastAPI, registry: ModelRegistry, config: ServiceConfig) ->
         items = [item.model_dump(exclude_unset=True) for item in body.items]
         return await changed(body.model, lambda recommender: recommender.update_items(items))
 
-    @app.delete("/v1/items/{item_id:path}", response_model=schemas.CatalogueVersion, tags=["operate"])
-    async def remove_item(item_id: ItemId, request: Request, name: ModelName = None) -> Response:
+    @app.delete(ITEMS + "{item_id:path}", response_model=schemas.CatalogueVersion, tags=["operate"])
+    async def remove_item(item_id: ItemInPath, request: Request, name: ModelName = None) -> Response:
         """Remove an item; needs the admin token. It is never recommended again, and still read in histories."""
+        return await remove_by_id(item_id, request, name)
+
+    @app.delete("/v1/item", response_model=schemas.CatalogueVersion, tags=["operate"])
+    async def remove_by_id(item_id: ItemInQuery, request: Request, name: ModelName = None) -> Response:
+        """Remove an item, whatever its id is; needs the admin token."""
         check_admin(request, config)
         return await changed(name, lambda recommender: recommender.remove_items([item_id]))
 

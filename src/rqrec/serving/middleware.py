@@ -6,6 +6,7 @@ import re
 import secrets
 import time
 from collections.abc import Callable, Sequence
+from urllib.parse import parse_qsl, quote
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -26,6 +27,7 @@ SECURITY_HEADERS = [
     (b"referrer-policy", b"no-referrer"),
 ]
 RECOMMENDATIONS = "/v1/recommendations"
+ITEMS = "/v1/items/"  # followed by the id of an item
 LONG_BODY = 1 << 15  # bytes: dozens of histories, or thousands of items
 REFUSED_AFTER = 1.0  # seconds, for a long body while the queue is full
 REQUEST_ID = re.compile(rb"[A-Za-z0-9._-]{1,64}")
@@ -107,6 +109,20 @@ class RequestLogging:
             LOG.info("request", extra={"fields": fields})
 
 
+class EncodedItemIds:
+    """Leaves ids in paths percent-encoded until their route is known: one may hold a slash, or end in `/similar`."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass a request on, with the path as it was sent."""
+        if scope["type"] == "http" and scope["path"].startswith(ITEMS):
+            sent = scope.get("raw_path") or quote(scope["path"]).encode()
+            scope["path"] = sent.decode("latin-1")
+        await self._app(scope, receive, send)
+
+
 class AuthMiddleware:
     """Refuses requests to another host, without a token, above the rate limit, or with a too large or slow body."""
 
@@ -140,6 +156,16 @@ class AuthMiddleware:
         path, tokens = scope["path"], self._config.tokens
         if not path.startswith(("/v1/", "/admin/")) and path != "/metrics":
             return
+        names = [
+            name for name, _ in parse_qsl(scope["query_string"].decode("latin-1"), keep_blank_values=True)
+        ]
+        if len(set(names)) < len(names):
+            repeated = next(name for name in names if names.count(name) > 1)
+            raise ApiError(
+                422,
+                "repeated_parameter",
+                f"The parameter {repeated[:100]!r} is given more than once: give it once.",
+            )
         token = bearer_token(scope)
         valid = is_valid_token(token, [*tokens, self._config.admin_token])
         key = f"token {token}" if valid else f"address {(scope.get('client') or ('',))[0]}"

@@ -8,13 +8,14 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, model_validator
 
 from rqrec.data.expressions import MAX_LENGTH
+from rqrec.data.ids import LONGEST_ID
 from rqrec.data.times import lists_to_seconds
 from rqrec.serving.defaults import DEFAULT_K
 from rqrec.serving.model_registry import HistoryRequest
 from rqrec.serving.rules import MAX_BOOST, Rules
 
 MAX_K = 100
-ItemId = Annotated[str, Field(max_length=1000)]
+ItemId = Annotated[str, Field(max_length=LONGEST_ID)]
 FieldName = Annotated[str, Field(max_length=1000)]
 UserId = Annotated[str, Field(max_length=1000)]
 ExpertWord = Annotated[str, Field(max_length=100)]
@@ -171,7 +172,7 @@ class DescribedItem(BaseModel):
     model_config = ConfigDict(strict=True, extra="allow")
     __pydantic_extra__: dict[str, FieldValue | list[FieldValue]]
 
-    item_id: Annotated[str, Field(min_length=1, max_length=1000)]
+    item_id: Annotated[str, Field(min_length=1, max_length=LONGEST_ID)]
 
     @model_validator(mode="after")
     def _check_finite(self) -> Self:
@@ -216,7 +217,8 @@ class NewItems(Change):
     def vectors(self) -> NDArray[np.float32] | None:
         """The vectors float32 [items, dim]; None without any."""
         rows = [item.vector for item in self.items if item.vector is not None]
-        return np.array(rows, dtype=np.float32) if rows else None
+        with np.errstate(over="ignore"):  # infinite ones are refused
+            return np.array(rows, dtype=np.float32) if rows else None
 
 
 class ItemUpdate(DescribedItem):

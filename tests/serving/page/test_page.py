@@ -472,7 +472,7 @@ def test_the_map_is_animated_unless_reduced_motion_is_preferred(
 
 def test_unknown_ids_are_listed_and_can_be_removed(visitor: Visitor) -> None:
     page = visitor.page()
-    page.route("**/v1/items/*", lambda route: route.fulfill(json={"item_id": "x", "title": "x"}))
+    page.route("**/v1/item?*", lambda route: route.fulfill(json={"item_id": "x", "title": "x"}))
     visitor.go(page, "?history=gone&history=item+8")
     expect(page.get_by_text("Not in the catalogue, and therefore ignored: gone.")).to_be_visible()
     expect(recommended(page)).to_have_count(10)

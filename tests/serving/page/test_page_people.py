@@ -155,7 +155,7 @@ def test_the_text_of_an_item_is_shown_if_it_says_more_than_the_title_and_facets(
     facet = {"field": "kinds", "value": "A kind", "where": "`kinds` = 'A kind'", "label": "A kind"}
     page = visitor.page()
     page.route(
-        "**/v1/items/item%209",
+        "**/v1/item?*",
         lambda route: route.fulfill(json={**route.fetch().json(), "text": text, "facets": [facet]}),
     )
     visitor.go(page, "?item=item+9")

@@ -17,9 +17,8 @@ export const users = (model) => get("v1/users", { model });
 export const startingPoints = (model) => get("v1/starting-points", { model });
 export const search = (query, pageSize, model, signal) =>
   get("v1/items", { query, page_size: pageSize, model }, signal);
-export const item = (id, model, signal) => get(`v1/items/${encodeURIComponent(id)}`, { model }, signal);
-export const similar = (id, k, model, signal) =>
-  get(`v1/items/${encodeURIComponent(id)}/similar`, { k, model }, signal);
+export const item = (id, model, signal) => get("v1/item", { id, model }, signal);
+export const similar = (id, k, model, signal) => get("v1/item/similar", { id, k, model }, signal);
 export const node = (prefix, page, pageSize, model, signal) =>
   get(["v1/semantic-ids", prefix.join("-")].filter(Boolean).join("/"), { page, page_size: pageSize, model }, signal);
 
