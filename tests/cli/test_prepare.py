@@ -126,3 +126,10 @@ def test_reproduce_takes_the_options_of_prepare(files: tuple[str, ...], tmp_path
     done = rqrec("reproduce", "custom", *files, *options)
     assert done.exit_code == 1
     assert "lacks nobody; its columns are userId, movieId, rating, timestamp" in done.stderr
+
+
+def test_one_file_as_log_and_items_is_read_as_both(tmp_path: Path) -> None:
+    (tmp_path / "both.csv").write_text("user_id,item_id,timestamp,title\nu,a,100,A\nu,b,200,B\nv,c,300,C\n")
+    one = ("--interactions", tmp_path / "both.csv", "--items", tmp_path / "both.csv")
+    done = rqrec("prepare", "custom", *one, "--out", tmp_path / "dataset")
+    assert done.exit_code == 0, done.stderr

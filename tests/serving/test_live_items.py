@@ -350,6 +350,39 @@ def test_the_service_and_the_command_say_the_same_of_a_change(
     assert back in said("add", model, "--items", tmp_path / "a.csv", "--embeddings", tmp_path / "a.npy")
 
 
+def test_tables_that_say_nothing_or_are_no_texts_are_refused_in_words_of_the_command(
+    model: Path, tmp_path: Path
+) -> None:
+    for name, text, expected in (
+        ("empty.csv", "item_id,title\n", "has no items"),
+        ("long.csv", f"item_id,title\n{'x' * 1001},x\n", "more than 1000 characters"),
+        ("twice.csv", "item_id,title\na,x\na,y\nb,z\n", "Correct or remove them."),
+        ("other.csv", "number,title\na,x\n", "Name the column of the ids item_id."),
+        ("nested.jsonl", '{"item_id": "item 1", "title": {"a": 1}}\n', "title must hold text"),
+    ):
+        (tmp_path / name).write_text(text)
+        np.save(tmp_path / "new.npy", np.array([vector(0)]))
+        new = ("--items", tmp_path / name, "--embeddings", tmp_path / "new.npy")
+        told = refused("items", "add", model, *new)
+        assert expected in told
+        assert "--drop-invalid" not in told
+        if name in ("empty.csv", "other.csv", "nested.jsonl"):
+            assert expected in refused("items", "update", model, "--items", tmp_path / name)
+    assert "leading zeros" not in refused("items", "remove", model, "")
+    assert "1 removed" in str(rqrec("items", "remove", model, "item 1", "item 1"))
+    assert rqrec("items", "find", model, "title", "--k", 2**70)["items"]
+
+
+def test_an_id_with_a_comma_can_be_given_on_the_command_line(model: Path) -> None:
+    Recommender.load(model).add_items([{"item_id": "a,b", "title": "New"}], np.array([vector(8)]))
+    found = rqrec(
+        "recommend", "--artifact", model, "--history", '["item 9", "a,b"]', "--allow", '["a,b", "item 1"]'
+    )
+    assert (found["history"], found["n_allowed"]) == (["item 9", "a,b"], 1)
+    found = rqrec("recommend", "--artifact", model, "--history", "item 9", "--allow", '["a,b"]')
+    assert [one["item_id"] for one in found["recommendations"]] == ["a,b"]
+
+
 def test_a_recommender_with_changes_is_a_new_one(model: Path) -> None:
     before = Recommender.load(model)
     (first,) = before.recommend([HISTORY], k=5)

@@ -5,7 +5,7 @@ import polars as pl
 from rqrec.core.progress import log
 from rqrec.data.tables import Table
 
-HOW_TO_DROP = "--drop-invalid (drop_invalid=True in a gin file)"
+CORRECT_OR_DROP = "Correct them, or drop them with --drop-invalid (drop_invalid=True in a gin file)."
 HOW_TO_DROP_MORE = "--max-invalid 1 (max_invalid=1.0 in a gin file)"
 
 
@@ -35,11 +35,11 @@ class InvalidRows:
             self._hints += [f" {hint}"] if hint else []
             self._valid &= ~invalid
 
-    def kept(self, *, drop: bool, at_most: float = 1.0) -> pl.Series:
+    def kept(self, *, drop: bool, at_most: float = 1.0, advice: str = CORRECT_OR_DROP) -> pl.Series:
         """A mask of the rows that can be used.
 
-        Raises ValueError that counts the others by reason, unless they may be dropped and are no larger share of all
-        rows than `at_most`; then this is logged.
+        Raises ValueError that counts the others by reason, and gives `advice`, unless they may be dropped and are no
+        larger share of all rows than `at_most`; then this is logged.
         """
         count = self._rows - int(self._valid.sum())
         reasons = "; ".join(self._reasons)
@@ -48,7 +48,7 @@ class InvalidRows:
             raise ValueError(f"{self._table.path}: none of the {count} rows can be used: {reasons}.{hints}")
         found = f"{self._table.path}: {count} of {self._rows} rows cannot be used"
         if count and not drop:
-            raise ValueError(f"{found}: {reasons}.{hints} Correct them, or drop them with {HOW_TO_DROP}.")
+            raise ValueError(f"{found}: {reasons}.{hints} {advice}")
         if count > at_most * self._rows:
             raise ValueError(
                 f"{found}, and no more than {at_most:.0%} are dropped: {reasons}.{hints} Correct them, or drop more "

@@ -105,7 +105,7 @@ BLANK = pl.all_horizontal(pl.all().is_null()).alias(
 )  # whether a row, or the selected part of it, is empty
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Table:
     """A table file, which is read when it is collected. The columns of a CSV file are strings."""
 

@@ -384,7 +384,7 @@ class Recommender:
         Raises UnknownIdError on an id that is not in the catalogue, or was removed before.
         """
         return self._changed(
-            f"{len(item_ids)} removed", lambda trained, before: remove_items(trained, before, item_ids)
+            f"{len(set(item_ids))} removed", lambda trained, before: remove_items(trained, before, item_ids)
         )
 
     def update_items(self, items: Sequence[Mapping[str, Any]]) -> "Recommender":

@@ -117,6 +117,8 @@ class CatalogSearch:
         words = list(dict.fromkeys(self.analyzer.analyze(unicodedata.normalize("NFKC", query))))[:MAX_WORDS]
         if not words:
             return Found(np.zeros(0, dtype=np.int64), 0)
+        # It reserves memory for as many items as it may find.
+        limit = min(max(RERANKED, start + k), max(1, self.searcher.num_docs))
         strictly = [(tantivy.Occur.Should, self._word(word)) for word in words]
         roughly = [(tantivy.Occur.Should, self._word(word, typos=True)) for word in words]
         for matches, least in (
@@ -125,7 +127,7 @@ class CatalogSearch:
             (roughly, (len(words) + 1) // 2),
         ):
             parsed = tantivy.Query.boolean_query(matches, minimum_number_should_match=least)
-            result = self.searcher.search(parsed, max(RERANKED, start + k), count=True)
+            result = self.searcher.search(parsed, limit, count=True)
             if result.hits:
                 break
         items = np.array(

@@ -40,7 +40,9 @@ def add(artifact: Path, items: Path, embeddings: Path | None = None) -> Version:
 def remove(artifact: Path, item_ids: Sequence[str]) -> Version:
     """Remove items from the catalogue of a "retrieval" artefact, and return its new version."""
     made = change(
-        artifact, f"{len(item_ids)} removed", lambda trained, before: remove_items(trained, before, item_ids)
+        artifact,
+        f"{len(set(item_ids))} removed",
+        lambda trained, before: remove_items(trained, before, item_ids),
     )
     return _version(artifact, made.version)
 

@@ -1,5 +1,6 @@
 """Custom data: an interaction log, and items with texts or precomputed embeddings."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ from rqrec.data.catalog import Catalog
 from rqrec.data.columns import LOG_ROLES, OPTIONS, find_column, listed, renamed
 from rqrec.data.embeddings import EMBEDDINGS_FILE, read_vectors
 from rqrec.data.fields import kept_fields
-from rqrec.data.ids import IdMap
+from rqrec.data.ids import LONGEST_ID, IdMap
 from rqrec.data.interactions import FRACTION, Interactions
 from rqrec.data.invalid_rows import InvalidRows
 from rqrec.data.item_texts import is_readable, readable, template_of_all, text_column, title_column
@@ -182,8 +183,12 @@ def _as_ids(path: Path, values: pl.Series, role: str) -> pl.Series:
     return ids if whole else ids.set(ids.str.strip_chars() == "", None)
 
 
-def _id_column(table: Table, given: str | None) -> str:
-    """The column of a table of items that holds their ids."""
+def _id_column(
+    table: Table,
+    given: str | None,
+    advice: str = "Say which column holds the item ids with --item-column (item_column in a gin file).",
+) -> str:
+    """The column of a table of items that holds their ids; `advice` is what to do if none is recognised."""
     columns = table.columns
     try:
         column = given or find_column(columns, "item_id", of_items=True)
@@ -191,10 +196,7 @@ def _id_column(table: Table, given: str | None) -> str:
         raise ValueError(f"{table.path}: {error}") from error
     if column is None:
         header = "" if table.has_header else ", as its first line does not name the columns"
-        raise ValueError(
-            f"{table.path} lacks item_id{header}; its columns are {listed(columns)}. Say which column holds "
-            f"the item ids with --item-column (item_column in a gin file)."
-        )
+        raise ValueError(f"{table.path} lacks item_id{header}; its columns are {listed(columns)}. {advice}")
     return column
 
 
@@ -240,6 +242,8 @@ def _invalid_ids(table: Table, counted: pl.Series, ids: pl.Series) -> InvalidRow
     invalid = InvalidRows(table, counted)
     invalid.add("no item_id", ids.is_null())
     invalid.add("an item_id that occurs more than once", ~ids.is_first_distinct(), ids)
+    too_long = ids.str.len_chars() > LONGEST_ID
+    invalid.add(f"an item_id of more than {LONGEST_ID} characters", too_long, ids)
     return invalid
 
 
@@ -252,9 +256,7 @@ def read_new_items(
     is logged. Raises ValueError on missing titles, repeated ids, missing texts if they are needed, and values of
     another type than their field's.
     """
-    table = open_table(path)
-    column, fields = _id_column(table, None), table.collect()
-    counted = ~_blank(table, fields)
+    table, column, fields, counted = _changes(path)
     ids = _as_ids(path, fields[column], "item_id")
     if title_column(fields.columns) is None:
         raise ValueError(f"{path} has no titles; its columns are {listed(fields.columns)}. Add title.")
@@ -266,7 +268,17 @@ def read_new_items(
     invalid.add("no title", items["title"] == "", ids)
     if text_needed:
         invalid.add("no text", items["text"] == "", ids)
-    return _typed(items.filter(invalid.kept(drop=False)), types)
+    return _typed(items.filter(invalid.kept(drop=False, advice="Correct or remove them.")), types)
+
+
+def _changes(path: Path) -> tuple[Table, str, pl.DataFrame, pl.Series]:
+    """A table of new or changed items, its column with the ids, its rows, and a mask of those that are not blank."""
+    table = open_table(path)
+    column, fields = _id_column(table, None, "Name the column of the ids item_id."), table.collect()
+    counted = ~_blank(table, fields)
+    if not counted.any():
+        raise ValueError(f"{path} has no items: at least one is required.")
+    return table, column, fields, counted
 
 
 def _typed(items: pl.DataFrame, types: FieldTypes) -> pl.DataFrame:
@@ -280,9 +292,8 @@ def read_item_updates(path: Path, types: FieldTypes) -> pl.DataFrame:
 
     What is left out is logged. Raises ValueError if nothing changes, and on a value that is not of its field's type.
     """
-    table = open_table(path)
-    column, fields = _id_column(table, None), table.collect()
-    fields = fields.filter(~_blank(table, fields))
+    table, column, fields, counted = _changes(path)
+    fields = fields.filter(counted)
     given = {"title": title_column(fields.columns), "text": text_column(fields.columns)}
     kept, notes = known_fields(
         fields, {name for name in (column, *given.values()) if name is not None}, types
@@ -292,6 +303,7 @@ def read_item_updates(path: Path, types: FieldTypes) -> pl.DataFrame:
             f"{path} has neither title nor text nor a field of the catalogue; its columns are "
             f"{listed(fields.columns)}. Add what changes."
         )
+    _check_readable(table, fields, [name for name in given.values() if name is not None])
     table.say(notes)
     ids = _as_ids(path, fields[column], "item_id")
     if ids.is_null().any():
@@ -335,11 +347,7 @@ def _describe(
             f"{table.path} has no column that describes the items; its columns are {listed(fields.columns)}. Add "
             f"text, or a column such as title, or provide {EMBEDDINGS_FILE}."
         )
-    for name in dict.fromkeys([*(fields_of(template) if template else ()), *([title] if title else ())]):
-        if not is_readable(fields[name].dtype):
-            raise ValueError(
-                f"{table.path}: {name} must hold text, numbers, dates or lists of these, not {fields[name].dtype}."
-            )
+    _check_readable(table, fields, [*(fields_of(template) if template else ()), *([title] if title else ())])
     if title is None and types is None:
         notes.append("it has no column title, so people are shown the ids")
     read = {name for name in (id_column, title, text) if name is not None}
@@ -351,6 +359,15 @@ def _describe(
     titles = [clean(value) for value in fields[title]] if title else [""] * len(texts)
     described = pl.DataFrame({"title": titles, "text": texts}, schema={"title": pl.String, "text": pl.String})
     return described.hstack(kept)
+
+
+def _check_readable(table: Table, fields: pl.DataFrame, names: Iterable[str]) -> None:
+    """Raise ValueError if a column of a title or text is of a type that is not read as one."""
+    for name in names:
+        if not is_readable(fields[name].dtype):
+            raise ValueError(
+                f"{table.path}: {name} must hold text, numbers, dates or lists of these, not {fields[name].dtype}."
+            )
 
 
 def _read_log(log: LogTable, id_map: IdMap, options: CustomOptions) -> Interactions:
