@@ -11,11 +11,14 @@ import numpy as np
 import polars as pl
 import pytest
 from click.testing import Result
+from hypothesis import given
+from hypothesis import strategies as st
 from typer.main import get_command
 from typer.testing import CliRunner
 
 from rqrec import __version__
 from rqrec.cli import GROUPS, app
+from rqrec.cli.id_lists import join_ids, split_ids
 from rqrec.core.artifact import read_json, read_manifest, write_json
 from rqrec.evaluation.registry import BASELINES
 from rqrec.tokenizer.semantic_ids import SemanticIdTable
@@ -521,6 +524,75 @@ def test_an_empty_entry_of_a_list_is_refused_and_not_dropped(tiny_run: Path) -> 
         assert done.exit_code == 2, options
         assert "entry 2" in done.stderr
     assert rqrec("recommend", "--artifact", tiny_run, "--history", "").exit_code == 0
+    recommend = ("recommend", "--artifact", tiny_run, "--history", "item 1")
+    for command, empty in (
+        ((*recommend, "--experts"), ","),
+        ((*recommend, "--max-per"), ""),
+        (("evaluate", "--artifact", tiny_run, "--experts"), "codes,"),
+        (("serve", "--artifact", tiny_run, "--token"), ""),
+        (("serve", "--artifact", tiny_run, "--allow-host"), " "),
+        (("serve", "--artifact", tiny_run, "--trusted-proxies"), "10.0.0.1,,10.0.0.2"),
+    ):
+        misused(rqrec(*command, empty), "is empty", str(command[-1]))
+
+
+def test_an_empty_variable_of_tokens_does_not_open_the_service(
+    tiny_run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RQREC_TOKEN", " ")
+    misused(rqrec("serve", "--artifact", tiny_run), "RQREC_TOKEN", "unset")
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "expected"),
+    [
+        ("--allow-origin", "shop.example", "https://shop.example"),
+        ("--allow-origin", "https://shop.example/", "without a path"),
+        ("--allow-origin", "https://Shop.example", "lower case"),
+        ("--allow-host", "https://shop.example", "without"),
+        ("--allow-host", "shop.example:8000", "port"),
+        ("--allow-host", "[::1]", "brackets"),
+        ("--allow-host", "*", "host name"),
+        ("--trusted-proxies", "proxy", "IP address"),
+        ("--trusted-proxies", "10.0.0.256", "IP address"),
+        ("--trusted-proxies", "10.0.0.1/8", "host bits"),
+        ("--timeout", "100000", "86400"),
+        ("--max-wait-ms", "100000", "60000"),
+        ("--port", "65536", "65535"),
+    ],
+)
+def test_addresses_and_numbers_of_the_service_are_checked(
+    tiny_run: Path, option: str, value: str, expected: str
+) -> None:
+    misused(rqrec("serve", "--artifact", tiny_run, option, value), value[:20], expected)
+
+
+def test_quickstart_checks_its_options_before_it_reads_anything() -> None:
+    for option, value in (("--port", 99999), ("--minutes", 1e308), ("--minutes", 0)):
+        misused(rqrec("quickstart", "log.csv", "items.csv", option, value), option.strip("-"))
+
+
+def test_an_option_given_twice_is_refused_and_no_value_is_lost(tiny_run: Path) -> None:
+    recommend = ("recommend", "--artifact", tiny_run, "--history", "item 1")
+    misused(rqrec(*recommend, "--history", "item 2"), "--history is given 2 times")
+    misused(rqrec(*recommend, "--exclude-seen", "--allow-seen"), "is given 2 times")
+    fails(rqrec(*recommend, "--boost", "title = a: 1", "--boost", "title = a: 2"), "title = a: 2")
+    fails(rqrec(*recommend, "--max-per", "title=1,title=2"), "title=2")
+
+
+def test_an_empty_path_is_not_the_current_folder(tiny_run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tiny_run)
+    misused(rqrec("recommend", "--artifact", "", "--history", "item 1"), "--artifact is empty")
+    misused(rqrec("items", "log", ""), "artifact is empty")
+    misused(rqrec("join", ".", "", "--dataset", ".", "--out", "x"), "is empty")
+    fails(rqrec("serve", "--artifact", ""), "NAME=FOLDER")
+    fails(rqrec("serve", "--artifact", "a="), "NAME=FOLDER")
+
+
+@given(ids=st.lists(st.text(min_size=1) | st.sampled_from(["a,b", " a", "[1]", '["a"]', "[1", "2]", "1"])))
+def test_ids_of_any_text_fit_into_one_option(ids: list[str]) -> None:
+    assert split_ids(join_ids(ids)) == ids
+    assert split_ids("50, 181,172") == split_ids('["50", "181", "172"]') == split_ids("[50, 181, 172]")
 
 
 def test_an_encoder_without_effect_is_said(tiny_run: Path, tmp_path: Path) -> None:

@@ -1,7 +1,10 @@
 """How a command ends that is stopped from outside, or for which the machine is too small."""
 
+import errno
 import resource
 import signal
+import threading
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -41,6 +44,38 @@ def in_foreground() -> Iterator[None]:
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     yield
     signal.signal(signal.SIGINT, before)
+
+
+class Finalised:
+    """Is stopped while Python drops it, and drops what that raises."""
+
+    def __del__(self) -> None:
+        signal.raise_signal(signal.SIGTERM)
+
+
+@pytest.mark.usefixtures("in_background")
+def test_an_interrupt_that_python_drops_comes_again() -> None:
+    def action() -> None:
+        Finalised()
+        time.sleep(30)
+
+    done = run(action)
+    assert done.exit_code == 143
+    assert "Traceback" not in done.stderr
+
+
+def test_a_thread_that_cannot_write_ends_with_a_sentence(capfd: pytest.CaptureFixture[str]) -> None:
+    def write() -> None:
+        raise OSError(errno.ENOSPC, "No space left on device", "events")
+
+    def action() -> None:
+        thread = threading.Thread(target=write)
+        thread.start()
+        thread.join()
+
+    done = run(action)
+    assert "events: No space left on device" in done.stderr + capfd.readouterr().err
+    assert "Traceback" not in done.stderr
 
 
 @pytest.mark.usefixtures("in_background")

@@ -1,13 +1,16 @@
 """What faults do to commands: each fault is tried on each command, and what came of it is one cell of a table.
 
-    python -m tests.faults.cells --write     runs all of them, and writes the table into docs/reliability.md
-    python -m tests.faults.cells killed      prints the cells of one fault as JSON
+    python -m tests.faults.cells --write             runs all of them, and writes the table into docs/reliability.md
+    python -m tests.faults.cells killed              prints the cells of one fault as JSON
+    python -m tests.faults.cells --write quickstart  writes the cells of one command
 
 The process loads the packages once and forks each command, so it must not use polars or several threads itself.
 """
 
 import json
 import os
+import resource
+import shutil
 import signal
 import subprocess
 import sys
@@ -18,23 +21,41 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import numpy as np
+
 os.environ["OMP_NUM_THREADS"] = "1"
 
 import rqrec.evaluation.evaluation_report
 import rqrec.experiments.demo
+import rqrec.experiments.quickstart
+import rqrec.serving.exports
 import rqrec.serving.recommender
 import rqrec.stages.inspect_ids
 import rqrec.stages.join
 import rqrec.stages.train_rqvae  # noqa: F401  (loaded before the commands are forked)
 from rqrec.cli import app
+from rqrec.core.address_space import NEEDED
 from rqrec.core.artifact import MANIFEST, read_manifest
 from rqrec.core.lock import LOCK
+from rqrec.retrieval.versions import live_hash
 from tests.stages.world import write_world
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "reliability.md"
 START, END = "<!-- table -->\n", "<!-- end of the table -->\n"
 MOMENTS = (0.35, 0.6, 0.85)  # when a command is killed, as a part of the time that it takes
-SMALL, LARGE = "200k", "64m"  # a disk that no output fits on, and one that all fit on
+DISK = "64m"  # size of a disk that every output fits on
+# Commands that change a model: the command whose result they begin with.
+CHANGED = {
+    "items add": "join",
+    "items remove": "join",
+    "items update": "join",
+    "items rollback": "items add",
+}
+# What commands say when they find that their change has been made.
+DONE = {"items add": "is in the catalogue already", "items remove": "was removed from the catalogue already"}
+# Commands of which one refuses to run beside another in the same folder, and what it says.
+REFUSES_A_SECOND = {"train-rqvae", "train-decoder", "train-sasrec", "batch-recommend", "quickstart", *DONE}
+SECOND = ("Another training is running", "Another batch-recommend is running", *DONE.values())
 
 
 def gin(**values: object) -> list[str]:
@@ -59,6 +80,7 @@ def commands(base: Path, out: Path) -> dict[str, list[object]]:
     rqvae = {"vae_hidden_dims": [16], "vae_embed_dim": 8, "vae_codebook_size": 8, "vae_n_layers": 2}
     root = gin(**TRAINING, save_dir_root=str(out))
     retrieval = ["--artifact", base / "join"]
+    new = base / "raw/new.csv"
     return {
         "prepare": ["prepare", "custom", "--interactions", log, "--embeddings", vectors, "--out", out],
         "embed": ["embed", base / "prepare", "--embeddings", vectors, "--collaborative", 4, "--out", out],
@@ -79,7 +101,29 @@ def commands(base: Path, out: Path) -> dict[str, list[object]]:
             *("batch-recommend", *retrieval, "--input", log, "--out", out, "--unknown", "skip"),
             *("--processes", 1),
         ],
+        "export": ["export", base / "join", "--out", out / "items.npy"],
+        "items add": ["items", "add", out, "--items", new, "--embeddings", base / "raw/new.npy"],
+        "items remove": ["items", "remove", out, 3, 4],
+        "items update": ["items", "update", out, "--items", base / "raw/changed.csv"],
+        "items rollback": ["items", "rollback", out, 0],
+        "quickstart": [
+            *("quickstart", log, "--embeddings", vectors, "--minutes", 0.05, "--jobs", 1, "--no-serve"),
+            *("--out", out),
+        ],
     }
+
+
+def write_changes(folder: Path) -> None:
+    """New items with their embeddings, and changes of old ones."""
+    (folder / "new.csv").write_text("item_id,title\nnew 1,First\nnew 2,Second\n")
+    np.save(folder / "new.npy", np.load(folder / "item_embeddings.npy")[[0, 20]] + 0.1)
+    (folder / "changed.csv").write_text("item_id,title\n3,Another title\n")
+
+
+def begin(name: str, base: Path, out: Path) -> None:
+    """Copy the model that a command changes."""
+    if name in CHANGED:
+        shutil.copytree(base / CHANGED[name], out)
 
 
 def start(arguments: list[object], log: Path, prepare: Callable[[], None] = lambda: None) -> int:
@@ -113,7 +157,13 @@ class Cell:
 
     def __init__(self, name: str, base: Path, folder: Path) -> None:
         self.name, self.base, self.folder = name, base, folder
-        self.out, self.log = folder / "out", folder / "log.txt"
+        self.log = folder / "log.txt"
+        self.place(folder / "out")
+
+    def place(self, out: Path) -> None:
+        """Let the command write into `out`, which holds what it begins with."""
+        self.out = out
+        begin(self.name, self.base, out)
 
     @property
     def arguments(self) -> list[object]:
@@ -127,26 +177,37 @@ class Cell:
     def start(self, log: str = "log.txt") -> int:
         return start(self.arguments, self.folder / log)
 
-    def same_result(self) -> str:
-        """Run the command again, undisturbed: it must succeed with the result of an undisturbed run."""
-        status, text = self.run()
-        assert status == 0, text
-        assert result_of(self.out) == result_of(self.base / self.name), "another result"
+    def same_result(self, prepare: Callable[[], None] = lambda: None) -> str:
+        """Run the command again, undisturbed: it must end with the result of an undisturbed run."""
+        status, text = self.run(prepare)
+        if status and self.name in DONE:
+            sentence(status, text, DONE[self.name])
+        else:
+            assert status == 0, text
+        assert result_of(self.name, self.out) == result_of(self.name, self.base / self.name), "another result"
         left = [path for path in self.out.parent.rglob(".*") if path.name != LOCK and path.suffix != ".tmp"]
         assert not left, left
-        return "the same command gives the same result"
+        if self.name == "quickstart":
+            return "the same command goes on, to a model"
+        return f"the same command gives the same result{', or finds it' if self.name in DONE else ''}"
 
 
-def result_of(folder: Path) -> object:
-    """The hashes of the artefacts in a folder, or the names of its files if there are none."""
+def result_of(name: str, folder: Path) -> object:
+    """The hashes of the artefacts in a folder, or the names of its files if there are none.
+
+    Of a changed model that of its current version; of a quickstart, whose models depend on the time, the artefacts.
+    """
+    if name in CHANGED:
+        return live_hash(folder)
     manifests = sorted(folder.rglob(MANIFEST))
     if not manifests:
         return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("[!.]*") if path.is_file())
-    return {
+    hashes = {
         path.parent.relative_to(folder).as_posix(): read_manifest(path.parent, verify=True).hash
         for path in manifests
         if "checkpoints" not in path.parts
     }
+    return sorted(hashes) if name == "quickstart" else hashes
 
 
 def sentence(status: int, text: str, *expected: str) -> None:
@@ -182,32 +243,43 @@ def terminated(cell: Cell) -> str:
 
 
 @contextmanager
-def disk(folder: Path, size: str) -> Iterator[Path]:
+def disk(cell: Cell) -> Iterator[Path]:
+    """A small file system, on which the command writes."""
+    folder = cell.folder / "disk"
     folder.mkdir()
-    subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(folder)], check=True)
+    subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={DISK}", "tmpfs", str(folder)], check=True)
     try:
+        cell.place(folder / "out")
         yield folder
     finally:
         subprocess.run(["umount", "-l", str(folder)], check=True)
 
 
 def full_disk(cell: Cell) -> str:
-    with disk(cell.folder / "disk", SMALL) as folder:
-        (folder / "ballast").write_bytes(bytes(196 << 10))
-        cell.out = folder / "out"
+    with disk(cell) as folder:
+        found = os.statvfs(folder)
+        (folder / "ballast").write_bytes(bytes(found.f_bavail * found.f_frsize))
         sentence(*cell.run(), "No space left on device")
-        subprocess.run(["mount", "-o", f"remount,size={LARGE}", str(folder)], check=True)
         (folder / "ballast").unlink()
         return f"status 1 and a sentence; with more space, {cell.same_result()}"
 
 
 def read_only(cell: Cell) -> str:
-    with disk(cell.folder / "disk", LARGE) as folder:
+    with disk(cell) as folder:
         subprocess.run(["mount", "-o", "remount,ro", str(folder)], check=True)
-        cell.out = folder / "out"
         sentence(*cell.run(), "Read-only file system")
         subprocess.run(["mount", "-o", "remount,rw", str(folder)], check=True)
         return f"status 1 and a sentence; once writable, {cell.same_result()}"
+
+
+def limit_memory(size: int) -> None:
+    resource.setrlimit(resource.RLIMIT_AS, (size, size))
+
+
+def small_memory(cell: Cell) -> str:
+    sentence(*cell.run(lambda: limit_memory(NEEDED - 1)), f"ulimit -v {NEEDED >> 10}")
+    how = cell.same_result(lambda: limit_memory(NEEDED))
+    return f"status 1 and a sentence with what is needed; with that, {how}"
 
 
 def two_at_once(cell: Cell) -> str:
@@ -216,11 +288,11 @@ def two_at_once(cell: Cell) -> str:
     for log, status in statuses.items():
         text = (cell.folder / log).read_text()
         if status:
-            sentence(status, text, "Another training is running", "Another batch-recommend is running")
+            sentence(status, text, *SECOND)
     assert 0 in statuses.values(), statuses
-    locks = cell.name.startswith("train-") or cell.name == "batch-recommend"
-    assert locks or not any(statuses.values()), statuses
-    how = "one is refused in a sentence, or finds the result" if locks else "both succeed"
+    may_refuse = cell.name in REFUSES_A_SECOND
+    assert may_refuse or not any(statuses.values()), statuses
+    how = "one is refused in a sentence, or finds the result" if may_refuse else "both succeed"
     return f"{how}; {cell.same_result()}"
 
 
@@ -229,6 +301,7 @@ FAULTS: dict[str, tuple[str, Callable[[Cell], str]]] = {
     "terminated": ("SIGTERM", terminated),
     "full_disk": ("full disk", full_disk),
     "read_only": ("read-only disk", read_only),
+    "small_memory": ("small memory", small_memory),
     "two_at_once": ("the same command twice at once", two_at_once),
 }
 
@@ -237,21 +310,23 @@ def write_base(base: Path) -> None:
     """What the commands read, made by the commands themselves, and how long each takes."""
     if not (pid := os.fork()):
         write_world(base / "raw")
+        write_changes(base / "raw")
         os._exit(0)
     assert end(pid) == 0
     seconds = {}
     for name in commands(base, base):
         arguments = commands(base, base / name)[name]
+        begin(name, base, base / name)
         begun = time.monotonic()
         assert end(start(arguments, base / "log.txt")) == 0, (name, (base / "log.txt").read_text())
         seconds[name] = time.monotonic() - begun
     (base / "seconds.json").write_text(json.dumps(seconds))
 
 
-def column(fault: str, base: Path) -> dict[str, str]:
+def column(fault: str, base: Path, names: list[str]) -> dict[str, str]:
     """What this fault does to each command."""
     cells = {}
-    for name in commands(base, base):
+    for name in names:
         with tempfile.TemporaryDirectory() as folder:
             try:
                 cells[name] = FAULTS[fault][1](Cell(name, base, Path(folder)))
@@ -260,22 +335,38 @@ def column(fault: str, base: Path) -> dict[str, str]:
     return cells
 
 
-def table(columns: dict[str, dict[str, str]]) -> str:
-    rows = [["command", *(FAULTS[fault][0] for fault in columns)], ["---"] * (1 + len(columns))]
-    rows += [
-        [f"`{name}`", *(cells[name] for cells in columns.values())] for name in next(iter(columns.values()))
-    ]
-    return "".join(f"| {' | '.join(row)} |\n" for row in rows)
+def documented() -> dict[str, dict[str, str]]:
+    """The table of the page: by title of the fault, what it does to each command."""
+    lines = PAGE.read_text().partition(START)[2].partition(END)[0].splitlines()
+    titles, _, *rows = ([cell.strip() for cell in line.strip("|").split("|")] for line in lines)
+    return {
+        title: {row[0].strip("`"): row[column] for row in rows}
+        for column, title in enumerate(titles)
+        if column
+    }
+
+
+def write(columns: dict[str, dict[str, str]], names: list[str]) -> None:
+    """Put these cells into the table of the page."""
+    there = documented()
+    titles = {title: there.get(title, {}) | columns.get(fault, {}) for fault, (title, _) in FAULTS.items()}
+    rows = [["command", *titles], ["---"] * (1 + len(titles))]
+    rows += [[f"`{name}`", *(cells.get(name, "") for cells in titles.values())] for name in names]
+    text = "".join(f"| {' | '.join(row)} |\n" for row in rows)
+    before, _, rest = PAGE.read_text().partition(START)
+    PAGE.write_text(before + START + text + END + rest.partition(END)[2])
 
 
 def main(arguments: list[str]) -> None:
     with tempfile.TemporaryDirectory() as folder:
-        write_base(Path(folder))
+        base = Path(folder)
+        names = list(commands(base, base))
+        write_base(base)
         faults = [one for one in arguments if one in FAULTS] or list(FAULTS)
-        columns = {fault: column(fault, Path(folder)) for fault in faults}
+        chosen = [one for one in arguments if one in names] or names
+        columns = {fault: column(fault, base, chosen) for fault in faults}
     if "--write" in arguments:
-        before, _, rest = PAGE.read_text().partition(START)
-        PAGE.write_text(before + START + table(columns) + END + rest.partition(END)[2])
+        write(columns, names)
     print(json.dumps(columns))
 
 

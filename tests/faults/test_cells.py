@@ -9,18 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.faults.cells import END, FAULTS, PAGE, START, commands
-
-
-def documented() -> dict[str, dict[str, str]]:
-    """The table of the page: by title of the fault, what it does to each command."""
-    lines = PAGE.read_text().partition(START)[2].partition(END)[0].splitlines()
-    titles, _, *rows = ([cell.strip() for cell in line.strip("|").split("|")] for line in lines)
-    return {
-        title: {row[0].strip("`"): row[column] for row in rows}
-        for column, title in enumerate(titles)
-        if column
-    }
+from tests.faults.cells import FAULTS, PAGE, commands, documented
 
 
 def test_the_page_has_every_fault_and_command(tmp_path: Path) -> None:

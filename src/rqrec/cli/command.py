@@ -38,6 +38,7 @@ NO_MEMORY = (
     "failed to map segment",
     "can't start new thread",
 )
+STOPPED_AGAIN = 0.1  # seconds after an interrupt that was lost
 WRITE_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO)
 
 CommandT = TypeVar("CommandT", bound=Callable[..., None])
@@ -60,6 +61,32 @@ class FullSentences(TyperGroup):
             if rows:
                 with formatter.section(title):
                     formatter.write_dl(rows)
+
+
+class StrictCommand(TyperCommand):
+    """A command that refuses what would be misread in silence: an option given twice, and an empty path."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Parse the command line, as any command."""
+        values, _, found = self.make_parser(ctx).parse_args(args=list(args))
+        once = ["/".join([*one.opts[:1], *one.secondary_opts[:1]]) for one in found if not _is_list(one)]
+        if repeated := [name for name in dict.fromkeys(once) if once.count(name) > 1]:
+            ctx.fail(f"{repeated[0]} is given {once.count(repeated[0])} times: give it once.")
+        for one in found:
+            given, annotation = values.get(one.name), self.callback.__annotations__.get(one.name)
+            if "" in (given if isinstance(given, list | tuple) else [given]) and _holds_path(annotation):
+                ctx.fail(f"{one.opts[0]} is empty: give a path, such as . for the current folder.")
+        return super().parse_args(ctx, args)
+
+
+def _holds_path(annotation: Any) -> bool:
+    """Whether a parameter takes paths."""
+    return annotation is Path or any(map(_holds_path, get_args(annotation)))
+
+
+def _is_list(parameter: Any) -> bool:
+    """Whether a parameter may be given several times; an argument is no option."""
+    return getattr(parameter, "multiple", True) or parameter.param_type_name != "option"
 
 
 class AllCommands(FullSentences):
@@ -201,7 +228,7 @@ def command(example: str, *, section: str = "", group: typer.Typer = app) -> Cal
 
         run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
         run.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
-        group.command(_command_name(function), epilog=f"Example: {example}")(run)
+        group.command(_command_name(function), cls=StrictCommand, epilog=f"Example: {example}")(run)
         return function
 
     return register
@@ -271,6 +298,7 @@ def _run(function: Callable[..., None], configs: dict[str, Any], section: str, g
         for name, config in configs.items():
             settings = settings_of(config)
             try:
+                _check_environment(settings.values())
                 chosen = {
                     key: _value(setting, given[key])
                     for key, setting in settings.items()
@@ -287,12 +315,28 @@ def _run(function: Callable[..., None], configs: dict[str, Any], section: str, g
     function(**given)
 
 
+def _check_environment(settings: Iterable[Setting]) -> None:
+    """Raise ValueError if a variable with the values of a list is set but blank, which would count as not set."""
+    for setting in settings:
+        variable = setting.metadata.get("envvar")
+        if variable and get_origin(setting.type) is tuple and not os.environ.get(variable, "unset").strip():
+            raise ValueError(
+                f"The environment variable {variable} is empty: write a value into it, or unset it."
+            )
+
+
 def _value(setting: Setting, given: Any) -> Any:
     """An option's value as its setting has it; parts of a list may be comma-separated."""
     if isinstance(given, list) and setting.metadata.get("whole"):
         return given
     if isinstance(given, list):
-        return [part for one in given for part in (piece.strip() for piece in one.split(",")) if part]
+        parts = [piece.strip() for one in given for piece in one.split(",")]
+        if "" in parts:  # the values stay out of the message: they may be secret
+            raise ValueError(
+                f"Entry {parts.index('') + 1} of {setting.name} is empty: write something there, or leave it out. "
+                f"Without {_flags(setting)[0]}, the default holds."
+            )
+        return parts
     if int in get_args(setting.type) and isinstance(given, str):
         parts = [part.strip() for part in given.split(",")]
         if not all(part.isdecimal() for part in parts):
@@ -305,7 +349,7 @@ def _value(setting: Setting, given: Any) -> Any:
 
 def _handle_errors(run: Callable[[dict[str, Any]], None], given: dict[str, Any]) -> None:
     """Print an expected error as one sentence and exit with status 1; other exceptions keep their traceback."""
-    with _terminable() as stop:
+    with _terminable() as stop, _threads_report():
         try:
             check_address_space()
             run(given)
@@ -328,6 +372,25 @@ def _report(error: BaseException) -> None:
 
         print(f"rqrec: {printable(message)}", file=sys.stderr)
         raise typer.Exit(1) from error
+
+
+@contextmanager
+def _threads_report() -> Iterator[None]:
+    """A thread of a library that cannot write ends with a sentence, too; what it lost fails in the command itself."""
+    before = threading.excepthook
+
+    def report(failed: Any) -> None:
+        error = failed.exc_value
+        if isinstance(error, OSError) and error.errno in WRITE_ERRORS:
+            print(f"rqrec: {_message(error)}", file=sys.stderr)
+        else:
+            before(failed)
+
+    threading.excepthook = report
+    try:
+        yield
+    finally:
+        threading.excepthook = before
 
 
 @dataclass
@@ -353,10 +416,20 @@ def _terminable() -> Iterator[_Stop]:
             raise KeyboardInterrupt
         signal.raise_signal(signal.SIGINT)
 
-    before = signal.signal(signal.SIGTERM, terminate)
+    def stop_again(lost: Any) -> None:
+        """Python drops what is raised in a finaliser or a weak reference's callback: an interrupt comes again."""
+        if lost.exc_type is not KeyboardInterrupt:
+            report(lost)
+            return
+        number = signal.SIGTERM if stop.status == 128 + signal.SIGTERM else signal.SIGINT
+        threading.Timer(STOPPED_AGAIN, os.kill, (os.getpid(), number)).start()
+
+    before, report = signal.signal(signal.SIGTERM, terminate), sys.unraisablehook
+    sys.unraisablehook = stop_again
     try:
         yield stop
     finally:
+        sys.unraisablehook = report
         signal.signal(signal.SIGTERM, before)
 
 

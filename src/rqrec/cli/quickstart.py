@@ -28,7 +28,9 @@ def quickstart(
     ] = None,
     page: Annotated[bool, typer.Option("--serve/--no-serve", help="Serve the page at the end.")] = True,
     browser: Annotated[bool, typer.Option("--open/--no-open", help="Open the page in a browser.")] = True,
-    port: Annotated[int, typer.Option(help="TCP port of the page; another one if it is in use.")] = 8000,
+    port: Annotated[
+        int, typer.Option(min=0, max=65535, help="TCP port of the page; another one if it is in use.")
+    ] = 8000,
     as_json: AsJson = False,
 ) -> None:
     """Go from two files to a page with recommendations: prepare, embed, tokenize, train, evaluate, serve."""

@@ -12,7 +12,7 @@ import math
 import os
 import re
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import IO, Any, TypeVar, get_origin, get_type_hints
@@ -119,8 +119,12 @@ def atomic_write(path: Path) -> Iterator[IO[bytes]]:
         sync(path.parent)
     except OSError as error:
         raise OSError(error.errno, error.strerror or str(error), str(path)) from error
+    except Exception as error:
+        _raise_if_full(error, path)
+        raise
     finally:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):  # the first error says more
+            temporary.unlink()
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -188,10 +192,14 @@ def create(
             raise
         raise OSError(error.errno, error.strerror or str(error), str(folder)) from error
     except Exception as error:
-        # polars reports a full disk with an exception of its own.
-        if os.strerror(errno.ENOSPC) in str(error):
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(folder)) from error
+        _raise_if_full(error, folder)
         raise
+
+
+def _raise_if_full(error: Exception, path: Path) -> None:
+    """Raise OSError that names the path if an error means a full disk: polars has an exception of its own for it."""
+    if os.strerror(errno.ENOSPC) in str(error):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path)) from error
 
 
 def _check_replaceable(folder: Path, artifact_type: str) -> None:

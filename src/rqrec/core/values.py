@@ -47,6 +47,7 @@ NonNegativeFloat = Annotated[float, Range(0)]
 Probability = Annotated[float, Range(0, 1, below=True)]
 Fraction = Annotated[float, Range(0, 1, above=True, below=True)]
 Share = Annotated[float, Range(0, 1)]
+Minutes = Annotated[float, Range(0, 525_600, above=True)]  # up to a year
 Width = Annotated[int, Range(1, 2**20)]  # of a layer or an embedding
 Depth = Annotated[int, Range(1, 1024)]  # number of layers or levels
 Threads = Annotated[int, Range(1, 1024)]  # threads or processes

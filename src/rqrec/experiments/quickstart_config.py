@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from rqrec.core.values import Config, PositiveFloat, Threads
+from rqrec.core.values import Config, Minutes, Threads
 from rqrec.data.sources.custom import CustomOptions
 from rqrec.stages.prepare import PrepareOptions
 
@@ -13,7 +13,7 @@ FEW = 0.05  # share of a file's rows that may be unusable: with more, the file i
 class QuickstartConfig(Config):
     """Options of a quickstart; the recipe sets everything else."""
 
-    minutes: PositiveFloat = 8.0
+    minutes: Minutes = 8.0
     """Time budget; training gets most of what reading the files and encoding the texts leave."""
     jobs: Threads | None = None
     """How many models are trained at once, with one thread each; None: one per core."""

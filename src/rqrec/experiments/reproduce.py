@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 
 from rqrec.core.artifact import MANIFEST, read_json, read_manifest, write_json
 from rqrec.core.config import configured
-from rqrec.core.values import Config, PositiveFloat, PositiveInt, Threads
+from rqrec.core.values import Config, Minutes, PositiveInt, Threads
 from rqrec.core.workers import cores
 from rqrec.data.sequences import Sequences
 from rqrec.data.sources.custom import CustomFiles
@@ -74,7 +74,7 @@ class ReproduceConfig(Config):
 
     seeds: PositiveInt = 1
     """Number of training runs, with seeds 0, 1, ..."""
-    max_minutes: PositiveFloat = 30.0
+    max_minutes: Minutes = 30.0
     """Time budget for all stages; training gets 60 % of what the earlier stages leave."""
     jobs: Threads | None = None
     """How many models are trained at once, with one thread each; None: one per core."""

@@ -5,8 +5,9 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 from rqrec.core.device import AUTO
-from rqrec.core.values import Config, NonNegativeFloat, PositiveFloat, PositiveInt, Range, Threads
+from rqrec.core.values import Config, NonNegativeFloat, PositiveInt, Range, Threads
 from rqrec.retrieval.retriever import BEAM_WIDTH
+from rqrec.serving.addresses import check_host, check_origin, check_proxy
 from rqrec.serving.logs import LogFormat
 
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
@@ -32,11 +33,11 @@ class ServiceConfig(Config):
     """Number of prefixes that the beam search keeps."""
     max_batch: PositiveInt = 32
     """Maximum number of histories that a model processes in one batch."""
-    max_wait_ms: NonNegativeFloat = 3.0
+    max_wait_ms: Annotated[float, Range(0, 60_000)] = 3.0
     """Maximum time in milliseconds that the first request of a batch waits for others."""
     max_queue: PositiveInt = 256
     """Maximum number of histories queued per model; further requests are refused with status 429."""
-    timeout: PositiveFloat = 10.0
+    timeout: Annotated[float, Range(0, 86_400, above=True)] = 10.0
     """Time limit in seconds for reading a request's headers and its body (status 408), and for answering it (504)."""
     max_connections: PositiveInt = 1000
     """Maximum number of open connections; above it, the one that has been idle for longest is closed."""
@@ -62,7 +63,7 @@ class ServiceConfig(Config):
     """Host names under which the service may be asked (status 421); none: localhost if only this machine can reach
     it, else any."""
     trusted_proxies: tuple[str, ...] = ()
-    """Addresses of proxies whose X-Forwarded-For header is trusted."""
+    """IP addresses or networks (10.0.0.0/8) of proxies whose X-Forwarded-For header is trusted."""
     rules: Path | None = None
     """JSON file of rules by name, which requests can ask for, or which always apply; read again on a reload."""
     pictures: Path | None = None
@@ -88,6 +89,14 @@ class ServiceConfig(Config):
             raise ValueError(
                 f"host is {self.host!r}, but must be an address, such as 127.0.0.1 or 0.0.0.0 (all)."
             )
+        for origin in self.allow_origins:
+            check_origin(origin)
+        for host in self.allow_hosts:
+            check_host(host)
+        for proxy in self.trusted_proxies:
+            check_proxy(proxy)
+        if not all(self.tokens):
+            raise ValueError("A token is empty, so that anybody has it: write one, or leave the option out.")
         for token in (*self.tokens, self.admin_token):
             if not token.isascii() or any(character.isspace() for character in token):
                 # The value stays out of the message: it is a secret, and messages end up in logs.

@@ -5,6 +5,7 @@ from collections import OrderedDict
 from collections.abc import Callable
 
 MAX_KEYS = 10_000
+LONGEST_WAIT = 86_400.0  # seconds
 
 
 class RateLimiter:
@@ -32,4 +33,4 @@ class RateLimiter:
         self._buckets[key] = (left - 1 if allowed else left, now)
         if len(self._buckets) > MAX_KEYS:
             self._buckets.popitem(last=False)
-        return 0.0 if allowed else (1 - left) / self._rate
+        return 0.0 if allowed else min((1 - left) / self._rate, LONGEST_WAIT)

@@ -409,13 +409,15 @@ class ModelRegistry:
 def parse_sources(sources: Sequence[str]) -> dict[str, Path]:
     """Model names and folders from FOLDER or NAME=FOLDER; without a name, the folder's name is used.
 
-    Raises ValueError if two models have the same name.
+    Raises ValueError if two models have the same name, or a source has none or no folder.
     """
     parsed: dict[str, Path] = {}
     for source in sources:
         name, equals, folder = source.partition("=")
         if not equals or Path(source).exists():
             name, folder = Path(source).resolve().name, source
+        if not (name and folder):
+            raise ValueError(f"artifact is {source!r}, but must be FOLDER or NAME=FOLDER, such as out/demo.")
         if name in parsed:
             raise ValueError(
                 f"Two models are named {name!r}: give one of them another name, as in other={folder}."

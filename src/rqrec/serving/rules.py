@@ -93,8 +93,8 @@ class RuleSettings(Config):
     @property
     def rules(self) -> Rules:
         """The rules. Raises ValueError on a limit or boost without a number."""
-        max_per = dict(_number(one, "=", "max_per", "brand=2") for one in self.max_per)
-        boost = dict(_number(one, ":", "boost", "year >= 2020: 0.5") for one in self.boost)
+        max_per = _numbers(self.max_per, "=", "max_per", "brand=2")
+        boost = _numbers(self.boost, ":", "boost", "year >= 2020: 0.5")
         if any(most != int(most) for most in max_per.values()):
             raise ValueError(f"max_per is {', '.join(self.max_per)}, but limits must be whole numbers.")
         return Rules(
@@ -102,6 +102,14 @@ class RuleSettings(Config):
             {name: int(most) for name, most in max_per.items()},
             boost,
         )
+
+
+def _numbers(given: Sequence[str], sign: str, name: str, example: str) -> dict[str, float]:
+    pairs = [_number(one, sign, name, example) for one in given]
+    numbers = dict(pairs)
+    if len(numbers) < len(pairs):
+        raise ValueError(f"{name} is {', '.join(given)}, but may name each only once.")
+    return numbers
 
 
 def _number(given: str, sign: str, name: str, example: str) -> tuple[str, float]:

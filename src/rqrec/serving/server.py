@@ -89,7 +89,7 @@ def port_is_free(config: ServiceConfig) -> bool:
     """Whether the service can listen on its port now."""
     try:
         _listener(config).close()
-    except OSError:
+    except (OSError, UnicodeError):
         return False
     return True
 
@@ -127,10 +127,11 @@ def serve(
     gc.freeze()  # the models live as long as the process: no collection has to scan them while requests wait
     try:
         listener = _listener(config)
-    except OSError as error:
+    except (OSError, UnicodeError) as error:  # no host name has such letters
         registry.close()
+        reason = getattr(error, "strerror", None) or error
         raise ValueError(
-            f"Cannot listen on {config.host}:{config.port} ({error.strerror}): choose another host or port."
+            f"Cannot listen on {config.host}:{config.port} ({reason}): choose another host or port."
         ) from error
     app = create_app(registry, config, metrics)
     with listener:

@@ -2,7 +2,15 @@
 
 from dataclasses import dataclass
 
-from rqrec.core.values import Config, Fraction, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
+from rqrec.core.values import (
+    Config,
+    Fraction,
+    Minutes,
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+)
 from rqrec.training.optim import SCHEDULES
 from rqrec.training.speed import PRECISIONS
 
@@ -31,7 +39,7 @@ class LoopConfig(Config):
     """Number of steps between computations of the validation loss; 0 never computes it."""
     patience: NonNegativeInt = 0
     """Training stops after this many full validations without improvement; 0 disables early stopping."""
-    max_minutes: PositiveFloat | None = None
+    max_minutes: Minutes | None = None
     """Time limit in minutes: if it ends the run early, all schedules end with it; None has no limit."""
     model_ema_decay: Fraction | None = None
     """Decay of the exponential moving average of the weights, which is then validated and saved; None disables
