@@ -23,9 +23,9 @@ from rqrec.experiments.reproduce import (
 from tests.stages.world import write_world
 
 
-def reproduce(world: Path, out: Path, *more: str) -> Result:
+def reproduce(world: Path, out: Path, *more: str, minutes: str = "0.05") -> Result:
     files = ["--interactions", str(world / "log.parquet"), "--embeddings", str(world / "item_embeddings.npy")]
-    arguments = ["reproduce", "custom", *files, "--out", str(out), "--max-minutes", "0.05", "--json"]
+    arguments = ["reproduce", "custom", *files, "--out", str(out), "--max-minutes", minutes, "--json"]
     return CliRunner().invoke(app, [*arguments, *more])
 
 
@@ -82,8 +82,8 @@ def test_another_budget_is_refused_in_the_words_of_the_command(
     world: Path, finished: tuple[Path, dict[str, Any]]
 ) -> None:
     out, result = finished
-    for more, named in ((("--max-minutes", "0.1"), "--max-minutes 0.1"), (("--seeds", "2"), "--seeds 2")):
-        done = reproduce(world, out, *more)
+    for minutes, more, named in (("0.1", (), "--max-minutes 0.1"), ("0.05", ("--seeds", "2"), "--seeds 2")):
+        done = reproduce(world, out, *more, minutes=minutes)
         assert (done.exit_code, done.stdout) == (1, "")
         assert f"{out} was made with --max-minutes 0.05 --seeds 1 --jobs" in done.stderr
         assert f"and this command has {named}, so" in done.stderr
@@ -95,7 +95,7 @@ def test_a_training_that_was_made_otherwise_is_refused_by_the_folder_to_remove(
 ) -> None:
     out = shutil.copytree(finished[0], tmp_path / "out")
     (out / "budget.json").unlink()
-    done = reproduce(world, out, "--max-minutes", "0.1")
+    done = reproduce(world, out, minutes="0.1")
     assert done.exit_code == 1
     assert "training.max_minutes was" in done.stderr
     assert f"or remove {out} to begin again." in done.stderr
