@@ -20,7 +20,7 @@ from rqrec.core.artifact import read_manifest
 from tests.tiny import FAMILIES, SIZE, tiny_dataset
 
 KINDS = ("space", "western", "music", "horror", "romance", "animals")
-MINUTES = ("--minutes", "0.05")
+MINUTES = 0.05
 
 
 def write_movielens(folder: Path, *, strays: int = 1) -> tuple[Path, Path]:
@@ -41,8 +41,9 @@ def write_movielens(folder: Path, *, strays: int = 1) -> tuple[Path, Path]:
     return folder / "ratings.csv", folder / "movies.csv"
 
 
-def quickstart(files: tuple[Path, ...], out: Path, *more: str) -> Result:
-    arguments = ["quickstart", *map(str, files), "--out", str(out), *MINUTES, "--no-serve", *more]
+def quickstart(files: tuple[Path, ...], out: Path, *more: str, minutes: float = MINUTES) -> Result:
+    budget = ["--minutes", str(minutes)]
+    arguments = ["quickstart", *map(str, files), "--out", str(out), *budget, "--no-serve", *more]
     return CliRunner().invoke(app, arguments)
 
 
@@ -81,7 +82,8 @@ def test_it_resumes_and_serves_a_page_with_sample_users(
 ) -> None:
     files, out, _ = finished
     before = read_manifest(out / "retrieval").hash
-    command = [sys.executable, "-m", "rqrec", "quickstart", *map(str, files), "--out", str(out), *MINUTES]
+    command = [sys.executable, "-m", "rqrec", "quickstart", *map(str, files), "--out", str(out)]
+    command += ["--minutes", str(MINUTES)]
     process = subprocess.Popen(
         [*command, "--no-open", "--port", "0"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
@@ -117,7 +119,7 @@ def test_with_other_minutes_the_models_are_trained_again(
     out = tmp_path / "out"
     shutil.copytree(first, out)
     before = {name: read_manifest(out / name).hash for name in ("embeddings", "retrieval")}
-    done = quickstart(files, out, "--minutes", "0.06")
+    done = quickstart(files, out, minutes=0.06)
     assert done.exit_code == 0, done.stderr
     said = " ".join(done.stderr.split())
     assert "The models here were made with --minutes 0.05: they are trained again." in said
@@ -126,7 +128,7 @@ def test_with_other_minutes_the_models_are_trained_again(
     assert after["retrieval"] != before["retrieval"]
     assert read_manifest(out / "evaluation").inputs["retrieval"] == after["retrieval"]
     assert len(Recommender.load(out).recommend([["8", "9"]], k=3)[0]) == 3
-    again = quickstart(files, out, "--minutes", "0.06")
+    again = quickstart(files, out, minutes=0.06)
     assert again.exit_code == 0, again.stderr
     assert "trained again" not in again.stderr
     assert read_manifest(out / "retrieval").hash == after["retrieval"]
