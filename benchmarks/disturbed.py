@@ -369,7 +369,7 @@ def main() -> None:
         artifact = options.artifact or Path(scratch) / "retrieval"
         if not options.artifact:
             write_model(artifact, options.items)
-        with running_service(artifact, "--admin-token", TOKEN, "--timeout", str(LIMIT)) as (port, _):
+        with running_service(artifact, "--admin-token", TOKEN, timeout=LIMIT) as (port, _):
             rows = asyncio.run(measure(port, options.loads, options.rate, options.seconds, options.kinds))
     result: dict[str, Any] = {"benchmark": "disturbed", "cores": os.cpu_count(), "rate": options.rate, **rows}
     if "quiet" in rows:

@@ -57,9 +57,12 @@ def write_artifact(folder: Path, n_items: int) -> None:
 
 
 @contextmanager
-def running_service(artifact: Path, *options: str) -> Iterator[tuple[int, int]]:
-    """Run the service in its own process; yields port and process id. Raises RuntimeError on a bad exit status."""
-    fixed = ("--port", "0", "--timeout", "60")  # slow requests are measured, not timed out
+def running_service(artifact: Path, *options: str, timeout: float = 60) -> Iterator[tuple[int, int]]:
+    """Run the service in its own process; yields port and process id. Raises RuntimeError on a bad exit status.
+
+    `timeout`: seconds of a request; long, so that slow requests are measured.
+    """
+    fixed = ("--port", "0", "--timeout", str(timeout))
     command = [sys.executable, "-m", "rqrec", "serve", "--artifact", str(artifact), *fixed, *options]
     with tempfile.TemporaryFile("w+") as log:
         process = subprocess.Popen(command, stderr=log, text=True)
