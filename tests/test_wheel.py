@@ -65,7 +65,16 @@ def test_the_program_of_the_wheel_goes_from_two_files_to_recommendations(
     )
     log, items = write_movielens(tmp_path)
     run(
-        installed / "rqrec", "quickstart", log, items, *MINUTES, "--no-serve", "--out", "out/try", at=tmp_path
+        installed / "rqrec",
+        "quickstart",
+        log,
+        items,
+        "--minutes",
+        str(MINUTES),
+        "--no-serve",
+        "--out",
+        "out/try",
+        at=tmp_path,
     )  # needs the recipe's gin files, which are data of the package
     (history,) = (line.split(",")[1] for line in log.read_text().splitlines()[1:2])
     printed = run(
