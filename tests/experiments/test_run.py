@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 
 from rqrec.core.artifact import create, read_manifest, reuse
-from rqrec.experiments.run import Run
+from rqrec.experiments.run import SECONDS_FILE, Run
 
 
 def make(folder: Path, seed: int) -> Path:
@@ -35,3 +35,12 @@ def test_an_artefact_that_was_made_differently_is_refused_with_what_an_experimen
         run.stage("rqvae", lambda folder: make(folder, 2))
     assert "--force" not in str(caught.value)
     assert read_manifest(tmp_path / "rqvae").hash == before
+
+
+def test_a_folder_that_the_same_command_has_just_begun_is_free(tmp_path: Path) -> None:
+    (tmp_path / f".{SECONDS_FILE}.123.tmp").touch()  # its seconds are being written
+    Run(tmp_path)
+    (tmp_path / "mine.csv").touch()
+    (tmp_path / f".{SECONDS_FILE}.123.tmp").unlink()
+    with pytest.raises(FileExistsError, match=r"already holds mine\.csv"):
+        Run(tmp_path)
