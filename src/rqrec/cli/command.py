@@ -368,10 +368,15 @@ def _handle_errors(run: Callable[[dict[str, Any]], None], given: dict[str, Any])
 def _report(error: BaseException) -> None:
     """Exit with one sentence on an expected error."""
     if isinstance(error, Exception) and (message := _message(error)) is not None:
-        from rqrec.core.progress import printable
-
-        print(f"rqrec: {printable(message)}", file=sys.stderr)
+        _say(message)
         raise typer.Exit(1) from error
+
+
+def _say(message: str) -> None:
+    """Write a sentence about what went wrong to standard error; names of files in it may hold any characters."""
+    from rqrec.core.progress import printable
+
+    print(f"rqrec: {printable(message)}", file=sys.stderr)
 
 
 @contextmanager
@@ -382,7 +387,7 @@ def _threads_report() -> Iterator[None]:
     def report(failed: Any) -> None:
         error = failed.exc_value
         if isinstance(error, OSError) and error.errno in WRITE_ERRORS:
-            print(f"rqrec: {_message(error)}", file=sys.stderr)
+            _say(_message(error) or str(error))
         else:
             before(failed)
 
