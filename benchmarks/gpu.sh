@@ -13,7 +13,7 @@ if [ "${3:-}" = small ]; then
     users=60 items=50 minutes=0.05 training=(--widths 32 --batches 8 --steps 2 --architectures hierarchical)
     decoding=(--items 300 --beams 5 --batch 4 --seconds 0.1) serving=(--items 300 --seconds 0.5 --connections 2)
 else
-    users=22363 items=12101 minutes=1 training=(--batches 128 1024 --steps 30)
+    users=22363 items=12101 minutes=1 training=(--widths 0 --batches 128 1024 --steps 30)
     decoding=(--items 12101 1000000 --beams 50 --batch 1024 --seconds 2) serving=(--seconds 4 --connections 1 64)
 fi
 here=$(cd "$(dirname "$0")" && pwd)
@@ -48,6 +48,7 @@ np.save(f"{out}/content.npy", content.astype(np.float32))
 pl.DataFrame({"item_id": range(items), "title": [f"Item {i}" for i in range(items)]}).write_csv(f"{out}/items.csv")
 PY
 
+python -m pytest "$here/../tests/test_gpu.py"
 recipe=$(python -c "import rqrec.experiments as e; print(e.__path__[0])")/recipe.gin
 files=(--interactions "$out/log.csv" --items "$out/items.csv")
 timed prepare rqrec prepare custom "${files[@]}" --out "$out/dataset" --json
