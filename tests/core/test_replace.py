@@ -3,7 +3,9 @@
 import fcntl
 import os
 import sys
+import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -134,6 +136,18 @@ def test_readers_see_whole_versions_while_a_folder_is_replaced(tmp_path: Path) -
     assert in_child(replace_often) == 0
     assert [os.waitstatus_to_exitcode(os.waitpid(reader, 0)[1]) for reader in readers] == [0, 0, 0]
     assert os.listdir(folder.parent) == ["a"]
+
+
+@pytest.mark.parametrize("given", ["run", "run/a"])
+def test_an_artefact_is_found_in_the_moment_in_which_it_has_no_name(tmp_path: Path, given: str) -> None:
+    folder = write(tmp_path / "run" / "a", "0")
+    with ThreadPoolExecutor() as pool:
+        with replace.locked(folder.parent):
+            folder.rename(tmp_path / "away")
+            found = pool.submit(find, tmp_path / given, "dataset")
+            time.sleep(0.2)
+            (tmp_path / "away").rename(folder)
+        assert found.result(10) == folder
 
 
 def test_several_writers_end_with_one_whole_version(tmp_path: Path) -> None:

@@ -20,7 +20,7 @@ from typing import IO, Any, TypeVar, get_origin, get_type_hints
 from rqrec import __version__
 from rqrec.core.progress import log
 from rqrec.core.regular_file import regular_file
-from rqrec.core.replace import heal, heal_inside, read_whole, replaced, sync
+from rqrec.core.replace import heal, read_whole, replaced, sync, undisturbed
 
 T = TypeVar("T")
 
@@ -324,18 +324,21 @@ def find(folder: Path, artifact_type: str) -> Path:
     Raises FileNotFoundError if there is none, ValueError if there are several at the same depth.
     """
     folder = run_folder(Path(folder))
-    heal(folder)
+    is_folder, is_artifact = undisturbed(
+        Path(os.path.realpath(folder)).parent, lambda: (folder.is_dir(), (folder / MANIFEST).is_file())
+    )
     if folder.is_file():
         raise FileNotFoundError(
             f"{folder} is a file, but a folder with an artefact of type {artifact_type!r} is needed. Make it with "
             f"{_command(artifact_type)}."
         )
-    if not folder.is_dir():
+    if not is_folder:
         raise FileNotFoundError(f"There is no folder {folder}. Make it with {_command(artifact_type)}.")
-    if (folder / MANIFEST).is_file():
+    if is_artifact:
         read_manifest(folder, artifact_type)
         return folder
-    runs = [path for path in sorted(folder.glob("[!.]*/")) if not (path / MANIFEST).is_file()]
+    folders = sorted(folder.glob("[!.]*/"))
+    runs = undisturbed(folder, lambda: [path for path in folders if not (path / MANIFEST).is_file()])
     for places in ([folder], runs):
         inside = [path for place in places for path in _artifacts_in(place)]
         found = [path for path in inside if read_version(path, _type_inside) == artifact_type]
@@ -353,8 +356,7 @@ def find(folder: Path, artifact_type: str) -> Path:
 
 def _artifacts_in(folder: Path) -> list[Path]:
     """The artefacts directly inside a folder."""
-    heal_inside(folder)
-    return sorted(path.parent for path in folder.glob(f"[!.]*/{MANIFEST}"))
+    return undisturbed(folder, lambda: sorted(path.parent for path in folder.glob(f"[!.]*/{MANIFEST}")))
 
 
 def find_input(artifact: Path, artifact_type: str) -> Path | None:

@@ -75,6 +75,19 @@ def heal_inside(parent: Path) -> None:
         heal(parent / name)
 
 
+def undisturbed(parent: Path, look: Callable[[], T]) -> T:
+    """The result of `look()` while no folder directly inside `parent` is replaced: for a moment it has no name."""
+    heal_inside(parent)
+    try:
+        descriptor = _lock(parent)
+    except OSError:  # there is no such folder, or this user may not look into it
+        return look()
+    try:
+        return look()
+    finally:
+        os.close(descriptor)
+
+
 def read_whole(folder: Path, read: Callable[[Path], T], mark: str) -> T:
     """The result of `read(folder)`, again if the folder is replaced meanwhile: it is wholly of one version.
 
