@@ -171,7 +171,7 @@ def test_a_failed_write_keeps_the_old_bytes_and_names_the_path(tmp_path: Path) -
     [
         ("dataset", 2, "rqrec prepare"),
         ("semantic_ids", 2, "rqrec tokenize"),
-        ("retrieval", 3, "rqrec train-decoder"),
+        ("retrieval", 4, "rqrec train-decoder"),
     ],
 )
 def test_an_artefact_of_the_first_format_is_refused_with_its_command(

@@ -11,20 +11,21 @@ import torch
 from torch import Tensor
 
 from rqrec.core.artifact import create, read_manifest
-from rqrec.data.ids import IdMap, UnknownIdError
+from rqrec.data.ids import PADDING, IdMap, UnknownIdError
 from rqrec.data.nearest import unit
 from rqrec.data.sequences import Histories
 from rqrec.knn.graph import content_knn_graph
 from rqrec.knn.index import KnnIndex
 from rqrec.models.architectures import ARCHITECTURES, architecture, build_model
 from rqrec.models.sasrec import SasRec, SasRecConfig
+from rqrec.retrieval import new_items as new_items_module
 from rqrec.retrieval.artifact import CodesModel, RetrievalArtifact, read_retrieval, write_retrieval
 from rqrec.retrieval.changes import CatalogueChanges, current_version
-from rqrec.retrieval.constraints import ItemRules, Limit
+from rqrec.retrieval.constraints import Constraints, ItemRules, Limit
 from rqrec.retrieval.ensemble import ExpertSettings
 from rqrec.retrieval.item_vectors import ItemVectors, VectorSettings
 from rqrec.retrieval.live_catalog import add_items, apply_changes, remove_items, update_items
-from rqrec.retrieval.new_items import ContentExpert, NewItemSettings
+from rqrec.retrieval.new_items import ContentExpert, Likeness, NewItemSettings
 from rqrec.retrieval.versions import change, live_hash, read_live, roll_back, versions
 from rqrec.tokenizer.loading import KeptTokenizer
 from rqrec.tokenizer.rqkmeans import RqKMeans, RqKMeansConfig
@@ -477,26 +478,75 @@ def test_rules_hold_for_known_and_new_items_alike() -> None:
         assert all(log_p <= 0 for row in one_by_one for log_p in row)
 
 
+@pytest.mark.parametrize("exclude_seen", [True, False])
 @pytest.mark.parametrize("rate", [0.3, 4.0])
-def test_new_items_compete_as_known_ones_of_the_same_affinity_do(rate: float) -> None:
-    """The catalogue is smaller than the sample, so the sums over the known items are exact."""
-    before = trained()._replace(new_items=NewItemSettings(rate, 0.7))
+def test_new_items_compete_as_known_ones_that_are_as_much_like_the_history(
+    rate: float, exclude_seen: bool
+) -> None:
+    before = trained()._replace(new_items=NewItemSettings(rate, 7.0))
     assert before.vectors is not None
 
     def odds(count: int) -> Tensor:
         """Of each new item against all known ones."""
         changes = add_items(before, CatalogueChanges.none(), new_items(count), new_vectors(count))
         live = apply_changes(before, changes)
-        found = live.recommender().recommend(HISTORIES, N_ITEMS + count, exclude_seen=False)
+        found = live.recommender().recommend(HISTORIES, N_ITEMS + count, exclude_seen=exclude_seen)
         p_BN = torch.zeros(len(HISTORIES), N_ITEMS + count + 1)
         p_BN.scatter_(1, found.items % (N_ITEMS + count + 1), found.scores.exp())
         torch.testing.assert_close(p_BN[:, :-1].sum(1), torch.ones(len(HISTORIES)), atol=1e-4, rtol=0)
         return p_BN[:, N_ITEMS:-1] / p_BN[:, :N_ITEMS].sum(1, keepdim=True)
 
-    content_NC = np.concatenate([before.vectors.content, before.vectors.content_of(new_vectors(2))])
-    expert = ContentExpert((content_NC,), N_ITEMS, 1.0)
-    known = before.ensemble().recommend(HISTORIES, N_ITEMS, exclude_seen=False)
-    affinity_BN = 0.7 * expert.affinity(HISTORIES, torch.from_numpy(unit(content_NC)), known)
-    expected = rate * affinity_BN.exp()[:, N_ITEMS:] / affinity_BN.exp()[:, :N_ITEMS].sum(1, keepdim=True)
+    units_NC = torch.from_numpy(
+        unit(np.concatenate([before.vectors.content, before.vectors.content_of(new_vectors(2))]))
+    )
+    likeness_NN = (7.0 * (units_NC @ units_NC.T - 1)).exp()
+    expected = torch.zeros(len(HISTORIES), 2)
+    for row, items in enumerate(HISTORIES.items_BT):
+        history = items[items != PADDING]
+        weights = torch.from_numpy(0.7 ** np.arange(len(history))[::-1].astype(np.float32))
+        likeness_N = weights @ likeness_NN[history] if len(history) else torch.ones(N_ITEMS + 2)
+        known = np.setdiff1d(np.arange(N_ITEMS), history if exclude_seen else [])
+        expected[row] = rate * likeness_N[N_ITEMS:] / likeness_N[known].sum()
     torch.testing.assert_close(odds(2), expected, atol=1e-5, rtol=1e-3)
     torch.testing.assert_close(odds(1), expected[:, :1], atol=1e-5, rtol=1e-3)  # others do not matter
+
+
+def likeness_of(items: np.ndarray) -> Likeness:
+    return Likeness((tiny_vectors()[:20], tiny_vectors()[20:]), 10.0, items)
+
+
+def test_items_treated_as_new_have_the_odds_that_new_ones_have() -> None:
+    new, every = np.array([3, 9, 41]), np.arange(N_ITEMS)
+    treated = ContentExpert(likeness_of(every), new)
+    really = ContentExpert(likeness_of(np.setdiff1d(every, new)), new)
+    for constraints in (
+        Constraints(),
+        Constraints(exclude_seen=False),
+        Constraints(allowed_N=torch.from_numpy(every % 2 > 0)),
+    ):
+        found, expected = (one.log_odds(HISTORIES, constraints) for one in (treated, really))
+        torch.testing.assert_close(found, expected, atol=1e-4, rtol=1e-4)
+
+
+def test_a_sum_over_many_items_is_estimated_from_a_sample(monkeypatch: pytest.MonkeyPatch) -> None:
+    every = np.arange(N_ITEMS)
+    expected = ContentExpert(likeness_of(every), every[:3]).log_odds(
+        HISTORIES, Constraints(exclude_seen=False)
+    )
+    monkeypatch.setattr(new_items_module, "SUMMED", 36)
+    found = ContentExpert(likeness_of(every), every[:3]).log_odds(HISTORIES, Constraints(exclude_seen=False))
+    assert not torch.equal(found, expected)
+    torch.testing.assert_close(found, expected, atol=0.5, rtol=0)
+
+
+def test_new_items_compete_with_those_known_ones_that_rules_allow() -> None:
+    """A history that is like no allowed item is not held against the new ones."""
+    new, every = np.arange(40, N_ITEMS), np.arange(N_ITEMS)
+    expert = ContentExpert(likeness_of(every[:40]), new)
+    allowed_N = torch.from_numpy((every < 8) | (every >= 40))
+    history = Histories.of([[20, 21]])
+    free = expert.log_odds(history, Constraints())
+    ruled = expert.log_odds(history, Constraints(allowed_N=allowed_N))
+    assert (ruled > free + 1).all()
+    everything = expert.log_odds(history, Constraints(allowed_N=torch.ones(N_ITEMS, dtype=torch.bool)))
+    torch.testing.assert_close(everything, free, atol=1e-5, rtol=1e-5)

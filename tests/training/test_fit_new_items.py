@@ -13,6 +13,7 @@ from rqrec.evaluation.metrics import MISSED
 from rqrec.retrieval.artifact import read_retrieval
 from rqrec.retrieval.ensemble import Ensemble
 from rqrec.retrieval.new_items import NewItemSettings
+from rqrec.training import fit_new_items as fitting
 from rqrec.training.fit_new_items import K, _choose, _Part, fit_new_items
 
 
@@ -24,31 +25,28 @@ def world(tiny_joined: Path) -> tuple[Ensemble, np.ndarray, Split]:
     return artifact.ensemble(), content_NC, split
 
 
-@pytest.mark.parametrize(("rate", "sharpness"), [(0.0, 1.0), (3.0, 1.0), (20.0, 3.0)])
-def test_hits_are_those_of_the_mixed_list(rate: float, sharpness: float) -> None:
-    rng, n_new, n_known = np.random.default_rng(1), 6, 40
+@pytest.mark.parametrize("rate", [0.0, 3.0, 60.0])
+def test_hits_are_those_of_the_mixed_list(rate: float) -> None:
+    rng, n_new = np.random.default_rng(1), 6
     known_EK = torch.from_numpy(-np.sort(rng.random((200, K)) * 6)).float()
-    affinity_EM = torch.from_numpy(rng.random((200, n_new)) * 2 - 1).float()
-    affinity_EM[:20, 2] = -torch.inf
+    log_odds_EM = torch.from_numpy(rng.random((200, n_new)) * 3 - 5).float()
+    log_odds_EM[:20, 2] = -torch.inf
     column_E = torch.from_numpy(rng.integers(-1, n_new, 200))
     ranks = torch.from_numpy(rng.integers(0, K + 3, 200))
     known_rank_E = torch.where((ranks < K) & (column_E < 0), ranks, MISSED)
-    sample_ES = torch.from_numpy(rng.random((200, n_known)) * 2 - 1).float()
-    part = _Part(n_known, known_EK, affinity_EM, sample_ES, known_rank_E, column_E)
+    part = _Part(known_EK, known_rank_E, column_E)
     hits = np.zeros(2)
     for row in range(200):
-        both = sharpness * torch.cat([affinity_EM[row], sample_ES[row]]).double()
-        p_new = rate * both[:n_new].exp() / both[n_new:].exp().sum()
-        total = 1 + float(p_new.sum())
-        p_new /= total
+        odds_M = rate * log_odds_EM[row].double().exp()
+        total = 1 + float(odds_M.sum())
         scores = [(float(known_EK[row, k].double().exp()) / total, ("known", k)) for k in range(K)]
-        scores += [(float(p_new[m]), ("new", m)) for m in range(n_new) if p_new[m] > 0]
+        scores += [(float(odds_M[m]) / total, ("new", m)) for m in range(n_new) if odds_M[m] > 0]
         shown = [name for _, name in sorted(scores, reverse=True)[:K]]
         if column_E[row] >= 0:
             hits[0] += ("new", int(column_E[row])) in shown
         else:
             hits[1] += ("known", int(known_rank_E[row])) in shown
-    assert part.hits(rate, sharpness).tolist() == hits.tolist()
+    assert part.hits(log_odds_EM, rate).tolist() == hits.tolist()
     assert part.targets.sum() == 200
 
 
@@ -63,31 +61,20 @@ def test_new_items_take_no_more_than_known_ones_can_afford(world: tuple[Ensemble
             assert chosen["known"] >= (1 - cost) * without["known"] or chosen == others[0]
 
 
-def test_of_settings_that_are_as_good_the_likelier_are_chosen() -> None:
+def test_the_sharpness_is_the_default_unless_another_is_clearly_better(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     """Rows: sharpness; columns: no new items, and three rates."""
+    monkeypatch.setattr(fitting, "SHARPNESS", (NewItemSettings().sharpness, 30.0))
     known_SR = np.array([[0.2, 0.2, 0.199, 0.17], [0.2, 0.199, 0.198, 0.19]])
     new_SR = np.array([[0.0, 0.05, 0.08, 0.3], [0.0, 0.03, 0.085, 0.2]])
     recalls_SR2 = np.stack([new_SR, known_SR], axis=-1)
-    first, second = np.array([-1.0, -2.0]), np.array([-2.0, -1.0])
-    assert _choose(recalls_SR2, 400, first, 0.02) == (0, 2)  # 0.085 is within a standard error
-    assert _choose(recalls_SR2, 400, second, 0.02) == (1, 2)
-    assert _choose(recalls_SR2, 10**6, first, 0.02) == (1, 2)
-    assert _choose(recalls_SR2, 10**6, second, 0.2) == (0, 3)
-    assert _choose(recalls_SR2 * [1, 0.5] + [0, 0.1], 10**6, first, 0.0) == (0, 1)
+    assert _choose(recalls_SR2, 400, 0.02) == (0, 2)  # 0.085 is within a standard error
+    assert _choose(recalls_SR2, 10**6, 0.02) == (1, 2)
+    assert _choose(recalls_SR2, 10**6, 0.2) == (0, 3)
+    assert _choose(recalls_SR2 * [1, 0.5] + [0, 0.1], 10**6, 0.0) == (0, 1)
     recalls_SR2[:, 1:, 1] = 0.1  # more than the cost at any rate
-    assert _choose(recalls_SR2, 10**6, first, 0.02) == (0, 1)
-
-
-def test_the_sharpness_is_that_under_which_new_targets_are_most_likely() -> None:
-    """Targets are drawn as a known sharpness says; a sharper or a flatter one explains them less well."""
-    generator, n_known, n_new, true = torch.Generator().manual_seed(0), 60, 20, 1.0
-    affinity_EX = 2 * torch.randn((4000, n_known + n_new), generator=generator)
-    targets_E = torch.multinomial((true * affinity_EX).softmax(1), 1, generator=generator)[:, 0] - n_known
-    unused_EK, missed_E = torch.zeros(4000, K), torch.full((4000,), MISSED)
-    column_E = targets_E.clamp(min=-1)
-    part = _Part(n_known, unused_EK, affinity_EX[:, n_known:], affinity_EX[:, :n_known], missed_E, column_E)
-    likelihoods = {sharpness: part.log_likelihood(sharpness) for sharpness in (0.5, true, 2.0)}
-    assert max(likelihoods, key=lambda one: likelihoods[one]) == true
+    assert _choose(recalls_SR2, 10**6, 0.02) == (0, 1)
 
 
 def test_a_joined_model_keeps_how_new_items_compete(tiny_joined: Path) -> None:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 STATUS = Path("/proc/self/status")
-SLACK = 256  # MB that a process may hold beyond what it held after the last release
+SLACK = 128  # MB that a process may hold beyond what it held after the last release
 
 
 def resident_mb(name: str = "VmRSS") -> float:

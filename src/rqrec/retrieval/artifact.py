@@ -23,7 +23,7 @@ from rqrec.retrieval.changes import CatalogueChanges
 from rqrec.retrieval.ensemble import PROPOSALS, Ensemble, ExpertSettings
 from rqrec.retrieval.experts import CodesExpert, DenseExpert, Expert, NeighbourExpert
 from rqrec.retrieval.item_vectors import ItemVectors
-from rqrec.retrieval.new_items import CONTENT, ContentExpert, LiveRecommender, NewItemSettings
+from rqrec.retrieval.new_items import CONTENT, ContentExpert, Likeness, LiveRecommender, NewItemSettings
 from rqrec.retrieval.retriever import BEAM_WIDTH, Retriever
 from rqrec.retrieval.vector_index import VectorIndex, index_of
 from rqrec.tokenizer.loading import KeptTokenizer
@@ -185,12 +185,14 @@ class RetrievalArtifact(NamedTuple):
         content, new_MD = None, self.live.changes.vectors_MD
         if CONTENT in names and self.vectors is not None and new_MD is not None:
             new_MC = self.vectors.content_of(new_MD)
-            content = ContentExpert(
+            first_new, count = len(self.live.trained.catalog), len(new_MC)
+            likeness = Likeness(
                 (self.vectors.content, new_MC),
-                len(self.live.trained.catalog),
                 self.settings[CONTENT].power,
+                np.arange(first_new),
                 retriever.device,
             )
+            content = ContentExpert(likeness, np.arange(first_new, first_new + count))
         trained = [name for name in self.types if name != CONTENT]
         live = LiveRecommender(
             self.ensemble(retriever, trained), known_N, available_N, content, self.new_items.rate

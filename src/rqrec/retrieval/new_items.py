@@ -1,22 +1,19 @@
 """Items that no expert was trained on: they are recommended by their content, beside what the experts recommend.
 
 The experts' probabilities of the known items keep their order and their ratios. Of a new item, they would have said
-something if it had been known: that is estimated from its content, as if all N items were compared by content alone,
+something if it had been known: that is estimated from its content, as if all items were compared by content alone,
 times a rate that validation chooses:
 
-    odds(new item) = rate x exp(sharpness x affinity(item)) / sum over the known items of the same exponential
-    p(new item)    = odds(item) / (1 + sum of the odds of all new items)
-    p(known item)  = p_experts(item) / (1 + sum of the odds of all new items)
+    likeness(item, other) = exp(sharpness x (cosine - 1))
+    likeness(item)        = mean likeness to the history, an item DECAY times that of the item after it
+    odds(new item)        = rate x likeness(item) / summed likeness of the known items
+    p(new item)           = odds(item) / (1 + sum of the odds of all new items)
+    p(known item)         = p_experts(item) / (1 + sum of the odds of all new items)
 
-So an item is recommended to those whom it suits, whether it comes alone or with thousands. The sum over the known
-items is estimated from a sample of them. The affinity is how much an item is like what the experts recommend, so that
-all that they know of the history counts, and like the history itself. Each is an average of
-exp(SIMILARITY x (cosine - 1)) over items, weighted by their probability or by how recent they are:
+So an item is recommended to those whom it suits, whether it comes alone or with thousands.
 
-    affinity(item) = log (similarity to the experts' list) + 1/2 log (similarity to the history)
-
-Shapes: B histories, T items of a history, K items of the experts' list, M new items, S known items of the sample,
-N items of the catalogue, C width of a content vector.
+Shapes: B histories, U different items of them, M new items, N items of the catalogue, X items that others are
+compared with, C width of a content vector.
 """
 
 from collections.abc import Sequence
@@ -27,7 +24,6 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from scipy.sparse import csr_array
 from torch import Tensor
 
 from rqrec.core.values import Config, PositiveFloat
@@ -39,13 +35,13 @@ from rqrec.retrieval.constraints import Constraints, ItemRules, Limit, best_of, 
 from rqrec.retrieval.ensemble import NO_RULES, Ensemble
 from rqrec.retrieval.experts import Proposal, boosted, exclude
 from rqrec.retrieval.ranking import Ranked, rank_scores
-from rqrec.retrieval.sampling import log_sum, sample_of
+from rqrec.retrieval.sampling import sample_of
 
 CONTENT = "content"  # name and type of the expert
 DECAY = 0.7  # weight of an item of the history relative to the item after it
-LIKE = 30  # items of the experts' list that the affinity compares with
-SIMILARITY = 20.0
-MAX_CELLS = 2**22  # of similarities that are held at once: 16 MB
+MAX_CELLS = 2**22  # of likeness that are held at once: 16 MB
+SUMMED = 16_384  # items that a sum over more of them is estimated from
+ALLOWED = 512  # items that the share of what rules allow is estimated from
 
 
 @dataclass(frozen=True)
@@ -57,8 +53,8 @@ class NewItemSettings(Config):
 
     rate: PositiveFloat = 1.0
     """Probability of a new item relative to a known one that is as much like a history, on average."""
-    sharpness: PositiveFloat = 0.5
-    """How much items with a high affinity are preferred."""
+    sharpness: PositiveFloat = 15.0
+    """How much items that are much like the history are preferred."""
 
 
 class NewItems(NamedTuple):
@@ -70,107 +66,158 @@ class NewItems(NamedTuple):
     """Of all new items together against all known ones, at rate 1."""
 
 
-@dataclass(frozen=True)
-class ContentExpert:
-    """The new items that are most like the history and what the experts recommend; it knows no other items."""
+class Likeness:
+    """How much items are like each other by content, exp(sharpness x (cosine - 1)): 1 for the same content."""
 
-    content: Sequence[NDArray[np.floating]]
-    """Content vectors [N, C] of all items, in parts that follow each other; they may be memory-mapped."""
-    first_new: int
-    """The first new item: it and all after it are new."""
-    sharpness: float
-    device: torch.device | str = "cpu"
+    def __init__(
+        self,
+        content: Sequence[NDArray[np.floating]],
+        sharpness: float,
+        among: NDArray[np.int64],
+        device: torch.device | str = "cpu",
+    ) -> None:
+        """`content`: vectors [N, C] of all items, in parts that follow each other; they may be memory-mapped.
 
-    @cached_property
-    def _sample(self) -> NDArray[np.int64]:
-        """Known items that the new ones are compared with."""
-        return sample_of(np.arange(self.first_new))
-
-    @cached_property
-    def _compared(self) -> Tensor:
-        """Vectors of length 1 of the new items, and after them of the sample."""
-        new = np.arange(self.first_new, sum(map(len, self.content)))
-        rows = np.concatenate([self._unit(new), self._unit(self._sample)])
-        return torch.from_numpy(rows).to(self.device)
-
-    @property
-    def n_new(self) -> int:
-        """Number of new items."""
-        return sum(map(len, self.content)) - self.first_new
-
-    @torch.inference_mode()
-    def propose(
-        self, histories: Histories, count: int, constraints: Constraints, known: Ranked | None = None
-    ) -> NewItems:
-        """The best new items under the constraints; `known` is what the experts of the known items recommend."""
-        affinity_BX = self.affinity(histories, self._compared, known)
-        logits_BX = self.sharpness * affinity_BX
-        logits_BM, sample_BS = logits_BX.split([self.n_new, len(self._sample)], dim=1)
-        n_known = self.first_new
-        if constraints.allowed_N is not None:
-            logits_BM = logits_BM.masked_fill(~constraints.allowed_N[self.first_new :], -torch.inf)
-            n_known = int(constraints.allowed_N[: self.first_new].sum())
-            allowed_S = constraints.allowed_N[torch.from_numpy(self._sample).to(self.device)]
-            if allowed_S.any():  # otherwise the others stand for those that are allowed
-                sample_BS = sample_BS[:, allowed_S]
-        if constraints.exclude_seen:
-            new_BT = np.where(
-                histories.items_BT < self.first_new, PADDING, histories.items_BT - self.first_new
-            )
-            exclude(logits_BM, torch.from_numpy(new_BT).to(logits_BM.device))
-        total_B1 = logits_BM.logsumexp(1, keepdim=True)
-        log_p_BM = logits_BM - total_B1.nan_to_num(neginf=0.0)
-        boost_N = constraints.boost_N
-        own_boost_M = None if boost_N is None else boost_N[self.first_new :]
-        ranked = rank_scores(boosted(log_p_BM, own_boost_M), count)
-        is_item = ranked.items != PADDING
-        ranked = Ranked(torch.where(is_item, ranked.items + self.first_new, PADDING), ranked.scores)
-
-        def log_probs(items_BC: Tensor) -> Tensor:
-            own_BC = log_p_BM.gather(1, (items_BC - self.first_new).clamp(min=0))
-            return own_BC.masked_fill(items_BC < self.first_new, -torch.inf)
-
-        return NewItems(Proposal(ranked, log_probs), total_B1[:, 0] - log_sum(sample_BS, n_known))
-
-    def affinity(self, histories: Histories, unit_XC: Tensor, known: Ranked | None = None) -> Tensor:
-        """How much items with these vectors of length 1 are like a history and what the experts recommend, [B, X].
-
-        An empty history, or an empty list, says nothing about any item.
+        `sums` are over the items `among`, in ascending order, or over a sample of them if there are many.
         """
-        n_items = sum(map(len, self.content))
-        like_history_BX = self._similarity(weighted_histories(histories, DECAY, n_items), unit_XC)
-        if known is None:
-            return 0.5 * like_history_BX
-        items_BK = known.items[:, :LIKE].numpy(force=True)
-        p_BK = known.scores[:, :LIKE].softmax(1).numpy(force=True)
-        rows, columns = np.nonzero(items_BK != PADDING)
-        cells = rows, items_BK[rows, columns]
-        list_BN = csr_array((p_BK[rows, columns], cells), (len(items_BK), n_items))
-        return self._similarity(list_BN, unit_XC) + 0.5 * like_history_BX
+        self._content, self._sharpness, self._device = content, sharpness, device
+        self.n_items, self.among, self.sample = sum(map(len, content)), among, sample_of(among, SUMMED)
+        self._sums_N = torch.full((self.n_items,), torch.nan, device=device)  # NaN: not asked for yet
 
-    def _similarity(self, weights_BN: csr_array, unit_XC: Tensor) -> Tensor:
-        """The logarithm of the weighted mean similarity of each vector to some items, [B, X]; 0 without any."""
-        items = np.unique(weights_BN.indices)
-        weights = weights_BN[:, items].toarray()
-        weights /= np.maximum(weights.sum(axis=1, keepdims=True), np.finfo(np.float32).tiny)
-        device, n_compared = unit_XC.device, len(unit_XC)
-        total_BX = torch.zeros(len(weights), n_compared, device=device)
-        step = max(1, MAX_CELLS // max(1, n_compared))
-        for start in range(0, len(items), step):
-            unit_UC = torch.from_numpy(self._unit(items[start : start + step])).to(device)
-            like_UX = (SIMILARITY * (unit_UC @ unit_XC.T - 1)).exp()
-            total_BX += torch.from_numpy(weights[:, start : start + step]).to(device) @ like_UX
-        is_empty_B1 = torch.from_numpy(weights.sum(axis=1, keepdims=True) == 0).to(device)
-        return total_BX.masked_fill(is_empty_B1, 1.0).log()
-
-    def _unit(self, items: NDArray[np.int64]) -> NDArray[np.float32]:
-        """The vectors of items in ascending order, of length 1."""
-        rows, start = [np.empty((0, self.content[0].shape[1]), dtype=np.float32)], 0
-        for part in self.content:
+    def units(self, items: NDArray[np.int64]) -> Tensor:
+        """The vectors of items in ascending order, of length 1, float32 [X, C]."""
+        rows, start = [np.empty((0, self._content[0].shape[1]), dtype=np.float32)], 0
+        for part in self._content:
             inside = items[(items >= start) & (items < start + len(part))]
             rows.append(unit(part[inside - start]))
             start += len(part)
-        return np.concatenate(rows)
+        return torch.from_numpy(np.concatenate(rows)).to(self._device)
+
+    def between(self, units_UC: Tensor, units_XC: Tensor) -> Tensor:
+        """The likeness of vectors of length 1, [U, X]."""
+        return (self._sharpness * (units_UC @ units_XC.T - 1)).exp()
+
+    def sums(self, items_U: NDArray[np.int64]) -> Tensor:
+        """The summed likeness of items (in ascending order) to those of the sample, [U]; computed once per item."""
+        unknown = items_U[self._sums_N[items_U].isnan().numpy(force=True)]
+        if len(unknown):
+            units_UC, total_U = self.units(unknown), torch.zeros(len(unknown), device=self._device)
+            for block in np.array_split(self.sample, -(-len(self.sample) * len(unknown) // MAX_CELLS) or 1):
+                total_U += self.between(units_UC, self.units(block)).sum(1)
+            self._sums_N[unknown] = total_U
+        return self._sums_N[items_U]
+
+
+class _Read(NamedTuple):
+    """A batch of histories."""
+
+    items_U: NDArray[np.int64]
+    units_UC: Tensor
+    weights_BU: Tensor
+    """By how recent an item is; the sum over a history is 1, or 0 if it is empty."""
+
+
+@dataclass(frozen=True)
+class ContentExpert:
+    """The new items that are most like the history; it knows no other items."""
+
+    likeness: Likeness
+    """Its sums are over the known items. If they are over new ones too, these are left out."""
+    new: NDArray[np.int64]
+    """Which items are new, in ascending order."""
+
+    @cached_property
+    def _units(self) -> Tensor:
+        return self.likeness.units(self.new)
+
+    @cached_property
+    def _items(self) -> Tensor:
+        return torch.from_numpy(self.new).to(self._units.device)
+
+    @cached_property
+    def _columns(self) -> Tensor:
+        """The place of each item among the new ones, int64, PADDING for the others; at the end that of PADDING."""
+        column_N = np.full(self.likeness.n_items + 1, PADDING)
+        column_N[self.new] = np.arange(len(self.new))
+        return torch.from_numpy(column_N).to(self._units.device)
+
+    @cached_property
+    def _summed(self) -> NDArray[np.int64]:
+        """The known items that a sum is estimated from."""
+        return np.setdiff1d(self.likeness.sample, self.new)
+
+    @cached_property
+    def _some(self) -> tuple[NDArray[np.int64], Tensor]:
+        """Known items that the share of what rules allow is estimated from, and their vectors."""
+        some = sample_of(self._summed, ALLOWED)
+        return some, self.likeness.units(some)
+
+    @property
+    def n_known(self) -> int:
+        """Number of known items."""
+        return len(self.likeness.among) - len(np.intersect1d(self.likeness.among, self.new))
+
+    @torch.inference_mode()
+    def propose(self, histories: Histories, count: int, constraints: Constraints) -> NewItems:
+        """The best new items under the constraints."""
+        log_odds_BM = self.log_odds(histories, constraints)
+        total_B1 = log_odds_BM.logsumexp(1, keepdim=True)
+        log_p_BM = log_odds_BM - total_B1.nan_to_num(neginf=0.0)
+        own_boost_M = None if constraints.boost_N is None else constraints.boost_N[self._items]
+        ranked = rank_scores(boosted(log_p_BM, own_boost_M), count)
+        items_BK = torch.where(ranked.items == PADDING, PADDING, self._items[ranked.items])
+
+        def log_probs(items_BC: Tensor) -> Tensor:
+            columns_BC = self._columns[items_BC]
+            return log_p_BM.gather(1, columns_BC.clamp(min=0)).masked_fill(columns_BC == PADDING, -torch.inf)
+
+        return NewItems(Proposal(Ranked(items_BK, ranked.scores), log_probs), total_B1[:, 0])
+
+    def log_odds(self, histories: Histories, constraints: Constraints) -> Tensor:
+        """Of each new item against all known ones at rate 1, [B, M]; minus infinity for those that are excluded.
+
+        An empty history says nothing about any item.
+        """
+        read = self._read(histories)
+        like_UM = self.likeness.between(read.units_UC, self._units)
+        known_B = self._known(read, like_UM, constraints)
+        is_empty_B1 = ~read.weights_BU.any(1, keepdim=True)
+        log_odds_BM = (read.weights_BU @ like_UM).masked_fill(is_empty_B1, 1.0).log() - known_B.log()[:, None]
+        if constraints.allowed_N is not None:
+            log_odds_BM = log_odds_BM.masked_fill(~constraints.allowed_N[self._items], -torch.inf)
+        if constraints.exclude_seen:
+            seen_BT = torch.from_numpy(histories.items_BT).to(log_odds_BM.device).long()
+            exclude(log_odds_BM, self._columns[seen_BT])
+        return log_odds_BM
+
+    def _read(self, histories: Histories) -> _Read:
+        weights_BN = weighted_histories(histories, DECAY, self.likeness.n_items)
+        items_U = np.unique(weights_BN.indices).astype(np.int64)
+        weights = weights_BN[:, items_U].toarray()
+        weights /= np.maximum(weights.sum(axis=1, keepdims=True), np.finfo(np.float32).tiny)
+        units_UC = self.likeness.units(items_U)
+        return _Read(items_U, units_UC, torch.from_numpy(weights).to(units_UC.device))
+
+    def _known(self, read: _Read, like_UM: Tensor, constraints: Constraints) -> Tensor:
+        """The summed likeness of the known items that may be recommended, [B]."""
+        device = like_UM.device
+        in_sums_M = torch.from_numpy(np.isin(self.new, self.likeness.sample)).to(device)
+        sums_B = read.weights_BU @ (self.likeness.sums(read.items_U) - like_UM[:, in_sums_M].sum(1))
+        if constraints.exclude_seen:
+            is_summed_U = torch.from_numpy(np.isin(read.items_U, self._summed)).to(device)
+            like_BU = read.weights_BU @ self.likeness.between(read.units_UC, read.units_UC)
+            sums_B = sums_B - (like_BU * ((read.weights_BU > 0) & is_summed_U)).sum(1)
+        known_B = sums_B * (self.n_known / max(1, len(self._summed)))
+        is_empty_B = ~read.weights_BU.any(1)
+        known_B = known_B.masked_fill(is_empty_B, self.n_known).clamp(min=1e-30)
+        if constraints.allowed_N is None:
+            return known_B
+        items, units_AC = self._some
+        allowed_A = constraints.allowed_N[torch.from_numpy(items).to(device)].float()
+        like_BA = read.weights_BU @ self.likeness.between(read.units_UC, units_AC)
+        like_BA = like_BA.masked_fill(is_empty_B[:, None], 1.0)
+        # If none of them is allowed, that is all that is known of the share.
+        return known_B * ((like_BA @ allowed_A) / like_BA.sum(1)).clamp(min=1 / max(1, self.n_known))
 
 
 @dataclass(frozen=True)
@@ -219,14 +266,11 @@ class LiveRecommender:
         lists = []
         if self.experts is not None:
             known_rules = rules._replace(allowed_N=both(allowed_N, self.known_N))
-            width = k if self.content is None else max(k, LIKE)
-            lists.append(
-                self.experts.recommend(histories, width, exclude_seen=exclude_seen, rules=known_rules)
-            )
+            lists.append(self.experts.recommend(histories, k, exclude_seen=exclude_seen, rules=known_rules))
         if self.content is not None:
-            count = self.content.n_new if rules.limits else k  # all of them, for the limits to choose from
+            count = len(self.content.new) if rules.limits else k  # all of them, for the limits to choose from
             constraints = Constraints(exclude_seen, allowed_N, rules.boost_N)
-            found = self.content.propose(histories, count, constraints, lists[0] if lists else None)
+            found = self.content.propose(histories, count, constraints)
             items_BM, scores_BM, _ = found.proposal.ranked
             boost_N = None if rules.boost_N is None else -rules.boost_N
             said = {CONTENT: boosted(scores_BM, boost_N, items_BM)}
