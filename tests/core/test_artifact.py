@@ -12,6 +12,7 @@ from rqrec.core.artifact import (
     create,
     find,
     find_input,
+    format_version_of,
     is_current,
     read_json,
     read_manifest,
@@ -193,15 +194,19 @@ def test_an_artefact_of_the_first_format_is_refused_with_its_command(
 
 
 def test_a_model_of_the_former_format_is_refused_and_to_be_trained_again(tmp_path: Path) -> None:
-    """Format 2 of models; other artefacts of format 2 are read."""
+    """Other artefacts of format 2 are read."""
     for kind in ("retrieval", "sasrec", "dataset"):
         with create(tmp_path / kind, kind):
             pass
         path = tmp_path / kind / "manifest.json"
-        write_json(path, read_json(path) | {"format_version": 2})
+        former = 2 if kind == "dataset" else format_version_of(kind) - 1
+        write_json(path, read_json(path) | {"format_version": former})
     assert read_manifest(tmp_path / "dataset").artifact_type == "dataset"
     for kind, command in (("retrieval", "train-decoder"), ("sasrec", "train-sasrec")):
-        with pytest.raises(ValueError, match=rf"format_version 2 .*format_version 3.*`rqrec {command}`"):
+        reads = format_version_of(kind)
+        with pytest.raises(
+            ValueError, match=rf"format_version {reads - 1} .*format_version {reads}.*`rqrec {command}`"
+        ):
             read_manifest(find(tmp_path, kind))
 
 

@@ -57,8 +57,8 @@ def fit_new_items(
 ) -> FittedNewItems:
     """Chooses the highest recall@10 of new items with which known ones lose at most the share `cost` of theirs.
 
-    If they lose more even at the lowest rate, that is taken. The sharpness is the default one unless another is better
-    by more than a standard error: a small difference of recall is noise.
+    If they lose more even at the lowest rate, that is taken. The sharpness is the default one unless another is
+    better by more than a standard error: a small difference of recall is noise.
     """
     known = np.flatnonzero(np.bincount(split.train.items, minlength=len(content_NC)))
     size = min(max(1, min(MAX_NEW, round(SHARE * len(known)))), len(known) - 1)
