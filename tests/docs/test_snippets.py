@@ -4,6 +4,7 @@ import argparse
 import importlib.util
 import itertools
 import json
+import os
 import re
 import runpy
 import shlex
@@ -153,6 +154,8 @@ def parse_other(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
         assert all((ROOT / word).is_file() for word in words if word.endswith(".txt"))
     elif program in ("source", "cd"):
         assert words in ([".venv/bin/activate"], ["out/beauty/experts"])
+    elif program.endswith(".sh"):
+        assert os.access(ROOT / program, os.X_OK)
     elif program == "docker":
         assert (ROOT / "Dockerfile").is_file()
     else:
