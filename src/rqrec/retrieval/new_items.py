@@ -84,6 +84,10 @@ class Likeness:
         self.n_items, self.among, self.sample = sum(map(len, content)), among, sample_of(among, SUMMED)
         self._sums_N = torch.full((self.n_items,), torch.nan, device=device)  # NaN: not asked for yet
 
+    @cached_property
+    def _sample_units(self) -> Tensor:
+        return self.units(self.sample)
+
     def units(self, items: NDArray[np.int64]) -> Tensor:
         """The vectors of items in ascending order, of length 1, float32 [X, C]."""
         rows, start = [np.empty((0, self._content[0].shape[1]), dtype=np.float32)], 0
@@ -101,10 +105,9 @@ class Likeness:
         """The summed likeness of items (in ascending order) to those of the sample, [U]; computed once per item."""
         unknown = items_U[self._sums_N[items_U].isnan().numpy(force=True)]
         if len(unknown):
-            units_UC, total_U = self.units(unknown), torch.zeros(len(unknown), device=self._device)
-            for block in np.array_split(self.sample, -(-len(self.sample) * len(unknown) // MAX_CELLS) or 1):
-                total_U += self.between(units_UC, self.units(block)).sum(1)
-            self._sums_N[unknown] = total_U
+            units_UC, rows = self.units(unknown), max(1, MAX_CELLS // len(unknown))
+            totals = [self.between(units_UC, block).sum(1) for block in self._sample_units.split(rows)]
+            self._sums_N[unknown] = torch.stack(totals).sum(0)
         return self._sums_N[items_U]
 
 
@@ -147,12 +150,27 @@ class ContentExpert:
         return np.setdiff1d(self.likeness.sample, self.new)
 
     @cached_property
-    def _some(self) -> tuple[NDArray[np.int64], Tensor]:
+    def _is_summed(self) -> NDArray[np.bool_]:
+        """The same as a mask, by item index."""
+        mask_N = np.zeros(self.likeness.n_items, dtype=bool)
+        mask_N[self._summed] = True
+        return mask_N
+
+    @cached_property
+    def _not_known(self) -> Tensor:
+        """The new items, by their places, that the sums of the likeness are over: they are not known."""
+        return torch.from_numpy(np.flatnonzero(np.isin(self.new, self.likeness.sample))).to(
+            self._units.device
+        )
+
+    @cached_property
+    def _some(self) -> tuple[Tensor, Tensor]:
         """Known items that the share of what rules allow is estimated from, and their vectors."""
         some = sample_of(self._summed, ALLOWED)
-        return some, self.likeness.units(some)
+        units_AC = self.likeness.units(some)
+        return torch.from_numpy(some).to(units_AC.device), units_AC
 
-    @property
+    @cached_property
     def n_known(self) -> int:
         """Number of known items."""
         return len(self.likeness.among) - len(np.intersect1d(self.likeness.among, self.new))
@@ -200,11 +218,10 @@ class ContentExpert:
 
     def _known(self, read: _Read, like_UM: Tensor, constraints: Constraints) -> Tensor:
         """The summed likeness of the known items that may be recommended, [B]."""
-        device = like_UM.device
-        in_sums_M = torch.from_numpy(np.isin(self.new, self.likeness.sample)).to(device)
-        sums_B = read.weights_BU @ (self.likeness.sums(read.items_U) - like_UM[:, in_sums_M].sum(1))
+        sums_U = self.likeness.sums(read.items_U) - like_UM[:, self._not_known].sum(1)
+        sums_B = read.weights_BU @ sums_U
         if constraints.exclude_seen:
-            is_summed_U = torch.from_numpy(np.isin(read.items_U, self._summed)).to(device)
+            is_summed_U = torch.from_numpy(self._is_summed[read.items_U]).to(like_UM.device)
             like_BU = read.weights_BU @ self.likeness.between(read.units_UC, read.units_UC)
             sums_B = sums_B - (like_BU * ((read.weights_BU > 0) & is_summed_U)).sum(1)
         known_B = sums_B * (self.n_known / max(1, len(self._summed)))
@@ -212,8 +229,8 @@ class ContentExpert:
         known_B = known_B.masked_fill(is_empty_B, self.n_known).clamp(min=1e-30)
         if constraints.allowed_N is None:
             return known_B
-        items, units_AC = self._some
-        allowed_A = constraints.allowed_N[torch.from_numpy(items).to(device)].float()
+        items_A, units_AC = self._some
+        allowed_A = constraints.allowed_N[items_A].float()
         like_BA = read.weights_BU @ self.likeness.between(read.units_UC, units_AC)
         like_BA = like_BA.masked_fill(is_empty_B[:, None], 1.0)
         # If none of them is allowed, that is all that is known of the share.

@@ -66,17 +66,20 @@ def fit_new_items(
     examples = split.validation.strided(-(-len(split.validation) // MAX_EXAMPLES))
     found = _search(ensemble, examples, exclude_seen)
     hits_SR2, targets_2 = np.zeros((len(SHARPNESS), 1 + len(RATES), 2)), np.zeros(2)
-    draws = [drawn[start : start + size] for start in range(0, len(drawn) - size + 1, size)]
-    items = np.arange(len(content_NC))
-    likeness_S = [Likeness((content_NC,), sharpness, items) for sharpness in SHARPNESS]
-    for draw, new in enumerate(track(draws, "Calibrating new items")):
-        some, every = examples.strided(EVERY, draw % EVERY), slice(draw % EVERY, None, EVERY)
+    draws = [np.sort(drawn[start : start + size]) for start in range(0, len(drawn) - size + 1, size)]
+    parts = []
+    for draw, new in enumerate(draws):
+        every = slice(draw % EVERY, None, EVERY)
+        some = examples.strided(EVERY, draw % EVERY)
         listed = Ranked(found.items[every], found.scores[every])
-        part = _Part.of(listed, np.sort(new), len(content_NC), some)
-        for sharp, likeness in enumerate(likeness_S):
-            log_odds_EM = _log_odds(ContentExpert(likeness, np.sort(new)), some, exclude_seen)
+        parts.append(_Part.of(listed, new, len(content_NC), some))
+        targets_2 += parts[-1].targets
+    for sharp, sharpness in enumerate(track(SHARPNESS, "Calibrating new items")):
+        likeness = Likeness((content_NC,), sharpness, np.arange(len(content_NC)))
+        for draw, (new, part) in enumerate(zip(draws, parts, strict=True)):
+            some = examples.strided(EVERY, draw % EVERY)
+            log_odds_EM = _log_odds(ContentExpert(likeness, new), some, exclude_seen)
             hits_SR2[sharp] += [part.hits(log_odds_EM, rate) for rate in (0.0, *RATES)]
-        targets_2 += part.targets
     recalls_SR2 = hits_SR2 / np.maximum(targets_2, 1)
     sharp, rate = _choose(recalls_SR2, targets_2[0], cost)
     curve = [
