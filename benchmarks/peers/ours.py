@@ -45,7 +45,7 @@ def codes(share: float) -> Path:
     model = train_decoder(
         config,
         dataset=find(run, "dataset"),
-        semantic_ids=find(run, "semantic_ids"),
+        semantic_ids=find(run / "semantic_ids", "semantic_ids"),
         embeddings=find(run, "embeddings"),
     )
     job.targets = int(read_manifest(model).metrics["validation"]["step"]) * (config.targets_per_batch or 0)
