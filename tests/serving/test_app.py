@@ -659,3 +659,25 @@ def test_a_long_body_is_not_read_while_the_queue_is_full(
     assert client.post(RECOMMEND, content=short).status_code == 422
     seconds[0] = None
     assert client.post(RECOMMEND, content=long).status_code == 422
+
+
+@pytest.mark.parametrize(
+    ("body", "said"),
+    [
+        (
+            b'{"history": ["item 1"], "k": 3, "k": 5}',
+            "'k' occurs more than once in an object at character 32",
+        ),
+        (b'{"history": ["item 1"], "rules": {"where": "a", "where": "b"}}', "'where' occurs more than once"),
+        (b'{"history": [', "Expecting value at character 13"),
+        (b"[" * 100_000, "not valid JSON: too many brackets"),
+        (b'{"history": ["\xff"]}', "not UTF-8 at character 14"),
+    ],
+)
+def test_a_body_that_is_not_strict_json_is_refused_with_the_place(
+    client: TestClient, body: bytes, said: str
+) -> None:
+    headers = {"Content-Type": "application/json"}
+    answer = client.post("/v1/recommendations", content=body, headers=headers)
+    assert answer.status_code == 400
+    assert said in answer.json()["error"]["message"]

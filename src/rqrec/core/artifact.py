@@ -18,6 +18,7 @@ from pathlib import Path, PurePosixPath
 from typing import IO, Any, TypeVar, get_origin, get_type_hints
 
 from rqrec import __version__
+from rqrec.core import strict_json
 from rqrec.core.progress import log
 from rqrec.core.regular_file import regular_file
 from rqrec.core.replace import heal, read_whole, replaced, sync, undisturbed
@@ -136,7 +137,7 @@ def write_json(path: Path, value: Any) -> None:
 def read_json(path: Path) -> Any:
     """Read a JSON file. Raises ValueError, naming the file, if it is not valid JSON."""
     try:
-        return json.loads(regular_file(path).read_text(encoding="utf-8"))
+        return strict_json.loads(regular_file(path).read_text(encoding="utf-8"))
     except (json.JSONDecodeError, UnicodeDecodeError, RecursionError) as error:
         raise ValueError(f"{path} is not valid JSON ({error}). Recreate or restore it.") from error
 

@@ -32,6 +32,7 @@ from rqrec.serving.errors import (
     to_json,
     too_many_requests,
 )
+from rqrec.serving.json_body import StrictJsonRoute
 from rqrec.serving.logs import LOG
 from rqrec.serving.metrics import Metrics
 from rqrec.serving.middleware import (
@@ -103,6 +104,7 @@ def create_app(
         responses=ERRORS,
         lifespan=lifespan,
     )
+    app.router.route_class = StrictJsonRoute
     add_recommendations(app, registry, config)
     add_catalogue(app, registry)
     add_changes(app, registry, config)
@@ -524,9 +526,9 @@ def add_errors(app: FastAPI) -> None:
         first = error.errors()[0]
         location = ".".join(str(part)[:50] for part in first["loc"][1:]) or str(first["loc"][0])
         if first["type"] == "json_invalid":
-            api_error = ApiError(
-                400, "bad_json", f"The body is not valid JSON: error at character {location}."
-            )
+            reason = str(first.get("ctx", {}).get("error", "error"))[:200]
+            message = f"The body is not valid JSON: {reason} at character {location}."
+            api_error = ApiError(400, "bad_json", message)
         else:
             reason = first["msg"].removeprefix("Value error, ").rstrip(".")
             api_error = ApiError(422, "invalid_request", f"{location}: {reason[:400]}.")

@@ -3,9 +3,7 @@
 Shapes: N items of the catalogue.
 """
 
-import json
 import math
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -17,6 +15,7 @@ import polars as pl
 import torch
 from numpy.typing import NDArray
 
+from rqrec.core import strict_json
 from rqrec.core.regular_file import regular_file
 from rqrec.core.values import Config, PositiveInt, Range, converted
 from rqrec.data.catalog import Catalog
@@ -190,7 +189,7 @@ class NamedRules:
         """Read a JSON file of rules by name. Raises ValueError, naming the file and the rules, if it is not valid."""
         try:
             text = regular_file(path).read_text(encoding="utf-8")
-            given = json.loads(text, object_pairs_hook=_without_repeats)
+            given = strict_json.loads(text)
         except (ValueError, RecursionError) as error:
             raise ValueError(f"{path} is not valid JSON: {error}.") from error
         if not isinstance(given, dict):
@@ -207,13 +206,6 @@ class NamedRules:
 
 
 NO_NAMED_RULES = NamedRules()
-
-
-def _without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """A JSON object, of which `json` would keep the last of several entries of one name."""
-    if repeated := [name for name, count in Counter(name for name, _ in pairs).items() if count > 1]:
-        raise ValueError(f"{repeated[0]!r} occurs more than once in an object")
-    return dict(pairs)
 
 
 def _read_rules(given: Any) -> tuple[Rules, bool]:
