@@ -32,7 +32,7 @@ LISTED = 30  # items of a search: enough of them are known in every draw
 MAX_NEW = 1_000
 MAX_EXAMPLES = 10_000
 RATES = tuple(round(0.1 * 10 ** (step / 10), 3) for step in range(29))  # 0.1 to 63
-SHARPNESS = (5.0, 7.0, 10.0, 15.0, 20.0, 30.0, 45.0, 70.0, 100.0)
+SHARPNESS = (7.0, 15.0, 30.0, 60.0)
 BATCH_SIZE = 128
 K = 10  # of recall
 
