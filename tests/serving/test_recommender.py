@@ -151,6 +151,23 @@ def test_reprs_name_the_model_and_list_the_items(recommender: Recommender) -> No
     assert first.startswith("2 of 47 items")
     for line, item in zip((second, third), recommended, strict=True):
         assert f"{item.title}  {item.score:.3f}  ({item.item_id})" in line
+    similar = recommender.similar_items("item 8", k=1)[0]
+    assert re.fullmatch(r"Title \d+  \d\.\d{3}  \(item \d+, codes \d+(-\d+)*\)", repr(similar))
+
+
+def test_explanations_read_as_lines(recommender: Recommender, tiny_joined: Path) -> None:
+    history = items(8, 9)
+    one = recommender.explain(history, "item 10")
+    what, codes, near = repr(one).splitlines()
+    assert what == repr(one.recommendation)
+    assert codes == "  codes with their probabilities: " + ", ".join(
+        f"{step.code} ({step.probability:.2g})" for step in one.path
+    )
+    assert re.fullmatch(
+        r"  nearest in the history, with the number of shared codes: item \d \(\d\), item \d \(\d\)", near
+    )
+    joined = repr(Recommender.load(tiny_joined).explain(history, "item 10")).splitlines()
+    assert re.fullmatch(r"  neighbour of item \d \(\d+%\)(, item \d \(\d+%\))?", joined[2])
 
 
 def test_unknown_ids_can_be_skipped_and_are_listed(recommender: Recommender) -> None:

@@ -33,8 +33,7 @@ class Recommendation:
 
     def __repr__(self) -> str:
         """One line, for notebooks."""
-        codes = "-".join(map(str, self.semantic_id))
-        return f"{self.title or self.item_id}  {self.score:.3f}  ({self.item_id}, codes {codes})"
+        return _line(self)
 
 
 @dataclass(frozen=True)
@@ -88,6 +87,10 @@ class SimilarItem:
     score: float
     semantic_id: tuple[int, ...]
 
+    def __repr__(self) -> str:
+        """One line, for notebooks."""
+        return _line(self)
+
 
 @dataclass(frozen=True)
 class Answers:
@@ -124,3 +127,8 @@ class Answers:
             [dict(zip(experts, row, strict=True)) for row in zip(*experts.values(), strict=True)]
             or repeat({}),
         )
+
+
+def _line(item: Recommendation | SimilarItem) -> str:
+    codes = "-".join(map(str, item.semantic_id))
+    return f"{item.title or item.item_id}  {item.score:.3f}  ({item.item_id}, codes {codes})"

@@ -71,6 +71,19 @@ class Explanation:
     because: tuple[Reason, ...] = ()
     beside: tuple[Neighbour, ...] = ()
 
+    def __repr__(self) -> str:
+        """One fact per line, for notebooks."""
+        codes = ", ".join(f"{step.code} ({step.probability:.2g})" for step in self.path)
+        lines = [repr(self.recommendation), f"  codes with their probabilities: {codes}"]
+        if self.because:
+            lines.append(
+                f"  neighbour of {', '.join(f'{one.item_id} ({one.share:.0%})' for one in self.because)}"
+            )
+        if self.beside:
+            near = ", ".join(f"{one.item_id} ({one.shared})" for one in self.beside)
+            lines.append(f"  nearest in the history, with the number of shared codes: {near}")
+        return "\n".join(lines)
+
 
 @dataclass(frozen=True)
 class Explainer:
