@@ -112,6 +112,18 @@ def test_on_a_phone_a_history_folds_to_one_line_above_the_recommendations(visito
     expect(search).to_be_hidden()
 
 
+def test_on_a_phone_the_first_visit_shows_examples_and_recommendations_on_one_screen(
+    visitor: Visitor,
+) -> None:
+    page = visitor.open(viewport={"width": 390, "height": 844})
+    wait_until_loaded(page)
+    expect(page.get_by_role("list", name="Starting points").get_by_role("button")).to_have_count(3)
+    expect(recommended(page).first).to_be_in_viewport(ratio=1)
+    users = page.get_by_role("group", name="Sample users").get_by_role("button")
+    users.last.click()  # beyond the edge: scrolls there
+    expect(page.locator("#folded")).to_be_visible()
+
+
 def test_on_a_phone_the_history_stays_open_while_items_are_added_by_search(visitor: Visitor) -> None:
     page = visitor.open(viewport={"width": 390, "height": 844})
     for title in ("Title 1", "Title 2"):
