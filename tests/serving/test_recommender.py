@@ -112,9 +112,11 @@ def test_items_can_be_spread_over_first_codes(recommender: Recommender) -> None:
 @pytest.mark.parametrize(
     ("histories", "advice"),
     [
-        (["item 8"], "pass [['item 8']] for one user, instead of ['item 8']"),
+        (["item 8"], "pass [['item 8']] for one user, not 'item 8' by itself"),
         ("item 8", "must be a list of histories: [['item 8']]"),
-        ([8], "pass [['8']] for one user, instead of [8]"),
+        ([8], "pass [['8']] for one user, not 8 by itself"),
+        ([["item 8"], "item 9"], "'item 9' is in the place of one"),
+        (None, "histories is None, but must be a list of histories"),
         ([[8]], "Item ids are strings: pass '8' instead of 8"),
         ([["item 8", None]], "Item ids are strings"),
     ],

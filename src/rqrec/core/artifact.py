@@ -49,7 +49,7 @@ COMMANDS = {
     "rqvae": "`rqrec train-rqvae`",
     "rqkmeans": "`rqrec fit-rqkmeans`",
     "semantic_ids": "`rqrec tokenize`",
-    "retrieval": "`rqrec train-decoder` or `rqrec join`",
+    "retrieval": "`rqrec train-decoder` or `rqrec join` (`demo`, `quickstart` and `reproduce` run all stages)",
     "sasrec": "`rqrec train-sasrec`",
     "evaluation": "`rqrec evaluate`",
     "onnx": "`rqrec export`",

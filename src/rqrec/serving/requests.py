@@ -77,11 +77,16 @@ def _check_histories(histories: Sequence[Sequence[str]]) -> None:
         raise ValueError(
             f"histories is the text {histories!r}, but must be a list of histories: [[{histories!r}]]."
         )
+    if not isinstance(histories, Iterable):
+        raise ValueError(
+            f"histories is {histories!r}, but must be a list of histories, one per user, each a list of item ids, "
+            f"such as [['50', '181']]."
+        )
     for history in histories:
         if isinstance(history, str) or not isinstance(history, Iterable):
             raise ValueError(
                 f"histories must be a list of histories, one per user, each a list of item ids, but {history!r} is "
-                f"in the place of one: pass [[{str(history)!r}]] for one user, instead of [{history!r}]."
+                f"in the place of one: pass [[{str(history)!r}]] for one user, not {history!r} by itself."
             )
 
 
