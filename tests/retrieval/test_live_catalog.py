@@ -550,3 +550,17 @@ def test_new_items_compete_with_those_known_ones_that_rules_allow() -> None:
     assert (ruled > free + 1).all()
     everything = expert.log_odds(history, Constraints(allowed_N=torch.ones(N_ITEMS, dtype=torch.bool)))
     torch.testing.assert_close(everything, free, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("histories", [[[]], [[], []], [[0]]])
+@pytest.mark.parametrize("allowed", [None, [40, 41], [0, 40, 41]])
+def test_odds_are_numbers_also_for_what_is_like_nothing(
+    histories: list[list[int]], allowed: list[int] | None
+) -> None:
+    opposite = np.where(np.arange(N_ITEMS)[:, None] < 40, 1.0, -1.0) * np.ones((N_ITEMS, DIM))
+    likeness = Likeness((opposite,), 500.0, np.arange(40))
+    expert = ContentExpert(likeness, np.arange(40, N_ITEMS))
+    allowed_N = None if allowed is None else torch.from_numpy(np.isin(np.arange(N_ITEMS), allowed))
+    found = expert.propose(Histories.of(histories), 5, Constraints(allowed_N=allowed_N))
+    assert found.log_odds_B.isfinite().all()
+    assert (found.proposal.ranked.items[:, :2] >= 40).all()

@@ -39,6 +39,7 @@ from rqrec.retrieval.sampling import sample_of
 
 CONTENT = "content"  # name and type of the expert
 DECAY = 0.7  # weight of an item of the history relative to the item after it
+LEAST = -60.0  # logarithm of a likeness
 MAX_CELLS = 2**22  # of likeness that are held at once: 16 MB
 SUMMED = 16_384  # items that a sum over more of them is estimated from
 ALLOWED = 512  # items that the share of what rules allow is estimated from
@@ -98,8 +99,8 @@ class Likeness:
         return torch.from_numpy(np.concatenate(rows)).to(self._device)
 
     def between(self, units_UC: Tensor, units_XC: Tensor) -> Tensor:
-        """The likeness of vectors of length 1, [U, X]."""
-        return (self._sharpness * (units_UC @ units_XC.T - 1)).exp()
+        """The likeness of vectors of length 1, [U, X]; never 0, which would make an item impossible."""
+        return (self._sharpness * (units_UC @ units_XC.T - 1)).clamp(min=LEAST).exp()
 
     def sums(self, items_U: NDArray[np.int64]) -> Tensor:
         """The summed likeness of items (in ascending order) to those of the sample, [U]; computed once per item."""
@@ -233,7 +234,7 @@ class ContentExpert:
         allowed_A = constraints.allowed_N[items_A].float()
         like_BA = read.weights_BU @ self.likeness.between(read.units_UC, units_AC)
         like_BA = like_BA.masked_fill(is_empty_B[:, None], 1.0)
-        # If none of them is allowed, that is all that is known of the share.
+        # If none of these is allowed, one in all is.
         return known_B * ((like_BA @ allowed_A) / like_BA.sum(1)).clamp(min=1 / max(1, self.n_known))
 
 
