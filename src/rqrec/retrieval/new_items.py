@@ -39,6 +39,7 @@ from rqrec.retrieval.sampling import sample_of
 
 CONTENT = "content"  # name and type of the expert
 DECAY = 0.7  # weight of an item of the history relative to the item after it
+RECENT = 30  # items of a history that the likeness is to; the others would weigh less than 0.0001
 LEAST = -60.0  # logarithm of a likeness
 MAX_CELLS = 2**22  # of likeness that are held at once: 16 MB
 SUMMED = 16_384  # items that a sum over more of them is estimated from
@@ -199,7 +200,7 @@ class ContentExpert:
         """
         read = self._read(histories)
         like_UM = self.likeness.between(read.units_UC, self._units)
-        known_B = self._known(read, like_UM, constraints)
+        known_B = self._known(histories, read, like_UM, constraints)
         is_empty_B1 = ~read.weights_BU.any(1, keepdim=True)
         log_odds_BM = (read.weights_BU @ like_UM).masked_fill(is_empty_B1, 1.0).log() - known_B.log()[:, None]
         if constraints.allowed_N is not None:
@@ -210,21 +211,19 @@ class ContentExpert:
         return log_odds_BM
 
     def _read(self, histories: Histories) -> _Read:
-        weights_BN = weighted_histories(histories, DECAY, self.likeness.n_items)
+        weights_BN = weighted_histories(histories.last(RECENT), DECAY, self.likeness.n_items)
         items_U = np.unique(weights_BN.indices).astype(np.int64)
         weights = weights_BN[:, items_U].toarray()
         weights /= np.maximum(weights.sum(axis=1, keepdims=True), np.finfo(np.float32).tiny)
         units_UC = self.likeness.units(items_U)
         return _Read(items_U, units_UC, torch.from_numpy(weights).to(units_UC.device))
 
-    def _known(self, read: _Read, like_UM: Tensor, constraints: Constraints) -> Tensor:
+    def _known(self, histories: Histories, read: _Read, like_UM: Tensor, constraints: Constraints) -> Tensor:
         """The summed likeness of the known items that may be recommended, [B]."""
         sums_U = self.likeness.sums(read.items_U) - like_UM[:, self._not_known].sum(1)
         sums_B = read.weights_BU @ sums_U
         if constraints.exclude_seen:
-            is_summed_U = torch.from_numpy(self._is_summed[read.items_U]).to(like_UM.device)
-            like_BU = read.weights_BU @ self.likeness.between(read.units_UC, read.units_UC)
-            sums_B = sums_B - (like_BU * ((read.weights_BU > 0) & is_summed_U)).sum(1)
+            sums_B = sums_B - self._of_seen(histories, read)
         known_B = sums_B * (self.n_known / max(1, len(self._summed)))
         is_empty_B = ~read.weights_BU.any(1)
         known_B = known_B.masked_fill(is_empty_B, self.n_known).clamp(min=1e-30)
@@ -236,6 +235,16 @@ class ContentExpert:
         like_BA = like_BA.masked_fill(is_empty_B[:, None], 1.0)
         # If none of these is allowed, one in all is.
         return known_B * ((like_BA @ allowed_A) / like_BA.sum(1)).clamp(min=1 / max(1, self.n_known))
+
+    def _of_seen(self, histories: Histories, read: _Read) -> Tensor:
+        """What the items of each history add to the sums, [B]."""
+        added = []
+        for items_T, weights_U in zip(histories.items_BT, read.weights_BU, strict=True):
+            seen = np.unique(items_T[items_T != PADDING])
+            units_XC = self.likeness.units(seen[self._is_summed[seen]])
+            own = weights_U.nonzero()[:, 0]  # a user at a time: of others, the likeness would not be used
+            added.append(weights_U[own] @ self.likeness.between(read.units_UC[own], units_XC).sum(1))
+        return torch.stack(added) if added else read.weights_BU.new_zeros(0)
 
 
 @dataclass(frozen=True)
