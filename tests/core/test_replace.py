@@ -150,6 +150,13 @@ def test_an_artefact_is_found_in_the_moment_in_which_it_has_no_name(tmp_path: Pa
         assert found.result(10) == folder
 
 
+def test_a_writer_finds_what_it_has_just_written_inside_its_folder(tmp_path: Path) -> None:
+    """It holds the lock of that folder itself."""
+    with replace.replaced(tmp_path / "a") as target:
+        inside = write(target / "inside", "0")
+        assert find(target, "dataset") == find(inside, "dataset") == inside
+
+
 def test_several_writers_end_with_one_whole_version(tmp_path: Path) -> None:
     folder = tmp_path / "a"
     writers = []

@@ -28,6 +28,7 @@ T = TypeVar("T")
 FORMAT_VERSION = 2
 # Types that have changed since. 3: a model's softmax is over the children of a node of the trie, no longer over all
 # codes of a level, and SASRec counts positions from the end; a checkpoint of the former kind must not be resumed.
+# 4: the sharpness of new items is that of a cosine.
 FORMAT_VERSIONS = {"retrieval": 4, "sasrec": 3, "checkpoint": 3}
 MANIFEST = "manifest.json"
 CHECKPOINT = re.compile(r"checkpoint_\w+\.pt")  # a file name of the reference implementation

@@ -13,7 +13,7 @@ import os
 import re
 import shutil
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import TypeVar
 
@@ -78,14 +78,10 @@ def heal_inside(parent: Path) -> None:
 def undisturbed(parent: Path, look: Callable[[], T]) -> T:
     """The result of `look()` while no folder directly inside `parent` is replaced: for a moment it has no name."""
     heal_inside(parent)
-    try:
-        descriptor = _lock(parent)
-    except OSError:  # there is no such folder, or this user may not look into it
+    with ExitStack() as stack:
+        with suppress(OSError):  # there is no such folder, or this user may not look into it
+            stack.enter_context(locked(parent))
         return look()
-    try:
-        return look()
-    finally:
-        os.close(descriptor)
 
 
 def read_whole(folder: Path, read: Callable[[Path], T], mark: str) -> T:
