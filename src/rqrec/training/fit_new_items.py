@@ -69,15 +69,13 @@ def fit_new_items(
     draws = [np.sort(drawn[start : start + size]) for start in range(0, len(drawn) - size + 1, size)]
     parts = []
     for draw, new in enumerate(draws):
-        every = slice(draw % EVERY, None, EVERY)
-        some = examples.strided(EVERY, draw % EVERY)
+        some, every = examples.strided(EVERY, draw % EVERY), slice(draw % EVERY, None, EVERY)
         listed = Ranked(found.items[every], found.scores[every])
-        parts.append(_Part.of(listed, new, len(content_NC), some))
-        targets_2 += parts[-1].targets
+        parts.append((new, some, _Part.of(listed, new, len(content_NC), some)))
+        targets_2 += parts[-1][2].targets
     for sharp, sharpness in enumerate(track(SHARPNESS, "Calibrating new items")):
         likeness = Likeness((content_NC,), sharpness, np.arange(len(content_NC)))
-        for draw, (new, part) in enumerate(zip(draws, parts, strict=True)):
-            some = examples.strided(EVERY, draw % EVERY)
+        for new, some, part in parts:
             log_odds_EM = _log_odds(ContentExpert(likeness, new), some, exclude_seen)
             hits_SR2[sharp] += [part.hits(log_odds_EM, rate) for rate in (0.0, *RATES)]
     recalls_SR2 = hits_SR2 / np.maximum(targets_2, 1)
