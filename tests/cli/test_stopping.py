@@ -106,6 +106,33 @@ def test_an_interrupt_that_a_library_wraps_is_one() -> None:
     assert (done.exit_code, "interrupted" in done.stderr) == (130, True)
 
 
+@pytest.mark.usefixtures("in_foreground")
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_an_interrupt_that_a_library_turns_into_its_own_error_is_one(number: int, status: int) -> None:
+    """As a compiled module does that is interrupted while it is imported."""
+
+    def imports() -> None:
+        try:
+            signal.raise_signal(number)
+        except KeyboardInterrupt:
+            raise ImportError("initialization failed") from None
+
+    done = run(imports)
+    assert (done.exit_code, "Traceback" in done.stderr) == (status, False)
+
+
+@pytest.mark.usefixtures("in_foreground")
+def test_what_a_stopped_command_could_not_save_is_said() -> None:
+    def saves() -> None:
+        try:
+            signal.raise_signal(signal.SIGTERM)
+        except KeyboardInterrupt:
+            raise OSError(errno.ENOSPC, "No space left on device", "state") from None
+
+    done = run(saves)
+    assert (done.exit_code, "state: No space left on device" in done.stderr) == (1, True)
+
+
 @pytest.mark.parametrize("allocate", [lambda: np.ones((10**7, 10**7)), lambda: torch.empty(10**15)])
 def test_too_little_memory_is_one_sentence_with_the_size(allocate: Any) -> None:
     done = run(allocate)

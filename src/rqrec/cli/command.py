@@ -354,8 +354,7 @@ def _handle_errors(run: Callable[[dict[str, Any]], None], given: dict[str, Any])
             check_address_space()
             run(given)
         except BaseException as error:
-            # A library may wrap the interrupt: polars raises a PanicException that has its text.
-            if "KeyboardInterrupt" not in f"{type(error).__name__} {error}":
+            if not stop.caused(error):
                 _report(error)
                 raise
             print(
@@ -400,10 +399,30 @@ def _threads_report() -> Iterator[None]:
 
 @dataclass
 class _Stop:
-    """How a command was stopped from outside."""
+    """The first signal that stopped a command from outside, if one came."""
 
-    word: str = "interrupted"
-    status: int = 128 + signal.SIGINT
+    number: int | None = None
+
+    @property
+    def word(self) -> str:
+        return "terminated" if self.number == signal.SIGTERM else "interrupted"
+
+    @property
+    def status(self) -> int:
+        return 128 + (self.number or signal.SIGINT)
+
+    def caused(self, error: BaseException) -> bool:
+        """Whether this is the interrupt, or what a library made of it.
+
+        polars raises a PanicException that has its text; a compiled module that is interrupted while it is imported
+        raises an ImportError without it.
+        """
+        if "KeyboardInterrupt" in f"{type(error).__name__} {error}":
+            return True
+        expected = (
+            isinstance(error, typer.Exit) or not isinstance(error, Exception) or _message(error) is not None
+        )
+        return self.number is not None and not expected
 
 
 @contextmanager
@@ -414,8 +433,12 @@ def _terminable() -> Iterator[_Stop]:
         yield stop
         return
 
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        stop.number = stop.number or number
+        raise KeyboardInterrupt
+
     def terminate(number: int, frame: FrameType | None) -> None:
-        stop.word, stop.status = "terminated", 128 + number
+        stop.number = stop.number or number
         # A shell starts background jobs with SIGINT ignored, unless what runs (a training) has a handler of its own.
         if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
             raise KeyboardInterrupt
@@ -426,16 +449,19 @@ def _terminable() -> Iterator[_Stop]:
         if lost.exc_type is not KeyboardInterrupt:
             report(lost)
             return
-        number = signal.SIGTERM if stop.status == 128 + signal.SIGTERM else signal.SIGINT
-        threading.Timer(STOPPED_AGAIN, os.kill, (os.getpid(), number)).start()
+        threading.Timer(STOPPED_AGAIN, os.kill, (os.getpid(), stop.number or signal.SIGINT)).start()
 
-    before, report = signal.signal(signal.SIGTERM, terminate), sys.unraisablehook
-    sys.unraisablehook = stop_again
+    handlers = {signal.SIGTERM: terminate}
+    if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
+        handlers[signal.SIGINT] = interrupt
+    before = {number: signal.signal(number, handler) for number, handler in handlers.items()}
+    report, sys.unraisablehook = sys.unraisablehook, stop_again
     try:
         yield stop
     finally:
         sys.unraisablehook = report
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _message(error: Exception) -> str | None:
