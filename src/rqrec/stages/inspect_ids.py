@@ -116,8 +116,12 @@ def _write_report(
     draw_code_counts(folder / "codes.png", counts)
     blocks.append(figure("codes.png", "Items per code, by level"))
     if inspection.agreement is not None:
-        depths = [f"first {depth + 1}" for depth in range(len(sizes))]
-        draw_bars(folder / "agreement.png", depths, asdict(inspection.agreement), "share of items")
+        depths = ["the first code"] + [f"the first {depth} codes" for depth in range(2, len(sizes) + 1)]
+        shares = {
+            "nearest neighbour": inspection.agreement.neighbours,
+            "random item": inspection.agreement.random_items,
+        }
+        draw_bars(folder / "agreement.png", depths, shares, "share of items with the same codes")
         blocks += [
             heading("Does the hierarchy follow content?"),
             figure(
