@@ -1,8 +1,11 @@
 """How a command ends that is stopped from outside, or for which the machine is too small."""
 
 import errno
+import os
 import resource
 import signal
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -104,6 +107,21 @@ def test_an_interrupt_that_a_library_wraps_is_one() -> None:
 
     done = run(panics)
     assert (done.exit_code, "interrupted" in done.stderr) == (130, True)
+
+
+def test_a_reader_that_stops_early_is_no_error() -> None:
+    """As in `rqrec settings | head -1`."""
+    reader, writer = os.pipe()
+    os.close(reader)
+    done = subprocess.run(
+        [sys.executable, "-m", "rqrec", "settings"],
+        stdout=writer,
+        stderr=subprocess.PIPE,
+        text=True,
+        check=False,
+    )
+    os.close(writer)
+    assert (done.returncode, done.stderr) == (1, "")
 
 
 @pytest.mark.usefixtures("in_foreground")
