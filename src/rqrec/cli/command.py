@@ -366,7 +366,11 @@ def _handle_errors(run: Callable[[dict[str, Any]], None], given: dict[str, Any])
 
 def _report(error: BaseException) -> None:
     """Exit with one sentence on an expected error; typer ends quietly if nobody reads on, as with `| head`."""
-    if isinstance(error, Exception) and not isinstance(error, BrokenPipeError) and (message := _message(error)) is not None:
+    if (
+        isinstance(error, Exception)
+        and not isinstance(error, BrokenPipeError)
+        and (message := _message(error)) is not None
+    ):
         _say(message)
         raise typer.Exit(1) from error
 
