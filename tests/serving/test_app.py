@@ -645,6 +645,42 @@ def test_other_models_ignore_timestamps_and_users(client: TestClient) -> None:
     assert more == plain
 
 
+def test_no_more_requests_are_read_than_there_is_room_for(
+    service: Service, registry: ModelRegistry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(registry, "n_models", lambda: 1)
+    batcher, release = registry.get("bare").batcher, threading.Event()
+    process = batcher._process
+
+    def slow(*arguments: Any) -> Any:
+        assert release.wait(60)
+        return process(*arguments)
+
+    monkeypatch.setattr(batcher, "_process", slow)
+    client, unreadable = service(max_queue=1, max_batch=1), b"not JSON"
+    statuses: list[int] = []
+
+    def ask() -> None:
+        while (status := client.post(RECOMMEND, json={"history": [], "model": "bare"}).status_code) == 429:
+            pass  # the one below was there
+        statuses.append(status)
+
+    threads = [threading.Thread(target=ask) for _ in range(2)]
+    for thread in threads:
+        assert client.post(RECOMMEND, content=unreadable).status_code == 422  # there is room
+        thread.start()
+    while (response := client.post(RECOMMEND, content=unreadable)).status_code == 422:
+        assert not statuses
+    assert_refused(response, 429, "busy")
+    assert int(response.headers["Retry-After"]) >= 1
+    assert client.get("/v1/models").status_code == 200
+    release.set()
+    for thread in threads:
+        thread.join()
+    assert statuses == [200] * 2
+    assert client.post(RECOMMEND, content=unreadable).status_code == 422
+
+
 def test_a_long_body_is_not_read_while_the_queue_is_full(
     service: Service, registry: ModelRegistry, monkeypatch: pytest.MonkeyPatch
 ) -> None:

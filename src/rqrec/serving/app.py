@@ -113,7 +113,7 @@ def create_app(
     add_docs(app)
     add_errors(app)
     app.add_middleware(EncodedItemIds)
-    app.add_middleware(AuthMiddleware, config=config, busy=registry.busy)
+    app.add_middleware(AuthMiddleware, config=config, busy=registry.busy, n_models=registry.n_models)
     if config.allow_origins:
         app.add_middleware(
             CORSMiddleware,

@@ -124,25 +124,49 @@ class EncodedItemIds:
 
 
 class AuthMiddleware:
-    """Refuses requests to another host, without a token, above the rate limit, or with a too large or slow body."""
+    """Refuses requests to another host, without a token, above the rate limit, or with a too large or slow body.
 
-    def __init__(self, app: ASGIApp, config: ServiceConfig, busy: Callable[[], float | None]) -> None:
+    It also refuses to recommend to more clients at once than the models have room for. Before the queue of a model is
+    full, the thread that reads requests can be: what it need not read costs it little.
+    """
+
+    def __init__(
+        self,
+        app: ASGIApp,
+        config: ServiceConfig,
+        busy: Callable[[], float | None],
+        n_models: Callable[[], int],
+    ) -> None:
         """`busy` says after how many seconds a model accepts large requests, or None if one does now."""
-        self._app, self._config, self._busy = app, config, busy
+        self._app, self._config, self._busy, self._n_models = app, config, busy, n_models
         self._limiter = RateLimiter(config.rate, config.burst)
+        self._recommending = 0  # requests that are being read, wait, or are being answered
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass a request on, or answer with the reason for refusing it."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
+        counted = 0
         try:
             self._admit(scope)
+            counted = self._take_place(scope)
             receive = await self._read_body(scope, receive)
+            await self._app(scope, receive, send)
         except ApiError as error:
             await error_response(error, scope["request_id"])(scope, receive, send)
-            return
-        await self._app(scope, receive, send)
+        finally:
+            self._recommending -= counted
+
+    def _take_place(self, scope: Scope) -> int:
+        """The number of places that the request takes, until it is answered."""
+        if scope["path"] != RECOMMENDATIONS:
+            return 0
+        room = (self._config.max_queue + self._config.max_batch) * self._n_models()
+        if self._recommending >= room:
+            raise too_many_requests("busy", "The request queue is full.", self._busy() or 0.0)
+        self._recommending += 1
+        return 1
 
     def _admit(self, scope: Scope) -> None:
         host, hosts = host_name(header(scope, b"host")), self._config.hosts

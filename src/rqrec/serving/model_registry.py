@@ -370,6 +370,10 @@ class ModelRegistry:
         seconds = [deployment.batcher.busy() for deployment in self._deployments.values()]
         return None if None in seconds else min(one for one in seconds if one is not None)
 
+    def n_models(self) -> int:
+        """Number of models that are served, each with a queue of its own."""
+        return len(self._deployments)
+
     def close(self) -> None:
         """Finish the queued requests, as far as the time limit of requests allows, and stop."""
         for deployment in self._deployments.values():

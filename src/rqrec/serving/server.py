@@ -68,6 +68,7 @@ def server_config(app: FastAPI, config: ServiceConfig) -> uvicorn.Config:
     """How uvicorn serves the app."""
     return uvicorn.Config(
         app,
+        loop="asyncio",  # uvloop accepts one connection per turn of the loop: new ones starve while others are busy
         http=Connection.limited_by(config),
         ws="none",
         log_config=None,
