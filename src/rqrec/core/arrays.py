@@ -1,12 +1,15 @@
 """Reading arrays that others may have written."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import safetensors
 from numpy.typing import NDArray
+
+from rqrec.core.errors import first_line
 
 
 def read_npz(path: Path) -> dict[str, NDArray[Any]]:
@@ -25,9 +28,16 @@ def read_safetensors(path: Path, only: Sequence[str] = ()) -> dict[str, NDArray[
 
     Torch is not loaded. Raises ValueError that names a damaged or missing file.
     """
+    with safetensors_of(path), safetensors.safe_open(path, framework="numpy") as arrays:
+        return {name: arrays.get_tensor(name) for name in arrays.keys() if not only or name in only}  # noqa: SIM118
+
+
+@contextmanager
+def safetensors_of(path: Path) -> Iterator[None]:
+    """While a safetensors file is read: raises ValueError that names it if it is damaged or missing."""
     try:
-        with safetensors.safe_open(path, framework="numpy") as arrays:
-            return {name: arrays.get_tensor(name) for name in arrays.keys() if not only or name in only}  # noqa: SIM118
+        yield
     except (safetensors.SafetensorError, OSError, ValueError) as error:
-        reason = (str(error).strip().splitlines() or ["no details"])[0]
-        raise ValueError(f"{path} is damaged or missing ({reason}). Fetch or make it again.") from error
+        raise ValueError(
+            f"{path} is damaged or missing ({first_line(error)}). Fetch or make it again."
+        ) from error

@@ -7,6 +7,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from rqrec.core.artifact import MANIFEST, read_json
+from rqrec.core.errors import first_line
 
 CARD_FILE = "README.md"
 REPO_ID = re.compile(r"\w[\w.-]*/\w[\w.-]*")
@@ -108,11 +109,6 @@ def _hub_errors() -> tuple[type[Exception], ...]:
     from huggingface_hub.errors import HfHubHTTPError
 
     return (OSError, *(cls for cls in HfHubHTTPError.__mro__ if cls.__name__ == "HTTPError"))
-
-
-def first_line(error: BaseException) -> str:
-    """The first line of an error's message, or the name of its class if it has none."""
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 
 def model_card(

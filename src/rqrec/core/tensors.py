@@ -6,10 +6,9 @@ from pathlib import Path
 
 import safetensors.torch
 import torch
-from safetensors import SafetensorError
 from torch import Tensor, nn
 
-from rqrec.core.hub import first_line
+from rqrec.core.arrays import safetensors_of
 
 SHOWN = 5  # maximum number of tensors in a message
 
@@ -19,12 +18,8 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
 
     Raises ValueError, naming the file, if it is missing, damaged, or has a tensor with NaN or infinite values.
     """
-    try:
+    with safetensors_of(path):
         tensors = safetensors.torch.load_file(path)
-    except (SafetensorError, OSError, ValueError) as error:
-        raise ValueError(
-            f"{path} is damaged or missing ({first_line(error)}). Fetch or make it again."
-        ) from error
     check_finite(tensors, path)
     return tensors
 

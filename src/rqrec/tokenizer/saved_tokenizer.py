@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from rqrec.core.artifact import atomic_write, read_json, write_json
-from rqrec.core.hub import REPO_ID, download, first_line
+from rqrec.core.errors import first_line
+from rqrec.core.hub import REPO_ID, download
 from rqrec.core.regular_file import regular_file
 from rqrec.core.tensors import check_finite, read_tensors
 

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from rqrec.core.errors import first_line
 from rqrec.core.progress import log
 
 PRECISIONS = ("no", "bf16", "fp16", "auto")
@@ -55,7 +56,7 @@ def compiled(model: nn.Module, loss: Loss, batch: Any, precision: str, device: t
         compiled_model: Any = torch.compile(model, dynamic=True)
         _seconds(model, loss, batch, precision, device, repeats=1, run=compiled_model)
     except Exception as error:  # of many types: no C++ compiler, an operator without a kernel
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        reason = first_line(error)
         log(f"torch.compile failed ({reason}); training continues without it.")
         return model
     return compiled_model

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from rqrec.core.artifact import atomic_write
-from rqrec.core.hub import first_line
+from rqrec.core.errors import first_line
 
 METRICS_FILE = "metrics.jsonl"
 OFFLINE_MODES = ("offline", "disabled", "dryrun")
