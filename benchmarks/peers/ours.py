@@ -22,6 +22,7 @@ from rqrec.stages.train_sasrec import TrainSasRecConfig, train_sasrec
 from rqrec.training import loop
 
 BEAM = 50
+NO_CONTENT = RECIPE.with_name("recipe_dense_2.gin")  # as the others' SASRec
 SHARES = {"codes": 0.5, "sasrec": 0.3}  # of the budget; the rest is for choosing how the experts are joined
 
 job = Job("rqrec", "torch")
@@ -52,9 +53,9 @@ def codes(share: float) -> Path:
     return model
 
 
-def sasrec(share: float) -> Path:
+def sasrec(share: float, *settings: Path) -> Path:
     names = ["train", "train_sasrec"]
-    config = configured(TrainSasRecConfig(), names, [RECIPE], few_validations("train_sasrec"))
+    config = configured(TrainSasRecConfig(), names, [RECIPE, *settings], few_validations("train_sasrec"))
     config = part_of(config, folder / "sasrec", minutes * share, seed=config.loop.seed)
     return train_sasrec(config, dataset=find(run, "dataset"), embeddings=find(run, "embeddings"))
 
@@ -77,7 +78,9 @@ def of_artifact(model: Path) -> ItemRecommender:
 
 
 job.begin_training()
-model = {"codes": lambda: codes(1.0), "sasrec": lambda: sasrec(1.0), "joined": joined}[job.variant]()
+model = {"codes": lambda: codes(1.0), "sasrec": lambda: sasrec(1.0, NO_CONTENT), "joined": joined}[
+    job.variant
+]()
 job.targets *= job.variant == "codes"  # the other models' are not counted
 job.end_training()
 job.facts["parameters"] = read_manifest(model).metrics["parameters"]

@@ -31,7 +31,14 @@ MODELS = (
         "codes",
         note="settings of the recipe, beam 50",
     ),
-    Row("ours_sasrec", "SASRec", OURS, "ours.py", "sasrec", note="settings of the recipe"),
+    Row(
+        "ours_sasrec",
+        "SASRec",
+        OURS,
+        "ours.py",
+        "sasrec",
+        note="settings of the recipe, without content, as the others",
+    ),
     Row(
         "ours_joined",
         "both, joined with neighbours",
