@@ -72,7 +72,8 @@ def test_items_and_codes_are_exported_with_what_their_rows_are(tiny_joined: Path
         assert np.array_equal(vectors[row], levels[level][code])
     assert len(table) == sum(recommender.table.level_sizes)
     for options, problem in (
-        (("--out", tmp_path / "x.csv"), "must end in .npy or .safetensors"),
+        (("--out", tmp_path / "x.csv"), "such as vectors.npy or vectors.safetensors"),
+        (("--out", tmp_path / ".npy"), "such as vectors.npy or vectors.safetensors"),
         (("--out", tmp_path / "x.npy", "--expert", "neighbours"), "no trained expert 'neighbours'"),
         (("--out", tmp_path / "x.npy", "--expert", "dense", "--what", "codes"), "'dense' has no codes"),
         (
