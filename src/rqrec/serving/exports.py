@@ -26,8 +26,8 @@ def export(artifact: Path, what: Literal["items", "codes"], out: Path, expert: s
     `out` lies in an artefact, and FileExistsError if it is another file than an earlier export.
     """
     if out.suffix not in SUFFIXES:
-        names = " or ".join(f"vectors{suffix}" for suffix in SUFFIXES)
-        raise ValueError(f"{str(out)!r} is no name of a file of vectors: give one such as {names}.")
+        examples = " or ".join(f"vectors{suffix}" for suffix in SUFFIXES)
+        raise ValueError(f"{str(out)!r} is no name of a file of vectors: give one such as {examples}.")
     check_outside_artifacts(out)
     beside = out.with_suffix(".rows.parquet")
     if out.exists() and not beside.exists():

@@ -1,0 +1,164 @@
+"""How a command ends: with a sentence on an error that can be expected, and when it is stopped from outside."""
+
+import errno
+import os
+import signal
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from types import FrameType
+from typing import Any
+
+import typer
+
+from rqrec.core.address_space import check_address_space
+
+# What torch, its kernels and the loader of libraries say when there is no memory.
+NO_MEMORY = (
+    "can't allocate memory",
+    "CUDA out of memory",
+    "could not create a primitive",
+    "failed to map segment",
+    "can't start new thread",
+)
+STOPPED_AGAIN = 0.1  # seconds after an interrupt that was lost
+WRITE_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO)
+
+
+def handle_errors(run: Callable[[dict[str, Any]], None], given: dict[str, Any]) -> None:
+    """Print an expected error as one sentence and exit with status 1; other exceptions keep their traceback."""
+    with _terminable() as stop, _threads_report():
+        try:
+            check_address_space()
+            run(given)
+        except BaseException as error:
+            if not stop.caused(error):
+                _report(error)
+                raise
+            print(
+                f"rqrec: {stop.word}. Run the same command again to resume from what was saved.",
+                file=sys.stderr,
+            )
+            raise typer.Exit(stop.status) from error
+
+
+def _report(error: BaseException) -> None:
+    """Exit with one sentence on an expected error; typer ends quietly if nobody reads on, as with `| head`."""
+    if (
+        isinstance(error, Exception)
+        and not isinstance(error, BrokenPipeError)
+        and (message := _message(error)) is not None
+    ):
+        _say(message)
+        raise typer.Exit(1) from error
+
+
+def _say(message: str) -> None:
+    """Write a sentence about what went wrong to standard error; names of files in it may hold any characters."""
+    from rqrec.core.progress import printable
+
+    print(f"rqrec: {printable(message)}", file=sys.stderr)
+
+
+@contextmanager
+def _threads_report() -> Iterator[None]:
+    """A thread of a library that cannot write ends with a sentence, too; what it lost fails in the command itself."""
+    before = threading.excepthook
+
+    def report(failed: Any) -> None:
+        error = failed.exc_value
+        if isinstance(error, OSError) and error.errno in WRITE_ERRORS:
+            _say(_message(error) or str(error))
+        else:
+            before(failed)
+
+    threading.excepthook = report
+    try:
+        yield
+    finally:
+        threading.excepthook = before
+
+
+@dataclass
+class _Stop:
+    """The first signal that stopped a command from outside, if one came."""
+
+    number: int | None = None
+
+    @property
+    def word(self) -> str:
+        return "terminated" if self.number == signal.SIGTERM else "interrupted"
+
+    @property
+    def status(self) -> int:
+        return 128 + (self.number or signal.SIGINT)
+
+    def caused(self, error: BaseException) -> bool:
+        """Whether this is the interrupt, or what a library made of it.
+
+        polars raises a PanicException that has its text; a compiled module that is interrupted while it is imported
+        raises an ImportError without it.
+        """
+        if "KeyboardInterrupt" in f"{type(error).__name__} {error}":
+            return True
+        expected = (
+            isinstance(error, typer.Exit) or not isinstance(error, Exception) or _message(error) is not None
+        )
+        return self.number is not None and not expected
+
+
+@contextmanager
+def _terminable() -> Iterator[_Stop]:
+    """SIGTERM, which a system sends before it shuts down, stops a command like Ctrl-C: training saves its state."""
+    stop = _Stop()
+    if threading.current_thread() is not threading.main_thread():
+        yield stop
+        return
+
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        stop.number = stop.number or number
+        raise KeyboardInterrupt
+
+    def terminate(number: int, frame: FrameType | None) -> None:
+        stop.number = stop.number or number
+        # A shell starts background jobs with SIGINT ignored, unless what runs (a training) has a handler of its own.
+        if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+            raise KeyboardInterrupt
+        signal.raise_signal(signal.SIGINT)
+
+    def stop_again(lost: Any) -> None:
+        """Python drops what is raised in a finaliser or a weak reference's callback: an interrupt comes again."""
+        if lost.exc_type is not KeyboardInterrupt:
+            report(lost)
+            return
+        threading.Timer(STOPPED_AGAIN, os.kill, (os.getpid(), stop.number or signal.SIGINT)).start()
+
+    handlers = {signal.SIGTERM: terminate}
+    if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
+        handlers[signal.SIGINT] = interrupt
+    before = {number: signal.signal(number, handler) for number, handler in handlers.items()}
+    report, sys.unraisablehook = sys.unraisablehook, stop_again
+    try:
+        yield stop
+    finally:
+        sys.unraisablehook = report
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _message(error: Exception) -> str | None:
+    """The sentence for an expected error; None for any other."""
+    if isinstance(error, OSError) and error.strerror and error.filename:
+        intact = " Everything saved earlier is intact." if error.errno in WRITE_ERRORS else ""
+        return f"{error.filename}: {error.strerror}.{intact}"
+    if isinstance(error, ValueError | OSError):
+        return str(error)
+    if isinstance(error, MemoryError) or any(words in str(error) for words in NO_MEMORY):
+        reason = (str(error).strip().splitlines() or ["the system gives no details"])[0]
+        return (
+            f"There is not enough memory ({reason[-200:]}). Use less data, a smaller model or smaller batches, or a "
+            f"machine with more memory. Everything saved earlier is intact."
+        )
+    return None
