@@ -126,17 +126,18 @@ def test_a_reader_that_stops_early_is_no_error() -> None:
 
 @pytest.mark.usefixtures("in_foreground")
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_an_interrupt_that_a_library_turns_into_its_own_error_is_one(number: int, status: int) -> None:
-    """As a compiled module does that is interrupted while it is imported."""
+@pytest.mark.parametrize("error", [ImportError("initialization failed"), ValueError("items.npz is damaged.")])
+def test_an_interrupt_that_becomes_another_error_is_one(number: int, status: int, error: Exception) -> None:
+    """As a compiled module makes of it that is imported, and as a reader takes it for damage."""
 
     def imports() -> None:
         try:
             signal.raise_signal(number)
         except KeyboardInterrupt:
-            raise ImportError("initialization failed") from None
+            raise error from None
 
     done = run(imports)
-    assert (done.exit_code, "Traceback" in done.stderr) == (status, False)
+    assert (done.exit_code, "Traceback" in done.stderr, "damaged" in done.stderr) == (status, False, False)
 
 
 @pytest.mark.usefixtures("in_foreground")

@@ -69,7 +69,7 @@ def _threads_report() -> Iterator[None]:
 
     def report(failed: Any) -> None:
         error = failed.exc_value
-        if isinstance(error, OSError) and error.errno in WRITE_ERRORS:
+        if _cannot_write(error):
             _say(_message(error) or str(error))
         else:
             before(failed)
@@ -99,14 +99,13 @@ class _Stop:
         """Whether this is the interrupt, or what a library made of it.
 
         polars raises a PanicException that has its text; a compiled module that is interrupted while it is imported
-        raises an ImportError without it.
+        raises an ImportError without it; and what reads a file may take either for damage. So after a signal, only
+        what could not be written or found no memory is told as an error of its own.
         """
         if "KeyboardInterrupt" in f"{type(error).__name__} {error}":
             return True
-        expected = (
-            isinstance(error, typer.Exit) or not isinstance(error, Exception) or _message(error) is not None
-        )
-        return self.number is not None and not expected
+        own = isinstance(error, typer.Exit | MemoryError) or not isinstance(error, Exception)
+        return self.number is not None and not own and not _cannot_write(error)
 
 
 @contextmanager
@@ -148,10 +147,14 @@ def _terminable() -> Iterator[_Stop]:
             signal.signal(number, handler)
 
 
+def _cannot_write(error: BaseException | None) -> bool:
+    return isinstance(error, OSError) and error.errno in WRITE_ERRORS
+
+
 def _message(error: Exception) -> str | None:
     """The sentence for an expected error; None for any other."""
     if isinstance(error, OSError) and error.strerror and error.filename:
-        intact = " Everything saved earlier is intact." if error.errno in WRITE_ERRORS else ""
+        intact = " Everything saved earlier is intact." if _cannot_write(error) else ""
         return f"{error.filename}: {error.strerror}.{intact}"
     if isinstance(error, ValueError | OSError):
         return str(error)
