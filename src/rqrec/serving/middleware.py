@@ -5,7 +5,8 @@ import hmac
 import re
 import secrets
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from urllib.parse import parse_qsl, quote
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -147,26 +148,28 @@ class AuthMiddleware:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        counted = 0
         try:
             self._admit(scope)
-            counted = self._take_place(scope)
-            receive = await self._read_body(scope, receive)
-            await self._app(scope, receive, send)
+            with self._place(scope):
+                receive = await self._read_body(scope, receive)
+                await self._app(scope, receive, send)
         except ApiError as error:
             await error_response(error, scope["request_id"])(scope, receive, send)
-        finally:
-            self._recommending -= counted
 
-    def _take_place(self, scope: Scope) -> int:
-        """The number of places that the request takes, until it is answered."""
+    @contextmanager
+    def _place(self, scope: Scope) -> Iterator[None]:
+        """A place for the request until it is answered; only requests for recommendations need one."""
         if scope["path"] != RECOMMENDATIONS:
-            return 0
+            yield
+            return
         room = (self._config.max_queue + self._config.max_batch) * self._n_models()
         if self._recommending >= room:
             raise too_many_requests("busy", "The request queue is full.", self._busy() or 0.0)
         self._recommending += 1
-        return 1
+        try:
+            yield
+        finally:
+            self._recommending -= 1
 
     def _admit(self, scope: Scope) -> None:
         host, hosts = host_name(header(scope, b"host")), self._config.hosts
