@@ -8,7 +8,6 @@ import argparse
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -39,6 +38,12 @@ def drawing(path: Path, height: float) -> "Iterator[Axes]":
     ax.axis("off")
     yield ax
     figure.savefig(path, dpi=130, transparent=True)
+
+
+def draw_headings(ax: "Axes", xs: Sequence[float]) -> None:
+    """What stands in each column of codes."""
+    for level, x in enumerate(xs):
+        ax.text(x, -1.1, f"code {level + 1}", ha="center", va="center", color=INK, fontsize=9)
 
 
 def draw_node(ax: "Axes", x: float, y: float, text: str, level: int) -> None:
@@ -84,8 +89,7 @@ def draw_tree(path: Path, recommender: Recommender) -> None:
         for prefix in dict.fromkeys(codes[item][:level] for item in family):
             places[prefix] = float(np.mean([rows[item] for item in family if codes[item][:level] == prefix]))
     with drawing(path, len(family)) as ax:
-        for level in range(levels):
-            ax.text(xs[level], -1.1, f"code {level + 1}", ha="center", va="center", color=INK, fontsize=9)
+        draw_headings(ax, xs)
         for prefix, y in places.items():
             level = len(prefix) - 1
             if level:
@@ -106,11 +110,11 @@ def draw_search(path: Path, recommender: Recommender, history: Sequence[str]) ->
     (listed,) = recommender.recommend([list(history)], k=len(codes))
     probabilities: Mapping[Prefix, float] = defaultdict(float)
     best: dict[Prefix, int] = {}
-    for one in listed:
-        item = recommender.catalog.id_map.indices([one.item_id])[0]
+    items = recommender.catalog.id_map.indices([one.item_id for one in listed]).tolist()
+    for item, one in zip(items, listed, strict=True):
         for level in range(1, len(codes[0]) + 1):
             probabilities[codes[item][:level]] += float(np.exp(one.score))
-        best.setdefault(codes[item], int(item))
+        best.setdefault(codes[item], item)
     kept: list[list[Prefix]] = [[()]]
     for level in range(1, len(codes[0]) + 1):
         reached = [prefix for prefix in probabilities if len(prefix) == level and prefix[:-1] in kept[-1]]
@@ -118,15 +122,11 @@ def draw_search(path: Path, recommender: Recommender, history: Sequence[str]) ->
     xs = [0.12 + 0.17 * level for level in range(len(codes[0]))]
     rows = [{prefix: float(row) for row, prefix in enumerate(level)} for level in kept[1:]]
     with drawing(path, BEAM) as ax:
-        for level, x in enumerate(xs):
-            ax.text(x, -1.1, f"code {level + 1}", ha="center", va="center", color=INK, fontsize=9)
-        for above, below, x0, x1 in (
-            (*pair, *places) for pair, places in zip(pairwise(rows), pairwise(xs), strict=True)
-        ):
-            for prefix, y in below.items():
-                draw_edge(ax, (x0, above[prefix[:-1]]), (x1, y))
+        draw_headings(ax, xs)
         for level, x in enumerate(xs):
             for prefix, y in rows[level].items():
+                if level:
+                    draw_edge(ax, (xs[level - 1], rows[level - 1][prefix[:-1]]), (x, y))
                 draw_node(ax, x, y, f"{prefix[-1]}   {probabilities[prefix]:.1%}", level)
         for prefix, y in rows[-1].items():
             title = shortened(recommender.titles[best[prefix]])
