@@ -20,8 +20,6 @@ def test_nodes_children_and_leaves_equal_a_brute_force_search(seed: int, n_items
         assert len(here.code) == len(prefixes)
         nodes_of_items = [prefixes.index(tuple(row[:depth])) for row in codes.tolist()]
         assert trie.nodes_of_items(torch.arange(len(codes)), depth).tolist() == nodes_of_items
-        as_tensor = torch.tensor(prefixes, dtype=torch.int64).view(1, len(prefixes), depth)
-        assert trie.nodes_of_prefixes(as_tensor).tolist() == [list(range(len(prefixes)))]
         below = []
         for node, prefix in enumerate(prefixes):
             mine = [i for i, row in enumerate(codes) if tuple(row[:depth]) == prefix]
@@ -39,13 +37,10 @@ def test_nodes_children_and_leaves_equal_a_brute_force_search(seed: int, n_items
                 assert found.codes.tolist() == [[expected]]
                 assert found.exists.all()
                 assert trie.n_children(depth, torch.tensor([node])).tolist() == [len(expected)]
-                assert trie.parents(depth + 1)[list(children)].tolist() == [node] * len(children)
         prefixes = below
     assert trie.item_of_leaf[trie.leaf_of_item].tolist() == list(range(len(codes)))
     for absent in ((9,), (*codes[0], 0), (*codes[0][:-1], 10**30)):
         assert trie.node([int(code) for code in absent]) is None
-    absent_BKl = torch.tensor([[[9] * n_levels, [*codes[0][:-1], 9]]])
-    assert trie.nodes_of_prefixes(absent_BKl).tolist() == [[-1, -1]]
 
 
 def test_children_are_padded_to_those_of_the_widest_node() -> None:

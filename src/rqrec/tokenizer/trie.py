@@ -3,7 +3,7 @@
 Each leaf is an item. Leaves are sorted by their codes, so the items below any node are one contiguous range of
 leaves, and the number of allowed items below a node is the difference of two prefix sums.
 
-Shapes: N items, L levels, B batch, K prefixes, l codes of a prefix, X excluded items, n_d nodes at depth d.
+Shapes: N items, L levels, B batch, X excluded items, n_d nodes at depth d.
 """
 
 from collections.abc import Callable, Sequence
@@ -175,27 +175,6 @@ class Trie:
         below.clamp_(max=len(code) - 1)
         codes = code.index_select(0, below.flatten()).view_as(below).long()
         return Children(below, codes, offsets_C < counts[..., None])
-
-    def nodes_of_prefixes(self, prefix_BKl: Tensor) -> Tensor:
-        """The node of each prefix at depth l, int64 [B, K]; -1 if no item has the prefix."""
-        nodes_BK = torch.zeros(prefix_BKl.shape[:2], dtype=torch.int64, device=prefix_BKl.device)
-        for keys, codes_BK in zip(self._child_keys, prefix_BKl.unbind(2), strict=False):
-            wanted_BK = (nodes_BK << 32) + codes_BK  # negative, so never found, below a node of -1
-            nodes_BK = torch.searchsorted(keys, wanted_BK).clamp_(max=len(keys) - 1)
-            nodes_BK = torch.where(keys[nodes_BK] == wanted_BK, nodes_BK, -1)
-        return nodes_BK
-
-    def parents(self, depth: int) -> Tensor:
-        """The parent of each node at a depth from 1 to L, int64 [n_d]."""
-        n_children = self.depths[depth - 1].first_child.diff()
-        return torch.arange(len(n_children), device=n_children.device).repeat_interleave(n_children)
-
-    @cached_property
-    def _child_keys(self) -> tuple[Tensor, ...]:
-        """For depths 1 to L, parent * 2^32 + code of each node, int64 [n_d], ascending."""
-        return tuple(
-            (self.parents(depth) << 32) + self.depths[depth].code for depth in range(1, self.n_levels + 1)
-        )
 
     def items_sharing_prefix(self, item: int, depth: int) -> Tensor:
         """Item indices int32 of all items with the same first `depth` codes as `item`, which is included."""
