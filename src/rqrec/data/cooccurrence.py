@@ -16,6 +16,7 @@ from threadpoolctl import threadpool_limits
 from rqrec.data.nearest import nearest
 from rqrec.data.sequences import Sequences
 
+SEED = 0  # of the randomised SVD
 SIMILAR = 10  # items whose mean an item without interactions gets
 
 
@@ -43,11 +44,11 @@ def positive_pmi(counts: csr_array) -> csr_array:
 
 
 def collaborative_vectors(
-    train: Sequences, items: int, rank: int = 64, window: int = 5, seed: int = 0
+    train: Sequences, items: int, rank: int = 64, window: int = 5
 ) -> NDArray[np.float32]:
     """Vectors of unit length, float32 [N, R]; zero for items that co-occur with no other item.
 
-    The vectors are the normalised rows of U sqrt(S) of the truncated SVD, deterministic for a `seed`. `train`
+    The vectors are the normalised rows of U sqrt(S) of the truncated SVD, always the same ones. `train`
     must be training sequences only (see `rqrec.data.splits`), without validation and test interactions.
     Raises ValueError if `rank` is not from 1 to N - 1, if `window` is below 1, or if no items co-occur.
     """
@@ -64,7 +65,7 @@ def collaborative_vectors(
         )
     # One thread: the matrices are narrow, and on busy cores several threads take up to ten times as long.
     with threadpool_limits(1):
-        left_NR, values_R = _truncated_svd(pmi, rank, np.random.default_rng(seed))
+        left_NR, values_R = _truncated_svd(pmi, rank, np.random.default_rng(SEED))
     vectors_NR = left_NR * np.sqrt(values_R)
     lengths = np.linalg.norm(vectors_NR, axis=1, keepdims=True)
     has_pairs = np.diff(pmi.indptr)[:, None] > 0

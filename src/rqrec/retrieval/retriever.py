@@ -50,22 +50,13 @@ class Retriever:
         self.trie = Trie.build(self.table.codes_NL, self.device, inside_N=self.known_N)
 
     @torch.inference_mode()
-    def recommend(
-        self,
-        histories: Histories,
-        k: int,
-        *,
-        exclude_seen: bool = True,
-        allowed_N: NDArray[np.bool_] | None = None,
-    ) -> Ranked:
+    def recommend(self, histories: Histories, k: int, *, exclude_seen: bool = True) -> Ranked:
         """The k most likely next items of each history.
 
         A score is the model's log-probability. The beam width is at least k; a small catalogue is ranked exactly (see
-        `width`). `exclude_seen` excludes the items of each history. `allowed_N` (bool, by item index) restricts the
-        items that may be recommended.
+        `width`). `exclude_seen` excludes the items of each history.
         """
-        allowed = None if allowed_N is None else torch.from_numpy(allowed_N).to(self.device)
-        return self.search(histories, k, Constraints(exclude_seen, allowed))[0]
+        return self.search(histories, k, Constraints(exclude_seen))[0]
 
     @torch.inference_mode()
     def search(self, histories: Histories, k: int, constraints: Constraints) -> tuple[Ranked, Any]:

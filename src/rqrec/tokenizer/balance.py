@@ -13,21 +13,20 @@ from torch import Tensor
 
 from rqrec.tokenizer.kmeans import squared_distances
 
+MOVES = 4  # of the centroids, each followed by new prices
 SOFT_ROUNDS = 100
 HARD_ROUNDS = 300
 # Temperature of the soft assignments in the first and the last round, in units of a typical squared distance.
 TEMPERATURES = (0.3, 0.01)
 
 
-def balanced_kmeans(
-    x_ND: Tensor, centroids_VD: Tensor, capacity: int, iterations: int = 4
-) -> tuple[Tensor, Tensor]:
+def balanced_kmeans(x_ND: Tensor, centroids_VD: Tensor, capacity: int) -> tuple[Tensor, Tensor]:
     """Centroids [V, D] and prices [V] that keep every code within `capacity` items; see `prices`.
 
-    Starts from `centroids_VD` and moves each centroid to the mean of its items, `iterations` times. Needs
+    Starts from `centroids_VD` and moves each centroid to the mean of its items, `MOVES` times. Needs
     memory for N x V distances. Raises ValueError if `capacity` x V is less than N.
     """
-    for _ in range(iterations):
+    for _ in range(MOVES):
         distances_NV = squared_distances(x_ND, centroids_VD)
         codes_N = (distances_NV + soft_prices(distances_NV, capacity, SOFT_ROUNDS // 4)).argmin(1)
         counts_V = torch.bincount(codes_N, minlength=len(centroids_VD))[:, None]

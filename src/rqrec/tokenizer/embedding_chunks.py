@@ -12,6 +12,8 @@ from torch import Tensor
 
 from rqrec.data.embeddings import RowSubset
 
+FITTED_ROWS = 65_536  # maximum number of items that codebooks are fitted to
+
 Embeddings = Tensor | NDArray[np.floating] | RowSubset
 
 

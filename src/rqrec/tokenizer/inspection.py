@@ -15,6 +15,7 @@ from rqrec.tokenizer.embedding_chunks import Embeddings, chunks
 from rqrec.tokenizer.semantic_ids import LevelUsage, collision_rate, group_sizes, level_usage
 
 CHUNK_ROWS = 8192
+SAMPLE = 2000  # items that prefix agreement is measured on
 LOW_USAGE = 0.5
 LOW_PERPLEXITY = 0.25  # of the codebook size
 HIGH_COLLISION = 0.3
@@ -84,9 +85,8 @@ def inspect_codes(
     codebook_sizes: Sequence[int],
     embeddings_ND: Embeddings | None,
     generator: torch.Generator,
-    sample_size: int = 2000,
 ) -> Inspection:
-    """Measure codes int64 [N, L]; prefix agreement is measured on a random sample of `sample_size` items.
+    """Measure codes int64 [N, L]; prefix agreement is measured on a random sample of items.
 
     Raises ValueError if codes and embeddings differ in number.
     """
@@ -98,7 +98,7 @@ def inspect_codes(
                 f"items: give the embeddings that the codes were computed from."
             )
         if len(codes_NL) > 1:
-            agreement = prefix_agreement(codes_NL, embeddings_ND, generator, sample_size)
+            agreement = prefix_agreement(codes_NL, embeddings_ND, generator, SAMPLE)
     return Inspection(
         items=len(codes_NL),
         codebook_sizes=tuple(codebook_sizes),

@@ -11,6 +11,8 @@ from torch import Tensor
 # Entries of a distance block [chunk, V]: 16 MB of float32, small enough to stay near the cache.
 BLOCK_ENTRIES = 1 << 22
 SEED_DRAWS = 4  # candidates drawn per k-means++ seed
+MAX_UPDATES = 50
+TOLERANCE = 2e-5  # relative fall of the inertia below which the updates end
 
 
 class KMeansResult(NamedTuple):
@@ -51,15 +53,13 @@ def kmeans(
     n_clusters: int,
     *,
     generator: torch.Generator,
-    iterations: int = 50,
     sample_size: int = 65_536,
-    tolerance: float = 2e-5,
 ) -> KMeansResult:
     """Cluster `x_ND` into `n_clusters`.
 
     Centroids are fitted to a random sample of at most `sample_size` points; every point is then assigned a
-    code. Stops after `iterations` updates, or when the inertia falls by a relative difference of less than
-    `tolerance`. A centroid without points moves to the point farthest from its own centroid. With fewer
+    code. Stops after `MAX_UPDATES`, or when the inertia falls by a relative difference of less than
+    `TOLERANCE`. A centroid without points moves to the point farthest from its own centroid. With fewer
     distinct points than clusters, every point becomes a centroid and the spare centroids are duplicates.
 
     `generator` must be a CPU generator, so that a seed gives the same draws on every device.
@@ -85,12 +85,12 @@ def kmeans(
     centroids_VD = _seeds(sample, n_clusters, generator)
     codes_N, distances_N = nearest(sample, centroids_VD)
     inertia, done = float(distances_N.mean()), 0
-    while done < iterations:
+    while done < MAX_UPDATES:
         centroids_VD = _means(sample, codes_N, distances_N, centroids_VD)
         codes_N, distances_N = nearest(sample, centroids_VD)
         done += 1
         before, inertia = inertia, float(distances_N.mean())
-        if before - inertia <= tolerance * before:
+        if before - inertia <= TOLERANCE * before:
             break
 
     if sample.shape != x_ND.shape:

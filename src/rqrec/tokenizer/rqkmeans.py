@@ -16,7 +16,7 @@ from rqrec.core.hub import upload
 from rqrec.core.tensors import check_names_and_shapes
 from rqrec.core.values import CodebookSize, Config, Depth, PositiveInt, Range
 from rqrec.tokenizer.balance import balanced_kmeans
-from rqrec.tokenizer.embedding_chunks import Embeddings, check_shape, chunks, sample_rows
+from rqrec.tokenizer.embedding_chunks import FITTED_ROWS, Embeddings, check_shape, chunks, sample_rows
 from rqrec.tokenizer.kmeans import kmeans, squared_distances
 from rqrec.tokenizer.model_card import model_card
 from rqrec.tokenizer.saved_tokenizer import (
@@ -92,15 +92,14 @@ class RqKMeans(nn.Module):
         return self.get_buffer("centroids_0").device
 
     @torch.no_grad()
-    def fit(self, x_NI: Embeddings, generator: torch.Generator, sample_size: int = 65_536) -> None:
-        """Fit the centroids of each level to the residuals of a random sample of items.
+    def fit(self, x_NI: Embeddings, generator: torch.Generator) -> None:
+        """Fit the centroids of each level to the residuals of a random sample of items, at most `FITTED_ROWS`.
 
         `x_NI` float [N, I], a tensor or an array (memory maps are read in chunks); `generator` must be a CPU
-        generator; `sample_size` is the maximum number of items used. Raises ValueError on a wrong shape or dtype
-        and on NaN or infinite values.
+        generator. Raises ValueError on a wrong shape or dtype and on NaN or infinite values.
         """
         check_shape(x_NI, self.config.input_dim)
-        sample = sample_rows(x_NI, sample_size, generator)
+        sample = sample_rows(x_NI, FITTED_ROWS, generator)
         if self.config.whiten_dim is not None:
             self._fit_whitening(torch.cat(list(self._inputs(sample))), self.config.whiten_dim)
         residual_ND = torch.cat(list(self._chunks(sample)))

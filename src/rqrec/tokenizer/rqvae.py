@@ -26,7 +26,7 @@ from rqrec.core.values import (
     PositiveInt,
     Width,
 )
-from rqrec.tokenizer.embedding_chunks import Embeddings, check_shape, chunks, sample_rows
+from rqrec.tokenizer.embedding_chunks import FITTED_ROWS, Embeddings, check_shape, chunks, sample_rows
 from rqrec.tokenizer.model_card import model_card
 from rqrec.tokenizer.quantize import Distance, QuantizeMode, ResidualQuantizer
 from rqrec.tokenizer.reference_checkpoints import convert, is_reference_checkpoint
@@ -176,15 +176,13 @@ class RqVae(nn.Module):
         self.input_scale_I.fill_(1.0)[dense] = scale if scale > 1e-12 else 1.0
 
     @torch.no_grad()
-    def initialize_codebooks(
-        self, x_NI: Embeddings, generator: torch.Generator, sample_size: int = 65_536
-    ) -> None:
+    def initialize_codebooks(self, x_NI: Embeddings, generator: torch.Generator) -> None:
         """Initialise the codebooks by k-means on the residuals of a random sample of items, level by level.
 
         `x_NI` float [N, I]; `generator` must be a CPU generator. Raises ValueError like `fit_normalizer`.
         """
         check_shape(x_NI, self.config.input_dim)
-        self.quantizer.initialize(self._latents(sample_rows(x_NI, sample_size, generator)), generator)
+        self.quantizer.initialize(self._latents(sample_rows(x_NI, FITTED_ROWS, generator)), generator)
         self.initialized.fill_(True)
 
     @torch.no_grad()
