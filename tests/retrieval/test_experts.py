@@ -1,5 +1,6 @@
 """Every expert keeps one contract, and the ensemble joins their distributions as its formula says."""
 
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -8,12 +9,14 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 
 from rqrec.data.dataset import Dataset
 from rqrec.data.ids import PADDING, IdMap
 from rqrec.data.sequences import Histories
 from rqrec.data.splits import leave_one_out
 from rqrec.evaluation.evaluate import evaluate
+from rqrec.evaluation.metrics import ndcg_at
 from rqrec.models.architectures import ARCHITECTURES
 from rqrec.models.sasrec import SasRec, SasRecConfig
 from rqrec.retrieval.constraints import Constraints, ItemRules, Limit
@@ -372,32 +375,51 @@ def test_experts_without_settings_are_refused() -> None:
         ExpertSettings(power=0.0)
 
 
-def test_the_chosen_settings_are_no_worse_than_others_on_validation(tiny_run: Path) -> None:
-    from rqrec.knn.fit import fit_knn_index
+def test_validation_chooses_what_relies_least_on_trained_experts_among_the_best(
+    tiny_run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     from rqrec.retrieval.artifact import read_retrieval
 
     artifact = read_retrieval(tiny_run)
     split = leave_one_out(Dataset.read(tiny_run / "dataset").sequences)
     n_items = len(artifact.catalog)
+    trained = {"codes": ExpertSettings(), "dense": ExpertSettings()}
     artifact = artifact._replace(
-        others={"dense": random_dense(0, n_items), "neighbours": fit_knn_index(split, n_items)},
-        settings={
-            "codes": ExpertSettings(),
-            "dense": ExpertSettings(),
-            "neighbours": ExpertSettings(share=0.5),
-        },
+        others={"dense": random_dense(0, n_items), "neighbours": random_index(0, n_items)},
+        settings=trained | {"neighbours": ExpertSettings(share=0.5)},
     )
+    ensemble = artifact.ensemble(artifact.retriever(20))
 
-    def ndcg(weights: dict[str, ExpertSettings]) -> float:
-        ensemble = artifact._replace(settings=weights).ensemble(artifact.retriever(20))
-        return evaluate(ensemble, split.validation).metrics["ndcg@10"]
+    def ndcg(weights: dict[str, ExpertSettings]) -> NDArray[np.float64]:
+        """Of each validation example."""
+        asked = Ensemble({name: ensemble.experts[name] for name in weights}, weights, ensemble.width)
+        return ndcg_at(10, evaluate(asked, split.validation).ranks_C)
 
-    chosen, metrics = fit_ensemble(artifact.ensemble(artifact.retriever(20)), split.validation)
-    assert metrics["ndcg@10"] == pytest.approx(ndcg(chosen), abs=1e-6)
-    for share, power in ((0.1, 1.0), (0.7, 4.0)):
-        other = chosen | {"neighbours": ExpertSettings(power, share)}
-        assert ndcg(chosen) >= ndcg(other) - 1e-6
-    equal = chosen | {"codes": ExpertSettings(0.5), "dense": ExpertSettings(0.5)}
-    assert ndcg(chosen) >= ndcg(equal) - 1e-6
-    swapped = chosen | {"codes": chosen["dense"], "dense": chosen["codes"]}
-    assert ndcg(chosen) >= ndcg(swapped) - 1e-6
+    # What relies least on trained experts comes first: the lowest scale, the largest share, the highest power.
+    scales, shares, powers = (1.0, 2.0), (0.1, 0.02), (3.0, 1.0)
+    for name, values in (("SCALES", scales), ("SHARES", shares[::-1]), ("POWERS", powers[::-1])):
+        monkeypatch.setattr(f"rqrec.training.fit_ensemble.{name}", values)
+    chosen, metrics = fit_ensemble(ensemble, split.validation)
+    assert metrics["ndcg@10"] == pytest.approx(ndcg(chosen).mean(), abs=1e-6)
+
+    scale = chosen["codes"].power + chosen["dense"].power
+    products = {
+        part: {"codes": ExpertSettings(part / 10), "dense": ExpertSettings(1 - part / 10)}
+        for part in range(1, 10)
+    }
+    best_part = round(10 * chosen["codes"].power / scale)
+    highest = max(float(ndcg(one).mean()) for one in products.values())
+    assert ndcg(products[best_part]).mean() == pytest.approx(highest, abs=1e-6)
+
+    def mixture(scale: float, share: float, power: float) -> dict[str, ExpertSettings]:
+        scaled = {
+            name: ExpertSettings(round(one.power * scale, 3)) for name, one in products[best_part].items()
+        }
+        return scaled | {"neighbours": ExpertSettings(power, share)}
+
+    mixtures = [mixture(*values) for values in product(scales, shares, powers)]
+    below = np.array([ndcg(one) for one in mixtures])
+    below = below[below.mean(1).argmax()] - below
+    is_close = below.mean(1) <= 2 * below.std(1) / below.shape[1] ** 0.5
+    assert chosen == mixtures[int(is_close.argmax())]
+    assert chosen != mixtures[int(below.mean(1).argmin())]  # the rule makes a difference here
