@@ -9,6 +9,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -99,6 +100,29 @@ def test_termination_is_reported_like_an_interrupt(number: int, status: int, wor
         f"rqrec: {word}. Run the same command again to resume from what was saved.\n",
     )
     assert signal.getsignal(signal.SIGTERM) == before
+
+
+STOPPED_IN_TEXT = """
+import typer
+from rqrec.cli.command import command
+
+group = typer.Typer()
+
+@command("rqrec act", group=group)
+def act() -> None:
+    \"\"\"Act.\"\"\"
+    exec("import signal; signal.raise_signal(signal.SIGTERM)")
+
+group()
+"""
+
+
+def test_an_interrupt_in_code_made_of_text_ends_with_the_status_too(tmp_path: Path) -> None:
+    """As while a dataclass is defined; Python would kill itself with SIGINT in the end."""
+    (tmp_path / "stopped.py").write_text(STOPPED_IN_TEXT)
+    command = [sys.executable, "-m", "stopped"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert (done.returncode, "terminated" in done.stderr) == (143, True)
 
 
 def test_an_interrupt_that_a_library_wraps_is_one() -> None:

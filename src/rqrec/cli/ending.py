@@ -34,6 +34,7 @@ def handle_errors(run: Callable[[dict[str, Any]], None], given: dict[str, Any]) 
             check_address_space()
             run(given)
         except BaseException as error:
+            _exit_by_status()
             if not stop.caused(error):
                 _report(error)
                 raise
@@ -42,6 +43,15 @@ def handle_errors(run: Callable[[dict[str, Any]], None], given: dict[str, Any]) 
                 file=sys.stderr,
             )
             raise typer.Exit(stop.status) from error
+
+
+def _exit_by_status() -> None:
+    """Keep `python -m` from killing itself with SIGINT in place of exiting with a status.
+
+    It does so if a KeyboardInterrupt has passed through an exec() of text, such as that of a dataclass, even if it
+    was caught, unless another exec() of text came later.
+    """
+    exec("")
 
 
 def _report(error: BaseException) -> None:
