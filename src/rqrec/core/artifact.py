@@ -19,6 +19,7 @@ from typing import IO, Any, TypeVar, get_origin, get_type_hints
 
 from rqrec import __version__
 from rqrec.core import strict_json
+from rqrec.core.errors import first_few
 from rqrec.core.progress import log
 from rqrec.core.regular_file import regular_file
 from rqrec.core.replace import heal, read_whole, replaced, sync, undisturbed
@@ -41,7 +42,6 @@ DATA = {
 }  # what is read; a README beside it is nobody's business
 VERSIONS = "versions"  # folder in an artefact with what changed later, under manifests of its own
 NEAR = 3  # folders around an artefact, from the innermost outwards, in which its inputs are looked for
-SHOWN = 5  # maximum number of differences in a message
 
 # What makes each type of artefact, for error messages.
 COMMANDS = {
@@ -447,10 +447,9 @@ def reuse(
         if manifest.inputs.get(name) != inputs.get(name)
     ]
     if differing:
-        more = f" and {len(differing) - SHOWN} more" if len(differing) > SHOWN else ""
         raise DifferentArtifactError(
             f"{folder} already holds an artefact of type {artifact_type!r} that was made differently: "
-            f"{'; '.join(differing[:SHOWN])}{more}.",
+            f"{first_few(differing, separator='; ')}.",
             "Choose another folder, keep the settings and inputs of the existing artefact, or replace it with "
             f"{how_to_replace}.",
         )

@@ -1,6 +1,16 @@
-"""What is said of an error of a library."""
+"""What messages say of an error of a library, and of a list that may be long."""
+
+from collections.abc import Sequence
+
+SHOWN = 5  # of a list, unless something else is asked for
 
 
 def first_line(error: BaseException) -> str:
     """The first line of an error's message, or the name of its class if it has none."""
     return (str(error).strip().splitlines() or [type(error).__name__])[0]
+
+
+def first_few(words: Sequence[object], most: int = SHOWN, separator: str = ", ") -> str:
+    """The first words of a list, and how many more there are: "a, b and 3 more"."""
+    more = f" and {len(words) - most} more" if len(words) > most else ""
+    return separator.join(map(str, words[:most])) + more

@@ -9,8 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from rqrec.core.arrays import safetensors_of
-
-SHOWN = 5  # maximum number of tensors in a message
+from rqrec.core.errors import first_few
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:
@@ -58,8 +57,8 @@ def check_names_and_shapes(
         expected = build().state_dict()
     if expected.keys() != found.keys():
         missing, extra = sorted(expected.keys() - found.keys()), sorted(found.keys() - expected.keys())
-        parts = [f"lacks the tensors {_listed(missing)}"] if missing else []
-        parts += [f"has unexpected tensors {_listed(extra)}"] if extra else []
+        parts = [f"lacks the tensors {first_few(missing)}"] if missing else []
+        parts += [f"has unexpected tensors {first_few(extra)}"] if extra else []
         raise ValueError(f"{source} {' and '.join(parts)}: it is incomplete or another type of model.")
     for name, tensor in expected.items():
         if tensor.shape != found[name].shape:
@@ -69,8 +68,3 @@ def check_names_and_shapes(
             )
         if tensor.is_floating_point() != found[name].is_floating_point():
             raise ValueError(f"{source} has {name} of {found[name].dtype}; {tensor.dtype} is required.")
-
-
-def _listed(names: list[str]) -> str:
-    more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
-    return f"{', '.join(names[:SHOWN])}{more}"

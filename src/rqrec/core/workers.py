@@ -16,6 +16,8 @@ from threading import Thread
 from types import FrameType
 from typing import Any, Protocol, TypeVar
 
+from rqrec.core.errors import first_line
+
 T = TypeVar("T")
 R = TypeVar("R")
 
@@ -194,7 +196,7 @@ class RayCluster:
             raise error.cause from None
         except ray.exceptions.RayError as error:
             raise ChildProcessError(
-                f"The Ray cluster failed ({str(error).strip().splitlines()[0]}). What was finished is kept, "
+                f"The Ray cluster failed ({first_line(error)}). What was finished is kept, "
                 f"and the same command resumes from there."
             ) from error
         finally:

@@ -8,6 +8,8 @@ import reprlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from rqrec.core.errors import first_few
+
 # Of each role: the name that always wins, and others that are understood.
 ROLES = {
     "user_id": ("user", "uid", "customerid", "customer", "reviewerid", "visitorid", "memberid", "clientid"),
@@ -86,8 +88,7 @@ def listed(names: Sequence[str]) -> str:
     shown = [
         name if name.isprintable() and len(name) < LONGEST_NAME else reprlib.repr(name) for name in names
     ]
-    more = f" and {len(names) - MOST_NAMES} more" if len(names) > MOST_NAMES else ""
-    return ", ".join(shown[:MOST_NAMES]) + more
+    return first_few(shown, MOST_NAMES)
 
 
 def is_id(name: str) -> bool:

@@ -27,6 +27,7 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeR
 from urllib3.exceptions import ConnectTimeoutError, MaxRetryError, NewConnectionError
 
 from rqrec.core.artifact import atomic_write, read_json, write_json
+from rqrec.core.errors import first_line
 from rqrec.core.regular_file import regular_file
 
 log = logging.getLogger(__name__)
@@ -110,7 +111,7 @@ def _download(path: Path, urls: Sequence[str], known_hash: str | None) -> str:
                 if _is_final(error):
                     candidates.remove(url)
             except ValueError as error:  # from pooch: hash mismatch
-                failures[url] = str(error).splitlines()[0]
+                failures[url] = first_line(error)
                 candidates.remove(url)
             except OSError as error:
                 raise OSError(error.errno, error.strerror or str(error), str(path)) from error

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rqrec.core.artifact import MANIFEST, check_inputs, file_hash, find, read_manifest
+from rqrec.core.errors import first_few
 from rqrec.core.regular_file import regular_file
 from rqrec.data.protocols import check_protocol, protocol_of
 
@@ -205,9 +206,8 @@ def read_with_zeros(path: Path) -> tuple[NDArray[np.floating], list[int]]:
         bad += (np.flatnonzero(~(np.abs(part) < LARGEST).all(axis=1)) + start).tolist()
         zero += (np.flatnonzero(~part.any(axis=1)) + start).tolist()
     if bad:
-        shown = ", ".join(map(str, bad[:5])) + (f" and {len(bad) - 5} more" if len(bad) > 5 else "")
         raise ValueError(
-            f"{path} has NaN, infinite values or values of {LARGEST:g} and more in row {shown}. Scale or "
+            f"{path} has NaN, infinite values or values of {LARGEST:g} and more in row {first_few(bad)}. Scale or "
             f"correct them."
         )
     return vectors, zero

@@ -16,6 +16,7 @@ import requests
 from numpy.typing import NDArray
 
 from rqrec.core.artifact import atomic_write
+from rqrec.core.errors import first_line
 from rqrec.core.progress import track
 
 if TYPE_CHECKING:  # slow to import, and needed only to encode texts
@@ -51,7 +52,7 @@ def load_encoder(model: str, device: str | None = None) -> "SentenceTransformer"
             source, device=device, local_files_only=is_local or not _hub_is_reachable()
         )
     except Exception as error:  # the underlying libraries raise many types
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        reason = first_line(error)
         if is_local:
             raise ValueError(f"{source} cannot be loaded as a sentence encoder ({reason}).") from error
         raise ConnectionError(

@@ -9,6 +9,8 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from rqrec.core.errors import first_few
+
 PADDING = -1  # the item index that means "no item"
 LONGEST_ID = 1000  # characters; an address (URL) can hold it
 LONGEST_EXPLAINED = 200  # characters of an unknown id of which other forms are tried
@@ -105,11 +107,10 @@ class IdMap:
         found = self.find(ids)
         if (found == PADDING).any():
             unknown = [ids[position] for position in np.flatnonzero(found == PADDING)]
-            shown = ", ".join(_IN_MESSAGES.repr(item_id) for item_id in unknown[:5])
-            more = f" and {len(unknown) - 5} more" if len(unknown) > 5 else ""
+            shown = first_few([_IN_MESSAGES.repr(item_id) for item_id in unknown])
             example = f", such as {self._ids[0]!r}" if len(self) else ""
             raise UnknownIdError(
-                f"Unknown item id {shown}{more}: it is not among the {len(self)} items of the catalogue. "
+                f"Unknown item id {shown}: it is not among the {len(self)} items of the catalogue. "
                 f"{self.explain(unknown[0]) or f'Use the ids of the catalogue{example}.'}"
             )
         return found

@@ -20,6 +20,7 @@ from typing import Any
 import polars as pl
 from polars.exceptions import PanicException, PolarsError
 
+from rqrec.core.errors import first_line
 from rqrec.core.progress import log
 from rqrec.core.regular_file import regular_file
 from rqrec.data.columns import is_header, listed
@@ -68,8 +69,7 @@ def parse_errors_for(path: Path) -> Iterator[None]:
     try:
         yield
     except (PolarsError, PanicException) as error:
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise ValueError(f"{path} cannot be read ({reason}). Is it complete?") from error
+        raise ValueError(f"{path} cannot be read ({first_line(error)}). Is it complete?") from error
     except UnicodeError as error:
         raise ValueError(f"{path} has text that is not valid Unicode ({error}).") from error
 
