@@ -172,8 +172,7 @@ Engine = Annotated[
     Literal["local", "ray"], typer.Option(help="local: processes of this machine; ray: a Ray cluster.")
 ]
 Processes = Annotated[int | None, typer.Option(min=1, help="Number of processes, with --engine local.")]
-
-CONFIG_FILES = Annotated[
+ConfigFiles = Annotated[
     list[Path] | None, typer.Option("--config", help="gin file with these settings; options take precedence.")
 ]
 
@@ -201,7 +200,7 @@ def command(example: str, *, section: str = "", group: typer.Typer = app) -> Cal
                 parameters.append(parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY))
         if configs:
             parameters += [
-                _keyword("config_files", CONFIG_FILES, None),
+                _keyword("config_files", ConfigFiles, None),
                 _keyword("bindings", _bindings(section, configs, declared), None),
             ]
 

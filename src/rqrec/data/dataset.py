@@ -8,7 +8,7 @@ from rqrec.core.artifact import create, find, read_manifest, read_version
 from rqrec.data.catalog import Catalog
 from rqrec.data.interactions import Interactions
 from rqrec.data.sequences import SEQUENCES_FILE, Sequences
-from rqrec.data.splits import leave_one_out, targets_in_history
+from rqrec.data.splits import MIN_ITEMS, leave_one_out, targets_in_history
 from rqrec.data.times import END
 
 
@@ -41,7 +41,7 @@ class Dataset:
 
     def repeats(self) -> dict[str, int]:
         """Number of users with leave-one-out targets, and of targets that are already in their history."""
-        if not (self.sequences.lengths >= 3).any():
+        if not (self.sequences.lengths >= MIN_ITEMS).any():
             return {"evaluated_users": 0, "validation_targets_in_history": 0, "test_targets_in_history": 0}
         split = leave_one_out(self.sequences)
         return {

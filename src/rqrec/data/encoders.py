@@ -27,7 +27,7 @@ PACKAGED_MODEL = "all-MiniLM-L6-v2"
 HUB_TIMEOUT = 5.0  # seconds, to check whether the hub is reachable
 CHUNK = 512  # texts per cache file: an interruption loses at most one
 MAX_TOKENS = 4096  # of a padded batch on a CPU, where larger batches are not faster but take more memory
-KEPT_BATCH = 64  # texts
+BATCH_SIZE = 64  # texts
 PROGRESS_LABEL = f"Encoding texts, {CHUNK} at a time"
 
 Encode = Callable[[Sequence[str]], NDArray[np.float32]]
@@ -89,7 +89,7 @@ def kept_encoder(model: str) -> Encode:
     Errors as in `load_encoder`.
     """
     encoder = load_encoder(model)
-    return lambda texts: _encode(encoder, texts, KEPT_BATCH)
+    return lambda texts: _encode(encoder, texts, BATCH_SIZE)
 
 
 def _encode(encoder: "SentenceTransformer", texts: Sequence[str], batch_size: int) -> NDArray[np.float32]:
@@ -100,7 +100,9 @@ def _encode(encoder: "SentenceTransformer", texts: Sequence[str], batch_size: in
 
 
 @contextmanager
-def open_encoder(model: str, *, batch_size: int = 64, devices: Sequence[str] = ()) -> Iterator[Encode]:
+def open_encoder(
+    model: str, *, batch_size: int = BATCH_SIZE, devices: Sequence[str] = ()
+) -> Iterator[Encode]:
     """A function from texts to vectors float32 [N, D], in this process or in one process per device.
 
     `devices`: empty for the best available device, one device, or several such as ["cuda:0", "cuda:1"] or
@@ -151,7 +153,7 @@ def encode_texts(
     texts: Sequence[str],
     model: str,
     *,
-    batch_size: int = 64,
+    batch_size: int = BATCH_SIZE,
     devices: Sequence[str] = (),
     cache: Path | None = None,
 ) -> NDArray[np.float32]:

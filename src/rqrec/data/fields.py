@@ -18,7 +18,8 @@ from rqrec.data.item_texts import is_readable
 from rqrec.data.templates import MISSING
 
 LONG_TEXT = 200  # mean characters of a column of texts, which nobody compares
-NO_FIELDS = ("text", "embedding_row")  # columns of a catalogue that only stages read
+EMBEDDING_ROW = "embedding_row"  # column with the row of each item in the embeddings that were given
+NO_FIELDS = ("text", EMBEDDING_ROW)  # columns of a catalogue that only stages read
 OWN_COLUMNS = ("item_id", "title", *NO_FIELDS)
 _LISTS, _GROUPS = r"[|;,]", r"[|;]"  # a comma may belong to a name: "Hasbro, Inc."
 _CURRENCY = r"^[$€£¥]\s*"

@@ -9,10 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-SAMPLE = 512
 
-
-def sample_of(items: NDArray[np.int64], size: int = SAMPLE) -> NDArray[np.int64]:
+def sample_of(items: NDArray[np.int64], size: int) -> NDArray[np.int64]:
     """So many of the items, always the same, or all if there are no more; in ascending order."""
     if len(items) <= size:
         return items

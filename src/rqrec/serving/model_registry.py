@@ -60,10 +60,7 @@ class HistoryRequest(NamedTuple):
 
 
 class ServedModel:
-    """A recommender with its catalogue view and sample users.
-
-    Raises ValueError or OSError if `source` has no valid artefact.
-    """
+    """A recommender with its catalogue view and sample users. Raises ValueError if rules do not fit the model."""
 
     def __init__(
         self,
@@ -108,7 +105,7 @@ class ServedModel:
         pictures: Pictures = NO_PICTURES,
         device: torch.device | str = "cpu",
     ) -> "ServedModel":
-        """The model in a folder, with its current catalogue."""
+        """The model in a folder, with its current catalogue. Raises ValueError or OSError if it is not valid."""
         return cls(
             name, Recommender.load(source, beam_width=beam_width, device=device), rules, pictures=pictures
         )

@@ -22,6 +22,9 @@ ExpertWord = Annotated[str, Field(max_length=100)]
 Time = int | float | Annotated[str, Field(max_length=100)]
 Codes = Annotated[list[int], Field(examples=[[12, 7, 201, 0]])]
 Title = Annotated[str, Field(examples=["Toy Story (1995)"])]
+Image = Annotated[
+    str | None, Field(description="Address of the item's picture, relative to the page; null: there is none.")
+]
 Words = Annotated[list[str], Field(examples=[["animation", "children"]])]
 
 
@@ -275,10 +278,7 @@ class ItemSummary(CodedItem):
     """An item with its semantic ID, facets and picture."""
 
     facets: list[Facet]
-    image: Annotated[
-        str | None,
-        Field(description="Address of the item's picture, relative to the page; null: there is none."),
-    ] = None
+    image: Image = None
 
 
 class Item(ItemSummary):
@@ -329,10 +329,7 @@ class RecommendedItem(CodedItem):
         ),
     ]
     facets: list[Facet] | None = None
-    image: Annotated[
-        str | None,
-        Field(description="Address of the item's picture, relative to the page; null: there is none."),
-    ] = None
+    image: Image = None
     experts: Annotated[
         dict[str, float | None] | None,
         Field(

@@ -14,6 +14,7 @@ import tantivy
 from numpy.typing import NDArray
 
 from rqrec.data.catalog import Catalog
+from rqrec.data.fields import EMBEDDING_ROW
 
 WORD = r"[\p{Alphabetic}\p{N}]+|\p{Emoji_Presentation}"  # titles may be nothing but pictures
 WEIGHTS = {"title": 3.0, "item_id": 2.0, "fields": 1.0}  # of a match, by where it is
@@ -163,7 +164,7 @@ def _texts(items: pl.DataFrame) -> pl.DataFrame:
     """What is searched of each item: its title, its id, and its other fields as one text."""
     columns = []
     for name in items.columns:
-        if name in ("item_id", "title", "embedding_row"):
+        if name in ("item_id", "title", EMBEDDING_ROW):
             continue
         column = pl.col(name)
         if isinstance(items[name].dtype, pl.List | pl.Array):

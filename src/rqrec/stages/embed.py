@@ -14,10 +14,10 @@ from rqrec.data.cooccurrence import append_collaborative, collaborative_vectors,
 from rqrec.data.dataset import Dataset
 from rqrec.data.embeddings import EMBEDDINGS_FILE, read_vectors
 from rqrec.data.encoders import DEFAULT_MODEL, encode_texts
+from rqrec.data.fields import EMBEDDING_ROW
 from rqrec.data.splits import get_protocol
 
 CACHE = ".embeddings"  # next to the artefact
-ENCODER_BATCH = 64  # texts
 
 
 @dataclass(frozen=True)
@@ -87,7 +87,6 @@ def embed(
         content = encode_texts(
             data.catalog.items["text"].to_list(),
             config.encoder,
-            batch_size=ENCODER_BATCH,
             devices=devices,
             cache=Path(out).absolute().parent / CACHE,
         )
@@ -114,8 +113,8 @@ def _read_rows(dataset: Dataset, path: Path) -> NDArray[np.floating]:
     """The rows of a .npy file that belong to the dataset's items, in the order of the items."""
     vectors = read_vectors(path)
     items = dataset.catalog.items
-    rows = items["embedding_row"].to_numpy() if "embedding_row" in items.columns else np.arange(len(items))
-    if rows.max() >= len(vectors) or ("embedding_row" not in items.columns and len(vectors) != len(items)):
+    rows = items[EMBEDDING_ROW].to_numpy() if EMBEDDING_ROW in items.columns else np.arange(len(items))
+    if rows.max() >= len(vectors) or (EMBEDDING_ROW not in items.columns and len(vectors) != len(items)):
         raise ValueError(
             f"{path} has {len(vectors)} rows, but the dataset has {len(items)} items: it needs one row per item."
         )

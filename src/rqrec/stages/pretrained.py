@@ -8,6 +8,7 @@ from rqrec.core.artifact import create, find, read_manifest
 from rqrec.core.hub import REPO_ID
 from rqrec.core.progress import log
 from rqrec.tokenizer.rqvae import RqVae
+from rqrec.tokenizer.saved_tokenizer import CONFIG_FILE
 
 
 def check_push(push_vae_to_hf: bool, vae_hf_model_name: str | None) -> None:
@@ -35,7 +36,7 @@ def find_vae(source: str, inputs: dict[str, str], folder: Path) -> Path:
     try:
         return find(path, "rqvae")
     except FileNotFoundError:
-        if path.is_dir() and not (path / "config.json").is_file():
+        if path.is_dir() and not (path / CONFIG_FILE).is_file():
             raise  # a run folder without a tokenizer
         if not path.exists() and not REPO_ID.fullmatch(source):
             raise

@@ -13,6 +13,7 @@ from rqrec.evaluation.results_io import EVALUATION_FILE
 from rqrec.retrieval.artifact import CONFIG_FILE, needs_times
 from rqrec.retrieval.changes import current_version
 from rqrec.tokenizer.model_card import model_card as tokenizer_card
+from rqrec.tokenizer.saved_tokenizer import CONFIG_FILE as TOKENIZER_CONFIG
 
 TOKENIZERS = {"rqvae": ("RqVae", "rqrec"), "rqkmeans": ("RqKMeans", "rqrec.tokenizer.rqkmeans")}
 PUSHABLE = ("retrieval", *TOKENIZERS)  # in a run folder, the first type that it holds is pushed
@@ -93,7 +94,7 @@ def _card(repo_id: str, manifest: Manifest, folder: Path, data: str) -> str:
     data = data or "Not described."
     if manifest.artifact_type in TOKENIZERS:
         class_name, module = TOKENIZERS[manifest.artifact_type]
-        settings = read_json(folder / "config.json")
+        settings = read_json(folder / TOKENIZER_CONFIG)
         figures = dict(_numbers(manifest.metrics))
         return tokenizer_card(repo_id, class_name, module, settings, data=data, figures=figures)
     times = ", timestamps=[[time, ...]]" if needs_times(folder) else ""

@@ -8,16 +8,16 @@ from typing import Any, ClassVar
 
 import torch
 
-from rqrec.core.artifact import MANIFEST, create, file_hash, read_manifest, reuse
+from rqrec.core.artifact import create, file_hash, read_manifest, reuse
 from rqrec.core.config import check_fields_of
 from rqrec.core.progress import log
 from rqrec.core.tensors import check_memory
 from rqrec.core.values import Config, NonNegativeInt, PositiveInt
 from rqrec.data.embeddings import (
-    EMBEDDINGS_FILE,
     IS_TRAIN_FILE,
     embeddings_hash,
     embeddings_protocol,
+    is_plain,
     read_embeddings,
 )
 from rqrec.data.protocols import common_protocol, protocol_of
@@ -92,7 +92,7 @@ def train_rqvae(config: TrainRqVaeConfig, *, embeddings: Path | None = None) -> 
     processes = Processes.join()
     folder = embeddings or processes.from_first(lambda: inputs_from_raw(config.data)).embeddings
     # Only a plain folder can say which items are held out: stages that write embeddings do not.
-    do_eval = config.do_eval and (folder / EMBEDDINGS_FILE).is_file() and not (folder / MANIFEST).is_file()
+    do_eval = config.do_eval and is_plain(folder)
     unread = config.data.dataset_folder / IS_TRAIN_FILE
     if config.do_eval and not do_eval and embeddings is None and unread.is_file():
         log(

@@ -16,7 +16,7 @@ from rqrec.core.artifact import (
 from rqrec.data.protocols import protocol_of
 from rqrec.tokenizer.rqkmeans import RqKMeans
 from rqrec.tokenizer.rqvae import RqVae
-from rqrec.tokenizer.saved_tokenizer import read_saved_tokenizer
+from rqrec.tokenizer.saved_tokenizer import CONFIG_FILE, read_saved_tokenizer
 
 Tokenizer = RqVae | RqKMeans
 KEPT, SOURCE_FILE = "tokenizer", "source.json"  # inside an artefact that was made with it
@@ -41,7 +41,7 @@ def load_tokenizer(source: Path | str) -> LoadedTokenizer:
     ValueError if the source is damaged or another type of model.
     """
     folder = run_folder(Path(source))
-    if folder.is_dir() and not any((folder / name).is_file() for name in ("config.json", MANIFEST)):
+    if folder.is_dir() and not any((folder / name).is_file() for name in (CONFIG_FILE, MANIFEST)):
         folder = _find_tokenizer(folder)
     if (folder / MANIFEST).is_file():
         return read_version(folder, _load_artifact)

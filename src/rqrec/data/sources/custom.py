@@ -12,7 +12,7 @@ from rqrec.core.values import Config, Share
 from rqrec.data.catalog import Catalog
 from rqrec.data.columns import LOG_ROLES, OPTIONS, find_column, listed, renamed
 from rqrec.data.embeddings import EMBEDDINGS_FILE, read_vectors
-from rqrec.data.fields import kept_fields
+from rqrec.data.fields import EMBEDDING_ROW, kept_fields
 from rqrec.data.ids import LONGEST_ID, IdMap
 from rqrec.data.interactions import FRACTION, Interactions
 from rqrec.data.invalid_rows import InvalidRows
@@ -24,7 +24,6 @@ from rqrec.data.templates import clean, fields_of, fill
 from rqrec.data.times import ALLOWED, read_times
 
 LOG_NAME, ITEMS_NAME = "log", "items"
-EMBEDDING_ROW = "embedding_row"
 ID_TYPES = (pl.String, pl.Categorical, pl.Enum)
 # Floats hold every whole number below these.
 EXACT: dict[Any, int] = {pl.Float64: 2**53, pl.Float32: 2**24, pl.Float16: 2**11}
@@ -100,7 +99,7 @@ def load_custom(
 ) -> tuple[Catalog, Interactions]:
     """Items and interactions of custom files; `template` (see `rqrec.data.templates`) builds texts from fields.
 
-    The catalogue keeps the order of the items. With embeddings, its column `embedding_row` is the row of each
+    The catalogue keeps the order of the items. With embeddings, its column `EMBEDDING_ROW` is the row of each
     item. What was recognised in the files, and what was left out, is logged. Raises FileNotFoundError if a file is
     missing, ValueError if its content is invalid; the message names the file and what is expected.
     """
