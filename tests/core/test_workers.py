@@ -79,6 +79,25 @@ def test_a_killed_process_is_reported_with_a_remedy() -> None:
         list(LocalProcesses(2).run(kill_own_process, [1, 2, 3]))
 
 
+UNGUARDED = """
+from rqrec.core.workers import LocalProcesses
+
+print(sorted(LocalProcesses(2).run(abs, [-1, -2, -3])))
+"""
+
+
+def test_a_script_that_its_workers_cannot_import_is_told_why(tmp_path: Path) -> None:
+    (tmp_path / "script.py").write_text(UNGUARDED)
+    done = subprocess.run(
+        [sys.executable, tmp_path / "script.py"], capture_output=True, text=True, timeout=120
+    )
+    last = done.stderr.strip().splitlines()[-1]
+    assert done.returncode == 1
+    assert last.startswith("ChildProcessError: A worker process ended with an error")
+    assert last.endswith('under `if __name__ == "__main__":`.')
+    assert "memory" not in last
+
+
 @pytest.mark.parametrize(("other", "error"), [("failing", ValueError), ("killed", ChildProcessError)])
 def test_a_running_task_can_save_when_another_one_fails(
     other: str, error: type[Exception], tmp_path: Path

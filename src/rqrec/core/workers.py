@@ -22,6 +22,7 @@ T = TypeVar("T")
 R = TypeVar("R")
 
 ENGINES = ("local", "ray")
+FAILED = 1  # exit status of a Python process that ends with a traceback
 CHECK_EVERY = 1.0  # seconds between checks that all processes are alive
 
 
@@ -76,7 +77,7 @@ class LocalProcesses:
         a KeyboardInterrupt, once, so that it can save its state; the run ends when all of them have ended. A
         task is interrupted in the same way if another one's process or this one is killed.
 
-        Raises ChildProcessError if a process was killed.
+        Raises ChildProcessError if a process was killed, or ended before it could run a task.
         """
         if self.processes == 1 and self.threads is None:
             yield from map(function, tasks)
@@ -86,9 +87,9 @@ class LocalProcesses:
         others = set(multiprocessing.active_children())
         context = multiprocessing.get_context("spawn")
         try:
+            started: set[BaseProcess] = set()
             with ProcessPoolExecutor(count, context, _initialize, (str(threads),)) as pool:
                 remaining = iter(tasks)
-                started: set[BaseProcess] = set()
                 try:
                     # At most one task per process, because a submitted task cannot be withdrawn.
                     running = {_submit(pool, function, task) for task in islice(remaining, count)}
@@ -108,6 +109,11 @@ class LocalProcesses:
                         process.terminate()
                     raise
         except BrokenProcessPool as error:
+            if any(process.exitcode == FAILED for process in started):
+                raise ChildProcessError(
+                    "A worker process ended with an error before it could work; its traceback is above. Each worker "
+                    'imports the script that started it: put what a script does under `if __name__ == "__main__":`.'
+                ) from error
             raise ChildProcessError(
                 "A worker process was killed, most likely because memory ran out: try fewer --processes (or "
                 "jobs). What was finished is kept, and the same command resumes from there."
