@@ -49,7 +49,7 @@ _HOMES = {
     "SasRecConfig": "rqrec.models.sasrec",
     # Stages
     "EmbedConfig": "rqrec.stages.embed",
-    "EvaluateConfig": "rqrec.stages.evaluate",
+    "EvaluateConfig": "rqrec.stages.evaluate_config",
     "FitRqKMeansConfig": "rqrec.stages.fit_rqkmeans",
     "JoinConfig": "rqrec.stages.join",
     "PrepareConfig": "rqrec.stages.prepare",

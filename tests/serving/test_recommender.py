@@ -18,8 +18,8 @@ from rqrec.core.artifact import read_json, write_json
 from rqrec.data.ids import IdMap, UnknownIdError
 from rqrec.models.architectures import ARCHITECTURES
 from rqrec.models.layers import CodeEmbedding
+from rqrec.retrieval.defaults import DEFAULT_K
 from rqrec.retrieval.similar import similar_items
-from rqrec.serving.defaults import DEFAULT_K
 from rqrec.tokenizer.semantic_ids import SemanticIdTable
 from rqrec.tokenizer.trie import Trie
 from tests.retrieval.test_artifact import fresh_artifact

@@ -8,9 +8,7 @@ import typer
 from rqrec.cli.command import AsJson, Force, command, emit
 from rqrec.core.artifact import read_json
 from rqrec.evaluation.evaluation_report import SEEN_METRICS, unreachable_targets, with_interval
-from rqrec.evaluation.results_io import EVALUATION_FILE
-from rqrec.stages.evaluate import EvaluateConfig, evaluate_baseline
-from rqrec.stages.evaluate import evaluate as run
+from rqrec.stages.evaluate_config import EvaluateConfig
 
 
 @command("rqrec evaluate --artifact out/demo --split test", section="evaluate")
@@ -37,6 +35,10 @@ def evaluate(
     as_json: AsJson = False,
 ) -> None:
     """Measure item-level metrics of a model or a baseline, with intervals, breakdowns and a report."""
+    from rqrec.evaluation.results_io import EVALUATION_FILE
+    from rqrec.stages.evaluate import evaluate as run
+    from rqrec.stages.evaluate import evaluate_baseline
+
     if (artifact is None) == (baseline is None):
         raise typer.BadParameter("Give either --artifact or --baseline.")
     if artifact is not None:

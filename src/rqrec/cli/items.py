@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from rqrec.cli.command import AsJson, command, command_group, emit
-from rqrec.serving.defaults import DEFAULT_K
+from rqrec.retrieval.defaults import DEFAULT_K
 
 if TYPE_CHECKING:
     from rqrec.retrieval.versions import Version

@@ -2,7 +2,7 @@
 
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import polars as pl
 import typer
@@ -11,10 +11,11 @@ from rqrec.cli.command import AsJson, command, emit, table
 from rqrec.cli.id_lists import split_ids
 from rqrec.core.values import Config, PositiveInt
 from rqrec.data.times import log_unit, to_seconds
-from rqrec.serving.answers import Recommendations
-from rqrec.serving.defaults import DEFAULT_K
-from rqrec.serving.recommender import Recommender
+from rqrec.retrieval.defaults import DEFAULT_K
 from rqrec.serving.rules import RuleSettings
+
+if TYPE_CHECKING:
+    from rqrec.serving.answers import Recommendations
 
 
 @dataclass(frozen=True)
@@ -63,6 +64,8 @@ def recommend(
     as_json: AsJson = False,
 ) -> None:
     """Recommend the next items for a history."""
+    from rqrec.serving.recommender import Recommender
+
     ids = split_ids(history)
     timestamps = None if config.times is None else [split_ids(config.times)]
     if timestamps:
@@ -105,7 +108,7 @@ def recommend(
     emit(result, as_json, "\n".join([table(rows), *notes(recommendations, config)]))
 
 
-def notes(recommendations: Recommendations, config: RecommendConfig) -> list[str]:
+def notes(recommendations: "Recommendations", config: RecommendConfig) -> list[str]:
     """Why there are fewer than k items, and which ids were skipped."""
     lines = []
     if recommendations.n_allowed < config.k:

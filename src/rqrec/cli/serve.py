@@ -6,9 +6,6 @@ import typer
 
 from rqrec.cli.command import command
 from rqrec.serving.config import ServiceConfig
-from rqrec.serving.model_registry import parse_sources
-from rqrec.serving.server import open_page
-from rqrec.serving.server import serve as run
 
 
 @command("rqrec serve --artifact out/demo --port 8000", section="serve")
@@ -21,4 +18,8 @@ def serve(
     browser: Annotated[bool, typer.Option("--open", help="Open the page in a browser.")] = False,
 ) -> None:
     """Serve the page and the HTTP API of models until Ctrl-C or SIGTERM; SIGHUP reads the models again."""
+    from rqrec.serving.model_registry import parse_sources
+    from rqrec.serving.server import open_page
+    from rqrec.serving.server import serve as run
+
     run(parse_sources(artifact), config, open_page if browser else None)

@@ -25,10 +25,10 @@ from rqrec.knn.content_knn import ContentKnn
 from rqrec.knn.popularity import Popularity
 from rqrec.retrieval.artifact import RetrievalArtifact, read_retrieval
 from rqrec.retrieval.changes import CatalogueChanges
+from rqrec.retrieval.defaults import BEAM_WIDTH
 from rqrec.retrieval.live_catalog import add_items, apply_changes, can_take_new_items
 from rqrec.retrieval.new_items import LiveRecommender
 from rqrec.retrieval.ranking import ExhaustiveRecommender, ItemRecommender, Ranked
-from rqrec.retrieval.retriever import BEAM_WIDTH
 from rqrec.stages.raw_data import DataConfig, dataset_from_raw
 from rqrec.training.fit_new_items import RATES
 

@@ -20,11 +20,12 @@ from rqrec.knn.index import KnnIndex
 from rqrec.models.architectures import AnyModel, architecture, build_model, name_of
 from rqrec.models.sasrec import SasRec, SasRecConfig
 from rqrec.retrieval.changes import CatalogueChanges
+from rqrec.retrieval.defaults import BEAM_WIDTH
 from rqrec.retrieval.ensemble import PROPOSALS, Ensemble, ExpertSettings
 from rqrec.retrieval.experts import CodesExpert, DenseExpert, Expert, NeighbourExpert
 from rqrec.retrieval.item_vectors import ItemVectors
 from rqrec.retrieval.new_items import CONTENT, ContentExpert, Likeness, LiveRecommender, NewItemSettings
-from rqrec.retrieval.retriever import BEAM_WIDTH, Retriever
+from rqrec.retrieval.retriever import Retriever
 from rqrec.retrieval.vector_index import VectorIndex, index_of
 from rqrec.tokenizer.loading import KeptTokenizer
 from rqrec.tokenizer.semantic_ids import SemanticIdTable

@@ -16,12 +16,11 @@ from rqrec.data.sequences import Histories
 from rqrec.models.retrieval_model import CodeLookup, RetrievalModel
 from rqrec.retrieval.beam_search import beam_search
 from rqrec.retrieval.constraints import Constraints
+from rqrec.retrieval.defaults import BEAM_WIDTH
 from rqrec.retrieval.ranking import Ranked
 from rqrec.retrieval.scoring import code_log_probs, score_items
 from rqrec.tokenizer.semantic_ids import SemanticIdTable
 from rqrec.tokenizer.trie import Trie
-
-BEAM_WIDTH = 50  # prefixes that a search keeps, wherever nothing else is asked for
 
 
 @dataclass

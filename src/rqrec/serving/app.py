@@ -18,12 +18,12 @@ from starlette.responses import Response
 from rqrec import __version__
 from rqrec.core.progress import logged
 from rqrec.data.ids import LONGEST_ID, UnknownIdError
+from rqrec.retrieval.defaults import DEFAULT_K
 from rqrec.serving import schemas
 from rqrec.serving.api_page import STYLE, api_page
 from rqrec.serving.batcher import QueueFullError
 from rqrec.serving.cached_content import CachedContent
 from rqrec.serving.config import ServiceConfig
-from rqrec.serving.defaults import DEFAULT_K
 from rqrec.serving.errors import (
     ApiError,
     JsonResponse,

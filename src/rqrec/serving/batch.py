@@ -42,11 +42,12 @@ from rqrec.data.sequences import Histories, gather_right_padded
 from rqrec.data.tables import parse_errors_for
 from rqrec.retrieval.artifact import needs_times, select_experts
 from rqrec.retrieval.constraints import ItemRules
+from rqrec.retrieval.defaults import BEAM_WIDTH
 from rqrec.retrieval.ensemble import Ensemble
 from rqrec.retrieval.new_items import LiveRecommender
-from rqrec.retrieval.retriever import BEAM_WIDTH
 from rqrec.retrieval.versions import live_hash, live_types, read_live
-from rqrec.serving.rules import RuleCompiler, RuleSettings, fields_of_items
+from rqrec.serving.rule_compiler import RuleCompiler, fields_of_items
+from rqrec.serving.rules import RuleSettings
 from rqrec.tokenizer.semantic_ids import SemanticIdTable
 
 PLAN_FILE = "plan.json"

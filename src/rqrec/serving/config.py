@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from rqrec.core.device import AUTO
 from rqrec.core.values import Config, NonNegativeFloat, PositiveInt, Range, Threads
-from rqrec.retrieval.retriever import BEAM_WIDTH
+from rqrec.retrieval.defaults import BEAM_WIDTH
 from rqrec.serving.addresses import check_host, check_origin, check_proxy
 from rqrec.serving.logs import LogFormat
 

@@ -15,12 +15,11 @@ from rqrec.core.artifact import finite
 from rqrec.core.device import device_of
 from rqrec.models.architectures import name_of
 from rqrec.models.retrieval_model import parameter_count
-from rqrec.retrieval.retriever import BEAM_WIDTH
+from rqrec.retrieval.defaults import BEAM_WIDTH, DEFAULT_K
 from rqrec.serving.answers import Recommendation
 from rqrec.serving.batcher import Batcher
 from rqrec.serving.catalog_view import CatalogView
 from rqrec.serving.config import ServiceConfig
-from rqrec.serving.defaults import DEFAULT_K
 from rqrec.serving.errors import ApiError
 from rqrec.serving.explanations import Explanation
 from rqrec.serving.item_map import ItemMap

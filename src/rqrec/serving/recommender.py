@@ -19,6 +19,7 @@ from rqrec.models.architectures import name_of
 from rqrec.models.retrieval_model import CodeLookup
 from rqrec.models.sasrec import SasRec
 from rqrec.retrieval.artifact import CODES, CodesModel, RetrievalArtifact
+from rqrec.retrieval.defaults import BEAM_WIDTH, DEFAULT_K
 from rqrec.retrieval.ensemble import PROPOSALS, Ensemble, ExpertSettings
 from rqrec.retrieval.experts import PopularityExpert
 from rqrec.retrieval.live_catalog import (
@@ -30,14 +31,14 @@ from rqrec.retrieval.live_catalog import (
     update_items,
 )
 from rqrec.retrieval.model_items import training_counts
-from rqrec.retrieval.retriever import BEAM_WIDTH, Retriever
+from rqrec.retrieval.retriever import Retriever
 from rqrec.retrieval.similar import similar_items
 from rqrec.retrieval.versions import Change, LiveModel, change, read_live
 from rqrec.serving.answers import Answers, Recommendations, SimilarItem
-from rqrec.serving.defaults import DEFAULT_K
 from rqrec.serving.explanations import Explainer, Explanation
 from rqrec.serving.requests import RequestReader, Unknown, as_ids
-from rqrec.serving.rules import NO_RULES, RuleCompiler, Rules, fields_of_items
+from rqrec.serving.rule_compiler import RuleCompiler, fields_of_items
+from rqrec.serving.rules import NO_RULES, Rules
 from rqrec.serving.search_index import CatalogSearch, FoundItem, SearchIndex
 from rqrec.tokenizer.trie import Trie
 

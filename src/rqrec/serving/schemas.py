@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, model_validator
 from rqrec.data.expressions import MAX_LENGTH
 from rqrec.data.ids import LONGEST_ID
 from rqrec.data.times import lists_to_seconds
-from rqrec.serving.defaults import DEFAULT_K
+from rqrec.retrieval.defaults import DEFAULT_K
 from rqrec.serving.model_registry import HistoryRequest
 from rqrec.serving.rules import MAX_BOOST, Rules
 

@@ -9,9 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rqrec.core.artifact import MANIFEST, check_inputs, find, find_input, read_manifest, reuse
-from rqrec.core.device import AUTO, device_of
+from rqrec.core.device import device_of
 from rqrec.core.progress import log
-from rqrec.core.values import Config, NonNegativeInt, PositiveInt
 from rqrec.data.dataset import Dataset
 from rqrec.data.embeddings import (
     check_embeddings_of,
@@ -27,39 +26,12 @@ from rqrec.evaluation.registry import fit_baseline
 from rqrec.evaluation.results_io import EvalSetup, write_evaluation
 from rqrec.retrieval.artifact import CODES, RetrievalArtifact, read_retrieval, read_sasrec
 from rqrec.retrieval.changes import current_version
+from rqrec.retrieval.defaults import BEAM_WIDTH
 from rqrec.retrieval.ranking import ExhaustiveRecommender, ItemRecommender, Ranked
-from rqrec.retrieval.retriever import BEAM_WIDTH
+from rqrec.stages.evaluate_config import EvaluateConfig
 from rqrec.tokenizer.semantic_ids import tuple_ranks
 
 MODELS = ("retrieval", "sasrec")  # artefact types that can recommend
-
-
-@dataclass(frozen=True)
-class EvaluateConfig(Config):
-    """What is measured, and how."""
-
-    split: str = "test"
-    """test or validation."""
-    protocol: str | None = None
-    """leave_one_out or temporal; by default the protocol that the model was trained with."""
-    beam_width: PositiveInt | None = None
-    """Prefixes that the beam search of a retrieval model keeps; by default 50."""
-    experts: tuple[str, ...] = ()
-    """Evaluate these experts of a joined model only: their names, codes, dense, neighbours, or trained (all but the
-    neighbours); by default all."""
-    exclude_seen: bool | None = field(default=None, metadata={"flags": "--exclude-seen/--allow-seen"})
-    """Whether the headline metrics exclude the items of the history; by default as in the model's training, and True
-    for baselines. The metrics of the other choice are reported too."""
-    seed: NonNegativeInt = 0
-    """Seed of the bootstrap intervals and tests."""
-    device: str = AUTO
-    """Where the model computes: cpu, cuda or cuda:1; auto is a GPU if there is one."""
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        EvalSetup(self.split, self.protocol or "leave_one_out")  # raises for unknown names
-        if self.protocol is not None:
-            get_protocol(self.protocol)
 
 
 @dataclass(frozen=True)

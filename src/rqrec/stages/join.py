@@ -22,9 +22,9 @@ from rqrec.retrieval.artifact import (
     read_sasrec,
     write_retrieval,
 )
+from rqrec.retrieval.defaults import BEAM_WIDTH
 from rqrec.retrieval.ensemble import ExpertSettings
 from rqrec.retrieval.item_vectors import ItemVectors
-from rqrec.retrieval.retriever import BEAM_WIDTH
 from rqrec.stages.evaluate import find_model
 from rqrec.training.fit_ensemble import fit_ensemble
 from rqrec.training.fit_new_items import fit_new_items

@@ -26,8 +26,8 @@ from rqrec.data.splits import get_protocol
 from rqrec.models.architectures import AnyModel, architecture, build_model, name_of
 from rqrec.models.retrieval_model import ModelConfig, parameter_count
 from rqrec.retrieval.artifact import RetrievalArtifact, read_retrieval, write_retrieval
+from rqrec.retrieval.defaults import BEAM_WIDTH
 from rqrec.retrieval.item_vectors import ItemVectors
-from rqrec.retrieval.retriever import BEAM_WIDTH
 from rqrec.stages.pretrained import check_push, check_same_model, find_vae, push_vae
 from rqrec.stages.raw_data import DataConfig, given, inputs_from_raw, link_dataset
 from rqrec.stages.tokenize import TokenizeConfig, tokenize

@@ -14,8 +14,9 @@ from torch import Tensor, nn
 from rqrec.data.splits import Split
 from rqrec.models.architectures import AnyModel
 from rqrec.models.retrieval_model import Batch, CodeLookup, RetrievalModel
+from rqrec.retrieval.defaults import BEAM_WIDTH
 from rqrec.retrieval.ranking import ItemRecommender
-from rqrec.retrieval.retriever import BEAM_WIDTH, Retriever
+from rqrec.retrieval.retriever import Retriever
 from rqrec.retrieval.scoring import code_log_probs
 from rqrec.tokenizer.semantic_ids import SemanticIdTable
 from rqrec.tokenizer.trie import Trie
