@@ -26,7 +26,7 @@ def test_each_item_is_in_one_window_per_epoch_and_windows_are_consecutive(
     step = 0
     for epoch in range(2):
         seen = []
-        while windows.epoch_and_index(step)[0] == epoch:
+        while windows.epochs.epoch_and_index(step)[0] == epoch:
             batch = windows.batch(step)
             step += 1
             assert batch.shape[0] <= batch_size
@@ -58,7 +58,7 @@ def test_at_most_a_tenth_of_the_batches_is_padding() -> None:
 def test_fixed_windows_are_counted_back_from_the_end_of_the_sequence() -> None:
     windows = Windows(sequences_with([7]), 3, 8, 0, moving=False)
     for epoch in range(3):
-        steps = [step for step in range(20) if windows.epoch_and_index(step)[0] == epoch]
+        steps = [step for step in range(20) if windows.epochs.epoch_and_index(step)[0] == epoch]
         seen = [row[row >= 0].tolist() for step in steps for row in windows.batch(step)]
         assert sorted(seen) == [[0], [1, 2, 3], [4, 5, 6]]
 

@@ -1,12 +1,16 @@
-"""Batches of sequences of similar length, to reduce padding.
+"""Batches of sequences of similar length, to reduce padding, and their order over the epochs of a run.
 
 Shapes: S sequences, B batch.
 """
 
-from collections.abc import Iterator
+from bisect import bisect_right
+from collections.abc import Callable, Iterable, Iterator
+from typing import Generic, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
+
+BatchT = TypeVar("BatchT")
 
 MAX_PADDING = 0.1  # fraction of a padded batch
 POOL = (
@@ -43,3 +47,32 @@ def _largest_batch(ascending: NDArray[np.int64]) -> int:
     padded = ascending * np.arange(1, len(ascending) + 1)
     too_much = np.cumsum(ascending) < (1 - MAX_PADDING) * padded
     return int(too_much.argmax()) if too_much.any() else len(ascending)
+
+
+class Epochs(Generic[BatchT]):
+    """The batches of a run by step, epoch after epoch; epochs may differ in their number of batches.
+
+    `make(epoch)` gives the batches of an epoch, the same ones whenever it is called. Those of one epoch are kept.
+    """
+
+    def __init__(self, make: Callable[[int], Iterable[BatchT]]) -> None:
+        self._make, self._epoch, self._batches = make, -1, list[BatchT]()
+        self._first_steps = [0]  # of each epoch so far, and of the next
+
+    def epoch_and_index(self, step: int) -> tuple[int, int]:
+        """The epoch of a step, and the index of its batch within it."""
+        while self._first_steps[-1] <= step:
+            self._keep(len(self._first_steps) - 1)
+            self._first_steps.append(self._first_steps[-1] + len(self._batches))
+        epoch = bisect_right(self._first_steps, step) - 1
+        return epoch, step - self._first_steps[epoch]
+
+    def batch(self, step: int) -> BatchT:
+        """The batch of a step."""
+        epoch, index = self.epoch_and_index(step)
+        if epoch != self._epoch:
+            self._keep(epoch)
+        return self._batches[index]
+
+    def _keep(self, epoch: int) -> None:
+        self._batches, self._epoch = list(self._make(epoch)), epoch

@@ -3,13 +3,14 @@
 Shapes: E examples of an epoch, B batch, T items.
 """
 
-from dataclasses import dataclass, field
+from collections.abc import Iterator
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from rqrec.data.sequences import Sequences, gather_right_padded
-from rqrec.training.batching import bucketed_batches
+from rqrec.training.batching import Epochs, bucketed_batches
 
 
 @dataclass
@@ -18,8 +19,7 @@ class Prefixes:
 
     An item is learned from the history exactly as it is when the item is recommended. Windows
     (`rqrec.training.windows`) share one pass over a sequence among all its targets, which is cheaper, but ties
-    positions to the window's start.
-    A batch depends on the step and the seed only.
+    positions to the window's start. A batch depends on the step and the seed only.
     """
 
     train: Sequences
@@ -28,9 +28,6 @@ class Prefixes:
     batch_size: int
     """Maximum number of examples in a batch."""
     seed: int
-    _first_steps: list[int] = field(default_factory=lambda: [0], init=False)  # of each epoch, and of the next
-    _epoch: int = field(default=-1, init=False)
-    _batches: list[NDArray[np.int64]] = field(default_factory=list, init=False)
 
     def __post_init__(self) -> None:
         if self.max_items < 1 or self.batch_size < 1:
@@ -43,6 +40,7 @@ class Prefixes:
         ages_E = np.arange(lengths_U.sum()) - np.repeat(self.train.offsets[:-1], lengths_U)
         self._lengths_E = np.minimum(ages_E, self.max_items) + 1  # the history and its target
         self._starts_E = np.arange(len(ages_E)) + 1 - self._lengths_E
+        self._epochs = Epochs(self._batches)
 
     def __len__(self) -> int:
         return len(self._lengths_E)
@@ -52,16 +50,8 @@ class Prefixes:
 
         The last item of a row is the target.
         """
-        while self._first_steps[-1] <= step:
-            self._make_batches(len(self._first_steps) - 1)
-            self._first_steps.append(self._first_steps[-1] + len(self._batches))
-        epoch = int(np.searchsorted(self._first_steps, step, side="right")) - 1
-        if epoch != self._epoch:
-            self._make_batches(epoch)
-        rows = self._batches[step - self._first_steps[epoch]]
+        rows = self._epochs.batch(step)
         return gather_right_padded(self.train.items, self._starts_E[rows], self._lengths_E[rows])
 
-    def _make_batches(self, epoch: int) -> None:
-        rng = np.random.default_rng([self.seed, epoch])
-        self._batches = list(bucketed_batches(self._lengths_E, self.batch_size, rng))
-        self._epoch = epoch
+    def _batches(self, epoch: int) -> Iterator[NDArray[np.int64]]:
+        return bucketed_batches(self._lengths_E, self.batch_size, np.random.default_rng([self.seed, epoch]))

@@ -3,14 +3,14 @@
 Shapes: U users, W windows of an epoch, B batch, T items.
 """
 
-from bisect import bisect_right
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
 
 from rqrec.data.sequences import Histories, Sequences, gather_right_padded
-from rqrec.training.batching import bucketed_batches
+from rqrec.training.batching import Epochs, bucketed_batches
 
 
 @dataclass
@@ -30,11 +30,8 @@ class Windows:
     """Whether the cuts are redrawn each epoch; if not, windows are counted back from the end of a sequence."""
     random_ends: bool = False
     """Whether a window ends at a random one of its items, for models that learn the last item of a sequence only."""
-    _first_steps: list[int] = field(
-        default_factory=lambda: [0], init=False
-    )  # of each epoch so far, and of the next
-    _epoch: int = field(default=-1, init=False)
-    _batches: list[tuple[NDArray[np.int64], ...]] = field(default_factory=list, init=False)
+    epochs: Epochs[tuple[NDArray[np.int64], ...]] = field(init=False)
+    """Users, starts (in the flat items) and lengths of the windows of each batch."""
 
     def __post_init__(self) -> None:
         if self.max_items < 1 or self.batch_size < 1:
@@ -45,14 +42,7 @@ class Windows:
         if not self._n_windows_U.sum():
             raise ValueError("The training split has no interactions to learn from.")
         self._times = self.train.times
-
-    def epoch_and_index(self, step: int) -> tuple[int, int]:
-        """The epoch of a step and the index of its batch within it. Epochs differ in their number of batches."""
-        while self._first_steps[-1] <= step:
-            self._make_batches(len(self._first_steps) - 1)
-            self._first_steps.append(self._first_steps[-1] + len(self._batches))
-        epoch = bisect_right(self._first_steps, step) - 1
-        return epoch, step - self._first_steps[epoch]
+        self.epochs = Epochs(self._batches)
 
     def _cut(self, rng: np.random.Generator) -> tuple[NDArray[np.int64], ...]:
         """Users, starts (in the flat items) and lengths of an epoch's windows, each int64 [W]."""
@@ -66,19 +56,15 @@ class Windows:
         ends_W = np.minimum(positions_W + self.max_items, lengths_U[users_W])
         return users_W, self.train.offsets[users_W] + starts_W, ends_W - starts_W
 
-    def _make_batches(self, epoch: int) -> None:
+    def _batches(self, epoch: int) -> Iterator[tuple[NDArray[np.int64], ...]]:
         rng = np.random.default_rng([self.seed, epoch])
         users_W, starts_W, lengths_W = self._cut(rng)
-        batches = bucketed_batches(lengths_W, self.batch_size, rng)
-        self._batches = [(users_W[rows], starts_W[rows], lengths_W[rows]) for rows in batches]
-        self._epoch = epoch
+        for rows in bucketed_batches(lengths_W, self.batch_size, rng):
+            yield users_W[rows], starts_W[rows], lengths_W[rows]
 
     def histories(self, step: int) -> Histories:
         """The windows of a step as histories, with times (if the source has them) and users."""
-        epoch, index = self.epoch_and_index(step)
-        if epoch != self._epoch:
-            self._make_batches(epoch)
-        users_B, starts_B, lengths_B = self._batches[index]
+        users_B, starts_B, lengths_B = self.epochs.batch(step)
         histories = Histories(
             gather_right_padded(self.train.items, starts_B, lengths_B),
             None if self._times is None else gather_right_padded(self._times, starts_B, lengths_B),
