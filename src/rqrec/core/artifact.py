@@ -285,8 +285,7 @@ def _read_manifest(folder: Path, artifact_type: str | None, *, verify: bool) -> 
             )
     manifest = Manifest(**values)
     for name in manifest.files:
-        inside = PurePosixPath(name)
-        if not name or "\0" in name or "\\" in name or inside.is_absolute() or ".." in inside.parts:
+        if not is_name_inside(name):
             raise ValueError(
                 f"{path} is damaged: {name!r} is not the name of a file in its folder. Do not use it."
             )
@@ -297,6 +296,12 @@ def _read_manifest(folder: Path, artifact_type: str | None, *, verify: bool) -> 
     if verify:
         _verify(folder, manifest)
     return manifest
+
+
+def is_name_inside(name: str) -> bool:
+    """Whether the name of a file in a manifest, which others may have written, stays inside its folder."""
+    path = PurePosixPath(name)
+    return bool(name) and not ("\0" in name or "\\" in name or path.is_absolute() or ".." in path.parts)
 
 
 def _verify(folder: Path, manifest: Manifest) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from rqrec.core.artifact import MANIFEST, read_json
+from rqrec.core.artifact import MANIFEST, is_name_inside, read_json
 from rqrec.core.errors import first_line
 
 CARD_FILE = "README.md"
@@ -85,13 +85,7 @@ def download_artifact(repo_id: str, *, revision: str | None = None) -> Path:
     if not isinstance(files, dict):
         raise ValueError(f"{repo_id}: {MANIFEST} lists no files, so it is not an rqrec manifest.")
     for name in files:
-        relative = PurePosixPath(name)
-        if (
-            relative.is_absolute()
-            or ".." in relative.parts
-            or "\\" in name
-            or relative.suffix not in DATA_SUFFIXES
-        ):
+        if not is_name_inside(name) or PurePosixPath(name).suffix not in DATA_SUFFIXES:
             raise ValueError(
                 f"{repo_id} lists the file {name!r}, which is not allowed in an artefact: use relative paths "
                 f"inside the folder that end in {', '.join(DATA_SUFFIXES)}. Nothing was downloaded but {MANIFEST}."

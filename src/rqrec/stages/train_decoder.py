@@ -24,7 +24,7 @@ from rqrec.data.protocols import check_protocol, protocol_of
 from rqrec.data.sequences import Sequences
 from rqrec.data.splits import get_protocol
 from rqrec.models.architectures import AnyModel, architecture, build_model, name_of
-from rqrec.models.retrieval_model import ModelConfig, parameter_count
+from rqrec.models.retrieval_model import ModelConfig
 from rqrec.retrieval.artifact import RetrievalArtifact, read_retrieval, write_retrieval
 from rqrec.retrieval.defaults import BEAM_WIDTH
 from rqrec.retrieval.item_vectors import ItemVectors
@@ -39,7 +39,7 @@ from rqrec.training.checkpoint import CheckpointConfig, CheckpointManager
 from rqrec.training.decoder_task import DecoderTask
 from rqrec.training.loop import fit
 from rqrec.training.loop_config import LoopConfig
-from rqrec.training.next_item_task import warn_of_unreachable_targets
+from rqrec.training.next_item_task import training_metrics, warn_of_unreachable_targets
 from rqrec.training.processes import Processes
 from rqrec.training.schedule import scheduled
 from rqrec.training.tracking import check_wandb
@@ -303,17 +303,10 @@ def _train(
         validation_users=config.validation_users,
     )
     history = fit(task, loop, "Training the retrieval model", checkpoints)
-    metrics = {
-        "parameters": parameter_count(model),
-        "validation": max(history.validation, key=lambda record: record["ndcg@10"]),
-        "stopped": history.stopped,
-        "precision": history.precision,
-        **processes.numbers,
-    }
     if processes.is_first:
         # Content is read from the given embeddings, so only the semantic IDs may be of others.
         sources = {str(semantic_ids): read_manifest(semantic_ids, "semantic_ids").inputs.get("embeddings")}
-        with checkpoints.finish(out, "retrieval", metrics) as target:
+        with checkpoints.finish(out, "retrieval", training_metrics(model, history)) as target:
             artifact = RetrievalArtifact(
                 model,
                 table,

@@ -15,14 +15,13 @@ from rqrec.core.values import Config, NonNegativeInt, PositiveInt
 from rqrec.data.dataset import Dataset
 from rqrec.data.embeddings import content_of, embeddings_hash
 from rqrec.data.splits import get_protocol
-from rqrec.models.retrieval_model import parameter_count
 from rqrec.models.sasrec import SasRec, SasRecConfig
 from rqrec.retrieval.artifact import SasRecArtifact, write_sasrec
 from rqrec.stages.raw_data import DataConfig, dataset_from_raw, given, inputs_from_raw, link_dataset
 from rqrec.training.checkpoint import CheckpointConfig, CheckpointManager
 from rqrec.training.loop import fit
 from rqrec.training.loop_config import LoopConfig
-from rqrec.training.next_item_task import warn_of_unreachable_targets
+from rqrec.training.next_item_task import training_metrics, warn_of_unreachable_targets
 from rqrec.training.processes import Processes
 from rqrec.training.sasrec_task import SasRecTask
 from rqrec.training.schedule import scheduled
@@ -144,15 +143,8 @@ def _train(config: TrainSasRecConfig, dataset: Path, embeddings: Path | None, ou
         model, split, config.batch_size, loop.seed, config.exclude_seen, config.validation_users
     )
     history = fit(task, loop, "Training SASRec", checkpoints)
-    metrics = {
-        "parameters": parameter_count(model),
-        "validation": max(history.validation, key=lambda record: record["ndcg@10"]),
-        "stopped": history.stopped,
-        "precision": history.precision,
-        **processes.numbers,
-    }
     if processes.is_first:
-        with checkpoints.finish(out, "sasrec", metrics) as target:
+        with checkpoints.finish(out, "sasrec", training_metrics(model, history)) as target:
             write_sasrec(target, SasRecArtifact(model, data.catalog))
             history.write(target)
     processes.wait()

@@ -5,7 +5,7 @@ Shapes: N items, B rows of a chunk, I input dimensions, D clustered dimensions, 
 
 import math
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated
 
@@ -13,7 +13,6 @@ import torch
 from torch import Tensor, nn
 
 from rqrec.core.hub import upload
-from rqrec.core.tensors import check_names_and_shapes
 from rqrec.core.values import CodebookSize, Config, Depth, PositiveInt, Range
 from rqrec.tokenizer.balance import balanced_kmeans
 from rqrec.tokenizer.embedding_chunks import FITTED_ROWS, Embeddings, check_shape, chunks, sample_rows
@@ -21,9 +20,8 @@ from rqrec.tokenizer.kmeans import kmeans, squared_distances
 from rqrec.tokenizer.model_card import model_card
 from rqrec.tokenizer.saved_tokenizer import (
     SavedTokenizer,
-    check_settings,
-    config_of,
     read_saved_tokenizer,
+    restored,
     write_saved_tokenizer,
 )
 
@@ -161,12 +159,7 @@ class RqKMeans(nn.Module):
     @classmethod
     def from_saved(cls, saved: SavedTokenizer) -> "RqKMeans":
         """Build the model from what was read; errors as in `from_pretrained`."""
-        check_settings({field.name for field in fields(RqKMeansConfig)}, {"input_dim"}, saved)
-        config = config_of(saved, RqKMeansConfig)
-        check_names_and_shapes(lambda: cls(config), saved.tensors, saved.source)
-        model = cls(config)
-        model.load_state_dict(saved.tensors)
-        return model.eval()
+        return restored(saved, RqKMeansConfig, cls)
 
     def push_to_hub(
         self, repo_id: str, *, data: str, figures: Mapping[str, float], private: bool = False

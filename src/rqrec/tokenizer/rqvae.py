@@ -5,7 +5,7 @@ level.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from itertools import pairwise
 from pathlib import Path
 from typing import NamedTuple
@@ -15,7 +15,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from rqrec.core.hub import upload
-from rqrec.core.tensors import check_names_and_shapes
 from rqrec.core.values import (
     CodebookSize,
     Config,
@@ -32,9 +31,8 @@ from rqrec.tokenizer.quantize import Distance, QuantizeMode, ResidualQuantizer
 from rqrec.tokenizer.reference_checkpoints import convert, is_reference_checkpoint
 from rqrec.tokenizer.saved_tokenizer import (
     SavedTokenizer,
-    check_settings,
-    config_of,
     read_saved_tokenizer,
+    restored,
     write_saved_tokenizer,
 )
 
@@ -283,12 +281,7 @@ class RqVae(nn.Module):
         """Build the model from what was read; errors as in `from_pretrained`."""
         if is_reference_checkpoint(saved):
             saved = convert(saved)
-        check_settings({field.name for field in fields(RqVaeConfig)}, {"input_dim"}, saved)
-        config = config_of(saved, RqVaeConfig)
-        check_names_and_shapes(lambda: cls(config), saved.tensors, saved.source)
-        model = cls(config)
-        model.load_state_dict(saved.tensors)
-        return model.eval()
+        return restored(saved, RqVaeConfig, cls)
 
     def push_to_hub(
         self, repo_id: str, *, data: str, figures: Mapping[str, float], private: bool = False

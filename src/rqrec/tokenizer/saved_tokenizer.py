@@ -2,20 +2,22 @@
 
 import re
 from collections.abc import Callable, Mapping
+from dataclasses import fields
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
 import safetensors.torch
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from rqrec.core.artifact import atomic_write, read_json, write_json
 from rqrec.core.errors import first_line
 from rqrec.core.hub import REPO_ID, download
 from rqrec.core.regular_file import regular_file
-from rqrec.core.tensors import check_finite, read_tensors
+from rqrec.core.tensors import check_finite, check_names_and_shapes, read_tensors
 
 ConfigT = TypeVar("ConfigT")
+ModelT = TypeVar("ModelT", bound=nn.Module)
 
 CONFIG_FILE = "config.json"
 WEIGHTS_FILE = "model.safetensors"
@@ -62,6 +64,25 @@ def read_saved_tokenizer(source: Path | str) -> SavedTokenizer:
     )
 
 
+def restored(
+    saved: SavedTokenizer, config: Callable[..., ConfigT], build: Callable[[ConfigT], ModelT]
+) -> ModelT:
+    """The saved model, in evaluation mode; `build` makes it from a config of this dataclass.
+
+    Raises ValueError, naming the source, if its settings are unknown or not valid, or do not fit its tensors.
+    """
+    names: Any = config
+    check_settings({field.name for field in fields(names)}, {"input_dim"}, saved)
+    try:
+        made = config(**saved.settings)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{saved.source}: {error}") from error
+    check_names_and_shapes(lambda: build(made), saved.tensors, saved.source)
+    model = build(made)
+    model.load_state_dict(saved.tensors)
+    return model.eval()
+
+
 def check_settings(known: set[str], required: set[str], saved: SavedTokenizer) -> None:
     """Raise ValueError if a setting is not in `known`, or if one in `required` is missing."""
     if unknown := sorted(saved.settings.keys() - known):
@@ -71,14 +92,6 @@ def check_settings(known: set[str], required: set[str], saved: SavedTokenizer) -
         )
     if missing := sorted(required - saved.settings.keys()):
         raise ValueError(f"{saved.source} lacks the required settings {missing}.")
-
-
-def config_of(saved: SavedTokenizer, make: Callable[..., ConfigT]) -> ConfigT:
-    """The config that `make` builds from the settings. Raises ValueError, naming the source, if it refuses them."""
-    try:
-        return make(**saved.settings)
-    except (TypeError, ValueError) as error:
-        raise ValueError(f"{saved.source}: {error}") from error
 
 
 def _read_folder(folder: Path, source: str) -> SavedTokenizer:

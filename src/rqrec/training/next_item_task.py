@@ -1,21 +1,25 @@
-"""The base class of next-item tasks: how they are validated.
+"""The base class of next-item tasks: how they are validated, and what is told of their training.
 
 Shapes: E examples.
 """
 
 from abc import abstractmethod
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 from accelerate.utils import gather_object
+from torch import nn
 
 from rqrec.core.progress import log
 from rqrec.data.splits import EvalExamples, Split, targets_in_history
 from rqrec.evaluation.evaluate import evaluate
 from rqrec.evaluation.metrics import ranking_metrics
+from rqrec.models.retrieval_model import parameter_count
 from rqrec.retrieval.ranking import ItemRecommender
 from rqrec.training.processes import Processes
 from rqrec.training.task import Task
+from rqrec.training.tracking import History
 
 LOSS_EXAMPLES = 2048  # maximum number of validation examples for the validation loss
 
@@ -27,6 +31,17 @@ def warn_of_unreachable_targets(validation: EvalExamples, *, exclude_seen: bool)
             f"{count} of the {len(validation)} validation targets are in their history. While seen items are "
             f"excluded, they cannot be hit: if people take items again, set train.exclude_seen=False."
         )
+
+
+def training_metrics(model: nn.Module, history: History) -> dict[str, Any]:
+    """What the manifest of a model tells of its training, on all processes alike."""
+    return {
+        "parameters": parameter_count(model),
+        "validation": max(history.validation, key=lambda record: record["ndcg@10"]),
+        "stopped": history.stopped,
+        "precision": history.precision,
+        **Processes.join().numbers,
+    }
 
 
 class NextItemTask(Task):
