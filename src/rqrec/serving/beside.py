@@ -1,6 +1,6 @@
 """Which items of a history stand beside an item: those that share its first codes, and whose codes are close to its.
 
-Shapes: K items, T items of a history, L levels, V codes of a level, D width.
+Shapes: K items, T items of a history, U of them distinct, L levels, C nearest of each.
 """
 
 from typing import NamedTuple
@@ -9,11 +9,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.nn import functional
 
 from rqrec.data.ids import PADDING
 from rqrec.models.layers import CodeEmbedding
 from rqrec.retrieval.ranking import rank_scores
+from rqrec.retrieval.similar import nearness
 
 
 class Near(NamedTuple):
@@ -24,7 +24,7 @@ class Near(NamedTuple):
     shared: int
     """Number of leading codes that both have."""
     closeness: float
-    """Of their codes, 0 to 1: see `rqrec.retrieval.similar.similar_items`."""
+    """Of their codes, 0 to 1: see `rqrec.retrieval.similar.nearness`."""
 
 
 @torch.inference_mode()
@@ -44,14 +44,7 @@ def beside(
     history_U = np.unique(history_T)
     if not len(history_U):
         return [[] for _ in items_K]
-    codes_KL, codes_UL = codes_NL[items_K], codes_NL[history_U]
-    shared_KU = (codes_KL[:, None] == codes_UL).long().cumprod(dim=2).sum(dim=2)
-    cosines = []
-    for level in range(content_levels):
-        rows_VD = embedding.rows(level)
-        own_KD = functional.normalize(rows_VD[codes_KL[:, level]], dim=1)
-        cosines.append(own_KD @ functional.normalize(rows_VD[codes_UL[:, level]], dim=1).T)
-    closeness_KU = (1 + torch.stack(cosines).mean(dim=0)).clamp(0, 2) / 2
+    shared_KU, closeness_KU = nearness(embedding, codes_NL[items_K], codes_NL[history_U], content_levels)
     items_1U = torch.from_numpy(history_U).to(shared_KU.device)[None]
     own_KU = torch.from_numpy(items_K).to(shared_KU.device)[:, None] == items_1U
     nearest_KC = rank_scores((shared_KU + closeness_KU).masked_fill(own_KU, -torch.inf), count).items
