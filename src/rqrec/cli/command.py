@@ -234,15 +234,14 @@ def _options(config: Any) -> list[inspect.Parameter]:
     options = []
     aliases: Mapping[str, str] = getattr(config, "ALIASES", {})
     for setting in settings_of(config).values():
-        if setting.metadata.get("option", True):
-            option = typer.Option(
-                *_flags(setting),
-                *(_spelled(alias) for alias, name in aliases.items() if name == setting.name),
-                help=_help(setting),
-                show_default=False,
-                envvar=setting.metadata.get("envvar"),
-            )
-            options.append(_keyword(setting.name, Annotated[_type(setting), option], None))
+        option = typer.Option(
+            *_flags(setting),
+            *(_spelled(alias) for alias, name in aliases.items() if name == setting.name),
+            help=_help(setting),
+            show_default=False,
+            envvar=setting.metadata.get("envvar"),
+        )
+        options.append(_keyword(setting.name, Annotated[_type(setting), option], None))
     return options
 
 

@@ -12,7 +12,6 @@ names: with `fields_of`, the setting names of fields whose setting has another n
 section: another section of gin files whose setting of that name counts unless the config's own section sets it
 flags: flags of the command-line option, such as "--exclude-seen/--allow-seen" for a bool
 envvar: an environment variable that sets the option
-option: False for a setting that has no command-line option
 whole: True for a list of strings that may contain commas: on the command line, each is an option of its own
 
 Types and ranges of values are checked as `rqrec.core.values` says.

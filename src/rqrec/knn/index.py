@@ -42,8 +42,8 @@ class KnnSettings(Config):
     already include it."""
 
 
-class Candidates(NamedTuple):
-    """Candidates for each history in descending order of score, ties by item index."""
+class Neighbours(NamedTuple):
+    """The neighbours of the items of each history in descending order of score, ties by item index."""
 
     items_BM: Tensor
     """Item indices int64, padded with PADDING."""
@@ -143,7 +143,7 @@ class KnnIndex:
         *,
         exclude_seen: bool = True,
         allowed_N: Tensor | None = None,
-    ) -> Candidates:
+    ) -> Neighbours:
         """The `count` distinct neighbours of each history's items with the highest summed scores (None: all).
 
         `exclude_seen` leaves out the items of the whole history; `allowed_N` (bool, by item index) restricts the
@@ -174,7 +174,7 @@ class KnnIndex:
             dim=1, descending=True, stable=True
         )
         scores_BM, best_BM = scores_BM[:, :count], best_BM[:, :count]
-        return Candidates(unique_BR.gather(1, best_BM).masked_fill_(scores_BM <= 0, PADDING), scores_BM)
+        return Neighbours(unique_BR.gather(1, best_BM).masked_fill_(scores_BM <= 0, PADDING), scores_BM)
 
     def write(self, folder: Path) -> None:
         """Write the index into `folder`: its settings as JSON, its tensors as safetensors."""

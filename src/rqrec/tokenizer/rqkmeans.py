@@ -13,10 +13,11 @@ import torch
 from torch import Tensor, nn
 
 from rqrec.core.hub import upload
-from rqrec.core.values import CodebookSize, Config, Depth, PositiveInt, Range
+from rqrec.core.values import CodebookSize, Depth, PositiveInt, Range
 from rqrec.tokenizer.balance import balanced_kmeans
 from rqrec.tokenizer.embedding_chunks import FITTED_ROWS, Embeddings, check_shape, chunks, sample_rows
 from rqrec.tokenizer.kmeans import kmeans, squared_distances
+from rqrec.tokenizer.levels_config import LevelsConfig
 from rqrec.tokenizer.model_card import model_card
 from rqrec.tokenizer.saved_tokenizer import (
     SavedTokenizer,
@@ -29,7 +30,7 @@ CHUNK_ROWS = 8192
 
 
 @dataclass(frozen=True)
-class RqKMeansConfig(Config):
+class RqKMeansConfig(LevelsConfig):
     """Settings of an RQ-k-means tokenizer. Raises ValueError on values out of range or contradictory."""
 
     input_dim: PositiveInt
@@ -45,22 +46,10 @@ class RqKMeansConfig(Config):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if len(self.codebook_sizes) != self.n_layers:
-            raise ValueError(
-                f"codebook_size has {len(self.codebook_sizes)} values for n_layers={self.n_layers} levels: "
-                f"give one value for all levels, or one per level."
-            )
         if self.whiten_dim is not None and self.whiten_dim > self.input_dim:
             raise ValueError(
                 f"whiten_dim is {self.whiten_dim}, but must be at most input_dim = {self.input_dim}, or None."
             )
-
-    @property
-    def codebook_sizes(self) -> tuple[int, ...]:
-        """Number of codes of each level, L values."""
-        if isinstance(self.codebook_size, int):
-            return (self.codebook_size,) * self.n_layers
-        return self.codebook_size
 
 
 class RqKMeans(nn.Module):

@@ -17,7 +17,6 @@ from torch import Tensor, nn
 from rqrec.core.hub import upload
 from rqrec.core.values import (
     CodebookSize,
-    Config,
     Depth,
     Fraction,
     NonNegativeFloat,
@@ -26,6 +25,7 @@ from rqrec.core.values import (
     Width,
 )
 from rqrec.tokenizer.embedding_chunks import FITTED_ROWS, Embeddings, check_shape, chunks, sample_rows
+from rqrec.tokenizer.levels_config import LevelsConfig
 from rqrec.tokenizer.model_card import model_card
 from rqrec.tokenizer.quantize import Distance, QuantizeMode, ResidualQuantizer
 from rqrec.tokenizer.reference_checkpoints import convert, is_reference_checkpoint
@@ -40,7 +40,7 @@ CHUNK_ROWS = 8192  # items encoded at a time: 25 MB at 768 dimensions
 
 
 @dataclass(frozen=True)
-class RqVaeConfig(Config):
+class RqVaeConfig(LevelsConfig):
     """Settings of an RQ-VAE. Raises ValueError on values out of range or contradictory."""
 
     input_dim: PositiveInt
@@ -73,11 +73,6 @@ class RqVaeConfig(Config):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if len(self.codebook_sizes) != self.n_layers:
-            raise ValueError(
-                f"codebook_size has {len(self.codebook_sizes)} values for n_layers={self.n_layers} levels: "
-                f"give one value for all levels, or one per level."
-            )
         if self.n_cat_features >= self.input_dim:
             raise ValueError(
                 f"n_cat_features is {self.n_cat_features}, but must be below input_dim = {self.input_dim}."
@@ -87,13 +82,6 @@ class RqVaeConfig(Config):
                 "ema_decay updates codes without a gradient, but sim_vq and GUMBEL_SOFTMAX need one: set "
                 "ema_decay to None, or use neither of these."
             )
-
-    @property
-    def codebook_sizes(self) -> tuple[int, ...]:
-        """Number of codes of each level, L values."""
-        if isinstance(self.codebook_size, int):
-            return (self.codebook_size,) * self.n_layers
-        return self.codebook_size
 
 
 class RqVaeOutput(NamedTuple):
@@ -113,8 +101,6 @@ class RqVaeOutput(NamedTuple):
     """Pulls the latents towards their codes; not weighted."""
     codes_BL: Tensor
     """int64 [B, L]."""
-    reconstruction_BI: Tensor
-    """[B, I], in the units of the input; probabilities for the categorical features."""
 
 
 class RqVae(nn.Module):
@@ -203,7 +189,7 @@ class RqVae(nn.Module):
         return F.normalize(z_BD, dim=-1) if self.config.codebook_normalize else z_BD
 
     def forward(self, x_BI: Tensor, temperature: float = 1.0) -> RqVaeOutput:
-        """Losses, codes and reconstruction of a batch, float [B, I].
+        """Losses and codes of a batch, float [B, I].
 
         `temperature` is used in training with GUMBEL_SOFTMAX only; see `annealed_temperature`.
         """
@@ -223,7 +209,6 @@ class RqVae(nn.Module):
             quantized.codebook_loss,
             quantized.commitment_loss,
             quantized.codes_BL,
-            self._to_input_units(decoded_BI),
         )
 
     @torch.no_grad()
