@@ -5,7 +5,7 @@ counts are turned into positive pointwise mutual information (O. Levy and Y. Gol
 SVD of that matrix gives the vectors. Appended to content vectors before quantisation, they make items similar
 that have similar content or similar users.
 
-Shapes: N items, D dimensions of the content vectors, R rank.
+Shapes: N items, M new items, D dimensions of the content vectors, R rank, X = D + R, K most similar items.
 """
 
 import numpy as np

@@ -1,6 +1,6 @@
 """Item embeddings on disk: one row per item, memory-mapped, validated before use.
 
-Shapes: N items, M selected items, D dimensions.
+Shapes: N items, M selected items, D dimensions, C of them content.
 """
 
 import logging

@@ -2,6 +2,8 @@
 
 A comparison is true of an item if one of its values of the field is so; `!=` and `not in` are true if none is equal.
 Text is compared without regard to upper and lower case. An item without a value matches `!=` and `not in` alone.
+
+Shapes: N items.
 """
 
 import operator

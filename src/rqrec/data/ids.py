@@ -1,4 +1,7 @@
-"""External item ids and internal item indices, with an immutable map between them."""
+"""External item ids and internal item indices, with an immutable map between them.
+
+Shapes: N ids.
+"""
 
 import unicodedata
 from collections.abc import Iterable, Iterator, Sequence

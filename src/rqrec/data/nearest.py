@@ -1,6 +1,6 @@
 """The vectors of a large matrix that are most similar to a few others, without a matrix of all similarities.
 
-Shapes: M queries, N vectors, C dimensions, K nearest, B rows of a block.
+Shapes: M queries, Q of them at a time, N vectors, C dimensions, K nearest, B rows of a block.
 """
 
 from typing import NamedTuple
@@ -20,9 +20,9 @@ class Nearest(NamedTuple):
     """float32."""
 
 
-def unit(vectors_ND: NDArray[np.floating]) -> NDArray[np.float32]:
+def unit(vectors_NC: NDArray[np.floating]) -> NDArray[np.float32]:
     """Vectors of length 1, float32; zero vectors stay zero."""
-    vectors = vectors_ND.astype(np.float32)
+    vectors = vectors_NC.astype(np.float32)
     return vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), np.float32(1e-12))
 
 

@@ -2,7 +2,7 @@
 
 A protocol ("leave_one_out" or "temporal") is a function from sequences to a `Split`.
 
-Shapes: U users, M interactions, E evaluation examples, T items in a history.
+Shapes: U users, M interactions, E evaluation examples.
 """
 
 from collections.abc import Callable, Iterator

@@ -1,6 +1,7 @@
 """Cold items: hold items out of training, and measure cold and warm targets separately.
 
-Shapes: N items of the catalogue, U users, M interactions, B histories, T items of a history, K recommended items.
+Shapes: N items of the catalogue, U users, M interactions, C examples, B histories, T items of a history, K
+recommended items.
 """
 
 from dataclasses import dataclass

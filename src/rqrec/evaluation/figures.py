@@ -1,4 +1,7 @@
-"""Figures of reports: each function draws one PNG file from plain numbers."""
+"""Figures of reports: each function draws one PNG file from plain numbers.
+
+Shapes: V codes of a level.
+"""
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager

@@ -1,4 +1,7 @@
-"""Baselines that need no training run, by the names used on the command line."""
+"""Baselines that need no training run, by the names used on the command line.
+
+Shapes: N items, D width of a vector.
+"""
 
 import numpy as np
 from numpy.typing import NDArray

@@ -1,4 +1,7 @@
-"""Evaluation artefacts: metrics, ranks and a report in one folder, and the comparison of two of them."""
+"""Evaluation artefacts: metrics, ranks and a report in one folder, and the comparison of two of them.
+
+Shapes: C examples.
+"""
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass

@@ -1,4 +1,7 @@
-"""`rqrec hold-out-items` and `rqrec evaluate-cold`: how well items added after training are recommended."""
+"""`rqrec hold-out-items` and `rqrec evaluate-cold`: how well items added after training are recommended.
+
+Shapes: N items.
+"""
 
 from dataclasses import asdict, dataclass
 from pathlib import Path

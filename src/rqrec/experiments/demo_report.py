@@ -1,4 +1,7 @@
-"""The report of the demo, made from the artefacts of its stages."""
+"""The report of the demo, made from the artefacts of its stages.
+
+Shapes: N items, L levels.
+"""
 
 import math
 import shlex

@@ -1,4 +1,7 @@
-"""How often items were taken in training, as a kNN index on disk knows it, read without the index."""
+"""How often items were taken in training, as a kNN index on disk knows it, read without the index.
+
+Shapes: N items.
+"""
 
 from pathlib import Path
 

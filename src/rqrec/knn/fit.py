@@ -1,6 +1,6 @@
 """Fits a kNN index: neighbours by co-occurrence in training, and by content with a weight chosen on validation.
 
-Shapes: N items, D width of a vector, M candidates of a history.
+Shapes: N items, D width of a vector, B histories, M neighbours of a history.
 """
 
 import numpy as np

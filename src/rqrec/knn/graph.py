@@ -1,6 +1,6 @@
 """Sparse graphs of each item's nearest neighbours, by co-occurrence and by content.
 
-Shapes: U users, N items, D width of a vector, P positions in sequences, R rows of a block, M neighbours of an item.
+Shapes: N items, D width of a vector, P positions in sequences, R rows of a block.
 """
 
 from collections.abc import Iterable, Iterator, Sequence

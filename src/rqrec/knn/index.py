@@ -1,7 +1,7 @@
 """An index of each item's nearest neighbours, which retrieves candidates for a history.
 
-Shapes: B batch, T items of a history, N items, M neighbours of an item (or candidates of a history), R = T x M,
-C candidates.
+Shapes: B batch, T items of a history, N items, P new items, M neighbours of an item (or of a history), R = T x M, K
+items whose scores are explained.
 """
 
 from dataclasses import asdict, dataclass, replace

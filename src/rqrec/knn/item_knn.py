@@ -1,7 +1,7 @@
 """Item-based nearest neighbours: items that often follow the most recent items of a history.
 
 B. Sarwar et al., "Item-based collaborative filtering recommendation algorithms", 2001, with shrinkage and order.
-Shapes: N items, B histories, M candidates of a history.
+Shapes: N items, B histories, M neighbours of a history.
 """
 
 import numpy as np

@@ -1,4 +1,7 @@
-"""The non-personalised baseline: the most popular items, the same for everyone."""
+"""The non-personalised baseline: the most popular items, the same for everyone.
+
+Shapes: N items, B histories.
+"""
 
 import numpy as np
 import torch

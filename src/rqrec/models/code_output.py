@@ -1,7 +1,6 @@
 """The output layers of every architecture: from states to logits of codes.
 
-Shapes: D width of a state, E width of a code's embedding, V codes of a level, M targets, R targets that have a choice
-at a level.
+Shapes: D width of a state, L levels, V codes of a level, M targets, R targets that have a choice at a level.
 """
 
 from collections.abc import Sequence

@@ -1,7 +1,7 @@
 """The decoder-only model: a causal transformer over the flat sequence of codes, with every position a target.
 
-Shapes: B batch, T items, L levels, S = T x L positions, D width, M target items, R targets that have a choice at a
-level, K beams, l codes of a prefix, V codes.
+Shapes: B batch, T items, L levels, S = T x L positions, P past and present ones, E width of a code, D width, M target
+items, R targets that have a choice at a level, K beams, l codes of a prefix, V codes.
 """
 
 from dataclasses import dataclass

@@ -1,7 +1,7 @@
 """The encoder-decoder of TIGER (arXiv 2305.05065, section 3.2): encode the history, decode the next item.
 
-Shapes: B batch, T items, L levels, S = T x L + 1 positions of a history, D width, H heads, K beams, l codes of
-a prefix, V codes of a level.
+Shapes: B batch, T items, L levels, S = T x L + 1 positions of a history, D width, H heads, R targets that have a
+choice at a level, K beams, l codes of a prefix, V codes of a level.
 """
 
 from dataclasses import dataclass

@@ -1,7 +1,7 @@
 """The KV cache: keys and values of a history, which are computed once and shared by its beams.
 
-Shapes: B batch, S cached positions, N new positions, P = S + N, K beams, l codes of a prefix, D width,
-H heads, d width of a head.
+Shapes: B batch, S cached positions, N new positions, K beams, l codes of a prefix, D width, H heads, d width of a
+head.
 """
 
 from typing import NamedTuple

@@ -3,7 +3,7 @@
 What is read of an item by its codes or its content is known of a new item too. A learned vector of its own is zero:
 the item is what its codes and its content say. All other weights are shared with the model as it was.
 
-Shapes: N items, M new items, C width of a content vector, D width of a model.
+Shapes: N items, M new items, C width of a content vector.
 """
 
 from copy import copy

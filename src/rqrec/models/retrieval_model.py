@@ -3,8 +3,8 @@
 Beam search, exhaustive scoring and evaluation use nothing else. `rqrec.models.trie_softmax` turns the logits into
 probabilities.
 
-Shapes: B batch, T items in a history, L levels, K beams, l codes of a prefix, V codes of the next level,
-N items of the catalogue.
+Shapes: B batch, T items in a history, L levels, M targets, K beams, l codes of a prefix, V codes of the next level, N
+items of the catalogue.
 """
 
 from dataclasses import dataclass

@@ -5,7 +5,8 @@ which tuples exist. Here p(code | history, prefix) is a softmax over the childre
 the catalogue. So the probabilities of all items sum to one, also after items are added, and an only child has
 probability 1 without any computation. Children are listed, not marked among all codes: a level may have many codes.
 
-Shapes: M targets, R targets that have a choice at a level, C children of a node (at most), V codes of a level.
+Shapes: M targets, L levels, R targets that have a choice at a level, C children of a node (at most), V codes of a
+level.
 """
 
 from collections.abc import Sequence

@@ -1,4 +1,7 @@
-"""Trained models on disk: one folder contains everything needed to recommend."""
+"""Trained models on disk: one folder contains everything needed to recommend.
+
+Shapes: N items of the catalogue, M new items, D width of a vector, C width of its content.
+"""
 
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence

@@ -1,6 +1,7 @@
 """Beam search over a trie.
 
-Shapes: B batch, K beams, C children of a beam's node (at most), M = K x C candidates, N items, X excluded items.
+Shapes: B batch, K beams, l codes of a prefix, C children of a beam's node (at most), M = K x C candidates, N items, X
+excluded items.
 """
 
 from functools import partial

@@ -11,7 +11,7 @@ training contexts (U. Khandelwal et al., arXiv 1911.00172, equation 3):
 All distributions are conditioned on the same items, the candidates that some expert proposes, so that a share is what
 the neighbours have in fact. Powers and share are chosen on validation (`rqrec.training.fit_ensemble`).
 
-Shapes: B histories, C candidates, N items of the catalogue.
+Shapes: B histories, M items of some lists, C candidates, K items of a list, N items of the catalogue.
 """
 
 from collections.abc import Mapping, Sequence

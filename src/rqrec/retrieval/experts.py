@@ -4,7 +4,9 @@ The codes expert generates semantic IDs by beam search, the dense expert compare
 item, the neighbour expert looks up which items are near those of the history. They err differently, so that together
 they are better than any one (`rqrec.retrieval.ensemble`).
 
-Shapes: B histories, K items of an expert's list, C candidates, N items of the catalogue, D width, M neighbours.
+Shapes: B histories, R of them at a time, T items of a history, X excluded items, K items of an expert's list, C
+candidates, N items of the catalogue, D width, M neighbours or items that an index finds, P most popular items, S
+items of a sample.
 """
 
 from collections.abc import Callable

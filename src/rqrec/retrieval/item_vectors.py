@@ -4,7 +4,7 @@ A new item is encoded as the others were: its text by the same sentence encoder,
 appended, the mean of those of the items with the most similar content. The file takes as much as the vectors do: 0.8
 KB for an item of 384 dimensions.
 
-Shapes: N items, M new items, D width of a vector, C width of its content, R width of its collaborative part.
+Shapes: N items, M new items, D width of a vector, C width of its content.
 """
 
 from collections.abc import Mapping, Sequence

@@ -1,6 +1,7 @@
 """Add, remove and update items of a model that is served (see `rqrec.retrieval.changes`).
 
-Shapes: N items of the training, M new items, L levels, D width of a vector.
+Shapes: N items of the training, M new items, L levels, D width of a vector, C width of its content, P (or K) most
+similar items.
 """
 
 from collections.abc import Mapping, Sequence

@@ -1,4 +1,7 @@
-"""What lies near a model tells of its items without reading the model: how often each was taken, and all texts."""
+"""What lies near a model tells of its items without reading the model: how often each was taken, and all texts.
+
+Shapes: N items of the catalogue.
+"""
 
 from pathlib import Path
 from typing import NamedTuple

@@ -12,8 +12,9 @@ times a rate that validation chooses:
 
 So an item is recommended to those whom it suits, whether it comes alone or with thousands.
 
-Shapes: B histories, U different items of them, M new items, N items of the catalogue, X items that others are
-compared with, C width of a content vector.
+Shapes: B histories, T items of a history, U different items of all, M new items, N items of the catalogue, X items
+that others are compared with, A known items of which rules may allow some, K items of a list, C width of a content
+vector (or candidates).
 """
 
 from collections.abc import Sequence

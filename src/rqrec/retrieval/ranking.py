@@ -1,7 +1,6 @@
 """Ranked items, and the ranking of a full catalogue by scores.
 
-Shapes: B batch, K items of a list, N items of the catalogue, X excluded items,
-R rows of a block.
+Shapes: B batch, K items of a list, N items of the catalogue, M columns, X excluded items, R rows of a block.
 """
 
 from collections.abc import Callable, Mapping, Sequence

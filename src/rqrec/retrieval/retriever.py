@@ -1,7 +1,6 @@
 """A retrieval model with its semantic-ID table: histories of item indices in, ranked items out.
 
-Shapes: B histories, T items of a history, K items of each (generated or given), M neighbours, C candidates, N items
-of the catalogue, L levels.
+Shapes: B histories, X items of a history, K items of each (generated or given), N items of the catalogue, L levels.
 """
 
 from dataclasses import dataclass, field

@@ -1,7 +1,7 @@
 """Log-probabilities under a model: of the next codes, of given items, and of every item of a trie.
 
-Shapes: B batch, K prefixes or items of each history, l codes of a prefix, C children of a node (at most), V codes of
-a level, W prefixes that have a choice (at most), L levels, N items.
+Shapes: B batch, K prefixes or items of each history, D distinct prefixes, l codes of a prefix, C children of a node
+(at most), V codes of a level, W prefixes that have a choice (at most), L levels, N items.
 """
 
 from typing import TypeVar

@@ -4,6 +4,8 @@ The files of a "retrieval" artefact stay as training wrote them. `versions/3` in
 (see `rqrec.retrieval.changes`), and `versions/current.json` says which version is served; 0 is the catalogue of the
 training. A version is small, and complete before it becomes the current one, so a crash leaves the one before.
 Training the model again replaces the whole folder.
+
+Shapes: N items of the catalogue.
 """
 
 import shutil

@@ -3,7 +3,7 @@
 A part is a slice of rows of an input file, and is written atomically to its own output file. An interrupted run
 therefore resumes with the missing parts, and neither the number nor the location of the workers changes a row.
 
-Shapes: U users of a part, K recommendations.
+Shapes: U users of a part, B users of a search, M items of all histories, K recommendations.
 """
 
 import shutil

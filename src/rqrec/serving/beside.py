@@ -1,6 +1,6 @@
 """Which items of a history stand beside an item: those that share its first codes, and whose codes are close to its.
 
-Shapes: K items, T items of a history, U of them distinct, L levels, C nearest of each.
+Shapes: K items, T items of a history, U of them distinct, N items of the catalogue, L levels, C nearest of each.
 """
 
 from typing import NamedTuple

@@ -1,4 +1,7 @@
-"""Read-only view of a catalogue for the HTTP API: its items, a search, and its semantic IDs as a tree."""
+"""Read-only view of a catalogue for the HTTP API: its items, a search, and its semantic IDs as a tree.
+
+Shapes: N items of the catalogue, L levels.
+"""
 
 from collections.abc import Sequence
 from dataclasses import replace

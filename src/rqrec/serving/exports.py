@@ -1,4 +1,7 @@
-"""Vectors of a trained model as plain files, and its experts as ONNX files, for other programs."""
+"""Vectors of a trained model as plain files, and its experts as ONNX files, for other programs.
+
+Shapes: N items, L levels.
+"""
 
 import sys
 from pathlib import Path

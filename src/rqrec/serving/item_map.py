@@ -1,6 +1,6 @@
 """The map of a catalogue: a place for every item, and clusters that are named by what sets them apart.
 
-Shapes: N items, D width of their vectors, M new items.
+Shapes: N items, L levels, D width of their vectors, M new items.
 """
 
 import json

@@ -1,4 +1,7 @@
-"""The served models, and how a reload replaces them."""
+"""The served models, and how a reload replaces them.
+
+Shapes: N items of the catalogue, L levels.
+"""
 
 import asyncio
 from collections.abc import Callable, Mapping, Sequence

@@ -1,4 +1,7 @@
-"""The Python API of a trained model: item ids in, recommendations out."""
+"""The Python API of a trained model: item ids in, recommendations out.
+
+Shapes: B histories, T items of a history, N items of the catalogue, L levels, V codes of a level, D width.
+"""
 
 from collections.abc import Collection, Mapping, Sequence
 from functools import cached_property

@@ -1,6 +1,6 @@
 """What rules mean for each item of a catalogue.
 
-Shapes: N items of the catalogue.
+Shapes: N items of the catalogue, L levels.
 """
 
 from functools import lru_cache

@@ -1,6 +1,6 @@
 """Search in all fields of a catalogue, with typos forgiven, by a Tantivy index in memory.
 
-Shapes: N items of the catalogue, M items that match.
+Shapes: N items of the catalogue.
 """
 
 import threading

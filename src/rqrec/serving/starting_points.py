@@ -1,6 +1,6 @@
 """Starting points: a few well-known items of a kind, such as science fiction, as histories to begin with.
 
-Shapes: N items, G kinds, C first codes.
+Shapes: N items, V values of fields, G kinds, C first codes.
 """
 
 from typing import NamedTuple

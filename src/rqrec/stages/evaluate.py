@@ -1,4 +1,7 @@
-"""`rqrec evaluate`: evaluate a trained model or a baseline on one split of a dataset."""
+"""`rqrec evaluate`: evaluate a trained model or a baseline on one split of a dataset.
+
+Shapes: N items.
+"""
 
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, replace

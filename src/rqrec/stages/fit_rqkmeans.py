@@ -1,4 +1,7 @@
-"""`rqrec fit-rqkmeans`: fit RQ-k-means, the tokenizer that needs no gradient training, to embeddings."""
+"""`rqrec fit-rqkmeans`: fit RQ-k-means, the tokenizer that needs no gradient training, to embeddings.
+
+Shapes: N items, I input dimensions.
+"""
 
 import sys
 from collections.abc import Mapping

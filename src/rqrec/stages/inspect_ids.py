@@ -1,4 +1,7 @@
-"""`rqrec inspect-ids`: the quality of a set of semantic IDs, with metrics, figures and examples."""
+"""`rqrec inspect-ids`: the quality of a set of semantic IDs, with metrics, figures and examples.
+
+Shapes: N items, L levels.
+"""
 
 import json
 from dataclasses import asdict

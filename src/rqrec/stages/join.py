@@ -1,4 +1,7 @@
-"""`rqrec join`: join trained models and neighbours to one recommender, as validation says."""
+"""`rqrec join`: join trained models and neighbours to one recommender, as validation says.
+
+Shapes: N items, C width of a content vector.
+"""
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field

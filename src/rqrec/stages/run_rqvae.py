@@ -1,4 +1,7 @@
-"""`python run_rqvae.py configs/custom.gin`: semantic IDs of custom embeddings, as one array."""
+"""`python run_rqvae.py configs/custom.gin`: semantic IDs of custom embeddings, as one array.
+
+Shapes: N items, L levels.
+"""
 
 from dataclasses import dataclass, field
 from pathlib import Path

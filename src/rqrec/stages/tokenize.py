@@ -1,6 +1,6 @@
 """`rqrec tokenize`: the semantic IDs of all items, from a tokenizer and embeddings.
 
-Shapes: N items, M new items, L levels, I input dimensions.
+Shapes: N items, M new items, B items of a block, L levels, I input dimensions.
 """
 
 from dataclasses import dataclass

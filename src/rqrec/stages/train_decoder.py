@@ -1,4 +1,7 @@
-"""`python train_decoder.py configs/decoder_amazon.gin`: train the retrieval model."""
+"""`python train_decoder.py configs/decoder_amazon.gin`: train the retrieval model.
+
+Shapes: N items, C width of a content vector.
+"""
 
 import sys
 from collections.abc import Mapping

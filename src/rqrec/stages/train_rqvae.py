@@ -1,4 +1,7 @@
-"""`python train_rqvae.py configs/rqvae_amazon.gin`: train an RQ-VAE, the item tokenizer."""
+"""`python train_rqvae.py configs/rqvae_amazon.gin`: train an RQ-VAE, the item tokenizer.
+
+Shapes: N items, D width of an embedding.
+"""
 
 import sys
 from collections.abc import Mapping

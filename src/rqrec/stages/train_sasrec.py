@@ -1,4 +1,7 @@
-"""`rqrec train-sasrec configs/sasrec_amazon.gin`: train SASRec, a baseline with one learned vector per item."""
+"""`rqrec train-sasrec configs/sasrec_amazon.gin`: train SASRec, a baseline with one learned vector per item.
+
+Shapes: N items, C width of a content vector.
+"""
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field

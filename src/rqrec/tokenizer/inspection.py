@@ -1,6 +1,6 @@
 """Quality of a set of semantic IDs: codebook usage, collisions, and whether similar items share prefixes.
 
-Shapes: N items, Q sampled items, L levels, D embedding dimensions.
+Shapes: N items, B rows of a chunk, Q sampled items, L levels, D embedding dimensions.
 """
 
 from collections.abc import Sequence

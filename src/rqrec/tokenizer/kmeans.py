@@ -1,6 +1,6 @@
 """k-means: k-means++ seeding on a sample, then Lloyd iterations, without storing all N x V distances.
 
-Shapes: N points, V centroids, D width, C candidates.
+Shapes: N points, B of them at a time, V centroids, D width, C candidates.
 """
 
 from typing import NamedTuple

@@ -1,6 +1,6 @@
 """Semantic IDs: deduplication of code tuples, usage metrics, and the table of items and their IDs.
 
-Shapes: N items, M new items, L levels, V codes of a level.
+Shapes: N items, M new items, R of them, L levels, V codes of a level.
 """
 
 from collections.abc import Callable, Iterator, Sequence

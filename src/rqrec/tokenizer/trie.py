@@ -3,7 +3,7 @@
 Each leaf is an item. Leaves are sorted by their codes, so the items below any node are one contiguous range of
 leaves, and the number of allowed items below a node is the difference of two prefix sums.
 
-Shapes: N items, L levels, B batch, X excluded items, n_d nodes at depth d.
+Shapes: N items, L levels, B batch, C children of a node (at most), X excluded items, n_d nodes at depth d.
 """
 
 from collections.abc import Callable, Sequence

@@ -1,6 +1,6 @@
 """Training of a retrieval model on semantic IDs.
 
-Shapes: B batch, T items, L levels, N items of the catalogue.
+Shapes: B batch, L levels, N items of the catalogue.
 """
 
 from collections.abc import Mapping

@@ -4,8 +4,8 @@ Some of the known items are treated as new: the experts may not recommend them, 
 content alone, as items that come after the training are. No expert is trained for it, so the experts know these items
 as parts of histories, in which new items are not yet.
 
-Shapes: B histories, E examples, K items of a list, M items treated as new, N items of the catalogue, C width of
-content.
+Shapes: E examples, K items of a list, M items treated as new, N items of the catalogue, C width of content, S values
+of the sharpness, R rates.
 """
 
 from typing import NamedTuple

@@ -1,6 +1,6 @@
 """Every item of the training sequences as the target of one example: the items before it are its history.
 
-Shapes: E examples of an epoch, B batch, T items.
+Shapes: U users, E examples of an epoch, B batch, T items.
 """
 
 from collections.abc import Iterator

@@ -1,4 +1,7 @@
-"""Three kinds of semantic IDs, to measure what learned IDs gain over IDs that are merely unique."""
+"""Three kinds of semantic IDs, to measure what learned IDs gain over IDs that are merely unique.
+
+Shapes: N items, L levels.
+"""
 
 from collections.abc import Callable
 from dataclasses import asdict, dataclass

@@ -1,4 +1,7 @@
-"""One run of a comparison: a retrieval model or a baseline, selected on validation and tested once."""
+"""One run of a comparison: a retrieval model or a baseline, selected on validation and tested once.
+
+Shapes: N items, D width of a vector.
+"""
 
 import time
 from collections.abc import Iterator
