@@ -23,13 +23,11 @@ LIST_LENGTH = 10  # length of the recommended lists; the same as for validation 
 class Evaluation:
     """The rank of each example's target, and the mean metrics over all examples.
 
-    `ranks_C` int64: 0-based, MISSED if the target is not in the list. `exclude_seen`: whether items of the
-    history were excluded from the recommendations; metrics with and without are not comparable.
+    `ranks_C` int64: 0-based, MISSED if the target is not in the list.
     """
 
     ranks_C: NDArray[np.int64]
     metrics: dict[str, float]
-    exclude_seen: bool
 
 
 def evaluate(
@@ -42,6 +40,7 @@ def evaluate(
 ) -> Evaluation:
     """Rank the catalogue for every example and find the held-out item among the first ten.
 
+    `exclude_seen`: whether items of the history are excluded; metrics with and without them are not comparable.
     With `description`, progress is shown. `rqrec.evaluation.measure` computes more than ranks.
     """
     ranks_C, targets_C = np.empty(len(examples), dtype=np.int64), examples.targets
@@ -52,7 +51,7 @@ def evaluate(
         description=description,
     ):
         ranks_C[rows] = target_ranks(items_BK, targets_C[rows])
-    return Evaluation(ranks_C, ranking_metrics(ranks_C), exclude_seen)
+    return Evaluation(ranks_C, ranking_metrics(ranks_C))
 
 
 def ranked_lists(

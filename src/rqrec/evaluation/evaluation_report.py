@@ -126,7 +126,7 @@ def _seen_items(evaluation: dict[str, Any]) -> list[str]:
 
 
 def _groups(evaluation: dict[str, Any]) -> list[str]:
-    blocks = [heading("By group of cases")]
+    blocks = [heading("By group of examples")]
     for group, label in GROUPS.items():
         rows = []
         for row in evaluation["groups"][group]:

@@ -14,7 +14,7 @@ HEAD, TAIL = 0.1, 0.5  # fractions of the catalogue: the most and the least popu
 
 
 def by_target(train_counts_C: NDArray[np.int64]) -> Groups:
-    """Cases by the number of training interactions of the target: none, up to `FEW`, or more."""
+    """Examples by the number of training interactions of the target: none, up to `FEW`, or more."""
     return {
         "cold: never in training": train_counts_C == 0,
         f"few: 1 to {FEW} times": (train_counts_C > 0) & (train_counts_C <= FEW),
@@ -23,7 +23,7 @@ def by_target(train_counts_C: NDArray[np.int64]) -> Groups:
 
 
 def by_length(lengths_C: NDArray[np.int64]) -> Groups:
-    """Cases by the number of items in the history."""
+    """Examples by the number of items in the history."""
     groups = {}
     for shortest, following in zip(LENGTHS, (*LENGTHS[1:], None), strict=True):
         if following is None:
@@ -34,7 +34,7 @@ def by_length(lengths_C: NDArray[np.int64]) -> Groups:
 
 
 def by_popularity(targets_C: NDArray[np.int64], train_counts_N: NDArray[np.int64]) -> Groups:
-    """Cases by the popularity rank of the target among all items; ties are ranked by item index."""
+    """Examples by the popularity rank of the target among all items; ties are ranked by item index."""
     ranks_N = np.empty(len(train_counts_N), dtype=np.int64)
     ranks_N[np.argsort(-train_counts_N, kind="stable")] = np.arange(len(train_counts_N))
     quantiles_C = ranks_N[targets_C] / len(train_counts_N)

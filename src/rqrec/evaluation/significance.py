@@ -37,11 +37,11 @@ class Difference(NamedTuple):
     p_value: float
     """Two-sided p-value of the sign-flip permutation test."""
     better: int
-    """Cases in which the first recommender is better."""
+    """Examples in which the first recommender is better."""
     worse: int
-    """Cases in which the first recommender is worse."""
+    """Examples in which the first recommender is worse."""
     equal: int
-    """Cases in which both are equal."""
+    """Examples in which both are equal."""
 
 
 def intervals(ranks_C: NDArray[np.int64], names: Sequence[str], seed: int = 0) -> dict[str, Interval]:
