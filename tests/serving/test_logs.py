@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from rqrec.core import progress
 from rqrec.serving.logs import LOG, log_to_stderr
 from rqrec.serving.server import page_url
 
@@ -13,12 +14,13 @@ from rqrec.serving.server import page_url
 @pytest.fixture(autouse=True)
 def handlers() -> Iterator[None]:
     """Restore the handlers of the loggers."""
-    loggers = [LOG, logging.getLogger("uvicorn")]
+    loggers = [logging.getLogger(name) for name in ("rqrec", "uvicorn")]
     before = [(one.handlers, one.propagate, one.level) for one in loggers]
     yield
     for one, (found, propagate, level) in zip(loggers, before, strict=True):
         one.handlers, one.propagate = found, propagate
         one.setLevel(level)
+    progress.write_lines_by()
 
 
 def lines(capsys: pytest.CaptureFixture[str], log_format: str) -> list[str]:
@@ -29,6 +31,8 @@ def lines(capsys: pytest.CaptureFixture[str], log_format: str) -> list[str]:
     LOG.info("request", extra={"fields": {"status": 500, "path": "/v1/users"}})
     LOG.info("reloaded", extra={"fields": {"models": 2}})
     logging.getLogger("uvicorn.error").info("Started server process")
+    logging.getLogger("rqrec.retrieval.vector_index").warning("every one of %s items is scored", "300,000")
+    progress.log("2 items come back.")
     try:
         raise ValueError("no such folder")
     except ValueError as error:
@@ -41,6 +45,8 @@ def test_people_see_the_address_and_what_goes_wrong(capsys: pytest.CaptureFixtur
         "Open http://localhost:8000/ in a browser. Stop with Ctrl-C.",
         "request status=500 path=/v1/users",
         "reloaded models=2",
+        "warning: every one of 300,000 items is scored",
+        "2 items come back.",
         "error: reload refused (no such folder)",
     ]
 
@@ -49,7 +55,8 @@ def test_people_see_the_address_and_what_goes_wrong(capsys: pytest.CaptureFixtur
 def test_machines_get_an_object_per_line(capsys: pytest.CaptureFixture[str], log_format: str) -> None:
     found = [json.loads(line) for line in lines(capsys, log_format)]
     assert [one["message"] for one in found] == [
-        *("listening", "request", "request", "reloaded", "Started server process", "reload refused")
+        *("listening", "request", "request", "reloaded", "Started server process"),
+        *("every one of 300,000 items is scored", "2 items come back.", "reload refused"),
     ]
     assert found[0]["port"] == 8000
     assert "Traceback" in found[-1]["traceback"]

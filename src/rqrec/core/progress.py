@@ -3,10 +3,10 @@
 import re
 import sys
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from contextvars import ContextVar
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from rich.console import Console
 from rich.progress import (
@@ -39,14 +39,23 @@ def printable(text: str) -> str:
 
 
 def log(message: str) -> None:
-    """Print one line on standard error."""
+    """Say one line: on standard error, unless lines are written otherwise (see `write_lines_by`)."""
     _write_line(message)
     if (heard := _heard.get()) is not None:
         heard.append(message)
 
 
-def _write_line(line: str) -> None:
+def _print_line(line: str) -> None:
     console.print(printable(line), markup=False)
+
+
+_write_line: Callable[[str], Any] = _print_line
+
+
+def write_lines_by(write: Callable[[str], Any] = _print_line) -> None:
+    """Give each line to this function, such as that of a log, instead of printing it; by default print it again."""
+    global _write_line
+    _write_line = write
 
 
 @contextmanager

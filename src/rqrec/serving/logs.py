@@ -6,7 +6,10 @@ import sys
 import time
 from typing import Any, Literal
 
-LOG = logging.getLogger("rqrec.serving")
+from rqrec.core.progress import write_lines_by
+
+PACKAGE = "rqrec"
+LOG = logging.getLogger(f"{PACKAGE}.serving")
 LogFormat = Literal["auto", "json", "text"]
 SHOWN_STATUS = 500  # requests with a lower one are not shown to people
 
@@ -42,7 +45,7 @@ class TextFormatter(logging.Formatter):
 
 
 def log_to_stderr(level: str, log_format: LogFormat) -> None:
-    """Send the logs of the service and of its HTTP server to standard error.
+    """Send the logs of the service, of all that it calls in this package, and of its HTTP server to standard error.
 
     "auto" is text where standard error is a terminal, and JSON elsewhere. As text, requests that succeed
     are left out.
@@ -52,15 +55,17 @@ def log_to_stderr(level: str, log_format: LogFormat) -> None:
     handler.setFormatter(TextFormatter() if as_text else JsonFormatter())
     if as_text:
         handler.addFilter(_concerns_people)
-    for name in (LOG.name, "uvicorn"):
+    for name in (PACKAGE, "uvicorn"):
         logger = logging.getLogger(name)
         logger.handlers, logger.propagate = [handler], False
         logger.setLevel(level.upper())
+    if not as_text:
+        write_lines_by(LOG.info)
 
 
 def _concerns_people(record: logging.LogRecord) -> bool:
     if record.name != LOG.name and record.levelno <= logging.INFO:
-        return False  # what the HTTP server says of itself
+        return False  # what the HTTP server and others say of themselves
     return record.getMessage() != "request" or _fields(record).get("status", 0) >= SHOWN_STATUS
 
 
