@@ -5,7 +5,7 @@ equivalent to drawing the number of users with each rank from a multinomial dist
 the users' differences at random to drawing the number of flipped differences of each size from a binomial
 distribution. The results have the same distribution, at a cost independent of the number of users.
 
-Shapes: C examples, R distinct ranks (or pairs of ranks), S samples, M metrics.
+Shapes: C examples, R distinct ranks (or pairs of ranks), S samples, F flips, M metrics.
 """
 
 from collections.abc import Sequence
@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 
 from rqrec.evaluation.metrics import per_example
 
-SAMPLES = 2000  # bootstrap samples, and sign flips of the permutation test
+SAMPLES = 2000  # of the bootstrap
+FLIPS = 10_000  # of the permutation test: with 2,000, a p-value of 0.001 has a standard error of 0.0007
 LEVEL = 0.95  # confidence level of the intervals
 
 
@@ -67,11 +68,11 @@ def difference(
     gains_R = per_example(name, pairs_R2[:, 0]) - per_example(name, pairs_R2[:, 1])
     (interval,) = _bootstrap(gains_R[:, None], counts_R, rng)
     mean = float(gains_R @ counts_R) / len(ranks_C)
-    kept_SR = rng.binomial(counts_R, 0.5, size=(SAMPLES, len(counts_R)))
-    flipped_S = (2 * kept_SR - counts_R) @ gains_R / len(ranks_C)
-    extreme = int((np.abs(flipped_S) >= abs(mean) - 1e-12).sum())
+    kept_FR = rng.binomial(counts_R, 0.5, size=(FLIPS, len(counts_R)))
+    flipped_F = (2 * kept_FR - counts_R) @ gains_R / len(ranks_C)
+    extreme = int((np.abs(flipped_F) >= abs(mean) - 1e-12).sum())
     better, worse = int(counts_R[gains_R > 0].sum()), int(counts_R[gains_R < 0].sum())
-    p_value = (1 + extreme) / (1 + SAMPLES)
+    p_value = (1 + extreme) / (1 + FLIPS)
     return Difference(mean, interval, p_value, better, worse, len(ranks_C) - better - worse)
 
 
