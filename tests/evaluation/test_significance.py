@@ -43,6 +43,19 @@ def test_the_p_value_matches_enumerating_all_sign_flips() -> None:
     )
 
 
+def test_of_several_runs_each_example_s_mean_is_compared() -> None:
+    runs = np.stack([random_ranks(seed, 12) for seed in (0, 1, 2)])
+    theirs = random_ranks(3, 12)
+    gains = per_example("ndcg@10", runs).mean(0) - per_example("ndcg@10", theirs)
+    flips = np.array(list(itertools.product([1, -1], repeat=len(gains))))
+    exact = (np.abs(flips @ gains) >= abs(gains.sum()) - 1e-12).mean()
+    result = difference("ndcg@10", runs, theirs)
+    assert result.mean == pytest.approx(gains.mean())
+    assert result.p_value == pytest.approx(exact, abs=0.03)
+    assert (result.better, result.worse) == ((gains > 0).sum(), (gains < 0).sum())
+    assert difference("ndcg@10", np.stack([theirs, theirs]), theirs).p_value == 1
+
+
 def test_the_interval_of_a_difference_is_paired() -> None:
     ours = random_ranks(0, 300)
     theirs = np.where(ours < 19, ours + 1, ours)  # always one rank worse: the differences hardly vary

@@ -59,6 +59,7 @@ def test_it_reports_every_row_and_the_time_of_each_stage(finished: tuple[Path, d
         run["test"]["all"]["recall@10"] - run["test"]["hybrid_knn"]["recall@10"]
     )
     assert 0 <= difference["p_value"] <= 1
+    assert result["against_hybrid_knn"] == run["against_hybrid_knn"]  # of a single seed
     assert result["parameters"] == run["parameters"] > 0
     assert {"dataset", "embeddings", "rqkmeans_2", "semantic_ids_2", "seed_0/experts"} <= {*result["seconds"]}
     assert read_json(out / "reproduction.json") == result

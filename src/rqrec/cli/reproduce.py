@@ -16,7 +16,7 @@ from rqrec.cli.command import (
 )
 from rqrec.cli.next_steps import say_next_after
 from rqrec.data.sources.custom import CustomFiles
-from rqrec.experiments.reproduce import METRICS, ROWS, TABLES, ReproduceConfig
+from rqrec.experiments.reproduce import AGAINST, COMPARED_WITH, METRICS, ROWS, TABLES, ReproduceConfig
 from rqrec.experiments.reproduce import reproduce as run
 
 
@@ -50,6 +50,10 @@ def reproduce(
         for row in ROWS:
             cells = "  ".join(_cell(result[name][row][metric]) for metric in METRICS)
             lines.append(f"  {row:<28}{cells}")
+    lines.append(f"against {COMPARED_WITH}, seen items excluded")
+    for row, differences in result[AGAINST].items():
+        found = (f"{name} {one['mean']:+.4f} (p = {one['p_value']:.4f})" for name, one in differences.items())
+        lines.append(f"  {row:<28}{', '.join(found)}")
     model = folder / "seed_0" / "retrieval"
     emit(result, as_json, "\n".join([*lines, f"\nModel: {model}"]))
     if not as_json:

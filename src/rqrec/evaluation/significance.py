@@ -1,11 +1,11 @@
 """Bootstrap intervals of a mean over users, and a permutation test for two recommenders.
 
 A metric is a function of the target's rank, and ranks take few distinct values. Resampling users is therefore
-equivalent to drawing the number of users with each rank from a multinomial distribution, and flipping the signs of
+equivalent to drawing the number of users with each value from a multinomial distribution, and flipping the signs of
 the users' differences at random to drawing the number of flipped differences of each size from a binomial
-distribution. The results have the same distribution, at a cost independent of the number of users.
+distribution. The results have the same distribution, at a cost that hardly depends on the number of users.
 
-Shapes: C examples, R distinct ranks (or pairs of ranks), S samples, F flips, M metrics.
+Shapes: C examples, R distinct ranks or differences, S samples, F flips, M metrics, T runs.
 """
 
 from collections.abc import Sequence
@@ -18,6 +18,8 @@ from rqrec.evaluation.metrics import per_example
 
 SAMPLES = 2000  # of the bootstrap
 FLIPS = 10_000  # of the permutation test: with 2,000, a p-value of 0.001 has a standard error of 0.0007
+FLIPS_AT_ONCE = 1000  # to save memory where differences take many values, as those of several runs do
+DECIMALS = 12  # of a difference: those that only rounding tells apart are one
 LEVEL = 0.95  # confidence level of the intervals
 
 
@@ -57,23 +59,26 @@ def difference(
 ) -> Difference:
     """The difference in metric `name` between two recommenders, from ranks of the same examples in the same order.
 
-    Raises ValueError if the numbers of ranks differ.
+    `ranks_C` may be those of several runs, [T, C]: of each example, the mean over the runs is compared. Raises
+    ValueError if the numbers of ranks differ.
     """
-    if len(ranks_C) != len(other_ranks_C):
+    if ranks_C.shape[-1] != len(other_ranks_C):
         raise ValueError(
-            f"Got {len(ranks_C)} and {len(other_ranks_C)} ranks: compare recommenders on the same examples."
+            f"Got {ranks_C.shape[-1]} and {len(other_ranks_C)} ranks: compare recommenders on the same examples."
         )
     rng = np.random.default_rng(seed)
-    pairs_R2, counts_R = np.unique(np.stack([ranks_C, other_ranks_C], axis=1), axis=0, return_counts=True)
-    gains_R = per_example(name, pairs_R2[:, 0]) - per_example(name, pairs_R2[:, 1])
+    runs_TC = [per_example(name, one_C) for one_C in np.atleast_2d(ranks_C)]
+    gains_C = np.mean(runs_TC, axis=0) - per_example(name, other_ranks_C)
+    gains_R, counts_R = np.unique(gains_C.round(DECIMALS), return_counts=True)
     (interval,) = _bootstrap(gains_R[:, None], counts_R, rng)
-    mean = float(gains_R @ counts_R) / len(ranks_C)
-    kept_FR = rng.binomial(counts_R, 0.5, size=(FLIPS, len(counts_R)))
-    flipped_F = (2 * kept_FR - counts_R) @ gains_R / len(ranks_C)
-    extreme = int((np.abs(flipped_F) >= abs(mean) - 1e-12).sum())
+    total = float(gains_R @ counts_R)
+    extreme = 0
+    for _ in range(FLIPS // FLIPS_AT_ONCE):
+        kept_FR = rng.binomial(counts_R, 0.5, size=(FLIPS_AT_ONCE, len(counts_R)))
+        extreme += int((np.abs((2 * kept_FR - counts_R) @ gains_R) >= abs(total) - 1e-9).sum())
     better, worse = int(counts_R[gains_R > 0].sum()), int(counts_R[gains_R < 0].sum())
     p_value = (1 + extreme) / (1 + FLIPS)
-    return Difference(mean, interval, p_value, better, worse, len(ranks_C) - better - worse)
+    return Difference(total / len(gains_C), interval, p_value, better, worse, len(gains_C) - better - worse)
 
 
 def _bootstrap(

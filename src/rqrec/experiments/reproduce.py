@@ -13,6 +13,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
+import numpy as np
+
 from rqrec.core.artifact import MANIFEST, read_json, read_manifest, write_json
 from rqrec.core.config import configured
 from rqrec.core.values import Config, Minutes, PositiveInt, Threads
@@ -20,7 +22,9 @@ from rqrec.core.workers import cores
 from rqrec.data.sequences import Sequences
 from rqrec.data.sources.custom import CustomFiles
 from rqrec.data.splits import get_protocol
-from rqrec.evaluation.results_io import EVALUATION_FILE
+from rqrec.evaluation.measure import EvalResult
+from rqrec.evaluation.results_io import EVALUATION_FILE, MAIN_METRICS
+from rqrec.evaluation.significance import difference
 from rqrec.experiments.run import Run, read_numbers
 from rqrec.experiments.tasks import run_tasks
 from rqrec.stages.embed import EmbedConfig, embed
@@ -62,6 +66,7 @@ ROWS = (*EXPERTS, *BASELINES)
 # Name of each table of test metrics: what it says about items of the history (see docs/evaluation.md).
 TABLES = {"test": "excluded", "test_seen_allowed": "allowed"}
 COMPARED_WITH = "hybrid_knn"  # the baseline that each row is tested against
+AGAINST = f"against_{COMPARED_WITH}"
 TRAINING_SHARE = 0.6  # of the time that the earlier stages leave; the rest is for weights and evaluations
 MIN_LEFT = (
     0.2  # share of the budget for training and evaluations, even if encoding long texts took most of it
@@ -102,6 +107,7 @@ def reproduce(config: ReproduceConfig, source: str, raw: Path | CustomFiles, out
         "tie_break": config.prepare.tie_break,
         "seeds": runs,
         **{table: {row: _over_seeds([one[table][row] for one in runs]) for row in ROWS} for table in TABLES},
+        AGAINST: {row: _against(run.folder, row, config.seeds) for row in EXPERTS},
         "parameters": runs[0]["parameters"],
         "collision_rate": read_manifest(inputs.semantic_ids[0]).metrics["collision_rate"],
         "seconds": run.seconds,
@@ -218,7 +224,7 @@ def _seed(run: Run, config: ReproduceConfig, inputs: Inputs, seed: int) -> dict[
             table: {row: _metrics(found[row]["seen_items"][choice]["metrics"]) for row in ROWS}
             for table, choice in TABLES.items()
         },
-        f"against_{COMPARED_WITH}": {row: found[row]["comparison"]["metrics"] for row in EXPERTS},
+        AGAINST: {row: found[row]["comparison"]["metrics"] for row in EXPERTS},
     }
 
 
@@ -315,6 +321,14 @@ def train_experts(run: Run, name: str, trainings: Sequence[Training], jobs: int 
 
 def _metrics(measured: Mapping[str, float]) -> dict[str, float]:
     return {metric: measured[metric] for metric in METRICS}
+
+
+def _against(folder: Path, row: str, seeds: int) -> dict[str, dict[str, Any]]:
+    """How each user's mean over the seeds differs from the baseline, with seen items excluded."""
+    runs = [EvalResult.read(folder / f"seed_{seed}" / f"evaluation_{row}") for seed in range(seeds)]
+    baseline = EvalResult.read(folder / f"evaluation_{COMPARED_WITH}")
+    ranks_TC = np.stack([one.ranks_C for one in runs])
+    return {name: difference(name, ranks_TC, baseline.ranks_C)._asdict() for name in MAIN_METRICS}
 
 
 def _over_seeds(metrics: Sequence[Mapping[str, float]]) -> dict[str, dict[str, float]]:
