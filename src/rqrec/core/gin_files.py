@@ -160,9 +160,16 @@ def _explained(error: Exception, source: str) -> str:
 def _included(name: str, within: tuple[Path, ...], base: Path, place: str) -> Path:
     """The file that a line includes: one in the folder of the first file, below it, or below the current folder."""
     beside = within[-1].parent if within else Path()
-    path = next((folder / name for folder in (beside, base) if (folder / name).is_file()), Path(name))
     allowed = [folder.resolve() for folder in (base, Path())]
-    if path.suffix != ".gin" or not any(path.resolve().is_relative_to(folder) for folder in allowed):
+    try:
+        path = next((folder / name for folder in (beside, base) if (folder / name).is_file()), Path(name))
+        inside = any(path.resolve().is_relative_to(folder) for folder in allowed)
+    except (OSError, ValueError) as error:  # too long a name, or a character that no name has
+        raise ValueError(
+            f"{place}: {name[:80]!r} cannot be included ({getattr(error, 'strerror', None) or error}). Give the "
+            f"name of a .gin file."
+        ) from error
+    if path.suffix != ".gin" or not inside:
         raise ValueError(
             f"{place}: {name} is not included. Include only .gin files, in the folder of the configuration or in the "
             f"current one."
