@@ -89,7 +89,7 @@ def test_files_include_gin_files_beside_them_and_nothing_else(
         with pytest.raises(ValueError, match=r"run\.gin, line 1: .* is not included") as caught:
             read_gin([folder / "run.gin"], [])
         assert "password" not in str(caught.value)
-    for name in ("a" * 300 + ".gin", "a/" * 3000 + "b.gin", "x\0.gin"):
+    for name in ("a" * 300 + ".gin", "a/" * 3000 + "b.gin", r"x\0.gin"):
         (folder / "run.gin").write_text(f"include '{name}'")
         with pytest.raises(ValueError, match="cannot be included") as caught:
             read_gin([folder / "run.gin"], [])
