@@ -1,6 +1,6 @@
 """Items similar to a given item: those that share the most leading codes with it.
 
-Shapes: K items, M candidates, N items of the catalogue, L levels, V codes of a level, D width.
+Shapes: K items, M candidates, N items of the catalogue, L levels, V codes of a level, U of them that occur, D width.
 """
 
 from typing import NamedTuple
@@ -32,8 +32,11 @@ def nearness(embedding: CodeEmbedding, codes_KL: Tensor, codes_ML: Tensor, conte
     shared_KM = (codes_KL[:, None] == codes_ML).long().cumprod(dim=2).sum(dim=2)
     cosines = []
     for level in range(content_levels):
-        rows_VD = functional.normalize(embedding.rows(level), dim=1)
-        cosines.append((rows_VD[codes_KL[:, level]] @ rows_VD.T)[:, codes_ML[:, level]])
+        rows_VD = embedding.rows(level)
+        # Only codes that occur, each once: a level may have many more, and many items may share a few.
+        codes_U, at_M = codes_ML[:, level].unique(return_inverse=True)
+        own_KD = functional.normalize(rows_VD[codes_KL[:, level]], dim=1)
+        cosines.append((own_KD @ functional.normalize(rows_VD[codes_U], dim=1).T)[:, at_M])
     return Nearness(shared_KM, (1 + torch.stack(cosines).mean(dim=0)).clamp(0, 2) / 2)
 
 
