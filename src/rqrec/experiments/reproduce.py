@@ -107,7 +107,7 @@ def reproduce(config: ReproduceConfig, source: str, raw: Path | CustomFiles, out
         "tie_break": config.prepare.tie_break,
         "seeds": runs,
         **{table: {row: _over_seeds([one[table][row] for one in runs]) for row in ROWS} for table in TABLES},
-        AGAINST: {row: _against(run.folder, row, config.seeds) for row in EXPERTS},
+        AGAINST: _against(run.folder, config.seeds),
         "parameters": runs[0]["parameters"],
         "collision_rate": read_manifest(inputs.semantic_ids[0]).metrics["collision_rate"],
         "seconds": run.seconds,
@@ -323,12 +323,15 @@ def _metrics(measured: Mapping[str, float]) -> dict[str, float]:
     return {metric: measured[metric] for metric in METRICS}
 
 
-def _against(folder: Path, row: str, seeds: int) -> dict[str, dict[str, Any]]:
-    """How each user's mean over the seeds differs from the baseline, with seen items excluded."""
-    runs = [EvalResult.read(folder / f"seed_{seed}" / f"evaluation_{row}") for seed in range(seeds)]
-    baseline = EvalResult.read(folder / f"evaluation_{COMPARED_WITH}")
-    ranks_TC = np.stack([one.ranks_C for one in runs])
-    return {name: difference(name, ranks_TC, baseline.ranks_C)._asdict() for name in MAIN_METRICS}
+def _against(folder: Path, seeds: int) -> dict[str, dict[str, Any]]:
+    """How each user's mean over the seeds differs from the baseline in every row, with seen items excluded."""
+    baseline_C = EvalResult.read(folder / f"evaluation_{COMPARED_WITH}").ranks_C
+    differences = {}
+    for row in EXPERTS:
+        runs = [EvalResult.read(folder / f"seed_{seed}" / f"evaluation_{row}") for seed in range(seeds)]
+        ranks_TC = np.stack([one.ranks_C for one in runs])
+        differences[row] = {name: difference(name, ranks_TC, baseline_C)._asdict() for name in MAIN_METRICS}
+    return differences
 
 
 def _over_seeds(metrics: Sequence[Mapping[str, float]]) -> dict[str, dict[str, float]]:
