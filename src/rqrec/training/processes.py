@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 
 import psutil
 import torch
+import torch.distributed.nn  # before there is a group: defaults of its functions would hold the group for ever
 from accelerate import PartialState
 from accelerate.utils import slice_tensors
 
