@@ -2,7 +2,7 @@
 
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 
 import pytest
@@ -18,7 +18,9 @@ class EchoModel:
         self.unblocked = threading.Event()
         self.unblocked.set()
 
-    def process(self, options: int, histories: Sequence[Sequence[str]]) -> list[tuple[int, str]]:
+    def process(
+        self, options: int, histories: Sequence[Sequence[str]], pause: Callable[[], None]
+    ) -> list[tuple[int, str]]:
         self.batches.append((options, ["".join(history) for history in histories]))
         assert self.unblocked.wait(30)
         if any("bad" in history for history in histories):
@@ -64,7 +66,7 @@ def test_a_request_waits_for_others_until_the_batch_is_full() -> None:
 
 def test_a_large_request_is_split_into_batches() -> None:
     model = EchoModel()
-    batcher = make_batcher(model, max_batch=16)
+    batcher = make_batcher(model, max_batch=32)
     answers = batcher.submit(1, [[name] for name in "abcdefghi"]).result(30)
     assert answers == [(1, name) for name in "abcdefghi"]
     assert [len(histories) for _, histories in model.batches] == [4, 4, 1]
@@ -134,7 +136,7 @@ def test_no_request_of_many_threads_is_lost() -> None:
 
 def test_small_requests_come_between_the_parts_of_a_large_one() -> None:
     model = EchoModel()
-    batcher = make_batcher(model, max_batch=16)
+    batcher = make_batcher(model, max_batch=32)
     block(model, batcher)
     large = batcher.submit(1, [[name] for name in "abcdefghijklmnop"])
     small = [batcher.submit(options, [["x"]]) for options in (2, 3)]
@@ -145,10 +147,41 @@ def test_small_requests_come_between_the_parts_of_a_large_one() -> None:
     batcher.close()
 
 
+def test_small_requests_are_processed_where_a_large_one_pauses() -> None:
+    """Each pause is for one batch of small ones; what fails in it, and how long it takes, is not the large one's."""
+    steps: list[str] = []
+    begun, go_on = threading.Event(), threading.Event()
+
+    def process(options: int, histories: Sequence[str], pause: Callable[[], None]) -> list[str]:
+        steps.append(f"{''.join(histories)} begins")
+        begun.set()
+        assert go_on.wait(30)
+        pause()
+        steps.append(f"{''.join(histories)} ends")
+        if "bad" in histories:
+            raise ValueError("bad")
+        return list(histories)
+
+    batcher = Batcher(process, max_batch=16, max_wait_s=0.0, max_queue=100)
+    large = batcher.submit(1, list("abcd"))
+    assert begun.wait(30)
+    good, bad, other = (batcher.submit(options, [text]) for options, text in ((2, "x"), (2, "bad"), (3, "y")))
+    go_on.set()
+    assert large.result(30) == list("abcd")
+    assert good.result(30) == ["x"]
+    assert other.result(30) == ["y"]
+    with pytest.raises(ValueError, match="bad"):
+        bad.result(30)
+    assert steps[:3] == ["ab begins", "xbad begins", "xbad ends"]
+    assert steps[3:7] == ["x begins", "x ends", "bad begins", "bad ends"]  # each by itself, since one failed
+    assert steps[7:] == ["ab ends", "y begins", "y ends", "cd begins", "cd ends"]
+    batcher.close()
+
+
 def test_costly_requests_have_shorter_batches() -> None:
     model = EchoModel()
     batcher = Batcher(
-        model.process, max_batch=32, max_wait_s=0.0, max_queue=100, cost=lambda options: options
+        model.process, max_batch=64, max_wait_s=0.0, max_queue=100, cost=lambda options: options
     )
     for options, lengths in ((1, [8, 1]), (4, [2, 2, 2, 2, 1]), (1000, [1] * 9)):
         model.batches.clear()
@@ -159,7 +192,7 @@ def test_costly_requests_have_shorter_batches() -> None:
 
 def test_a_large_request_stops_when_nobody_waits_for_it() -> None:
     model = EchoModel()
-    batcher = make_batcher(model, max_batch=16)
+    batcher = make_batcher(model, max_batch=32)
     model.unblocked.clear()
     large = batcher.submit(1, [[name] for name in "abcdefghijklmnop"])
     while not model.batches:
@@ -189,7 +222,7 @@ def test_large_requests_leave_half_of_the_queue_to_small_ones() -> None:
 
 def test_large_requests_go_on_while_small_ones_keep_coming() -> None:
     model = EchoModel()
-    batcher = make_batcher(model, max_batch=16)
+    batcher = make_batcher(model, max_batch=32)
     block(model, batcher)
     large = batcher.submit(1, [["a"]] * 16)
     model.unblocked.set()

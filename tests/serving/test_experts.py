@@ -249,11 +249,11 @@ def test_requests_share_a_batch_only_if_they_ask_the_same_experts(
     batcher = registry.get("joined").batcher
     process, begun, release, batches = batcher._process, threading.Event(), threading.Event(), []
 
-    def slow(options: Any, requests: Any) -> Any:
+    def slow(options: Any, requests: Any, pause: Any) -> Any:
         begun.set()
         assert release.wait(60)
         batches.append((options.experts, len(requests)))
-        return process(options, requests)
+        return process(options, requests, pause)
 
     monkeypatch.setattr(batcher, "_process", slow)
     words = [["dense"], ["neighbours"], None, ["all"], ["trained", "neighbours"], ["dense"]]

@@ -146,19 +146,11 @@ def add_recommendations(app: FastAPI, registry: ModelRegistry, config: ServiceCo
         except QueueFullError as error:
             raise too_many_requests("busy", "The request queue is full.", error.seconds) from error
         results = await answer(future, request, config.timeout)
-
-        def encoded() -> bytes:
-            if body.describe:
-                model.describe_items(results)
-            return b'{"model":%s,"recommendations":[%s]}' % (
-                to_json(model.name),
-                b",".join(map(to_json, results)),  # one by one, as other threads wait while one is encoded
-            )
-
-        return Response(await asyncio.to_thread(encoded), media_type=JsonResponse.media_type)
+        content = b'{"model":%s,"recommendations":[%s]}' % (to_json(model.name), b",".join(results))
+        return Response(content, media_type=JsonResponse.media_type)
 
 
-async def answer(future: asyncio.Future[list[Any]], request: Request, seconds: float) -> list[Any]:
+async def answer(future: asyncio.Future[list[bytes]], request: Request, seconds: float) -> list[bytes]:
     """The results of a future, which is cancelled if they are late or the client leaves.
 
     Raises ApiError (504 or 499).
@@ -200,6 +192,7 @@ async def request_options(
         await check_rules(body, model),
         experts,
         body.explain,
+        body.describe,
     )
 
 

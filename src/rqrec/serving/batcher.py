@@ -2,7 +2,8 @@
 
 A batch costs a model little more than a single request, so a request waits a few milliseconds for others.
 Each model has one worker thread; requests that arrive while it is busy form the next batch. A large request is
-processed in parts, and smaller ones come between them; it stops as soon as nobody waits for it.
+processed in parts, and smaller ones come between them and where the processing pauses; it stops as soon as nobody
+waits for it.
 """
 
 import math
@@ -16,7 +17,7 @@ from typing import Any, Generic, TypeVar
 OptionsT = TypeVar("OptionsT", bound=Hashable)
 HistoryT = TypeVar("HistoryT")
 
-PARTS = 4  # a large request is processed in parts of this fraction of a batch
+PARTS = 8  # a large request is processed in parts of this fraction of a batch
 SMALL_FIRST = 3  # seconds of small requests for each of large ones, while both wait
 
 
@@ -44,22 +45,26 @@ class _Job(Generic[OptionsT, HistoryT]):
         return len(self.histories) - self.taken
 
 
+_Part = tuple[_Job[OptionsT, HistoryT], Sequence[HistoryT]]
+
+
 class Batcher(Generic[OptionsT, HistoryT]):
     """Processes histories in batches with equal options.
 
-    `process(options, histories)` returns one result per history. It gets at most `max_batch` histories at
-    once, and the oldest of them has waited at most `max_wait_s` seconds for others. At most `max_queue`
-    histories are queued. `on_batch(histories, seconds)` is called after each batch.
+    `process(options, histories, pause)` returns one result per history. It gets at most `max_batch` histories at
+    once, and the oldest of them has waited at most `max_wait_s` seconds for others. Between its steps it may call
+    `pause()`: if it processes a part of a large request, small ones that wait are processed meanwhile. At most
+    `max_queue` histories are queued. `on_batch(histories, seconds)` is called after each batch.
 
     `cost(options)` is the cost of one history relative to a usual one: a batch of costlier ones is shorter, so that
-    no batch keeps others waiting for long. A request that costs more than a quarter of a batch is large: it is
+    no batch keeps others waiting for long. A request that costs more than an eighth of a batch is large: it is
     processed in parts of that cost, and large requests may fill half of the queue. After a part of a large
     request, three times as much goes to the smallest requests first: they overtake large ones, but not for ever.
     """
 
     def __init__(
         self,
-        process: Callable[[OptionsT, Sequence[HistoryT]], Sequence[Any]],
+        process: Callable[[OptionsT, Sequence[HistoryT], Callable[[], None]], Sequence[Any]],
         *,
         max_batch: int,
         max_wait_s: float,
@@ -158,19 +163,23 @@ class Batcher(Generic[OptionsT, HistoryT]):
 
     def _run(self) -> None:
         while parts := self._next_batch():
-            try:
-                self._run_batch(parts)
-            except Exception as error:  # one bad request must not fail the others: run each separately
-                if len(parts) == 1:
-                    _finish(parts[0][0], error)
-                    continue
-                for part in parts:
-                    try:
-                        self._run_batch([part])
-                    except Exception as own_error:
-                        _finish(part[0], own_error)
+            self._run_together(parts)
 
-    def _next_batch(self) -> list[tuple[_Job[OptionsT, HistoryT], Sequence[HistoryT]]]:
+    def _run_together(self, parts: Sequence[_Part[OptionsT, HistoryT]]) -> None:
+        """Run a batch; if that fails, each request separately, because one bad request must not fail the others."""
+        try:
+            self._run_batch(parts)
+        except Exception as error:
+            if len(parts) == 1:
+                _finish(parts[0][0], error)
+                return
+            for part in parts:
+                try:
+                    self._run_batch([part])
+                except Exception as own_error:
+                    _finish(part[0], own_error)
+
+    def _next_batch(self) -> list[_Part[OptionsT, HistoryT]]:
         """The jobs of the next batch, each with its part in it; empty once closed and done, or given up."""
         with self._changed:
             while not self._closed:
@@ -185,29 +194,49 @@ class Batcher(Generic[OptionsT, HistoryT]):
                 self._queue.sort(key=lambda job: (self._cost_left(job), job.arrived))
             else:
                 self._queue.sort(key=lambda job: job.arrived)
-            options, taken = self._queue[0].options, 0
-            batch = []
-            for job in self._queue:
-                room = self._room(job) - taken
-                if job.options == options and room >= min(job.left, 1):
-                    part = job.histories[job.taken : job.taken + room]
-                    batch.append((job, part))
-                    job.taken += len(part)
-                    taken += len(part)
-            self._queue = [job for job in self._queue if job.left]
-            return batch
+            return self._take(self._queue)
 
-    def _run_batch(self, parts: Sequence[tuple[_Job[OptionsT, HistoryT], Sequence[HistoryT]]]) -> None:
+    def _small_batch(self) -> list[_Part[OptionsT, HistoryT]]:
+        """The small jobs that wait, as many as fit into a batch with the first one; empty if there are none."""
+        with self._changed:
+            small = [job for job in self._waiting() if not self._is_large(job)]
+            return self._take(sorted(small, key=lambda job: job.arrived))
+
+    def _take(self, jobs: Sequence[_Job[OptionsT, HistoryT]]) -> list[_Part[OptionsT, HistoryT]]:
+        """A batch of the first of these jobs and others with equal options, each with its part in it."""
+        batch: list[_Part[OptionsT, HistoryT]] = []
+        taken = 0
+        for job in jobs:
+            room = self._room(job) - taken
+            if job.options == jobs[0].options and room >= min(job.left, 1):
+                part = job.histories[job.taken : job.taken + room]
+                batch.append((job, part))
+                job.taken += len(part)
+                taken += len(part)
+        self._queue = [job for job in self._queue if job.left]
+        return batch
+
+    def _run_batch(self, parts: Sequence[_Part[OptionsT, HistoryT]]) -> None:
         histories = [history for _, part in parts for history in part]
         options = parts[0][0].options
-        started = time.monotonic()
+        large = any(self._is_large(job) for job, _ in parts)
         results: list[Any] = []
         if histories:
-            results += self._process(options, histories)
-            seconds = time.monotonic() - started
+            paused = 0.0
+
+            def pause() -> None:
+                nonlocal paused
+                if large and (small := self._small_batch()):
+                    began = time.monotonic()
+                    self._run_together(small)
+                    paused += time.monotonic() - began
+
+            started = time.monotonic()
+            results += self._process(options, histories, pause)
+            seconds = time.monotonic() - started - paused
             per_cost = seconds / (len(histories) * self._cost(options))
             self._seconds_per_cost += 0.1 * (per_cost - self._seconds_per_cost)
-            if any(self._is_large(job) for job, _ in parts):
+            if large:
                 self._seconds_for_small = SMALL_FIRST * seconds
             else:
                 self._seconds_for_small -= seconds

@@ -23,7 +23,7 @@ from rqrec.serving.answers import Recommendation
 from rqrec.serving.batcher import Batcher
 from rqrec.serving.catalog_view import CatalogView
 from rqrec.serving.config import ServiceConfig
-from rqrec.serving.errors import ApiError
+from rqrec.serving.errors import ApiError, to_json
 from rqrec.serving.explanations import Explanation
 from rqrec.serving.item_map import ItemMap
 from rqrec.serving.logs import LOG
@@ -46,6 +46,7 @@ class RequestOptions:
     rules: Rules = NO_RULES
     experts: tuple[str, ...] | None = None
     explain: bool = False
+    describe: bool = False
 
     @property
     def cost(self) -> float:
@@ -149,8 +150,16 @@ class ServedModel:
         """Whether the model was trained with timestamps."""
         return self.recommender.artifact.needs_times
 
-    def recommend(self, options: RequestOptions, requests: Sequence[HistoryRequest]) -> list[dict[str, Any]]:
-        """One JSON result per history; unknown ids are skipped and listed."""
+    def recommend(
+        self,
+        options: RequestOptions,
+        requests: Sequence[HistoryRequest],
+        pause: Callable[[], None] = lambda: None,
+    ) -> list[bytes]:
+        """The JSON of one result per history; unknown ids are skipped and listed. `pause()` is called between steps.
+
+        It is encoded here, because to encode a large answer beside the worker thread would hold it up.
+        """
         histories = [request.items for request in requests]
         timestamps = [request.timestamps or () for request in requests] if self.needs_timestamps else None
         users = [request.user for request in requests]
@@ -175,17 +184,21 @@ class ServedModel:
             for recommended in recommendations
         ]
         if options.explain:
+            pause()
             item_ids = [[item.item_id for item in recommended] for recommended in recommendations]
             explained = self.recommender.explain_all(
                 histories, item_ids, unknown="skip", timestamps=timestamps, users=users
             )
+            pause()
             named = self._named(explained)
             for result, recommended, explanations in zip(results, recommendations, explained, strict=True):
                 for item, one, explanation in zip(result["items"], recommended, explanations, strict=True):
                     item |= self._why_json(one, explanation, named)
-        return results
+        if options.describe:
+            self._describe(results)
+        return list(map(to_json, results))
 
-    def describe_items(self, results: Sequence[dict[str, Any]]) -> None:
+    def _describe(self, results: Sequence[dict[str, Any]]) -> None:
         """Add facets and pictures to the items of results."""
         items = [item for result in results for item in result["items"]]
         indices = self.recommender.catalog.id_map.indices([item["item_id"] for item in items])
