@@ -1,5 +1,6 @@
 """A catalogue that changes after training: items added, removed and updated, and its versions on disk."""
 
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -444,6 +445,32 @@ def test_a_change_that_fails_or_a_damaged_version_leaves_the_one_before(tmp_path
         read_live(folder)
     roll_back(folder, 2)
     assert read_live(folder).version == 2
+
+
+DAMAGED: dict[str, tuple[Callable[[CatalogueChanges], dict[str, Any]], str]] = {
+    "removed as floats": (lambda one: {"removed": one.removed.astype(np.float32)}, "'removed' is float32"),
+    "removed in rows": (lambda one: {"removed": one.removed[None]}, r"'removed' is int64 \[1, 1\]"),
+    "an item that is not there": (lambda one: {"removed": np.array([10**6])}, "removed items are not"),
+    "the last but none": (lambda one: {"removed": np.array([-1])}, "removed items are not"),
+    "codes of another expert": (lambda one: {"codes": {"other": one.codes["codes"]}}, "semantic IDs of"),
+    "codes of one row": (lambda one: {"codes": {**one.codes, "codes": one.codes["codes"][:1]}}, "one row"),
+    "cosines of other neighbours": (lambda one: {"cosines_MP": one.cosines_MP[:, :1]}, "their cosines"),
+    "NaN": (lambda one: {"cosines_MP": np.nan * one.cosines_MP}, "NaN"),
+    "no neighbour": (lambda one: {"neighbours_MP": one.neighbours_MP + 10**6}, "neighbours are not"),
+    "one number of a vector": (lambda one: {"vectors_MD": np.float32(1)}, "has the shape"),
+    "vectors of text": (lambda one: {"vectors_MD": np.full((NEW, DIM), "x")}, "holds <U1"),
+    "updated": (lambda one: {"updated": pl.DataFrame({"item": [10**6], "title": ["x"]})}, "updated items"),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGED)
+def test_changes_that_do_not_fit_each_other_or_the_model_are_refused(damage: str, tmp_path: Path) -> None:
+    artifact, (damaged, sentence) = trained(), DAMAGED[damage]
+    changes = add_items(artifact, CatalogueChanges.none(), new_items(), new_vectors())
+    changes = remove_items(artifact, changes, ["item 1"])
+    replace(changes, **damaged(changes)).write(tmp_path)
+    with pytest.raises(ValueError, match=sentence):
+        apply_changes(artifact, CatalogueChanges.read(tmp_path))
 
 
 def test_a_model_without_changes_is_read_as_it_was_trained(tmp_path: Path) -> None:

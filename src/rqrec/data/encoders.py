@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from rqrec.core.artifact import atomic_write
 from rqrec.core.errors import first_line
 from rqrec.core.progress import track
+from rqrec.data.embeddings import read_with_zeros
 
 if TYPE_CHECKING:  # slow to import, and needed only to encode texts
     from sentence_transformers import SentenceTransformer
@@ -180,7 +181,7 @@ def encode_texts(
                 vectors = encode(chunk).astype(np.float16)
                 with atomic_write(path) as file:
                     np.save(file, vectors)
-    vectors = np.concatenate([np.load(path, allow_pickle=False) for path in paths])
+    vectors = np.concatenate([read_with_zeros(path)[0] for path in paths])
     return vectors[rows_N].astype(np.float32)
 
 

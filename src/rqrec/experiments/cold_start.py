@@ -15,7 +15,13 @@ from rqrec.core.device import AUTO, device_of
 from rqrec.core.progress import log
 from rqrec.core.values import Config, Fraction, NonNegativeInt, PositiveInt
 from rqrec.data.dataset import Dataset
-from rqrec.data.embeddings import EMBEDDINGS_FILE, check_embeddings_of, embeddings_hash, read_embeddings
+from rqrec.data.embeddings import (
+    EMBEDDINGS_FILE,
+    check_embeddings_of,
+    embeddings_hash,
+    read_embeddings,
+    read_with_zeros,
+)
 from rqrec.data.protocols import check_protocol, protocol_of
 from rqrec.data.sequences import Histories, Sequences
 from rqrec.data.splits import MIN_ITEMS, Split, leave_one_out
@@ -152,7 +158,7 @@ def evaluate_cold(
     inputs = {"held_out": read_manifest(held_out).hash, "retrieval": read_manifest(model).hash}
     if reuse(out, "cold_evaluation", asdict(config), inputs, force=force):
         return out
-    vectors = can_take_new_items(trained).complete(np.load(held_out / NEW_VECTORS))
+    vectors = can_take_new_items(trained).complete(read_with_zeros(held_out / NEW_VECTORS)[0])
     new = data.catalog.items.filter(held_N).select("item_id", "title", "text")
     live = apply_changes(trained, add_items(trained, CatalogueChanges.none(), new, vectors))
     split = leave_one_out(data.sequences)

@@ -4,10 +4,10 @@ A model and its changes make the model that is served. Changes are cumulative: e
 training. Indices, codes and vectors of items never change, so that histories keep their meaning: new items follow the
 others, removed ones keep their place, and an update changes what is shown and searched of an item.
 
-Shapes: N items of the training, M new items, L levels, D width of a vector, P neighbours of an item.
+Shapes: N items of the training, M new items, R removed ones, L levels, D width of a vector, P neighbours of an item.
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,11 +20,20 @@ from numpy.typing import NDArray
 from rqrec.core.arrays import read_safetensors
 from rqrec.core.artifact import VERSIONS, atomic_write, read_json, read_manifest
 from rqrec.data.catalog import Catalog
+from rqrec.data.embeddings import read_with_zeros
+from rqrec.data.ids import PADDING
 from rqrec.data.tables import read_parquet
 
 ITEMS_FILE, ARRAYS_FILE, VECTORS_FILE = "items.parquet", "arrays.safetensors", "vectors.npy"
 CURRENT_FILE, ARTIFACT_TYPE = "current.json", "catalogue_version"
 DESCRIPTION = ("title", "text")  # what an update may change, beside the fields of the catalogue
+# The type and the number of dimensions of each array.
+ARRAYS = {
+    "removed": ("int64", 1),
+    "codes": ("int64", 2),
+    "neighbours": ("int32", 2),
+    "cosines": ("float32", 2),
+}
 
 
 @dataclass(frozen=True)
@@ -78,12 +87,21 @@ class CatalogueChanges:
         """Read what `write` wrote. Raises ValueError if its parts do not fit each other."""
         items = read_parquet(folder / ITEMS_FILE, strings=("item_id", *DESCRIPTION), integers=("item",))
         arrays = read_safetensors(folder / ARRAYS_FILE)
+        for name in ("removed", *arrays):
+            found = arrays.get(name)
+            needed = ARRAYS.get(name.partition(".")[0], ("absent", 0))
+            if found is None or needed != (found.dtype.name, found.ndim):
+                is_there = "missing" if found is None else _described(found)
+                must_be = "{} with {} dimensions".format(*needed)
+                raise _damaged(
+                    folder / ARRAYS_FILE, f"the array {name!r} is {is_there}, but must be {must_be}"
+                )
         path = folder / VECTORS_FILE
         changes = cls(
             items.filter(pl.col("item").is_null()).drop("item"),
             items.filter(pl.col("item").is_not_null()).drop("item_id"),
             arrays["removed"],
-            np.load(path, allow_pickle=False) if path.is_file() else None,
+            read_with_zeros(path)[0] if path.is_file() else None,
             {name.partition(".")[2]: one for name, one in arrays.items() if name.startswith("codes.")},
             arrays.get("neighbours"),
             arrays.get("cosines"),
@@ -92,23 +110,32 @@ class CatalogueChanges:
         parts: list[NDArray[Any] | None] = [vectors, changes.neighbours_MP, changes.cosines_MP]
         rows = [len(one) for one in (*parts, *changes.codes.values()) if one is not None]
         if (count and vectors is None) or any(number != count for number in rows):
-            raise ValueError(
-                f"{folder} is damaged: it does not hold one row for each of its {count} new items in every file. Go "
-                f"back to another version with `rqrec items rollback`."
+            raise _damaged(
+                folder, f"it does not hold one row for each of its {count} new items in every file"
             )
         if changes.cosines_MP is not None and not np.isfinite(changes.cosines_MP).all():
-            raise ValueError(
-                f"{folder / ARRAYS_FILE} has NaN or infinite values. Go back to another version with `rqrec items "
-                f"rollback`."
-            )
-        if vectors is not None and not (
-            vectors.dtype.kind == "f" and vectors.ndim == 2 and np.isfinite(vectors).all()
-        ):
-            raise ValueError(
-                f"{path} does not hold finite vectors, but {vectors.dtype} {list(vectors.shape)}. Go back to another "
-                f"version with `rqrec items rollback`."
-            )
+            raise _damaged(folder / ARRAYS_FILE, "it has NaN or infinite values")
         return changes
+
+    def check_fits(self, n_items: int, experts: Collection[str]) -> None:
+        """Raise ValueError unless these can be changes of a model of N items with these codes experts."""
+        count, neighbours_MP, cosines_MP = len(self.added), self.neighbours_MP, self.cosines_MP
+        shapes = [None if one is None else one.shape for one in (neighbours_MP, cosines_MP)]
+        if not _all_within(self.removed, 0, n_items + count):
+            what = f"removed items are not indices below {n_items + count}"
+        elif not _all_within(self.updated["item"].to_numpy(), 0, n_items):
+            what = f"updated items are not indices below {n_items}"
+        elif count and not set(experts) <= set(self.codes):
+            what = (
+                f"new items have semantic IDs of {sorted(self.codes)}, but the model reads {sorted(experts)}"
+            )
+        elif shapes[0] != shapes[1]:
+            what = f"the neighbours have the shape {shapes[0]}, but their cosines {shapes[1]}"
+        elif neighbours_MP is not None and not _all_within(neighbours_MP, PADDING, n_items):
+            what = f"neighbours are not indices below {n_items}"
+        else:
+            return
+        raise _damaged("The version of the catalogue", what)
 
     def catalog(self, trained: Catalog) -> Catalog:
         """All items, those that were removed included: those of the training, and the new ones."""
@@ -125,6 +152,19 @@ class CatalogueChanges:
         available_N = np.ones(n_items, dtype=bool)
         available_N[self.removed] = False
         return available_N
+
+
+def _damaged(path: Path | str, what: str) -> ValueError:
+    return ValueError(f"{path} is damaged: {what}. Go back to another version with `rqrec items rollback`.")
+
+
+def _described(array: NDArray[Any]) -> str:
+    return f"{array.dtype} {list(array.shape)}"
+
+
+def _all_within(indices: NDArray[np.integer], low: int, high: int) -> bool:
+    """Whether all are at least `low` and below `high`."""
+    return bool(((indices >= low) & (indices < high)).all())
 
 
 def read_changes(folder: Path, number: int) -> CatalogueChanges:

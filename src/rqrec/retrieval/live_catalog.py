@@ -188,7 +188,11 @@ def can_take_new_items(trained: RetrievalArtifact) -> ItemVectors:
 
 
 def apply_changes(trained: RetrievalArtifact, changes: CatalogueChanges) -> RetrievalArtifact:
-    """The model that is served: it reads all items, and recommends those that were not removed."""
+    """The model that is served: it reads all items, and recommends those that were not removed.
+
+    Raises ValueError if the changes do not fit the model.
+    """
+    changes.check_fits(len(trained.catalog), trained.codes_models)
     catalog, count = changes.catalog(trained.catalog), len(changes.added)
     live = Live(trained, changes, changes.available(len(catalog)))
     artifact = trained._replace(catalog=catalog, live=live)
