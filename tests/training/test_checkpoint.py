@@ -278,6 +278,10 @@ def test_a_state_of_another_run_is_refused(
         ("metrics.jsonl", '{"a"'),
         ("metrics.jsonl", '{"split": "read", "step": 1}'),
         ("metrics.jsonl", "[]"),
+        ("metrics.jsonl", '{"split": "training", "step": 1}'),
+        ("metrics.jsonl", '{"split": "training", "step": 1, "loss": "2"}'),
+        ("metrics.jsonl", '{"split": "training", "step": 1e999, "loss": 2}'),
+        ("metrics.jsonl", '{"split": "validation", "step": 1, "loss": 2}'),
     ],
 )
 def test_values_that_are_no_state_are_skipped_by_name(
@@ -291,7 +295,7 @@ def test_values_that_are_no_state_are_skipped_by_name(
         (target / "state.json").write_text('{"step": 1}')
         (target / "metrics.jsonl").write_text("")
         (target / name).write_text(content)
-    assert checkpoints.load() is None
+    assert checkpoints.load("ndcg@10") is None
     assert f"step-000000001/{name}" in capsys.readouterr().err.replace("\n", "")
 
 

@@ -128,8 +128,10 @@ class CheckpointManager:
             shutil.rmtree(old)
         return folder
 
-    def load(self) -> TrainingState | None:
+    def load(self, selects_on: str | None = None) -> TrainingState | None:
         """The newest intact checkpoint, or None if there is none or if `resume` is "never".
+
+        `selects_on`: a metric that every full validation has.
 
         A damaged checkpoint is skipped with a warning. Raises ValueError, naming the differences, if the
         checkpoint belongs to a run with other settings or inputs.
@@ -146,7 +148,7 @@ class CheckpointManager:
                 continue
             self._check_same_run(folder, manifest.settings, manifest.inputs)
             try:
-                return _read_state(folder)
+                return _read_state(folder, selects_on)
             except ValueError as error:
                 log(f"This checkpoint is skipped: {error}")
         if self._saved():
@@ -176,10 +178,10 @@ class CheckpointManager:
             )
 
 
-def _read_state(folder: Path) -> TrainingState:
+def _read_state(folder: Path, selects_on: str | None) -> TrainingState:
     """The state in a checkpoint's folder. Raises ValueError naming the file that is damaged."""
     tensors, values = read_tensors(folder / TENSORS_FILE), read_json(folder / VALUES_FILE)
     step = values.pop("step", None) if isinstance(values, dict) else None
     if type(step) is not int or step < 0:
         raise ValueError(f"{folder / VALUES_FILE} has no valid step, but {step!r}.")
-    return TrainingState(step, tensors, values, History.read(folder))
+    return TrainingState(step, tensors, values, History.read(folder, selects_on))

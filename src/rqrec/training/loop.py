@@ -89,7 +89,7 @@ class _Fit:
         self.done, self.elapsed, self.interrupted = 0, 0.0, False
         self.memory = FreeMemory()
         self.best_score, self.best = float("-inf"), dict[str, Tensor]()
-        state = checkpoints.load() if checkpoints else None
+        state = checkpoints.load(task.selects_on) if checkpoints else None
         if state:
             check_values(state, self.processes.numbers)
             check_weights(state, task.model)

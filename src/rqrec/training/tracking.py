@@ -32,15 +32,22 @@ class History:
     """The precision of the training: "no" for fp32, "bf16" or "fp16"."""
 
     @classmethod
-    def read(cls, folder: Path) -> "History":
-        """Read a run's `metrics.jsonl`. Raises ValueError naming the file if it is damaged."""
-        history = cls()
+    def read(cls, folder: Path, selects_on: str | None = None) -> "History":
+        """Read a run's `metrics.jsonl`. Raises ValueError naming the file if it is damaged.
+
+        `selects_on`: a metric that every full validation has.
+        """
+        history, needed = cls(), {"training": "loss", "validation": selects_on}
         try:
             for line in (folder / METRICS_FILE).read_text(encoding="utf-8").splitlines():
                 record = json.loads(line)
-                {split: getattr(history, split) for split in SPLITS}[record.pop("split")].append(record)
-                float(record["step"])
-        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+                split = record.pop("split")
+                {name: getattr(history, name) for name in SPLITS}[split].append(record)
+                record[needed.get(split) or "step"]
+                if not all(isinstance(value, int | float) for value in record.values()):
+                    raise ValueError("not a number")
+                int(record["step"])
+        except (ValueError, ArithmeticError, KeyError, TypeError, AttributeError, RecursionError) as error:
             raise ValueError(f"{folder / METRICS_FILE} is damaged ({error!r}).") from error
         return history
 
