@@ -37,16 +37,18 @@ class History:
 
         `selects_on`: a metric that every full validation has.
         """
-        history, needed = cls(), {"training": "loss", "validation": selects_on}
+        history = cls()
+        records = {split: getattr(history, split) for split in SPLITS}
+        needed = {"training": "loss", "partial": "step", "validation": selects_on or "step"}
         try:
             for line in (folder / METRICS_FILE).read_text(encoding="utf-8").splitlines():
                 record = json.loads(line)
                 split = record.pop("split")
-                {name: getattr(history, name) for name in SPLITS}[split].append(record)
-                record[needed.get(split) or "step"]
-                if not all(isinstance(value, int | float) for value in record.values()):
-                    raise ValueError("not a number")
+                for name in (needed[split], *record):
+                    if not isinstance(record[name], int | float):
+                        raise ValueError(f"{name} is not a number")
                 int(record["step"])
+                records[split].append(record)
         except (ValueError, ArithmeticError, KeyError, TypeError, AttributeError, RecursionError) as error:
             raise ValueError(f"{folder / METRICS_FILE} is damaged ({error!r}).") from error
         return history
