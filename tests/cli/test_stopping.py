@@ -9,10 +9,12 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import polars as pl
 import pytest
 import torch
 import typer
@@ -20,6 +22,12 @@ from polars.exceptions import PanicException
 from typer.testing import CliRunner
 
 from rqrec.cli.command import command
+
+
+@pytest.fixture(autouse=True)
+def unraisable(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A stopped command leaves its own hook, as the process ends."""
+    monkeypatch.setattr(sys, "unraisablehook", sys.unraisablehook)
 
 
 def run(action: Any) -> Any:
@@ -66,6 +74,39 @@ def test_an_interrupt_that_python_drops_comes_again() -> None:
     done = run(action)
     assert done.exit_code == 143
     assert "Traceback" not in done.stderr
+
+
+class Closed:
+    """Fails while Python drops it, as a ZipFile does whose file is closed."""
+
+    def __del__(self) -> None:
+        raise ValueError("seek of closed file")
+
+
+@pytest.mark.usefixtures("in_background")
+def test_what_finalisers_say_of_a_stopped_command_is_not_printed(capfd: pytest.CaptureFixture[str]) -> None:
+    kept = []
+
+    def action() -> None:
+        kept.append(Closed())
+        signal.raise_signal(signal.SIGTERM)
+
+    done = run(action)
+    kept.clear()
+    assert "closed file" not in done.stderr + capfd.readouterr().err
+
+
+@pytest.mark.usefixtures("in_background")
+def test_a_signal_just_before_the_command_begins_stops_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    @contextmanager
+    def stopped() -> Iterator[None]:
+        signal.raise_signal(signal.SIGTERM)
+        yield
+
+    monkeypatch.setattr("rqrec.cli.ending._threads_report", stopped)
+    began: list[int] = []
+    done = run(lambda: began.append(1))
+    assert (done.exit_code, "terminated" in done.stderr, began) == (143, True, [])
 
 
 def test_a_thread_that_cannot_write_ends_with_a_sentence(capfd: pytest.CaptureFixture[str]) -> None:
@@ -131,6 +172,27 @@ def test_an_interrupt_that_a_library_wraps_is_one() -> None:
 
     done = run(panics)
     assert (done.exit_code, "interrupted" in done.stderr) == (130, True)
+
+
+@pytest.mark.usefixtures("in_background")
+def test_an_interrupt_in_a_function_that_polars_calls_waits_for_its_end(
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    """An exception there can become a panic, which prints the backtrace of Rust."""
+    after = []
+
+    def called(value: int) -> int:
+        signal.raise_signal(signal.SIGTERM)
+        after.append(value)
+        return value
+
+    def action() -> None:
+        pl.Series([1]).map_elements(called, return_dtype=pl.Int64)
+        time.sleep(30)
+
+    assert run(action).exit_code == 143
+    assert after == [1]
+    assert "panicked" not in capfd.readouterr().err
 
 
 def test_a_reader_that_stops_early_is_no_error() -> None:

@@ -23,7 +23,7 @@ NO_MEMORY = (
     "failed to map segment",
     "can't start new thread",
 )
-STOPPED_AGAIN = 0.1  # seconds after an interrupt that was lost
+STOPPED_AGAIN = 0.1  # seconds after an interrupt that was lost or came at a bad moment
 WRITE_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO)
 
 
@@ -31,9 +31,12 @@ def handle_errors(run: Callable[[dict[str, Any]], None], given: dict[str, Any]) 
     """Print an expected error as one sentence and exit with status 1; other exceptions keep their traceback."""
     with _terminable() as stop, _threads_report():
         try:
+            stop.begin()
             check_address_space()
             run(given)
+            stop.end()
         except BaseException as error:
+            stop.end()
             _exit_by_status()
             if not stop.caused(error):
                 _report(error)
@@ -96,6 +99,24 @@ class _Stop:
     """The first signal that stopped a command from outside, if one came."""
 
     number: int | None = None
+    running: bool = False  # whether an interrupt would be reported: else a signal is only noted
+    again: threading.Timer | None = None
+
+    def begin(self) -> None:
+        self.running = True
+        if self.number is not None:
+            raise KeyboardInterrupt
+
+    def repeat(self) -> None:
+        """Send the signal once more, a moment later."""
+        self.again = threading.Timer(STOPPED_AGAIN, os.kill, (os.getpid(), self.number or signal.SIGINT))
+        self.again.daemon = True
+        self.again.start()
+
+    def end(self) -> None:
+        self.running = False
+        if self.again:
+            self.again.cancel()
 
     @property
     def word(self) -> str:
@@ -128,21 +149,28 @@ def _terminable() -> Iterator[_Stop]:
 
     def interrupt(number: int, frame: FrameType | None) -> None:
         stop.number = stop.number or number
-        raise KeyboardInterrupt
+        if _called_by_polars(frame):
+            stop.repeat()
+        elif stop.running:
+            raise KeyboardInterrupt
 
     def terminate(number: int, frame: FrameType | None) -> None:
         stop.number = stop.number or number
         # A shell starts background jobs with SIGINT ignored, unless what runs (a training) has a handler of its own.
         if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
-            raise KeyboardInterrupt
-        signal.raise_signal(signal.SIGINT)
+            interrupt(number, frame)
+        else:
+            signal.raise_signal(signal.SIGINT)
 
     def stop_again(lost: Any) -> None:
-        """Python drops what is raised in a finaliser or a weak reference's callback: an interrupt comes again."""
-        if lost.exc_type is not KeyboardInterrupt:
+        """Python drops what is raised in a finaliser or a weak reference's callback: an interrupt comes again.
+
+        What finalisers say of a command that was stopped, such as that their file is closed, is of no use.
+        """
+        if lost.exc_type is KeyboardInterrupt:
+            stop.repeat()
+        elif stop.number is None:
             report(lost)
-            return
-        threading.Timer(STOPPED_AGAIN, os.kill, (os.getpid(), stop.number or signal.SIGINT)).start()
 
     handlers = {signal.SIGTERM: terminate}
     if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
@@ -152,9 +180,20 @@ def _terminable() -> Iterator[_Stop]:
     try:
         yield stop
     finally:
-        sys.unraisablehook = report
+        if stop.number is None:
+            sys.unraisablehook = report
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def _called_by_polars(frame: FrameType | None) -> bool:
+    """Whether this is a function of Python that polars calls, or its own.
+
+    An exception there, even in an import of NumPy, can become a panic of Rust, which prints its backtrace.
+    """
+    while frame and frame.f_globals.get("__name__", "").partition(".")[0] != "polars":
+        frame = frame.f_back
+    return frame is not None
 
 
 def _cannot_write(error: BaseException | None) -> bool:
