@@ -14,7 +14,7 @@ from rqrec.retrieval.artifact import read_retrieval
 from rqrec.retrieval.ensemble import Ensemble
 from rqrec.retrieval.new_items import NewItemSettings
 from rqrec.training import fit_new_items as fitting
-from rqrec.training.fit_new_items import K, _choose, _Part, fit_new_items
+from rqrec.training.fit_new_items import RATES, K, _choose, _Part, _Tradeoff, fit_new_items
 
 
 @pytest.fixture(scope="module")
@@ -46,35 +46,54 @@ def test_hits_are_those_of_the_mixed_list(rate: float) -> None:
             hits[0] += ("new", int(column_E[row])) in shown
         else:
             hits[1] += ("known", int(known_rank_E[row])) in shown
-    assert part.hits(log_odds_EM, rate).tolist() == hits.tolist()
-    assert part.targets.sum() == 200
+    tradeoff = _Tradeoff.of(part.limits(log_odds_EM), part.targets_new)
+    targets = [len(tradeoff.new_E), len(tradeoff.known_E)]
+    assert np.multiply([tradeoff.new(rate), tradeoff.known(rate)], targets).round(6).tolist() == hits.tolist()
+    assert sum(targets) == 200
 
 
-def test_new_items_take_no_more_than_known_ones_can_afford(world: tuple[Ensemble, np.ndarray, Split]) -> None:
+def test_new_items_take_what_known_ones_can_afford(world: tuple[Ensemble, np.ndarray, Split]) -> None:
     for cost in (0.0, 0.2, 0.99):
         fitted = fit_new_items(*world, cost=cost)
         without, *others = fitted.curve
         assert without["new"] == 0.0
         assert others == sorted(others, key=lambda one: one["rate"])
-        (chosen,) = [one for one in others if one["rate"] == fitted.settings.rate]
         if fitted.settings != NewItemSettings():
-            assert chosen["known"] >= (1 - cost) * without["known"] or chosen == others[0]
+            (chosen,) = [one for one in others if one["rate"] == fitted.settings.rate]
+            least = (1 - cost) * without["known"]
+            assert chosen["known"] >= least or chosen == others[0]
+            assert all(one["new"] <= chosen["new"] for one in others if one["known"] >= least)
+
+
+@pytest.mark.parametrize(
+    ("cost", "rate"),
+    [
+        (0.0, (0.5 * 0.8) ** 0.5),  # from the last gain to the first loss
+        (0.5, (0.5 * 2) ** 0.5),  # one of three
+        (0.99, (3 * 4) ** 0.5),  # two of three at most
+        (1.0, (5 * RATES[-1]) ** 0.5),
+    ],
+)
+def test_the_rate_is_the_best_that_known_items_can_afford(cost: float, rate: float) -> None:
+    new, known = [5.0, np.inf, 0.5, 3.0], [0.0, 2.0, 0.8, 4.0]  # one is never found even without new items
+    with np.errstate(divide="ignore"):
+        limits_E = torch.from_numpy(np.log([*new, *known]))
+    tradeoff = _Tradeoff.of(limits_E, torch.arange(8) < 4)
+    assert tradeoff.best_rate(cost) == pytest.approx(rate)
+
+
+def test_the_lowest_rate_is_taken_where_known_items_lose_at_any() -> None:
+    limits_E = torch.tensor([1.0, RATES[0] / 2]).log()
+    assert _Tradeoff.of(limits_E, torch.tensor([True, False])).best_rate(0.0) == pytest.approx(RATES[0])
 
 
 def test_the_sharpness_is_the_default_unless_another_is_clearly_better(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Rows: sharpness; columns: no new items, and three rates."""
     monkeypatch.setattr(fitting, "SHARPNESS", (NewItemSettings().sharpness, 30.0))
-    known_SR = np.array([[0.2, 0.2, 0.199, 0.17], [0.2, 0.199, 0.198, 0.19]])
-    new_SR = np.array([[0.0, 0.05, 0.08, 0.3], [0.0, 0.03, 0.085, 0.2]])
-    recalls_SR2 = np.stack([new_SR, known_SR], axis=-1)
-    assert _choose(recalls_SR2, 400, 0.02) == (0, 2)  # 0.085 is within a standard error
-    assert _choose(recalls_SR2, 10**6, 0.02) == (1, 2)
-    assert _choose(recalls_SR2, 10**6, 0.2) == (0, 3)
-    assert _choose(recalls_SR2 * [1, 0.5] + [0, 0.1], 10**6, 0.0) == (0, 1)
-    recalls_SR2[:, 1:, 1] = 0.1  # more than the cost at any rate
-    assert _choose(recalls_SR2, 10**6, 0.02) == (0, 1)
+    assert _choose([0.08, 0.085], 400) == 0  # within a standard error
+    assert _choose([0.08, 0.085], 10**6) == 1
+    assert _choose([0.3, 0.2], 10**6) == 0
 
 
 def test_a_joined_model_keeps_how_new_items_compete(tiny_joined: Path) -> None:
