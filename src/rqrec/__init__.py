@@ -32,7 +32,7 @@ _HOMES = {
     "read_embeddings": "rqrec.data.embeddings",
     # Tokenizers and semantic IDs
     "RqKMeans": "rqrec.tokenizer.rqkmeans",
-    "RqKMeansConfig": "rqrec.tokenizer.rqkmeans",
+    "RqKMeansConfig": "rqrec.tokenizer.rqkmeans_config",
     "RqVae": "rqrec.tokenizer.rqvae",
     "RqVaeConfig": "rqrec.tokenizer.rqvae",
     "SemanticIdTable": "rqrec.tokenizer.semantic_ids",
@@ -50,10 +50,10 @@ _HOMES = {
     # Stages
     "EmbedConfig": "rqrec.stages.embed",
     "EvaluateConfig": "rqrec.stages.evaluate_config",
-    "FitRqKMeansConfig": "rqrec.stages.fit_rqkmeans",
-    "JoinConfig": "rqrec.stages.join",
+    "FitRqKMeansConfig": "rqrec.stages.fit_rqkmeans_config",
+    "JoinConfig": "rqrec.stages.join_config",
     "PrepareConfig": "rqrec.stages.prepare",
-    "TokenizeConfig": "rqrec.stages.tokenize",
+    "TokenizeConfig": "rqrec.stages.tokenize_config",
     "TrainDecoderConfig": "rqrec.stages.train_decoder",
     "TrainRqVaeConfig": "rqrec.stages.train_rqvae",
     "TrainSasRecConfig": "rqrec.stages.train_sasrec",

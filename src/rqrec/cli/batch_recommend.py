@@ -7,8 +7,7 @@ import typer
 
 from rqrec.cli.command import AsJson, Engine, Processes, command, emit
 from rqrec.core.workers import workers
-from rqrec.serving.batch import BatchConfig
-from rqrec.serving.batch import batch_recommend as run
+from rqrec.serving.batch_config import BatchConfig
 
 
 @command(
@@ -33,6 +32,8 @@ def batch_recommend(
     as_json: AsJson = False,
 ) -> None:
     """Recommend items to every user of a file of any size, as parquet files; interrupted runs can be resumed."""
+    from rqrec.serving.batch import batch_recommend as run
+
     result = run(artifact, source, out, config, workers(engine, processes))
     text = (
         f"{result['users']} users, {result['recommendations']} recommendations in {result['parts']} parts: "

@@ -8,9 +8,7 @@ import typer
 from rqrec.cli.command import AsJson, Force, command, emit, emit_artifact
 from rqrec.core.artifact import read_json
 from rqrec.evaluation.evaluation_report import with_interval
-from rqrec.experiments.cold_start import COLD_FILE, WARM, EvaluateColdConfig, HoldOutConfig
-from rqrec.experiments.cold_start import evaluate_cold as measure
-from rqrec.experiments.cold_start import hold_out_items as hold_out
+from rqrec.experiments.cold_start_config import EvaluateColdConfig, HoldOutConfig
 
 
 @command("rqrec hold-out-items --dataset D --embeddings E --out out/cold", section="hold_out_items")
@@ -23,6 +21,9 @@ def hold_out_items(
     as_json: AsJson = False,
 ) -> None:
     """Hold items out of a dataset, to train a model without them."""
+    from rqrec.experiments.cold_start import WARM
+    from rqrec.experiments.cold_start import hold_out_items as hold_out
+
     folder = hold_out(config, dataset, embeddings, out, force=force)
     emit_artifact(
         folder, as_json, f'{{held_out}} items held out; train with train.dataset_folder="{out / WARM}"'
@@ -49,6 +50,9 @@ def evaluate_cold(
     as_json: AsJson = False,
 ) -> None:
     """Add held-out (cold) items to a model, and measure how well they and the others are recommended."""
+    from rqrec.experiments.cold_start import COLD_FILE
+    from rqrec.experiments.cold_start import evaluate_cold as measure
+
     folder = measure(config, held_out, dataset, embeddings, artifact, out=out, force=force)
     result = {"artifact": str(folder), **read_json(folder / COLD_FILE)}
     lines = [

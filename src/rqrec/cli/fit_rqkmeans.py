@@ -6,8 +6,7 @@ from typing import Annotated
 import typer
 
 from rqrec.cli.command import AsJson, Force, command, emit_artifact
-from rqrec.stages.fit_rqkmeans import FitRqKMeansConfig
-from rqrec.stages.fit_rqkmeans import fit_rqkmeans as run
+from rqrec.stages.fit_rqkmeans_config import FitRqKMeansConfig
 
 
 @command("rqrec fit-rqkmeans out/mine/embeddings --out out/mine/rqkmeans", section="fit_rqkmeans")
@@ -19,4 +18,6 @@ def fit_rqkmeans(
     as_json: AsJson = False,
 ) -> None:
     """Fit the tokenizer that needs no gradient training: k-means on the residuals of the embeddings."""
+    from rqrec.stages.fit_rqkmeans import fit_rqkmeans as run
+
     emit_artifact(run(config, embeddings, out, force=force), as_json)

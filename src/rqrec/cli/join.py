@@ -6,8 +6,7 @@ from typing import Annotated
 import typer
 
 from rqrec.cli.command import AsJson, Force, command, emit_artifact
-from rqrec.stages.join import JoinConfig
-from rqrec.stages.join import join as run
+from rqrec.stages.join_config import JoinConfig
 
 
 @command(
@@ -30,5 +29,7 @@ def join(
     as_json: AsJson = False,
 ) -> None:
     """Join trained models and neighbours to one recommender, weighted on validation."""
+    from rqrec.stages.join import join as run
+
     folder = run(config, models, dataset, out, embeddings=embeddings, force=force)
     emit_artifact(folder, as_json)

@@ -16,8 +16,7 @@ from rqrec.cli.command import (
 )
 from rqrec.cli.next_steps import say_next_after
 from rqrec.data.sources.custom import CustomFiles
-from rqrec.experiments.reproduce import AGAINST, COMPARED_WITH, METRICS, ROWS, TABLES, ReproduceConfig
-from rqrec.experiments.reproduce import reproduce as run
+from rqrec.experiments.reproduce_config import ReproduceConfig
 
 
 @command(
@@ -37,6 +36,9 @@ def reproduce(
     as_json: AsJson = False,
 ) -> None:
     """Run the recipe behind the result tables on any dataset: embeddings, semantic IDs, experts, test metrics."""
+    from rqrec.experiments.reproduce import AGAINST, COMPARED_WITH, METRICS, ROWS, TABLES
+    from rqrec.experiments.reproduce import reproduce as run
+
     if source == "custom" and interactions is None:
         raise typer.BadParameter("custom needs --interactions, a log of user_id, item_id and timestamp.")
     if source != "custom" and (interactions or items or embeddings):

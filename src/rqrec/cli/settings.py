@@ -12,21 +12,21 @@ import typer
 from rqrec.cli.command import AsJson, command, emit
 from rqrec.cli.recommend import RecommendConfig
 from rqrec.core.config import Setting, settings_of
-from rqrec.experiments.cold_start import EvaluateColdConfig, HoldOutConfig
+from rqrec.experiments.cold_start_config import EvaluateColdConfig, HoldOutConfig
 from rqrec.experiments.compare.config import CompareConfig
 from rqrec.experiments.quickstart_config import QuickstartConfig
-from rqrec.experiments.reproduce import ReproduceConfig
+from rqrec.experiments.reproduce_config import ReproduceConfig
 from rqrec.models.architectures import ARCHITECTURES
 from rqrec.models.retrieval_model import ModelConfig
-from rqrec.serving.batch import BatchConfig
+from rqrec.serving.batch_config import BatchConfig
 from rqrec.serving.config import ServiceConfig
 from rqrec.stages.embed import EmbedConfig
 from rqrec.stages.evaluate import EvaluateConfig
-from rqrec.stages.fit_rqkmeans import FitRqKMeansConfig
-from rqrec.stages.join import JoinConfig
+from rqrec.stages.fit_rqkmeans_config import FitRqKMeansConfig
+from rqrec.stages.join_config import JoinConfig
 from rqrec.stages.prepare import PrepareConfig
 from rqrec.stages.run_rqvae import GenerateSemanticIdsConfig
-from rqrec.stages.tokenize import TokenizeConfig
+from rqrec.stages.tokenize_config import TokenizeConfig
 from rqrec.stages.train_decoder import TrainDecoderConfig
 from rqrec.stages.train_rqvae import TrainRqVaeConfig
 from rqrec.stages.train_sasrec import TrainSasRecConfig

@@ -7,8 +7,7 @@ import typer
 
 from rqrec.cli.command import AsJson, Engine, Force, Processes, command, emit_artifact
 from rqrec.core.workers import workers
-from rqrec.stages.tokenize import TokenizeConfig, tokenize_new
-from rqrec.stages.tokenize import tokenize as run
+from rqrec.stages.tokenize_config import TokenizeConfig
 
 
 @command(
@@ -41,6 +40,9 @@ def tokenize(
     as_json: AsJson = False,
 ) -> None:
     """Give every item a semantic ID; with --new, give new items theirs."""
+    from rqrec.stages.tokenize import tokenize as run
+    from rqrec.stages.tokenize import tokenize_new
+
     if new is not None:
         if table is None:
             raise typer.BadParameter("--new needs --table, the semantic IDs to add to.")

@@ -3,7 +3,7 @@
 Shapes: N items.
 """
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +11,8 @@ import numpy as np
 import polars as pl
 
 from rqrec.core.artifact import check_inputs, create, find, read_manifest, reuse, write_json
-from rqrec.core.device import AUTO, device_of
+from rqrec.core.device import device_of
 from rqrec.core.progress import log
-from rqrec.core.values import Config, Fraction, NonNegativeInt, PositiveInt
 from rqrec.data.dataset import Dataset
 from rqrec.data.embeddings import (
     EMBEDDINGS_FILE,
@@ -30,11 +29,11 @@ from rqrec.evaluation.evaluation_report import with_interval
 from rqrec.evaluation.figures import draw_trade
 from rqrec.evaluation.measure import EvalResult, measure, measure_each
 from rqrec.evaluation.report import figure, paragraph, save_report, table
+from rqrec.experiments.cold_start_config import EvaluateColdConfig, HoldOutConfig
 from rqrec.knn.content_knn import ContentKnn
 from rqrec.knn.popularity import Popularity
 from rqrec.retrieval.artifact import RetrievalArtifact, read_retrieval
 from rqrec.retrieval.changes import CatalogueChanges
-from rqrec.retrieval.defaults import BEAM_WIDTH
 from rqrec.retrieval.live_catalog import add_items, apply_changes, can_take_new_items
 from rqrec.retrieval.new_items import LiveRecommender
 from rqrec.retrieval.ranking import ExhaustiveRecommender, ItemRecommender, Ranked
@@ -43,28 +42,6 @@ from rqrec.training.fit_new_items import RATES
 
 WARM, NEW_VECTORS, NEW_IDS = "warm", "new.npy", "new_ids.txt"
 COLD_FILE, CURVE_FILE = "cold.json", "curve.png"
-
-
-@dataclass(frozen=True)
-class HoldOutConfig(Config):
-    """Which items are held out."""
-
-    share: Fraction = 0.05
-    """Share of the items with interactions to hold out."""
-    seed: NonNegativeInt = 0
-    """Seed of the random selection."""
-
-
-@dataclass(frozen=True)
-class EvaluateColdConfig(Config):
-    """How cold items are evaluated."""
-
-    device: str = AUTO
-    """Where the model computes: cpu, cuda or cuda:1; auto is a GPU if there is one."""
-    beam_width: PositiveInt = BEAM_WIDTH
-    """Prefixes that the beam search keeps."""
-    seed: NonNegativeInt = 0
-    """Seed of the bootstrap intervals."""
 
 
 def hold_out_items(

@@ -17,7 +17,6 @@ import numpy as np
 
 from rqrec.core.artifact import MANIFEST, read_json, read_manifest, write_json
 from rqrec.core.config import configured
-from rqrec.core.values import Config, Minutes, PositiveInt, Threads
 from rqrec.core.workers import cores
 from rqrec.data.sequences import Sequences
 from rqrec.data.sources.custom import CustomFiles
@@ -25,13 +24,14 @@ from rqrec.data.splits import get_protocol
 from rqrec.evaluation.measure import EvalResult
 from rqrec.evaluation.results_io import EVALUATION_FILE, MAIN_METRICS
 from rqrec.evaluation.significance import difference
+from rqrec.experiments.reproduce_config import ReproduceConfig
 from rqrec.experiments.run import Run, read_numbers
 from rqrec.experiments.tasks import run_tasks
 from rqrec.stages.embed import EmbedConfig, embed
 from rqrec.stages.evaluate import EvaluateConfig, evaluate_baseline, evaluate_parts
 from rqrec.stages.fit_rqkmeans import FitRqKMeansConfig, fit_rqkmeans
 from rqrec.stages.join import JoinConfig, join
-from rqrec.stages.prepare import PrepareConfig, PrepareOptions, prepare
+from rqrec.stages.prepare import PrepareConfig, prepare
 from rqrec.stages.tokenize import TokenizeConfig, tokenize
 from rqrec.stages.train_decoder import TrainDecoderConfig, train_decoder
 from rqrec.stages.train_sasrec import TrainSasRecConfig, train_sasrec
@@ -71,21 +71,6 @@ TRAINING_SHARE = 0.6  # of the time that the earlier stages leave; the rest is f
 MIN_LEFT = (
     0.2  # share of the budget for training and evaluations, even if encoding long texts took most of it
 )
-
-
-@dataclass(frozen=True)
-class ReproduceConfig(Config):
-    """Options of a reproduction; the recipe sets everything else."""
-
-    seeds: PositiveInt = 1
-    """Number of training runs, with seeds 0, 1, ..."""
-    max_minutes: Minutes = 30.0
-    """Time budget for all stages; training gets 60 % of what the earlier stages leave."""
-    jobs: Threads | None = None
-    """How many models are trained at once, with one thread each; None: one per core."""
-    encoder: str | None = None
-    """A sentence-transformers model, by name or folder; by default that of the recipe."""
-    prepare: PrepareOptions = PrepareOptions()
 
 
 def reproduce(config: ReproduceConfig, source: str, raw: Path | CustomFiles, out: Path) -> dict[str, Any]:

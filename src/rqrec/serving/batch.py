@@ -8,11 +8,11 @@ Shapes: U users of a part, B users of a search, M items of all histories, K reco
 
 import shutil
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, replace
 from functools import lru_cache, partial
 from itertools import chain
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import polars as pl
@@ -30,10 +30,9 @@ from rqrec.core.artifact import (
     read_manifest,
     write_json,
 )
-from rqrec.core.device import AUTO, device_of
+from rqrec.core.device import device_of
 from rqrec.core.lock import only_one
 from rqrec.core.progress import log, meter
-from rqrec.core.values import Config, PositiveInt
 from rqrec.core.workers import Workers
 from rqrec.data.catalog import Catalog
 from rqrec.data.history_files import TIMESTAMPS, as_histories, count_rows, input_files, read_histories
@@ -42,53 +41,21 @@ from rqrec.data.sequences import Histories, gather_right_padded
 from rqrec.data.tables import parse_errors_for
 from rqrec.retrieval.artifact import needs_times, select_experts
 from rqrec.retrieval.constraints import ItemRules
-from rqrec.retrieval.defaults import BEAM_WIDTH
 from rqrec.retrieval.ensemble import Ensemble
 from rqrec.retrieval.new_items import LiveRecommender
 from rqrec.retrieval.versions import live_hash, live_types, read_live
+from rqrec.serving.batch_config import BATCH, BatchConfig
 from rqrec.serving.rule_compiler import RuleCompiler, fields_of_items
 from rqrec.serving.rules import RuleSettings
 from rqrec.tokenizer.semantic_ids import SemanticIdTable
 
 PLAN_FILE = "plan.json"
 HISTORIES = ".histories"
-# Users per search. Parts are multiples of it, so that a user is always searched together with the same others.
-BATCH = 64
 SCHEMA: dict[str, Any] = {
     "item_ids": pl.List(pl.String),
     "scores": pl.List(pl.Float32),
     "n_skipped": pl.Int32,
 }
-
-
-@dataclass(frozen=True)
-class BatchConfig(Config):
-    """Options of batch recommendation.
-
-    Raises ValueError on a value that is not allowed.
-    """
-
-    k: PositiveInt = 20
-    """Number of items to recommend to each user."""
-    beam_width: PositiveInt = BEAM_WIDTH
-    """Number of prefixes that the beam search keeps; at least k are kept."""
-    device: str = AUTO
-    """Where the model computes: cpu, cuda or cuda:1; auto is a GPU if there is one."""
-    exclude_seen: bool | None = field(default=None, metadata={"flags": "--exclude-seen/--allow-seen"})
-    """Whether to exclude the items of a user's history; by default as in the model's training."""
-    unknown: Literal["raise", "skip"] = "raise"
-    """Whether an item id that is not in the catalogue is an error (raise) or skipped and counted (skip)."""
-    experts: tuple[str, ...] = ()
-    """Ask these experts of a joined model only: their names, codes, dense, neighbours, or trained (all but the
-    neighbours); by default all."""
-    rules: RuleSettings = RuleSettings()
-    rows_per_part: PositiveInt = 8192
-    """Users per part, a multiple of 64: the most work that an interruption loses per worker."""
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.rows_per_part % BATCH:
-            raise ValueError(f"rows_per_part is {self.rows_per_part}, but must be a multiple of {BATCH}.")
 
 
 class ModelReference(NamedTuple):

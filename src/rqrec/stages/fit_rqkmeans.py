@@ -3,44 +3,20 @@
 Shapes: N items, I input dimensions.
 """
 
-import sys
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 
 from rqrec.core.artifact import create, reuse
-from rqrec.core.config import check_fields_of
-from rqrec.core.device import AUTO, device_of
-from rqrec.core.values import Config, NonNegativeInt
+from rqrec.core.device import device_of
 from rqrec.data.embeddings import embeddings_hash, embeddings_protocol, read_embeddings
-from rqrec.tokenizer.rqkmeans import RqKMeans, RqKMeansConfig
+from rqrec.stages.fit_rqkmeans_config import FitRqKMeansConfig
+from rqrec.tokenizer.rqkmeans import RqKMeans
+from rqrec.tokenizer.rqkmeans_config import RqKMeansConfig
 
 ERROR_SAMPLE = 10_000  # the reconstruction error is measured on this many first items
-
-
-@dataclass(frozen=True)
-class FitRqKMeansConfig(Config):
-    """How RQ-k-means is fitted."""
-
-    rqkmeans: Mapping[str, Any] = field(
-        default_factory=dict,
-        metadata={"fields_of": RqKMeansConfig, "without": ("input_dim",), "names": {"n_layers": "levels"}},
-    )
-    """Fields of RqKMeansConfig."""
-    items_per_code: NonNegativeInt = 0
-    """Limit the codebook sizes so that there are at least this many items per code on average; 0: no limit."""
-    seed: NonNegativeInt = 0
-    """Seed of the k-means initialisation."""
-    device: str = AUTO
-    """Where distances are computed: cpu, cuda or cuda:1; auto is a GPU if there is one."""
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_fields_of(self, "rqkmeans", RqKMeansConfig, input_dim=sys.maxsize)
 
 
 def fit_rqkmeans(config: FitRqKMeansConfig, embeddings: Path, out: Path, *, force: bool = False) -> Path:

@@ -4,13 +4,12 @@ Shapes: N items, C width of a content vector.
 """
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from rqrec.core.artifact import Manifest, create, find, read_manifest, reuse
 from rqrec.core.progress import log
-from rqrec.core.values import Config, Fraction, PositiveInt
 from rqrec.data.dataset import Dataset
 from rqrec.data.embeddings import content_of, embeddings_hash
 from rqrec.data.protocols import protocol_of
@@ -25,30 +24,15 @@ from rqrec.retrieval.artifact import (
     read_sasrec,
     write_retrieval,
 )
-from rqrec.retrieval.defaults import BEAM_WIDTH
 from rqrec.retrieval.ensemble import ExpertSettings
 from rqrec.retrieval.item_vectors import ItemVectors
 from rqrec.stages.evaluate import find_model
+from rqrec.stages.join_config import JoinConfig
 from rqrec.training.fit_ensemble import fit_ensemble
 from rqrec.training.fit_new_items import fit_new_items
 from rqrec.training.processes import Processes
 
 NEIGHBOURS = "neighbours"
-
-
-@dataclass(frozen=True)
-class JoinConfig(Config):
-    """How experts are joined."""
-
-    neighbours: bool = field(default=True, metadata={"flags": "--neighbours/--no-neighbours"})
-    """Whether to mix in the neighbours of the history's items, by who took what and, with embeddings, by content."""
-    beam_width: PositiveInt = BEAM_WIDTH
-    """Prefixes that a beam search keeps while the weights are chosen."""
-    validation_users: PositiveInt | None = None
-    """Choose the weights on at most this many users; None: on all."""
-    new_item_cost: Fraction = 0.015
-    """Share of their recall@10 that known items may lose to items that are added later: the higher, the more often
-    these are recommended."""
 
 
 def join(

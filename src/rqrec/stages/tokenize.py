@@ -3,7 +3,6 @@
 Shapes: N items, M new items, B items of a block, L levels, I input dimensions.
 """
 
-from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -13,9 +12,8 @@ import torch
 from numpy.typing import NDArray
 
 from rqrec.core.artifact import create, file_hash, find, read_manifest, reuse
-from rqrec.core.device import AUTO, device_of
+from rqrec.core.device import device_of
 from rqrec.core.progress import meter
-from rqrec.core.values import Config
 from rqrec.core.workers import Workers
 from rqrec.data.catalog import Catalog
 from rqrec.data.embeddings import (
@@ -29,29 +27,14 @@ from rqrec.data.embeddings import (
 from rqrec.data.ids import IdMap
 from rqrec.data.protocols import common_protocol
 from rqrec.data.tables import read_lines
+from rqrec.stages.tokenize_config import TokenizeConfig
 from rqrec.tokenizer.collisions import reassign
 from rqrec.tokenizer.loading import KeptTokenizer, LoadedTokenizer, load_tokenizer
 from rqrec.tokenizer.semantic_ids import SemanticIdTable, collision_rate, level_usage
 
-COLLISIONS = ("extra_code", "reassign")
 BLOCK_ROWS = (
     65_536  # per task: a multiple of the tokenizer's own chunks, so that no floating-point sum changes
 )
-
-
-@dataclass(frozen=True)
-class TokenizeConfig(Config):
-    """How items with the same codes get unique semantic IDs."""
-
-    collisions: str = "extra_code"
-    """extra_code: append a deduplication code; reassign: move colliding items to free codes of the last level."""
-    device: str = AUTO
-    """Where the tokenizer computes: cpu, cuda or cuda:1; auto is a GPU if there is one."""
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.collisions not in COLLISIONS:
-            raise ValueError(f"collisions is {self.collisions!r}; allowed are {', '.join(COLLISIONS)}.")
 
 
 def tokenize(

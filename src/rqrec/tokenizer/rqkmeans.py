@@ -5,20 +5,18 @@ Shapes: N items, B rows of a chunk, I input dimensions, D clustered dimensions, 
 
 import math
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
 
 import torch
 from torch import Tensor, nn
 
 from rqrec.core.hub import upload
-from rqrec.core.values import CodebookSize, Depth, PositiveInt, Range
 from rqrec.tokenizer.balance import balanced_kmeans
 from rqrec.tokenizer.embedding_chunks import FITTED_ROWS, Embeddings, check_shape, chunks, sample_rows
 from rqrec.tokenizer.kmeans import kmeans, squared_distances
-from rqrec.tokenizer.levels_config import LevelsConfig
 from rqrec.tokenizer.model_card import model_card
+from rqrec.tokenizer.rqkmeans_config import RqKMeansConfig
 from rqrec.tokenizer.saved_tokenizer import (
     SavedTokenizer,
     read_saved_tokenizer,
@@ -27,29 +25,6 @@ from rqrec.tokenizer.saved_tokenizer import (
 )
 
 CHUNK_ROWS = 8192
-
-
-@dataclass(frozen=True)
-class RqKMeansConfig(LevelsConfig):
-    """Settings of an RQ-k-means tokenizer. Raises ValueError on values out of range or contradictory."""
-
-    input_dim: PositiveInt
-    """Dimensions of an item embedding."""
-    codebook_size: CodebookSize | tuple[CodebookSize, ...] = 256
-    """Codes per level: one number for all levels, or one per level."""
-    n_layers: Depth = 3
-    """Number of levels: codes per item, without the deduplication code."""
-    balance: Annotated[float, Range(1)] | None = None
-    """Maximum items per code, as a multiple of items / codes; None: no limit. Duplicates may exceed it slightly."""
-    whiten_dim: PositiveInt | None = None
-    """Cluster in this many whitened principal components; None: no whitening. Fewer collisions, larger error."""
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.whiten_dim is not None and self.whiten_dim > self.input_dim:
-            raise ValueError(
-                f"whiten_dim is {self.whiten_dim}, but must be at most input_dim = {self.input_dim}, or None."
-            )
 
 
 class RqKMeans(nn.Module):
