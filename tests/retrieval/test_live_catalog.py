@@ -1,5 +1,6 @@
 """A catalogue that changes after training: items added, removed and updated, and its versions on disk."""
 
+import json
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -27,7 +28,7 @@ from rqrec.retrieval.ensemble import ExpertSettings
 from rqrec.retrieval.item_vectors import ItemVectors, VectorSettings
 from rqrec.retrieval.live_catalog import add_items, apply_changes, remove_items, update_items
 from rqrec.retrieval.new_items import ContentExpert, Likeness, NewItemSettings
-from rqrec.retrieval.versions import change, live_hash, read_live, roll_back, versions
+from rqrec.retrieval.versions import change, live_hash, live_types, read_live, roll_back, versions
 from rqrec.tokenizer.loading import KeptTokenizer
 from rqrec.tokenizer.rqkmeans import RqKMeans, RqKMeansConfig
 from rqrec.tokenizer.semantic_ids import SemanticIdTable
@@ -445,6 +446,38 @@ def test_a_change_that_fails_or_a_damaged_version_leaves_the_one_before(tmp_path
         read_live(folder)
     roll_back(folder, 2)
     assert read_live(folder).version == 2
+
+
+@pytest.mark.parametrize("file", ["items.parquet", "arrays.safetensors", "vectors.npy", "manifest.json"])
+@pytest.mark.parametrize("forged", [False, True])
+def test_a_damaged_file_of_a_version_says_how_to_leave_it(tmp_path: Path, file: str, forged: bool) -> None:
+    folder = write(tmp_path / "model", trained())
+    change(folder, "2 added", lambda *now: add_items(*now, new_items(2), new_vectors(2)))
+    (folder / "versions" / "1" / file).write_bytes(b"damaged")
+    if forged:  # its hash is that of the damaged file
+        from tests.fuzz.kinds import forge_hashes  # which imports this file
+
+        forge_hashes(folder / "versions" / "1")
+    for read in (read_live, live_hash, live_types) if file == "manifest.json" else (read_live,):
+        with pytest.raises(ValueError, match="rqrec items rollback"):
+            read(folder)
+    roll_back(folder, 0)
+    assert read_live(folder).version == 0
+
+
+@pytest.mark.parametrize("metrics", [{}, {"items": "many"}, {"more": 1}])
+def test_a_version_that_its_manifest_does_not_describe_is_left_out(
+    tmp_path: Path, metrics: dict[str, Any], capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = write(tmp_path / "model", trained())
+    for item in ("item 1", "item 2"):
+        change(folder, f"{item} removed", lambda *now, item=item: remove_items(*now, [item]))
+    manifest = folder / "versions" / "1" / "manifest.json"
+    values = json.loads(manifest.read_text())
+    found = {**values["metrics"], **metrics} if metrics else {}
+    manifest.write_text(json.dumps({**values, "metrics": found}))
+    assert [version.number for version in versions(folder)] == [0, 2]
+    assert "Version 1 of the catalogue is damaged" in capsys.readouterr().err
 
 
 DAMAGED: dict[str, tuple[Callable[[CatalogueChanges], dict[str, Any]], str]] = {

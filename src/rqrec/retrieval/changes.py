@@ -7,7 +7,8 @@ others, removed ones keep their place, and an update changes what is shown and s
 Shapes: N items of the training, M new items, R removed ones, L levels, D width of a vector, P neighbours of an item.
 """
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,7 @@ from rqrec.data.embeddings import read_with_zeros
 from rqrec.data.ids import PADDING
 from rqrec.data.tables import read_parquet
 
+ADVICE = "Go to another version of the catalogue with `rqrec items rollback`."
 ITEMS_FILE, ARRAYS_FILE, VECTORS_FILE = "items.parquet", "arrays.safetensors", "vectors.npy"
 CURRENT_FILE, ARTIFACT_TYPE = "current.json", "catalogue_version"
 DESCRIPTION = ("title", "text")  # what an update may change, beside the fields of the catalogue
@@ -135,7 +137,7 @@ class CatalogueChanges:
             what = f"neighbours are not indices below {n_items}"
         else:
             return
-        raise _damaged("The version of the catalogue", what)
+        raise ValueError(f"The version of the catalogue is damaged: {what}. {ADVICE}")
 
     def catalog(self, trained: Catalog) -> Catalog:
         """All items, those that were removed included: those of the training, and the new ones."""
@@ -155,7 +157,7 @@ class CatalogueChanges:
 
 
 def _damaged(path: Path | str, what: str) -> ValueError:
-    return ValueError(f"{path} is damaged: {what}. Go back to another version with `rqrec items rollback`.")
+    return ValueError(f"{path} is damaged: {what}.")
 
 
 def _described(array: NDArray[Any]) -> str:
@@ -174,13 +176,21 @@ def read_changes(folder: Path, number: int) -> CatalogueChanges:
     """
     if not number:
         return CatalogueChanges.none()
-    path = folder / VERSIONS / str(number)
-    made_for = read_manifest(path, ARTIFACT_TYPE, verify=True).inputs.get("retrieval")
-    if made_for != read_manifest(folder, "retrieval").hash:
-        raise ValueError(
-            f"{path} has the items of another model: choose another version with `rqrec items rollback`."
-        )
-    return CatalogueChanges.read(path)
+    trained = read_manifest(folder, "retrieval").hash
+    with says_how_to_leave():
+        path = folder / VERSIONS / str(number)
+        if read_manifest(path, ARTIFACT_TYPE, verify=True).inputs.get("retrieval") != trained:
+            raise ValueError(f"{path} has the items of another model.")
+        return CatalogueChanges.read(path)
+
+
+@contextmanager
+def says_how_to_leave() -> Iterator[None]:
+    """Raises ValueError with advice in place of what reading a damaged version of a catalogue raises."""
+    try:
+        yield
+    except (ValueError, OSError) as error:
+        raise ValueError(f"{error} {ADVICE}") from error
 
 
 def current_version(folder: Path) -> int:
@@ -191,5 +201,5 @@ def current_version(folder: Path) -> int:
     values = read_json(path)
     number = values.get("version") if isinstance(values, dict) else None
     if type(number) is not int or number < 0:
-        raise ValueError(f"{path} does not name a version: choose one with `rqrec items rollback`.")
+        raise ValueError(f"{path} does not name a version. {ADVICE}")
     return number

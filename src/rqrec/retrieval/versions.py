@@ -9,7 +9,7 @@ Shapes: N items of the catalogue.
 """
 
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 import polars as pl
 
 from rqrec.core.artifact import VERSIONS, create, find, read_manifest, read_version, write_json
+from rqrec.core.progress import log
 from rqrec.core.replace import locked
 from rqrec.data.catalog import CATALOG_FILE
 from rqrec.retrieval.artifact import RetrievalArtifact, expert_types, read_retrieval
@@ -27,6 +28,7 @@ from rqrec.retrieval.changes import (
     CatalogueChanges,
     current_version,
     read_changes,
+    says_how_to_leave,
 )
 from rqrec.retrieval.live_catalog import apply_changes
 from rqrec.retrieval.new_items import CONTENT
@@ -82,14 +84,16 @@ def live_hash(folder: Path) -> str:
     number, trained = current_version(folder), read_manifest(folder, "retrieval").hash
     if not number:
         return trained
-    return f"{trained}+{read_manifest(folder / VERSIONS / str(number), ARTIFACT_TYPE).hash}"
+    with says_how_to_leave():
+        return f"{trained}+{read_manifest(folder / VERSIONS / str(number), ARTIFACT_TYPE).hash}"
 
 
 def live_types(folder: Path) -> dict[str, str]:
     """The experts of a "retrieval" artefact with its current catalogue, without reading the models."""
     number, types = current_version(folder), expert_types(folder)
-    if number and read_manifest(folder / VERSIONS / str(number), ARTIFACT_TYPE).metrics["new"]:
-        types[CONTENT] = CONTENT
+    with says_how_to_leave():
+        if number and read_manifest(folder / VERSIONS / str(number), ARTIFACT_TYPE).metrics.get("new"):
+            types[CONTENT] = CONTENT
     return types
 
 
@@ -152,14 +156,27 @@ def roll_back(folder: Path, number: int | None = None) -> int:
 
 
 def versions(folder: Path) -> list[Version]:
-    """All versions of an artefact's catalogue that are kept, the oldest first."""
+    """All versions of an artefact's catalogue that are kept, the oldest first.
+
+    Damaged ones are left out and named in the log, so that one can go back to the others.
+    """
     folder = find(folder, "retrieval")
     manifest = read_manifest(folder, "retrieval")
     found = [Version(0, 0, "", "as trained", _trained_items(folder), 0)]
     for number in sorted(_numbers(folder)):
-        made = read_manifest(folder / VERSIONS / str(number), ARTIFACT_TYPE)
-        if made.inputs.get("retrieval") == manifest.hash:
-            found.append(Version(number, **made.metrics))
+        try:
+            made = read_manifest(folder / VERSIONS / str(number), ARTIFACT_TYPE)
+            if made.inputs.get("retrieval") == manifest.hash:
+                found.append(_version(number, made.metrics))
+        except (ValueError, OSError, TypeError) as error:
+            log(f"Version {number} of the catalogue is damaged, and is left out: {error}")
+    return found
+
+
+def _version(number: int, values: Mapping[str, Any]) -> Version:
+    found = Version(number, **values)
+    if [type(value) for value in found] != [int, int, str, str, int, int]:
+        raise ValueError(f"its manifest says {dict(values)}, which describes no version.")
     return found
 
 
