@@ -31,6 +31,18 @@ def leftovers(folder: Path) -> list[str]:
     return [path.name for path in folder.iterdir() if path.name.startswith(".")]
 
 
+@pytest.mark.parametrize("manifest", ["", "{", "null", "[1]", '{"artifact_type": 5}', '{"files": {}}'])
+@pytest.mark.parametrize("force", [False, True])
+def test_a_folder_with_a_damaged_manifest_is_not_replaced(tmp_path: Path, manifest: str, force: bool) -> None:
+    folder = make(tmp_path / "a")
+    (folder / "manifest.json").write_text(manifest)
+    with pytest.raises(ValueError, match="Delete the folder"):
+        reuse(folder, "dataset", {}, {}, force=force)
+    with pytest.raises(ValueError, match="Delete the folder"):
+        make(folder, text="y")
+    assert (folder / "file.txt").read_text() == "x"
+
+
 def test_an_artefact_records_its_type_settings_and_inputs(tmp_path: Path) -> None:
     make(tmp_path / "a", settings={"seed": 1}, inputs={"raw": "h"}, metrics={"items": 3})
     manifest = read_manifest(tmp_path / "a", "dataset", verify=True)

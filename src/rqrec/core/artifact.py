@@ -212,7 +212,16 @@ def _check_replaceable(folder: Path, artifact_type: str) -> None:
         raise FileExistsError(
             f"{folder} exists and is not an artefact of rqrec, so it was not touched. Choose another folder."
         )
-    if (found := _type_of(read_json(folder / MANIFEST))) != artifact_type:
+    try:
+        found = _type_inside(folder)
+    except ValueError:  # it is no JSON
+        found = None
+    if not isinstance(found, str):
+        raise ValueError(
+            f"{folder} has a {MANIFEST} that is damaged or not of rqrec, so nothing in it was replaced. Delete the "
+            f"folder if it is of no use, or choose another one."
+        )
+    if found != artifact_type:
         raise ValueError(
             f"{folder} is an artefact of type {found!r}, so it was not replaced by one of type {artifact_type!r}. "
             f"Choose another folder."
