@@ -195,6 +195,33 @@ def test_an_interrupt_in_a_function_that_polars_calls_waits_for_its_end(
     assert "panicked" not in capfd.readouterr().err
 
 
+@pytest.mark.usefixtures("in_foreground")
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_an_interrupt_in_polars_itself_ends_what_it_does(number: int, status: int) -> None:
+    """It asks for signals while it computes, which may take long."""
+    after: list[int] = []
+    polars: dict[str, Any] = {"__name__": "polars.lazyframe.engine", "number": number, "after": after}
+    exec("import signal\ndef collect():\n    signal.raise_signal(number)\n    after.append(1)", polars)
+    assert run(polars["collect"]).exit_code == status
+    assert not after
+
+
+@pytest.mark.usefixtures("in_foreground")
+def test_an_interrupt_that_polars_has_raised_before_is_not_raised_again() -> None:
+    """It sees a signal before Python does, whose turn comes when the exception is handled."""
+    after = []
+
+    def action() -> None:
+        try:
+            raise KeyboardInterrupt
+        finally:
+            signal.raise_signal(signal.SIGINT)
+            after.append(1)
+
+    assert run(action).exit_code == 130
+    assert after == [1]
+
+
 def test_a_reader_that_stops_early_is_no_error() -> None:
     """As in `rqrec settings | head -1`."""
     reader, writer = os.pipe()

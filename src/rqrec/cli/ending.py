@@ -100,12 +100,18 @@ class _Stop:
 
     number: int | None = None
     running: bool = False  # whether an interrupt would be reported: else a signal is only noted
+    raised: bool = False
     again: threading.Timer | None = None
 
     def begin(self) -> None:
         self.running = True
         if self.number is not None:
             raise KeyboardInterrupt
+
+    def underway(self) -> bool:
+        """Whether the first interrupt is being handled already, as polars raises one of its own; asked once."""
+        first, self.raised = not self.raised, True
+        return first and isinstance(sys.exception(), KeyboardInterrupt)
 
     def repeat(self) -> None:
         """Send the signal once more, a moment later."""
@@ -151,7 +157,7 @@ def _terminable() -> Iterator[_Stop]:
         stop.number = stop.number or number
         if _called_by_polars(frame):
             stop.repeat()
-        elif stop.running:
+        elif stop.running and not stop.underway():
             raise KeyboardInterrupt
 
     def terminate(number: int, frame: FrameType | None) -> None:
@@ -187,13 +193,18 @@ def _terminable() -> Iterator[_Stop]:
 
 
 def _called_by_polars(frame: FrameType | None) -> bool:
-    """Whether this is a function of Python that polars calls, or its own.
+    """Whether this is a function of Python that polars calls.
 
-    An exception there, even in an import of NumPy, can become a panic of Rust, which prints its backtrace.
+    An exception there, even in an import of NumPy, can become a panic of Rust, which prints its backtrace. In polars
+    itself it ends what polars does, however long that would take.
     """
-    while frame and frame.f_globals.get("__name__", "").partition(".")[0] != "polars":
+    modules = []
+    while frame and frame.f_globals is globals():  # `terminate`, which passes the signal on
         frame = frame.f_back
-    return frame is not None
+    while frame:
+        modules.append(frame.f_globals.get("__name__", "").partition(".")[0])
+        frame = frame.f_back
+    return "polars" in modules[1:] and modules[0] != "polars"
 
 
 def _cannot_write(error: BaseException | None) -> bool:
