@@ -202,7 +202,7 @@ def _called_by_polars(frame: FrameType | None) -> bool:
     while frame and frame.f_globals is globals():  # `terminate`, which passes the signal on
         frame = frame.f_back
     while frame:
-        modules.append(frame.f_globals.get("__name__", "").partition(".")[0])
+        modules.append(str(frame.f_globals.get("__name__")).partition(".")[0])
         frame = frame.f_back
     return "polars" in modules[1:] and modules[0] != "polars"
 
