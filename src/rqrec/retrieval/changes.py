@@ -137,7 +137,8 @@ class CatalogueChanges:
             what = f"neighbours are not indices below {n_items}"
         else:
             return
-        raise ValueError(f"The version of the catalogue is damaged: {what}. {ADVICE}")
+        with says_how_to_leave():
+            raise _damaged("The version of the catalogue", what)
 
     def catalog(self, trained: Catalog) -> Catalog:
         """All items, those that were removed included: those of the training, and the new ones."""

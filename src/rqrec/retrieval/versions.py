@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 
 import polars as pl
 
-from rqrec.core.artifact import VERSIONS, create, find, read_manifest, read_version, write_json
+from rqrec.core.artifact import VERSIONS, Manifest, create, find, read_manifest, read_version, write_json
 from rqrec.core.progress import log
 from rqrec.core.replace import locked
 from rqrec.data.catalog import CATALOG_FILE
@@ -84,17 +84,21 @@ def live_hash(folder: Path) -> str:
     number, trained = current_version(folder), read_manifest(folder, "retrieval").hash
     if not number:
         return trained
-    with says_how_to_leave():
-        return f"{trained}+{read_manifest(folder / VERSIONS / str(number), ARTIFACT_TYPE).hash}"
+    return f"{trained}+{_manifest(folder, number).hash}"
 
 
 def live_types(folder: Path) -> dict[str, str]:
     """The experts of a "retrieval" artefact with its current catalogue, without reading the models."""
     number, types = current_version(folder), expert_types(folder)
-    with says_how_to_leave():
-        if number and read_manifest(folder / VERSIONS / str(number), ARTIFACT_TYPE).metrics.get("new"):
-            types[CONTENT] = CONTENT
+    if number and _manifest(folder, number).metrics.get("new"):
+        types[CONTENT] = CONTENT
     return types
+
+
+def _manifest(folder: Path, number: int) -> Manifest:
+    """The manifest of a version of the catalogue."""
+    with says_how_to_leave():
+        return read_manifest(folder / VERSIONS / str(number), ARTIFACT_TYPE)
 
 
 def change(folder: Path, what: str, make: Change, live: LiveModel | None = None) -> LiveModel:

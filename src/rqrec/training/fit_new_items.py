@@ -76,6 +76,7 @@ def fit_new_items(
         some, every = examples.strided(EVERY, draw % EVERY), slice(draw % EVERY, None, EVERY)
         listed = Ranked(found.items[every], found.scores[every])
         parts.append((new, some, _Part.of(listed, new, len(content_NC), some)))
+    is_new_E = torch.cat([part.targets_new for _, _, part in parts])
     tradeoffs = []
     for sharpness in track(SHARPNESS, "Calibrating new items"):
         likeness = Likeness((content_NC,), sharpness, np.arange(len(content_NC)))
@@ -83,7 +84,6 @@ def fit_new_items(
             part.limits(_log_odds(ContentExpert(likeness, new), some, exclude_seen))
             for new, some, part in parts
         ]
-        is_new_E = torch.cat([part.targets_new for _, _, part in parts])
         tradeoffs.append(_Tradeoff.of(torch.cat(limits_E), is_new_E))
     rates = [tradeoff.best_rate(cost) for tradeoff in tradeoffs]
     recalls = [tradeoff.new(rate) for tradeoff, rate in zip(tradeoffs, rates, strict=True)]
