@@ -150,6 +150,17 @@ def test_an_artefact_is_found_in_the_moment_in_which_it_has_no_name(tmp_path: Pa
         assert found.result(10) == folder
 
 
+def test_a_stage_finds_its_result_in_the_moment_in_which_it_has_no_name(tmp_path: Path) -> None:
+    folder = write(tmp_path / "run" / "a", "0")
+    with ThreadPoolExecutor() as pool:
+        with replace.locked(folder.parent):
+            folder.rename(tmp_path / "away")
+            found = pool.submit(reuse, folder, "dataset", {"text": "0"}, {})
+            time.sleep(0.2)
+            (tmp_path / "away").rename(folder)
+        assert found.result(10)
+
+
 def test_a_writer_finds_what_it_has_just_written_inside_its_folder(tmp_path: Path) -> None:
     """It holds the lock of that folder itself."""
     with replace.replaced(tmp_path / "a") as target:

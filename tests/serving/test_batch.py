@@ -1,7 +1,10 @@
 """Batch recommendation gives each user the same items as a single request, for any partition and workers."""
 
 import json
+import sys
+import threading
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -124,6 +127,57 @@ def test_a_folder_of_another_run_is_refused_with_the_differences(
     (tmp_path / "mine" / "thesis.txt").write_text("years")
     with pytest.raises(FileExistsError, match="was not created by this command"):
         batch_recommend(tiny_run, users, tmp_path / "mine", BatchConfig(), ONE_PROCESS)
+
+
+class Stop:
+    """Stops a run, in its own thread, before it touches `folder` for the `step`-th time."""
+
+    def __init__(self, folder: Path, step: int) -> None:
+        self.folder, self.left, self.thread = str(folder), step, 0
+        self.reached, self.go_on = threading.Event(), threading.Event()
+
+    def hook(self, event: str, arguments: tuple[object, ...]) -> None:
+        """For `sys.addaudithook`."""
+        if threading.get_ident() == self.thread and self.folder in str(arguments[:2]):
+            self.left -= 1
+            if self.left < 0:
+                self.reached.set()
+                self.go_on.wait(60)
+
+
+def test_a_second_run_at_any_moment_of_the_first_is_refused_or_does_all_of_it(
+    tiny_run: Path, users: Path, tmp_path: Path
+) -> None:
+    source, config = users / "b.parquet", BatchConfig(k=3, rows_per_part=64)
+    stop = Stop(tmp_path, 0)
+    seen: set[object] = set()
+    sys.addaudithook(lambda event, arguments: stop.hook(event, arguments))  # it can never be removed
+
+    def first(out: Path) -> dict[str, Any]:
+        stop.thread = threading.get_ident()
+        try:
+            return batch_recommend(tiny_run, source, out, config, ONE_PROCESS)
+        finally:
+            stop.thread = 0
+            stop.reached.set()
+
+    for step in range(1000):
+        out = tmp_path / f"{step}"
+        stop = Stop(out, step)
+        with ThreadPoolExecutor(1) as pool:
+            running = pool.submit(first, out)
+            stop.reached.wait(60)
+            try:
+                seen.add(batch_recommend(tiny_run, source, out, config, ONE_PROCESS)["users"])
+            except ValueError as error:
+                seen.add(str(error).partition(" in ")[0])
+            finally:
+                stop.go_on.set()
+            assert running.result()["users"] == len(read_rows(out)) == 50
+        if stop.left >= 0:
+            break
+    assert step > 20
+    assert seen == {50, "Another batch-recommend is running"}
 
 
 def test_unknown_ids_raise_an_error_or_are_skipped(tiny_run: Path, tmp_path: Path) -> None:

@@ -22,7 +22,7 @@ from rqrec.core import strict_json
 from rqrec.core.errors import first_few
 from rqrec.core.progress import log
 from rqrec.core.regular_file import regular_file
-from rqrec.core.replace import heal, read_whole, replaced, sync, undisturbed
+from rqrec.core.replace import read_whole, replaced, sync, undisturbed
 
 T = TypeVar("T")
 
@@ -172,8 +172,7 @@ def create(
     OSError that names the folder, FileExistsError or ValueError if it holds something else.
     """
     folder = Path(folder)
-    heal(folder)
-    _check_replaceable(folder, artifact_type)
+    _undisturbed(folder, lambda: _check_replaceable(folder, artifact_type))
     metrics = {} if metrics is None else metrics
     try:
         with replaced(folder) as target:
@@ -340,9 +339,7 @@ def find(folder: Path, artifact_type: str) -> Path:
     Raises FileNotFoundError if there is none, ValueError if there are several at the same depth.
     """
     folder = run_folder(Path(folder))
-    is_folder, is_artifact = undisturbed(
-        Path(os.path.realpath(folder)).parent, lambda: (folder.is_dir(), (folder / MANIFEST).is_file())
-    )
+    is_folder, is_artifact = _undisturbed(folder, lambda: (folder.is_dir(), (folder / MANIFEST).is_file()))
     if folder.is_file():
         raise FileNotFoundError(
             f"{folder} is a file, but a folder with an artefact of type {artifact_type!r} is needed. Make it with "
@@ -450,7 +447,7 @@ def reuse(
     """
     if not _exists(folder):
         return False
-    _check_replaceable(Path(folder), artifact_type)
+    _undisturbed(folder, lambda: _check_replaceable(Path(folder), artifact_type))
     if force:
         return False
     manifest = read_manifest(folder, artifact_type)
@@ -492,5 +489,9 @@ def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 def _exists(folder: Path) -> bool:
     folder = Path(folder)
-    heal(folder)
-    return folder.exists() and any(folder.iterdir())
+    return _undisturbed(folder, lambda: folder.exists() and any(folder.iterdir()))
+
+
+def _undisturbed(folder: Path, look: Callable[[], T]) -> T:
+    """The result of `look()` while `folder` is not replaced."""
+    return undisturbed(Path(os.path.realpath(folder)).parent, look)

@@ -23,3 +23,12 @@ def only_one(folder: Path, what: str, advice: str) -> Iterator[None]:
         raise ValueError(
             f"Another {what} is running in {folder}: wait until it ends, stop it, or {advice}."
         ) from error
+
+
+def names_of_others(folder: Path, mark: str) -> list[str]:
+    """The names in a folder that a run may not use: it holds files, but not `mark`, which a run writes first.
+
+    The same command may be at work in the folder, and about to write `mark`.
+    """
+    names = sorted(path.name for path in folder.iterdir() if path.name != LOCK) if folder.exists() else []
+    return [] if any(name.removeprefix(".").startswith(mark) for name in names) else names

@@ -6,6 +6,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from rqrec.core.artifact import MANIFEST, DifferentArtifactError, read_json, read_manifest, write_json
+from rqrec.core.lock import names_of_others
 
 SECONDS_FILE = "seconds.json"
 SHOWN = 3  # maximum number of names in a message
@@ -77,14 +78,10 @@ def read_numbers(path: Path) -> dict[str, float] | None:
 
 
 def _check_free(folder: Path) -> None:
-    """Raise FileExistsError unless there is no such file or folder, an empty folder, or one of an experiment.
-
-    The same command may be at work in the folder, and about to write what makes it one of an experiment.
-    """
+    """Raise FileExistsError unless there is no such file or folder, an empty folder, or one of an experiment."""
     if folder.is_file():
         raise FileExistsError(f"{folder} is a file, but what is made needs a folder: choose one with --out.")
-    names = sorted(path.name for path in folder.iterdir()) if folder.exists() else []
-    if names and not any(name.removeprefix(".").startswith(SECONDS_FILE) for name in names):
+    if names := names_of_others(folder, SECONDS_FILE):
         more = ", ..." if len(names) > SHOWN else ""
         raise FileExistsError(
             f"{folder} already holds {', '.join(names[:SHOWN])}{more}, and what is made needs a folder of its own, "

@@ -31,7 +31,7 @@ from rqrec.core.artifact import (
     write_json,
 )
 from rqrec.core.device import device_of
-from rqrec.core.lock import only_one
+from rqrec.core.lock import names_of_others, only_one
 from rqrec.core.progress import log, meter
 from rqrec.core.workers import Workers
 from rqrec.data.catalog import Catalog
@@ -130,8 +130,9 @@ def batch_recommend(
     del plan["device"]
     if not config.rules.rules:
         del plan["rules"]
-    _start(folder, plan)
+    _check_free(folder)
     with only_one(folder, "batch-recommend", "choose another folder"):
+        _start(folder, plan)
         if (counts := _finished_counts(folder)) is not None:
             return counts
         histories = as_histories(files, folder / HISTORIES, times=model.needs_times)
@@ -239,14 +240,20 @@ def _parts(files: Sequence[Path], folder: Path, rows_per_part: int) -> Iterator[
             yield Part(file.resolve(), first, min(rows_per_part, rows - first), target)
 
 
+def _check_free(folder: Path) -> None:
+    """Raise FileExistsError unless there is no such folder, an empty one, or one of this command."""
+    if names_of_others(folder, PLAN_FILE):
+        raise FileExistsError(
+            f"{folder} is not empty and was not created by this command: choose another folder."
+        )
+
+
 def _start(folder: Path, plan: dict[str, Any]) -> None:
-    """Create the folder of a new run, or check that it belongs to this one."""
+    """Write the plan of a new run, or check that the folder's is the same."""
     path = folder / PLAN_FILE
+    for leftover in folder.glob(".*.tmp"):  # left by a killed process
+        leftover.unlink(missing_ok=True)
     if not path.is_file():
-        if folder.exists() and any(folder.iterdir()):
-            raise FileExistsError(
-                f"{folder} is not empty and was not created by this command: choose another folder."
-            )
         write_json(path, plan)
         return
     found = read_json(path)
@@ -268,8 +275,6 @@ def _start(folder: Path, plan: dict[str, Any]) -> None:
             f"{folder} was started with different values of: {differences}. Run the original command, choose "
             f"another folder, or remove this one."
         )
-    for leftover in folder.glob(".part-*.tmp"):  # left by a killed process
-        leftover.unlink(missing_ok=True)
 
 
 def _finished_counts(folder: Path) -> dict[str, Any] | None:
