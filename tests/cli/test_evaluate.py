@@ -260,6 +260,10 @@ def test_items_added_after_training_are_measured_separately(tmp_path: Path) -> N
     settings = decoder_settings(cold / "warm", run, pretrained_rqvae_path=str(tokenizer), time_gaps=6)
     train("train-decoder", "decoder_custom.gin", settings)
 
+    # Training prepared the data where it lies, inside the artefact, which is found again.
+    again = result_of(rqrec("hold-out-items", *options, "--out", cold, "--share", 0.1, "--json"))
+    assert again == held
+
     more = ("--artifact", run, "--json")
     result = result_of(rqrec("evaluate-cold", cold, *options, *more))
     targets = leave_one_out(Dataset.read(whole).sequences).test.targets

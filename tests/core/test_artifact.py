@@ -295,6 +295,7 @@ def test_a_file_that_the_manifest_does_not_list_is_refused(tmp_path: Path) -> No
     folder = make(tmp_path / "a")
     (folder / "README.md").write_text("beside an artefact")
     (folder / ".gitattributes").write_text("beside an artefact")
+    make(folder / "data" / "inside")
     read_manifest(folder, verify=True)
     (folder / "weights.safetensors").write_text("x")
     with pytest.raises(ValueError, match="not in the manifest"):

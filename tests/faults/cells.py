@@ -21,6 +21,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import huggingface_hub
 import numpy as np
 
 os.environ["OMP_NUM_THREADS"] = "1"
@@ -35,7 +36,7 @@ import rqrec.stages.join
 import rqrec.stages.train_rqvae  # noqa: F401  (loaded before the commands are forked)
 from rqrec.cli import app
 from rqrec.core.address_space import NEEDED
-from rqrec.core.artifact import MANIFEST, read_manifest
+from rqrec.core.artifact import MANIFEST, file_hash, read_manifest
 from rqrec.core.lock import LOCK
 from rqrec.retrieval.versions import live_hash
 from tests.stages.world import write_world
@@ -54,7 +55,20 @@ CHANGED = {
 # What commands say when they find that their change has been made.
 DONE = {"items add": "is in the catalogue already", "items remove": "was removed from the catalogue already"}
 # Commands of which one refuses to run beside another in the same folder, and what it says.
-REFUSES_A_SECOND = {"train-rqvae", "train-decoder", "train-sasrec", "batch-recommend", "quickstart", *DONE}
+REFUSES_A_SECOND = {
+    *(
+        "train-rqvae",
+        "train-decoder",
+        "train-sasrec",
+        "batch-recommend",
+        "quickstart",
+        "reproduce",
+        "compare",
+    ),
+    *DONE,
+}
+# Commands that train for a time, so that their models differ from run to run.
+TIMED = ("quickstart", "reproduce")
 SECOND = ("Another training is running", "Another batch-recommend is running", *DONE.values())
 
 
@@ -71,13 +85,50 @@ TRAINING = {
     "mixed_precision_type": "no",  # else the faster one, which depends on the load
 }
 SIZES = {"max_items": 5, "attn_heads": 2, "attn_embed_dim": 16, "attn_layers": 1}
+RQVAE = {"vae_hidden_dims": [16], "vae_embed_dim": 8, "vae_codebook_size": 8, "vae_n_layers": 2}
+COMPARISON = {
+    "dataset": "custom",
+    "semantic_ids": ["random"],
+    "seeds": [0],
+    "baselines": ["popularity"],
+    "jobs": 1,
+    "parameters": 20_000,
+    "teraflops": 0.0002,
+    "max_items": 5,
+    "attn_heads": 1,
+    "attn_layers": {"decoder_only": 2, "encoder_decoder": 1, "hierarchical": 1},
+    "batch_size": 16,
+    "validations": 1,
+    "validation_users": 60,
+    "vae_codebook_size": 8,
+    "vae_n_layers": 2,
+}
+
+
+def preparations(base: Path) -> dict[str, list[list[object]]]:
+    """By command, others that make what it reads, and that `commands` does not have."""
+    warm = {"dataset": "custom", "dataset_folder": str(base / "hold-out-items/warm")}
+    rqvae = gin(**TRAINING, **warm, **RQVAE, do_eval=False, save_dir_root=str(base / "warm rqvae"))
+    decoder = gin(
+        **{**TRAINING, **warm, **SIZES, "decoder_embed_dim": 16},
+        pretrained_rqvae_path=str(base / "warm rqvae"),
+        save_dir_root=str(base / "warm decoder"),
+    )
+    vectors = base / "raw/item_embeddings.npy"
+    return {
+        "hold-out-items": [
+            ["embed", base / "prepare", "--embeddings", vectors, "--out", base / "content"],
+        ],
+        "evaluate-cold": [["train-rqvae", *rqvae], ["train-decoder", *decoder]],
+    }
 
 
 def commands(base: Path, out: Path) -> dict[str, list[object]]:
     """The arguments of each command, which reads artefacts in `base` and writes into `out`."""
     log, vectors = base / "raw/log.parquet", base / "raw/item_embeddings.npy"
     dataset, embeddings = ["--dataset", base / "prepare"], ["--embeddings", base / "embed"]
-    rqvae = {"vae_hidden_dims": [16], "vae_embed_dim": 8, "vae_codebook_size": 8, "vae_n_layers": 2}
+    log_and_vectors = [log, "--embeddings", vectors]
+    content = ["--embeddings", base / "content"]
     root = gin(**TRAINING, save_dir_root=str(out))
     retrieval = ["--artifact", base / "join"]
     new = base / "raw/new.csv"
@@ -85,7 +136,7 @@ def commands(base: Path, out: Path) -> dict[str, list[object]]:
         "prepare": ["prepare", "custom", "--interactions", log, "--embeddings", vectors, "--out", out],
         "embed": ["embed", base / "prepare", "--embeddings", vectors, "--collaborative", 4, "--out", out],
         "fit-rqkmeans": ["fit-rqkmeans", base / "embed", "--codebook-size", 8, "--levels", 2, "--out", out],
-        "train-rqvae": ["train-rqvae", *embeddings, *root, *gin(**rqvae, do_eval=False)],
+        "train-rqvae": ["train-rqvae", *embeddings, *root, *gin(**RQVAE, do_eval=False)],
         "tokenize": ["tokenize", base / "fit-rqkmeans", base / "embed", *dataset, "--out", out],
         "train-decoder": [
             *("train-decoder", *dataset, "--semantic-ids", base / "tokenize", *root),
@@ -101,14 +152,40 @@ def commands(base: Path, out: Path) -> dict[str, list[object]]:
             *("batch-recommend", *retrieval, "--input", log, "--out", out, "--unknown", "skip"),
             *("--processes", 1),
         ],
+        "hold-out-items": ["hold-out-items", *dataset, *content, "--share", 0.1, "--out", out],
+        "evaluate-cold": [
+            *("evaluate-cold", base / "hold-out-items", *dataset, *content),
+            *("--artifact", base / "warm decoder", "--out", out),
+        ],
+        "run-rqvae": [
+            "run-rqvae",
+            *("--gin", f"train.dataset_folder={str(base / 'raw')!r}"),
+            *("--gin", f"generate_semantic_ids.pretrained_model_path={str(base / 'warm rqvae')!r}"),
+            *("--gin", f"generate_semantic_ids.output_path={str(out / 'ids.npy')!r}"),
+        ],
+        "pull": ["pull", "owner/model", out],
         "export": ["export", base / "join", "--out", out / "items.npy"],
         "items add": ["items", "add", out, "--items", new, "--embeddings", base / "raw/new.npy"],
         "items remove": ["items", "remove", out, 3, 4],
         "items update": ["items", "update", out, "--items", base / "raw/changed.csv"],
         "items rollback": ["items", "rollback", out, 0],
         "quickstart": [
-            *("quickstart", log, "--embeddings", vectors, "--minutes", 0.05, "--jobs", 1, "--no-serve"),
+            *("quickstart", *log_and_vectors, "--minutes", 0.05, "--jobs", 1, "--no-serve", "--out", out),
+        ],
+        "reproduce": [
+            *("reproduce", "custom", "--interactions", *log_and_vectors, "--max-minutes", 0.05, "--jobs", 1),
             *("--out", out),
+        ],
+        "compare": [
+            "compare",
+            *(
+                f"--gin=compare.{name}={value!r}"
+                for name, value in {
+                    **COMPARISON,
+                    "dataset_folder": str(base / "raw"),
+                    "save_dir_root": str(out),
+                }.items()
+            ),
         ],
     }
 
@@ -187,27 +264,31 @@ class Cell:
         assert result_of(self.name, self.out) == result_of(self.name, self.base / self.name), "another result"
         left = [path for path in self.out.parent.rglob(".*") if path.name != LOCK and path.suffix != ".tmp"]
         assert not left, left
-        if self.name == "quickstart":
+        if self.name in TIMED:
             return "the same command goes on, to a model"
         return f"the same command gives the same result{', or finds it' if self.name in DONE else ''}"
 
 
 def result_of(name: str, folder: Path) -> object:
-    """The hashes of the artefacts in a folder, or the names of its files if there are none.
+    """The hashes of the artefacts in a folder, or of its files if there are none.
 
-    Of a changed model that of its current version; of a quickstart, whose models depend on the time, the artefacts.
+    Of a changed model that of its current version; of a command whose models depend on the time, the artefacts.
     """
     if name in CHANGED:
         return live_hash(folder)
-    manifests = sorted(folder.rglob(MANIFEST))
+    # What training prepares inside held-out data is none of the command that held it out.
+    manifests = [own] if (own := folder / MANIFEST).is_file() else sorted(folder.rglob(MANIFEST))
     if not manifests:
-        return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("[!.]*") if path.is_file())
+        files = (path for path in folder.rglob("[!.]*") if path.is_file())
+        return {path.relative_to(folder).as_posix(): file_hash(path) for path in files}
     hashes = {
         path.parent.relative_to(folder).as_posix(): read_manifest(path.parent, verify=True).hash
         for path in manifests
         if "checkpoints" not in path.parts
     }
-    return sorted(hashes) if name == "quickstart" else hashes
+    if name == "compare":  # its evaluations say how long they took
+        hashes = {key: "" if key.endswith("evaluation") else found for key, found in hashes.items()}
+    return sorted(hashes) if name in TIMED else hashes
 
 
 def sentence(status: int, text: str, *expected: str) -> None:
@@ -314,14 +395,20 @@ def write_base(base: Path) -> None:
         write_changes(base / "raw")
         os._exit(0)
     assert end(pid) == 0
+    huggingface_hub.snapshot_download = lambda *_, **__: str(base / "join")
     seconds = {}
     for name in commands(base, base):
-        arguments = commands(base, base / name)[name]
+        for arguments in preparations(base).get(name, []):
+            succeed(arguments, base / "log.txt")
         begin(name, base, base / name)
         begun = time.monotonic()
-        assert end(start(arguments, base / "log.txt")) == 0, (name, (base / "log.txt").read_text())
+        succeed(commands(base, base / name)[name], base / "log.txt")
         seconds[name] = time.monotonic() - begun
     (base / "seconds.json").write_text(json.dumps(seconds))
+
+
+def succeed(arguments: list[object], log: Path) -> None:
+    assert end(start(arguments, log)) == 0, (arguments, log.read_text())
 
 
 def column(fault: str, base: Path, names: list[str]) -> dict[str, str]:

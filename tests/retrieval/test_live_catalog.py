@@ -1,6 +1,8 @@
 """A catalogue that changes after training: items added, removed and updated, and its versions on disk."""
 
+import errno
 import json
+import os
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -12,7 +14,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from rqrec.core.artifact import create, read_manifest
+from rqrec.core.artifact import create, read_json, read_manifest
 from rqrec.data.ids import PADDING, IdMap, UnknownIdError
 from rqrec.data.nearest import unit
 from rqrec.data.sequences import Histories
@@ -463,6 +465,23 @@ def test_a_damaged_file_of_a_version_says_how_to_leave_it(tmp_path: Path, file: 
             read(folder)
     roll_back(folder, 0)
     assert read_live(folder).version == 0
+
+
+def test_a_version_that_cannot_be_read_now_is_not_called_damaged(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = write(tmp_path / "model", trained())
+    change(folder, "2 added", lambda *now: add_items(*now, new_items(2), new_vectors(2)))
+
+    def read(path: Path) -> Any:
+        if path.parent.parent.name == "versions":
+            raise OSError(errno.EMFILE, os.strerror(errno.EMFILE), str(path))
+        return read_json(path)
+
+    monkeypatch.setattr("rqrec.core.artifact.read_json", read)
+    with pytest.raises(OSError, match="Too many open files") as found:
+        live_types(folder)
+    assert "rollback" not in str(found.value)
 
 
 @pytest.mark.parametrize("metrics", [{}, {"items": "many"}, {"more": 1}])

@@ -7,6 +7,7 @@ others, removed ones keep their place, and an update changes what is shown and s
 Shapes: N items of the training, M new items, R removed ones, L levels, D width of a vector, P neighbours of an item.
 """
 
+import errno
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -26,6 +27,8 @@ from rqrec.data.ids import PADDING
 from rqrec.data.tables import read_parquet
 
 ADVICE = "Go to another version of the catalogue with `rqrec items rollback`."
+# Errors of a file that is not there, or is none; ours have no number.
+MISSING = (None, errno.ENOENT, errno.ENOTDIR, errno.EISDIR)
 ITEMS_FILE, ARRAYS_FILE, VECTORS_FILE = "items.parquet", "arrays.safetensors", "vectors.npy"
 CURRENT_FILE, ARTIFACT_TYPE = "current.json", "catalogue_version"
 DESCRIPTION = ("title", "text")  # what an update may change, beside the fields of the catalogue
@@ -187,10 +190,15 @@ def read_changes(folder: Path, number: int) -> CatalogueChanges:
 
 @contextmanager
 def says_how_to_leave() -> Iterator[None]:
-    """Raises ValueError with advice in place of what reading a damaged version of a catalogue raises."""
+    """Raises ValueError with advice in place of what reading a damaged version of a catalogue raises.
+
+    An OSError that says nothing of the version passes, such as too many open files.
+    """
     try:
         yield
     except (ValueError, OSError) as error:
+        if isinstance(error, OSError) and error.errno not in MISSING:
+            raise
         raise ValueError(f"{error} {ADVICE}") from error
 
 
