@@ -25,6 +25,11 @@ def resident_mb(name: str = "VmRSS") -> float:
     return next((int(line.split()[1]) / 1024 for line in lines if line.startswith(f"{name}:")), 0.0)
 
 
+def memory_of_machine() -> int:
+    """The memory of this machine in bytes."""
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+
+
 def release() -> None:
     """Give freed memory back to the operating system. Does nothing where the C library has no such call."""
     if trim := _malloc_trim():

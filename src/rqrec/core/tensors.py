@@ -1,6 +1,5 @@
 """Reading tensors that others may have written: damaged files, NaN and sizes that cannot be are refused by name."""
 
-import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -10,6 +9,7 @@ from torch import Tensor, nn
 
 from rqrec.core.arrays import safetensors_of
 from rqrec.core.errors import first_few
+from rqrec.core.memory import memory_of_machine
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:
@@ -38,7 +38,7 @@ def check_memory(build: Callable[[], nn.Module]) -> None:
     """Raise ValueError if the parameters of the model that `build` makes exceed the memory of this machine."""
     with torch.device("meta"):  # has shapes and no values
         size = sum(tensor.nbytes for tensor in build().state_dict().values())
-    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    memory = memory_of_machine()
     if size > memory:
         raise ValueError(
             f"The model would have {size / 1e9:,.0f} GB of parameters, but this machine has {memory / 1e9:,.0f} GB "

@@ -24,6 +24,7 @@ from rqrec.core.errors import first_line
 from rqrec.core.progress import log
 from rqrec.core.regular_file import regular_file
 from rqrec.data.columns import is_header, listed
+from rqrec.data.parquet_counts import check_counts
 
 CSV, JSON = {".csv": ",", ".tsv": "\t"}, (".jsonl", ".ndjson", ".json")
 SUFFIXES = (".parquet", *CSV, *JSON)
@@ -88,6 +89,7 @@ INTEGERS = (
 
 def read_parquet(path: Path, *, strings: Sequence[str] = (), integers: Sequence[str] = ()) -> pl.DataFrame:
     """A Parquet file of an artefact. Raises ValueError if it is damaged, lacks a column or has other types."""
+    check_counts(regular_file(path))
     with parse_errors_for(path):
         table = pl.read_parquet(path)
     for column in (*strings, *integers):
@@ -205,8 +207,10 @@ def open_table(path: Path) -> Table:
     if suffix not in SUFFIXES:
         raise ValueError(f"{path} has the suffix {path.suffix!r}; allowed are {ALLOWED}.")
     if suffix == ".parquet":
+        content = _read(path) if _is_gzip(path) else None
+        check_counts(path, content)
         with parse_errors_for(path):
-            return Table(path, pl.scan_parquet(io.BytesIO(_read(path)) if _is_gzip(path) else path))
+            return Table(path, pl.scan_parquet(path if content is None else io.BytesIO(content)))
     return _open_csv(path, CSV[suffix]) if suffix in CSV else _open_json(path)
 
 

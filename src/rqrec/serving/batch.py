@@ -38,7 +38,7 @@ from rqrec.data.catalog import Catalog
 from rqrec.data.history_files import TIMESTAMPS, as_histories, count_rows, input_files, read_histories
 from rqrec.data.ids import PADDING, IdMap, UnknownIdError
 from rqrec.data.sequences import Histories, gather_right_padded
-from rqrec.data.tables import parse_errors_for
+from rqrec.data.tables import open_table, parse_errors_for
 from rqrec.retrieval.artifact import needs_times, select_experts
 from rqrec.retrieval.constraints import ItemRules
 from rqrec.retrieval.ensemble import Ensemble
@@ -290,7 +290,7 @@ def _finished_counts(folder: Path) -> dict[str, Any] | None:
 
 def _finish(folder: Path, targets: Sequence[Path], plan: dict[str, Any]) -> dict[str, Any]:
     """Write the manifest of all parts; returns the counts, which are read from the parts."""
-    tables = pl.concat([pl.scan_parquet(target) for target in targets]) if targets else None
+    tables = pl.concat([open_table(target).frame for target in targets]) if targets else None
     counts: dict[str, Any] = {"users": 0, "parts": len(targets), "recommendations": 0, "skipped_ids": 0}
     if tables is not None:
         totals = tables.select(
