@@ -1,6 +1,5 @@
 """No damage of a Parquet file ends the process that reads it."""
 
-import io
 import subprocess
 import sys
 from pathlib import Path
@@ -52,7 +51,6 @@ def test_the_counts_of_valid_files_are_found(tmp_path: Path, name: str, compress
     assert open_table(path).collect().equals(table)
     found = list(counts(path.read_bytes()))
     assert sum(count for what, count in found if what == "values") >= 2 * len(table) * len(table.columns)
-    assert sum(count for what, count in found if what == "compressed bytes") <= path.stat().st_size
 
 
 @pytest.mark.parametrize("name", ["lists", "structs"])
@@ -75,25 +73,22 @@ def test_a_negative_count_is_named(tmp_path: Path) -> None:
             check_counts(path)
         except ValueError as error:
             refused.append(str(error))
-    sentence = f"{path} is damaged, or too large for this machine: one of its headers counts -3 values."
-    assert sentence in refused
+    assert f"{path} cannot be read (one of its headers counts -3 values). Is it complete?" in refused
 
 
-@pytest.mark.parametrize("content", [b"", b"PAR1", b"PAR1" * 3, b"\xff" * 100 + b"\x30\0\0\0PAR1"])
-def test_what_is_no_parquet_is_left_to_its_reader(tmp_path: Path, content: bytes) -> None:
+@pytest.mark.parametrize(
+    "content", [b"", b"PAR1", b"PAR1" * 3, b"\xff" * 100 + b"\x30\0\0\0PAR1", b"a,b\n1,2\n"]
+)
+def test_what_is_no_parquet_is_refused(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "table.parquet"
     path.write_bytes(content)
-    check_counts(path)
-    with pytest.raises(ValueError, match=r"table\.parquet"):
+    with pytest.raises(ValueError, match=r"table\.parquet cannot be read"):
         open_table(path).collect()
 
 
-def test_a_footer_that_claims_endless_lists_is_left_at_once() -> None:
-    doubles = b"\x19\xf7" + b"\xff" * 8 + b"\x7f"  # a list of 2^63 doubles
-    deep = b"\x1c" * 100_000
-    for footer in (doubles, deep):
-        content = b"PAR1" + footer + len(footer).to_bytes(4, "little") + b"PAR1"
-        assert list(counts(content)) == []
-    buffer = io.BytesIO()
-    tables()["flat"].write_parquet(buffer)
-    assert list(counts(buffer.getvalue()))
+@pytest.mark.parametrize("footer", [b"\x19\xf7" + b"\xff" * 8 + b"\x7f", b"\x1c" * 100_000])
+def test_a_footer_of_endless_or_deep_lists_is_refused_at_once(tmp_path: Path, footer: bytes) -> None:
+    path = tmp_path / "table.parquet"  # a list of 2^63 doubles, and structs in structs
+    path.write_bytes(b"PAR1" + footer + len(footer).to_bytes(4, "little") + b"PAR1")
+    with pytest.raises(ValueError, match=r"table\.parquet cannot be read"):
+        open_table(path)

@@ -8,25 +8,34 @@ of parquet.thrift in the format's specification (https://github.com/apache/parqu
 import mmap
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
+from rqrec.core.errors import first_line
 from rqrec.core.memory import memory_of_machine
 
 MAGIC = b"PAR1"
 TAIL = 8  # bytes of the footer's length and the magic number
 BYTES_PER_VALUE = 16  # of the largest allocation that polars makes for a count of values
-# Fields of parquet.thrift.
+# Numbers of fields in parquet.thrift.
 ROW_GROUPS, COLUMNS, META_DATA = 4, 1, 3
-VALUES, COMPRESSED_BYTES, DATA_PAGE, DICTIONARY_PAGE = 5, 7, 9, 11
-COMPRESSED = 3
-PAGE_BYTES = {2: "uncompressed bytes", COMPRESSED: "compressed bytes"}
-COUNTS = {5: {1: "values"}, 7: {1: "values"}, 8: {1: "values", 2: "nulls", 3: "rows"}}
+VALUES, COLUMN_BYTES, DATA_PAGE, DICTIONARY_PAGE = 5, 7, 9, 11
+PAGE_TYPE, PLAIN_BYTES, PAGE_BYTES = 1, 2, 3
+# By page type: the field of what only this type has, the names of the counts in it from 1 on, and how many whole
+# numbers every writer gives from 1 on.
+PAGES = {
+    0: (5, ("values",), 4),
+    1: (6, (), 0),
+    2: (7, ("values",), 2),
+    3: (8, ("values", "nulls", "rows"), 6),
+}
 
+Content = bytes | mmap.mmap
 Struct = dict[int, Any]
+T = TypeVar("T")
 
 
 def check_counts(path: Path, content: bytes | None = None) -> None:
-    """Raise ValueError if a header of a Parquet file has a negative count, or one that memory has no room for.
+    """Raise ValueError if headers of a Parquet file are damaged, or count more values than memory has room for.
 
     `content` is what a compressed file holds. Whatever else is wrong with a file is left to those who read it.
     """
@@ -37,52 +46,55 @@ def check_counts(path: Path, content: bytes | None = None) -> None:
             _check(path, mapped)
 
 
-def _check(path: Path, content: bytes | mmap.mmap) -> None:
-    most = memory_of_machine() // BYTES_PER_VALUE
-    for name, count in counts(content):
-        if not 0 <= count <= most:
-            raise ValueError(
-                f"{path} is damaged, or too large for this machine: one of its headers counts {count} {name}."
-            )
-
-
-def counts(content: bytes | mmap.mmap) -> Iterator[tuple[str, int]]:
-    """What and how many, for the counts of all columns and pages, until a header cannot be read."""
-    try:
-        footer, _ = _Reader(content).struct(_start_of_footer(content))
-        for group in footer[ROW_GROUPS]:
-            for column in group[COLUMNS]:
-                yield "values", _number(column[META_DATA], VALUES)
-                yield from _counts_of_pages(content, column[META_DATA])
-    except (IndexError, KeyError, TypeError, ValueError, RecursionError):
-        return
-
-
-def _start_of_footer(content: bytes | mmap.mmap) -> int:
+def _check(path: Path, content: Content) -> None:
     if content[-len(MAGIC) :] != MAGIC:
-        raise ValueError("not Parquet, or encrypted")
-    return len(content) - TAIL - int.from_bytes(content[-TAIL : -len(MAGIC)], "little")
+        return  # cut off, encrypted, or no Parquet
+    most = memory_of_machine() // BYTES_PER_VALUE
+    try:
+        for name, count in counts(content):
+            if not 0 <= count <= most:
+                raise ValueError(f"one of its headers counts {count} {name}")
+    except (ValueError, LookupError, RecursionError) as error:
+        reason = first_line(error) if isinstance(error, ValueError) else "its headers are damaged"
+        raise ValueError(f"{path} cannot be read ({reason}). Is it complete?") from error
 
 
-def _counts_of_pages(content: bytes | mmap.mmap, column: Struct) -> Iterator[tuple[str, int]]:
-    first = _number(column, DATA_PAGE)
-    position = min(first, _number(column, DICTIONARY_PAGE, first) or first)
-    end = position + _number(column, COMPRESSED_BYTES)
+def counts(content: Content) -> Iterator[tuple[str, int]]:
+    """What and how many, for the counts of all columns and pages.
+
+    Raises ValueError, LookupError or RecursionError if headers are damaged.
+    """
+    start = len(content) - TAIL - int.from_bytes(content[-TAIL : -len(MAGIC)], "little")
+    footer, _ = _Reader(content).struct(start)
+    for group in _get(footer, ROW_GROUPS, list):
+        for column in _get(group, COLUMNS, list):
+            about = _get(column, META_DATA, dict)
+            yield "values", _get(about, VALUES, int)
+            yield from _counts_of_pages(content, about)
+
+
+def _counts_of_pages(content: Content, column: Struct) -> Iterator[tuple[str, int]]:
+    first = DICTIONARY_PAGE if column.get(DICTIONARY_PAGE) else DATA_PAGE  # 0 is no place of a page
+    if not (position := _get(column, first, int)):
+        return
+    end = position + _get(column, COLUMN_BYTES, int)
     reader = _Reader(content)
     while position < end:
         header, position = reader.struct(position)
-        for field, name in PAGE_BYTES.items():
-            yield name, _number(header, field)
-        for kind, names in COUNTS.items():
-            for field, name in names.items():
-                yield name, _number(header.get(kind, {}), field, 0)
-        position += _number(header, COMPRESSED)
+        field, names, given = PAGES[_get(header, PAGE_TYPE, int)]
+        own = _get(header, field, dict) if given else {}
+        numbers = [_get(own, number, int) for number in range(1, given + 1)]
+        yield from zip(names, numbers, strict=False)
+        size = _get(header, PAGE_BYTES, int)
+        yield from (("bytes", _get(header, PLAIN_BYTES, int)), ("bytes", size))
+        position += size
 
 
-def _number(fields: Any, field: int, default: int | None = None) -> int:
-    value = fields.get(field, default) if isinstance(fields, dict) else None
-    if not isinstance(value, int):
-        raise ValueError(f"field {field} is not a number")
+def _get(fields: Any, number: int, kind: type[T]) -> T:
+    """A field of a struct. Raises ValueError if there is none of this type."""
+    value = fields.get(number) if isinstance(fields, dict) else None
+    if not isinstance(value, kind):
+        raise ValueError("its headers are damaged")
     return value
 
 
@@ -92,10 +104,10 @@ class _Reader:
     def __init__(self, content: bytes | mmap.mmap) -> None:
         self.content = content
         self.of_type: dict[int, Callable[[int], tuple[Any, int]]] = {
-            3: lambda at: (self._byte(at), at + 1),
-            4: self._integer,
-            5: self._integer,
-            6: self._integer,
+            3: lambda at: (None, at + 1),  # a byte
+            4: self._number,
+            5: self._number,
+            6: self._number,
             7: lambda at: (None, at + 8),  # a double
             8: self._binary,
             9: self._list,
@@ -105,7 +117,7 @@ class _Reader:
         }
 
     def struct(self, position: int) -> tuple[Struct, int]:
-        """The fields of a struct by number. Bytes are left out, and so are values of false and true."""
+        """The fields of a struct by number: whole numbers, lists and structs; others are None or left out."""
         fields: Struct = {}
         number = 0
         while head := self._byte(position):
@@ -114,7 +126,7 @@ class _Reader:
             if step:
                 number += step
             else:
-                number, position = self._integer(position)
+                number, position = self._number(position)
             if kind not in (1, 2):  # false and true, which are in the head
                 fields[number], position = self.of_type[kind](position)
         return fields, position + 1
@@ -134,16 +146,16 @@ class _Reader:
                 return value, position
             shift += 7
             if shift > 63:
-                raise ValueError("a number of more than 64 bits")
+                raise ValueError("its headers are damaged")
 
-    def _integer(self, position: int) -> tuple[int, int]:
+    def _number(self, position: int) -> tuple[int, int]:
         value, position = self._varint(position)
         return (value >> 1) ^ -(value & 1), position
 
     def _size(self, position: int) -> tuple[int, int]:
         size, position = self._varint(position)
         if size > len(self.content):  # each value takes a byte or more
-            raise ValueError(f"{size} values or bytes")
+            raise ValueError("its headers are damaged")
         return size, position
 
     def _binary(self, position: int) -> tuple[None, int]:
