@@ -1,8 +1,10 @@
+from pathlib import Path
+
 import pytest
 import torch
 
 from rqrec.core import memory
-from rqrec.core.memory import SLACK, FreeMemory, release, resident_mb
+from rqrec.core.memory import SLACK, FreeMemory, memory_of_machine, release, resident_mb
 
 
 def test_memory_that_was_freed_between_live_tensors_goes_back() -> None:
@@ -16,6 +18,18 @@ def test_memory_that_was_freed_between_live_tensors_goes_back() -> None:
     release()
     assert resident_mb() < before + 160
     assert len(kept) == 2000
+
+
+@pytest.mark.parametrize(("limit", "expected"), [("1000\n", 1000), ("max\n", None), (str(2**63), None)])
+def test_a_container_may_have_less_memory_than_the_machine(
+    limit: str, expected: int | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(memory, "CONTAINER", (tmp_path / "missing",))
+    whole = memory_of_machine()
+    (tmp_path / "limit").write_text(limit)
+    monkeypatch.setattr(memory, "CONTAINER", (tmp_path / "missing", tmp_path / "limit"))
+    assert memory_of_machine() == (expected or whole)
+    assert whole > 2**28
 
 
 @pytest.fixture

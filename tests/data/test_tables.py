@@ -125,3 +125,14 @@ def test_tables_are_found_by_name_in_any_case(tmp_path: Path) -> None:
         (tmp_path / name).write_text("")
     assert [path.name for path in tables_named(tmp_path, "log")] == ["Log.CSV.gz"]
     assert tables_named(tmp_path / "none", "log") == []
+
+
+@pytest.mark.parametrize("name", ["log.csv.gz", "log.jsonl.gz", "log.parquet"])
+def test_a_small_file_that_holds_more_than_memory_does_is_refused(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("rqrec.data.tables.memory_of_machine", lambda: 2**22)
+    path = tmp_path / name
+    path.write_bytes(gzip.compress(b'{"user_id": 1}\n' + bytes(2**23)))
+    with pytest.raises(ValueError, match=r"holds more than 0\.0 GB of data, which is half of the memory"):
+        open_table(path)

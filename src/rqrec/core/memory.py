@@ -7,12 +7,15 @@ five times what a step needs.
 
 import ctypes
 import os
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 STATUS = Path("/proc/self/status")
+# The limit of a container's memory, in the two versions of Linux's control groups.
+CONTAINER = (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"))
 SLACK = 128  # MB that a process may hold beyond what it held after the last release
 
 
@@ -26,8 +29,12 @@ def resident_mb(name: str = "VmRSS") -> float:
 
 
 def memory_of_machine() -> int:
-    """The memory of this machine in bytes."""
-    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    """The memory of this machine, or of the container that this process runs in, in bytes."""
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    for limit in CONTAINER:
+        with suppress(OSError, ValueError):  # there is none, or it is "max"
+            memory = min(memory, int(limit.read_text()))
+    return memory
 
 
 def release() -> None:

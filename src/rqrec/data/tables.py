@@ -21,6 +21,7 @@ import polars as pl
 from polars.exceptions import PanicException, PolarsError
 
 from rqrec.core.errors import first_line
+from rqrec.core.memory import memory_of_machine
 from rqrec.core.progress import log
 from rqrec.core.regular_file import regular_file
 from rqrec.data.columns import is_header, listed
@@ -30,6 +31,7 @@ CSV, JSON = {".csv": ",", ".tsv": "\t"}, (".jsonl", ".ndjson", ".json")
 SUFFIXES = (".parquet", *CSV, *JSON)
 ALLOWED = f"{', '.join(SUFFIXES)}, also with .gz"
 SEPARATORS = {",": "','", ";": "';'", "\t": "tabs", "|": "'|'"}
+CHUNK = 1 << 20  # bytes that are decompressed at once
 SAMPLE = 1 << 16  # bytes by which separator, header and UTF-16 are recognised
 BOMS = {
     codecs.BOM_UTF32_LE: ("utf-32", "UTF-32"),
@@ -299,10 +301,22 @@ def _open(path: Path, encoding: str | None) -> Any:
 
 
 def _read(path: Path) -> bytes:
-    """The bytes of a file, without compression. Raises ValueError if the compressed data is damaged."""
+    """The bytes of a file, without compression.
+
+    Raises ValueError if the compressed data is damaged, or takes more than half of the memory: a file of 20 MB may
+    hold 20 GB, and the system ends a process that takes too much.
+    """
+    content, most = io.BytesIO(), memory_of_machine() // 2
     try:
         with _open(path, None) as file:
-            return bytes(file.read())
+            while chunk := file.read(CHUNK):
+                content.write(chunk)
+                if content.tell() > most:
+                    raise ValueError(
+                        f"{path} holds more than {most / 1e9:,.1f} GB of data, which is half of the memory here. Use "
+                        f"less data, or save it as .parquet without .gz."
+                    )
+            return content.getvalue()
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
         raise ValueError(f"{path} is not a complete gzip file ({error}).") from error
 
