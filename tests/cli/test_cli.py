@@ -22,6 +22,7 @@ from rqrec.cli.id_lists import join_ids, split_ids
 from rqrec.core.artifact import read_json, read_manifest, write_json
 from rqrec.evaluation.registry import BASELINES
 from rqrec.tokenizer.semantic_ids import SemanticIdTable
+from tests.stages.world import write_world
 from tests.tiny import tiny_vectors
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -608,3 +609,49 @@ def test_one_application_gives_every_command_with_its_options() -> None:
     for name in ("prepare", "tokenize", "prepare"):
         assert application.get_command(None, name).params, name
     assert "find" in application.get_command(None, "items").commands
+
+
+@pytest.mark.parametrize("arguments", [["--version"], ["--help"], ["items", "--help"], ["settings"]])
+def test_output_that_cannot_be_written_ends_in_a_sentence(arguments: list[str]) -> None:
+    if not Path("/dev/full").exists():
+        pytest.skip("The system has no device that is always full.")
+    with open("/dev/full", "w") as full:
+        command = [sys.executable, "-m", "rqrec", *arguments]
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+    assert done.returncode == 1
+    assert (
+        done.stderr
+        == "rqrec: standard output: No space left on device. Everything saved earlier is intact.\n"
+    )
+
+
+def test_a_deleted_current_folder_ends_in_a_sentence(tmp_path: Path) -> None:
+    (tmp_path / "gone").mkdir()
+    script = f"cd {tmp_path}/gone && rmdir ../gone && exec {sys.executable} -m rqrec settings"
+    done = subprocess.run(["sh", "-c", script], capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert done.stderr.startswith(
+        "rqrec: The current folder does not exist any more: go to another one with cd"
+    )
+
+
+@pytest.mark.parametrize("minutes", ["nan", "inf"])
+def test_minutes_that_are_no_number_are_refused_as_the_option_they_are(minutes: str) -> None:
+    misused(rqrec("train-decoder", "--max-minutes", minutes), f"--max-minutes is {minutes}, but must be")
+
+
+def test_a_window_beyond_the_longest_sequence_is_one_of_the_whole_sequence(tmp_path: Path) -> None:
+    write_world(tmp_path / "world")
+    log, vectors = tmp_path / "world/log.parquet", tmp_path / "world/item_embeddings.npy"
+    dataset = tmp_path / "dataset"
+    result_of(
+        rqrec("prepare", "custom", "--interactions", log, "--embeddings", vectors, "--out", dataset, "--json")
+    )
+    made = []
+    for window in (1000, 2**62):
+        options = ("--embeddings", vectors, "--collaborative", 4, "--collaborative-window", window)
+        result_of(rqrec("embed", dataset, *options, "--out", tmp_path / f"{window}", "--json"))
+        made.append(np.load(tmp_path / f"{window}" / "item_embeddings.npy"))
+    assert np.array_equal(*made)
+    too_long = ("--collaborative", 4, "--collaborative-weight", 1e38, "--out", tmp_path / "long")
+    misused(rqrec("embed", dataset, "--embeddings", vectors, *too_long), "above 0 and at most 1000")

@@ -3,7 +3,9 @@
 import codecs
 import gzip
 import json
+from datetime import date, datetime
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 import pytest
@@ -136,3 +138,24 @@ def test_a_small_file_that_holds_more_than_memory_does_is_refused(
     path.write_bytes(gzip.compress(b'{"user_id": 1}\n' + bytes(2**23)))
     with pytest.raises(ValueError, match=r"holds more than 0\.0 GB of data, which is half of the memory"):
         open_table(path)
+
+
+@pytest.mark.parametrize("kind", [pl.Date, pl.Datetime("ms"), pl.Datetime("us", "UTC"), pl.List(pl.Date)])
+@pytest.mark.parametrize("sign", [1, -1])
+def test_a_date_of_no_year_that_is_known_is_refused_by_name(kind: Any, sign: int, tmp_path: Path) -> None:
+    values = [[sign * 2**30]] if kind == pl.List(pl.Date) else [sign * (2**30 if kind == pl.Date else 2**62)]
+    whole = pl.List(pl.Int32) if kind == pl.List(pl.Date) else pl.Int32 if kind == pl.Date else pl.Int64
+    path = tmp_path / "log.parquet"
+    pl.DataFrame({"user_id": ["a"], "when": pl.Series(values, dtype=whole).cast(kind)}).write_parquet(path)
+    with pytest.raises(ValueError, match=r"the column when has a date of -?[\d,]+ days .* years 1 to 9999"):
+        open_table(path)
+
+
+def test_dates_from_the_first_to_the_last_year_are_read(tmp_path: Path) -> None:
+    path = tmp_path / "log.parquet"
+    table = pl.DataFrame(
+        {"when": [datetime(1, 1, 3), None, datetime(9999, 12, 30)], "on": [[], None, [date.max]]}
+    )
+    table = table.with_columns(pl.col("on").list.eval(pl.element() - pl.duration(days=1)))
+    table.write_parquet(path)
+    assert open_table(path).collect().equals(table)

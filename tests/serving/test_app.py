@@ -717,3 +717,9 @@ def test_a_body_that_is_not_strict_json_is_refused_with_the_place(
     answer = client.post("/v1/recommendations", content=body, headers=headers)
     assert answer.status_code == 400
     assert said in answer.json()["error"]["message"]
+
+
+@pytest.mark.parametrize("media", ["application/x-www-form-urlencoded", "text/plain"])
+def test_a_body_of_another_media_type_says_which_one_is_read(client: TestClient, media: str) -> None:
+    response = client.post(RECOMMEND, content=b'{"history": []}', headers={"Content-Type": media})
+    assert_refused(response, 422, "invalid_request", "Content-Type: application/json", media)

@@ -137,6 +137,33 @@ def test_what_is_not_http_is_refused_in_the_same_shape(port: int) -> None:
             assert code(answer) == "bad_request"
 
 
+def test_a_body_that_is_not_http_is_refused_while_it_is_read(port: int) -> None:
+    head = b"POST /v1/recommendations HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+    with connect(port) as connection:
+        connection.sendall(head + b"Transfer-Encoding: chunked\r\n\r\n")
+        time.sleep(0.1)
+        connection.sendall(b"zz\r\n")
+        answer = rest(connection)
+        assert (answer.startswith(b"HTTP/1.1 400 "), code(answer)) == (True, "bad_request")
+
+
+def test_a_request_has_one_host(port: int) -> None:
+    with connect(port) as connection:
+        connection.sendall(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\nHost: evil\r\n\r\n")
+        answer = one_answer(connection)
+        assert (answer.startswith(b"HTTP/1.1 400 "), code(answer)) == (True, "bad_request")
+
+
+def test_an_upgrade_is_answered_without_advice_to_install(
+    port: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    upgrade = b"Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n"
+    with connect(port) as connection:
+        connection.sendall(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n" + upgrade + b"\r\n")
+        assert one_answer(connection).startswith(b"HTTP/1.1 200 ")
+    assert "pip install" not in caplog.text
+
+
 def test_idle_connections_make_room_for_new_ones(port: int) -> None:
     idle = [connect(port) for _ in range(20)]
     time.sleep(0.05)

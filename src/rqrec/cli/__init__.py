@@ -36,8 +36,9 @@ COMMANDS = {name: module for group in GROUPS.values() for name, module in group.
 def main(arguments: list[str] | None = None, name: str = "rqrec") -> None:
     """Run the command line."""
     from rqrec.cli.command import app
+    from rqrec.cli.ending import run_or_exit
 
-    app(sys.argv[1:] if arguments is None else arguments, prog_name=name)
+    run_or_exit(lambda: app(sys.argv[1:] if arguments is None else arguments, prog_name=name))
 
 
 def __getattr__(name: str) -> Any:

@@ -18,7 +18,7 @@ from typer.core import TyperCommand, TyperGroup
 
 from rqrec import __version__
 from rqrec.cli import COMMANDS, GROUPS
-from rqrec.cli.ending import handle_errors
+from rqrec.cli.ending import handle_errors, standard_output
 from rqrec.core.config import Setting, configured, settings_of, with_settings
 
 # Read when torch loads: waiting threads sleep instead of spinning. On a machine whose cores are busy with other
@@ -337,6 +337,10 @@ def training_config(
     max_minutes: float | None = None,
 ) -> ConfigT:
     """A training stage's config from gin files: the section `train`, overridden by the section of the stage."""
+    if max_minutes is not None and not math.isfinite(max_minutes):
+        raise typer.BadParameter(
+            f"--max-minutes is {max_minutes}, but must be a number of minutes, such as 30."
+        )
     given = [] if max_minutes is None else [f"{section}.max_minutes={max_minutes}"]
     return configured(config, ("train", section), configs or [], [*(bindings or []), *given])
 
@@ -350,7 +354,8 @@ def emit(result: dict[str, Any], as_json: bool, text: str) -> None:
         from rqrec.core.artifact import finite
         from rqrec.core.progress import printable
 
-        print(json.dumps(finite(result), allow_nan=False) if as_json else printable(text))
+        with standard_output():
+            print(json.dumps(finite(result), allow_nan=False) if as_json else printable(text))
 
 
 def emit_artifact(folder: Path, as_json: bool, text: str = "") -> None:

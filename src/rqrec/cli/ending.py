@@ -8,6 +8,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from types import FrameType
 from typing import Any
 
@@ -46,6 +47,29 @@ def handle_errors(run: Callable[[dict[str, Any]], None], given: dict[str, Any]) 
                 file=sys.stderr,
             )
             raise typer.Exit(stop.status) from error
+
+
+@contextmanager
+def standard_output() -> Iterator[None]:
+    """Write to standard output in the block. An OSError names it, unless its reader has gone."""
+    try:
+        yield
+        sys.stdout.flush()
+    except OSError as error:
+        if isinstance(error, BrokenPipeError) or error.filename:
+            raise
+        raise OSError(error.errno, error.strerror, "standard output") from error
+
+
+def run_or_exit(run: Callable[[], None]) -> None:
+    """Run the command line; exit with status 1 and a sentence if even its help cannot be written or it is nowhere."""
+    try:
+        _check_working_directory()
+        with standard_output():
+            run()
+    except OSError as error:
+        _say(_message(error) or str(error))
+        sys.exit(1)
 
 
 def _exit_by_status() -> None:
@@ -205,6 +229,16 @@ def _called_by_polars(frame: FrameType | None) -> bool:
         modules.append(str(frame.f_globals.get("__name__")).partition(".")[0])
         frame = frame.f_back
     return "polars" in modules[1:] and modules[0] != "polars"
+
+
+def _check_working_directory() -> None:
+    """Raise FileNotFoundError if the current folder was deleted: libraries fail without saying so."""
+    try:
+        Path.cwd()
+    except FileNotFoundError as error:
+        raise FileNotFoundError(
+            "The current folder does not exist any more: go to another one with cd, and run the command again."
+        ) from error
 
 
 def _cannot_write(error: BaseException | None) -> bool:

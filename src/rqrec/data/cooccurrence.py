@@ -24,7 +24,7 @@ def cooccurrence_counts(train: Sequences, items: int, window: int) -> csr_array:
     """Number of times two items are at most `window` positions apart, symmetric [N, N], 0 on the diagonal."""
     users = np.repeat(np.arange(len(train)), train.lengths)
     counts = csr_array((items, items), dtype=np.float64)
-    for distance in range(1, window + 1):
+    for distance in range(1, min(window, int(train.lengths.max(initial=1)) - 1) + 1):
         same_user = users[:-distance] == users[distance:]
         left, right = train.items[:-distance][same_user], train.items[distance:][same_user]
         apart = left != right

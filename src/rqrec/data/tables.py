@@ -14,6 +14,8 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import date
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +42,10 @@ BOMS = {
     codecs.BOM_UTF16_LE: ("utf-16", "UTF-16"),
     codecs.BOM_UTF16_BE: ("utf-16", "UTF-16"),
 }
+
+# The days from 1970 to the first and the last day that Python's dates have.
+FIRST_DAY, LAST_DAY = (day.toordinal() - date(1970, 1, 1).toordinal() for day in (date.min, date.max))
+PER_DAY = {"ms": 86_400_000, "us": 86_400_000_000, "ns": 86_400_000_000_000}
 
 # An escaped half of a character, which is no Unicode text; polars would read it as another character.
 _LONE_SURROGATE = re.compile(rb"(?i)\\ud[89ab]..(?!\\ud[c-f])|(?<!\\ud[89ab]..)\\ud[c-f]")
@@ -212,8 +218,38 @@ def open_table(path: Path) -> Table:
         content = _read(path) if _is_gzip(path) else None
         check_counts(path, content)
         with parse_errors_for(path):
-            return Table(path, pl.scan_parquet(path if content is None else io.BytesIO(content)))
+            frame = pl.scan_parquet(path if content is None else io.BytesIO(content))
+            if content is None:
+                found = path.stat()
+                _check_dates_once(path, found.st_mtime_ns, found.st_size)
+            else:
+                _check_dates(path, frame)
+            return Table(path, frame)
     return _open_csv(path, CSV[suffix]) if suffix in CSV else _open_json(path)
+
+
+@lru_cache(maxsize=64)
+def _check_dates_once(path: Path, modified: int, size: int) -> None:
+    """`_check_dates` of a file, which may be opened again for each of its parts."""
+    _check_dates(path, pl.scan_parquet(path))
+
+
+def _check_dates(path: Path, frame: pl.LazyFrame) -> None:
+    """Raise ValueError if a date of a Parquet file is of no year that Python has: polars would panic on it."""
+    for name, kind in frame.collect_schema().items():
+        inner = kind.inner if isinstance(kind, pl.List | pl.Array) else kind
+        if not isinstance(inner, pl.Date | pl.Datetime):
+            continue
+        per_day = 1 if isinstance(inner, pl.Date) else PER_DAY[inner.time_unit]
+        dates = pl.col(name) if inner is kind else pl.col(name).explode()
+        days = dates.to_physical() // per_day
+        first, last = frame.select(days.min().alias("first"), days.max().alias("last")).collect().row(0)
+        for day in (first, last):
+            if day is not None and not FIRST_DAY < day < LAST_DAY:
+                raise ValueError(
+                    f"{path}: the column {name} has a date of {day:,} days from 1970, but allowed are those of the "
+                    f"years 1 to 9999. Correct it, or leave it empty."
+                )
 
 
 def read_lines(path: Path) -> list[str]:

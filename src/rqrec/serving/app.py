@@ -522,6 +522,14 @@ def add_errors(app: FastAPI) -> None:
             reason = str(first.get("ctx", {}).get("error", "error"))[:200]
             message = f"The body is not valid JSON: {reason} at character {location}."
             api_error = ApiError(400, "bad_json", message)
+        elif (
+            first["loc"] == ("body",)
+            and "json" not in (media := request.headers.get("content-type", "")).lower()
+        ):
+            message = (
+                f"The body is read with the header Content-Type: application/json only, not {media[:100]!r}."
+            )
+            api_error = ApiError(422, "invalid_request", message)
         else:
             reason = first["msg"].removeprefix("Value error, ").rstrip(".")
             api_error = ApiError(422, "invalid_request", f"{location}: {reason[:400]}.")

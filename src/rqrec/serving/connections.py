@@ -53,6 +53,11 @@ class Connection(HttpToolsProtocol):
         """Whether no request is being answered."""
         return self.cycle is None or self.cycle.response_complete
 
+    @property
+    def _reads_body(self) -> bool:
+        """Whether the body of the request is not complete, and its answer has not begun."""
+        return self.cycle is not None and self.cycle.more_body and not self.cycle.response_started
+
     def data_received(self, data: bytes) -> None:
         """Parse what arrived, unless a head grows beyond its limit."""
         self._active = time.monotonic()
@@ -103,6 +108,9 @@ class Connection(HttpToolsProtocol):
         """Refuse what is not HTTP."""
         self._refuse(400, "bad_request", "This is not a valid HTTP request.")
 
+    def _unsupported_upgrade_warning(self) -> None:
+        """Say nothing: there is no WebSocket, and the request is answered as any other."""
+
     def _start_deadline(self) -> None:
         if self._deadline is None:
             self._deadline = self.loop.call_later(self.limits.timeout, self._too_slow)
@@ -124,7 +132,7 @@ class Connection(HttpToolsProtocol):
     def _refuse(self, status: int, code: str, message: str) -> None:
         if self.transport.is_closing():
             return
-        if self.is_idle:  # otherwise the bytes would be taken for a part of the answer before
+        if self.is_idle or self._reads_body:  # else the bytes would be taken for a part of the answer before
             request_id = secrets.token_hex(8)
             headers = {"Connection": "close", "X-Request-ID": request_id}
             response = error_response(ApiError(status, code, message, headers), request_id)

@@ -172,6 +172,8 @@ class AuthMiddleware:
             self._recommending -= 1
 
     def _admit(self, scope: Scope) -> None:
+        if sum(name == b"host" for name, _ in scope["headers"]) > 1:
+            raise ApiError(400, "bad_request", "The request has several Host headers: send one.")
         host, hosts = host_name(header(scope, b"host")), self._config.hosts
         if host and hosts and host not in hosts:
             raise ApiError(

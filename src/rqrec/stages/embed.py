@@ -3,13 +3,13 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from rqrec.core.artifact import create, file_hash, find, read_manifest, reuse
-from rqrec.core.values import Config, NonNegativeInt, PositiveFloat, PositiveInt
+from rqrec.core.values import Config, NonNegativeInt, PositiveInt, Range
 from rqrec.data.cooccurrence import append_collaborative, collaborative_vectors, mean_length
 from rqrec.data.dataset import Dataset
 from rqrec.data.embeddings import EMBEDDINGS_FILE, read_vectors
@@ -32,7 +32,7 @@ class EmbedConfig(Config):
     """Width of collaborative vectors to append, learned from co-occurrence in training interactions; 0: none."""
     collaborative_window: PositiveInt = 5
     """Two items of a sequence co-occur if they are at most this many positions apart."""
-    collaborative_weight: PositiveFloat = 1.0
+    collaborative_weight: Annotated[float, Range(0, 1000, above=True)] = 1.0
     """Length of the collaborative vectors, relative to content vectors of mean length 1."""
     protocol: str = "leave_one_out"
     """Protocol whose training sequences the collaborative vectors are learned from: leave_one_out or temporal."""
