@@ -195,6 +195,21 @@ def test_an_interrupt_in_a_function_that_polars_calls_waits_for_its_end(
     assert "panicked" not in capfd.readouterr().err
 
 
+@pytest.mark.usefixtures("in_background")
+def test_an_interrupt_in_a_function_of_polars_that_its_compiled_part_may_call_waits_for_its_end() -> None:
+    """It calls some of its own functions, such as for the defaults of a scan."""
+    after: list[int] = []
+    polars: dict[str, Any] = {"__name__": "polars.io.scan_options.cast_options", "after": after}
+    exec("import signal\ndef _default():\n    signal.raise_signal(15)\n    after.append(1)", polars)
+
+    def action() -> None:
+        polars["_default"]()
+        time.sleep(30)
+
+    assert run(action).exit_code == 143
+    assert after == [1]
+
+
 @pytest.mark.usefixtures("in_foreground")
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_an_interrupt_in_polars_itself_ends_what_it_does(number: int, status: int) -> None:

@@ -24,6 +24,7 @@ NO_MEMORY = (
     "failed to map segment",
     "can't start new thread",
 )
+QUERIES = ("collect", "sink")  # how functions of polars begin that compute, and ask for signals meanwhile
 STOPPED_AGAIN = 0.1  # seconds after an interrupt that was lost or came at a bad moment
 WRITE_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO)
 
@@ -217,18 +218,19 @@ def _terminable() -> Iterator[_Stop]:
 
 
 def _called_by_polars(frame: FrameType | None) -> bool:
-    """Whether this is a function of Python that polars calls.
+    """Whether this is, or may be, a function of Python that the compiled part of polars calls.
 
-    An exception there, even in an import of NumPy, can become a panic of Rust, which prints its backtrace. In polars
-    itself it ends what polars does, however long that would take.
+    An exception there, even in an import of NumPy or in a short function of polars itself, can become a panic of
+    Rust, which prints its backtrace. In a query it ends what polars computes, however long that would take.
     """
     modules = []
     while frame and frame.f_globals is globals():  # `terminate`, which passes the signal on
         frame = frame.f_back
+    in_query = frame is not None and frame.f_code.co_name.strip("_").startswith(QUERIES)
     while frame:
         modules.append(str(frame.f_globals.get("__name__")).partition(".")[0])
         frame = frame.f_back
-    return "polars" in modules[1:] and modules[0] != "polars"
+    return "polars" in modules and not (in_query and modules[0] == "polars")
 
 
 def _check_working_directory() -> None:
