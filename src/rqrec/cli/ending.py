@@ -63,7 +63,7 @@ def standard_output() -> Iterator[None]:
 
 
 def run_or_exit(run: Callable[[], None]) -> None:
-    """Run the command line; exit with status 1 and a sentence if even its help cannot be written or it is nowhere."""
+    """Run the command line; exit with status 1 and a sentence on what fails outside its commands, such as help."""
     try:
         _check_working_directory()
         with standard_output():

@@ -172,7 +172,7 @@ def create(
     OSError that names the folder, FileExistsError or ValueError if it holds something else.
     """
     folder = Path(folder)
-    _undisturbed(folder, lambda: _check_replaceable(folder, artifact_type))
+    _check_replaceable(folder, artifact_type)
     metrics = {} if metrics is None else metrics
     try:
         with replaced(folder) as target:
@@ -205,14 +205,14 @@ def _raise_if_full(error: Exception, path: Path) -> None:
 
 def _check_replaceable(folder: Path, artifact_type: str) -> None:
     """Refuse to write over anything but an artefact of the same type, in whichever format."""
-    if not folder.exists() or not any(folder.iterdir()):
+    if not _exists(folder):
         return
-    if not (folder / MANIFEST).is_file():
+    if not _undisturbed(folder, (folder / MANIFEST).is_file):
         raise FileExistsError(
             f"{folder} exists and is not an artefact of rqrec, so it was not touched. Choose another folder."
         )
     try:
-        found = _type_inside(folder)
+        found = read_version(folder, _type_inside)
     except ValueError:  # it is no JSON
         found = None
     if not isinstance(found, str):
@@ -452,7 +452,7 @@ def reuse(
     """
     if not _exists(folder):
         return False
-    _undisturbed(folder, lambda: _check_replaceable(Path(folder), artifact_type))
+    _check_replaceable(Path(folder), artifact_type)
     if force:
         return False
     manifest = read_manifest(folder, artifact_type)

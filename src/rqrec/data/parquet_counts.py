@@ -101,7 +101,7 @@ def _get(fields: Any, number: int, kind: type[T]) -> T:
 class _Reader:
     """Values of Thrift's compact protocol. Each method returns a value and the position after it."""
 
-    def __init__(self, content: bytes | mmap.mmap) -> None:
+    def __init__(self, content: Content) -> None:
         self.content = content
         self.of_type: dict[int, Callable[[int], tuple[Any, int]]] = {
             3: lambda at: (None, at + 1),  # a byte
