@@ -2,12 +2,14 @@
 
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
+from types import SimpleNamespace
 
 import pytest
 
-from rqrec.serving.batcher import Batcher, QueueFullError
+from rqrec.core.pausing import pause
+from rqrec.serving.batcher import SMALL_FIRST, Batcher, QueueFullError
 
 
 class EchoModel:
@@ -18,9 +20,7 @@ class EchoModel:
         self.unblocked = threading.Event()
         self.unblocked.set()
 
-    def process(
-        self, options: int, histories: Sequence[Sequence[str]], pause: Callable[[], None]
-    ) -> list[tuple[int, str]]:
+    def process(self, options: int, histories: Sequence[Sequence[str]]) -> list[tuple[int, str]]:
         self.batches.append((options, ["".join(history) for history in histories]))
         assert self.unblocked.wait(30)
         if any("bad" in history for history in histories):
@@ -152,7 +152,7 @@ def test_small_requests_are_processed_where_a_large_one_pauses() -> None:
     steps: list[str] = []
     begun, go_on = threading.Event(), threading.Event()
 
-    def process(options: int, histories: Sequence[str], pause: Callable[[], None]) -> list[str]:
+    def process(options: int, histories: Sequence[str]) -> list[str]:
         steps.append(f"{''.join(histories)} begins")
         begun.set()
         assert go_on.wait(30)
@@ -176,6 +176,38 @@ def test_small_requests_are_processed_where_a_large_one_pauses() -> None:
     assert steps[3:7] == ["x begins", "x ends", "bad begins", "bad ends"]  # each by itself, since one failed
     assert steps[7:] == ["ab ends", "y begins", "y ends", "cd begins", "cd ends"]
     batcher.close()
+
+
+def test_small_requests_do_not_hold_up_a_large_one_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However often it pauses, and however many small ones wait, a large one has a quarter of the time."""
+    now, seconds = time.monotonic() + 60, {"large": 0.0, "small": 0.0}
+    monkeypatch.setattr("rqrec.serving.batcher.time", SimpleNamespace(monotonic=lambda: now))
+    ready = threading.Event()
+
+    def work(kind: str, duration: float) -> None:
+        nonlocal now
+        now += duration
+        seconds[kind] += duration
+
+    def process(options: int, histories: Sequence[str]) -> list[str]:
+        assert ready.wait(30)
+        if len(histories) == 1:
+            work("small", 1.0)
+            batcher.submit(options + 1, ["x"])  # there is always another one
+            return list(histories)
+        for _ in range(100):
+            work("large", 0.1)
+            pause()
+            assert seconds["small"] <= SMALL_FIRST * seconds["large"] + 2
+        return list(histories)
+
+    batcher = Batcher(process, max_batch=16, max_wait_s=0.0, max_queue=100)
+    large = batcher.submit(0, list("abcd"))
+    batcher.submit(1, ["x"])
+    ready.set()
+    assert large.result(30) == list("abcd")
+    assert seconds["small"] > SMALL_FIRST * seconds["large"] - 2
+    batcher.close(0.0)
 
 
 def test_costly_requests_have_shorter_batches() -> None:

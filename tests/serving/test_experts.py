@@ -19,6 +19,7 @@ from rqrec import Recommender, Rules
 from rqrec.cli import app
 from rqrec.cli.command import emit
 from rqrec.core.artifact import create, read_manifest
+from rqrec.core.pausing import pausing
 from rqrec.data.sequences import Sequences
 from rqrec.data.splits import get_protocol
 from rqrec.models.architectures import build_model
@@ -249,11 +250,11 @@ def test_requests_share_a_batch_only_if_they_ask_the_same_experts(
     batcher = registry.get("joined").batcher
     process, begun, release, batches = batcher._process, threading.Event(), threading.Event(), []
 
-    def slow(options: Any, requests: Any, pause: Any) -> Any:
+    def slow(options: Any, requests: Any) -> Any:
         begun.set()
         assert release.wait(60)
         batches.append((options.experts, len(requests)))
-        return process(options, requests, pause)
+        return process(options, requests)
 
     monkeypatch.setattr(batcher, "_process", slow)
     words = [["dense"], ["neighbours"], None, ["all"], ["trained", "neighbours"], ["dense"]]
@@ -322,6 +323,28 @@ def test_models_list_their_experts(client: TestClient, tiny_joined: Path) -> Non
     alone = {"name": "codes", "type": "codes", "power": 1.0, "share": None, "index_recall": None}
     assert single["experts"] == [alone]
     assert joined["baselines"] == single["baselines"] == ["popularity"]
+
+
+def test_requests_between_the_steps_of_another_change_nothing(recommender: Recommender) -> None:
+    """A service answers small requests wherever a large one pauses, in the same thread."""
+
+    def answer(history: list[str], k: int) -> Any:
+        (found,) = recommender.recommend([history], k, allow=items(*range(2, 45)))
+        return found, recommender.explain_all([history], [[item.item_id for item in found]])
+
+    expected = [answer(history, 5) for history in HISTORIES]
+    pauses = 0
+
+    def others() -> None:
+        nonlocal pauses
+        with pausing(lambda: None):
+            assert answer(HISTORIES[pauses % 3], 5) == expected[pauses % 3]
+        pauses += 1
+
+    large = answer(items(1, 2, 3), 20)
+    with pausing(others):
+        assert answer(items(1, 2, 3), 20) == large
+    assert pauses > 4 * len(recommender.table.level_sizes)  # search, scores and explanations of the codes alone
 
 
 def test_the_neighbours_name_the_items_of_the_history_that_propose_an_item(recommender: Recommender) -> None:

@@ -22,6 +22,7 @@ import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
+from rqrec.core.pausing import pause
 from rqrec.core.values import Config, Fraction, PositiveFloat
 from rqrec.data.ids import PADDING
 from rqrec.data.sequences import Histories
@@ -182,7 +183,11 @@ class Ensemble:
         return _candidates(proposals, [one.ranked.items for one in proposals.values()])
 
     def _proposals(self, histories: Histories, width: int, constraints: Constraints) -> dict[str, Proposal]:
-        return {name: expert.propose(histories, width, constraints) for name, expert in self._asked.items()}
+        proposals = {}
+        for name, expert in self._asked.items():
+            pause()
+            proposals[name] = expert.propose(histories, width, constraints)
+        return proposals
 
     def _ranked(self, found: Candidates, k: int, rules: ItemRules) -> Ranked:
         """The best k candidates within the limits."""

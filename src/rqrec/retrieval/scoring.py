@@ -9,6 +9,7 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 
+from rqrec.core.pausing import pause
 from rqrec.models.retrieval_model import Batch, RetrievalModel
 from rqrec.models.trie_softmax import log_probs_of_children
 from rqrec.tokenizer.trie import Children, Trie
@@ -24,6 +25,7 @@ def next_log_probs(
     `prefix_BKl` has the codes of the nodes. Prefixes with a single child have log-probability 0 without a call of the
     model, which reads only as many prefixes as one of the histories has with a choice.
     """
+    pause()
     children = trie.children(prefix_BKl.shape[2], nodes_BK)
     log_probs_BKC = torch.zeros_like(children.codes, dtype=torch.float32)
     log_probs_BKC.masked_fill_(~children.exists, -torch.inf)

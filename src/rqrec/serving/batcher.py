@@ -14,6 +14,8 @@ from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
 
+from rqrec.core.pausing import pausing
+
 OptionsT = TypeVar("OptionsT", bound=Hashable)
 HistoryT = TypeVar("HistoryT")
 
@@ -51,20 +53,20 @@ _Part = tuple[_Job[OptionsT, HistoryT], Sequence[HistoryT]]
 class Batcher(Generic[OptionsT, HistoryT]):
     """Processes histories in batches with equal options.
 
-    `process(options, histories, pause)` returns one result per history. It gets at most `max_batch` histories at
-    once, and the oldest of them has waited at most `max_wait_s` seconds for others. Between its steps it may call
-    `pause()`: if it processes a part of a large request, small ones that wait are processed meanwhile. At most
-    `max_queue` histories are queued. `on_batch(histories, seconds)` is called after each batch.
+    `process(options, histories)` returns one result per history. It gets at most `max_batch` histories at once, and
+    the oldest of them has waited at most `max_wait_s` seconds for others. Where it calls `rqrec.core.pausing.pause`
+    with a part of a large request, small ones that wait are processed meanwhile. At most `max_queue` histories are
+    queued. `on_batch(histories, seconds)` is called after each batch.
 
     `cost(options)` is the cost of one history relative to a usual one: a batch of costlier ones is shorter, so that
     no batch keeps others waiting for long. A request that costs more than an eighth of a batch is large: it is
-    processed in parts of that cost, and large requests may fill half of the queue. After a part of a large
-    request, three times as much goes to the smallest requests first: they overtake large ones, but not for ever.
+    processed in parts of that cost, and large requests may fill half of the queue. For the time of a part of a large
+    request, three times as much goes to the smallest requests: they overtake large ones, but not for ever.
     """
 
     def __init__(
         self,
-        process: Callable[[OptionsT, Sequence[HistoryT], Callable[[], None]], Sequence[Any]],
+        process: Callable[[OptionsT, Sequence[HistoryT]], Sequence[Any]],
         *,
         max_batch: int,
         max_wait_s: float,
@@ -222,22 +224,23 @@ class Batcher(Generic[OptionsT, HistoryT]):
         large = any(self._is_large(job) for job, _ in parts)
         results: list[Any] = []
         if histories:
-            paused = 0.0
+            started, paused = time.monotonic(), 0.0
 
-            def pause() -> None:
+            def run_small() -> None:
                 nonlocal paused
-                if large and (small := self._small_batch()):
-                    began = time.monotonic()
+                began = time.monotonic()
+                are_due = large and paused <= SMALL_FIRST * (began - started - paused)
+                if are_due and (small := self._small_batch()):
                     self._run_together(small)
                     paused += time.monotonic() - began
 
-            started = time.monotonic()
-            results += self._process(options, histories, pause)
+            with pausing(run_small):
+                results += self._process(options, histories)
             seconds = time.monotonic() - started - paused
             per_cost = seconds / (len(histories) * self._cost(options))
             self._seconds_per_cost += 0.1 * (per_cost - self._seconds_per_cost)
             if large:
-                self._seconds_for_small = SMALL_FIRST * seconds
+                self._seconds_for_small = SMALL_FIRST * seconds - paused
             else:
                 self._seconds_for_small -= seconds
             self._on_batch(len(histories), seconds)

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from rqrec.core.pausing import pause
 from rqrec.data.ids import PADDING
 from rqrec.data.sequences import Histories
 from rqrec.knn.index import KnnIndex
@@ -134,6 +135,7 @@ class Explainer:
         """The path of codes to each item, with up to `examples` other items at each code."""
         items, steps = torch.from_numpy(items_M).to(self.every.trie.leaf_of_item.device), []
         for level, probabilities_M in enumerate(np.exp(log_probs_ML).T):
+            pause()
             leaf_start = self.every.trie.depths[level + 1].leaf_start
             nodes_M = self.every.trie.nodes_of_items(items, level + 1)
             start_M, end_M = leaf_start[nodes_M], leaf_start[nodes_M + 1]
@@ -161,6 +163,7 @@ class Explainer:
         self, history_T: NDArray[np.int64], items_K: NDArray[np.int64], count: int
     ) -> list[tuple[Neighbour, ...]]:
         """For each item, the `count` items of the history nearest to it by their codes."""
+        pause()
         history_T = history_T[history_T != PADDING]
         codes_NL, levels = self.retriever.lookup.codes_NL, self.retriever.table.content_levels
         near = beside(self.model.codes, codes_NL, items_K, history_T, count, content_levels=levels)
@@ -171,6 +174,7 @@ class Explainer:
         self, histories: Histories, items: Sequence[NDArray[np.int64]]
     ) -> list[list[tuple[Reason, ...]]]:
         """For each item, the items of the history that the neighbours propose it for."""
+        pause()
         if self.index is None:
             return [[()] * len(items_K) for items_K in items]
         items_BK = torch.from_numpy(Histories.of(items).items_BT).to(self.index.neighbours_NM.device)

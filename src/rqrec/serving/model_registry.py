@@ -16,6 +16,7 @@ import torch
 
 from rqrec.core.artifact import finite
 from rqrec.core.device import device_of
+from rqrec.core.pausing import pause
 from rqrec.models.architectures import name_of
 from rqrec.models.retrieval_model import parameter_count
 from rqrec.retrieval.defaults import BEAM_WIDTH, DEFAULT_K
@@ -150,13 +151,8 @@ class ServedModel:
         """Whether the model was trained with timestamps."""
         return self.recommender.artifact.needs_times
 
-    def recommend(
-        self,
-        options: RequestOptions,
-        requests: Sequence[HistoryRequest],
-        pause: Callable[[], None] = lambda: None,
-    ) -> list[bytes]:
-        """The JSON of one result per history; unknown ids are skipped and listed. `pause()` is called between steps.
+    def recommend(self, options: RequestOptions, requests: Sequence[HistoryRequest]) -> list[bytes]:
+        """The JSON of one result per history; unknown ids are skipped and listed.
 
         It is encoded here, because to encode a large answer beside the worker thread would hold it up.
         """
@@ -189,13 +185,14 @@ class ServedModel:
             explained = self.recommender.explain_all(
                 histories, item_ids, unknown="skip", timestamps=timestamps, users=users
             )
-            pause()
             named = self._named(explained)
             for result, recommended, explanations in zip(results, recommendations, explained, strict=True):
+                pause()
                 for item, one, explanation in zip(result["items"], recommended, explanations, strict=True):
                     item |= self._why_json(one, explanation, named)
         if options.describe:
             self._describe(results)
+        pause()
         return list(map(to_json, results))
 
     def _describe(self, results: Sequence[dict[str, Any]]) -> None:
