@@ -384,42 +384,47 @@ def test_validation_chooses_what_relies_least_on_trained_experts_among_the_best(
     split = leave_one_out(Dataset.read(tiny_run / "dataset").sequences)
     n_items = len(artifact.catalog)
     trained = {"codes": ExpertSettings(), "dense": ExpertSettings()}
-    artifact = artifact._replace(
-        others={"dense": random_dense(0, n_items), "neighbours": random_index(0, n_items)},
-        settings=trained | {"neighbours": ExpertSettings(share=0.5)},
-    )
-    ensemble = artifact.ensemble(artifact.retriever(20))
-
-    def ndcg(weights: dict[str, ExpertSettings]) -> NDArray[np.float64]:
-        """Of each validation example."""
-        asked = Ensemble({name: ensemble.experts[name] for name in weights}, weights, ensemble.width)
-        return ndcg_at(10, evaluate(asked, split.validation).ranks_C)
-
     # What relies least on trained experts comes first: the lowest scale, the largest share, the highest power.
     scales, shares, powers = (1.0, 2.0), (0.1, 0.02), (3.0, 1.0)
     for name, values in (("SCALES", scales), ("SHARES", shares[::-1]), ("POWERS", powers[::-1])):
         monkeypatch.setattr(f"rqrec.training.fit_ensemble.{name}", values)
-    chosen, metrics = fit_ensemble(ensemble, split.validation)
-    assert metrics["ndcg@10"] == pytest.approx(ndcg(chosen).mean(), abs=1e-6)
 
-    scale = chosen["codes"].power + chosen["dense"].power
-    products = {
-        part: {"codes": ExpertSettings(part / 10), "dense": ExpertSettings(1 - part / 10)}
-        for part in range(1, 10)
-    }
-    best_part = round(10 * chosen["codes"].power / scale)
-    highest = max(float(ndcg(one).mean()) for one in products.values())
-    assert ndcg(products[best_part]).mean() == pytest.approx(highest, abs=1e-6)
+    def chooses_another_than_the_best(seed: int) -> bool:
+        others = {"dense": random_dense(seed, n_items), "neighbours": random_index(seed, n_items)}
+        joined = artifact._replace(
+            others=others, settings=trained | {"neighbours": ExpertSettings(share=0.5)}
+        )
+        ensemble = joined.ensemble(joined.retriever(20))
 
-    def mixture(scale: float, share: float, power: float) -> dict[str, ExpertSettings]:
-        scaled = {
-            name: ExpertSettings(round(one.power * scale, 3)) for name, one in products[best_part].items()
+        def ndcg(weights: dict[str, ExpertSettings]) -> NDArray[np.float64]:
+            """Of each validation example."""
+            asked = Ensemble({name: ensemble.experts[name] for name in weights}, weights, ensemble.width)
+            return ndcg_at(10, evaluate(asked, split.validation).ranks_C)
+
+        chosen, metrics = fit_ensemble(ensemble, split.validation)
+        assert metrics["ndcg@10"] == pytest.approx(ndcg(chosen).mean(), abs=1e-6)
+
+        scale = chosen["codes"].power + chosen["dense"].power
+        products = {
+            part: {"codes": ExpertSettings(part / 10), "dense": ExpertSettings(1 - part / 10)}
+            for part in range(1, 10)
         }
-        return scaled | {"neighbours": ExpertSettings(power, share)}
+        best_part = round(10 * chosen["codes"].power / scale)
+        highest = max(float(ndcg(one).mean()) for one in products.values())
+        assert ndcg(products[best_part]).mean() == pytest.approx(highest, abs=1e-6)
 
-    mixtures = [mixture(*values) for values in product(scales, shares, powers)]
-    below = np.array([ndcg(one) for one in mixtures])
-    below = below[below.mean(1).argmax()] - below
-    is_close = below.mean(1) <= 2 * below.std(1) / below.shape[1] ** 0.5
-    assert chosen == mixtures[int(is_close.argmax())]
-    assert chosen != mixtures[int(below.mean(1).argmin())]  # the rule makes a difference here
+        def mixture(scale: float, share: float, power: float) -> dict[str, ExpertSettings]:
+            scaled = {
+                name: ExpertSettings(round(one.power * scale, 3)) for name, one in products[best_part].items()
+            }
+            return scaled | {"neighbours": ExpertSettings(power, share)}
+
+        mixtures = [mixture(*values) for values in product(scales, shares, powers)]
+        below = np.array([ndcg(one) for one in mixtures])
+        below = below[below.mean(1).argmax()] - below
+        is_close = below.mean(1) <= 2 * below.std(1) / below.shape[1] ** 0.5
+        assert chosen == mixtures[int(is_close.argmax())]
+        return chosen != mixtures[int(below.mean(1).argmin())]
+
+    # What is best depends on the processor that trained the model, so that one seed may not show the rule.
+    assert any(map(chooses_another_than_the_best, range(20)))
