@@ -625,6 +625,41 @@ def test_output_that_cannot_be_written_ends_in_a_sentence(arguments: list[str]) 
     )
 
 
+def test_a_command_without_standard_output_ends_before_it_begins(tmp_path: Path) -> None:
+    write_world(tmp_path / "world")
+    files = "--interactions world/log.parquet --embeddings world/item_embeddings.npy"
+    command = f"{sys.executable} -m rqrec prepare custom {files} --out out"
+
+    def run(redirected: str) -> Any:
+        shell = ["sh", "-c", f"exec {command} {redirected}"]
+        return subprocess.run(shell, capture_output=True, text=True, check=False, cwd=tmp_path)
+
+    done = run(">&-")
+    assert (done.returncode, "Standard output is closed: send it to a file" in done.stderr) == (1, True)
+    assert not (tmp_path / "out").exists()
+    done = run("<&- 2>&-")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert (tmp_path / "out" / "manifest.json").is_file()
+
+
+def test_bytes_that_are_not_utf8_are_refused(tmp_path: Path) -> None:
+    for arguments in (
+        ["items", "log", "m\udcff"],
+        ["serve", "--artifact", "m\udcff"],
+        ["compare", "a", "b\udc80"],
+    ):
+        misused(rqrec(*arguments), "has bytes that are not UTF-8")
+
+
+def test_options_for_models_of_another_kind_are_said(tiny_run: Path) -> None:
+    done = rqrec(
+        "recommend", "--artifact", tiny_run, "--history", "item 1", "--user", "a", "--times", "1700000000"
+    )
+    assert done.exit_code == 0, done.stderr
+    assert "--times makes no difference: the model was trained without it." in done.stderr
+    assert "--user makes no difference" in done.stderr
+
+
 def test_a_deleted_current_folder_ends_in_a_sentence(tmp_path: Path) -> None:
     (tmp_path / "gone").mkdir()
     script = f"cd {tmp_path}/gone && rmdir ../gone && exec {sys.executable} -m rqrec settings"

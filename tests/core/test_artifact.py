@@ -1,7 +1,10 @@
 import errno
 import os
+import resource
 from pathlib import Path
+from typing import Any
 
+import polars as pl
 import pytest
 
 from rqrec.core.artifact import (
@@ -166,6 +169,21 @@ def test_reuse_needs_equal_settings_inputs_and_files(tmp_path: Path) -> None:
     assert is_current(folder, "dataset", {}, None)
     with pytest.raises(ValueError, match="'dataset', but 'rqvae'"):
         is_current(folder, "rqvae", {}, {})
+
+
+@pytest.mark.parametrize("write", [pl.DataFrame.write_parquet, pl.DataFrame.write_csv])
+def test_a_table_that_is_too_large_for_the_file_system_names_the_path(tmp_path: Path, write: Any) -> None:
+    """polars has exceptions of its own for it."""
+    path, table = tmp_path / "table", pl.DataFrame({"text": [f"{n**9}" for n in range(10_000)]})
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, limits[1]))
+    try:
+        with pytest.raises(OSError, match=r"table") as caught, atomic_write(path) as file:
+            write(table, file)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert (caught.value.errno, caught.value.filename) == (errno.EFBIG, str(path))
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_failed_write_keeps_the_old_bytes_and_names_the_path(tmp_path: Path) -> None:

@@ -60,6 +60,18 @@ def test_invalid_vectors_are_refused(tmp_path: Path, vectors: NDArray, problem: 
         read_embeddings(tmp_path)
 
 
+def test_a_file_of_other_than_one_array_is_refused(tmp_path: Path) -> None:
+    path = write(tmp_path, np.ones((3, 2), dtype=np.float32)) / "item_embeddings.npy"
+    one = path.read_bytes()
+    path.write_bytes(one + one)
+    with pytest.raises(ValueError, match=f"item_embeddings.npy has {len(one)} bytes behind its array"):
+        read_embeddings(tmp_path)
+    np.savez(tmp_path / "x.npz", np.ones((3, 2)))
+    (tmp_path / "x.npz").replace(path)
+    with pytest.raises(ValueError, match=r"item_embeddings.npy is an archive of arrays"):
+        read_embeddings(tmp_path)
+
+
 def test_a_truncated_file_is_named(tmp_path: Path) -> None:
     path = write(tmp_path, np.ones((100, 3))) / "item_embeddings.npy"
     path.write_bytes(path.read_bytes()[:200])

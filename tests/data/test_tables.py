@@ -102,11 +102,29 @@ def test_nan_in_json_is_a_missing_value_and_mixed_types_are_text(tmp_path: Path)
     assert open_table(path).collect().rows() == [("1", None, '["x"]'), ("b", 2.5, "y")]
 
 
-def test_a_repeated_column_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_of_columns_with_one_name_the_first_counts(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     path = tmp_path / "items.csv"
-    path.write_text("item_id,text,text\na,A,B\n")
-    open_table(path).say()
+    path.write_text("item_id,text,text,brand\na,A,B,C\n")
+    table = open_table(path)
+    table.say()
     assert "several columns are named text, and the first counts." in capsys.readouterr().err
+    assert table.collect().row(0, named=True) == {"item_id": "a", "text": "A", "brand": "C"}
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".jsonl", ".csv.gz"])
+@pytest.mark.parametrize(
+    ("begin", "kind"),
+    [(b"PK\x03\x04", "a ZIP archive"), (b"PAR1\x15", "a Parquet table"), (b"\x1f\x8b", "gzip data within")],
+)
+def test_what_is_no_text_is_called_what_it_is(suffix: str, begin: bytes, kind: str, tmp_path: Path) -> None:
+    path, content = tmp_path / f"log{suffix}", begin + bytes(range(256))
+    if begin == b"\x1f\x8b" or suffix.endswith(".gz"):
+        content = gzip.compress(content)
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match=f"log{suffix} holds {kind}.*, not text: unpack or export it first"):
+        open_table(path)
 
 
 def test_parquet_may_be_compressed(tmp_path: Path) -> None:

@@ -244,8 +244,8 @@ def damaged_tensors(draw: Draw, content: bytes) -> bytes:
         case "add":
             tensors["a"] = torch.zeros(2)
         case change:
-            odd = {"nan": torch.nan, "huge": 1e38}[change]
             if tensors[name].is_floating_point():
+                odd = {"nan": torch.nan, "huge": min(1e38, torch.finfo(tensors[name].dtype).max)}[change]
                 tensors[name] = torch.full_like(tensors[name], odd)
             else:
                 tensors[name] = torch.full_like(tensors[name], 10**6)

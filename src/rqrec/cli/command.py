@@ -6,6 +6,7 @@ import inspect
 import json
 import math
 import os
+import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import is_dataclass
 from importlib import import_module
@@ -24,6 +25,10 @@ from rqrec.core.config import Setting, configured, settings_of, with_settings
 # Read when torch loads: waiting threads sleep instead of spinning. On a machine whose cores are busy with other
 # work, spinning makes a training step many times slower; on an idle machine it gains little.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
+_SURROGATE = re.compile(
+    "[\ud800-\udfff]"
+)  # what Python makes of bytes on the command line that are not UTF-8
 
 CommandT = TypeVar("CommandT", bound=Callable[..., None])
 ConfigT = TypeVar("ConfigT")
@@ -58,7 +63,12 @@ class StrictCommand(TyperCommand):
             ctx.fail(f"{repeated[0]} is given {once.count(repeated[0])} times: give it once.")
         for one in found:
             given, annotation = values.get(one.name), self.callback.__annotations__.get(one.name)
-            if "" in (given if isinstance(given, list | tuple) else [given]) and _holds_path(annotation):
+            parts = given if isinstance(given, list | tuple) else [given]
+            if any(isinstance(part, str) and _SURROGATE.search(part) for part in parts):
+                ctx.fail(
+                    f"{one.opts[0]} has bytes that are not UTF-8: write it in UTF-8, or rename the file."
+                )
+            if "" in parts and _holds_path(annotation):
                 ctx.fail(f"{one.opts[0]} is empty: give a path, such as . for the current folder.")
         return super().parse_args(ctx, args)
 

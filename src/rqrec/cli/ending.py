@@ -1,6 +1,5 @@
 """How a command ends: with a sentence on an error that can be expected, and when it is stopped from outside."""
 
-import errno
 import os
 import signal
 import sys
@@ -15,6 +14,7 @@ from typing import Any
 import typer
 
 from rqrec.core.address_space import check_address_space
+from rqrec.core.errors import WRITE_ERRORS
 
 # What torch, its kernels and the loader of libraries say when there is no memory.
 NO_MEMORY = (
@@ -26,7 +26,6 @@ NO_MEMORY = (
 )
 QUERIES = ("collect", "sink")  # how functions of polars begin that compute, and ask for signals meanwhile
 STOPPED_AGAIN = 0.1  # seconds after an interrupt that was lost or came at a bad moment
-WRITE_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO)
 
 
 def handle_errors(run: Callable[[dict[str, Any]], None], given: dict[str, Any]) -> None:
@@ -64,6 +63,7 @@ def standard_output() -> Iterator[None]:
 
 def run_or_exit(run: Callable[[], None]) -> None:
     """Run the command line; exit with status 1 and a sentence on what fails outside its commands, such as help."""
+    _open_standard_streams()
     try:
         _check_working_directory()
         with standard_output():
@@ -71,6 +71,29 @@ def run_or_exit(run: Callable[[], None]) -> None:
     except OSError as error:
         _say(_message(error) or str(error))
         sys.exit(1)
+
+
+def _open_standard_streams() -> None:
+    """Give a closed standard stream, as after `>&-`, the null device: the next opened file would take its place.
+
+    Nothing reads what is written there, so the command fails before it begins if it is standard output.
+    """
+    closed = [stream for stream in range(3) if not _is_open(stream)]
+    for stream in closed:
+        os.open(os.devnull, os.O_RDONLY if stream == 0 else os.O_WRONLY)
+    if 2 in closed:
+        sys.stderr = os.fdopen(2, "w", closefd=False)
+    if 1 in closed:
+        _say("Standard output is closed: send it to a file or to /dev/null.")
+        sys.exit(1)
+
+
+def _is_open(descriptor: int) -> bool:
+    try:
+        os.fstat(descriptor)
+    except OSError:
+        return False
+    return True
 
 
 def _exit_by_status() -> None:

@@ -9,6 +9,7 @@ import typer
 
 from rqrec.cli.command import AsJson, command, emit, table
 from rqrec.cli.id_lists import split_ids
+from rqrec.core.progress import log
 from rqrec.core.values import Config, PositiveInt
 from rqrec.data.times import log_unit, to_seconds
 from rqrec.retrieval.defaults import DEFAULT_K
@@ -16,6 +17,7 @@ from rqrec.serving.rules import RuleSettings
 
 if TYPE_CHECKING:
     from rqrec.serving.answers import Recommendations
+    from rqrec.serving.recommender import Recommender
 
 
 @dataclass(frozen=True)
@@ -105,7 +107,17 @@ def recommend(
         "n_allowed": recommendations.n_allowed,
         "skipped": list(recommendations.skipped),
     }
+    for option in ignored(recommender, config):
+        log(f"{option} makes no difference: the model was trained without it.")
     emit(result, as_json, "\n".join([table(rows), *notes(recommendations, config)]))
+
+
+def ignored(recommender: "Recommender", config: RecommendConfig) -> list[str]:
+    """The options that were given for models of another kind."""
+    artifact = recommender.artifact
+    times = config.times is not None and not artifact.needs_times
+    user = config.user is not None and not artifact.reads_users
+    return ["--times"] * times + ["--user"] * user
 
 
 def notes(recommendations: "Recommendations", config: RecommendConfig) -> list[str]:

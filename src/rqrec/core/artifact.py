@@ -5,7 +5,6 @@ An artefact is a folder with a `manifest.json` next to its files. The manifest r
 folder appears under its final name only when it is complete (see `rqrec.core.replace`).
 """
 
-import errno
 import hashlib
 import json
 import math
@@ -19,7 +18,7 @@ from typing import IO, Any, TypeVar, get_origin, get_type_hints
 
 from rqrec import __version__
 from rqrec.core import strict_json
-from rqrec.core.errors import first_few
+from rqrec.core.errors import WRITE_ERRORS, first_few
 from rqrec.core.progress import log
 from rqrec.core.regular_file import regular_file
 from rqrec.core.replace import read_whole, replaced, sync, undisturbed
@@ -33,6 +32,7 @@ FORMAT_VERSION = 2
 FORMAT_VERSIONS = {"retrieval": 4, "sasrec": 3, "checkpoint": 3}
 MANIFEST = "manifest.json"
 CHECKPOINT = re.compile(r"checkpoint_\w+\.pt")  # a file name of the reference implementation
+_SYSTEM_ERROR = re.compile(r"\(os error (\d+)\)")  # in messages of Rust
 DATA = {
     ".json",
     ".npy",
@@ -119,10 +119,8 @@ def atomic_write(path: Path) -> Iterator[IO[bytes]]:
             os.fsync(file.fileno())
         temporary.replace(path)
         sync(path.parent)
-    except OSError as error:
-        raise OSError(error.errno, error.strerror or str(error), str(path)) from error
     except Exception as error:
-        _raise_if_full(error, path)
+        _raise_if_system_refused(error, path)
         raise
     finally:
         with suppress(OSError):  # the first error says more
@@ -188,19 +186,20 @@ def create(
                 format_version=format_version_of(artifact_type),
             )
             write_json(target / MANIFEST, asdict(manifest))
-    except OSError as error:
-        if isinstance(error, FileExistsError):
-            raise
-        raise OSError(error.errno, error.strerror or str(error), str(folder)) from error
+    except FileExistsError:
+        raise
     except Exception as error:
-        _raise_if_full(error, folder)
+        _raise_if_system_refused(error, folder)
         raise
 
 
-def _raise_if_full(error: Exception, path: Path) -> None:
-    """Raise OSError that names the path if an error means a full disk: polars has an exception of its own for it."""
-    if os.strerror(errno.ENOSPC) in str(error):
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path)) from error
+def _raise_if_system_refused(error: Exception, path: Path) -> None:
+    """Raise OSError that names the path if the system refused to write; polars may give the number in its text."""
+    number = int(found[1]) if (found := _SYSTEM_ERROR.search(str(error))) else 0
+    if number in WRITE_ERRORS:
+        raise OSError(number, os.strerror(number), str(path)) from error
+    if isinstance(error, OSError):
+        raise OSError(error.errno, error.strerror or str(error), str(path)) from error
 
 
 def _check_replaceable(folder: Path, artifact_type: str) -> None:

@@ -1,8 +1,10 @@
 """What messages say of an error of a library, and of a list that may be long."""
 
+import errno
 from collections.abc import Sequence
 
 SHOWN = 5  # of a list, unless something else is asked for
+WRITE_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO)  # the disk's fault
 
 
 def first_line(error: BaseException) -> str:

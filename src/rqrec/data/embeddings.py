@@ -164,13 +164,21 @@ def read_content_vectors(folder: Path) -> NDArray[np.floating]:
 
 def _load(path: Path, what: str) -> NDArray[Any]:
     try:
-        return np.load(regular_file(path), mmap_mode="r", allow_pickle=False)
+        array = np.load(regular_file(path), mmap_mode="r", allow_pickle=False)
     except OSError:
         raise
     except Exception as error:  # NumPy raises whatever the damaged header leads to
         raise ValueError(
             f"{path} is not {what}, or it is truncated. Write it with numpy.save, without Python objects."
         ) from error
+    if not isinstance(array, np.memmap):
+        array.close()
+        raise ValueError(f"{path} is an archive of arrays (.npz): save the one array with numpy.save.")
+    if more := path.stat().st_size - array.offset - array.nbytes:
+        raise ValueError(
+            f"{path} has {more} bytes behind its array, perhaps another one: save one array alone with numpy.save."
+        )
+    return array
 
 
 def read_vectors(path: Path) -> NDArray[np.floating]:
@@ -194,7 +202,7 @@ def read_with_zeros(path: Path) -> tuple[NDArray[np.floating], list[int]]:
         raise ValueError(
             f"{path} has the shape {list(vectors.shape)}; a non-empty [num_items, dim] is required."
         )
-    if not np.issubdtype(vectors.dtype, np.floating):
+    if vectors.dtype.kind != "f" or vectors.dtype.itemsize > 8:
         raise ValueError(
             f"{path} holds {vectors.dtype}; float16, float32 or float64 is required. "
             f"Convert it with .astype('float32')."

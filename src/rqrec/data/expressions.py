@@ -90,9 +90,11 @@ class Ordered:
         """See `Expression`."""
         name = fields.find(self.field)
         items, values = fields.values(name)
-        if values.dtype == pl.String and self.value.number is None:
-            return _of_items(items, ORDERS[self.sign](values, self.value.text.lower()), len(fields))
         numbers = as_numbers(values)
+        # Every text is in some order with every number as text, which nobody means.
+        of_texts = values.dtype == pl.String and numbers.count() <= len(numbers) / 2
+        if of_texts and self.value.number is None:
+            return _of_items(items, ORDERS[self.sign](values, self.value.text.lower()), len(fields))
         if len(numbers) and numbers.null_count() == len(numbers):
             raise ExpressionError(f"no {name} is a number, such as {self.value.text}")
         return _of_items(items, ORDERS[self.sign](numbers, _number(name, self.value)), len(fields))
@@ -260,9 +262,11 @@ def _of_items(items: NDArray[np.int64], hits: pl.Series, n_items: int) -> NDArra
 
 
 def _number(field: str, value: Value) -> float:
-    if value.number is None:
+    if value.number is not None:
+        return value.number
+    if not _NUMBER.fullmatch(value.text.strip()):
         raise ExpressionError(f"{field} holds numbers, and {_shown(value.text)} is none")
-    return value.number
+    return float(value.text)
 
 
 def _truth(field: str, value: Value) -> bool:

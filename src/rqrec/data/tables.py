@@ -43,6 +43,18 @@ BOMS = {
     codecs.BOM_UTF16_BE: ("utf-16", "UTF-16"),
 }
 
+NOT_TEXT = {
+    b"\x1f\x8b": "gzip data within gzip data",
+    b"PK\x03\x04": "a ZIP archive or a spreadsheet (.xlsx)",
+    b"PAR1\x15": "a Parquet table",
+    b"\xd0\xcf\x11\xe0": "an old spreadsheet (.xls)",
+    b"BZh91AY&SY": "bzip2 data",
+    b"\xfd7zXZ": "xz data",
+    b"\x28\xb5\x2f\xfd": "Zstandard data",
+    b"SQLite format 3": "an SQLite database",
+    b"%PDF-": "a PDF document",
+}
+
 # The days from 1970 to the first and the last day that Python's dates have.
 FIRST_DAY, LAST_DAY = (day.toordinal() - date(1970, 1, 1).toordinal() for day in (date.min, date.max))
 PER_DAY = {"ms": 86_400_000, "us": 86_400_000_000, "ns": 86_400_000_000_000}
@@ -277,7 +289,7 @@ def _open_csv(path: Path, expected: str) -> Table:
     numbers = [name.strip() for name in first_row] == [str(number) for number in range(len(first_row))]
     if not header:
         notes.append("its header is only numbers" if numbers else "no header")
-    elif repeated := [name for name, count in Counter(first_row).items() if count > 1]:
+    if repeated := [name for name, count in Counter(first_row).items() if count > 1 and header]:
         notes.append(f"several columns are named {listed(repeated)}, and the first counts")
     if len(first_row) == 1 and "::" in first_row[0]:
         raise ValueError(
@@ -293,8 +305,14 @@ def _open_csv(path: Path, expected: str) -> Table:
             has_header=header or numbers,
             infer_schema=False,
         )
+        names = frame.collect_schema().names()
+        if repeated:
+            frame = frame.select(
+                name
+                for at, name in enumerate(names)
+                if first_row[at : at + 1] != [] and first_row[at] not in first_row[:at]
+            )
         if not header:
-            names = frame.collect_schema().names()
             frame = frame.rename({name: f"column_{number}" for number, name in enumerate(names, start=1)})
     return Table(path, frame, header, tuple(notes), encoding, separator, int(header or numbers))
 
@@ -370,6 +388,9 @@ def _encoding(path: Path) -> tuple[str, list[str]]:
     try:
         with _open(path, None) as file:
             sample = file.read(SAMPLE)
+            for begin, kind in NOT_TEXT.items():
+                if sample.startswith(begin):
+                    raise ValueError(f"{path} holds {kind}, not text: unpack or export it first.")
             for bom, (encoding, name) in BOMS.items():
                 if sample.startswith(bom):
                     return _checked(path, encoding, name)

@@ -133,6 +133,11 @@ class RetrievalArtifact(NamedTuple):
         """Whether a model was trained with time_gaps, so that histories need the times of their items."""
         return any(bool(getattr(model.config, "time_gaps", 0)) for model in self.models)
 
+    @property
+    def reads_users(self) -> bool:
+        """Whether a model was trained with user_buckets, so that user ids make a difference."""
+        return any(bool(getattr(model.config, "user_buckets", 0)) for model in self.models)
+
     def select(self, words: Sequence[str] | None) -> list[str]:
         """See `select_experts`."""
         return select_experts(words, self.types)
