@@ -223,7 +223,8 @@ async def attack(port: int, items: list[str], seconds: float, kinds: Sequence[st
 
 
 def attack_process(port: int, items: list[str], seconds: float, kinds: Sequence[str], pipe: Any) -> None:
-    """Run the attack, and send what it attempted."""
+    """Run the attack; say that it begins, and send what it attempted."""
+    pipe.send("begun")
     pipe.send(asyncio.run(attack(port, items, seconds, kinds)))
 
 
@@ -237,6 +238,7 @@ async def attacked(
         target=attack_process, args=(port, items, seconds + 5, kinds, sender), daemon=True
     )
     process.start()
+    await asyncio.to_thread(receiver.recv)
     await asyncio.sleep(5)  # until all of them are there
     outcome = await honest(port, body, rate, seconds, AnyVersion())
     attempts = await asyncio.to_thread(receiver.recv)

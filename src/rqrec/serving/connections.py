@@ -6,7 +6,6 @@ uvicorn leaves these to a proxy in front of it; a service that is reached direct
 import asyncio
 import resource
 import secrets
-import time
 from http import HTTPStatus
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
@@ -27,25 +26,28 @@ class Connection(HttpToolsProtocol):
     limits: ServiceConfig
     _deadline: asyncio.TimerHandle | None = None
     _unfinished = 0  # bytes since the last complete head or part of a body
-    _active = 0.0
+    _by_activity: "dict[Connection, None]"
+    """All open connections, from the one that has been silent for longest to the last one that was heard."""
 
     @classmethod
     def limited_by(cls, config: ServiceConfig) -> "type[Connection]":
         """The protocol with the limits of a service, as uvicorn takes it."""
-        return type("LimitedConnection", (cls,), {"limits": config})
+        return type("LimitedConnection", (cls,), {"limits": config, "_by_activity": {}})
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Start the time limit: a client that sends nothing does not stay."""
         super().connection_made(transport)
-        self._active = time.monotonic()
+        self._by_activity[self] = None
         self._start_deadline()
-        if len(self.connections) > max_connections(self.limits.max_connections):
-            others = (one for one in self.connections if isinstance(one, Connection) and one.is_idle)
-            min(others, key=lambda one: one._active, default=self).transport.abort()
+        if len(self._by_activity) > max_connections(self.limits.max_connections):
+            silent = next(one for one in self._by_activity if one.is_idle)
+            del self._by_activity[silent]
+            silent.transport.abort()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Release what the connection holds."""
         self._stop_deadline()
+        self._by_activity.pop(self, None)
         super().connection_lost(exc)
 
     @property
@@ -60,7 +62,7 @@ class Connection(HttpToolsProtocol):
 
     def data_received(self, data: bytes) -> None:
         """Parse what arrived, unless a head grows beyond its limit."""
-        self._active = time.monotonic()
+        self._by_activity[self] = self._by_activity.pop(self, None)
         self._unfinished += len(data)
         if self.is_idle:
             self._start_deadline()
@@ -122,6 +124,9 @@ class Connection(HttpToolsProtocol):
 
     def _too_slow(self) -> None:
         seconds = self.limits.timeout
+        if not self._unfinished:  # there may be a thousand of them at once, and none reads an answer
+            self.transport.abort()
+            return
         self._refuse(
             408, "slow_headers", f"The headers did not arrive within {seconds:g} s: send them faster."
         )

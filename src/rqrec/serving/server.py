@@ -26,7 +26,7 @@ from rqrec.serving.model_registry import ModelRegistry
 
 # Seconds. A beam search runs over a thousand short operations, each of which reacquires the GIL: at Python's
 # default of 0.005 each of them may wait that long for a request that is being parsed.
-SWITCH_INTERVAL = 0.0002
+SWITCH_INTERVAL = 0.00003
 # Seconds that an idle connection stays open. Proxies keep theirs open for a minute; if the service closed
 # first, a request in flight at that moment would be lost.
 KEEP_ALIVE = 75
