@@ -98,6 +98,19 @@ def test_timestamps_in_other_types(tmp_path: Path, times: list[Any], expected: i
     assert load_custom(files)[1].log["timestamp"].to_list() == [expected] * 5
 
 
+@pytest.mark.parametrize("word", ["NULL", "nan", "\\N"])
+def test_ids_that_may_stand_for_missing_ones_are_said(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], word: str
+) -> None:
+    log = {"user_id": ["u", word, word], "item_id": ["a", "b", "c"], "timestamp": [1, 2, 3]}
+    files = CustomFiles(write(tmp_path / "log.csv", log), write(tmp_path / "items.csv", ITEMS))
+    _, interactions = load_custom(files)
+    assert interactions.log["user_id"].to_list() == ["u", word, word]
+    said = capsys.readouterr().err
+    assert f"log.csv: 2 rows have the user_id {word!r}, which counts as an id." in said
+    assert "the item_id" not in said
+
+
 @pytest.mark.parametrize("tie_break", ["keep", "hash"])
 def test_interactions_within_a_second_keep_their_order(tmp_path: Path, tie_break: str) -> None:
     second = 1_700_000_000_000

@@ -25,6 +25,8 @@ from rqrec.data.times import ALLOWED, read_times
 
 LOG_NAME, ITEMS_NAME = "log", "items"
 ID_TYPES = (pl.String, pl.Categorical, pl.Enum)
+# How tools write a missing value, so that it may be no id.
+NO_VALUES = ["NaN", "nan", "NULL", "null", "None", "none", "N/A", "NA", "\\N", "<NA>", "undefined"]
 # Floats hold every whole number below these.
 EXACT: dict[Any, int] = {pl.Float64: 2**53, pl.Float32: 2**24, pl.Float16: 2**11}
 
@@ -179,7 +181,15 @@ def _as_ids(path: Path, values: pl.Series, role: str) -> pl.Series:
     if not (whole or isinstance(dtype, ID_TYPES) or dtype == pl.Null):
         raise ValueError(f"{path}: {role} must hold strings or whole numbers, not {dtype}.")
     ids = values.cast(pl.String)
-    return ids if whole else ids.set(ids.str.strip_chars() == "", None)
+    if whole:
+        return ids
+    if len(words := ids.filter(ids.is_in(NO_VALUES))):
+        rows = "1 row has" if len(words) == 1 else f"{len(words):,} rows have"
+        say(
+            f"{path}: {rows} the {role} {words[0]!r}, which counts as an id. If it stands for a missing value, "
+            f"leave it empty."
+        )
+    return ids.set(ids.str.strip_chars() == "", None)
 
 
 def _id_column(
