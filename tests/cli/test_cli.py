@@ -596,6 +596,11 @@ def test_ids_of_any_text_fit_into_one_option(ids: list[str]) -> None:
     assert split_ids("50, 181,172") == split_ids('["50", "181", "172"]') == split_ids("[50, 181, 172]")
 
 
+def test_a_model_is_not_joined_with_itself(tiny_run: Path, tmp_path: Path) -> None:
+    done = rqrec("join", tiny_run, tiny_run, "--dataset", tiny_run / "dataset", "--out", tmp_path / "joined")
+    fails(done, "is the same model as one before it: give each only once")
+
+
 def test_an_encoder_without_effect_is_said(tiny_run: Path, tmp_path: Path) -> None:
     np.save(tmp_path / "x.npy", tiny_vectors())
     options = ("--embeddings", tmp_path / "x.npy", "--encoder", "another", "--out", tmp_path / "out")

@@ -171,6 +171,20 @@ def test_reuse_needs_equal_settings_inputs_and_files(tmp_path: Path) -> None:
         is_current(folder, "rqvae", {}, {})
 
 
+def test_a_place_that_cannot_be_written_is_refused_before_any_work(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(
+        NotADirectoryError, match=r"a cannot be made, because .*file is a file: choose another"
+    ):
+        reuse(tmp_path / "file" / "b" / "a", "dataset", {}, {})
+    monkeypatch.setattr("os.access", lambda path, mode: False)  # root may write everywhere
+    with pytest.raises(PermissionError, match=r"a cannot be made, because .* may not be written"):
+        reuse(tmp_path / "b" / "a", "dataset", {}, {})
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
 @pytest.mark.parametrize("write", [pl.DataFrame.write_parquet, pl.DataFrame.write_csv])
 def test_a_table_that_is_too_large_for_the_file_system_names_the_path(tmp_path: Path, write: Any) -> None:
     """polars has exceptions of its own for it."""

@@ -77,7 +77,9 @@ def test_the_model_card_has_data_metrics_and_usage(tiny_run: Path, hub: Path, tm
         manifest = {"artifact_type": "evaluation", "settings": {"split": "test"}, "inputs": evaluated}
         write_json(run / folder / "manifest.json", manifest)
         write_json(run / folder / "evaluation.json", {"seed": 0, "metrics": {"recall@10": recall}})
-    push(run, "me/tiny", data="48 items in families.")
+    (run / "damaged").mkdir()
+    (run / "damaged" / "manifest.json").write_text("{")  # what lies beside a model does not matter
+    push(run / "retrieval", "me/tiny", data="48 items in families.")
     card = (hub / "me/tiny/README.md").read_text()
     assert card.startswith("---\nlibrary_name: rqrec\n")
     for part in (

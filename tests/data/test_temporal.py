@@ -57,8 +57,10 @@ def test_a_dataset_without_time_is_refused() -> None:
 
 
 def test_a_single_timestamp_for_all_is_refused() -> None:
-    with pytest.raises(ValueError, match="have the timestamps"):
+    with pytest.raises(ValueError, match=r"All interactions have the timestamp 5, so .* Use leave_one_out"):
         temporal(make([[5, 5, 5, 5], [5, 5, 5]]))
+    with pytest.raises(ValueError, match="Too many interactions have the timestamps 5 and 5"):
+        temporal(make([[4, *[5] * 10], [*[5] * 10, 6]]))
 
 
 @pytest.mark.parametrize(("validation", "test"), [(0, 0.1), (0.5, 0.5), (0.1, -1)])

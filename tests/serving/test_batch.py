@@ -1,10 +1,12 @@
 """Batch recommendation gives each user the same items as a single request, for any partition and workers."""
 
 import json
+import shutil
 import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -259,6 +261,21 @@ def test_invalid_history_files_are_refused(tiny_run: Path, tmp_path: Path) -> No
     refused(pl.DataFrame({"user_id": ["u"], "history": [3]}), "history has type Int64; it must be a list")
     refused(pl.DataFrame({"user_id": ["a", None], "history": [["item 1"], []]}), "row 1 has no user_id")
     refused(pl.DataFrame({"user_id": ["a"], "history": [["item 1", None]]}), "user 'a' has a missing item id")
+    for users in ([["a"]], [{"a": "b"}], [b"a"], [date(2024, 1, 1)]):
+        refused(
+            pl.DataFrame({"user_id": users, "history": [["item 1"]]}), r"user_id has type .*; it must be text"
+        )
+    for history in ([[["item 1"]]], [[b"item 1"]], [[{"id": "item 1"}]]):
+        refused(
+            pl.DataFrame({"user_id": ["a"], "history": history}),
+            r"history has type List.*; it must be a list",
+        )
+    log = {"user_id": ["a", None], "item_id": ["item 1", "item 2"], "timestamp": [1, 2]}
+    refused(pl.DataFrame(log), r"x.parquet: 1 of 2 rows have no user_id. Correct or remove them")
+    refused(
+        pl.DataFrame({**log, "user_id": ["a", "b"], "item_id": [None, "a"]}), "1 of 2 rows have no item_id"
+    )
+    refused(pl.DataFrame({**log, "user_id": [["a"], ["b"]]}), r"user_id has type List\(String\)")
     with pytest.raises(FileNotFoundError, match=r"There is no table \(\.parquet, \.csv"):
         batch_recommend(tiny_run, tmp_path / "*.nothing", tmp_path / "out", BatchConfig(), ONE_PROCESS)
     (tmp_path / "notes.txt").write_text("a")
@@ -266,6 +283,21 @@ def test_invalid_history_files_are_refused(tiny_run: Path, tmp_path: Path) -> No
         batch_recommend(tiny_run, tmp_path / "notes.txt", tmp_path / "out", BatchConfig(), ONE_PROCESS)
     with pytest.raises(ValueError, match="rows_per_part is 100, but must be a multiple of 64"):
         BatchConfig(rows_per_part=100)
+
+
+def test_nothing_is_written_into_a_model(tiny_run: Path, users: Path, tmp_path: Path) -> None:
+    model = tmp_path / "model"
+    shutil.copytree(tiny_run / "retrieval", model)
+    with pytest.raises(
+        ValueError, match=r"batch lies in .*model, an artefact that another file would damage"
+    ):
+        batch_recommend(model, users, model / "batch", BatchConfig(), ONE_PROCESS)
+    read_manifest(model, "retrieval", verify=True)
+    (model / "more.json").write_text("{}")
+    with pytest.raises(
+        ValueError, match=r"more.json is not in the manifest of .*Move it elsewhere, or: Recreate"
+    ):
+        read_manifest(model, "retrieval", verify=True)
 
 
 def test_the_command_line(tiny_run: Path, users: Path, tmp_path: Path) -> None:

@@ -147,6 +147,13 @@ def test_the_dense_expert_is_the_same_as_onnx_files(tiny_joined: Path, tmp_path:
     )
     assert (done.exit_code, done.stdout) == (0, f"{out}: encoder.onnx, head.onnx\n"), done.stderr
     check_parity(Recommender.load(tiny_joined), OnnxExpert(out))
+    done = CliRunner().invoke(
+        app, ["export", str(tiny_joined), "--what", "onnx", "--expert", "codes", "--out", str(out)]
+    )
+    assert (done.exit_code, "has the expert 'dense': choose another folder for 'codes'" in done.stderr) == (
+        1,
+        True,
+    )
 
 
 @pytest.mark.slow

@@ -1,5 +1,6 @@
 """How a command ends: with a sentence on an error that can be expected, and when it is stopped from outside."""
 
+import errno
 import os
 import signal
 import sys
@@ -272,6 +273,8 @@ def _cannot_write(error: BaseException | None) -> bool:
 
 def _message(error: Exception) -> str | None:
     """The sentence for an expected error; None for any other."""
+    if isinstance(error, OSError) and error.errno in (errno.EMFILE, errno.ENFILE):
+        return "Too many files are open. Raise the limit (`ulimit -n`), or use fewer processes."
     if isinstance(error, OSError) and error.strerror and error.filename:
         intact = " Everything saved earlier is intact." if _cannot_write(error) else ""
         return f"{error.filename}: {error.strerror}.{intact}"

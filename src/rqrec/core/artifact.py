@@ -321,7 +321,9 @@ def _verify(folder: Path, manifest: Manifest) -> None:
         inside = path.relative_to(folder)
         known = inside.as_posix() in (MANIFEST, *manifest.files) or inside.parts[0] == VERSIONS
         if path.suffix in DATA and path.is_file() and not known and not _is_of_another(path, folder):
-            raise ValueError(f"{path} is not in the manifest of its folder, so it may be anything. {again}")
+            raise ValueError(
+                f"{path} is not in the manifest of {folder}, so it may be anything. Move it elsewhere, or: {again}"
+            )
 
 
 def _is_of_another(path: Path, folder: Path) -> bool:
@@ -450,6 +452,7 @@ def reuse(
     replaced only with `force`; otherwise DifferentArtifactError lists the differences and `how_to_replace`.
     """
     if not _exists(folder):
+        _check_place(Path(folder))
         return False
     _check_replaceable(Path(folder), artifact_type)
     if force:
@@ -471,6 +474,19 @@ def reuse(
     read_manifest(folder, artifact_type, verify=True)
     log(f"{Path(folder).name}: found in {folder}.")
     return True
+
+
+def _check_place(folder: Path) -> None:
+    """Raise OSError, before any work, if a new folder cannot be made there."""
+    parent = next(path for path in folder.absolute().parents if path.exists())
+    if not parent.is_dir():
+        raise NotADirectoryError(
+            f"{folder} cannot be made, because {parent} is a file: choose another place."
+        )
+    if not os.access(parent, os.W_OK | os.X_OK):
+        raise PermissionError(
+            f"{folder} cannot be made, because {parent} may not be written: choose another place."
+        )
 
 
 def differences(found: Mapping[str, Any], wanted: Mapping[str, Any]) -> list[str]:

@@ -6,6 +6,7 @@ Text is compared without regard to upper and lower case. An item without a value
 Shapes: N items.
 """
 
+import math
 import operator
 import re
 from collections.abc import Callable, Mapping
@@ -34,6 +35,7 @@ _TOKEN = re.compile(
     r"\s*(?:(?P<sign><=|>=|!=|==|[=<>(),])|'(?P<single>[^']*)'|\"(?P<double>[^\"]*)\"|`(?P<name>[^`]*)`"
     r"|(?P<word>[^\s<>=!(),'\"`][^\s<>=!(),\"`]*))"
 )
+_SURROGATE = re.compile("[\ud800-\udfff]")
 _NUMBER = re.compile(r"[+-]?(\d+(\.\d*)?|\.\d+)(e[+-]?\d+)?", re.IGNORECASE)
 
 
@@ -150,6 +152,8 @@ class _Parser:
     def __init__(self, text: str) -> None:
         if len(text) > MAX_LENGTH:
             raise ExpressionError(f"it has {len(text)} characters, but {MAX_LENGTH} are allowed")
+        if half := _SURROGATE.search(text):
+            raise ExpressionError(f"it has {half[0]!r}, which is no character but half of one")
         self._tokens, self._at, self._depth, end = list[_Token](), 0, 0, 0
         while end < len(text.rstrip()):
             found = _TOKEN.match(text, end)
@@ -238,7 +242,7 @@ class _Parser:
     def _value(self) -> Value:
         plain = self._next.kind == "word"
         text = self._words("a value")
-        return Value(text, float(text) if plain and _NUMBER.fullmatch(text) else None)
+        return Value(text, _as_number(text) if plain else None)
 
     def _words(self, expected: str) -> str:
         """A text in quotes, or words without any: `science fiction`."""
@@ -262,11 +266,16 @@ def _of_items(items: NDArray[np.int64], hits: pl.Series, n_items: int) -> NDArra
 
 
 def _number(field: str, value: Value) -> float:
-    if value.number is not None:
-        return value.number
-    if not _NUMBER.fullmatch(value.text.strip()):
+    number = _as_number(value.text.strip()) if value.number is None else value.number
+    if number is None:
         raise ExpressionError(f"{field} holds numbers, and {_shown(value.text)} is none")
-    return float(value.text)
+    return number
+
+
+def _as_number(text: str) -> float | None:
+    """The number, if the text is one that a float can be."""
+    number = float(text) if _NUMBER.fullmatch(text) else math.inf
+    return number if math.isfinite(number) else None
 
 
 def _truth(field: str, value: Value) -> bool:

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from glob import glob
 from itertools import count
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -202,6 +203,7 @@ def _histories(table: Table, *, times: bool = False) -> pl.LazyFrame:
     history = _list(table, schema, names[HISTORY], "item ids").list.eval(
         _as_id(pl.element(), schema[names[HISTORY]])
     )
+    _check_type(table.path, "user_id", schema[names["user_id"]])
     columns = [history.alias(HISTORY)]
     if times:
         columns.append(_list(table, schema, names[TIMESTAMPS], "times").alias(TIMESTAMPS))
@@ -223,12 +225,23 @@ def _list(table: Table, schema: pl.Schema, name: str, elements: str) -> pl.Expr:
     column, dtype = pl.col(name), schema[name]
     if dtype == pl.String:
         return column.fill_null("").map_batches(_split, return_dtype=pl.List(pl.String), is_elementwise=True)
-    if isinstance(dtype, pl.List | pl.Array):
+    if isinstance(dtype, pl.List | pl.Array) and not _holds_others(dtype.inner):
         return column.cast(pl.List(dtype.inner)).fill_null([])
     raise ValueError(
         f"{table.path}: {name} has type {dtype}; it must be a list of {elements}, or text with comma-separated "
         f"{elements}."
     )
+
+
+def _check_type(path: Path, role: str, dtype: pl.DataType) -> None:
+    """Raise ValueError unless ids of this type can be text."""
+    if _holds_others(dtype) or dtype.is_temporal():
+        raise ValueError(f"{path}: {role} has type {dtype}; it must be text or whole numbers.")
+
+
+def _holds_others(dtype: Any) -> bool:
+    """Whether a value of this type is no single text, number or time."""
+    return bool(dtype.is_nested()) or dtype in (pl.Binary, pl.Object)
 
 
 def _split(values: pl.Series) -> pl.Series:
@@ -263,7 +276,12 @@ def _group(tables: Sequence[Table], folder: Path) -> None:
     frames = []
     for table in tables:
         log_table = read_as_log(table)
-        frames.append(table.without_blank(table.frame.select(log_table.selected)))
+        frame = table.without_blank(table.frame.select(log_table.selected))
+        schema = frame.collect_schema()
+        for role in ("user_id", "item_id"):
+            _check_type(table.path, role, schema[role])
+        _check_complete(table.path, frame)
+        frames.append(frame)
     files = [table.path for table in tables]
     log = pl.concat(frames, how="vertical_relaxed")
     with parse_errors_for(files[0]):
@@ -297,6 +315,19 @@ def _group(tables: Sequence[Table], folder: Path) -> None:
             f"{files[0]}: {repeated} of {rows} rows repeat the user, item and time of an earlier row and are "
             f"dropped. To keep them, give histories instead of a log."
         )
+
+
+def _check_complete(path: Path, log: pl.LazyFrame) -> None:
+    """Raise ValueError if a row of a log lacks the user or the item."""
+    with parse_errors_for(path):
+        missing = (
+            log.select(pl.col("user_id", "item_id").null_count(), rows=pl.len()).collect().row(0, named=True)
+        )
+    for role in ("user_id", "item_id"):
+        if missing[role]:
+            raise ValueError(
+                f"{path}: {missing[role]:,} of {missing['rows']:,} rows have no {role}. Correct or remove them."
+            )
 
 
 def _numbered(folder: Path, number: int) -> Path:

@@ -166,6 +166,10 @@ def temporal(sequences: Sequences, validation: float = 0.1, test: float = 0.1) -
     before_first = _count_by_user(sequences, times < first)
     before_second = _count_by_user(sequences, times < second)
     keep = times < first
+    if ranked[0] == ranked[-1]:
+        raise ValueError(
+            f"All interactions have the timestamp {first}, so they cannot be split by time. Use leave_one_out."
+        )
     if first == second or not keep.any():
         raise ValueError(
             f"Too many interactions have the timestamps {first} and {second}: the fractions {validation} and "

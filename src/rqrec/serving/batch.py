@@ -24,6 +24,7 @@ from rqrec.core.artifact import (
     Manifest,
     as_json,
     atomic_write,
+    check_outside_artifacts,
     file_hash,
     find,
     read_json,
@@ -130,6 +131,7 @@ def batch_recommend(
     del plan["device"]
     if not config.rules.rules:
         del plan["rules"]
+    check_outside_artifacts(folder)
     _check_free(folder)
     with only_one(folder, "batch-recommend", "choose another folder"):
         _start(folder, plan)

@@ -11,7 +11,7 @@ import numpy as np
 import polars as pl
 import safetensors.numpy
 
-from rqrec.core.artifact import atomic_write, check_outside_artifacts, create, find, read_manifest
+from rqrec.core.artifact import MANIFEST, atomic_write, check_outside_artifacts, create, find, read_manifest
 from rqrec.retrieval.artifact import CodesModel
 from rqrec.retrieval.onnx_files import write_onnx
 from rqrec.serving.recommender import Recommender
@@ -68,6 +68,10 @@ def export_onnx(artifact: Path, out: Path, expert: str) -> dict[str, Any]:
     trained, or if what writes ONNX files is not installed.
     """
     check_outside_artifacts(out)
+    if (out / MANIFEST).is_file() and (other := read_manifest(out, "onnx").settings.get("expert")) != expert:
+        raise FileExistsError(
+            f"{out} has the expert {other!r}: choose another folder for {expert!r}, or remove it."
+        )
     folder = find(artifact, "retrieval")
     recommender = Recommender.load(folder)
     found = recommender.trained_expert(expert)

@@ -150,7 +150,9 @@ def _check(folders: Sequence[Path], manifests: Sequence[Manifest], dataset: Path
         )
     dataset_hash = read_manifest(dataset, "dataset").hash
     first: tuple[Any, Any] | None = None
-    for folder, manifest in zip(folders, manifests, strict=True):
+    for number, (folder, manifest) in enumerate(zip(folders, manifests, strict=True)):
+        if manifest.hash in (one.hash for one in manifests[:number]):
+            raise ValueError(f"{folder} is the same model as one before it: give each only once.")
         if "experts" in manifest.metrics:
             raise ValueError(
                 f"{folder} is already joined of several experts: give the models that it was made from."

@@ -137,7 +137,11 @@ def _limits(folder: Path, manifest: Manifest) -> list[str]:
 def _evaluation_metrics(folder: Path, manifest: Manifest) -> Iterator[tuple[str, float]]:
     """The metrics of the evaluations of exactly this model in the same run folder."""
     for path in sorted(folder.parent.glob(f"[!.]*/{MANIFEST}")):
-        other = read_json(path)
+        try:
+            other = read_json(path)
+        except (OSError, ValueError) as error:
+            log(f"The card leaves out what {path.parent} may hold, because it cannot be read: {error}.")
+            continue
         if (
             other.get("artifact_type") == "evaluation"
             and other.get("inputs", {}).get("retrieval") == manifest.hash

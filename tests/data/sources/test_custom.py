@@ -1,3 +1,4 @@
+import re
 from datetime import date, datetime
 from pathlib import Path
 from typing import Any
@@ -431,6 +432,9 @@ def test_interactions_with_a_low_rating_are_left_out(
         prepared(tmp_path, log.replace("rating", "liked"), min_rating=4)
     with pytest.raises(ValueError, match="no rating is 6 or higher; the highest is 5"):
         prepared(tmp_path, log, min_rating=6)
+    unrated = re.sub(r"(?<=,)[\d.]+(?=,)", "nan", log)
+    with pytest.raises(ValueError, match="no rating is 6 or higher; there are none"):
+        prepared(tmp_path, unrated, min_rating=6)
 
 
 def test_ratings_that_are_missing_or_no_numbers(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

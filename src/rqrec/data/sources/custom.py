@@ -434,7 +434,9 @@ def _rated(path: Path, ratings: pl.Series, lowest: float, rows: pl.Series) -> tu
     numbers = numbers.fill_nan(None)
     kept = rows & ((numbers >= lowest).fill_null(value=False) | unreadable)
     if not kept.any():
-        raise ValueError(f"{path}: no rating is {lowest:g} or higher; the highest is {numbers.max()!r}.")
+        highest = numbers.max()
+        found = "there are none" if highest is None else f"the highest is {highest!r}"
+        raise ValueError(f"{path}: no rating is {lowest:g} or higher; {found}.")
     say(
         f"{path}: {(rows & ~kept).sum()} of {rows.sum()} interactions are not rated {lowest:g} or more and "
         f"left out."
