@@ -179,8 +179,12 @@ def test_a_place_that_cannot_be_written_is_refused_before_any_work(
         NotADirectoryError, match=r"a cannot be made, because .*file is a file: choose another"
     ):
         reuse(tmp_path / "file" / "b" / "a", "dataset", {}, {})
-    monkeypatch.setattr("os.access", lambda path, mode: False)  # root may write everywhere
-    with pytest.raises(PermissionError, match=r"a cannot be made, because .* may not be written"):
+
+    def denied(*_: object) -> None:  # root may write everywhere
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    monkeypatch.setattr("os.mkdir", denied)
+    with pytest.raises(PermissionError, match=r"Permission denied: '.*/b/a'"):
         reuse(tmp_path / "b" / "a", "dataset", {}, {})
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
 

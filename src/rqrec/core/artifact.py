@@ -10,6 +10,7 @@ import json
 import math
 import os
 import re
+import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
@@ -483,10 +484,10 @@ def _check_place(folder: Path) -> None:
         raise NotADirectoryError(
             f"{folder} cannot be made, because {parent} is a file: choose another place."
         )
-    if not os.access(parent, os.W_OK | os.X_OK):
-        raise PermissionError(
-            f"{folder} cannot be made, because {parent} may not be written: choose another place."
-        )
+    try:
+        tempfile.TemporaryDirectory(prefix=".", dir=parent).cleanup()
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, str(folder)) from error
 
 
 def differences(found: Mapping[str, Any], wanted: Mapping[str, Any]) -> list[str]:
