@@ -344,9 +344,8 @@ def test_requests_between_the_steps_of_another_change_nothing(recommender: Recom
     large = answer(items(1, 2, 3), 20)
     with pausing(others):
         assert answer(items(1, 2, 3), 20) == large
-    assert pauses > 4 * len(
-        recommender.table.level_sizes
-    )  # search, scores and explanations of the codes alone
+    levels = len(recommender.table.level_sizes)
+    assert pauses > 4 * levels  # search, scores and explanations of the codes alone
 
 
 def test_the_neighbours_name_the_items_of_the_history_that_propose_an_item(recommender: Recommender) -> None:

@@ -6,7 +6,6 @@ import inspect
 import json
 import math
 import os
-import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import is_dataclass
 from importlib import import_module
@@ -21,14 +20,11 @@ from rqrec import __version__
 from rqrec.cli import COMMANDS, GROUPS
 from rqrec.cli.ending import handle_errors, standard_output
 from rqrec.core.config import Setting, configured, settings_of, with_settings
+from rqrec.core.errors import SURROGATE
 
 # Read when torch loads: waiting threads sleep instead of spinning. On a machine whose cores are busy with other
 # work, spinning makes a training step many times slower; on an idle machine it gains little.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-
-_SURROGATE = re.compile(
-    "[\ud800-\udfff]"
-)  # what Python makes of bytes on the command line that are not UTF-8
 
 CommandT = TypeVar("CommandT", bound=Callable[..., None])
 ConfigT = TypeVar("ConfigT")
@@ -64,7 +60,7 @@ class StrictCommand(TyperCommand):
         for one in found:
             given, annotation = values.get(one.name), self.callback.__annotations__.get(one.name)
             parts = given if isinstance(given, list | tuple) else [given]
-            if any(isinstance(part, str) and _SURROGATE.search(part) for part in parts):
+            if any(isinstance(part, str) and SURROGATE.search(part) for part in parts):
                 ctx.fail(
                     f"{one.opts[0]} has bytes that are not UTF-8: write it in UTF-8, or rename the file."
                 )

@@ -1,9 +1,12 @@
 """What messages say of an error of a library, and of a list that may be long."""
 
 import errno
+import re
 from collections.abc import Sequence
 
 SHOWN = 5  # of a list, unless something else is asked for
+# Half of a character, which no text in UTF-8 has: what Python makes of other bytes, and of "\\ud800" in JSON.
+SURROGATE = re.compile("[\ud800-\udfff]")
 WRITE_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO)  # the disk's fault
 
 

@@ -17,6 +17,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from rqrec.core.errors import SURROGATE
 from rqrec.data.columns import listed
 from rqrec.data.fields import Fields, UnknownFieldError, as_numbers
 
@@ -35,7 +36,6 @@ _TOKEN = re.compile(
     r"\s*(?:(?P<sign><=|>=|!=|==|[=<>(),])|'(?P<single>[^']*)'|\"(?P<double>[^\"]*)\"|`(?P<name>[^`]*)`"
     r"|(?P<word>[^\s<>=!(),'\"`][^\s<>=!(),\"`]*))"
 )
-_SURROGATE = re.compile("[\ud800-\udfff]")
 _NUMBER = re.compile(r"[+-]?(\d+(\.\d*)?|\.\d+)(e[+-]?\d+)?", re.IGNORECASE)
 
 
@@ -152,7 +152,7 @@ class _Parser:
     def __init__(self, text: str) -> None:
         if len(text) > MAX_LENGTH:
             raise ExpressionError(f"it has {len(text)} characters, but {MAX_LENGTH} are allowed")
-        if half := _SURROGATE.search(text):
+        if half := SURROGATE.search(text):
             raise ExpressionError(f"it has {half[0]!r}, which is no character but half of one")
         self._tokens, self._at, self._depth, end = list[_Token](), 0, 0, 0
         while end < len(text.rstrip()):

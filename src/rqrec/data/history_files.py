@@ -273,20 +273,19 @@ def _parsed(text: str) -> list[str | None]:
 
 def _group(tables: Sequence[Table], folder: Path) -> None:
     """Group a log by user. A large log is partitioned by a hash of the user id; each partition fits in memory."""
-    frames = []
+    frames, rows = [], 0
     for table in tables:
         log_table = read_as_log(table)
         frame = table.without_blank(table.frame.select(log_table.selected))
         schema = frame.collect_schema()
         for role in ("user_id", "item_id"):
             _check_type(table.path, role, schema[role])
-        _check_complete(table.path, frame)
+        rows += _complete_rows(table.path, frame)
         frames.append(frame)
     files = [table.path for table in tables]
     log = pl.concat(frames, how="vertical_relaxed")
     with parse_errors_for(files[0]):
         item_id = _as_id(pl.col("item_id"), log.collect_schema()["item_id"])
-        rows = int(log.select(pl.len()).collect().item())
         partitions = -(-rows // LOG_ROWS_IN_MEMORY)
         unit: str | None = None
         repeated = 0
@@ -317,8 +316,8 @@ def _group(tables: Sequence[Table], folder: Path) -> None:
         )
 
 
-def _check_complete(path: Path, log: pl.LazyFrame) -> None:
-    """Raise ValueError if a row of a log lacks the user or the item."""
+def _complete_rows(path: Path, log: pl.LazyFrame) -> int:
+    """The number of rows of a log. Raises ValueError if one lacks the user or the item."""
     with parse_errors_for(path):
         missing = (
             log.select(pl.col("user_id", "item_id").null_count(), rows=pl.len()).collect().row(0, named=True)
@@ -328,6 +327,7 @@ def _check_complete(path: Path, log: pl.LazyFrame) -> None:
             raise ValueError(
                 f"{path}: {missing[role]:,} of {missing['rows']:,} rows have no {role}. Correct or remove them."
             )
+    return int(missing["rows"])
 
 
 def _numbered(folder: Path, number: int) -> Path:

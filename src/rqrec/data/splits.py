@@ -160,16 +160,16 @@ def temporal(sequences: Sequences, validation: float = 0.1, test: float = 0.1) -
             "leave_one_out, or prepare the dataset from files with timestamps."
         )
     ranked = np.sort(times)
+    if ranked[0] == ranked[-1]:
+        raise ValueError(
+            f"All interactions have the timestamp {ranked[0]}, so they cannot be split by time. Use leave_one_out."
+        )
     first = ranked[int(len(ranked) * (1 - validation - test))]
     second = ranked[int(len(ranked) * (1 - test))]
     # Times ascend within a user, so a period is a range of positions in the sequence.
     before_first = _count_by_user(sequences, times < first)
     before_second = _count_by_user(sequences, times < second)
     keep = times < first
-    if ranked[0] == ranked[-1]:
-        raise ValueError(
-            f"All interactions have the timestamp {first}, so they cannot be split by time. Use leave_one_out."
-        )
     if first == second or not keep.any():
         raise ValueError(
             f"Too many interactions have the timestamps {first} and {second}: the fractions {validation} and "

@@ -289,7 +289,8 @@ def _open_csv(path: Path, expected: str) -> Table:
     numbers = [name.strip() for name in first_row] == [str(number) for number in range(len(first_row))]
     if not header:
         notes.append("its header is only numbers" if numbers else "no header")
-    if repeated := [name for name, count in Counter(first_row).items() if count > 1 and header]:
+    repeated = [name for name, count in Counter(first_row).items() if count > 1] if header else []
+    if repeated:
         notes.append(f"several columns are named {listed(repeated)}, and the first counts")
     if len(first_row) == 1 and "::" in first_row[0]:
         raise ValueError(
@@ -305,14 +306,11 @@ def _open_csv(path: Path, expected: str) -> Table:
             has_header=header or numbers,
             infer_schema=False,
         )
-        names = frame.collect_schema().names()
         if repeated:
-            frame = frame.select(
-                name
-                for at, name in enumerate(names)
-                if first_row[at : at + 1] != [] and first_row[at] not in first_row[:at]
-            )
+            named = enumerate(zip(frame.collect_schema().names(), first_row, strict=False))
+            frame = frame.select(name for at, (name, given) in named if given not in first_row[:at])
         if not header:
+            names = frame.collect_schema().names()
             frame = frame.rename({name: f"column_{number}" for number, name in enumerate(names, start=1)})
     return Table(path, frame, header, tuple(notes), encoding, separator, int(header or numbers))
 

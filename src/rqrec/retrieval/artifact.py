@@ -131,12 +131,15 @@ class RetrievalArtifact(NamedTuple):
     @property
     def needs_times(self) -> bool:
         """Whether a model was trained with time_gaps, so that histories need the times of their items."""
-        return any(bool(getattr(model.config, "time_gaps", 0)) for model in self.models)
+        return self._trained_with("time_gaps")
 
     @property
     def reads_users(self) -> bool:
         """Whether a model was trained with user_buckets, so that user ids make a difference."""
-        return any(bool(getattr(model.config, "user_buckets", 0)) for model in self.models)
+        return self._trained_with("user_buckets")
+
+    def _trained_with(self, setting: str) -> bool:
+        return any(bool(getattr(model.config, setting, 0)) for model in self.models)
 
     def select(self, words: Sequence[str] | None) -> list[str]:
         """See `select_experts`."""
