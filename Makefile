@@ -5,6 +5,8 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 # The hash of each file must be in the lock.
 INSTALL := $(BIN)/python -m pip install --require-hashes --no-deps --only-binary :all:
+# As many tests at a time as there are cores; each process needs a gigabyte of memory.
+TOGETHER := -n logical --maxprocesses 4 --dist loadfile
 
 .PHONY: demo test slow site lint types lock audit sbom sdist test-matrix clean
 
@@ -12,10 +14,10 @@ demo: $(READY)
 	$(BIN)/rqrec demo
 
 test: lint types
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest $(TOGETHER)
 
 slow: $(READY)
-	$(BIN)/python -m pytest -m slow
+	$(BIN)/python -m pytest -m slow $(TOGETHER)
 
 site: $(READY)
 	$(BIN)/mkdocs build
@@ -61,7 +63,7 @@ test-matrix:
 	@failed=; for version in 3.11 3.12 3.13 3.14; do \
 	    if python$$version --version >/dev/null 2>&1; then \
 	        $(MAKE) PYTHON=python$$version VENV=.venv-$$version .venv-$$version/.ready && \
-	            .venv-$$version/bin/python -m pytest || failed="$$failed $$version"; \
+	            .venv-$$version/bin/python -m pytest $(TOGETHER) || failed="$$failed $$version"; \
 	    else echo "python$$version is not installed: not tested."; fi; \
 	done; test -z "$$failed" || { echo "Failed with Python$$failed."; exit 1; }
 

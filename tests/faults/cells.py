@@ -386,6 +386,7 @@ FAULTS: dict[str, tuple[str, Callable[[Cell], str]]] = {
     "small_memory": ("small memory", small_memory),
     "two_at_once": ("the same command twice at once", two_at_once),
 }
+NEED_A_DISK = ("full_disk", "read_only")  # of their own, which only root may mount
 
 
 def write_base(base: Path) -> None:
