@@ -2,14 +2,18 @@
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any, TypeVar
 
 import safetensors.torch
 import torch
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from rqrec.core.arrays import safetensors_of
 from rqrec.core.errors import first_few
 from rqrec.core.memory import memory_of_machine
+
+ModelT = TypeVar("ModelT", bound=nn.Module)
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:
@@ -36,7 +40,7 @@ def check_finite(tensors: Mapping[str, Tensor], source: Path | str) -> None:
 
 def check_memory(build: Callable[[], nn.Module]) -> None:
     """Raise ValueError if the parameters of the model that `build` makes exceed the memory of this machine."""
-    with torch.device("meta"):  # has shapes and no values
+    with torch.device("meta"), _Uninitialised():  # has shapes and no values
         size = sum(tensor.nbytes for tensor in build().state_dict().values())
     memory = memory_of_machine()
     if size > memory:
@@ -53,7 +57,7 @@ def check_names_and_shapes(
 
     Nothing is allocated for that model, so that a wrong size in its settings cannot exhaust the memory.
     """
-    with torch.device("meta"):
+    with torch.device("meta"), _Uninitialised():
         expected = build().state_dict()
     if expected.keys() != found.keys():
         missing, extra = sorted(expected.keys() - found.keys()), sorted(found.keys() - expected.keys())
@@ -68,3 +72,27 @@ def check_names_and_shapes(
             )
         if tensor.is_floating_point() != found[name].is_floating_point():
             raise ValueError(f"{source} has {name} of {found[name].dtype}; {tensor.dtype} is required.")
+
+
+def model_with(build: Callable[[], ModelT], tensors: Mapping[str, Tensor], source: Path | str) -> ModelT:
+    """The model that `build` makes with these tensors as its weights, in evaluation mode.
+
+    Raises ValueError unless the tensors are those of the model.
+    """
+    check_names_and_shapes(build, tensors, source)
+    with _Uninitialised():
+        model = build()
+    model.load_state_dict(tensors)
+    return model.eval()
+
+
+class _Uninitialised(TorchFunctionMode):
+    """Models are built without first values for their weights, most of the work of building one."""
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        values = kwargs or {}
+        if getattr(func, "__module__", None) == "torch.nn.init" or func in (Tensor.normal_, Tensor.uniform_):
+            return args[0] if args else values["tensor"]
+        return func(*args, **values)

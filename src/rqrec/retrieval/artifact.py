@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from rqrec.core.artifact import atomic_write, find, read_json, read_manifest, read_version, write_json
-from rqrec.core.tensors import check_names_and_shapes, read_tensors
+from rqrec.core.tensors import model_with, read_tensors
 from rqrec.data.catalog import Catalog
 from rqrec.knn.index import KnnIndex
 from rqrec.models.architectures import AnyModel, architecture, build_model, name_of
@@ -404,12 +404,9 @@ def _read_model(folder: Path, build: Callable[[dict[str, Any]], ModelT]) -> Mode
         )
     weights = read_tensors(folder / WEIGHTS_FILE)
     try:
-        check_names_and_shapes(lambda: build(config), weights, folder / WEIGHTS_FILE)
-        model = build(config)
-        model.load_state_dict(weights)
+        return model_with(lambda: build(config), weights, folder / WEIGHTS_FILE)
     except (TypeError, ValueError, RuntimeError) as error:
         raise ValueError(
             f"{folder / CONFIG_FILE} does not match {WEIGHTS_FILE}, or is from another version of rqrec: {error} "
             f"{advice}"
         ) from error
-    return model.eval()

@@ -123,7 +123,7 @@ class Codebook(nn.Module):
         self.normalize = normalize
         self.distance = distance
         self.ema_decay = ema_decay
-        weight_VD = torch.randn(size, dim) / math.sqrt(dim)
+        weight_VD = nn.init.normal_(torch.empty(size, dim)) / math.sqrt(dim)
         if sim_vq or ema_decay is not None:
             self.register_buffer("weight", weight_VD)
         else:

@@ -14,7 +14,7 @@ from rqrec.core.artifact import atomic_write, read_json, write_json
 from rqrec.core.errors import first_line
 from rqrec.core.hub import REPO_ID, download
 from rqrec.core.regular_file import regular_file
-from rqrec.core.tensors import check_finite, check_names_and_shapes, read_tensors
+from rqrec.core.tensors import check_finite, model_with, read_tensors
 
 ConfigT = TypeVar("ConfigT")
 ModelT = TypeVar("ModelT", bound=nn.Module)
@@ -77,10 +77,7 @@ def restored(
         made = config(**saved.settings)
     except (TypeError, ValueError) as error:
         raise ValueError(f"{saved.source}: {error}") from error
-    check_names_and_shapes(lambda: build(made), saved.tensors, saved.source)
-    model = build(made)
-    model.load_state_dict(saved.tensors)
-    return model.eval()
+    return model_with(lambda: build(made), saved.tensors, saved.source)
 
 
 def check_settings(known: set[str], required: set[str], saved: SavedTokenizer) -> None:
