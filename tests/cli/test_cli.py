@@ -624,10 +624,8 @@ def test_output_that_cannot_be_written_ends_in_a_sentence(arguments: list[str]) 
         command = [sys.executable, "-m", "rqrec", *arguments]
         done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
     assert done.returncode == 1
-    assert (
-        done.stderr
-        == "rqrec: standard output: No space left on device. Everything saved earlier is intact.\n"
-    )
+    said = "rqrec: standard output: No space left on device. Everything saved earlier is intact."
+    assert done.stderr == f"{said} Make room there, or choose another place.\n"
 
 
 def test_a_command_without_standard_output_ends_before_it_begins(tmp_path: Path) -> None:

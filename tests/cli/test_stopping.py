@@ -280,6 +280,25 @@ def test_what_a_stopped_command_could_not_save_is_said() -> None:
     assert (done.exit_code, "state: No space left on device" in done.stderr) == (1, True)
 
 
+@pytest.mark.parametrize(
+    ("number", "advice"),
+    [
+        (errno.EACCES, "state: Permission denied. `ls -ld` shows who may read it and write into it."),
+        (
+            errno.EROFS,
+            "state: Read-only file system. Everything saved earlier is intact. Choose another place.",
+        ),
+        (errno.ENOENT, "state: No such file or directory."),
+    ],
+)
+def test_what_the_system_refuses_is_said_with_what_to_do(number: int, advice: str) -> None:
+    def writes() -> None:
+        raise OSError(number, os.strerror(number), "state")
+
+    done = run(writes)
+    assert (done.exit_code, done.stderr) == (1, f"rqrec: {advice}\n")
+
+
 @pytest.mark.parametrize("allocate", [lambda: np.ones((10**7, 10**7)), lambda: torch.empty(10**15)])
 def test_too_little_memory_is_one_sentence_with_the_size(allocate: Any) -> None:
     done = run(allocate)

@@ -25,6 +25,14 @@ NO_MEMORY = (
     "failed to map segment",
     "can't start new thread",
 )
+WHAT_TO_DO = {
+    errno.EACCES: "`ls -ld` shows who may read it and write into it.",
+    errno.EPERM: "`ls -ld` shows who may read it and write into it.",
+    errno.ENOSPC: "Make room there, or choose another place.",
+    errno.EDQUOT: "Make room there, or choose another place.",
+    errno.EROFS: "Choose another place.",
+    errno.EFBIG: "Raise the limit (`ulimit -f`), or choose another place.",
+}
 QUERIES = ("collect", "sink")  # how functions of polars begin that compute, and ask for signals meanwhile
 STOPPED_AGAIN = 0.1  # seconds after an interrupt that was lost or came at a bad moment
 
@@ -276,8 +284,12 @@ def _message(error: Exception) -> str | None:
     if isinstance(error, OSError) and error.errno in (errno.EMFILE, errno.ENFILE):
         return "Too many files are open. Raise the limit (`ulimit -n`), or use fewer processes."
     if isinstance(error, OSError) and error.strerror and error.filename:
-        intact = " Everything saved earlier is intact." if _cannot_write(error) else ""
-        return f"{error.filename}: {error.strerror}.{intact}"
+        said = [f"{error.filename}: {error.strerror}."]
+        if _cannot_write(error):
+            said.append("Everything saved earlier is intact.")
+        if error.errno in WHAT_TO_DO:
+            said.append(WHAT_TO_DO[error.errno])
+        return " ".join(said)
     if isinstance(error, ValueError | OSError):
         return str(error)
     if isinstance(error, MemoryError) or any(words in str(error) for words in NO_MEMORY):
