@@ -271,6 +271,7 @@ def test_values_of_another_type_are_refused(run: Path, service: Any, tmp_path: P
         ([], "must hold an object of rules by name"),
         ({"one": {"wher": "price = 1"}}, "rules 'one': they must be an object such as"),
         ({"one": {"max_per": {"brand": "two"}}}, r"rules 'one': max_per\['brand'\] is 'two'"),
+        ({" ": {"where": "price = 1"}}, "the name of rules is ' '"),
         ({"one": {"always": "yes"}}, "rules 'one': always is 'yes'"),
     ):
         with pytest.raises(ValueError, match=problem):

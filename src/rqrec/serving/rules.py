@@ -137,6 +137,8 @@ class NamedRules:
             raise ValueError(f'{path} must hold an object of rules by name, such as {{"sale": {EXAMPLE}}}.')
         rules, always = {}, NO_RULES
         for name, one in given.items():
+            if not name.strip():
+                raise ValueError(f"{path}: the name of rules is {name!r}; requests ask for rules by a name.")
             try:
                 rules[name], is_always = _read_rules(one)
             except ValueError as error:
