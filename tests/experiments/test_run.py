@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 
 from rqrec.core.artifact import create, read_manifest, reuse
-from rqrec.experiments.run import SECONDS_FILE, Run
+from rqrec.experiments.run import SECONDS_FILE, Run, only_run
 
 
 def make(folder: Path, seed: int) -> Path:
@@ -44,3 +44,24 @@ def test_a_folder_that_the_same_command_has_just_begun_is_free(tmp_path: Path) -
     (tmp_path / f".{SECONDS_FILE}.123.tmp").unlink()
     with pytest.raises(FileExistsError, match=r"already holds mine\.csv"):
         Run(tmp_path)
+
+
+def test_one_command_at_a_time_works_in_a_folder(tmp_path: Path) -> None:
+    with only_run(tmp_path / "out") as run:
+        with pytest.raises(ValueError, match=r"Another command is running in .*out: wait .* with --out"):
+            only_run(tmp_path / "out").__enter__()
+        run.stage("rqvae", lambda folder: make(folder, 1))
+    with only_run(tmp_path / "out") as again:
+        assert again.seconds == run.seconds
+    (tmp_path / "mine.csv").touch()
+    with pytest.raises(FileExistsError, match="already holds mine"), only_run(tmp_path):
+        pass
+    assert not list(tmp_path.glob(".*"))
+
+
+def test_a_command_that_makes_nothing_leaves_no_folder(tmp_path: Path) -> None:
+    (tmp_path / "mine").mkdir()
+    for name in ("new", "mine"):
+        with pytest.raises(ValueError, match="not valid"), only_run(tmp_path / name):
+            raise ValueError("A setting is not valid.")
+    assert [path.name for path in tmp_path.iterdir()] == ["mine"]

@@ -37,7 +37,7 @@ import rqrec.stages.train_rqvae  # noqa: F401  (loaded before the commands are f
 from rqrec.cli import app
 from rqrec.core.address_space import NEEDED
 from rqrec.core.artifact import MANIFEST, file_hash, read_manifest
-from rqrec.core.lock import LOCK
+from rqrec.core.lock import is_lock
 from rqrec.retrieval.versions import live_hash
 from tests.stages.world import write_world
 
@@ -69,7 +69,10 @@ REFUSES_A_SECOND = {
 }
 # Commands that train for a time, so that their models differ from run to run.
 TIMED = ("quickstart", "reproduce")
-SECOND = ("Another training is running", "Another batch-recommend is running", *DONE.values())
+SECOND = (
+    *(f"Another {one} is running" for one in ("command", "training", "batch-recommend")),
+    *DONE.values(),
+)
 
 
 def gin(**values: object) -> list[str]:
@@ -262,7 +265,9 @@ class Cell:
         else:
             assert status == 0, text
         assert result_of(self.name, self.out) == result_of(self.name, self.base / self.name), "another result"
-        left = [path for path in self.out.parent.rglob(".*") if path.name != LOCK and path.suffix != ".tmp"]
+        left = [
+            path for path in self.out.parent.rglob(".*") if not is_lock(path.name) and path.suffix != ".tmp"
+        ]
         assert not left, left
         if self.name in TIMED:
             return "the same command goes on, to a model"

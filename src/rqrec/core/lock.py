@@ -6,8 +6,6 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-LOCK = ".lock"
-
 
 @contextmanager
 def only_one(folder: Path, what: str, advice: str) -> Iterator[None]:
@@ -17,7 +15,7 @@ def only_one(folder: Path, what: str, advice: str) -> Iterator[None]:
     """
     folder.mkdir(parents=True, exist_ok=True)
     try:
-        with FileLock(folder / LOCK, blocking=False):
+        with FileLock(folder / f".{what}.lock", blocking=False):
             yield
     except Timeout as error:
         raise ValueError(
@@ -30,5 +28,12 @@ def names_of_others(folder: Path, mark: str) -> list[str]:
 
     The same command may be at work in the folder, and about to write `mark`.
     """
-    names = sorted(path.name for path in folder.iterdir() if path.name != LOCK) if folder.exists() else []
-    return [] if any(name.removeprefix(".").startswith(mark) for name in names) else names
+    names = sorted(path.name for path in folder.iterdir()) if folder.exists() else []
+    if any(name.removeprefix(".").startswith(mark) for name in names):
+        return []
+    return [name for name in names if not is_lock(name)]
+
+
+def is_lock(name: str) -> bool:
+    """Whether a file of this name is one that `only_one` leaves behind."""
+    return name.startswith(".") and name.endswith(".lock")

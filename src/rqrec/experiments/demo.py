@@ -13,7 +13,7 @@ from rqrec.core.config import configured
 from rqrec.data.dataset import Dataset
 from rqrec.evaluation.results_io import EVALUATION_FILE
 from rqrec.experiments.demo_report import write_report
-from rqrec.experiments.run import Run
+from rqrec.experiments.run import Run, only_run
 from rqrec.serving.recommender import Recommender
 from rqrec.stages.embed import EmbedConfig, embed
 from rqrec.stages.evaluate import EvaluateConfig, evaluate, evaluate_baseline
@@ -31,32 +31,36 @@ def run_demo(out: Path, data_dir: Path, seed: int = 0) -> dict[str, Any]:
 
     Raw files are kept in `data_dir`, and downloaded into it if they are missing.
     """
-    run = Run(out)
-    prepared = configured(PrepareConfig(), ["prepare"], [SETTINGS])
-    dataset = run.stage("dataset", lambda folder: prepare(prepared, data_dir / "ml-100k", folder))
-    embedded = configured(EmbedConfig(), ["embed"], [SETTINGS])
-    embeddings = run.stage("embeddings", lambda folder: embed(embedded, dataset, folder))
-    rqvae = configured(TrainRqVaeConfig(), ["train_rqvae"], [SETTINGS], [f"train_rqvae.seed={seed}"])
-    rqvae = replace(rqvae, checkpoints=replace(rqvae.checkpoints, save_dir_root=run.folder / TOKENIZER))
-    tokenizer = run.stage(f"{TOKENIZER}/rqvae", lambda _: train_rqvae(rqvae, embeddings=embeddings))
-    semantic_ids = run.stage(
-        "semantic_ids",
-        lambda folder: tokenize(TokenizeConfig(), tokenizer, embeddings, folder, dataset=dataset),
-    )
-    decoder = configured(TrainDecoderConfig(), ["train_decoder"], [SETTINGS], [f"train_decoder.seed={seed}"])
-    decoder = replace(decoder, checkpoints=replace(decoder.checkpoints, save_dir_root=run.folder))
-    model = run.stage(
-        "retrieval",
-        lambda _: train_decoder(decoder, dataset=dataset, semantic_ids=semantic_ids, embeddings=embeddings),
-    )
-    run.stage("evaluation", lambda folder: evaluate(EvaluateConfig(), model, dataset, out=folder))
-    run.stage(
-        "evaluation_popularity",
-        lambda folder: evaluate_baseline(EvaluateConfig(), "popularity", dataset, out=folder),
-    )
-    facts = _facts(run)
-    write_report(run.folder, facts)
-    return facts
+    with only_run(out) as run:
+        prepared = configured(PrepareConfig(), ["prepare"], [SETTINGS])
+        dataset = run.stage("dataset", lambda folder: prepare(prepared, data_dir / "ml-100k", folder))
+        embedded = configured(EmbedConfig(), ["embed"], [SETTINGS])
+        embeddings = run.stage("embeddings", lambda folder: embed(embedded, dataset, folder))
+        rqvae = configured(TrainRqVaeConfig(), ["train_rqvae"], [SETTINGS], [f"train_rqvae.seed={seed}"])
+        rqvae = replace(rqvae, checkpoints=replace(rqvae.checkpoints, save_dir_root=run.folder / TOKENIZER))
+        tokenizer = run.stage(f"{TOKENIZER}/rqvae", lambda _: train_rqvae(rqvae, embeddings=embeddings))
+        semantic_ids = run.stage(
+            "semantic_ids",
+            lambda folder: tokenize(TokenizeConfig(), tokenizer, embeddings, folder, dataset=dataset),
+        )
+        decoder = configured(
+            TrainDecoderConfig(), ["train_decoder"], [SETTINGS], [f"train_decoder.seed={seed}"]
+        )
+        decoder = replace(decoder, checkpoints=replace(decoder.checkpoints, save_dir_root=run.folder))
+        model = run.stage(
+            "retrieval",
+            lambda _: train_decoder(
+                decoder, dataset=dataset, semantic_ids=semantic_ids, embeddings=embeddings
+            ),
+        )
+        run.stage("evaluation", lambda folder: evaluate(EvaluateConfig(), model, dataset, out=folder))
+        run.stage(
+            "evaluation_popularity",
+            lambda folder: evaluate_baseline(EvaluateConfig(), "popularity", dataset, out=folder),
+        )
+        facts = _facts(run)
+        write_report(run.folder, facts)
+        return facts
 
 
 def _facts(run: Run) -> dict[str, Any]:

@@ -25,7 +25,7 @@ from rqrec.experiments.reproduce import (
     train_experts,
     training_minutes,
 )
-from rqrec.experiments.run import Run, read_numbers
+from rqrec.experiments.run import Run, only_run, read_numbers
 from rqrec.stages.evaluate import EvaluateConfig, evaluate, evaluate_baseline
 from rqrec.stages.join import JoinConfig, join
 from rqrec.stages.prepare import PrepareConfig
@@ -51,41 +51,41 @@ def quickstart(config: QuickstartConfig, files: CustomFiles, out: Path) -> Quick
 
     Raises ValueError if a file is not valid, or if `out` holds what was made from other files or with other settings.
     """
-    run = Run(out)
-    prepared = PrepareConfig("custom", "", config.prepare)
-    inputs = make_inputs(run, prepared, files, config.encoder, tables=1)
-    minutes, anew = _budget(run, config, inputs)
-    trainings = _trainings(config, inputs, run.folder / "experts", minutes)
-    if anew:  # the joined model stays until the new one takes its place
-        for training in trainings:
-            shutil.rmtree(training.config.checkpoints.save_dir_root, ignore_errors=True)
-    train_experts(run, "experts", trainings, config.jobs or cores())
-    joining = configured(JoinConfig(), ["join"], [RECIPE])
-    models = [training.folder for training in trainings]
-    trained = {read_manifest(folder).hash for folder in models}
-    model = run.stage(
-        MODEL,
-        lambda folder: join(
-            joining,
-            models,
-            inputs.dataset,
-            folder,
-            embeddings=inputs.embeddings,
-            force=_is_outdated(folder, trained),
-        ),
-    )
-    joined = {read_manifest(model).hash}
-    run.stage(
-        MEASURED,
-        lambda folder: evaluate(
-            EvaluateConfig(), model, inputs.dataset, out=folder, force=_is_outdated(folder, joined)
-        ),
-    )
-    run.stage(
-        BASELINE,
-        lambda folder: evaluate_baseline(EvaluateConfig(), "popularity", inputs.dataset, out=folder),
-    )
-    return Quickstart(model, _facts(run))
+    with only_run(out) as run:
+        prepared = PrepareConfig("custom", "", config.prepare)
+        inputs = make_inputs(run, prepared, files, config.encoder, tables=1)
+        minutes, anew = _budget(run, config, inputs)
+        trainings = _trainings(config, inputs, run.folder / "experts", minutes)
+        if anew:  # the joined model stays until the new one takes its place
+            for training in trainings:
+                shutil.rmtree(training.config.checkpoints.save_dir_root, ignore_errors=True)
+        train_experts(run, "experts", trainings, config.jobs or cores())
+        joining = configured(JoinConfig(), ["join"], [RECIPE])
+        models = [training.folder for training in trainings]
+        trained = {read_manifest(folder).hash for folder in models}
+        model = run.stage(
+            MODEL,
+            lambda folder: join(
+                joining,
+                models,
+                inputs.dataset,
+                folder,
+                embeddings=inputs.embeddings,
+                force=_is_outdated(folder, trained),
+            ),
+        )
+        joined = {read_manifest(model).hash}
+        run.stage(
+            MEASURED,
+            lambda folder: evaluate(
+                EvaluateConfig(), model, inputs.dataset, out=folder, force=_is_outdated(folder, joined)
+            ),
+        )
+        run.stage(
+            BASELINE,
+            lambda folder: evaluate_baseline(EvaluateConfig(), "popularity", inputs.dataset, out=folder),
+        )
+        return Quickstart(model, _facts(run))
 
 
 def _budget(run: Run, config: QuickstartConfig, inputs: Inputs) -> tuple[float, bool]:

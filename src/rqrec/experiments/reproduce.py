@@ -25,7 +25,7 @@ from rqrec.evaluation.measure import EvalResult
 from rqrec.evaluation.results_io import EVALUATION_FILE, MAIN_METRICS
 from rqrec.evaluation.significance import difference
 from rqrec.experiments.reproduce_config import ReproduceConfig
-from rqrec.experiments.run import Run, read_numbers
+from rqrec.experiments.run import Run, only_run, read_numbers
 from rqrec.experiments.tasks import run_tasks
 from rqrec.stages.embed import EmbedConfig, embed
 from rqrec.stages.evaluate import EvaluateConfig, evaluate_baseline, evaluate_parts
@@ -82,23 +82,26 @@ def reproduce(config: ReproduceConfig, source: str, raw: Path | CustomFiles, out
     if source not in SOURCES:
         raise ValueError(f"source is {source!r}; allowed are {', '.join(SOURCES)}.")
     config = replace(config, jobs=config.jobs or cores())
-    run = Run(out)
-    prepared = replace(SOURCES[source], options=config.prepare)
-    inputs = make_inputs(run, prepared, raw, config.encoder, N_TABLES)
-    _check_budget(run, config)
-    runs = [_seed(run, config, inputs, seed) for seed in range(config.seeds)]
-    facts = {
-        "source": source,
-        "tie_break": config.prepare.tie_break,
-        "seeds": runs,
-        **{table: {row: _over_seeds([one[table][row] for one in runs]) for row in ROWS} for table in TABLES},
-        AGAINST: _against(run.folder, config.seeds),
-        "parameters": runs[0]["parameters"],
-        "collision_rate": read_manifest(inputs.semantic_ids[0]).metrics["collision_rate"],
-        "seconds": run.seconds,
-    }
-    write_json(run.folder / RESULT_FILE, facts)
-    return facts
+    with only_run(out) as run:
+        prepared = replace(SOURCES[source], options=config.prepare)
+        inputs = make_inputs(run, prepared, raw, config.encoder, N_TABLES)
+        _check_budget(run, config)
+        runs = [_seed(run, config, inputs, seed) for seed in range(config.seeds)]
+        facts = {
+            "source": source,
+            "tie_break": config.prepare.tie_break,
+            "seeds": runs,
+            **{
+                table: {row: _over_seeds([one[table][row] for one in runs]) for row in ROWS}
+                for table in TABLES
+            },
+            AGAINST: _against(run.folder, config.seeds),
+            "parameters": runs[0]["parameters"],
+            "collision_rate": read_manifest(inputs.semantic_ids[0]).metrics["collision_rate"],
+            "seconds": run.seconds,
+        }
+        write_json(run.folder / RESULT_FILE, facts)
+        return facts
 
 
 def _check_budget(run: Run, config: ReproduceConfig) -> None:

@@ -1,12 +1,13 @@
 """The folder of an experiment: the artefacts of its stages, and how long each took."""
 
+import shutil
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from rqrec.core.artifact import MANIFEST, DifferentArtifactError, read_json, read_manifest, write_json
-from rqrec.core.lock import names_of_others
+from rqrec.core.lock import is_lock, names_of_others, only_one
 
 SECONDS_FILE = "seconds.json"
 SHOWN = 3  # maximum number of names in a message
@@ -62,6 +63,22 @@ class Run:
     def _record(self, name: str, seconds: float) -> None:
         self.seconds[name] = round(seconds, 1)
         write_json(self._path, self.seconds)
+
+
+@contextmanager
+def only_run(folder: Path) -> Iterator[Run]:
+    """The run in a folder, in which no other command works meanwhile: its trainings would have other time limits.
+
+    Raises ValueError if one does, and what `Run` raises.
+    """
+    folder = Run(folder).folder  # first: nothing is written into a folder of others
+    is_new = not folder.exists()
+    with only_one(folder, "command", "choose another folder with --out"):
+        try:
+            yield Run(folder)
+        finally:
+            if is_new and all(is_lock(path.name) for path in folder.iterdir()):  # nothing was made
+                shutil.rmtree(folder)
 
 
 def read_numbers(path: Path) -> dict[str, float] | None:
