@@ -223,12 +223,7 @@ async def attack(port: int, items: list[str], seconds: float, kinds: Sequence[st
 
 
 def attack_process(port: int, items: list[str], seconds: float, kinds: Sequence[str], pipe: Any) -> None:
-    """Run the attack; say that it begins, and send what it attempted.
-
-    Attackers have machines of their own. Here they get the processors when neither the service nor honest clients
-    need them.
-    """
-    os.nice(19)
+    """Run the attack; say that it begins, and send what it attempted."""
     pipe.send("begun")
     pipe.send(asyncio.run(attack(port, items, seconds, kinds)))
 
