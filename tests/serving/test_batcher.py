@@ -178,6 +178,32 @@ def test_small_requests_are_processed_where_a_large_one_pauses() -> None:
     batcher.close()
 
 
+def test_work_that_nobody_waits_for_stops_where_it_pauses() -> None:
+    """A batch goes on as long as somebody waits for one of its requests."""
+    ended: list[str] = []
+    begun, go_on = threading.Semaphore(0), threading.Semaphore(0)
+
+    def process(options: int, histories: Sequence[str]) -> list[str]:
+        begun.release()
+        assert go_on.acquire(timeout=30)
+        pause()
+        ended.append("".join(histories))
+        return list(histories)
+
+    batcher = Batcher(process, max_batch=16, max_wait_s=0.0, max_queue=100)
+    large = batcher.submit(1, list("abcd"))
+    assert begun.acquire(timeout=30)
+    first, second = batcher.submit(2, ["x"]), batcher.submit(2, ["y"])
+    assert large.cancel()
+    go_on.release()
+    assert begun.acquire(timeout=30)
+    assert first.cancel()
+    go_on.release()
+    assert second.result(30) == ["y"]
+    batcher.close()
+    assert ended == ["xy"]
+
+
 def test_small_requests_do_not_hold_up_a_large_one_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
     """However often it pauses, and however many small ones wait, a large one has a quarter of the time."""
     now, seconds = float(int(time.monotonic()) + 60), {"large": 0.0, "small": 0.0}  # without rounding

@@ -2,8 +2,8 @@
 
 A batch costs a model little more than a single request, so a request waits a few milliseconds for others.
 Each model has one worker thread; requests that arrive while it is busy form the next batch. A large request is
-processed in parts, and smaller ones come between them and where the processing pauses; it stops as soon as nobody
-waits for it.
+processed in parts, and smaller ones come between them and where the processing pauses; it stops at the next pause
+when nobody waits for it any more.
 """
 
 import math
@@ -29,6 +29,10 @@ class QueueFullError(Exception):
     def __init__(self, seconds: float) -> None:
         super().__init__(f"The queue is full; it drains in about {seconds:.1f} s.")
         self.seconds = seconds
+
+
+class _AbandonedError(Exception):
+    """Nobody waits for what is being processed."""
 
 
 @dataclass(eq=False)
@@ -107,9 +111,8 @@ class Batcher(Generic[OptionsT, HistoryT]):
     def submit(self, options: OptionsT, histories: Sequence[HistoryT]) -> "Future[list[Any]]":
         """Queue histories; returns a future of the results, one per history.
 
-        Cancelling the future ends the work after the batch that is being processed. An empty queue accepts any number
-        of histories. Raises QueueFullError if they don't fit behind those that are queued, RuntimeError once
-        closed.
+        Cancelling the future ends the work where it pauses next. An empty queue accepts any number of histories.
+        Raises QueueFullError if they don't fit behind those that are queued, RuntimeError once closed.
         """
         job = _Job(options, histories)
         with self._changed:
@@ -226,24 +229,31 @@ class Batcher(Generic[OptionsT, HistoryT]):
         if histories:
             started, paused = time.monotonic(), 0.0
 
-            def run_small() -> None:
+            def seconds() -> float:
+                return time.monotonic() - started - paused
+
+            def at_pause() -> None:
                 nonlocal paused
-                began = time.monotonic()
-                are_due = large and paused <= SMALL_FIRST * (began - started - paused)
-                if are_due and (small := self._small_batch()):
+                if all(job.future.cancelled() for job, _ in parts):
+                    raise _AbandonedError
+                if large and paused <= SMALL_FIRST * seconds() and (small := self._small_batch()):
+                    began = time.monotonic()
                     self._run_together(small)
                     paused += time.monotonic() - began
 
-            with pausing(run_small):
-                results += self._process(options, histories)
-            seconds = time.monotonic() - started - paused
-            per_cost = seconds / (len(histories) * self._cost(options))
+            try:
+                with pausing(at_pause):
+                    results += self._process(options, histories)
+            except _AbandonedError:
+                return
+            finally:
+                if large:
+                    self._seconds_for_small = SMALL_FIRST * seconds() - paused
+                else:
+                    self._seconds_for_small -= seconds()
+            per_cost = seconds() / (len(histories) * self._cost(options))
             self._seconds_per_cost += 0.1 * (per_cost - self._seconds_per_cost)
-            if large:
-                self._seconds_for_small = SMALL_FIRST * seconds - paused
-            else:
-                self._seconds_for_small -= seconds
-            self._on_batch(len(histories), seconds)
+            self._on_batch(len(histories), seconds())
         for job, part in parts:
             job.results += results[: len(part)]
             results = results[len(part) :]
