@@ -206,7 +206,6 @@ def test_an_item_missing_from_the_maps_is_refused(tmp_path: Path) -> None:
         (gzip.compress(b"{'asin': 'B0A', 'title': '\xe9'}\n"), "not UTF-8"),
         (gzip.compress(b"{'asin': ['B0A']}\n"), "line 1 is not a dict literal of an item"),
     ],
-    ids=["cut", "no gzip", "call", "no utf-8", "list"],
 )
 def test_damaged_or_unsafe_metadata_is_refused(tmp_path: Path, content: bytes, problem: str) -> None:
     (write_p5(tmp_path) / "meta.json.gz").write_bytes(content)
