@@ -17,7 +17,7 @@ test: lint types
 	$(BIN)/python -m pytest $(TOGETHER)
 
 slow: $(READY)
-	$(BIN)/python -m pytest -m slow $(TOGETHER)
+	$(BIN)/python -m pytest -m slow --timeout 900 $(TOGETHER)
 
 site: $(READY)
 	$(BIN)/mkdocs build
