@@ -1,5 +1,6 @@
 """Shared fixtures."""
 
+import logging
 import os
 import signal
 import subprocess
@@ -10,6 +11,8 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # before torch loads; see r
 
 import pytest
 
+from rqrec.core import progress
+
 # A shell starts jobs in the background with Ctrl-C ignored, and so would all commands be that the tests interrupt.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
@@ -17,6 +20,18 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 def pytest_make_parametrize_id(val: object, argname: str) -> str | None:
     """Bytes are no part of a test's name: those of a gzip file hold the time, and all processes need one name."""
     return argname if isinstance(val, bytes) else None
+
+
+@pytest.fixture(autouse=True)
+def logs_of_a_service_end() -> Iterator[None]:
+    """A service sends logs and lines of progress to the standard error that it finds, which a test ends with."""
+    loggers = [logging.getLogger(name) for name in ("rqrec", "uvicorn")]
+    before = [(one.handlers, one.propagate, one.level) for one in loggers]
+    yield
+    for one, (found, propagate, level) in zip(loggers, before, strict=True):
+        one.handlers, one.propagate = found, propagate
+        one.setLevel(level)
+    progress.write_lines_by()
 
 
 @pytest.fixture(scope="session")

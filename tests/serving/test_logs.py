@@ -2,25 +2,12 @@
 
 import json
 import logging
-from collections.abc import Iterator
 
 import pytest
 
 from rqrec.core import progress
 from rqrec.serving.logs import LOG, log_to_stderr
 from rqrec.serving.server import page_url
-
-
-@pytest.fixture(autouse=True)
-def handlers() -> Iterator[None]:
-    """Restore the handlers of the loggers."""
-    loggers = [logging.getLogger(name) for name in ("rqrec", "uvicorn")]
-    before = [(one.handlers, one.propagate, one.level) for one in loggers]
-    yield
-    for one, (found, propagate, level) in zip(loggers, before, strict=True):
-        one.handlers, one.propagate = found, propagate
-        one.setLevel(level)
-    progress.write_lines_by()
 
 
 def lines(capsys: pytest.CaptureFixture[str], log_format: str) -> list[str]:
