@@ -147,8 +147,9 @@ def test_small_requests_come_between_the_parts_of_a_large_one() -> None:
     batcher.close()
 
 
-def test_small_requests_are_processed_where_a_large_one_pauses() -> None:
-    """Each pause is for one batch of small ones; what fails in it, and how long it takes, is not the large one's."""
+def test_small_requests_are_processed_where_a_large_one_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A pause is for all small ones that wait; what fails in it, and how long it takes, is not the large one's."""
+    monkeypatch.setattr("rqrec.serving.batcher.SMALL_FIRST", 1e9)
     steps: list[str] = []
     begun, go_on = threading.Event(), threading.Event()
 
@@ -174,7 +175,7 @@ def test_small_requests_are_processed_where_a_large_one_pauses() -> None:
         bad.result(30)
     assert steps[:3] == ["ab begins", "xbad begins", "xbad ends"]
     assert steps[3:7] == ["x begins", "x ends", "bad begins", "bad ends"]  # each by itself, since one failed
-    assert steps[7:] == ["ab ends", "y begins", "y ends", "cd begins", "cd ends"]
+    assert steps[7:] == ["y begins", "y ends", "ab ends", "cd begins", "cd ends"]
     batcher.close()
 
 
@@ -205,7 +206,7 @@ def test_work_that_nobody_waits_for_stops_where_it_pauses() -> None:
 
 
 def test_small_requests_do_not_hold_up_a_large_one_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
-    """However often it pauses, and however many small ones wait, a large one has a quarter of the time."""
+    """However often it pauses, and however many small ones wait, a large one has a sixteenth of the time."""
     now, seconds = float(int(time.monotonic()) + 60), {"large": 0.0, "small": 0.0}  # without rounding
     monkeypatch.setattr("rqrec.serving.batcher.time", SimpleNamespace(monotonic=lambda: now))
     ready = threading.Event()

@@ -20,7 +20,7 @@ OptionsT = TypeVar("OptionsT", bound=Hashable)
 HistoryT = TypeVar("HistoryT")
 
 PARTS = 8  # a large request is processed in parts of this fraction of a batch
-SMALL_FIRST = 3  # seconds of small requests for each of large ones, while both wait
+SMALL_FIRST = 15  # seconds of small requests for one of large ones, while both wait
 
 
 class QueueFullError(Exception):
@@ -64,8 +64,8 @@ class Batcher(Generic[OptionsT, HistoryT]):
 
     `cost(options)` is the cost of one history relative to a usual one: a batch of costlier ones is shorter, so that
     no batch keeps others waiting for long. A request that costs more than an eighth of a batch is large: it is
-    processed in parts of that cost, and large requests may fill half of the queue. For the time of a part of a large
-    request, three times as much goes to the smallest requests: they overtake large ones, but not for ever.
+    processed in parts of that cost, and large requests may fill half of the queue. While both wait, small ones get
+    all but a sixteenth of the time: they overtake large ones, but not for ever.
     """
 
     def __init__(
@@ -236,7 +236,7 @@ class Batcher(Generic[OptionsT, HistoryT]):
                 nonlocal paused
                 if all(job.future.cancelled() for job, _ in parts):
                     raise _AbandonedError
-                if large and paused <= SMALL_FIRST * seconds() and (small := self._small_batch()):
+                while large and paused <= SMALL_FIRST * seconds() and (small := self._small_batch()):
                     began = time.monotonic()
                     self._run_together(small)
                     paused += time.monotonic() - began

@@ -4,7 +4,6 @@ import asyncio
 import gc
 import os
 import signal
-import socket
 import sys
 import threading
 import webbrowser
@@ -20,6 +19,7 @@ from rqrec.serving.app import create_app
 from rqrec.serving.config import ServiceConfig
 from rqrec.serving.connections import Connection
 from rqrec.serving.errors import ApiError
+from rqrec.serving.listener import KEEP_ALIVE, listen
 from rqrec.serving.logs import LOG, log_to_stderr
 from rqrec.serving.metrics import Metrics
 from rqrec.serving.model_registry import ModelRegistry
@@ -27,9 +27,6 @@ from rqrec.serving.model_registry import ModelRegistry
 # Seconds. A beam search runs over a thousand short operations, each of which reacquires the GIL: at Python's
 # default of 0.005 each of them may wait that long for a request that is being parsed.
 SWITCH_INTERVAL = 0.00003
-# Seconds that an idle connection stays open. Proxies keep theirs open for a minute; if the service closed
-# first, a request in flight at that moment would be lost.
-KEEP_ALIVE = 75
 ANY_ADDRESS = ("0.0.0.0", "::", "")
 
 
@@ -81,15 +78,10 @@ def server_config(app: FastAPI, config: ServiceConfig) -> uvicorn.Config:
     )
 
 
-def _listener(config: ServiceConfig) -> socket.socket:
-    family = socket.AF_INET6 if ":" in config.host else socket.AF_INET
-    return socket.create_server((config.host, config.port), family=family, backlog=2048)
-
-
 def port_is_free(config: ServiceConfig) -> bool:
     """Whether the service can listen on its port now."""
     try:
-        _listener(config).close()
+        listen(config).close()
     except (OSError, UnicodeError):
         return False
     return True
@@ -127,7 +119,7 @@ def serve(
     gc.collect()
     gc.freeze()  # the models live as long as the process: no collection has to scan them while requests wait
     try:
-        listener = _listener(config)
+        listener = listen(config)
     except (OSError, UnicodeError) as error:  # no host name has such letters
         registry.close()
         reason = getattr(error, "strerror", None) or error
