@@ -26,10 +26,8 @@ NO_MEMORY = (
     "can't start new thread",
 )
 WHAT_TO_DO = {
-    errno.EACCES: "`ls -ld` shows who may read it and write into it.",
-    errno.EPERM: "`ls -ld` shows who may read it and write into it.",
-    errno.ENOSPC: "Make room there, or choose another place.",
-    errno.EDQUOT: "Make room there, or choose another place.",
+    **dict.fromkeys((errno.EACCES, errno.EPERM), "`ls -ld` shows who may read it and write into it."),
+    **dict.fromkeys((errno.ENOSPC, errno.EDQUOT), "Make room there, or choose another place."),
     errno.EROFS: "Choose another place.",
     errno.EFBIG: "Raise the limit (`ulimit -f`), or choose another place.",
 }
