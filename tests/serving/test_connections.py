@@ -1,16 +1,26 @@
 """Clients that send too much, too slowly, too often, or leave get an answer or an end, and others get theirs."""
 
+import asyncio
 import json
 import logging
 import resource
 import socket
+import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+from fastapi import Request
 
-from rqrec.serving.connections import MAX_HEAD, RESERVED_FILES, max_connections
+from rqrec.serving.connections import (
+    MAX_HEAD,
+    MAX_PIPELINED,
+    RESERVED_FILES,
+    Connection,
+    max_connections,
+)
 from rqrec.serving.logs import LOG
 from tests.serving.running import running
 
@@ -42,16 +52,23 @@ def rest(connection: socket.socket) -> bytes:
     return received
 
 
-def one_answer(connection: socket.socket) -> bytes:
-    """One response, of a connection that stays open; its head and its body may come apart."""
+def first_answers(connection: socket.socket, count: int) -> list[bytes]:
+    """The next responses of a connection that stays open; heads and bodies may come apart."""
+    answers = []
     with connection.makefile("rb") as stream:
-        head = [stream.readline()]
-        while head[-1].strip():
-            head.append(stream.readline())
-        length = next(
-            int(line.split(b":")[1]) for line in head if line.lower().startswith(b"content-length:")
-        )
-        return b"".join(head) + stream.read(length)
+        for _ in range(count):
+            head = [stream.readline()]
+            while head[-1].strip():
+                head.append(stream.readline())
+            length = next(
+                int(line.split(b":")[1]) for line in head if line.lower().startswith(b"content-length:")
+            )
+            answers.append(b"".join(head) + stream.read(length))
+    return answers
+
+
+def one_answer(connection: socket.socket) -> bytes:
+    return first_answers(connection, 1)[0]
 
 
 def code(answer: bytes) -> str:
@@ -148,6 +165,92 @@ def test_a_body_that_is_not_http_is_refused_while_it_is_read(port: int) -> None:
         connection.sendall(b"zz\r\n")
         answer = rest(connection)
         assert (answer.startswith(b"HTTP/1.1 400 "), code(answer)) == (True, "bad_request")
+
+
+def test_a_few_requests_may_be_sent_before_the_first_is_answered(port: int) -> None:
+    with connect(port) as connection:
+        connection.sendall((HEAD + b"\r\n") * MAX_PIPELINED)
+        for answer in first_answers(connection, MAX_PIPELINED):
+            assert answer.startswith(b"HTTP/1.1 200 ")
+        connection.sendall(HEAD + b"\r\n")
+        assert b"connection: close" not in one_answer(connection).lower()
+
+
+def test_of_very_many_requests_at_once_the_first_are_answered(
+    port: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The others are not even parsed, and are for the client to send again."""
+    parsed, on_url = [], Connection.on_url
+    monkeypatch.setattr(Connection, "on_url", lambda self, url: (parsed.append(url), on_url(self, url)))
+    with connect(port) as connection:
+        connection.sendall((HEAD + b"\r\n") * 8000)
+        answers = rest(connection).lower()
+    assert answers.count(b"http/1.1 200 ") == MAX_PIPELINED + 1
+    assert answers.count(b"connection: close") == 1
+    assert answers.rindex(b"http/1.1") < answers.index(b"connection: close")
+    assert len(parsed) == MAX_PIPELINED + 2
+
+
+@pytest.fixture
+def unread(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], socket.socket]:
+    """Makes clients that ask a service for much, and read nothing; the system keeps little of it."""
+    made = Connection.connection_made
+
+    def connection_made(self: Connection, transport: asyncio.Transport) -> None:
+        transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
+        made(self, transport)
+
+    monkeypatch.setattr(Connection, "connection_made", connection_made)
+
+    def ask_for_much(address: str) -> socket.socket:
+        connection = socket.socket()
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        connection.connect(("127.0.0.1", int(address.rpartition(":")[2])))
+        connection.settimeout(60)
+        connection.sendall(b"GET /static/item_map.js HTTP/1.1\r\nHost: localhost\r\n\r\n" * MAX_PIPELINED)
+        return connection
+
+    return ask_for_much
+
+
+def test_a_client_that_reads_nothing_does_not_stay(
+    tiny_run: Path, unread: Callable[[str], socket.socket], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("rqrec.serving.server.KEEP_ALIVE", 0.5)
+    with running({"tiny": tiny_run}) as address, unread(address) as connection:
+        time.sleep(2)
+        assert rest(connection).count(b"HTTP/1.1 200 ") < MAX_PIPELINED
+
+
+def test_clients_that_read_nothing_make_room_for_others(
+    tiny_run: Path, unread: Callable[[str], socket.socket]
+) -> None:
+    with running({"tiny": tiny_run}, max_connections=2) as address:
+        unreading = [unread(address) for _ in range(2)]
+        time.sleep(1)  # until the service has written all that it can
+        assert b"200 OK" in ask(int(address.rpartition(":")[2]))
+        for one in unreading:
+            one.close()
+
+
+def test_work_for_a_client_that_leaves_ends_also_if_it_had_sent_more_requests(
+    tiny_run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    left = threading.Event()
+
+    async def waits(future: Any, request: Request, seconds: float) -> list[bytes]:
+        while (await request.receive())["type"] != "http.disconnect":
+            pass
+        left.set()
+        return [b"{}"]
+
+    monkeypatch.setattr("rqrec.serving.app.answer", waits)
+    post = b"POST /v1/recommendations HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+    with running({"tiny": tiny_run}) as address:
+        with connect(int(address.rpartition(":")[2])) as connection:
+            connection.sendall(post + b'Content-Length: 14\r\n\r\n{"history":[]}' + HEAD + b"\r\n")
+            time.sleep(0.5)
+        assert left.wait(10)
 
 
 def test_a_request_has_one_host(port: int) -> None:

@@ -1,4 +1,4 @@
-"""HTTP connections with limits: on their number, and on the size and the time of a request's head.
+"""HTTP connections with limits: on their number, on the size and the time of a request's head, and on pipelining.
 
 uvicorn leaves these to a proxy in front of it; a service that is reached directly needs its own.
 """
@@ -8,23 +8,30 @@ import resource
 import secrets
 from http import HTTPStatus
 
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn._types import ASGI3Application
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from rqrec.serving.config import ServiceConfig
 from rqrec.serving.errors import ApiError, error_response
 
 MAX_HEAD = 32 << 10  # bytes of a request's first line and headers, or of what follows a body
+MAX_PIPELINED = 16  # requests that wait for the answer to an earlier one on their connection
 RESERVED_FILES = 64  # descriptors that are not connections: artefacts, log, listening socket
 
 
 class Connection(HttpToolsProtocol):
     """A connection that ends if a request's head is too large or too slow, or if its client reads no answers.
 
-    Above the limit of connections, the one that has been idle for longest is closed.
+    Of many requests that are sent before earlier ones are answered, the first are answered and the connection is
+    closed, so that the client sends the others again (RFC 9112, section 9.3.2). Above the limit of connections, the
+    one that has been idle for longest, or whose client does not read, is closed.
     """
 
     limits: ServiceConfig
     _deadline: asyncio.TimerHandle | None = None
+    _unread: asyncio.TimerHandle | None = None
+    _answered: RequestResponseCycle | None = None  # the request that is, or was, answered last
+    _is_last = False  # whether the connection is closed after the requests that have arrived
     _unfinished = 0  # bytes since the last complete head or part of a body
     _by_activity: "dict[Connection, None]"
     """All open connections, from the one that has been silent for longest to the last one that was heard."""
@@ -40,14 +47,18 @@ class Connection(HttpToolsProtocol):
         self._by_activity[self] = None
         self._start_deadline()
         if len(self._by_activity) > max_connections(self.limits.max_connections):
-            silent = next(one for one in self._by_activity if one.is_idle)
+            silent = next(one for one in self._by_activity if one.is_idle or one.flow.write_paused)
             del self._by_activity[silent]
             silent.transport.abort()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Release what the connection holds."""
         self._stop_deadline()
+        self._stop_waiting_for_reader()
         self._by_activity.pop(self, None)
+        if self._answered is not None:  # uvicorn tells the last request that arrived, which may be another
+            self._answered.disconnected = True
+            self._answered.message_event.set()
         super().connection_lost(exc)
 
     @property
@@ -62,6 +73,8 @@ class Connection(HttpToolsProtocol):
 
     def data_received(self, data: bytes) -> None:
         """Parse what arrived, unless a head grows beyond its limit."""
+        if self._is_last:
+            return
         self._by_activity[self] = self._by_activity.pop(self, None)
         self._unfinished += len(data)
         if self.is_idle:
@@ -81,8 +94,15 @@ class Connection(HttpToolsProtocol):
         self._unfinished = 0
         if len(self.url) + sum(len(name) + len(value) + 4 for name, value in self.headers) > MAX_HEAD:
             self._refuse_head()
+        elif len(self.pipeline) >= MAX_PIPELINED:
+            self.cycle.keep_alive, self._is_last = False, True
+            raise _TooManyError  # ends the parsing of what has arrived: there may be thousands more
         elif not self.transport.is_closing():
             super().on_headers_complete()
+
+    def _start_asgi_task(self, cycle: RequestResponseCycle, app: ASGI3Application) -> None:
+        self._answered = cycle
+        super()._start_asgi_task(cycle, app)
 
     def on_body(self, body: bytes) -> None:
         """Take a part of a body, whose size `AuthMiddleware` limits."""
@@ -102,12 +122,24 @@ class Connection(HttpToolsProtocol):
         if self.transport.is_closing():
             self.loop.call_later(self.timeout_keep_alive, self.transport.abort)
 
+    def pause_writing(self) -> None:
+        """Wait for the client to read, for a time."""
+        super().pause_writing()
+        self._unread = self.loop.call_later(self.timeout_keep_alive, self.transport.abort)
+
+    def resume_writing(self) -> None:
+        """Go on: the client has read."""
+        self._stop_waiting_for_reader()
+        super().resume_writing()
+
     def timeout_keep_alive_handler(self) -> None:
         """End an idle connection, even if its client has not read everything."""
         self.transport.abort()
 
     def send_400_response(self, msg: str) -> None:
         """Refuse what is not HTTP."""
+        if self._is_last:
+            return
         self._refuse(400, "bad_request", "This is not a valid HTTP request.")
 
     def _unsupported_upgrade_warning(self) -> None:
@@ -121,6 +153,11 @@ class Connection(HttpToolsProtocol):
         if self._deadline is not None:
             self._deadline.cancel()
             self._deadline = None
+
+    def _stop_waiting_for_reader(self) -> None:
+        if self._unread is not None:
+            self._unread.cancel()
+            self._unread = None
 
     def _too_slow(self) -> None:
         seconds = self.limits.timeout
@@ -146,6 +183,10 @@ class Connection(HttpToolsProtocol):
             self.transport.write(b"\r\n".join([*head, b"", bytes(response.body)]))
         self.transport.close()
         self.loop.call_later(self.limits.timeout, self.transport.abort)
+
+
+class _TooManyError(Exception):
+    """More requests than may wait."""
 
 
 def max_connections(wanted: int) -> int:
