@@ -36,6 +36,12 @@ JSON_ROWS = [dict(zip(NAMES, row, strict=True)) for row in ROWS]
         ("log.tsv", csv_text("\t").encode(), ""),
         ("log.csv", csv_text(";").encode(), "separated by ';'"),
         ("log.csv", csv_text("\t").encode(), "separated by tabs"),
+        ("log.csv", b"sep=;\n" + csv_text(";").encode(), "its first line names the separator"),
+        (
+            "log.csv",
+            b"\xef\xbb\xbfSEP=,\r\n" + csv_text().encode(),
+            "UTF-8 with a byte-order mark; CRLF line ends; its first line names the separator",
+        ),
         ("log.csv", csv_text("|").encode(), "separated by '|'"),
         ("log.tsv", csv_text().encode(), "separated by ','"),
         ("log.csv", csv_text(end="\r\n").encode(), "CRLF line ends"),
@@ -177,3 +183,26 @@ def test_dates_from_the_first_to_the_last_year_are_read(tmp_path: Path) -> None:
     table = table.with_columns(pl.col("on").list.eval(pl.element() - pl.duration(days=1)))
     table.write_parquet(path)
     assert open_table(path).collect().equals(table)
+
+
+def test_lines_are_counted_from_the_one_that_names_the_separator(tmp_path: Path) -> None:
+    (path := tmp_path / "log.csv").write_text("sep=,\nuser_id,item_id\nu,a\nv,b\n")
+    assert [open_table(path).place(row) for row in (0, 1)] == ["line 3", "line 4"]
+    path.write_text("sep=,\nuser_id,item_id\nu,a\nv,b,c\n")
+    with pytest.raises(ValueError, match="line 4 has 3 fields, but line 2 has 2"):
+        open_table(path).collect()
+
+
+def test_a_separator_at_the_end_of_lines_is_to_be_removed(tmp_path: Path) -> None:
+    (path := tmp_path / "log.csv").write_text("user_id,item_id\nu,a,\nv,b,\n")
+    with pytest.raises(ValueError, match=r"line 2 has 3 fields.*Remove ',' from the end of its lines"):
+        open_table(path).collect()
+
+
+@pytest.mark.parametrize("is_list", [False, True])
+def test_a_name_that_a_json_object_repeats_is_refused(is_list: bool, tmp_path: Path) -> None:
+    rows = ['{"user_id": "u", "item_id": "a"}', '{"user_id": "u", "item_id": "b", "item_id": "c"}']
+    text = f"[{', '.join(rows)}]" if is_list else "\n".join(rows)
+    (path := tmp_path / "log.json").write_text(text)
+    with pytest.raises(ValueError, match="'item_id' occurs more than once in an object"):
+        open_table(path)

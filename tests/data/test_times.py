@@ -164,3 +164,11 @@ def test_lists_of_times() -> None:
     assert lists_to_seconds([[7, 8], [], [5, 5, 6]]) == [[7, 8], [], [5, 5, 6]]
     with pytest.raises(ValueError, match=r"'5' comes after '6'. The times of a history must not go back"):
         lists_to_seconds([[7], [], [6, 5]])
+
+
+def test_dates_with_dots_and_the_month_first_are_refused() -> None:
+    """Read as others, those with a day up to 12 would be other days, also where the rest is dropped."""
+    with pytest.raises(ValueError, match=r"'03.13.2023' \(row 1\), where the month seems to come first"):
+        to_seconds(pl.Series(["03.01.2023", "03.13.2023", "03.02.2023"]))
+    mixed = to_seconds(pl.Series(["13.03.2023", "03.13.2023", "03.02.2023"])).seconds
+    assert mixed.is_null().to_list() == [False, True, False]

@@ -244,9 +244,9 @@ BODIES = [
     (b'{"history": [], "histories": []}', 422),
     (b'{"history": "item 1"}', 422),
     (b'{"history": [1]}', 422),
-    (b'{"history": [NaN]}', 422),
-    (b'{"history": [], "k": NaN}', 422),
-    (b'{"history": [], "k": Infinity}', 422),
+    (b'{"history": [NaN]}', 400),
+    (b'{"history": [], "k": NaN}', 400),
+    (b'{"history": [], "k": Infinity}', 400),
     (b'{"history": [], "k": 1e400}', 422),
     (b'{"history": [], "k": 0}', 422),
     (b'{"history": [], "k": 101}', 422),
@@ -642,6 +642,8 @@ def test_timestamps_and_users_of_the_wrong_shape_are_refused(
 def test_other_models_ignore_timestamps_and_users(client: TestClient) -> None:
     plain = client.post(RECOMMEND, json={"history": items(8, 9)}).json()
     more = client.post(RECOMMEND, json={"history": items(8, 9), "timestamps": [1, 2], "user": "u"}).json()
+    assert [note.split()[0] for note in more.pop("notes")] == ["`timestamps`", "`user`"]
+    assert plain.pop("notes") == []
     assert more == plain
 
 
@@ -708,6 +710,12 @@ def test_a_long_body_is_not_read_while_the_queue_is_full(
         (b'{"history": [', "Expecting value at character 13"),
         (b"[" * 100_000, "not valid JSON: too many brackets"),
         (b'{"history": ["\xff"]}', "not UTF-8 at character 14"),
+        (b'{"history": [], "boost": {"a": NaN}}', "NaN is not a number of JSON at character 31"),
+        (b'{"history": [], "k": -Infinity}', "-Infinity is not a number of JSON at character 21"),
+        (
+            b'{"history": [], "k": ' + b"9" * 5000 + b"}",
+            "a whole number of more than 4300 digits at character 21",
+        ),
     ],
 )
 def test_a_body_that_is_not_strict_json_is_refused_with_the_place(
@@ -723,3 +731,50 @@ def test_a_body_that_is_not_strict_json_is_refused_with_the_place(
 def test_a_body_of_another_media_type_says_which_one_is_read(client: TestClient, media: str) -> None:
     response = client.post(RECOMMEND, content=b'{"history": []}', headers={"Content-Type": media})
     assert_refused(response, 422, "invalid_request", "Content-Type: application/json", media)
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "said"),
+    [
+        ("k", "3", 'k: Input should be a valid integer, not "3".'),
+        ("k", True, "not true"),
+        ("k", 1000, "k: Input should be less than or equal to 100, not 1000."),
+        ("model", 5, "model: Input should be a valid string, not 5."),
+        ("unknown", "x" * 500, f'not "{"x" * 99}...'),
+        ("times", [], "times: Extra inputs are not permitted."),
+        ("k", {"a": 1}, "k: Input should be a valid integer."),
+    ],
+)
+def test_a_value_that_is_not_allowed_is_named(client: TestClient, field: str, value: Any, said: str) -> None:
+    response = client.post(RECOMMEND, json={"history": [], field: value})
+    assert_refused(response, 422, "invalid_request", said)
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "said"),
+    [
+        ("GET", "/v1/items?pagesize=5", "has the parameters"),
+        ("GET", "/v1/models?x=", "'x'"),
+        (
+            "POST",
+            "/admin/reload?model=zz",
+            "POST /admin/reload has no parameters; 'model' is none: leave it out.",
+        ),
+    ],
+)
+def test_a_parameter_that_makes_no_difference_is_refused(
+    client: TestClient, method: str, path: str, said: str
+) -> None:
+    assert_refused(client.request(method, path), 422, "unknown_parameter", said)
+    assert client.get("/?history=1&user=2").status_code == 200  # the page reads them itself
+
+
+def test_what_a_model_does_not_read_is_noted(client: TestClient) -> None:
+    one = client.post(RECOMMEND, json={"history": [], "user": "u"}).json()
+    assert one["notes"] == ["`user` makes no difference to this model, which was trained without it."]
+    several = {"histories": [[], []], "users": ["u", None], "timestamps": [[], []]}
+    assert [note.split()[0] for note in client.post(RECOMMEND, json=several).json()["notes"]] == [
+        "`timestamps`",
+        "`users`",
+    ]
+    assert client.post(RECOMMEND, json={"history": []}).json()["notes"] == []

@@ -255,9 +255,22 @@ def test_work_for_a_client_that_leaves_ends_also_if_it_had_sent_more_requests(
 
 def test_a_request_has_one_host(port: int) -> None:
     with connect(port) as connection:
-        connection.sendall(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\nHost: evil\r\n\r\n")
-        answer = one_answer(connection)
-        assert (answer.startswith(b"HTTP/1.1 400 "), code(answer)) == (True, "bad_request")
+        for hosts in (b"Host: localhost\r\nHost: evil\r\n", b""):
+            connection.sendall(b"GET /healthz HTTP/1.1\r\n" + hosts + b"\r\n")
+            answer = one_answer(connection)
+            assert (answer.startswith(b"HTTP/1.1 400 "), code(answer)) == (True, "bad_request")
+        connection.sendall(b"GET /healthz HTTP/1.0\r\n\r\n")
+        assert rest(connection).startswith(b"HTTP/1.1 200 ")
+
+
+def test_the_host_in_a_url_is_the_one_that_counts(port: int) -> None:
+    with connect(port) as connection:
+        connection.sendall(b"GET http://localhost/healthz HTTP/1.1\r\nHost: evil.example\r\n\r\n")
+        assert one_answer(connection).startswith(b"HTTP/1.1 200 ")
+        connection.sendall(b"GET http://[::1]:8000/healthz HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        assert one_answer(connection).startswith(b"HTTP/1.1 200 ")
+        connection.sendall(b"GET http://evil.example/healthz HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        assert code(one_answer(connection)) == "wrong_host"
 
 
 def test_an_upgrade_is_answered_without_advice_to_install(

@@ -99,6 +99,6 @@ def test_no_json_body_causes_a_server_error(app: Any, body: Any) -> None:
     )
     assert response.status_code in (200, 400, 404, 422), response.text
     if response.status_code == 200:
-        assert set(response.json()) == {"model", "recommendations"}
+        assert set(response.json()) == {"model", "recommendations", "notes"}
     else:
         assert set(response.json()["error"]) == {"code", "message", "request_id"}

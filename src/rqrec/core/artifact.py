@@ -137,7 +137,7 @@ def write_json(path: Path, value: Any) -> None:
 def read_json(path: Path) -> Any:
     """Read a JSON file. Raises ValueError, naming the file, if it is not valid JSON."""
     try:
-        return strict_json.loads(regular_file(path).read_text(encoding="utf-8"))
+        return strict_json.loads(regular_file(path).read_text(encoding="utf-8"), allow_nan=True)
     except (json.JSONDecodeError, UnicodeDecodeError, RecursionError) as error:
         raise ValueError(f"{path} is not valid JSON ({error}). Recreate or restore it.") from error
 

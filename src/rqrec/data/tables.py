@@ -16,6 +16,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import date
 from functools import lru_cache
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ from rqrec.core.errors import first_line
 from rqrec.core.memory import memory_of_machine
 from rqrec.core.progress import log
 from rqrec.core.regular_file import regular_file
+from rqrec.core.strict_json import RepeatedNameError, unique_names
 from rqrec.data.columns import is_header, listed
 from rqrec.data.parquet_counts import check_counts
 
@@ -33,6 +35,7 @@ CSV, JSON = {".csv": ",", ".tsv": "\t"}, (".jsonl", ".ndjson", ".json")
 SUFFIXES = (".parquet", *CSV, *JSON)
 ALLOWED = f"{', '.join(SUFFIXES)}, also with .gz"
 SEPARATORS = {",": "','", ";": "';'", "\t": "tabs", "|": "'|'"}
+SAMPLED_LINES = 100  # of JSON, in which names that are repeated are looked for
 CHUNK = 1 << 20  # bytes that are decompressed at once
 SAMPLE = 1 << 16  # bytes by which separator, header and UTF-16 are recognised
 BOMS = {
@@ -59,6 +62,8 @@ NOT_TEXT = {
 FIRST_DAY, LAST_DAY = (day.toordinal() - date(1970, 1, 1).toordinal() for day in (date.min, date.max))
 PER_DAY = {"ms": 86_400_000, "us": 86_400_000_000, "ns": 86_400_000_000_000}
 
+# What spreadsheets write and read above the header.
+_NAMED_SEPARATOR = re.compile(r"(?i)sep=([,;\t|])\r?\n")
 # An escaped half of a character, which is no Unicode text; polars would read it as another character.
 _LONE_SURROGATE = re.compile(rb"(?i)\\ud[89ab]..(?!\\ud[c-f])|(?<!\\ud[89ab]..)\\ud[c-f]")
 
@@ -197,15 +202,16 @@ class Table:
 
     def _fault(self) -> str | None:
         """What is wrong with the lines of a CSV file, if they are at fault."""
-        width, end = 0, 0
+        width, header, end = 0, 0, 0
         try:
-            for line, record in self._records(strict=True):
-                width = width or len(record)
+            for line, record in islice(self._records(strict=True), max(0, self.first - 1), None):
+                width, header = (width, header) if width else (len(record), line)
                 if len(record) > width:
-                    return (
-                        f'line {line} has {len(record)} fields, but the first line has {width}. Put quotes (") '
-                        f"around fields that contain {SEPARATORS[self.separator]}."
-                    )
+                    separator = SEPARATORS[self.separator]
+                    advice = f'Put quotes (") around fields that contain {separator}.'
+                    if len(record) == width + 1 and not record[-1].strip():
+                        advice = f"Remove {separator} from the end of its lines."
+                    return f"line {line} has {len(record)} fields, but line {header} has {width}. {advice}"
                 end = line
         except csv.Error:
             return f'a quote (") after line {end} is not closed, or no separator follows the closing one.'
@@ -282,6 +288,10 @@ def _open_csv(path: Path, expected: str) -> Table:
         raise ValueError(f"{path} is empty: its first line must name the columns.")
     if "\r\n" in sample:
         notes.append("CRLF line ends")
+    skipped = 0
+    if first := _NAMED_SEPARATOR.match(sample):
+        skipped, expected, sample = 1, first[1], sample[first.end() :]
+        notes.append("its first line names the separator")
     separator, first_row = _separator(sample, expected)
     if separator != expected:
         notes.append(f"separated by {SEPARATORS[separator]}")
@@ -304,6 +314,7 @@ def _open_csv(path: Path, expected: str) -> Table:
             path if plain else io.BytesIO(_utf8(path, encoding)),
             separator=separator,
             has_header=header or numbers,
+            skip_rows=skipped,
             infer_schema=False,
         )
         if repeated:
@@ -312,7 +323,7 @@ def _open_csv(path: Path, expected: str) -> Table:
         if not header:
             names = frame.collect_schema().names()
             frame = frame.rename({name: f"column_{number}" for number, name in enumerate(names, start=1)})
-    return Table(path, frame, header, tuple(notes), encoding, separator, int(header or numbers))
+    return Table(path, frame, header, tuple(notes), encoding, separator, skipped + (header or numbers))
 
 
 def _separator(sample: str, expected: str) -> tuple[str, list[str]]:
@@ -439,7 +450,7 @@ def _open_json(path: Path) -> Table:
     with parse_errors_for(path):
         data = _utf8(path, encoding)
     begin = data.lstrip()[:1]
-    if begin == b"{" and not _LONE_SURROGATE.search(data):
+    if begin == b"{" and not _LONE_SURROGATE.search(data) and not _repeats_names(data):
         try:
             frame = pl.read_ndjson(data, infer_schema_length=None)
             return Table(path, frame.lazy(), notes=tuple(notes), encoding=encoding)
@@ -456,9 +467,22 @@ def _open_json(path: Path) -> Table:
     return Table(path, frame.lazy(), notes=tuple(notes), encoding=encoding if lines else "")
 
 
+def _repeats_names(lines: bytes) -> bool:
+    """Whether one of the first objects has a name more than once, of which polars would keep the last."""
+    try:
+        for line in lines[:SAMPLE].splitlines()[:SAMPLED_LINES]:
+            json.loads(line or b"{}", object_pairs_hook=unique_names)
+    except RepeatedNameError:
+        return True
+    except (ValueError, RecursionError):  # the line is cut, or the file is read again with its line number
+        pass
+    return False
+
+
 def _objects(path: Path, text: str) -> list[dict[str, Any]]:
     """The objects of JSON text: one list of them, or one after the other. NaN is read as null."""
-    decoder, rows, position = json.JSONDecoder(parse_constant=lambda _: None), [], 0
+    decoder = json.JSONDecoder(parse_constant=lambda _: None, object_pairs_hook=unique_names)
+    rows, position = [], 0
     while remaining := text[position : position + SAMPLE].lstrip() or text[position:].lstrip():
         position = text.index(remaining[0], position)
         try:

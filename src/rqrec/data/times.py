@@ -28,6 +28,7 @@ OLDEST_FIRST = "The times of a history must not go back: give its items and thei
 
 # With dots, the day always comes first; with slashes, nobody can know.
 _DOTTED, _AS_ISO = r"^(\d\d?)\.(\d\d?)\.(\d{4})", "$3-0$2-0$1"
+_DAY_FIRST, _MONTH_FIRST = r"^(1[3-9]|[23]\d)\.\d", r"^\d\d?\.(1[3-9]|[23]\d)\.\d{4}"
 _PADDED = r"^(\d{4})-0?(\d\d)-0?(\d\d)"
 # ISO 8601: a date, perhaps with a time, a fraction of a second and a time zone.
 _ISO = (
@@ -164,6 +165,14 @@ def _of_text(values: pl.Series, place: Place) -> Times:
         return _of_numbers(exact, values, place)
     if number_row is not None:
         raise ValueError(_mixed(values, {DATES: others[first_date], "numbers": number_row}, place))
+    row = _first(stripped.str.contains(_MONTH_FIRST))
+    if (
+        row is not None and not stripped.str.contains(_DAY_FIRST).any()
+    ):  # the others would be read, as other days
+        raise ValueError(
+            f"timestamp has {_shown(values[row])} ({place(row)}), where the month seems to come first; in dates with "
+            f"dots the day does. Write all of them as 2024-12-31."
+        )
     return _in_range(_of_iso(stripped), DATES)
 
 

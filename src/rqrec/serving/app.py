@@ -1,6 +1,7 @@
 """The HTTP service: its routes and error handlers."""
 
 import asyncio
+import json
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from functools import lru_cache
@@ -32,7 +33,6 @@ from rqrec.serving.errors import (
     to_json,
     too_many_requests,
 )
-from rqrec.serving.json_body import StrictJsonRoute
 from rqrec.serving.logs import LOG
 from rqrec.serving.metrics import Metrics
 from rqrec.serving.middleware import (
@@ -47,6 +47,7 @@ from rqrec.serving.middleware import (
 from rqrec.serving.model_registry import HistoryRequest, ModelRegistry, RequestOptions, ServedModel
 from rqrec.serving.recommender import Recommender
 from rqrec.serving.rules import Rules
+from rqrec.serving.strict_route import StrictRoute
 from rqrec.serving.web_page import MEDIA_TYPES, WebPage
 
 ModelName = Annotated[
@@ -80,6 +81,7 @@ ERRORS: dict[int | str, dict[str, Any]] = {
     },
     422: {"model": schemas.ErrorBody, "description": "A value is invalid; the message names it."},
 }
+LONGEST_SHOWN = 100  # characters of an invalid value
 MAX_REPLACED = 3  # how often a request is checked anew because its model was replaced meanwhile
 ERROR_CODES = {404: "not_found", 405: "method_not_allowed", 400: "bad_json"}
 
@@ -104,7 +106,7 @@ def create_app(
         responses=ERRORS,
         lifespan=lifespan,
     )
-    app.router.route_class = StrictJsonRoute
+    app.router.route_class = StrictRoute
     add_recommendations(app, registry, config)
     add_catalogue(app, registry)
     add_changes(app, registry, config)
@@ -146,8 +148,24 @@ def add_recommendations(app: FastAPI, registry: ModelRegistry, config: ServiceCo
         except QueueFullError as error:
             raise too_many_requests("busy", "The request queue is full.", error.seconds) from error
         results = await answer(future, request, config.timeout)
-        content = b'{"model":%s,"recommendations":[%s]}' % (to_json(model.name), b",".join(results))
+        parts = to_json(model.name), b",".join(results), to_json(notes(body, model))
+        content = b'{"model":%s,"recommendations":[%s],"notes":%s}' % parts
         return Response(content, media_type=JsonResponse.media_type)
+
+
+def notes(body: schemas.RecommendationRequest, model: ServedModel) -> list[str]:
+    """What the request says that makes no difference to the model."""
+    artifact = model.recommender.artifact
+    unused = {
+        "timestamps": body.timestamps is not None and not artifact.needs_times,
+        "user": body.user is not None and not artifact.reads_users,
+        "users": body.users is not None and not artifact.reads_users,
+    }
+    return [
+        f"`{name}` makes no difference to this model, which was trained without it."
+        for name, makes_none in unused.items()
+        if makes_none
+    ]
 
 
 async def answer(future: asyncio.Future[list[bytes]], request: Request, seconds: float) -> list[bytes]:
@@ -500,6 +518,16 @@ def add_docs(app: FastAPI) -> None:
         return style.response(request)
 
 
+def not_allowed(error: dict[str, Any]) -> str:
+    """The value that an error of pydantic is about, as words at the end of its message; empty if they don't fit."""
+    value = error.get("input")
+    says_it = error["type"] in ("value_error", "missing", "extra_forbidden")
+    if says_it or not isinstance(value, str | int | float | bool | None):
+        return ""
+    text = json.dumps(value, ensure_ascii=False)
+    return f", not {text}" if len(text) <= LONGEST_SHOWN else f", not {text[:LONGEST_SHOWN]}..."
+
+
 def add_errors(app: FastAPI) -> None:
     """Add handlers that turn every failure into the one error shape."""
 
@@ -531,6 +559,6 @@ def add_errors(app: FastAPI) -> None:
             )
             api_error = ApiError(422, "invalid_request", message)
         else:
-            reason = first["msg"].removeprefix("Value error, ").rstrip(".")
-            api_error = ApiError(422, "invalid_request", f"{location}: {reason[:400]}.")
+            reason = first["msg"].removeprefix("Value error, ").rstrip(".")[:400]
+            api_error = ApiError(422, "invalid_request", f"{location}: {reason}{not_allowed(first)}.")
         return error_response(api_error, request.scope["request_id"])

@@ -8,6 +8,7 @@ import resource
 import secrets
 from http import HTTPStatus
 
+import httptools
 from uvicorn._types import ASGI3Application
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
@@ -98,6 +99,12 @@ class Connection(HttpToolsProtocol):
             self.cycle.keep_alive, self._is_last = False, True
             raise _TooManyError  # ends the parsing of what has arrived: there may be thousands more
         elif not self.transport.is_closing():
+            if (
+                host := httptools.parse_url(self.url).host
+            ) is not None:  # it overrides the header: RFC 9112, 3.2.2
+                self.headers[:] = [(b"host", b"[%s]" % host if b":" in host else host)] + [
+                    (name, value) for name, value in self.headers if name != b"host"
+                ]
             super().on_headers_complete()
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: ASGI3Application) -> None:

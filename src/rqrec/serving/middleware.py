@@ -172,8 +172,9 @@ class AuthMiddleware:
             self._recommending -= 1
 
     def _admit(self, scope: Scope) -> None:
-        if sum(name == b"host" for name, _ in scope["headers"]) > 1:
-            raise ApiError(400, "bad_request", "The request has several Host headers: send one.")
+        n_hosts = sum(name == b"host" for name, _ in scope["headers"])
+        if n_hosts > 1 or (n_hosts == 0 and scope.get("http_version") == "1.1"):  # RFC 9112, section 3.2
+            raise ApiError(400, "bad_request", f"The request has {n_hosts} Host headers: send one.")
         host, hosts = host_name(header(scope, b"host")), self._config.hosts
         if host and hosts and host not in hosts:
             raise ApiError(

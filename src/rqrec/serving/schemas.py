@@ -371,6 +371,7 @@ class RecommendationResponse(BaseModel):
 
     model: str
     recommendations: list[Recommendations]
+    notes: list[str] = Field(description="What the request says that makes no difference to the model.")
 
 
 class ExpertInfo(BaseModel):

@@ -112,6 +112,12 @@ def test_ids_that_may_stand_for_missing_ones_are_said(
     assert "the item_id" not in said
 
 
+def test_each_spelling_of_a_missing_id_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    log = {"user_id": ["NA", "nan", "NA", "u"], "item_id": ["a", "b", "c", "a"], "timestamp": [1, 2, 3, 4]}
+    load_custom(CustomFiles(write(tmp_path / "log.csv", log), write(tmp_path / "items.csv", ITEMS)))
+    assert "log.csv: 3 rows have the user_id 'NA', 'nan', which counts" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("tie_break", ["keep", "hash"])
 def test_interactions_within_a_second_keep_their_order(tmp_path: Path, tie_break: str) -> None:
     second = 1_700_000_000_000
@@ -199,7 +205,7 @@ def test_invalid_items_are_refused(tmp_path: Path, change: dict[str, Any], probl
         (
             "log.csv",
             b"user_id,item_id,timestamp\nu,a,1\nv,b,2,3\n",
-            "line 3 has 4 fields, but the first line has 3",
+            "line 3 has 4 fields, but line 1 has 3",
         ),
         (
             "log.csv",

@@ -7,6 +7,7 @@ from typing import Any
 
 import polars as pl
 
+from rqrec.core.errors import first_few
 from rqrec.core.progress import log as say
 from rqrec.core.values import Config, Share
 from rqrec.data.catalog import Catalog
@@ -185,9 +186,10 @@ def _as_ids(path: Path, values: pl.Series, role: str) -> pl.Series:
         return ids
     if len(words := ids.filter(ids.is_in(NO_VALUES))):
         rows = "1 row has" if len(words) == 1 else f"{len(words):,} rows have"
+        found = first_few([repr(word) for word in words.unique(maintain_order=True)])
         say(
-            f"{path}: {rows} the {role} {words[0]!r}, which counts as an id. If it stands for a missing value, "
-            f"leave it empty."
+            f"{path}: {rows} the {role} {found}, which counts as an id. If it stands for a missing value, leave it "
+            f"empty."
         )
     return ids.set(ids.str.strip_chars() == "", None)
 
