@@ -165,10 +165,9 @@ def _of_text(values: pl.Series, place: Place) -> Times:
         return _of_numbers(exact, values, place)
     if number_row is not None:
         raise ValueError(_mixed(values, {DATES: others[first_date], "numbers": number_row}, place))
+    # If such rows were dropped, the others would be read as other days.
     row = _first(stripped.str.contains(_MONTH_FIRST))
-    if (
-        row is not None and not stripped.str.contains(_DAY_FIRST).any()
-    ):  # the others would be read, as other days
+    if row is not None and not stripped.str.contains(_DAY_FIRST).any():
         raise ValueError(
             f"timestamp has {_shown(values[row])} ({place(row)}), where the month seems to come first; in dates with "
             f"dots the day does. Write all of them as 2024-12-31."

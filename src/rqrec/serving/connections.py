@@ -7,9 +7,9 @@ import asyncio
 import resource
 import secrets
 from http import HTTPStatus
+from typing import Any
 
 import httptools
-from uvicorn._types import ASGI3Application
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from rqrec.serving.config import ServiceConfig
@@ -99,15 +99,15 @@ class Connection(HttpToolsProtocol):
             self.cycle.keep_alive, self._is_last = False, True
             raise _TooManyError  # ends the parsing of what has arrived: there may be thousands more
         elif not self.transport.is_closing():
-            if (
-                host := httptools.parse_url(self.url).host
-            ) is not None:  # it overrides the header: RFC 9112, 3.2.2
-                self.headers[:] = [(b"host", b"[%s]" % host if b":" in host else host)] + [
-                    (name, value) for name, value in self.headers if name != b"host"
-                ]
+            if (host := httptools.parse_url(self.url).host) is not None:
+                self._set_host(b"[%s]" % host if b":" in host else host)
             super().on_headers_complete()
 
-    def _start_asgi_task(self, cycle: RequestResponseCycle, app: ASGI3Application) -> None:
+    def _set_host(self, host: bytes) -> None:
+        """Put the host of a URL in the place of the header's, which it overrides (RFC 9112, section 3.2.2)."""
+        self.headers[:] = [(b"host", host), *(one for one in self.headers if one[0] != b"host")]
+
+    def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
         self._answered = cycle
         super()._start_asgi_task(cycle, app)
 
