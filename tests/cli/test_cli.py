@@ -2,6 +2,7 @@
 
 import json
 import runpy
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -13,14 +14,16 @@ import pytest
 from click.testing import Result
 from hypothesis import given
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 from typer.main import get_command
 from typer.testing import CliRunner
 
 from rqrec import __version__
 from rqrec.cli import GROUPS, app
 from rqrec.cli.id_lists import join_ids, split_ids
-from rqrec.core.artifact import read_json, read_manifest, write_json
+from rqrec.core.artifact import find, read_json, read_manifest, write_json
 from rqrec.evaluation.registry import BASELINES
+from rqrec.stages.run_rqvae import GenerateSemanticIdsConfig, generate_semantic_ids
 from rqrec.tokenizer.semantic_ids import SemanticIdTable
 from tests.stages.world import write_world
 from tests.tiny import tiny_vectors
@@ -360,6 +363,31 @@ def test_inspecting_ids_measures_them_and_writes_a_report(tiny_run: Path, tmp_pa
     assert len(lines) == 48
     assert json.loads(lines[5])["item_id"] == "item 5"
     assert json.loads(lines[5])["tokens"].startswith("<a_")
+    assert rqrec("inspect-ids", tiny_run, *options).exit_code == 0  # replaces what it wrote
+
+
+def test_inspecting_ids_replaces_nothing_else(tiny_run: Path, tmp_path: Path) -> None:
+    run = shutil.copytree(tiny_run, tmp_path / "run")
+    artifact = find(run, "semantic_ids")
+    mine = [artifact / "manifest.json", tmp_path / "notes.txt", tmp_path / "notes.jsonl"]
+    mine[1].write_text("precious")
+    mine[2].write_text('{"item_id": "a"}\n')
+    for file in mine:
+        before = file.read_bytes()
+        fails(rqrec("inspect-ids", run, "--tokens", file), str(file), "choose")
+        assert file.read_bytes() == before
+    fails(
+        rqrec("inspect-ids", run, "--out", artifact / "report"), "an artefact that another file would damage"
+    )
+
+
+@pytest.mark.parametrize("values", [np.ones((3, 2), np.float32), np.arange(3)])
+def test_only_semantic_ids_are_replaced_by_semantic_ids(custom: Path, values: NDArray[Any]) -> None:
+    output = custom / "other.npy"
+    np.save(output, values)
+    with pytest.raises(FileExistsError, match=r"other.npy is there already and is no earlier result"):
+        generate_semantic_ids(GenerateSemanticIdsConfig(custom, str(custom / "rqvae"), output))
+    assert np.array_equal(np.load(output), values)
 
 
 def test_a_collapsed_codebook_is_reported_as_text(custom: Path) -> None:

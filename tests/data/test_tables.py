@@ -206,3 +206,12 @@ def test_a_name_that_a_json_object_repeats_is_refused(is_list: bool, tmp_path: P
     (path := tmp_path / "log.json").write_text(text)
     with pytest.raises(ValueError, match="'item_id' occurs more than once in an object"):
         open_table(path)
+
+
+def test_columns_of_json_keep_their_order(tmp_path: Path) -> None:
+    """polars has them in any order where there are many."""
+    names = [f"c{number * 37 % 101}" for number in range(101)]
+    later = {"z": 1, "a": 2}
+    lines = [json.dumps(dict.fromkeys(names, 1))] * 200 + [json.dumps(later)]
+    (path := tmp_path / "items.jsonl").write_text("\n".join(lines))
+    assert open_table(path).columns == [*names, "a", "z"]

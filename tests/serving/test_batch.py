@@ -116,6 +116,18 @@ def test_an_interrupted_run_resumes_with_the_missing_parts(
     assert again.done == 1
 
 
+def test_inputs_of_one_name_are_told_apart(tiny_run: Path, tmp_path: Path) -> None:
+    inputs = [tmp_path / folder / "users.parquet" for folder in "ab"]
+    for number, file in enumerate(inputs):
+        file.parent.mkdir()
+        pl.DataFrame({"user_id": [number], "history": [["item 1"]]}).write_parquet(file)
+    pattern, out = tmp_path / "*" / "users.parquet", tmp_path / "out"
+    batch_recommend(tiny_run, pattern, out, BatchConfig(k=3), ONE_PROCESS)
+    pl.DataFrame({"user_id": [2], "history": [["item 2"]]}).write_parquet(inputs[0])
+    with pytest.raises(ValueError, match="different values of: inputs"):
+        batch_recommend(tiny_run, pattern, out, BatchConfig(k=3), ONE_PROCESS)
+
+
 def test_a_folder_of_another_run_is_refused_with_the_differences(
     tiny_run: Path, users: Path, tmp_path: Path
 ) -> None:

@@ -37,7 +37,8 @@ def test_a_picture_is_found_by_id_or_by_the_name_that_the_catalogue_gives(folder
     assert pictures.address("item 1", None) == "v1/pictures/item%201.png"
     assert pictures.address("7", "https://shop.example/covers/large.png?size=3") == "v1/pictures/large.png"
     assert pictures.address("7", "covers/item 2.JPG") == "v1/pictures/item%202.JPG"
-    assert pictures.address("7", "other.png") is None
+    for image in ("other.png", "http://[x", "//a\u2100b/large.png"):  # the last two are no addresses at all
+        assert pictures.address("7", image) is None
     assert pictures.address("item 9", None) is None
     assert Pictures(None).address("item 1", None) is None
 

@@ -204,9 +204,10 @@ def test_every_door_gives_the_same_lists(
     written = pl.read_parquet(part)
     for ids, scores, rows in zip(written["item_ids"], written["scores"], expected, strict=True):
         assert list(zip(ids, scores, strict=True)) == rows
-    other = rqrec(*batch, "--where", "price < 40", "--processes", 1)
-    assert other.exit_code == 1
-    assert "was started with different values of: rules" in other.stderr
+    for options in (("--where", "price < 40"), ()):
+        other = rqrec(*batch, *options, "--processes", 1)
+        assert other.exit_code == 1
+        assert "was started with different values of: rules" in other.stderr
     (gin,) = [tmp_path / "rules.gin"]
     gin.write_text(
         'recommend.where = "price in (1, 3)"\nrecommend.boost = ("item_id in (\'item 3\', x): 9",)\n'

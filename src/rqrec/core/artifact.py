@@ -237,6 +237,25 @@ def check_outside_artifacts(path: Path) -> None:
             )
 
 
+def check_replaceable(file: Path, is_earlier: Callable[[Path], bool]) -> None:
+    """Raise ValueError if a file to write lies in an artefact, FileExistsError if it is there and no earlier result.
+
+    `is_earlier` says whether an existing file is one, and may raise ValueError or OSError if it is not. An empty file
+    may be replaced.
+    """
+    check_outside_artifacts(file)
+    if not file.exists() or (file.is_file() and not file.stat().st_size):
+        return
+    try:
+        replaceable = file.is_file() and is_earlier(file)
+    except (ValueError, OSError):
+        replaceable = False
+    if not replaceable:
+        raise FileExistsError(
+            f"{file} is there already and is no earlier result: choose another name, or remove it."
+        )
+
+
 def _type_of(manifest: Any) -> Any:
     """The type in a manifest of any format; format 1 called it "kind"."""
     return manifest.get("artifact_type", manifest.get("kind")) if isinstance(manifest, dict) else None

@@ -12,7 +12,7 @@ import re
 import zlib
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import date
 from functools import lru_cache
@@ -450,12 +450,14 @@ def _open_json(path: Path) -> Table:
     with parse_errors_for(path):
         data = _utf8(path, encoding)
     begin = data.lstrip()[:1]
-    if begin == b"{" and not _LONE_SURROGATE.search(data) and not _repeats_names(data):
-        try:
+    if begin == b"{" and not _LONE_SURROGATE.search(data):
+        with suppress(
+            PolarsError, PanicException, ValueError
+        ):  # read again below: NaN, and errors with their line
             frame = pl.read_ndjson(data, infer_schema_length=None)
+            order = dict.fromkeys([*_first_names(data), *sorted(frame.columns)])  # that of polars is any
+            frame = frame.select(name for name in order if name in frame.columns)
             return Table(path, frame.lazy(), notes=tuple(notes), encoding=encoding)
-        except (PolarsError, PanicException):
-            pass  # read again below, where NaN is allowed, and errors have a line
     text = data.decode()
     rows = _objects(path, text)
     if begin == b"[":
@@ -467,16 +469,20 @@ def _open_json(path: Path) -> Table:
     return Table(path, frame.lazy(), notes=tuple(notes), encoding=encoding if lines else "")
 
 
-def _repeats_names(lines: bytes) -> bool:
-    """Whether one of the first objects has a name more than once, of which polars would keep the last."""
-    try:
-        for line in lines[:SAMPLE].splitlines()[:SAMPLED_LINES]:
-            json.loads(line or b"{}", object_pairs_hook=unique_names)
-    except RepeatedNameError:
-        return True
-    except (ValueError, RecursionError):  # the line is cut, or the file is read again with its line number
-        pass
-    return False
+def _first_names(lines: bytes) -> list[str]:
+    """The names in the first objects, one per line; a line that is cut or no JSON ends them.
+
+    Raises RepeatedNameError if one of the objects has a name more than once, of which polars would keep the last.
+    """
+    names: dict[str, None] = {}
+    for line in lines[:SAMPLE].splitlines()[:SAMPLED_LINES]:
+        try:
+            names |= dict.fromkeys(json.loads(line or b"{}", object_pairs_hook=unique_names))
+        except RepeatedNameError:
+            raise
+        except (ValueError, TypeError, RecursionError):
+            break
+    return list(names)
 
 
 def _objects(path: Path, text: str) -> list[dict[str, Any]]:

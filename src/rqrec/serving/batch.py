@@ -125,7 +125,7 @@ def batch_recommend(
     plan = {
         "format_version": FORMAT_VERSION,
         "model": model.hash,
-        "inputs": {file.name: file_hash(file) for file in files},
+        "inputs": {_key(file, files): file_hash(file) for file in files},
         **as_json(asdict(config)),
     }
     del plan["device"]
@@ -250,6 +250,11 @@ def _check_free(folder: Path) -> None:
         )
 
 
+def _key(file: Path, files: Sequence[Path]) -> str:
+    """The name of an input file, or where it is if another one has the same name."""
+    return file.name if sum(other.name == file.name for other in files) == 1 else str(file)
+
+
 def _start(folder: Path, plan: dict[str, Any]) -> None:
     """Write the plan of a new run, or check that the folder's is the same."""
     path = folder / PLAN_FILE
@@ -260,7 +265,7 @@ def _start(folder: Path, plan: dict[str, Any]) -> None:
         return
     found = read_json(path)
     old_plan = found if isinstance(found, dict) else {}
-    changed = [name for name in plan if old_plan.get(name) != plan[name]]
+    changed = [name for name in {**plan, **old_plan} if old_plan.get(name) != plan.get(name)]
     if changed and not any(folder.glob("part-*.parquet")):
         # Nothing was recommended under the old plan; the histories may have been converted from another input.
         shutil.rmtree(folder / HISTORIES, ignore_errors=True)
@@ -270,7 +275,7 @@ def _start(folder: Path, plan: dict[str, Any]) -> None:
         differences = ", ".join(
             name
             if name in ("model", "inputs")
-            else f"{name} (was {old_plan.get(name)!r}, now {plan[name]!r})"
+            else f"{name} (was {old_plan.get(name)!r}, now {plan.get(name)!r})"
             for name in changed
         )
         raise ValueError(

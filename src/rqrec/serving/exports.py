@@ -33,9 +33,11 @@ def export(artifact: Path, what: Literal["items", "codes"], out: Path, expert: s
         raise ValueError(f"{str(out)!r} is no name of a file of vectors: give one such as {examples}.")
     check_outside_artifacts(out)
     beside = out.with_suffix(".rows.parquet")
-    if out.exists() and not beside.exists():
+    if out.exists() != beside.exists():
+        one, other = (out, beside) if out.exists() else (beside, out)
         raise FileExistsError(
-            f"{out} is there already and was not exported: choose another name, or remove it."
+            f"{one} is there already, but not {other}: it is no earlier export of that name. Choose another name, or "
+            f"remove it."
         )
     recommender = Recommender.load(artifact)
     if what == "items":

@@ -42,7 +42,10 @@ class Pictures:
 
     def address(self, item_id: str, image: str | None) -> str | None:
         """The address of an item's picture, relative to the page; None if there is none."""
-        named = urlsplit(image).path.rsplit("/", 1)[-1] if image else None
+        try:
+            named = urlsplit(image).path.rsplit("/", 1)[-1] if image else None
+        except ValueError:  # no address, whatever it is
+            return None
         path = self._by_name.get(named) if named else self._by_stem.get(item_id)
         return None if path is None else f"v1/pictures/{quote(path.name)}"
 

@@ -12,7 +12,15 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from rqrec.core.artifact import MANIFEST, atomic_write, find, find_input, read_manifest
+from rqrec.core.artifact import (
+    MANIFEST,
+    atomic_write,
+    check_outside_artifacts,
+    check_replaceable,
+    find,
+    find_input,
+    read_manifest,
+)
 from rqrec.data.catalog import Catalog
 from rqrec.data.embeddings import check_embeddings_of, read_embeddings
 from rqrec.data.ids import PADDING
@@ -22,6 +30,7 @@ from rqrec.tokenizer.inspection import Inspection, inspect_codes, items_with_pre
 from rqrec.tokenizer.semantic_ids import SemanticIdTable
 
 EXAMPLES, SHOWN = 6, 8  # prefixes, and items shown for each
+MAX_LINE = 100_000  # characters of the first line of an earlier file of tokens
 
 
 def inspect_table(
@@ -46,8 +55,12 @@ def inspect_table(
     dataset = dataset or find_input(folder, "dataset")
     if embeddings and dataset:
         check_embeddings_of(embeddings, dataset)
-    if report is not None and (report / MANIFEST).is_file():
-        raise ValueError(f"{report} is an artefact: choose another folder for the report.")
+    if report is not None:
+        check_outside_artifacts(report)
+        if (report / MANIFEST).is_file():
+            raise ValueError(f"{report} is an artefact: choose another folder for the report.")
+    if tokens is not None:
+        check_replaceable(tokens, _has_tokens)
     vectors = read_embeddings(embeddings).vectors if embeddings else None
     inspection = inspect_codes(codes_NL, sizes, vectors, torch.Generator().manual_seed(0))
     titles = _titles(dataset, table) if dataset else list(table.item_ids.all)
@@ -65,6 +78,13 @@ def inspect_table(
     if report is not None:
         _write_report(report, inspection, codes_NL, examples)
     return result
+
+
+def _has_tokens(file: Path) -> bool:
+    """Whether a file has the tokens of items, one per line."""
+    with file.open(encoding="utf-8") as lines:
+        first = json.loads(lines.readline(MAX_LINE))
+    return isinstance(first, dict) and first.keys() == {"item_id", "tokens"}
 
 
 def _titles(dataset: Path, table: SemanticIdTable) -> list[str]:

@@ -9,7 +9,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from rqrec.core.artifact import atomic_write, check_outside_artifacts
+from rqrec.core.artifact import atomic_write, check_replaceable
 from rqrec.core.progress import log
 from rqrec.core.values import Config
 from rqrec.data.embeddings import read_embeddings
@@ -33,7 +33,7 @@ class GenerateSemanticIdsConfig(Config):
 
 def generate_semantic_ids(config: GenerateSemanticIdsConfig) -> Path:
     """Write int64 [num_items, vae_n_layers + 1], every row unique, in the order of the embeddings."""
-    check_outside_artifacts(config.output_path)
+    check_replaceable(config.output_path, _has_semantic_ids)
     model = load_tokenizer(config.pretrained_model_path).model
     codes_NL = model.semantic_ids(read_embeddings(config.dataset_folder).vectors).numpy()
     rows = np.concatenate([codes_NL, deduplicate(codes_NL)[:, None]], axis=1)
@@ -41,3 +41,8 @@ def generate_semantic_ids(config: GenerateSemanticIdsConfig) -> Path:
         np.save(file, rows)
     log(f"Wrote {len(rows)} semantic IDs of {rows.shape[1]} codes to {config.output_path}.")
     return config.output_path
+
+
+def _has_semantic_ids(file: Path) -> bool:
+    rows = np.load(file, mmap_mode="r")
+    return isinstance(rows, np.ndarray) and rows.dtype == np.int64 and rows.ndim == 2
