@@ -176,8 +176,8 @@ def test_an_export_replaces_nothing_but_an_earlier_export(tiny_joined: Path, tmp
         return done.stderr
 
     (tmp_path / "own.rows.parquet").write_bytes(b"mine")
-    assert "mine.npy is there already, but not" in run(tmp_path / "mine.npy")
-    assert "own.rows.parquet is there already, but not" in run(tmp_path / "own.npy")
+    assert "mine.npy is there already and is no earlier result" in run(tmp_path / "mine.npy")
+    assert "own.rows.parquet is there already and is no earlier result" in run(tmp_path / "own.npy")
     assert (tmp_path / "own.rows.parquet").read_bytes() == b"mine"
     assert "an artefact that another file would damage" in run(model / "item_embeddings.npy")
     assert "an artefact that another file would damage" in run(model / "experts" / "onnx", "--what", "onnx")
@@ -186,4 +186,8 @@ def test_an_export_replaces_nothing_but_an_earlier_export(tiny_joined: Path, tmp
     for _ in range(2):
         done = CliRunner().invoke(app, ["export", str(model), "--out", str(tmp_path / "items.npy")])
         assert done.exit_code == 0, done.stderr
-    assert "items.rows.parquet is there already, but not" in run(tmp_path / "items.safetensors")
+    said = run(tmp_path / "items.safetensors")
+    assert "items.rows.parquet lists the rows of" in said
+    (tmp_path / "items.npy").unlink()  # as after a kill between the two files
+    done = CliRunner().invoke(app, ["export", str(model), "--out", str(tmp_path / "items.npy")])
+    assert done.exit_code == 0, done.stderr

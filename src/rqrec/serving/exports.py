@@ -11,7 +11,16 @@ import numpy as np
 import polars as pl
 import safetensors.numpy
 
-from rqrec.core.artifact import MANIFEST, atomic_write, check_outside_artifacts, create, find, read_manifest
+from rqrec.core.artifact import (
+    MANIFEST,
+    atomic_write,
+    check_outside_artifacts,
+    check_replaceable,
+    create,
+    find,
+    read_manifest,
+)
+from rqrec.data.tables import parse_errors_for
 from rqrec.retrieval.artifact import CodesModel
 from rqrec.retrieval.onnx_files import write_onnx
 from rqrec.serving.recommender import Recommender
@@ -31,14 +40,12 @@ def export(artifact: Path, what: Literal["items", "codes"], out: Path, expert: s
     if out.suffix not in SUFFIXES:
         examples = " or ".join(f"vectors{suffix}" for suffix in SUFFIXES)
         raise ValueError(f"{str(out)!r} is no name of a file of vectors: give one such as {examples}.")
-    check_outside_artifacts(out)
     beside = out.with_suffix(".rows.parquet")
-    if out.exists() != beside.exists():
-        one, other = (out, beside) if out.exists() else (beside, out)
-        raise FileExistsError(
-            f"{one} is there already, but not {other}: it is no earlier export of that name. Choose another name, or "
-            f"remove it."
-        )
+    for other in (out.with_suffix(suffix) for suffix in SUFFIXES if suffix != out.suffix):
+        if other.exists() and beside.exists():
+            raise FileExistsError(f"{beside} lists the rows of {other}: choose another name than {out}.")
+    check_replaceable(beside, _lists_rows)
+    check_replaceable(out, lambda _: beside.exists())
     recommender = Recommender.load(artifact)
     if what == "items":
         vectors, rows = (
@@ -58,6 +65,11 @@ def export(artifact: Path, what: Literal["items", "codes"], out: Path, expert: s
         else:
             file.write(safetensors.numpy.save({"vectors": np.ascontiguousarray(vectors)}))
     return {"vectors": str(out), "ids": str(beside), "rows": len(vectors), "width": vectors.shape[1]}
+
+
+def _lists_rows(file: Path) -> bool:
+    with parse_errors_for(file):
+        return set(pl.read_parquet_schema(file)) in ({"item_id"}, {"level", "code"})
 
 
 def export_onnx(artifact: Path, out: Path, expert: str) -> dict[str, Any]:
