@@ -345,11 +345,11 @@ async def measure(
     _, answer = await ask(port, request_of(b"", "GET", "/v1/items?page_size=100"))
     items = [item["item_id"] for item in json.loads(answer)["items"]]
     body = random_bodies(items)
-    rows: list[dict[str, dict[str, Any]]] = []
+    measured: list[dict[str, dict[str, Any]]] = [{} for _ in range(rounds)]
     await ask_often(port, body, 100)
     gc.collect()
     gc.freeze()  # a collection of what was imported would hold the honest clients up, and count as the service's time
-    for number, load in product(range(rounds), loads):
+    for rows, load in product(measured, loads):
         begun = os.getloadavg()[0]
         if load == "quiet":
             row = (await honest(port, body, rate, seconds, AnyVersion())).summary()
@@ -357,11 +357,9 @@ async def measure(
             row = await attacked(port, body, items, rate, seconds, kinds)
         else:
             row = await changing(port, body, rate, seconds)
-        if number == len(rows):
-            rows.append({})
-        rows[number][load] = {**row, "load_average_before": round(begun, 2)}
-        print(load, rows[number][load], file=sys.stderr, flush=True)
-    return rows
+        rows[load] = {**row, "load_average_before": round(begun, 2)}
+        print(load, rows[load], file=sys.stderr, flush=True)
+    return measured
 
 
 def main() -> None:

@@ -202,10 +202,11 @@ class Table:
 
     def _fault(self) -> str | None:
         """What is wrong with the lines of a CSV file, if they are at fault."""
-        width, header, end = 0, 0, 0
+        end, records = 0, islice(self._records(strict=True), max(0, self.first - 1), None)
         try:
-            for line, record in islice(self._records(strict=True), max(0, self.first - 1), None):
-                width, header = (width, header) if width else (len(record), line)
+            header, names = next(records, (0, []))
+            end, width = header, len(names)
+            for line, record in records:
                 if len(record) > width:
                     separator = SEPARATORS[self.separator]
                     advice = f'Put quotes (") around fields that contain {separator}.'
@@ -451,12 +452,12 @@ def _open_json(path: Path) -> Table:
         data = _utf8(path, encoding)
     begin = data.lstrip()[:1]
     if begin == b"{" and not _LONE_SURROGATE.search(data):
-        with suppress(
-            PolarsError, PanicException, ValueError
-        ):  # read again below: NaN, and errors with their line
+        # What fails is read again below, where NaN is allowed, and errors have a line.
+        with suppress(RepeatedNameError, PolarsError, PanicException):
+            first = _first_names(data)
             frame = pl.read_ndjson(data, infer_schema_length=None)
-            order = dict.fromkeys([*_first_names(data), *sorted(frame.columns)])  # that of polars is any
-            frame = frame.select(name for name in order if name in frame.columns)
+            found = set(frame.columns)  # in any order, if there are many
+            frame = frame[[*(name for name in first if name in found), *sorted(found.difference(first))]]
             return Table(path, frame.lazy(), notes=tuple(notes), encoding=encoding)
     text = data.decode()
     rows = _objects(path, text)

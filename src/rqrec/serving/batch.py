@@ -7,6 +7,7 @@ Shapes: U users of a part, B users of a search, M items of all histories, K reco
 """
 
 import shutil
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, replace
 from functools import lru_cache, partial
@@ -122,10 +123,11 @@ def batch_recommend(
         RuleCompiler(fields, "cpu")(config.rules.rules)  # raises for those that do not fit
     if config.exclude_seen is None:
         config = replace(config, exclude_seen=manifest.settings.get("exclude_seen", True))
+    names = Counter(file.name for file in files)
     plan = {
         "format_version": FORMAT_VERSION,
         "model": model.hash,
-        "inputs": {_key(file, files): file_hash(file) for file in files},
+        "inputs": {file.name if names[file.name] == 1 else str(file): file_hash(file) for file in files},
         **as_json(asdict(config)),
     }
     del plan["device"]
@@ -248,11 +250,6 @@ def _check_free(folder: Path) -> None:
         raise FileExistsError(
             f"{folder} is not empty and was not created by this command: choose another folder."
         )
-
-
-def _key(file: Path, files: Sequence[Path]) -> str:
-    """The name of an input file, or where it is if another one has the same name."""
-    return file.name if sum(other.name == file.name for other in files) == 1 else str(file)
 
 
 def _start(folder: Path, plan: dict[str, Any]) -> None:

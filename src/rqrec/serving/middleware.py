@@ -27,6 +27,7 @@ SECURITY_HEADERS = [
     (b"x-frame-options", b"DENY"),
     (b"referrer-policy", b"no-referrer"),
 ]
+API = ("/v1/", "/admin/")  # how the paths of programs begin; others are those of pages and probes
 RECOMMENDATIONS = "/v1/recommendations"
 ITEMS = "/v1/items/"  # followed by the id of an item
 LONG_BODY = 1 << 15  # bytes: dozens of histories, or thousands of items
@@ -184,7 +185,7 @@ class AuthMiddleware:
                 "allows other names.",
             )
         path, tokens = scope["path"], self._config.tokens
-        if not path.startswith(("/v1/", "/admin/")) and path != "/metrics":
+        if not path.startswith(API) and path != "/metrics":
             return
         names = [
             name for name, _ in parse_qsl(scope["query_string"].decode("latin-1"), keep_blank_values=True)

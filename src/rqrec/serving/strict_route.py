@@ -9,8 +9,7 @@ from fastapi.routing import APIRoute
 
 from rqrec.core import strict_json
 from rqrec.serving.errors import ApiError
-
-API = ("/v1/", "/admin/")
+from rqrec.serving.middleware import API
 
 
 class _StrictRequest(Request):
