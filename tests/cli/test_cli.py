@@ -388,6 +388,9 @@ def test_only_semantic_ids_are_replaced_by_semantic_ids(custom: Path, values: ND
     with pytest.raises(FileExistsError, match=r"other.npy is there already and is no earlier result"):
         generate_semantic_ids(GenerateSemanticIdsConfig(custom, str(custom / "rqvae"), output))
     assert np.array_equal(np.load(output), values)
+    output.write_bytes(b"PK\x03\x04 damaged")
+    with pytest.raises(FileExistsError, match="no earlier result"):
+        generate_semantic_ids(GenerateSemanticIdsConfig(custom, str(custom / "rqvae"), output))
 
 
 def test_a_collapsed_codebook_is_reported_as_text(custom: Path) -> None:

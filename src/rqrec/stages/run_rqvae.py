@@ -3,6 +3,7 @@
 Shapes: N items, L levels.
 """
 
+import zipfile
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import ClassVar
@@ -44,5 +45,8 @@ def generate_semantic_ids(config: GenerateSemanticIdsConfig) -> Path:
 
 
 def _has_semantic_ids(file: Path) -> bool:
-    rows = np.load(file, mmap_mode="r")
+    try:
+        rows = np.load(file, mmap_mode="r")
+    except (EOFError, zipfile.BadZipFile):
+        return False
     return isinstance(rows, np.ndarray) and rows.dtype == np.int64 and rows.ndim == 2
