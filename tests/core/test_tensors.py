@@ -20,6 +20,9 @@ BUILD: dict[str, Callable[[], nn.Module]] = {
     },
     "sasrec": lambda: SasRec(SasRecConfig(20, 4)),
     "rqvae": lambda: RqVae(RqVaeConfig(input_dim=4, embed_dim=4, hidden_dims=(4,), codebook_size=4)),
+    "rqvae with moving averages": lambda: RqVae(
+        RqVaeConfig(input_dim=4, embed_dim=4, hidden_dims=(4,), codebook_size=4, ema_decay=0.9)
+    ),
     "rqkmeans": lambda: RqKMeans(RqKMeansConfig(input_dim=4, codebook_size=4)),
 }
 
@@ -30,10 +33,15 @@ def test_a_model_made_with_tensors_has_all_of_them_and_draws_no_random_numbers(
 ) -> None:
     original = build()
     state = torch.get_rng_state()
-    made = model_with(build, original.state_dict(), "a test")
+    given = original.state_dict()
+    made = model_with(build, given, "a test")
     assert torch.equal(torch.get_rng_state(), state)
     assert not made.training
     for tensors in (nn.Module.named_parameters, nn.Module.named_buffers):
         expected, found = dict(tensors(original)), dict(tensors(made))
         assert found.keys() == expected.keys()
         assert all(torch.equal(found[name], expected[name]) for name in expected)
+    # Later changes of the tensors, which may be a view of a file, do not reach the model.
+    assert not {one.data_ptr() for one in given.values()} & {
+        one.data_ptr() for one in made.state_dict().values()
+    }

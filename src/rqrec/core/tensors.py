@@ -50,15 +50,9 @@ def check_memory(build: Callable[[], nn.Module]) -> None:
         )
 
 
-def check_names_and_shapes(
-    build: Callable[[], nn.Module], found: Mapping[str, Tensor], source: Path | str
-) -> None:
-    """Raise ValueError unless the tensors are those of the model that `build` makes.
-
-    Nothing is allocated for that model, so that a wrong size in its settings cannot exhaust the memory.
-    """
-    with torch.device("meta"), _Uninitialised():
-        expected = build().state_dict()
+def check_names_and_shapes(model: nn.Module, found: Mapping[str, Tensor], source: Path | str) -> None:
+    """Raise ValueError unless the tensors are those of the model, which may be on the device "meta"."""
+    expected = model.state_dict()
     if expected.keys() != found.keys():
         missing, extra = sorted(expected.keys() - found.keys()), sorted(found.keys() - expected.keys())
         parts = [f"lacks the tensors {first_few(missing)}"] if missing else []
@@ -79,10 +73,12 @@ def model_with(build: Callable[[], ModelT], tensors: Mapping[str, Tensor], sourc
 
     Raises ValueError unless the tensors are those of the model.
     """
-    check_names_and_shapes(build, tensors, source)
-    with _Uninitialised():
+    # A wrong size in its settings cannot exhaust the memory: it has no values until its shapes are those of the file.
+    with torch.device("meta"), _Uninitialised():
         model = build()
-    model.load_state_dict(tensors)
+    check_names_and_shapes(model, tensors, source)
+    own = {name: tensors[name].to(made.dtype, copy=True) for name, made in model.state_dict().items()}
+    model.load_state_dict(own, assign=True)
     return model.eval()
 
 

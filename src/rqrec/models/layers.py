@@ -23,7 +23,8 @@ class CodeEmbedding(nn.Module):
         super().__init__()
         self.level_sizes = tuple(level_sizes)
         starts = [sum(level_sizes[:level]) for level in range(len(level_sizes))]
-        self.register_buffer("offsets", torch.tensor(starts), persistent=False)
+        # On the CPU even where shapes alone are built ("meta"): no file has its values.
+        self.register_buffer("offsets", torch.tensor(starts, device="cpu"), persistent=False)
         self.table = nn.Embedding(sum(level_sizes), width)
         nn.init.normal_(self.table.weight, std=width**-0.5)
 

@@ -106,8 +106,8 @@ class Codebook(nn.Module):
     weight: Tensor
     ema_count_V: Tensor
     ema_sum_VD: Tensor
-    step_count_V: Tensor
-    step_sum_VD: Tensor
+    step_count_V: Tensor | None
+    step_sum_VD: Tensor | None
 
     def __init__(
         self,
@@ -132,9 +132,9 @@ class Codebook(nn.Module):
         if ema_decay is not None:
             self.register_buffer("ema_count_V", torch.ones(size))
             self.register_buffer("ema_sum_VD", weight_VD.clone())
-            # Counts and sums of the residuals since the last update.
-            self.register_buffer("step_count_V", torch.zeros(size), persistent=False)
-            self.register_buffer("step_sum_VD", torch.zeros(size, dim), persistent=False)
+            # Counts and sums of the residuals since the last update; None: there were none.
+            self.register_buffer("step_count_V", None, persistent=False)
+            self.register_buffer("step_sum_VD", None, persistent=False)
 
     def vectors(self) -> Tensor:
         """The effective code vectors, [V, D]: projected and normalised."""
@@ -175,8 +175,15 @@ class Codebook(nn.Module):
     @torch.no_grad()
     def count_residuals(self, r_BD: Tensor, codes_B: Tensor) -> None:
         """Count the residuals of each code and add them up, for the next `ema_update`."""
-        self.step_count_V.index_add_(0, codes_B, torch.ones_like(r_BD[:, 0]))
-        self.step_sum_VD.index_add_(0, codes_B, r_BD)
+        count_V, sum_VD = self._step()
+        self.step_count_V = count_V.index_add_(0, codes_B, torch.ones_like(r_BD[:, 0]))
+        self.step_sum_VD = sum_VD.index_add_(0, codes_B, r_BD)
+
+    def _step(self) -> tuple[Tensor, Tensor]:
+        """The counts [V] and sums [V, D] of the residuals since the last update."""
+        if self.step_count_V is None or self.step_sum_VD is None:
+            return torch.zeros_like(self.ema_count_V), torch.zeros_like(self.ema_sum_VD)
+        return self.step_count_V, self.step_sum_VD
 
     @torch.no_grad()
     def ema_update(self) -> None:
@@ -186,7 +193,7 @@ class Codebook(nn.Module):
         processes. Codes without residuals do not move.
         """
         assert self.ema_decay is not None
-        count_V, sum_VD = self.step_count_V, self.step_sum_VD
+        count_V, sum_VD = self._step()
         if torch.distributed.is_available() and torch.distributed.is_initialized():
             torch.distributed.all_reduce(count_V)
             torch.distributed.all_reduce(sum_VD)
@@ -194,8 +201,7 @@ class Codebook(nn.Module):
         self.ema_sum_VD.lerp_(sum_VD, 1 - self.ema_decay)
         seen_V = count_V > 0
         self.weight[seen_V] = self.ema_sum_VD[seen_V] / self.ema_count_V[seen_V, None]
-        count_V.zero_()
-        sum_VD.zero_()
+        self.step_count_V = self.step_sum_VD = None
 
 
 class ResidualQuantizer(nn.Module):

@@ -23,7 +23,7 @@ def check_weights(state: TrainingState, model: nn.Module) -> None:
     """Raise ValueError unless the weights, and the best ones, if there are any, are those of the model."""
     for prefix in ("model.", "best."):
         if prefix == "model." or with_prefix(prefix, state.tensors):
-            check_names_and_shapes(lambda: model, with_prefix(prefix, state.tensors), _source(state))
+            check_names_and_shapes(model, with_prefix(prefix, state.tensors), _source(state))
 
 
 def check_values(state: TrainingState, numbers: Mapping[str, int]) -> None:
