@@ -59,7 +59,7 @@ def test_log_probabilities_are_those_of_a_softmax_over_the_listed_children() -> 
     trie = Trie.build(UNEVEN)
     logits = torch.randn(3, 5, requires_grad=True)
     children = trie.children(1, torch.tensor([0, 1, 2]))
-    log_probs = log_probs_of_children(logits, children)
+    log_probs = log_probs_of_children(logits, children.codes, children.exists)
     assert log_probs.dtype == torch.float32
     for row, codes in enumerate(([3], [0, 2], [0, 1])):
         torch.testing.assert_close(log_probs[row, : len(codes)], logits[row, codes].log_softmax(0))

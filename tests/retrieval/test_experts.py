@@ -2,7 +2,7 @@
 
 from itertools import product
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -28,6 +28,7 @@ from rqrec.tokenizer.semantic_ids import SemanticIdTable
 from rqrec.training.fit_ensemble import fit_ensemble
 from tests.knn.test_index import random_index
 from tests.retrieval.test_beam_search import random_codes, random_histories, random_model
+from tests.retrieval.test_scoring import Counting
 
 SIZES = (3, 4, 5)
 TYPES = ("codes", "dense", "neighbours")
@@ -309,6 +310,33 @@ def test_candidates_are_all_proposals_and_every_expert_scores_all_of_them() -> N
         expected_BC = proposals[name].log_probs(found.items_BC)
         torch.testing.assert_close(log_p_BC[is_real_BC], expected_BC[is_real_BC])
         assert log_p_BC[~is_real_BC].isneginf().all()
+
+
+@pytest.mark.parametrize("name", ARCHITECTURES)
+@pytest.mark.parametrize("boost", [0.0, 3.0])
+def test_what_others_propose_is_scored_in_the_calls_of_the_search(name: str, boost: float) -> None:
+    some = random_experts(7, 50, architecture=name, beam=10)
+    codes = some["codes"]
+    assert isinstance(codes, CodesExpert)
+    model = Counting(codes.retriever.model)
+    codes.retriever.model = cast(Any, model)
+    histories, constraints = (
+        Histories(random_histories(7, 50, 4, 6)),
+        some_constraints(7, 50, True, True, boost),
+    )
+    weights = {one: ExpertSettings() for one in some}
+    rules = ItemRules(constraints.allowed_N, constraints.boost_N)
+    Ensemble({"codes": codes}, weights, 6).recommend(histories, 6, rules=rules)
+    alone = [level for level, _ in model.read]
+    model.read.clear()
+    found = Ensemble(some, weights, 6).candidates(histories, 6, constraints)
+    assert [level for level, _ in model.read] == alone
+    is_real_BC = found.items_BC != PADDING
+    assert not is_real_BC.all()  # lists differ in length
+    expected_BC = codes.retriever.code_log_probs(histories, found.items_BC.numpy()).sum(2)
+    torch.testing.assert_close(
+        found.log_p["codes"][is_real_BC], expected_BC[is_real_BC], atol=1e-4, rtol=1e-4
+    )
 
 
 def test_a_recommendation_says_what_each_expert_said() -> None:

@@ -18,10 +18,12 @@ from torch import Tensor
 from rqrec.tokenizer.trie import Children, Trie
 
 
-def log_probs_of_children(logits: Tensor, children: Children) -> Tensor:
-    """log p(child | its parent) float32 [..., C] from the logits [..., V] of a level; minus infinity at padding."""
-    own = logits.gather(-1, children.codes).float()
-    return own.masked_fill(~children.exists, -torch.inf).log_softmax(-1)
+def log_probs_of_children(logits: Tensor, codes: Tensor, exists: Tensor) -> Tensor:
+    """log p(child | its parent) float32 [..., C] from the logits [..., V] of a level; minus infinity at padding.
+
+    `codes` int64 and `exists` bool, [..., C], are those of the children (see `rqrec.tokenizer.trie.Children`).
+    """
+    return logits.gather(-1, codes).float().masked_fill(~exists, -torch.inf).log_softmax(-1)
 
 
 class Choice(NamedTuple):
@@ -66,10 +68,8 @@ class TrainingLoss(NamedTuple):
         """
         totals, losses = [], []
         for logits_RV, choice in zip(logits_LRV, choices, strict=True):
-            log_probs_RC, exists_RC = (
-                log_probs_of_children(logits_RV, choice.children),
-                choice.children.exists,
-            )
+            exists_RC = choice.children.exists
+            log_probs_RC = log_probs_of_children(logits_RV, choice.children.codes, exists_RC)
             losses.append(-log_probs_RC.gather(1, choice.target_R[:, None]).sum() / n_targets)
             totals.append(losses[-1] * (1 - smoothing))
             if smoothing:

@@ -1,7 +1,7 @@
 """Beam search over a trie.
 
 Shapes: B batch, K beams, l codes of a prefix, C children of a beam's node (at most), M = K x C candidates, N items, X
-excluded items.
+excluded items or all prefixes that are read at a level, D prefixes of items beside the beams.
 """
 
 from functools import partial
@@ -13,7 +13,7 @@ from torch import Tensor
 from rqrec.data.ids import PADDING
 from rqrec.models.retrieval_model import Batch, RetrievalModel
 from rqrec.retrieval.ranking import Ranked, best_columns, padded
-from rqrec.retrieval.scoring import next_log_probs
+from rqrec.retrieval.scoring import ItemPaths, next_log_probs
 from rqrec.tokenizer.trie import Children, Trie
 
 ContextT = TypeVar("ContextT")
@@ -31,6 +31,7 @@ def beam_search(
     excluded_BX: Tensor | None = None,
     allowed_N: Tensor | None = None,
     boost_N: Tensor | None = None,
+    beside: ItemPaths | None = None,
 ) -> Ranked:
     """The k items with the highest log-probability among those that a beam of `beam_width` prefixes reaches.
 
@@ -42,6 +43,9 @@ def beam_search(
 
     `boost_N` (float32 by item index) is added to the log-probability of each item. A prefix is then kept for the best
     that its items can still get: its log-probability plus the largest boost of an allowed item below it.
+
+    The codes of the items `beside` are scored as well, in the same calls of the model: a search of K items and
+    scoring K others take little longer than the search.
 
     `context` is what the model's `encode` returns for the batch, if that was called before.
 
@@ -61,7 +65,10 @@ def beam_search(
     scores_BK = torch.zeros(n_batch, 1, device=device)
     prefix_BKl = torch.zeros(n_batch, 1, 0, dtype=torch.int64, device=device)
     for level in range(trie.n_levels):
-        children, log_probs_BKC = next_log_probs(model, context, trie, prefix_BKl, nodes_BK)
+        if beside is None:
+            children, log_probs_BKC = next_log_probs(model, context, trie, prefix_BKl, nodes_BK)
+        else:
+            children, log_probs_BKC = _read_both(model, context, trie, prefix_BKl, nodes_BK, beside)
         scores_BKC = log_probs_BKC + scores_BK[:, :, None]
         if allowed_N is not None:
             scores_BKC.masked_fill_(_lookup(allowed_below[level + 1], children.nodes) == 0, -torch.inf)
@@ -79,6 +86,25 @@ def beam_search(
         prefix_BKl = torch.cat([prefix_BKl.gather(1, parents_BKl), codes_BK1], dim=2)
     # At the leaves, the best that an item can get is what it has.
     return padded(trie.item_of_leaf[nodes_BK].long(), hopes_BM.gather(1, best_BK), k)
+
+
+def _read_both(
+    model: RetrievalModel[ContextT],
+    context: ContextT,
+    trie: Trie,
+    prefix_BKl: Tensor,
+    nodes_BK: Tensor,
+    beside: ItemPaths,
+) -> tuple[Children, Tensor]:
+    """`next_log_probs` of the beams, and of the prefixes of the items beside them in the same call."""
+    other_BDl, other_BD = beside.prefixes()
+    prefix_BXl, nodes_BX = torch.cat([prefix_BKl, other_BDl], dim=1), torch.cat([nodes_BK, other_BD], dim=1)
+    children, log_probs_BXC = next_log_probs(model, context, trie, prefix_BXl, nodes_BX)
+    parts = [nodes_BK.shape[1], other_BD.shape[1]]
+    nodes, codes, exists = (part.split(parts, dim=1) for part in children)
+    log_probs_BKC, log_probs_BDC = log_probs_BXC.split(parts, dim=1)
+    beside.read(Children(nodes[1], codes[1], exists[1]), log_probs_BDC)
+    return Children(nodes[0], codes[0], exists[0]), log_probs_BKC
 
 
 def _lookup(table: Tensor, index: Tensor) -> Tensor:

@@ -27,7 +27,7 @@ from rqrec.core.values import Config, Fraction, PositiveFloat
 from rqrec.data.ids import PADDING
 from rqrec.data.sequences import Histories
 from rqrec.retrieval.constraints import Constraints, ItemRules, Limit, best_of, in_full_groups
-from rqrec.retrieval.experts import Expert, NeighbourExpert, Proposal, alone, boosted
+from rqrec.retrieval.experts import CodesExpert, Expert, NeighbourExpert, Proposal, alone, boosted
 from rqrec.retrieval.ranking import Ranked
 
 # Items that each expert proposes. An item that no expert ranks so high hardly ever ends among the first ten, while
@@ -183,11 +183,16 @@ class Ensemble:
         return _candidates(proposals, [one.ranked.items for one in proposals.values()])
 
     def _proposals(self, histories: Histories, width: int, constraints: Constraints) -> dict[str, Proposal]:
-        proposals = {}
-        for name, expert in self._asked.items():
+        proposals: dict[str, Proposal] = {}
+        # Codes come last: what the others propose is scored in the calls of the model that the search makes anyway.
+        for name, expert in sorted(self._asked.items(), key=lambda one: isinstance(one[1], CodesExpert)):
             pause()
-            proposals[name] = expert.propose(histories, width, constraints)
-        return proposals
+            if isinstance(expert, CodesExpert) and proposals:
+                others_BM = torch.cat([one.ranked.items for one in proposals.values()], dim=1)
+                proposals[name] = expert.propose(histories, width, constraints, others_BM)
+            else:
+                proposals[name] = expert.propose(histories, width, constraints)
+        return {name: proposals[name] for name in self._asked}
 
     def _ranked(self, found: Candidates, k: int, rules: ItemRules) -> Ranked:
         """The best k candidates within the limits."""

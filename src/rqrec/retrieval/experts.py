@@ -54,10 +54,54 @@ class CodesExpert:
     retriever: Retriever
 
     @torch.inference_mode()
-    def propose(self, histories: Histories, count: int, constraints: Constraints) -> Proposal:
-        """See `Expert`."""
-        ranked, context = self.retriever.search(histories, count, constraints)
-        return Proposal(ranked, lambda items_BC: self.retriever.item_log_probs(context, items_BC))
+    def propose(
+        self,
+        histories: Histories,
+        count: int,
+        constraints: Constraints,
+        others_BM: Tensor | None = None,
+    ) -> Proposal:
+        """See `Expert`. `others_BM`: items (padded with PADDING) that will be asked for, and are scored meanwhile."""
+        ranked, others_log_p_BM, context = self.retriever.search(histories, count, constraints, others_BM)
+        items_BX, log_p_BX = ranked.items, ranked.scores
+        if constraints.boost_N is not None:
+            log_p_BX = boosted(log_p_BX, -constraints.boost_N, items_BX)
+        if others_BM is not None and others_log_p_BM is not None:
+            items_BX, log_p_BX = (
+                torch.cat([items_BX, others_BM], 1),
+                torch.cat([log_p_BX, others_log_p_BM], 1),
+            )
+        known = _Known.of(items_BX, log_p_BX)
+
+        def log_probs(items_BC: Tensor) -> Tensor:
+            log_p_BC, unknown_BC = known.log_probs(items_BC)
+            if (unknown_BC & (items_BC != PADDING)).any():
+                return self.retriever.item_log_probs(context, items_BC)
+            return log_p_BC
+
+        return Proposal(ranked, log_probs)
+
+
+class _Known(NamedTuple):
+    """Log-probabilities of some items of each history, to be looked up."""
+
+    items_BM: Tensor
+    """Item indices int64 in ascending order."""
+    log_p_BM: Tensor
+
+    @classmethod
+    def of(cls, items_BM: Tensor, log_p_BM: Tensor) -> "_Known":
+        items_BM, order_BM = items_BM.sort(dim=1)
+        return cls(items_BM, log_p_BM.gather(1, order_BM))
+
+    def log_probs(self, items_BC: Tensor) -> tuple[Tensor, Tensor]:
+        """The log-probabilities float32 [B, C] of items, and which of them are not known, bool [B, C]."""
+        if not self.items_BM.shape[1]:
+            unknown_BC = torch.ones_like(items_BC, dtype=torch.bool)
+            return torch.full(items_BC.shape, -torch.inf, device=items_BC.device), unknown_BC
+        at_BC = torch.searchsorted(self.items_BM, items_BC.contiguous())
+        at_BC.clamp_(max=self.items_BM.shape[1] - 1)
+        return self.log_p_BM.gather(1, at_BC), self.items_BM.gather(1, at_BC) != items_BC
 
 
 @dataclass(frozen=True)
@@ -153,15 +197,11 @@ class NeighbourExpert:
         log_p_BM = (found.scores_BM / total_B1.clamp(min=torch.finfo(torch.float32).tiny)).log()
         ranked = _ranked(found.items_BM, log_p_BM, count, constraints.boost_N)
         nothing_B1 = total_B1 <= 0
-        items_BM, order_BM = found.items_BM.sort(dim=1)
-        sorted_log_p_BM = log_p_BM.gather(1, order_BM)
+        known = _Known.of(found.items_BM, log_p_BM)
 
         def log_probs(items_BC: Tensor) -> Tensor:
-            if not items_BM.shape[1]:
-                return torch.full(items_BC.shape, -torch.inf, device=items_BC.device)
-            at_BC = torch.searchsorted(items_BM, items_BC.contiguous()).clamp_(max=items_BM.shape[1] - 1)
-            unknown_BC = items_BM.gather(1, at_BC) != items_BC
-            return sorted_log_p_BM.gather(1, at_BC).masked_fill(unknown_BC, -torch.inf)
+            log_p_BC, unknown_BC = known.log_probs(items_BC)
+            return log_p_BC.masked_fill(unknown_BC, -torch.inf)
 
         if not (self.alone and self.index.counts_N is not None and nothing_B1.any()):
             return Proposal(ranked, log_probs)

@@ -1,10 +1,11 @@
 """A retrieval model with its semantic-ID table: histories of item indices in, ranked items out.
 
-Shapes: B histories, X items of a history, K items of each (generated or given), N items of the catalogue, L levels.
+Shapes: B histories, X items of a history, K items of each (generated or given), M others, N items of the catalogue, L
+levels.
 """
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -17,9 +18,19 @@ from rqrec.retrieval.beam_search import beam_search
 from rqrec.retrieval.constraints import Constraints
 from rqrec.retrieval.defaults import BEAM_WIDTH
 from rqrec.retrieval.ranking import Ranked
-from rqrec.retrieval.scoring import code_log_probs, score_items
+from rqrec.retrieval.scoring import ItemPaths, code_log_probs, score_items
 from rqrec.tokenizer.semantic_ids import SemanticIdTable
 from rqrec.tokenizer.trie import Trie
+
+
+class Found(NamedTuple):
+    """What a search finds."""
+
+    ranked: Ranked
+    others_BM: Tensor | None
+    """The exact log-probabilities of the items that were asked for, float32 [B, M]; meaningless at PADDING."""
+    context: Any
+    """What the model's `encode` returned for the histories, for `item_log_probs`."""
 
 
 @dataclass
@@ -54,14 +65,17 @@ class Retriever:
         A score is the model's log-probability. The beam width is at least k; a small catalogue is ranked exactly (see
         `width`). `exclude_seen` excludes the items of each history.
         """
-        return self.search(histories, k, Constraints(exclude_seen))[0]
+        return self.search(histories, k, Constraints(exclude_seen)).ranked
 
     @torch.inference_mode()
-    def search(self, histories: Histories, k: int, constraints: Constraints) -> tuple[Ranked, Any]:
-        """The k best items under constraints, and the model's context of the histories, for `item_log_probs`."""
+    def search(
+        self, histories: Histories, k: int, constraints: Constraints, others_BM: Tensor | None = None
+    ) -> Found:
+        """The k best items under constraints, and the log-probabilities of others (padded with PADDING)."""
         seen_BX = torch.from_numpy(histories.items_BT).to(self.device) if constraints.exclude_seen else None
         batch = self.lookup.batch(histories, self.model.max_items)
         context = self.model.encode(batch)
+        beside = None if others_BM is None else ItemPaths(self.trie, others_BM.clamp(min=0))
         ranked = beam_search(
             self.model,
             batch,
@@ -72,8 +86,9 @@ class Retriever:
             excluded_BX=seen_BX,
             allowed_N=constraints.allowed_N,
             boost_N=constraints.boost_N,
+            beside=beside,
         )
-        return ranked, context
+        return Found(ranked, None if beside is None else torch.stack(beside.by_level).sum(0), context)
 
     def width(self, k: int) -> int:
         """The prefixes that a search for k items keeps.

@@ -1,9 +1,10 @@
 """Log-probabilities under a model: of the next codes, of given items, and of every item of a trie.
 
 Shapes: B batch, K prefixes or items of each history, D distinct prefixes, l codes of a prefix, C children of a node
-(at most), V codes of a level, W prefixes that have a choice (at most), L levels, N items.
+(at most), V codes of a level, W prefixes that have a choice (at most), R = B x W, L levels, N items.
 """
 
+from dataclasses import dataclass, field
 from typing import TypeVar
 
 import torch
@@ -34,30 +35,58 @@ def next_log_probs(
     if widest == 0:
         return children, log_probs_BKC
     if widest == nodes_BK.shape[1]:
-        return children, log_probs_of_children(model.next_logits(context, prefix_BKl), children)
-    chosen_BW1 = has_choice_BK.byte().argsort(dim=1, descending=True, stable=True)[:, :widest, None]
-    logits_BWV = model.next_logits(context, prefix_BKl.take_along_dim(chosen_BW1, 1))
-    some = Children(*(part.take_along_dim(chosen_BW1, 1) for part in children))
-    log_probs_BWC = log_probs_of_children(logits_BWV, some)
-    return children, log_probs_BKC.scatter_(1, chosen_BW1.expand_as(log_probs_BWC), log_probs_BWC)
+        return children, log_probs_of_children(
+            model.next_logits(context, prefix_BKl), children.codes, children.exists
+        )
+    chosen_BW = has_choice_BK.byte().argsort(dim=1, descending=True, stable=True)[:, :widest]
+    # Whole rows are copied: gathering their elements one by one would take longer than the model.
+    n_batch, n_nodes = nodes_BK.shape
+    rows_R = (chosen_BW + n_nodes * torch.arange(n_batch, device=nodes_BK.device)[:, None]).flatten()
+
+    def chosen(part: Tensor) -> Tensor:
+        return part.flatten(0, 1).index_select(0, rows_R).unflatten(0, (n_batch, widest))
+
+    logits_BWV = model.next_logits(context, chosen(prefix_BKl))
+    log_probs_BWC = log_probs_of_children(logits_BWV, chosen(children.codes), chosen(children.exists))
+    log_probs_BKC.view(n_batch * n_nodes, -1).index_copy_(0, rows_R, log_probs_BWC.flatten(0, 1))
+    return children, log_probs_BKC
+
+
+@dataclass
+class ItemPaths:
+    """K items of each history, whose codes are scored level by level, alone or beside other prefixes.
+
+    A prefix that several items of a history share is read once: of items that are alike, most begin alike.
+    """
+
+    trie: Trie
+    items_BK: Tensor
+    """Item indices int64, all of the trie."""
+    by_level: list[Tensor] = field(default_factory=list)
+    """log p(code | history, codes before it) of each item, float32 [B, K], for the levels that were read so far."""
+
+    def prefixes(self) -> tuple[Tensor, Tensor]:
+        """What the next level needs: the codes int64 [B, D, l] and the nodes int64 [B, D] of distinct prefixes."""
+        level = len(self.by_level)
+        nodes_BD, self._which_BK = _distinct(self.trie.nodes_of_items(self.items_BK, level))
+        return _codes_of(self.trie, level, nodes_BD), nodes_BD
+
+    def read(self, children: Children, log_probs_BDC: Tensor) -> None:
+        """Score the next level's codes, given what `next_log_probs` says of its `prefixes`."""
+        nodes_BK = self.trie.nodes_of_items(self.items_BK, len(self.by_level) + 1)
+        own_BK = nodes_BK - children.nodes[:, :, 0].gather(1, self._which_BK)
+        cells_BK = self._which_BK * log_probs_BDC.shape[2] + own_BK
+        self.by_level.append(log_probs_BDC.flatten(1).gather(1, cells_BK))
 
 
 def code_log_probs(
     model: RetrievalModel[ContextT], context: ContextT, trie: Trie, items_BK: Tensor
 ) -> Tensor:
-    """log p(code | history, codes before it) for each code of K items of each history, float32 [B, K, L].
-
-    A prefix that several items of a history share is read once: of items that are alike, most begin alike.
-    """
-    levels = []
-    for level in range(trie.n_levels):
-        distinct_BD, which_BK = _distinct(trie.nodes_of_items(items_BK, level))
-        prefix_BDl = _codes_of(trie, level, distinct_BD)
-        children, log_probs_BDC = next_log_probs(model, context, trie, prefix_BDl, distinct_BD)
-        own_BK = trie.nodes_of_items(items_BK, level + 1) - children.nodes[:, :, 0].gather(1, which_BK)
-        width = log_probs_BDC.shape[2]
-        levels.append(log_probs_BDC.flatten(1).gather(1, which_BK * width + own_BK))
-    return torch.stack(levels, dim=2)
+    """log p(code | history, codes before it) for each code of K items of each history, float32 [B, K, L]."""
+    paths = ItemPaths(trie, items_BK)
+    for _ in range(trie.n_levels):
+        paths.read(*next_log_probs(model, context, trie, *paths.prefixes()))
+    return torch.stack(paths.by_level, dim=2)
 
 
 def _distinct(nodes_BK: Tensor) -> tuple[Tensor, Tensor]:
