@@ -1,5 +1,6 @@
 """Every expert keeps one contract, and the ensemble joins their distributions as its formula says."""
 
+from dataclasses import replace
 from itertools import product
 from pathlib import Path
 from typing import Any, cast
@@ -337,6 +338,20 @@ def test_what_others_propose_is_scored_in_the_calls_of_the_search(name: str, boo
     torch.testing.assert_close(
         found.log_p["codes"][is_real_BC], expected_BC[is_real_BC], atol=1e-4, rtol=1e-4
     )
+
+
+def test_padding_is_no_item_even_if_the_model_does_not_know_the_first_one() -> None:
+    retriever = random_retriever(3, 30, SIZES, "hierarchical", 5)
+    known_N = np.ones(len(retriever.table), dtype=bool)
+    known_N[:2] = False
+    retriever = replace(retriever, known_N=known_N)
+    histories = Histories(random_histories(3, 30, 2, 6))
+    others_BM = torch.tensor([[4, PADDING, 9], [PADDING, PADDING, 7]])
+    found = retriever.search(histories, 3, Constraints(), others_BM)
+    exact_BM = retriever.item_log_probs(found.context, others_BM)
+    assert found.others_BM is not None
+    is_real_BM = others_BM != PADDING
+    torch.testing.assert_close(found.others_BM[is_real_BM], exact_BM[is_real_BM], atol=1e-4, rtol=1e-4)
 
 
 def test_a_recommendation_says_what_each_expert_said() -> None:

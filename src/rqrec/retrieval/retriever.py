@@ -12,6 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from rqrec.data.ids import PADDING
 from rqrec.data.sequences import Histories
 from rqrec.models.retrieval_model import CodeLookup, RetrievalModel
 from rqrec.retrieval.beam_search import beam_search
@@ -75,7 +76,7 @@ class Retriever:
         seen_BX = torch.from_numpy(histories.items_BT).to(self.device) if constraints.exclude_seen else None
         batch = self.lookup.batch(histories, self.model.max_items)
         context = self.model.encode(batch)
-        beside = None if others_BM is None else ItemPaths(self.trie, others_BM.clamp(min=0))
+        beside = None if others_BM is None else ItemPaths(self.trie, self._in_trie(others_BM))
         ranked = beam_search(
             self.model,
             batch,
@@ -121,4 +122,8 @@ class Retriever:
         return self._code_log_probs(context, torch.from_numpy(items_BK).to(self.device))
 
     def _code_log_probs(self, context: Any, items_BK: Tensor) -> Tensor:
-        return code_log_probs(self.model, context, self.trie, items_BK.clamp(min=0))
+        return code_log_probs(self.model, context, self.trie, self._in_trie(items_BK))
+
+    def _in_trie(self, items: Tensor) -> Tensor:
+        """The items, with one of the trie in place of padding; item 0 may be none that the model knows."""
+        return items.where(items != PADDING, self.trie.item_of_leaf[:1].long())
