@@ -121,9 +121,7 @@ class Explainer:
             return self.retriever.code_log_probs(inputs, items_BK).numpy(force=True)
         is_new_BK = ~self.retriever.known_N[items_BK] & (items_BK != PADDING)
         parts = [
-            retriever.code_log_probs(
-                inputs, np.where(mine_BK, items_BK, retriever.trie.item_of_leaf[0].item())
-            )
+            retriever.code_log_probs(inputs, np.where(mine_BK, items_BK, PADDING))
             for retriever, mine_BK in ((self.retriever, ~is_new_BK), (self.every, is_new_BK))
         ]
         known_BKL, new_BKL = (part.numpy(force=True) for part in parts)
