@@ -2,27 +2,21 @@
 
 import fcntl
 import os
+import signal
 import sys
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
 import pytest
 
 from rqrec.core import replace
 from rqrec.core.artifact import MANIFEST, create, find, read_manifest, read_version, reuse
+from tests.faults.changes import signal_at_change
 
 PARTS = ("a.txt", "b.txt")
-KILLED = 9
-CHANGES = {
-    "os.mkdir",
-    "os.rename",
-    "os.remove",
-    "os.rmdir",
-    "shutil.rmtree",
-    "open",
-}  # audit events of Python
 
 
 def write(folder: Path, text: str) -> Path:
@@ -55,22 +49,14 @@ def in_child(run: Callable[[], None]) -> int:
     return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
 
 
-def killed_at(step: int, run: Callable[[], None]) -> bool:
-    """Run in a process that is killed before the change number `step` of the file system; whether it came so far."""
+def killed_at(step: int, folder: Path, run: Callable[[], object]) -> bool:
+    """Run in a process that is killed before the change number `step` inside `folder`; whether it came so far."""
 
     def watched() -> None:
-        changes = 0
-
-        def hook(event: str, arguments: tuple[object, ...]) -> None:
-            nonlocal changes
-            changes += event in CHANGES
-            if changes > step:
-                os._exit(KILLED)
-
-        sys.addaudithook(hook)
+        signal_at_change(folder, step, signal.SIGKILL)
         run()
 
-    return in_child(watched) == KILLED
+    return in_child(watched) == -signal.SIGKILL
 
 
 def test_a_kill_at_any_step_leaves_the_old_or_the_new_version_and_the_next_start_heals(
@@ -79,7 +65,7 @@ def test_a_kill_at_any_step_leaves_the_old_or_the_new_version_and_the_next_start
     step, seen = 0, []
     while True:
         folder = write(tmp_path / f"{step}" / "run" / "a", "old")
-        was_killed = killed_at(step, lambda folder=folder: write(folder, "new") and None)
+        was_killed = killed_at(step, folder.parent, partial(write, folder, "new"))
         seen.append(text_of(find(folder.parent, "dataset")))
         assert os.listdir(folder.parent) == ["a"]
         if not was_killed:
@@ -88,7 +74,7 @@ def test_a_kill_at_any_step_leaves_the_old_or_the_new_version_and_the_next_start
         assert text_of(folder) == "newest"
         assert os.listdir(folder.parent) == ["a"]
         step += 1
-    assert step > 20
+    assert step > 15
     assert set(seen) == {"old", "new"}
     assert seen == sorted(seen, reverse=True)  # once the new version is whole, it stays
 
@@ -97,15 +83,33 @@ def test_a_kill_while_healing_loses_nothing(tmp_path: Path) -> None:
     step = 0
     while True:
         parent = tmp_path / f"{step}"
-        write(parent / "a", "old").rename(parent / f".a.{replace.OLD}")
         write(parent / "a", "new").rename(parent / f".a.{replace.NEW}")
-        was_killed = killed_at(step, lambda parent=parent: replace.heal(parent / "a"))
+        write(parent / "b", "old").rename(parent / f".a.{replace.OLD}")
+        was_killed = killed_at(step, parent, partial(replace.heal, parent / "a"))
         assert text_of(parent / "a") == "new"
         assert os.listdir(parent) == ["a"]
         if not was_killed:
             break
         step += 1
     assert step > 3
+
+
+def test_a_kill_while_removing_leaves_all_or_nothing_and_the_next_removal_cleans_up(tmp_path: Path) -> None:
+    step, seen = 0, []
+    while True:
+        folder = write(tmp_path / f"{step}" / "a", "old")
+        was_killed = killed_at(step, folder.parent, partial(replace.remove, folder))
+        if folder.exists():
+            assert text_of(folder) == "old"
+        seen.append(folder.exists())
+        replace.remove(folder)
+        assert os.listdir(folder.parent) == []
+        if not was_killed:
+            break
+        step += 1
+    assert step > len(PARTS)
+    assert seen == sorted(seen, reverse=True)
+    assert set(seen) == {True, False}
 
 
 def test_a_stage_finds_what_an_interrupted_replacement_left(tmp_path: Path) -> None:

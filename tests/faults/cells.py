@@ -39,11 +39,19 @@ from rqrec.core.address_space import NEEDED
 from rqrec.core.artifact import MANIFEST, file_hash, read_manifest
 from rqrec.core.lock import is_lock
 from rqrec.retrieval.versions import live_hash
+from tests.faults.changes import count_changes, signal_at_change
 from tests.stages.world import write_world
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "reliability.md"
 START, END = "<!-- table -->\n", "<!-- end of the table -->\n"
-MOMENTS = (0.35, 0.6, 0.85)  # when a command is killed, as a part of the time that it takes
+MOMENTS = (
+    0.35,
+    0.6,
+    0.85,
+)  # when a command is killed, as a part of the time that it takes, and of its changes of files
+KILL = (signal.SIGKILL, -9)  # with the exit statuses that follow
+TERMINATE = (signal.SIGTERM, 143, -15)  # -15: before the command began
+TAKES = "takes.json"  # how many seconds and changes of files each command takes
 DISK = "64m"  # size of a disk that every output fits on
 # Commands that change a model: the command whose result they begin with.
 CHANGED = {
@@ -254,8 +262,8 @@ class Cell:
         status = end(start(self.arguments, self.log, prepare))
         return status, self.log.read_text(errors="replace")
 
-    def start(self, log: str = "log.txt") -> int:
-        return start(self.arguments, self.folder / log)
+    def start(self, log: str = "log.txt", prepare: Callable[[], None] = lambda: None) -> int:
+        return start(self.arguments, self.folder / log, prepare)
 
     def same_result(self, prepare: Callable[[], None] = lambda: None) -> str:
         """Run the command again, undisturbed: it must end with the result of an undisturbed run."""
@@ -306,26 +314,38 @@ def sentence(status: int, text: str, *expected: str) -> None:
 
 def stop(cell: Cell, number: signal.Signals, *statuses: int) -> None:
     """Stop the command at several moments, in the same folder; it ends before, or with one of these exit statuses."""
-    seconds = json.loads((cell.base / "seconds.json").read_text())[cell.name]
+    takes = json.loads((cell.base / TAKES).read_text())[cell.name]
     for moment in MOMENTS:
         pid = cell.start()
-        time.sleep(moment * seconds)
+        time.sleep(moment * takes["seconds"])
         os.kill(pid, number)
-        status, text = end(pid), cell.log.read_text()
-        if status == 1 and cell.name in DONE:  # the one before was stopped when its change was made
-            sentence(status, text, DONE[cell.name])
-        else:
-            assert status in (0, *statuses), (status, text)
-            assert "Traceback" not in text, text
+        check_stopped(cell, end(pid), *statuses)
+    for moment in MOMENTS:
+        stop_at_change(cell, round(moment * takes["changes"]), number, *statuses)
+
+
+def stop_at_change(cell: Cell, change: int, number: signal.Signals, *statuses: int) -> None:
+    """Stop the command before it changes a file for this time; it ends before, or with one of these statuses."""
+    pid = cell.start(prepare=lambda: signal_at_change(cell.out.parent, change, number))
+    check_stopped(cell, end(pid), *statuses)
+
+
+def check_stopped(cell: Cell, status: int, *statuses: int) -> None:
+    text = cell.log.read_text()
+    if status == 1 and cell.name in DONE:  # the one before was stopped when its change was made
+        sentence(status, text, DONE[cell.name])
+    else:
+        assert status in (0, *statuses), (status, text)
+        assert "Traceback" not in text, text
 
 
 def killed(cell: Cell) -> str:
-    stop(cell, signal.SIGKILL, -9)
+    stop(cell, *KILL)
     return f"stops; {cell.same_result()}"
 
 
 def terminated(cell: Cell) -> str:
-    stop(cell, signal.SIGTERM, 143, -15)  # -15: before the command began
+    stop(cell, *TERMINATE)
     return f"status 143; {cell.same_result()}"
 
 
@@ -402,31 +422,29 @@ def write_base(base: Path) -> None:
         os._exit(0)
     assert end(pid) == 0
     huggingface_hub.snapshot_download = lambda *_, **__: str(base / "join")
-    seconds = {}
+    takes, tally = {}, base / "changes"
     for name in commands(base, base):
         for arguments in preparations(base).get(name, []):
             succeed(arguments, base / "log.txt")
         begin(name, base, base / name)
+        tally.unlink(missing_ok=True)
         begun = time.monotonic()
-        succeed(commands(base, base / name)[name], base / "log.txt")
-        seconds[name] = time.monotonic() - begun
-    (base / "seconds.json").write_text(json.dumps(seconds))
+        succeed(commands(base, base / name)[name], base / "log.txt", lambda: count_changes(base, tally))
+        takes[name] = {"seconds": time.monotonic() - begun, "changes": tally.stat().st_size}
+    (base / TAKES).write_text(json.dumps(takes))
 
 
-def succeed(arguments: list[object], log: Path) -> None:
-    assert end(start(arguments, log)) == 0, (arguments, log.read_text())
+def succeed(arguments: list[object], log: Path, prepare: Callable[[], None] = lambda: None) -> None:
+    assert end(start(arguments, log, prepare)) == 0, (arguments, log.read_text())
 
 
-def column(fault: str, base: Path, names: list[str]) -> dict[str, str]:
-    """What this fault does to each command."""
-    cells = {}
-    for name in names:
-        with tempfile.TemporaryDirectory() as folder:
-            try:
-                cells[name] = FAULTS[fault][1](Cell(name, base, Path(folder)))
-            except (AssertionError, ValueError, OSError) as error:
-                cells[name] = f"FAILED: {' '.join(str(error).split())[-1500:]}"
-    return cells
+def tried(name: str, base: Path, fault: Callable[[Cell], str]) -> str:
+    """What this fault does to a command."""
+    with tempfile.TemporaryDirectory() as folder:
+        try:
+            return fault(Cell(name, base, Path(folder)))
+        except (AssertionError, ValueError, OSError) as error:
+            return f"FAILED: {' '.join(str(error).split())[-1500:]}"
 
 
 def documented() -> dict[str, dict[str, str]]:
@@ -458,7 +476,7 @@ def main(arguments: list[str]) -> None:
         write_base(base)
         faults = [one for one in arguments if one in FAULTS] or list(FAULTS)
         chosen = [one for one in arguments if one in names] or names
-        columns = {fault: column(fault, base, chosen) for fault in faults}
+        columns = {fault: {name: tried(name, base, FAULTS[fault][1]) for name in chosen} for fault in faults}
     if "--write" in arguments:
         write(columns, names)
     print(json.dumps(columns))

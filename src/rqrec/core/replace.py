@@ -1,4 +1,4 @@
-"""Replacing a folder by another one, safely against crashes and against those who read it meanwhile.
+"""Replacing a folder by another one, or removing it, safely against crashes and against those who read it meanwhile.
 
 A new folder `a` is written as `.a.N.rqrec-partial`. Once it is whole and flushed to disk, it is renamed to
 `.a.rqrec-new`, an old `a` to `.a.rqrec-old`, and `.a.rqrec-new` to `a`. At every moment the old or the new one, or
@@ -73,6 +73,20 @@ def heal_inside(parent: Path) -> None:
     """`heal` every folder directly inside `parent`."""
     for name in sorted({found[1] for found in _leftovers(parent)}):
         heal(parent / name)
+
+
+def remove(folder: Path) -> None:
+    """Remove a folder, if there is one: at every moment all of it has this name, or none of it."""
+    folder = Path(os.path.realpath(folder))
+    if not folder.parent.is_dir():
+        return
+    with locked(folder.parent):
+        _heal(folder)
+        if not folder.is_dir():
+            return
+        temporary = _unused(folder)
+        folder.rename(temporary)
+    shutil.rmtree(temporary, ignore_errors=True)  # what is left of it if that is interrupted, `heal` removes
 
 
 def undisturbed(parent: Path, look: Callable[[], T]) -> T:

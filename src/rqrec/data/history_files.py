@@ -7,7 +7,6 @@ user.
 
 import ast
 import json
-import shutil
 from collections.abc import Sequence
 from glob import glob
 from itertools import count
@@ -20,6 +19,7 @@ import polars as pl
 from rqrec.core.artifact import atomic_write
 from rqrec.core.progress import log as say
 from rqrec.core.regular_file import regular_file
+from rqrec.core.replace import heal, replaced
 from rqrec.data.columns import LOG_ROLES, find_column, listed, normalised, renamed
 from rqrec.data.log_table import read_as_log
 from rqrec.data.tables import ALLOWED as ALLOWED_SUFFIXES
@@ -74,27 +74,24 @@ def as_histories(files: Sequence[Path], folder: Path, *, times: bool = False) ->
     if columns[0] is not None and not times and plain:
         return list(files)
     if not _converted(folder, times):
-        shutil.rmtree(folder, ignore_errors=True)
-        temporary = folder.with_name(f"{folder.name}.tmp")
-        shutil.rmtree(temporary, ignore_errors=True)
-        temporary.mkdir(parents=True)
-        if columns[0] is None:
-            _group(tables, temporary)
-        elif times:
-            _with_seconds(tables, temporary)
-        else:
-            for number, table in enumerate(tables):
-                table.say(renamed(columns[number] or {}))
-                with parse_errors_for(table.path):
-                    _histories(table).sink_parquet(
-                        _numbered(temporary, number), row_group_size=ROWS_PER_GROUP
-                    )
-        temporary.rename(folder)
+        with replaced(folder) as temporary:
+            if columns[0] is None:
+                _group(tables, temporary)
+            elif times:
+                _with_seconds(tables, temporary)
+            else:
+                for number, table in enumerate(tables):
+                    table.say(renamed(columns[number] or {}))
+                    with parse_errors_for(table.path):
+                        _histories(table).sink_parquet(
+                            _numbered(temporary, number), row_group_size=ROWS_PER_GROUP
+                        )
     return sorted(folder.glob("*.parquet"))
 
 
 def _converted(folder: Path, times: bool) -> bool:
     """Whether the folder holds a conversion that may be reused; an older version left out the times."""
+    heal(folder)
     if not folder.is_dir():
         return False
     return not times or all(TIMESTAMPS in open_table(file).columns for file in folder.glob("*.parquet"))

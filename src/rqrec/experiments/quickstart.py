@@ -4,13 +4,13 @@ The stages and settings are those of the recipe (`rqrec.experiments.reproduce`),
 generates semantic IDs and one SASRec, trained side by side, joined with the neighbours of the history's items.
 """
 
-import shutil
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from rqrec.core.artifact import MANIFEST, read_json, read_manifest, write_json
 from rqrec.core.config import configured
 from rqrec.core.progress import duration, log
+from rqrec.core.replace import remove
 from rqrec.core.workers import cores
 from rqrec.data.sources.custom import CustomFiles
 from rqrec.evaluation.results_io import EVALUATION_FILE
@@ -58,7 +58,7 @@ def quickstart(config: QuickstartConfig, files: CustomFiles, out: Path) -> Quick
         trainings = _trainings(config, inputs, run.folder / "experts", minutes)
         if anew:  # the joined model stays until the new one takes its place
             for training in trainings:
-                shutil.rmtree(training.config.checkpoints.save_dir_root, ignore_errors=True)
+                remove(training.config.checkpoints.save_dir_root)
         train_experts(run, "experts", trainings, config.jobs or cores())
         joining = configured(JoinConfig(), ["join"], [RECIPE])
         models = [training.folder for training in trainings]

@@ -8,7 +8,6 @@ Training the model again replaces the whole folder.
 Shapes: N items of the catalogue.
 """
 
-import shutil
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -19,7 +18,7 @@ import polars as pl
 
 from rqrec.core.artifact import VERSIONS, Manifest, create, find, read_manifest, read_version, write_json
 from rqrec.core.progress import log
-from rqrec.core.replace import locked
+from rqrec.core.replace import locked, remove
 from rqrec.data.catalog import CATALOG_FILE
 from rqrec.retrieval.artifact import RetrievalArtifact, expert_types, read_retrieval
 from rqrec.retrieval.changes import (
@@ -133,7 +132,7 @@ def change(folder: Path, what: str, make: Change, live: LiveModel | None = None)
         _set_current(folder, new)
         for old in sorted(_numbers(folder))[:-KEPT]:
             if old != number:
-                shutil.rmtree(folder / VERSIONS / str(old), ignore_errors=True)
+                remove(folder / VERSIONS / str(old))
     return LiveModel(artifact, new)
 
 

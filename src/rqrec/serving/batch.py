@@ -6,7 +6,6 @@ therefore resumes with the missing parts, and neither the number nor the locatio
 Shapes: U users of a part, B users of a search, M items of all histories, K recommendations.
 """
 
-import shutil
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, replace
@@ -35,6 +34,7 @@ from rqrec.core.artifact import (
 from rqrec.core.device import device_of
 from rqrec.core.lock import names_of_others, only_one
 from rqrec.core.progress import log, meter
+from rqrec.core.replace import remove
 from rqrec.core.workers import Workers
 from rqrec.data.catalog import Catalog
 from rqrec.data.history_files import TIMESTAMPS, as_histories, count_rows, input_files, read_histories
@@ -255,7 +255,7 @@ def _check_free(folder: Path) -> None:
 def _start(folder: Path, plan: dict[str, Any]) -> None:
     """Write the plan of a new run, or check that the folder's is the same."""
     path = folder / PLAN_FILE
-    for leftover in folder.glob(".*.tmp"):  # left by a killed process
+    for leftover in filter(Path.is_file, folder.glob(".*.tmp")):  # left by a killed process
         leftover.unlink(missing_ok=True)
     if not path.is_file():
         write_json(path, plan)
@@ -265,7 +265,7 @@ def _start(folder: Path, plan: dict[str, Any]) -> None:
     changed = [name for name in {**plan, **old_plan} if old_plan.get(name) != plan.get(name)]
     if changed and not any(folder.glob("part-*.parquet")):
         # Nothing was recommended under the old plan; the histories may have been converted from another input.
-        shutil.rmtree(folder / HISTORIES, ignore_errors=True)
+        remove(folder / HISTORIES)
         (folder / MANIFEST).unlink(missing_ok=True)  # of a run without users
         write_json(path, plan)
     elif changed:
@@ -304,7 +304,7 @@ def _finish(folder: Path, targets: Sequence[Path], plan: dict[str, Any]) -> dict
         )
         with parse_errors_for(folder):
             counts |= totals.collect(engine="streaming").row(0, named=True)
-    shutil.rmtree(folder / HISTORIES, ignore_errors=True)
+    remove(folder / HISTORIES)
     files = {path.name: file_hash(path) for path in (folder / PLAN_FILE, *targets)}
     manifest = Manifest("recommendations", plan, {"retrieval": plan["model"]}, counts, files)
     write_json(folder / MANIFEST, manifest.__dict__)

@@ -4,7 +4,6 @@ The states of random generators are not saved: every random choice is drawn from
 `rqrec.training.loop`).
 """
 
-import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
@@ -26,7 +25,7 @@ from rqrec.core.artifact import (
 )
 from rqrec.core.lock import only_one
 from rqrec.core.progress import log
-from rqrec.core.replace import heal_inside
+from rqrec.core.replace import heal_inside, remove
 from rqrec.core.tensors import read_tensors
 from rqrec.core.values import Config, NonNegativeInt, PositiveInt
 from rqrec.training.tracking import History
@@ -125,7 +124,7 @@ class CheckpointManager:
         # A later checkpoint than this one could not be read: keep it, but do not count it.
         earlier = [saved for saved in self._saved() if saved.name <= folder.name]
         for old in earlier[self.config.keep_last :]:
-            shutil.rmtree(old)
+            remove(old)
         return folder
 
     def load(self, selects_on: str | None = None) -> TrainingState | None:
@@ -161,7 +160,7 @@ class CheckpointManager:
 
     def clear(self) -> None:
         """Remove all checkpoints, for example once the artefact of the finished run is written."""
-        shutil.rmtree(self.folder, ignore_errors=True)
+        remove(self.folder)
 
     def _saved(self) -> list[Path]:
         return sorted(self.folder.glob("step-*"), reverse=True)
