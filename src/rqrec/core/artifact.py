@@ -504,7 +504,7 @@ def _check_place(folder: Path) -> None:
             f"{folder} cannot be made, because {parent} is a file: choose another place."
         )
     try:
-        tempfile.TemporaryDirectory(prefix=".", dir=parent).cleanup()
+        tempfile.TemporaryFile(dir=parent).close()  # of which a kill leaves nothing
     except OSError as error:
         raise OSError(error.errno, error.strerror, str(folder)) from error
 

