@@ -183,7 +183,7 @@ def test_a_place_that_cannot_be_written_is_refused_before_any_work(
     def denied(*_: object) -> None:  # root may write everywhere
         raise PermissionError(errno.EACCES, "Permission denied")
 
-    monkeypatch.setattr("os.mkdir", denied)
+    monkeypatch.setattr("os.open", denied)
     with pytest.raises(PermissionError, match=r"Permission denied: '.*/b/a'"):
         reuse(tmp_path / "b" / "a", "dataset", {}, {})
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
