@@ -21,7 +21,7 @@ def main() -> None:
     parser.add_argument("fault", choices=faults)
     parser.add_argument("commands", nargs="*", help="by default all")
     parser.add_argument("--most", type=int, default=10**6, help="changes of a command")
-    options = parser.parse_args()
+    options = parser.parse_intermixed_args()
     fault, *statuses = faults[options.fault]
     with tempfile.TemporaryDirectory() as folder:
         base = Path(folder)
