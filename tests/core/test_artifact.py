@@ -125,7 +125,7 @@ def test_find_looks_at_the_folder_and_directly_inside(tmp_path: Path) -> None:
 
 def test_find_looks_into_run_folders_if_the_folder_has_none(tmp_path: Path) -> None:
     inner = make(tmp_path / "out" / "seed_0" / "retrieval", "retrieval")
-    make(inner / "tokenizer", "rqvae")  # inside an artefact: part of it
+    make(tmp_path / "tokenizer", "rqvae").rename(inner / "tokenizer")  # inside an artefact: part of it
     assert find(tmp_path / "out", "retrieval") == inner
     with pytest.raises(FileNotFoundError, match="has no artefact of type 'rqvae'"):
         find(tmp_path / "out" / "seed_0", "rqvae")
@@ -331,7 +331,8 @@ def test_a_file_that_the_manifest_does_not_list_is_refused(tmp_path: Path) -> No
     folder = make(tmp_path / "a")
     (folder / "README.md").write_text("beside an artefact")
     (folder / ".gitattributes").write_text("beside an artefact")
-    make(folder / "data" / "inside")
+    (folder / "data").mkdir()
+    make(tmp_path / "inside").rename(folder / "data" / "inside")
     read_manifest(folder, verify=True)
     (folder / "weights.safetensors").write_text("x")
     with pytest.raises(ValueError, match="not in the manifest"):
@@ -349,3 +350,31 @@ def test_a_file_in_an_artefact_is_none_to_write(tmp_path: Path) -> None:
         with pytest.raises(ValueError, match=r"lies in .*outer, an artefact that another file would damage"):
             check_outside_artifacts(inside)
     check_outside_artifacts(tmp_path / "b.npy")
+
+
+def test_an_artefact_in_another_would_be_lost_with_it(tmp_path: Path) -> None:
+    outer = make(tmp_path / "outer", "retrieval")
+    for work in (lambda: make(outer / "a", "evaluation"), lambda: reuse(outer / "b", "evaluation", {}, {})):
+        with pytest.raises(ValueError, match=r"lies in .*outer, an artefact"):
+            work()
+    assert make(outer, "retrieval") == outer
+
+
+def test_a_mount_point_is_refused_before_any_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another folder can take its place neither then nor later."""
+    monkeypatch.setattr("os.path.ismount", lambda path: path == tmp_path / "mounted")
+    (tmp_path / "mounted").mkdir()
+    for work in (make, lambda folder: reuse(folder, "dataset", {}, {})):
+        with pytest.raises(ValueError, match=r"a file system is mounted.*give a folder inside it"):
+            work(tmp_path / "mounted")
+    make(tmp_path / "mounted" / "a")
+    assert os.listdir(tmp_path) == ["mounted"]
+
+
+def test_links_in_a_circle_are_refused_before_any_work(tmp_path: Path) -> None:
+    (tmp_path / "loop").symlink_to("loop")
+    for work in (make, lambda folder: reuse(folder, "dataset", {}, {}), check_outside_artifacts):
+        for path in (tmp_path / "loop", tmp_path / "loop" / "a"):
+            with pytest.raises(OSError, match=r"Too many levels of symbolic links: .*loop"):
+                work(path)
+    assert os.listdir(tmp_path) == ["loop"]

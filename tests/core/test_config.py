@@ -117,6 +117,7 @@ def test_settings_reach_the_nested_config_with_the_right_types() -> None:
         ("iterations", 2**63, "must be a whole number"),
         ("max_minutes", float("nan"), "must be a number or None"),
         ("max_minutes", float("inf"), "must be a number or None"),
+        ("max_minutes", -(10**400), "must be a number or None"),
         ("iterations", "x" * 9000, r"is 'x{10,40}\.\.\.x{10,40}', but"),
     ],
 )

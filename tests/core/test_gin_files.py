@@ -29,6 +29,7 @@ def values(*bindings: str) -> dict[str, object]:
         ("a = 3", "a has no section"),
         ("%%%", "Unexpected token"),
         ("train.a = 1 2", "Expected newline"),
+        ("train.a = " + "1" * 5000, "a whole number has too many digits"),
     ],
 )
 def test_a_mistake_is_one_sentence_with_its_place(line: str, expected: str) -> None:
@@ -44,6 +45,11 @@ def test_mistakes_in_a_file_have_their_line(tmp_path: Path) -> None:
     (tmp_path / "a.gin").write_bytes(b"train.a = 3 # \xff")
     with pytest.raises(ValueError, match=r"a\.gin is not a text file"):
         read_gin([tmp_path / "a.gin"], [])
+
+
+def test_a_byte_order_mark_is_no_part_of_the_text(tmp_path: Path) -> None:
+    (tmp_path / "a.gin").write_text("train.a = 3\r\n", encoding="utf-8-sig")
+    assert read_gin([tmp_path / "a.gin"], [])[0].value == 3
 
 
 def test_macros_are_replaced_at_any_depth_and_the_last_definition_counts() -> None:

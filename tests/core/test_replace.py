@@ -208,6 +208,15 @@ def test_hidden_folders_of_others_are_not_touched(tmp_path: Path) -> None:
     assert sorted(os.listdir(tmp_path)) == [".a.1.tmp", ".a.old", "a"]
 
 
+def test_a_folder_that_cannot_be_healed_is_of_no_concern_to_its_neighbours(tmp_path: Path) -> None:
+    (tmp_path / f".a.{replace.NEW}").mkdir()
+    (tmp_path / "a").symlink_to("a")
+    write(tmp_path / "b", "text")
+    assert find(tmp_path, "dataset") == tmp_path / "b"
+    with pytest.raises(OSError, match="Too many levels"):
+        replace.heal(tmp_path / "a")
+
+
 def test_an_error_of_the_reader_itself_is_passed_on(tmp_path: Path) -> None:
     write(tmp_path / "a", "x")
 

@@ -18,6 +18,7 @@ HISTORIES = [("u", ["1", "22"]), ("v", []), ("w", ["3"])]
         ("u.csv", 'user_id,history\nu,"1, 22"\nv,\nw,3\n'),
         ("u.csv", 'user_id,history\nu,"[""1"", 22]"\n\nv,[]\nw,"[""3""]"\n'),
         ("u.csv", "userId;history\nu;['1', '22']\nv;[]\nw;[3]\n"),
+        ("u.csv", "userId;history\nu;[1.0, 22.0]\nv;[]\nw;[3]\n"),
         ("U.TSV", "User ID\tHistory\nu\t1,22\nv\t\nw\t3\n"),
         ("u.jsonl", "\n".join(json.dumps({"user_id": u, "history": h}) for u, h in HISTORIES)),
         (

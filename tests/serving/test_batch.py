@@ -137,10 +137,61 @@ def test_a_folder_of_another_run_is_refused_with_the_differences(
         batch_recommend(tiny_run, users / "b.parquet", out, BatchConfig(k=4), ONE_PROCESS)
     with pytest.raises(ValueError, match="different values of: inputs"):
         batch_recommend(tiny_run, users, out, BatchConfig(k=3), ONE_PROCESS)
-    (tmp_path / "mine").mkdir()
-    (tmp_path / "mine" / "thesis.txt").write_text("years")
+
+
+@pytest.mark.parametrize("plan", [None, "[]", '{"tasks": ["write it"]}', '{"model": "the best"}'])
+def test_a_folder_of_somebody_else_is_not_touched(
+    tiny_run: Path, users: Path, tmp_path: Path, plan: str | None
+) -> None:
+    mine = tmp_path / "mine"
+    (mine / ".histories").mkdir(parents=True)
+    texts = {"thesis.txt": "years", ".draft.tmp": "days", ".histories/2025.txt": "hours"}
+    if plan is not None:
+        texts["plan.json"] = plan
+    for name, text in texts.items():
+        (mine / name).write_text(text)
     with pytest.raises(FileExistsError, match="was not created by this command"):
-        batch_recommend(tiny_run, users, tmp_path / "mine", BatchConfig(), ONE_PROCESS)
+        batch_recommend(tiny_run, users, mine, BatchConfig(), ONE_PROCESS)
+    found = {str(path.relative_to(mine)): path.read_text() for path in mine.rglob("*") if path.is_file()}
+    assert found == texts
+
+
+@pytest.mark.parametrize(
+    ("types", "expected"), [((pl.Int32, pl.Int64), pl.Int64), ((pl.Float64, pl.String), pl.String)]
+)
+def test_user_ids_of_several_types_get_one(
+    tiny_run: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    types: tuple[type[pl.DataType], ...],
+    expected: type[pl.DataType],
+) -> None:
+    for name, dtype in zip("ab", types, strict=True):
+        users = pl.Series("user_id", [1, 2]).cast(dtype)
+        pl.DataFrame([users, pl.Series("history", [["item 1"], []])]).write_parquet(
+            tmp_path / f"{name}.parquet"
+        )
+    result = batch_recommend(
+        tiny_run, tmp_path / "*.parquet", tmp_path / "out", BatchConfig(k=3), ONE_PROCESS
+    )
+    rows = read_rows(tmp_path / "out")
+    assert result["users"] == len(rows) == 4
+    assert rows["user_id"].to_list() == pl.Series([1, 2, 1, 2]).cast(expected).to_list()
+    assert f"user_id is {types[0].__name__} here, and becomes" in capsys.readouterr().err
+
+
+def test_a_damaged_part_of_a_finished_run_is_made_again(
+    tiny_run: Path, users: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out, config = tmp_path / "out", BatchConfig(k=3)
+    result = batch_recommend(tiny_run, users, out, config, ONE_PROCESS)
+    rows = read_rows(out)
+    damaged = sorted(out.glob("part-*.parquet"))[1]
+    damaged.write_bytes(b"PAR1")
+    assert batch_recommend(tiny_run, users, out, config, ONE_PROCESS) == result
+    assert f"missing or damaged: {damaged.name}" in capsys.readouterr().err
+    assert_same_rows(read_rows(out), rows)
+    read_manifest(out, "recommendations", verify=True)
 
 
 class Stop:

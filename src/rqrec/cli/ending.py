@@ -28,6 +28,7 @@ NO_MEMORY = (
 WHAT_TO_DO = {
     **dict.fromkeys((errno.EACCES, errno.EPERM), "`ls -ld` shows who may read it and write into it."),
     **dict.fromkeys((errno.ENOSPC, errno.EDQUOT), "Make room there, or choose another place."),
+    errno.ELOOP: "Links lead in a circle: remove them, or choose another place.",
     errno.EROFS: "Choose another place.",
     errno.EFBIG: "Raise the limit (`ulimit -f`), or choose another place.",
 }

@@ -21,6 +21,7 @@ from rqrec import __version__
 from rqrec.core import strict_json
 from rqrec.core.errors import WRITE_ERRORS, first_few
 from rqrec.core.progress import log
+from rqrec.core.real_path import real_path
 from rqrec.core.regular_file import regular_file
 from rqrec.core.replace import read_whole, replaced, sync, undisturbed
 
@@ -137,7 +138,7 @@ def write_json(path: Path, value: Any) -> None:
 def read_json(path: Path) -> Any:
     """Read a JSON file. Raises ValueError, naming the file, if it is not valid JSON."""
     try:
-        return strict_json.loads(regular_file(path).read_text(encoding="utf-8"), allow_nan=True)
+        return strict_json.loads(regular_file(path).read_text(encoding="utf-8-sig"), allow_nan=True)
     except (json.JSONDecodeError, UnicodeDecodeError, RecursionError) as error:
         raise ValueError(f"{path} is not valid JSON ({error}). Recreate or restore it.") from error
 
@@ -204,7 +205,14 @@ def _raise_if_system_refused(error: Exception, path: Path) -> None:
 
 
 def _check_replaceable(folder: Path, artifact_type: str) -> None:
-    """Refuse to write over anything but an artefact of the same type, in whichever format."""
+    """Refuse to write over anything but an artefact of the same type, in whichever format, and where it gets lost."""
+    if os.path.ismount(folder):
+        raise ValueError(
+            f"{folder} is where a file system is mounted, which no new folder can replace: give a folder inside it."
+        )
+    if artifact_type not in ("checkpoint", "catalogue_version"):  # these are parts of another
+        # Training prepares data where the raw data are, which may be those without held-out items.
+        check_outside_artifacts(folder, "held_out" if artifact_type in ("dataset", "embeddings") else None)
     if not _exists(folder):
         return
     if not _undisturbed(folder, (folder / MANIFEST).is_file):
@@ -227,11 +235,13 @@ def _check_replaceable(folder: Path, artifact_type: str) -> None:
         )
 
 
-def check_outside_artifacts(path: Path) -> None:
-    """Raise ValueError if a path lies in an artefact, whose files have to stay those of its manifest."""
-    absolute = Path(path).resolve()
-    for parent in absolute.parents:
-        if (parent / MANIFEST).is_file():
+def check_outside_artifacts(path: Path, may_lie_in: str | None = None) -> None:
+    """Raise ValueError if a path lies in an artefact, except of the type `may_lie_in`.
+
+    Its files have to stay those of its manifest, and what replaces it removes all that lies in it.
+    """
+    for parent in real_path(path).parents:
+        if (parent / MANIFEST).is_file() and (may_lie_in is None or _type_inside(parent) != may_lie_in):
             raise ValueError(
                 f"{path} lies in {parent}, an artefact that another file would damage: choose a place outside."
             )
@@ -471,10 +481,10 @@ def reuse(
     An artefact with the same settings and inputs is verified and reused. One with other settings or inputs is
     replaced only with `force`; otherwise DifferentArtifactError lists the differences and `how_to_replace`.
     """
+    _check_replaceable(Path(folder), artifact_type)
     if not _exists(folder):
         _check_place(Path(folder))
         return False
-    _check_replaceable(Path(folder), artifact_type)
     if force:
         return False
     manifest = read_manifest(folder, artifact_type)
@@ -534,4 +544,4 @@ def _exists(folder: Path) -> bool:
 
 def _undisturbed(folder: Path, look: Callable[[], T]) -> T:
     """The result of `look()` while `folder` is not replaced."""
-    return undisturbed(Path(os.path.realpath(folder)).parent, look)
+    return undisturbed(real_path(folder).parent, look)

@@ -19,6 +19,7 @@ from gin.config_parser import (
 )
 
 from rqrec.core.progress import log
+from rqrec.core.real_path import real_path
 from rqrec.core.regular_file import regular_file
 
 # Constants in configuration files of the reference implementation, with the strings that rqrec uses for them.
@@ -99,12 +100,12 @@ def read_gin(files: Sequence[Path], bindings: Sequence[str]) -> list[Binding]:
 
 def _read_file(path: Path, within: tuple[Path, ...], base: Path) -> list[Binding]:
     try:
-        text = path.read_text(encoding="utf-8")
+        text = path.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
         raise ValueError(f"{path} is not a text file in UTF-8 ({error}). Give a gin file.") from error
-    if len(within) > DEEPEST_INCLUDE or path.resolve() in within:
+    if len(within) > DEEPEST_INCLUDE or real_path(path) in within:
         raise ValueError(f"{path} includes itself. Remove one of the include lines.")
-    return list(_parse(text, str(path), (*within, path.resolve()), base))
+    return list(_parse(text, str(path), (*within, real_path(path)), base))
 
 
 def _parse(text: str, source: str, within: tuple[Path, ...], base: Path) -> Iterator[Binding]:
@@ -154,16 +155,18 @@ def _explained(error: Exception, source: str) -> str:
     message = str(error.args[0]).splitlines()[0].strip() if error.args else str(error)
     if "malformed node" in message or "Unable to parse value" in message or "invalid" in message:
         message = "there is no value: write a number, True, False, None, a list, or a string in quotes"
+    if "integer string conversion" in message:
+        message = "a whole number has too many digits to be read"
     return f"{place}: {message.rstrip('.')}{shown}."
 
 
 def _included(name: str, within: tuple[Path, ...], base: Path, place: str) -> Path:
     """The file that a line includes: one in the folder of the first file, below it, or below the current folder."""
     beside = within[-1].parent if within else Path()
-    allowed = [folder.resolve() for folder in (base, Path())]
+    allowed = [real_path(folder) for folder in (base, Path())]
     try:
         path = next((folder / name for folder in (beside, base) if (folder / name).is_file()), Path(name))
-        inside = any(path.resolve().is_relative_to(folder) for folder in allowed)
+        inside = any(real_path(path).is_relative_to(folder) for folder in allowed)
     except (OSError, ValueError) as error:  # too long a name, or a character that no name has
         raise ValueError(
             f"{place}: {name[:80]!r} cannot be included ({getattr(error, 'strerror', None) or error}). Give the "

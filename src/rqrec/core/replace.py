@@ -17,6 +17,8 @@ from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import TypeVar
 
+from rqrec.core.real_path import real_path
+
 T = TypeVar("T")
 
 TRIES = 100  # replacements during one read, before it gives up
@@ -31,7 +33,7 @@ def replaced(folder: Path) -> Iterator[Path]:
 
     If the block raises, `folder` stays as it was. Raises OSError if the disk is full or the place is not writable.
     """
-    folder = Path(os.path.realpath(folder))
+    folder = real_path(folder)
     folder.parent.mkdir(parents=True, exist_ok=True)
     with locked(folder.parent):
         _heal(folder)
@@ -59,7 +61,7 @@ def heal(folder: Path) -> None:
 
     Waits for a replacement that is going on. Where nothing can be written, nothing is done.
     """
-    folder = Path(os.path.realpath(folder))
+    folder = real_path(folder)
     try:
         if any(found[1] == folder.name for found in _leftovers(folder.parent)):
             with locked(folder.parent):
@@ -70,14 +72,15 @@ def heal(folder: Path) -> None:
 
 
 def heal_inside(parent: Path) -> None:
-    """`heal` every folder directly inside `parent`."""
+    """`heal` every folder directly inside `parent`; one that cannot be is of no concern to those beside it."""
     for name in sorted({found[1] for found in _leftovers(parent)}):
-        heal(parent / name)
+        with suppress(OSError):
+            heal(parent / name)
 
 
 def remove(folder: Path) -> None:
     """Remove a folder, if there is one: at every moment all of it has this name, or none of it."""
-    folder = Path(os.path.realpath(folder))
+    folder = real_path(folder)
     if not folder.parent.is_dir():
         return
     with locked(folder.parent):

@@ -8,6 +8,7 @@ import inspect
 import math
 import reprlib
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import fields
 from enum import Enum
 from functools import cache
@@ -132,8 +133,9 @@ def _as_number(kind: type, value: Any) -> Any:
         return _OTHER
     if kind is int and isinstance(value, Integral) and abs(int(value)) <= LARGEST_INT:
         return int(value)
-    if kind is float and isinstance(value, Real) and abs(float(value)) < math.inf:
-        return float(value)
+    if kind is float and isinstance(value, Real):
+        with suppress(OverflowError):
+            return number if math.isfinite(number := float(value)) else _OTHER
     return _OTHER
 
 

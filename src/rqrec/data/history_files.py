@@ -8,6 +8,7 @@ user.
 import ast
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from glob import glob
 from itertools import count
 from pathlib import Path
@@ -68,12 +69,20 @@ def as_histories(files: Sequence[Path], folder: Path, *, times: bool = False) ->
         raise ValueError(
             f"Some files of {files[0].parent} are logs and some are histories: give only one type."
         )
-    plain = all(suffix_of(file) == ".parquet" for file in files) and not any(
-        map(renamed, filter(None, columns))
+    types = [
+        table.frame.collect_schema()[names["user_id"]]
+        for table, names in zip(tables, columns, strict=True)
+        if names is not None
+    ]
+    plain = (
+        len(set(types)) == 1
+        and all(suffix_of(file) == ".parquet" for file in files)
+        and not any(map(renamed, filter(None, columns)))
     )
-    if columns[0] is not None and not times and plain:
+    if plain and not times:
         return list(files)
     if not _converted(folder, times):
+        tables = [_with_users(table, types) for table in tables] if len(set(types)) > 1 else tables
         with replaced(folder) as temporary:
             if columns[0] is None:
                 _group(tables, temporary)
@@ -87,6 +96,17 @@ def as_histories(files: Sequence[Path], folder: Path, *, times: bool = False) ->
                             _numbered(temporary, number), row_group_size=ROWS_PER_GROUP
                         )
     return sorted(folder.glob("*.parquet"))
+
+
+def _with_users(table: Table, types: Sequence[pl.DataType]) -> Table:
+    """A table of histories, its user ids as whole numbers if those of all files are, else as text."""
+    name = (_history_columns(table) or {})["user_id"]
+    own = table.frame.collect_schema()[name]
+    _check_type(table.path, "user_id", own)
+    whole = all(one.is_integer() and one != pl.UInt64 for one in types)
+    users = pl.col(name).cast(pl.Int64) if whole else _as_id(pl.col(name), own)
+    note = f"{name} is {own} here, and becomes {'Int64' if whole else 'text'} because other files have another type"
+    return replace(table, frame=table.frame.with_columns(users), notes=(*table.notes, note))
 
 
 def _converted(folder: Path, times: bool) -> bool:
@@ -265,7 +285,12 @@ def _parsed(text: str) -> list[str | None]:
             found = ast.literal_eval(text)
         except (ValueError, SyntaxError, RecursionError, MemoryError):
             found = [part.strip() for part in text[1:-1].split(SEPARATOR)]
-    return [None if one is None else str(one) for one in found]
+    return [None if one is None else _as_text(one) for one in found]
+
+
+def _as_text(value: object) -> str:
+    """An element of a list as `_as_id` writes it."""
+    return str(int(value) if isinstance(value, float) and value.is_integer() else value)
 
 
 def _group(tables: Sequence[Table], folder: Path) -> None:

@@ -32,8 +32,10 @@ from rqrec.core.artifact import (
     write_json,
 )
 from rqrec.core.device import device_of
+from rqrec.core.errors import first_few
 from rqrec.core.lock import names_of_others, only_one
 from rqrec.core.progress import log, meter
+from rqrec.core.real_path import real_path
 from rqrec.core.replace import remove
 from rqrec.core.workers import Workers
 from rqrec.data.catalog import Catalog
@@ -113,7 +115,7 @@ def batch_recommend(
     FileExistsError if it contains anything else, UnknownIdError on an unknown item id (see `BatchConfig.unknown`).
     """
     folder, files = Path(folder), input_files(source)
-    artifact = find(artifact, "retrieval").resolve()
+    artifact = real_path(find(artifact, "retrieval"))
     manifest = read_manifest(artifact, "retrieval", verify=True)
     model = ModelReference(str(artifact), live_hash(artifact), needs_times(artifact))
     device_of(config.device)  # raises for one that is not here
@@ -140,7 +142,7 @@ def batch_recommend(
         if (counts := _finished_counts(folder)) is not None:
             return counts
         histories = as_histories(files, folder / HISTORIES, times=model.needs_times)
-        parts = list(_parts(histories, folder.resolve(), config.rows_per_part))
+        parts = list(_parts(histories, real_path(folder), config.rows_per_part))
         missing = [part for part in parts if not part.target.is_file()]
         if len(missing) < len(parts):
             log(f"{len(parts) - len(missing)} of {len(parts)} parts are already done.")
@@ -241,27 +243,32 @@ def _parts(files: Sequence[Path], folder: Path, rows_per_part: int) -> Iterator[
         rows = count_rows(file)
         for first in range(0, rows, rows_per_part):
             target = folder / f"part-{file_index:05d}-{first:012d}.parquet"
-            yield Part(file.resolve(), first, min(rows_per_part, rows - first), target)
+            yield Part(real_path(file), first, min(rows_per_part, rows - first), target)
 
 
 def _check_free(folder: Path) -> None:
     """Raise FileExistsError unless there is no such folder, an empty one, or one of this command."""
-    if names_of_others(folder, PLAN_FILE):
+    path = folder / PLAN_FILE
+    if names_of_others(folder, PLAN_FILE) or (path.is_file() and not _is_plan(read_json(path))):
         raise FileExistsError(
             f"{folder} is not empty and was not created by this command: choose another folder."
         )
 
 
+def _is_plan(found: Any) -> bool:
+    return isinstance(found, dict) and {"format_version", "model", "inputs"} <= found.keys()
+
+
 def _start(folder: Path, plan: dict[str, Any]) -> None:
     """Write the plan of a new run, or check that the folder's is the same."""
     path = folder / PLAN_FILE
-    for leftover in filter(Path.is_file, folder.glob(".*.tmp")):  # left by a killed process
-        leftover.unlink(missing_ok=True)
+    for name in (PLAN_FILE, MANIFEST, "part-*"):
+        for leftover in folder.glob(f".{name}.*.tmp"):  # of a killed process
+            leftover.unlink(missing_ok=True)
     if not path.is_file():
         write_json(path, plan)
         return
-    found = read_json(path)
-    old_plan = found if isinstance(found, dict) else {}
+    old_plan = read_json(path)
     changed = [name for name in {**plan, **old_plan} if old_plan.get(name) != plan.get(name)]
     if changed and not any(folder.glob("part-*.parquet")):
         # Nothing was recommended under the old plan; the histories may have been converted from another input.
@@ -286,24 +293,32 @@ def _finished_counts(folder: Path) -> dict[str, Any] | None:
     if not (folder / MANIFEST).is_file():
         return None
     manifest = read_manifest(folder, "recommendations")
-    if all((folder / name).is_file() for name in manifest.files):
+    damaged = [
+        path
+        for path in map(folder.joinpath, manifest.files)
+        if path.name != PLAN_FILE and not (path.is_file() and file_hash(path) == manifest.files[path.name])
+    ]
+    if not damaged:
         return manifest.metrics
+    log(f"Made again, because they are missing or damaged: {first_few([path.name for path in damaged])}.")
     (folder / MANIFEST).unlink()
+    for path in damaged:
+        path.unlink(missing_ok=True)
     return None
 
 
 def _finish(folder: Path, targets: Sequence[Path], plan: dict[str, Any]) -> dict[str, Any]:
     """Write the manifest of all parts; returns the counts, which are read from the parts."""
-    tables = pl.concat([open_table(target).frame for target in targets]) if targets else None
-    counts: dict[str, Any] = {"users": 0, "parts": len(targets), "recommendations": 0, "skipped_ids": 0}
-    if tables is not None:
-        totals = tables.select(
+    counts = {"users": 0, "parts": len(targets), "recommendations": 0, "skipped_ids": 0}
+    for target in targets:
+        totals = open_table(target).frame.select(
             users=pl.len(),
             recommendations=pl.col("item_ids").list.len().sum(),
             skipped_ids=pl.col("n_skipped").sum(),
         )
-        with parse_errors_for(folder):
-            counts |= totals.collect(engine="streaming").row(0, named=True)
+        with parse_errors_for(target):
+            for name, total in totals.collect(engine="streaming").row(0, named=True).items():
+                counts[name] += total
     remove(folder / HISTORIES)
     files = {path.name: file_hash(path) for path in (folder / PLAN_FILE, *targets)}
     manifest = Manifest("recommendations", plan, {"retrieval": plan["model"]}, counts, files)

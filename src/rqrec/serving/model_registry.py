@@ -17,6 +17,7 @@ import torch
 from rqrec.core.artifact import finite
 from rqrec.core.device import device_of
 from rqrec.core.pausing import pause
+from rqrec.core.real_path import real_path
 from rqrec.models.architectures import name_of
 from rqrec.models.retrieval_model import parameter_count
 from rqrec.retrieval.defaults import BEAM_WIDTH, DEFAULT_K
@@ -428,7 +429,7 @@ def parse_sources(sources: Sequence[str]) -> dict[str, Path]:
     for source in sources:
         name, equals, folder = source.partition("=")
         if not equals or Path(source).exists():
-            name, folder = Path(source).resolve().name, source
+            name, folder = real_path(source).name, source
         if not (name and folder):
             raise ValueError(f"artifact is {source!r}, but must be FOLDER or NAME=FOLDER, such as out/demo.")
         if name in parsed:

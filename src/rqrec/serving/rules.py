@@ -129,7 +129,7 @@ class NamedRules:
     def read(cls, path: Path) -> "NamedRules":
         """Read a JSON file of rules by name. Raises ValueError, naming the file and the rules, if it is not valid."""
         try:
-            text = regular_file(path).read_text(encoding="utf-8")
+            text = regular_file(path).read_text(encoding="utf-8-sig")
             given = strict_json.loads(text)
         except (ValueError, RecursionError) as error:
             raise ValueError(f"{path} is not valid JSON: {error}.") from error

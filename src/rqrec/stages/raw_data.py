@@ -94,7 +94,7 @@ def dataset_from_raw(data: DataConfig) -> Path:
     if data.dataset == "custom" and not tables_named(data.dataset_folder, LOG_NAME):
         raise FileNotFoundError(
             f"{data.dataset_folder} has neither {EMBEDDINGS_FILE} (floats [num_items, dim]) nor log.parquet "
-            f"or log.csv (user_id, item_id, timestamp). Put your data there, or set train.dataset_folder."
+            f"or log.csv (user_id, item_id, timestamp). Put your data there, or set dataset_folder."
         )
     return prepare(
         config,

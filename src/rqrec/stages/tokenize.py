@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from rqrec.core.artifact import create, file_hash, find, read_manifest, reuse
 from rqrec.core.device import device_of
 from rqrec.core.progress import meter
+from rqrec.core.real_path import real_path
 from rqrec.core.workers import Workers
 from rqrec.data.catalog import Catalog
 from rqrec.data.embeddings import (
@@ -159,8 +160,8 @@ def codes_by_workers(
 
     `expected` is the tokenizer's hash: a worker that finds another tokenizer at this path raises ValueError.
     """
-    source = str(Path(tokenizer).resolve()) if Path(tokenizer).exists() else str(tokenizer)
-    folder = str(Path(embeddings).resolve())
+    source = str(real_path(tokenizer)) if Path(tokenizer).exists() else str(tokenizer)
+    folder = str(real_path(embeddings))
     starts = range(0, n_items, BLOCK_ROWS)
     blocks = [
         Block(source, expected, folder, first, min(first + BLOCK_ROWS, n_items), device) for first in starts
