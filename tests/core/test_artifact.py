@@ -352,6 +352,13 @@ def test_a_file_in_an_artefact_is_none_to_write(tmp_path: Path) -> None:
     check_outside_artifacts(tmp_path / "b.npy")
 
 
+@pytest.mark.parametrize("text", ['{"name": "an app", "icons": []}', "[]", "no JSON"])
+def test_a_manifest_of_another_program_makes_no_artefact(tmp_path: Path, text: str) -> None:
+    (tmp_path / "manifest.json").write_text(text)
+    check_outside_artifacts(tmp_path / "b.npy")
+    make(tmp_path / "out" / "a")
+
+
 def test_an_artefact_in_another_would_be_lost_with_it(tmp_path: Path) -> None:
     outer = make(tmp_path / "outer", "retrieval")
     for work in (lambda: make(outer / "a", "evaluation"), lambda: reuse(outer / "b", "evaluation", {}, {})):

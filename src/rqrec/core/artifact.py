@@ -219,11 +219,8 @@ def _check_replaceable(folder: Path, artifact_type: str) -> None:
         raise FileExistsError(
             f"{folder} exists and is not an artefact of rqrec, so it was not touched. Choose another folder."
         )
-    try:
-        found = read_version(folder, _type_inside)
-    except ValueError:  # it is no JSON
-        found = None
-    if not isinstance(found, str):
+    found = read_version(folder, _type_or_none)
+    if found is None:
         raise ValueError(
             f"{folder} has a {MANIFEST} that is damaged or not of rqrec, so nothing in it was replaced. Delete the "
             f"folder if it is of no use, or choose another one."
@@ -241,7 +238,7 @@ def check_outside_artifacts(path: Path, may_lie_in: str | None = None) -> None:
     Its files have to stay those of its manifest, and what replaces it removes all that lies in it.
     """
     for parent in real_path(path).parents:
-        if (parent / MANIFEST).is_file() and (may_lie_in is None or _type_inside(parent) != may_lie_in):
+        if _type_or_none(parent) not in (None, may_lie_in):
             raise ValueError(
                 f"{path} lies in {parent}, an artefact that another file would damage: choose a place outside."
             )
@@ -278,6 +275,15 @@ def format_version_of(artifact_type: object) -> int:
 
 def _type_inside(folder: Path) -> Any:
     return _type_of(read_json(folder / MANIFEST))
+
+
+def _type_or_none(folder: Path) -> str | None:
+    """The type of the artefact in a folder; None if its manifest is of another program, or there is none."""
+    try:
+        found = _type_inside(folder)
+    except (OSError, ValueError):
+        return None
+    return found if isinstance(found, str) else None
 
 
 def read_manifest(folder: Path, artifact_type: str | None = None, *, verify: bool = False) -> Manifest:
