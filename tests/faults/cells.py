@@ -52,6 +52,7 @@ MOMENTS = (
 KILL = (signal.SIGKILL, -9)  # with the exit statuses that follow
 TERMINATE = (signal.SIGTERM, 143, -15)  # -15: before the command began
 TAKES = "takes.json"  # how many seconds and changes of files each command takes
+HELD = 20  # seconds at most that a command is held beside a second one
 DISK = "64m"  # size of a disk that every output fits on
 # Commands that change a model: the command whose result they begin with.
 CHANGED = {
@@ -391,7 +392,26 @@ def small_memory(cell: Cell) -> str:
 
 def two_at_once(cell: Cell) -> str:
     first, second = cell.start("log.txt"), cell.start("second.txt")
-    statuses = {"log.txt": end(first), "second.txt": end(second)}
+    return check_both(cell, {"log.txt": end(first), "second.txt": end(second)})
+
+
+def second_at_change(cell: Cell, change: int) -> str:
+    """Start the command a second time while the first one is held before a change of a file."""
+    held = cell.start(prepare=lambda: signal_at_change(cell.out.parent, change, signal.SIGSTOP))
+    _, first = os.waitpid(held, os.WUNTRACED)
+    second, until = cell.start("second.txt"), time.monotonic() + HELD
+    while (ended := os.waitpid(second, os.WNOHANG)) == (0, 0) and time.monotonic() < until:
+        time.sleep(0.05)  # it may wait for the first
+    if os.WIFSTOPPED(first):
+        os.kill(held, signal.SIGCONT)
+        _, first = os.waitpid(held, 0)
+    _, last = ended if ended[0] else os.waitpid(second, 0)
+    statuses = {"log.txt": first, "second.txt": last}
+    return check_both(cell, {log: os.waitstatus_to_exitcode(status) for log, status in statuses.items()})
+
+
+def check_both(cell: Cell, statuses: dict[str, int]) -> str:
+    """Of two runs with these exit statuses, by log, one succeeded, or both if the command refuses no second one."""
     for log, status in statuses.items():
         text = (cell.folder / log).read_text()
         if status:

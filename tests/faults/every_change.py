@@ -1,5 +1,7 @@
 """Stops commands before each change of a file that they make, each time in a folder of its own.
 
+With "two_at_once" a command is held there while the same command runs beside it.
+
     python -m tests.faults.every_change killed --most 40 [COMMAND ...]
 
 prints what came of it; with --most, of so many changes of a command, evenly spread. All of them take hours, so the
@@ -8,21 +10,42 @@ table of docs/reliability.md has a few of these moments.
 
 import argparse
 import json
-import signal
 import tempfile
+from functools import partial
 from pathlib import Path
 
-from tests.faults.cells import KILL, TAKES, TERMINATE, Cell, commands, stop_at_change, tried, write_base
+from tests.faults.cells import (
+    KILL,
+    TAKES,
+    TERMINATE,
+    Cell,
+    commands,
+    second_at_change,
+    stop_at_change,
+    tried,
+    write_base,
+)
+
+
+def killed(cell: Cell, change: int) -> str:
+    stop_at_change(cell, change, *KILL)
+    return cell.same_result()
+
+
+def terminated(cell: Cell, change: int) -> str:
+    stop_at_change(cell, change, *TERMINATE)
+    return cell.same_result()
+
+
+FAULTS = {"killed": killed, "terminated": terminated, "two_at_once": second_at_change}
 
 
 def main() -> None:
-    faults = {"killed": KILL, "terminated": TERMINATE}
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("fault", choices=faults)
+    parser.add_argument("fault", choices=FAULTS)
     parser.add_argument("commands", nargs="*", help="by default all")
     parser.add_argument("--most", type=int, default=10**6, help="changes of a command")
     options = parser.parse_intermixed_args()
-    fault, *statuses = faults[options.fault]
     with tempfile.TemporaryDirectory() as folder:
         base = Path(folder)
         write_base(base)
@@ -31,12 +54,8 @@ def main() -> None:
             count = takes[name]["changes"]
             tries = min(count, options.most)
             for change in (number * count // tries for number in range(tries)):
-
-                def stopped(cell: Cell, change: int = change) -> str:
-                    stop_at_change(cell, change, signal.Signals(fault), *statuses)
-                    return cell.same_result()
-
-                print(f"{name} {change}/{count}: {tried(name, base, stopped)}", flush=True)
+                result = tried(name, base, partial(FAULTS[options.fault], change=change))
+                print(f"{name} {change}/{count}: {result}", flush=True)
 
 
 if __name__ == "__main__":
