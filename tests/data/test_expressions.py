@@ -2,7 +2,7 @@
 
 import operator
 from contextlib import suppress
-from datetime import date
+from datetime import date, datetime, time
 from typing import Any
 
 import numpy as np
@@ -25,9 +25,17 @@ ITEMS = pl.DataFrame(
         "tags": [["New", "x"], ["y"], [], None],
         "in stock": [True, False, True, None],
         "released": [date(2001, 11, 2), date(1982, 6, 25), date(2009, 5, 29), None],
+        "shown": [
+            datetime(2024, 2, 29, 12, 0, 30, 500000),
+            datetime(2024, 2, 29, 23),
+            datetime(2024, 3, 1),
+            None,
+        ],
+        "opens": [time(5, 1, 7), time(23, 59, 59), None, None],
+        "days": [[date(2024, 2, 29)], [date(2024, 2, 1), date(2024, 3, 1)], [], None],
     }
 )
-FIELDS = "item_id, title, genre, price, year, tags, in stock, released"
+FIELDS = "item_id, title, genre, price, year, tags, in stock, released, shown, opens, days"
 
 
 @pytest.mark.parametrize(
@@ -63,6 +71,26 @@ FIELDS = "item_id, title, genre, price, year, tags, in stock, released"
         ("`in stock` != true", [2, 4]),
         ("released > 2001-01-01", [1, 3]),
         ("released = 1982-06-25", [2]),
+        ("released = 1982", [2]),
+        ("released in (1982, 2001-11)", [1, 2]),
+        ("released != 1982-06", [1, 3, 4]),
+        ("released > 2001", [3]),
+        ("released >= 2001", [1, 3]),
+        ("released < 2001-11-02", [2]),
+        ("released <= 2001-11", [1, 2]),
+        ("shown = 2024-02-29", [1, 2]),
+        ("shown = '2024-02-29 12:00'", [1]),
+        ("shown = 2024-02-29T12:00:30.5", [1]),
+        ("shown = 2024-02-29T12:00:30.51", []),
+        ("shown >= 2024-02-29T12:01", [2, 3]),
+        ("shown >= 2024-02-29 12:01", [2, 3]),
+        ("shown > 2024-02-29", [3]),
+        ("shown < 2024-03-01T01:00:00+02:00", [1]),
+        ("shown <= 2024-03-01T00:00:00Z", [1, 2, 3]),
+        ("opens = 05:01", [1]),
+        ("opens < 05:01:30", [1]),
+        ("days = 2024-02", [1, 2]),
+        ("days > 2024-02", [2]),
         ("title > m and title < v", [1, 3]),
     ],
 )
@@ -99,6 +127,13 @@ def test_an_expression_is_true_of_the_items_with_such_a_value(expression: str, e
         ("title < 3", "no title is a number, such as 3"),
         ("`in stock` = maybe", "in stock holds true and false, and 'maybe' is neither"),
         ("genre = 'comedy", '"\'comedy" is neither a word nor a sign'),
+        ("released = abc", "released holds dates, such as 2024-12-31, 2024-12 or 2024, and 'abc' is none"),
+        ("released > 06.01.2020", "and '06.01.2020' is none"),
+        ("released > 2020-1-6", "and '2020-1-6' is none"),
+        ("released = 2024-02-30", "and '2024-02-30' is none"),
+        ("released >= 2024-01-01T10:00", "and '2024-01-01T10:00' is none"),
+        ("shown > 0000", "shown holds times"),
+        ("opens < 5:00", "opens holds times of day, such as 23:59 or 23:59:59, and '5:00' is none"),
         ("year ! 3", "'! 3' is neither a word nor a sign"),
         ("x" * 20_000, "it has 20000 characters, but 10000 are allowed"),
         ("(" * 60 + "year = 1" + ")" * 60, "more than 50 parentheses or nots are within each other"),

@@ -1,6 +1,6 @@
 """Values of fields of new items: typed as the catalogue's, or refused in a sentence."""
 
-from datetime import date, datetime
+from datetime import UTC, date, datetime, time
 from decimal import Decimal
 from typing import Any
 
@@ -20,6 +20,8 @@ TYPES: dict[str, Any] = {
     "sizes": pl.List(pl.Int64()),
     "size": pl.Enum(["S", "L"]),
     "cost": pl.Decimal(8, 2),
+    "seen": pl.Datetime("us", "UTC"),
+    "opens": pl.Time(),
 }
 
 
@@ -39,8 +41,16 @@ TYPES: dict[str, Any] = {
         ("new", False, False),
         ("made", "2024-02-29", date(2024, 2, 29)),
         ("sold", "2024-02-29T10:00:00", datetime(2024, 2, 29, 10)),
+        ("sold", "2024-02-29", datetime(2024, 2, 29)),
+        ("sold", "2024-02-29T10:00:00Z", datetime(2024, 2, 29, 10)),
+        ("sold", "2024-02-29T10:00:00+05:00", datetime(2024, 2, 29, 5)),
+        ("seen", "2024-02-29T10:00:00+05:00", datetime(2024, 2, 29, 5, tzinfo=UTC)),
+        ("seen", "2024-02-29T10:00:00", datetime(2024, 2, 29, 10, tzinfo=UTC)),
+        ("opens", "05:01", time(5, 1)),
+        ("made", datetime(2024, 2, 29), date(2024, 2, 29)),
         ("genres", ["a", "b"], ["a", "b"]),
         ("genres", "a|b", ["a|b"]),
+        ("genres", [["a", "b"], "c"], ["a", "b", "c"]),
         ("sizes", ["1", 2], [1, 2]),
         ("size", "L", "L"),
         ("cost", 9.99, Decimal("9.99")),
@@ -70,9 +80,14 @@ def test_a_value_gets_the_type_of_its_field(field: str, value: Any, kept: Any) -
         ("sold", "soon", "times"),
         ("brand", ["a"], "text"),
         ("brand", {"a": 1}, "text"),
-        ("genres", [["a"]], "lists of text"),
+        ("genres", [{"a": 1}], "lists of text"),
         ("sizes", ["big"], "lists of whole numbers"),
         ("size", "M", "one of S, L"),
+        ("cost", "1.255", "numbers"),
+        ("cost", 1e-5, "numbers"),
+        ("made", datetime(2024, 2, 29, 10), "dates"),
+        ("opens", "05:01+02:00", "times of day"),
+        ("opens", datetime(2024, 2, 29, 10), "times of day"),
     ],
 )
 def test_a_value_of_another_type_is_refused(field: str, value: Any, holds: str) -> None:

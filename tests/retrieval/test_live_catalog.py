@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from rqrec.core.artifact import create, read_json, read_manifest
+from rqrec.data.catalog import Catalog
 from rqrec.data.ids import PADDING, IdMap, UnknownIdError
 from rqrec.data.nearest import unit
 from rqrec.data.sequences import Histories
@@ -28,7 +29,13 @@ from rqrec.retrieval.changes import CatalogueChanges, current_version
 from rqrec.retrieval.constraints import Constraints, ItemRules, Limit
 from rqrec.retrieval.ensemble import ExpertSettings
 from rqrec.retrieval.item_vectors import ItemVectors, VectorSettings
-from rqrec.retrieval.live_catalog import add_items, apply_changes, remove_items, update_items
+from rqrec.retrieval.live_catalog import (
+    add_items,
+    apply_changes,
+    describe_items,
+    remove_items,
+    update_items,
+)
 from rqrec.retrieval.new_items import ContentExpert, Likeness, NewItemSettings
 from rqrec.retrieval.versions import change, live_hash, live_types, read_live, roll_back, versions
 from rqrec.tokenizer.loading import KeptTokenizer
@@ -297,6 +304,45 @@ def test_an_item_that_is_added_again_comes_back_as_it_was() -> None:
         add_items(artifact, removed, pl.concat([again[:1], new_items(6)[5:]]), new_vectors(1))
 
 
+def test_an_item_without_a_text_gets_that_of_its_title_and_fields() -> None:
+    catalog = Catalog(pl.DataFrame({"item_id": ["a"], "title": ["A"], "text": ["A"], "price": [1.5]}))
+    rows = [
+        {"item_id": "b", "title": "A pot", "price": 9},
+        {"item_id": "c", "title": "A pan"},
+        {"item_id": "d", "title": "A lid", "text": "of glass", "price": 3},
+    ]
+    described = describe_items(rows, catalog, "{Name}; price: {price}")
+    assert described["text"].to_list() == ["A pot; price: 9", "A pan", "of glass"]
+    assert describe_items(rows, catalog)["text"].to_list() == ["A pot", "A pan", "of glass"]
+    assert describe_items(rows[:1], catalog, "{text}")["text"].to_list() == ["A pot"]
+
+
+def test_an_item_that_is_added_again_has_no_fields_but_those_given_now(tmp_path: Path) -> None:
+    plain = trained()
+    fields = pl.DataFrame({"price": [5.0] * N_ITEMS, "tags": [["old"]] * N_ITEMS})
+    artifact = plain._replace(catalog=Catalog(plain.catalog.items.hstack(fields)))
+    items = new_items().with_columns(price=pl.lit(5.0), tags=pl.lit(["old"]))
+    changes = add_items(artifact, CatalogueChanges.none(), items, new_vectors())
+    ids = ["item 9", "item 10", "new 1", "new 2"]
+    before = pl.DataFrame({"item_id": ids[1:3], "price": [6.0, 6.0], "title": ["Old", "Old"]})
+    changes = remove_items(artifact, update_items(artifact, changes, before), ids)
+    again = {"item_id": ids, "title": list("abcd"), "text": list("abcd"), "price": [7.0, None, 7.0, None]}
+    changes = add_items(artifact, changes, pl.DataFrame(again), None)
+    changes = update_items(artifact, changes, pl.DataFrame({"item_id": ["new 2"], "tags": [["new"]]}))
+    changes.write(tmp_path)
+    for one in (changes, CatalogueChanges.read(tmp_path)):
+        found = one.catalog(artifact.catalog)
+        assert found.items.columns == artifact.catalog.items.columns
+        rows = {row["item_id"]: (row["title"], row["price"], row["tags"]) for row in found.items.to_dicts()}
+        assert [rows[name] for name in ids] == [
+            ("a", 7.0, None),
+            ("b", None, None),
+            ("c", 7.0, None),
+            ("d", None, ["new"]),
+        ]
+        assert rows["item 8"][1:] == rows["new 3"][1:] == (5.0, ["old"])
+
+
 def test_an_update_changes_title_and_text_and_nothing_else() -> None:
     artifact = trained()
     changes = add_items(artifact, CatalogueChanges.none(), new_items(), new_vectors())
@@ -378,7 +424,7 @@ def test_what_cannot_be_done_is_refused_in_a_sentence() -> None:
     ):
         with pytest.raises(ValueError, match=r"does not hold its tokenizers.*rqrec tokenize --force"):
             add_items(lacking, none, items, vectors)
-    with pytest.raises(ValueError, match=r"were given, not encoded.*\(--embeddings\)"):
+    with pytest.raises(ValueError, match=r"were given, not encoded.*\(--embeddings"):
         artifact.vectors.encode(["a text"])
     with pytest.raises(UnknownIdError, match="Unknown item id 'lost'"):
         remove_items(artifact, none, ["item 1", "lost"])

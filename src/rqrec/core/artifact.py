@@ -5,6 +5,7 @@ An artefact is a folder with a `manifest.json` next to its files. The manifest r
 folder appears under its final name only when it is complete (see `rqrec.core.replace`).
 """
 
+import errno
 import hashlib
 import json
 import math
@@ -196,12 +197,19 @@ def create(
 
 
 def _raise_if_system_refused(error: Exception, path: Path) -> None:
-    """Raise OSError that names the path if the system refused to write; polars may give the number in its text."""
+    """Raise OSError that names the path if the system refused to write; polars may give the number in its text.
+
+    Where something may not be written, that is the folder around it, in which it is put in place.
+    """
     number = int(found[1]) if (found := _SYSTEM_ERROR.search(str(error))) else 0
     if number in WRITE_ERRORS:
         raise OSError(number, os.strerror(number), str(path)) from error
     if isinstance(error, OSError):
-        raise OSError(error.errno, error.strerror or str(error), str(path)) from error
+        parts = Path(str(error.filename or path)).parts
+        if path.name not in parts and not any(part.startswith(f".{path.name}.") for part in parts):
+            return  # of something else, such as an input
+        refused = path.parent if error.errno in (errno.EACCES, errno.EPERM) else path
+        raise OSError(error.errno, error.strerror or str(error), str(refused)) from error
 
 
 def _check_replaceable(folder: Path, artifact_type: str) -> None:
@@ -522,7 +530,7 @@ def _check_place(folder: Path) -> None:
     try:
         tempfile.TemporaryFile(dir=parent).close()  # of which a kill leaves nothing
     except OSError as error:
-        raise OSError(error.errno, error.strerror, str(folder)) from error
+        raise OSError(error.errno, error.strerror, str(parent)) from error
 
 
 def differences(found: Mapping[str, Any], wanted: Mapping[str, Any]) -> list[str]:

@@ -1,7 +1,8 @@
 """Expressions about the fields of items: `genre = comedy and (price < 20 or brand in (acme, 'best; co'))`.
 
 A comparison is true of an item if one of its values of the field is so; `!=` and `not in` are true if none is equal.
-Text is compared without regard to upper and lower case. An item without a value matches `!=` and `not in` alone.
+Text is compared without regard to upper and lower case. A date or time stands for its period: `released = 2024` is
+true of every day of 2024, and `released > 2024` of none. An item without a value matches `!=` and `not in` alone.
 
 Shapes: N items.
 """
@@ -20,6 +21,7 @@ from numpy.typing import NDArray
 from rqrec.core.errors import SURROGATE
 from rqrec.data.columns import listed
 from rqrec.data.fields import Fields, UnknownFieldError, as_numbers
+from rqrec.data.periods import KINDS, Period, microseconds, period
 
 MAX_LENGTH = 10_000  # characters
 MAX_DEPTH = 50  # parentheses and nots within each other
@@ -75,6 +77,11 @@ class Equal:
                 hits |= as_numbers(values).is_in(numbers).fill_null(value=False)
         elif values.dtype == pl.Boolean:
             hits = values.is_in([_truth(name, value) for value in self.values])
+        elif values.dtype.is_temporal():
+            times, periods = microseconds(values), [_period(name, value, values) for value in self.values]
+            hits = pl.Series(
+                np.logical_or.reduce([(times >= one.start) & (times < one.end) for one in periods])
+            )
         else:
             hits = values.is_in([_number(name, value) for value in self.values])
         return _of_items(items, hits, len(fields))
@@ -92,6 +99,11 @@ class Ordered:
         """See `Expression`."""
         name = fields.find(self.field)
         items, values = fields.values(name)
+        if values.dtype.is_temporal():
+            start, end = _period(name, self.value, values)
+            edge = start if self.sign in ("<", ">=") else end
+            after = microseconds(values) >= edge
+            return _of_items(items, after if self.sign in (">", ">=") else ~after, len(fields))
         numbers = as_numbers(values)
         # Every text is in some order with every number as text, which nobody means.
         of_texts = values.dtype == pl.String and numbers.count() <= len(numbers) / 2
@@ -263,6 +275,14 @@ def _of_items(items: NDArray[np.int64], hits: pl.Series, n_items: int) -> NDArra
     matched = np.zeros(n_items, dtype=bool)
     matched[items[hits.fill_null(value=False).to_numpy()]] = True
     return matched
+
+
+def _period(field: str, value: Value, values: pl.Series) -> Period:
+    try:
+        return period(value.text, values.dtype)
+    except ValueError as error:
+        kinds = KINDS[values.dtype.base_type()]
+        raise ExpressionError(f"{field} holds {kinds}, and {_shown(value.text)} is none") from error
 
 
 def _number(field: str, value: Value) -> float:

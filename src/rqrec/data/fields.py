@@ -39,7 +39,7 @@ class FieldValues(NamedTuple):
     items: NDArray[np.int64]
     """int64 [M]: the item of each value."""
     values: pl.Series
-    """[M]: Float64, Boolean, or String in lower case without spaces around."""
+    """[M]: Float64, Boolean, dates or times, or String in lower case without spaces around."""
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,11 @@ class Fields:
     @property
     def names(self) -> list[str]:
         """The names of all fields."""
-        return [name for name in self.items.columns if name not in NO_FIELDS]
+        return [
+            name
+            for name, dtype in self.items.schema.items()
+            if name not in NO_FIELDS and type_of_field(dtype) is not None
+        ]
 
     def find(self, name: str) -> str:
         """The field of this name, also if upper and lower case differ. Raises UnknownFieldError, with all fields."""
@@ -70,7 +74,7 @@ class Fields:
 
     def values(self, name: str) -> FieldValues:
         """The values of a field, for comparisons: of a text also its parts between commas, semicolons and bars."""
-        return self._once(("values", name), lambda: self._values(name, _LISTS, whole=True))
+        return self._once(("values", name), lambda: self._values(name, _LISTS, whole=True, temporal=True))
 
     def written(self, name: str) -> FieldValues:
         """The values of a field as they are written, of a text its parts between semicolons or bars."""
@@ -100,15 +104,17 @@ class Fields:
         groups_NG[items_M, columns_M] = numbers_M
         return groups_NG
 
-    def _values(self, name: str, separators: str, *, whole: bool, lower: bool = True) -> FieldValues:
-        table = self.items.select(pl.col(name).alias("value")).with_row_index("item")
-        while isinstance(table["value"].dtype, pl.List | pl.Array):
+    def _values(
+        self, name: str, separators: str, *, whole: bool, lower: bool = True, temporal: bool = False
+    ) -> FieldValues:
+        table = pl.DataFrame({"value": as_field(self.items[name])}).with_row_index("item")
+        if isinstance(table["value"].dtype, pl.List):
             table = table.explode("value")
         table = table.drop_nulls()
         dtype = table["value"].dtype
         if dtype.is_numeric():
             table = table.with_columns(pl.col("value").cast(pl.Float64)).filter(pl.col("value").is_not_nan())
-        elif dtype != pl.Boolean:
+        elif dtype != pl.Boolean and not (temporal and dtype.is_temporal()):
             table = table.with_columns(pl.col("value").cast(pl.String))
             if lower:
                 table = table.with_columns(pl.col("value").str.to_lowercase())
@@ -132,8 +138,8 @@ def as_numbers(values: pl.Series) -> pl.Series:
 def kept_fields(items: pl.DataFrame, read: Collection[str]) -> tuple[pl.DataFrame, list[str]]:
     """The columns of an items table that a catalogue keeps as fields, and what to say about it.
 
-    These are text (but not long ones), numbers, dates, and lists of these. `read` are the columns that the catalogue
-    has under names of its own.
+    These are text (but not long ones), numbers, dates, and lists of these (see `type_of_field`). `read` are the
+    columns that the catalogue has under names of its own.
     """
     others = [name for name in items.columns if name not in read]
     kept = [name for name in others if name not in OWN_COLUMNS and _is_comparable(items[name])]
@@ -146,7 +152,42 @@ def kept_fields(items: pl.DataFrame, read: Collection[str]) -> tuple[pl.DataFram
         notes.append(
             f"{listed(commas)} {'has' if len(commas) == 1 else 'have'} decimal commas, read as numbers"
         )
-    return items.select(kept).with_columns(from_decimal_commas(pl.col(name)) for name in commas), notes
+    fields = items.select(kept).with_columns(from_decimal_commas(pl.col(name)) for name in commas)
+    return fields.with_columns(as_field(fields[name]) for name in kept), notes
+
+
+def type_of_field(dtype: Any) -> pl.DataType | None:
+    """The type in which a catalogue keeps values of a type as a field; None for those that are none.
+
+    New items may have any number then, and not only those of few digits or bytes. Times are in UTC.
+    """
+    if isinstance(dtype, pl.List | pl.Array):
+        inner = type_of_field(dtype.inner)
+        return inner if inner is None or isinstance(inner, pl.List) else pl.List(inner)
+    if not is_readable(dtype) or dtype == pl.Null or dtype == pl.Duration:
+        return None
+    if dtype.is_integer() and dtype not in (pl.UInt64, pl.Int128):
+        return pl.Int64()
+    if dtype.is_numeric():
+        return pl.Float64()
+    return pl.Datetime("us") if dtype == pl.Datetime else dtype
+
+
+def as_field(values: pl.Series) -> pl.Series:
+    """Values in the type of their field."""
+    kept = type_of_field(values.dtype)
+    assert kept is not None
+    values = values.cast(_with_lists(values.dtype))
+    while isinstance(values.dtype, pl.List) and isinstance(values.dtype.inner, pl.List):
+        values = values.list.eval(pl.element().explode())
+    if values.dtype in (pl.Float32, pl.List(pl.Float32)):  # as text, which has the digits that were meant
+        values = values.cast(pl.List(pl.String) if isinstance(values.dtype, pl.List) else pl.String)
+    return values.cast(kept)
+
+
+def _with_lists(dtype: Any) -> Any:
+    """The type with lists in place of arrays."""
+    return pl.List(_with_lists(dtype.inner)) if isinstance(dtype, pl.List | pl.Array) else dtype
 
 
 def has_decimal_commas(values: pl.Series) -> bool:
@@ -168,7 +209,7 @@ def from_decimal_commas(column: pl.Expr) -> pl.Expr:
 
 
 def _is_comparable(values: pl.Series) -> bool:
-    if values.null_count() == len(values) or not is_readable(values.dtype):
+    if values.null_count() == len(values) or type_of_field(values.dtype) is None:
         return False
     if values.dtype == pl.String:
         return int(values.str.len_chars().sum()) <= LONG_TEXT * values.count()

@@ -3,7 +3,7 @@
 import math
 import re
 from collections.abc import Callable, Collection, Iterable, Mapping
-from datetime import date, datetime, time
+from datetime import UTC, date, datetime, time
 from decimal import Decimal, DecimalException
 from typing import Any
 
@@ -11,9 +11,8 @@ import polars as pl
 from polars.exceptions import PolarsError
 
 from rqrec.data.columns import listed
-from rqrec.data.fields import DECIMAL_COMMA, OWN_COLUMNS
-from rqrec.data.item_texts import is_readable
-from rqrec.data.templates import MISSING
+from rqrec.data.fields import DECIMAL_COMMA, OWN_COLUMNS, type_of_field
+from rqrec.data.templates import MISSING, flattened
 
 FieldTypes = Mapping[str, pl.DataType]
 _TRUTHS = {"true": True, "false": False}
@@ -37,7 +36,7 @@ def field_types(items: pl.DataFrame) -> FieldTypes:
     return {
         name: dtype
         for name, dtype in items.schema.items()
-        if name not in OWN_COLUMNS and dtype != pl.Null and is_readable(dtype)
+        if name not in OWN_COLUMNS and type_of_field(dtype) is not None
     }
 
 
@@ -101,7 +100,7 @@ def _as_type(value: Any, dtype: pl.DataType) -> Any:
     if value is None or (isinstance(value, float) and math.isnan(value)):
         return None
     if isinstance(dtype, pl.List | pl.Array):
-        parts = value if isinstance(value, list | tuple) else [value]
+        parts = flattened(value if isinstance(value, list | tuple) else [value])
         inner: Any = dtype.inner
         return [_as_type(part, inner) for part in parts]
     if isinstance(value, list | tuple | dict | bytes):
@@ -122,11 +121,27 @@ def _as_type(value: Any, dtype: pl.DataType) -> Any:
             raise ValueError
         if dtype.is_integer() and number != int(number):
             raise ValueError
+        if isinstance(dtype, pl.Decimal) and number != round(number, dtype.scale):
+            raise ValueError
         return number if dtype.is_decimal() else int(number) if dtype.is_integer() else float(number)
     if isinstance(value, int | float | Decimal):
         raise TypeError
     iso = _ISO.get(type(dtype))
-    return iso(value.strip()) if iso and isinstance(value, str) else value
+    return _without_zone(iso(value.strip()) if iso and isinstance(value, str) else value, dtype)
+
+
+def _without_zone(value: Any, dtype: pl.DataType) -> Any:
+    """A date or time as its field has it: in UTC. Raises TypeError on what the field would not keep."""
+    if isinstance(value, datetime) and dtype == pl.Date and value.time() == time.min:
+        return value.date()
+    if isinstance(value, datetime) and dtype != pl.Datetime:
+        raise TypeError
+    if isinstance(value, time) and value.tzinfo is not None:
+        raise TypeError
+    if isinstance(value, datetime) and value.tzinfo is not None:
+        value = value.astimezone(UTC).replace(tzinfo=None)
+    zone = getattr(dtype, "time_zone", None)
+    return value.replace(tzinfo=UTC) if zone and isinstance(value, datetime) else value
 
 
 def _described(dtype: pl.DataType) -> str:

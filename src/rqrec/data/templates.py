@@ -46,7 +46,7 @@ def clean(value: Any) -> str:
     Nested lists are flattened, deduplicated and joined by ", ".
     """
     if isinstance(value, list | tuple):
-        return ", ".join(dict.fromkeys(filter(None, map(clean, _flatten(value)))))
+        return ", ".join(dict.fromkeys(filter(None, map(clean, flattened(value)))))
     if value is None:
         return ""
     text = html.unescape(str(value))
@@ -54,10 +54,11 @@ def clean(value: Any) -> str:
     return "" if text.lower() in MISSING else text
 
 
-def _flatten(values: Iterable[Any]) -> Iterable[Any]:
+def flattened(values: Iterable[Any]) -> Iterable[Any]:
+    """The values of nested lists, in order."""
     for value in values:
         if isinstance(value, list | tuple):
-            yield from _flatten(value)
+            yield from flattened(value)
         else:
             yield value
 

@@ -23,6 +23,7 @@ from rqrec.core.arrays import read_safetensors
 from rqrec.core.artifact import VERSIONS, atomic_write, read_json, read_manifest
 from rqrec.data.catalog import Catalog
 from rqrec.data.embeddings import read_with_zeros
+from rqrec.data.fields import OWN_COLUMNS
 from rqrec.data.ids import PADDING
 from rqrec.data.tables import read_parquet
 
@@ -32,6 +33,7 @@ MISSING = (None, errno.ENOENT, errno.ENOTDIR, errno.EISDIR)
 ITEMS_FILE, ARRAYS_FILE, VECTORS_FILE = "items.parquet", "arrays.safetensors", "vectors.npy"
 CURRENT_FILE, ARTIFACT_TYPE = "current.json", "catalogue_version"
 DESCRIPTION = ("title", "text")  # what an update may change, beside the fields of the catalogue
+ANEW = "described anew"  # whether an update describes all of an item, so that fields it lacks have no value
 # The type and the number of dimensions of each array.
 ARRAYS = {
     "removed": ("int64", 1),
@@ -49,7 +51,7 @@ class CatalogueChanges:
     """New items with `item_id`, `title`, `text` and fields of the catalogue; the first one has the item index N."""
     updated: pl.DataFrame
     """`item` (index), `title`, `text` and fields of items of the training that are described otherwise since; null
-    where nothing changed."""
+    where nothing changed, or, with `ANEW` (bool), where there is no value."""
     removed: NDArray[np.int64]
     """Indices of removed items, ascending."""
     vectors_MD: NDArray[np.floating] | None = None
@@ -102,8 +104,10 @@ class CatalogueChanges:
                     folder / ARRAYS_FILE, f"the array {name!r} is {is_there}, but must be {must_be}"
                 )
         path = folder / VECTORS_FILE
+        if items.schema.get(ANEW, pl.Boolean) != pl.Boolean:
+            raise _damaged(folder / ITEMS_FILE, f"{ANEW!r} is not true or false")
         changes = cls(
-            items.filter(pl.col("item").is_null()).drop("item"),
+            items.filter(pl.col("item").is_null()).drop("item", *([ANEW] if ANEW in items.columns else [])),
             items.filter(pl.col("item").is_not_null()).drop("item_id"),
             arrays["removed"],
             read_with_zeros(path)[0] if path.is_file() else None,
@@ -150,7 +154,11 @@ class CatalogueChanges:
             items = pl.concat([items, self.added], how="diagonal")
         if len(self.updated):
             updated = self.updated.with_columns(pl.col("item").cast(pl.UInt32))
-            items = items.with_row_index("item").update(updated, on="item").drop("item")
+            items = items.with_row_index("item")
+            if ANEW in updated.columns:
+                items = without_fields(items, updated.filter(ANEW)["item"])
+                updated = updated.drop(ANEW)
+            items = items.update(updated, on="item").drop("item")
         return Catalog(items)
 
     def available(self, n_items: int) -> NDArray[np.bool_]:
@@ -158,6 +166,12 @@ class CatalogueChanges:
         available_N = np.ones(n_items, dtype=bool)
         available_N[self.removed] = False
         return available_N
+
+
+def without_fields(items: pl.DataFrame, indices: pl.Series) -> pl.DataFrame:
+    """Items without the values of fields of those whose `item` is one of these."""
+    fields = pl.exclude("item", *OWN_COLUMNS)
+    return items.with_columns(pl.when(~pl.col("item").is_in(indices.implode())).then(fields))
 
 
 def _damaged(path: Path | str, what: str) -> ValueError:

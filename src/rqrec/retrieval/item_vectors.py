@@ -122,7 +122,7 @@ class ItemVectors:
         if self.settings.encoder is None:
             raise ValueError(
                 "The vectors of this model's items were given, not encoded from texts: give those of new items too "
-                "(--embeddings)."
+                "(--embeddings, or the `vector` of each item)."
             )
         content_MC = encode(texts) if encode else encode_texts(texts, self.settings.encoder)
         # Encoded texts are cached as float16, so those of the other items were rounded to it.

@@ -16,14 +16,16 @@ from numpy.typing import NDArray
 from rqrec.core.progress import log
 from rqrec.data.catalog import Catalog
 from rqrec.data.ids import PADDING, IdMap, UnknownIdError
+from rqrec.data.item_texts import title_column
 from rqrec.data.nearest import nearest
 from rqrec.data.new_fields import as_fields, field_types
+from rqrec.data.templates import fields_of, fill
 from rqrec.knn.graph import CONTENT_NEIGHBOURS
 from rqrec.knn.index import KnnIndex
 from rqrec.models.new_items import with_new_items
 from rqrec.models.sasrec import SasRec
 from rqrec.retrieval.artifact import CODES, CodesModel, Live, OtherExpert, RetrievalArtifact
-from rqrec.retrieval.changes import DESCRIPTION, CatalogueChanges
+from rqrec.retrieval.changes import ANEW, DESCRIPTION, CatalogueChanges, without_fields
 from rqrec.retrieval.ensemble import ExpertSettings
 from rqrec.retrieval.item_vectors import ItemVectors
 from rqrec.retrieval.new_items import CONTENT
@@ -31,15 +33,18 @@ from rqrec.tokenizer.loading import KeptTokenizer
 from rqrec.tokenizer.semantic_ids import SemanticIdTable
 
 
-def describe_items(rows: Sequence[Mapping[str, Any]], catalog: Catalog) -> pl.DataFrame:
-    """Items with `item_id`, `title`, `text` (by default the title) and fields of the catalogue, for `add_items`.
+def describe_items(
+    rows: Sequence[Mapping[str, Any]], catalog: Catalog, template: str | None = None
+) -> pl.DataFrame:
+    """Items with `item_id`, `title`, `text` and fields of the catalogue, for `add_items`.
 
+    The text of an item that has none is made with the template from its title and fields, or else is its title.
     Raises ValueError on a missing or empty id or title, values that are no text, and fields that the catalogue does
     not have or whose values are of another type.
     """
     columns: dict[str, list[str]] = {name: [] for name in ("item_id", *DESCRIPTION)}
     for number, row in enumerate(rows):
-        values = {**row, "text": row.get("text") or row.get("title")}
+        values = {**row, "text": row.get("text") or _text_of(row, template) or row.get("title")}
         for name, column in columns.items():
             if not isinstance(value := values.get(name), str) or not value.strip():
                 raise ValueError(
@@ -49,6 +54,14 @@ def describe_items(rows: Sequence[Mapping[str, Any]], catalog: Catalog) -> pl.Da
     if not rows:
         raise ValueError("There are no items: give at least one.")
     return pl.DataFrame(columns).hstack(_fields_of(rows, catalog))
+
+
+def _text_of(row: Mapping[str, Any], template: str | None) -> str:
+    """The text that a template makes of an item; its title has the name that it had in the items of the training."""
+    if template is None:
+        return ""
+    title = title_column(list(fields_of(template))) or "title"
+    return fill(template, {title: row.get("title"), **row})
 
 
 def describe_updates(rows: Sequence[Mapping[str, Any]], catalog: Catalog) -> pl.DataFrame:
@@ -104,7 +117,7 @@ def add_items(
     if returning.any():
         log(f"{returning.sum()} items were removed before and come back with the semantic IDs that they had.")
     changes = replace(changes, removed=np.setdiff1d(changes.removed, found[returning]))
-    changes = _described(trained, changes, found[returning], items.filter(returning))
+    changes = _described(trained, changes, found[returning], items.filter(returning), anew=True)
     items = items.filter(~returning)
     if items.is_empty():
         return changes
@@ -259,9 +272,17 @@ def _present(
 
 
 def _described(
-    trained: RetrievalArtifact, changes: CatalogueChanges, items: NDArray[np.int64], values: pl.DataFrame
+    trained: RetrievalArtifact,
+    changes: CatalogueChanges,
+    items: NDArray[np.int64],
+    values: pl.DataFrame,
+    *,
+    anew: bool = False,
 ) -> CatalogueChanges:
-    """The changes with items (indices) described otherwise; null leaves a title, text or field as it is."""
+    """The changes with items (indices) described otherwise.
+
+    Null leaves a title, text or field as it is; in a description that is `anew`, a field has no value then.
+    """
     values = values.with_columns(pl.Series("item", items)).drop("item_id")
     if not len(values) or values.width == 1:
         return changes
@@ -270,7 +291,12 @@ def _described(
     added = pl.concat([changes.added, new.drop("item").clear()], how="diagonal").with_row_index(
         "item", offset=old
     )
-    added = added.with_columns(pl.col("item").cast(pl.Int64)).update(new, on="item").drop("item")
-    updated = pl.concat([changes.updated, own], how="diagonal")
+    added = added.with_columns(pl.col("item").cast(pl.Int64))
+    updated = changes.updated
+    if anew:
+        added, own = without_fields(added, new["item"]), own.with_columns(pl.lit(True).alias(ANEW))
+        updated = updated.filter(~pl.col("item").is_in(own["item"].implode()))
+    added = added.update(new, on="item").drop("item")
+    updated = pl.concat([updated, own], how="diagonal")
     latest = updated.group_by("item").agg(pl.all().drop_nulls().last())
     return replace(changes, added=added, updated=latest.sort("item"))

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import reprlib
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from functools import lru_cache
@@ -363,7 +364,9 @@ def add_catalogue(app: FastAPI, registry: ModelRegistry) -> None:
         node = registry.get(name).model.catalog_view.node(codes, page, page_size)
         if node is None:
             raise ApiError(
-                404, "unknown_prefix", "No semantic ID starts with these codes: try a shorter prefix."
+                404,
+                "unknown_prefix",
+                f"No semantic ID starts with {reprlib.repr(codes)}: try a shorter prefix.",
             )
         return JsonResponse(node)
 

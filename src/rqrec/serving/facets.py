@@ -3,6 +3,7 @@
 Shapes: N items of the catalogue, V values of all fields, M items of a set.
 """
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -121,22 +122,29 @@ class Facets:
         shape = len(self.items), len(facets)
         return csr_array((np.ones(len(cells[0]), dtype=bool), cells), shape=shape), facets
 
-    def _number(self, name: str, number: float) -> Facet:
-        """A number, and those of the items around it."""
+    def _number(self, name: str, number: float) -> Facet | None:
+        """A number, and those of the items around it; None for an infinite one."""
+        if not math.isfinite(number):
+            return None
         all_N = self.numbers[name]
         at, margin = int(np.searchsorted(all_N, number)), int(NEAR * len(all_N))
         edges = all_N[max(0, at - margin)], all_N[min(len(all_N) - 1, at + margin)]
         width = min((abs(edge - number) for edge in edges if edge != number), default=0.0)
+        if not math.isfinite(number + width):
+            width = 0.0
         low, high = f"{number - width:.10g}", f"{number + width:.10g}"
         where = f"`{name}` = {low}" if low == high else f"`{name}` >= {low} and `{name}` <= {high}"
         label = f"{name} {low}" if low == high else f"{name} {low} to {high}"
         return Facet(name, f"{name} {number:.10g}", where, label)
 
 
-def _value(name: str, value: str | bool) -> Facet | None:
-    """A value that is no number; None if nothing is to be shown of it."""
+def _value(name: str, value: str | bool | float) -> Facet | None:
+    """A value that is no number, or one of a list of them; None if nothing is to be shown of it."""
     if isinstance(value, bool):
         return Facet(name, name, f"`{name}` = true", name) if value else None
+    if isinstance(value, float):
+        shown = f"{name} {value:.10g}"
+        return Facet(name, shown, f"`{name}` = {value!r}", shown) if math.isfinite(value) else None
     quote = next((quote for quote in "'\"" if quote not in value), None)
     if quote is None or not 0 < len(value) <= MAX_LENGTH:
         return None

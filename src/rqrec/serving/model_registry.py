@@ -4,6 +4,7 @@ Shapes: N items of the catalogue, L levels.
 """
 
 import asyncio
+import reprlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property, partial
@@ -314,7 +315,9 @@ class ModelRegistry:
             name = next(iter(self._deployments))
         if name not in self._deployments:
             raise ApiError(
-                404, "unknown_model", f"Unknown model; available are {', '.join(self._deployments)}."
+                404,
+                "unknown_model",
+                f"There is no model {reprlib.repr(name)}; available are {', '.join(self._deployments)}.",
             )
         return self._deployments[name]
 

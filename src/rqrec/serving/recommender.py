@@ -366,13 +366,15 @@ class Recommender:
     ) -> "Recommender":
         """A recommender with more items: this one is unchanged, and may still answer requests.
 
-        Each item has an `item_id`, a `title`, the `text` that the encoder reads (by default the title), and any
-        fields of the catalogue, which rules can use. `vectors` [items, dim] are needed if those of the model were
-        given, too. Items that were removed come back as they were. The new catalogue becomes the current version of
-        the model's folder. Raises ValueError on ids that are in the catalogue, invalid values, or a model that cannot
-        take new items.
+        Each item has an `item_id`, a `title`, the `text` that the encoder reads (by default made from title and
+        fields, as in the training), and any fields of the catalogue, which rules can use. `vectors` [items, dim] are
+        needed if those of the model were given, too. Items that were removed come back with the semantic IDs that
+        they had. The new catalogue becomes the current version of the model's folder. Raises ValueError on ids that
+        are in the catalogue, invalid values, or a model that cannot take new items.
         """
-        described = describe_items(items, self.artifact.as_trained.catalog)
+        trained = self.artifact.as_trained
+        template = None if trained.vectors is None else trained.vectors.settings.template
+        described = describe_items(items, trained.catalog, template)
         if vectors is None:
             kept = can_take_new_items(self.artifact.as_trained)
             encode = None if kept.settings.encoder is None else kept_encoder(kept.settings.encoder)

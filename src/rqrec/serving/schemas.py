@@ -199,7 +199,9 @@ class NewItem(DescribedItem):
 
     title: NewTitle
     text: str | None = Field(
-        None, max_length=100_000, description="What the text encoder reads; null: the title."
+        None,
+        max_length=100_000,
+        description="What the text encoder reads; null: made from title and fields, as in the training.",
     )
     vector: list[float] | None = Field(
         None, max_length=65_536, description="Its embedding; needed if those of the model were given, too."

@@ -14,7 +14,7 @@ import tantivy
 from numpy.typing import NDArray
 
 from rqrec.data.catalog import Catalog
-from rqrec.data.fields import EMBEDDING_ROW
+from rqrec.data.fields import EMBEDDING_ROW, as_field, type_of_field
 
 WORD = r"[\p{Alphabetic}\p{N}]+|\p{Emoji_Presentation}"  # titles may be nothing but pictures
 WEIGHTS = {"title": 3.0, "item_id": 2.0, "fields": 1.0}  # of a match, by where it is
@@ -162,14 +162,18 @@ class CatalogSearch:
 
 def _texts(items: pl.DataFrame) -> pl.DataFrame:
     """What is searched of each item: its title, its id, and its other fields as one text."""
-    columns = []
-    for name in items.columns:
-        if name in ("item_id", "title", EMBEDDING_ROW):
-            continue
-        column = pl.col(name)
-        if isinstance(items[name].dtype, pl.List | pl.Array):
-            column = column.cast(pl.List(pl.String)).list.join(" ", ignore_nulls=True)
-        columns.append(column.cast(pl.String))
+    names = [
+        name
+        for name, dtype in items.schema.items()
+        if name not in ("item_id", "title", EMBEDDING_ROW) and type_of_field(dtype) is not None
+    ]
+    items = items.with_columns(as_field(items[name]) for name in names)
+    columns = [
+        pl.col(name).cast(pl.List(pl.String)).list.join(" ", ignore_nulls=True)
+        if isinstance(items[name].dtype, pl.List)
+        else pl.col(name).cast(pl.String)
+        for name in names
+    ]
     fields = pl.concat_str(columns or [pl.lit("")], separator=" ", ignore_nulls=True)
     texts = items.select("title", "item_id", fields=fields)
     return texts.with_columns(pl.all().fill_null("").str.normalize("NFKC"))

@@ -506,6 +506,18 @@ def test_texts_are_made_of_all_fields_that_describe_the_items(
     assert catalog.items["text"].to_list() == ["Ape; Of 1995", "Bee|Bug", "Cat; Of 2001"]
 
 
+def test_titles_that_are_lists_or_count_as_none(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    log = write(tmp_path / "log.csv", {"user_id": ["u"], "item_id": ["a"], "timestamp": [1]})
+    lists = write(tmp_path / "a.jsonl", {"item_id": ["a", "b"], "title": [["x", "X"], ["y"]]})
+    catalog, _ = load_custom(CustomFiles(log, lists))
+    assert catalog.titles() == ["x, X", "y"]
+    assert "count as none" not in capsys.readouterr().err
+    words = {"item_id": list("abcd"), "title": ["None", "N/A", "", "Nun"], "genre": ["Drama"] * 4}
+    catalog, _ = load_custom(CustomFiles(log, write(tmp_path / "b.csv", words)))
+    assert catalog.titles() == ["a", "b", "c", "Nun"]
+    assert "2 of the titles count as none: 'None', 'N/A'" in capsys.readouterr().err
+
+
 def test_the_files_of_movielens_need_no_preparation(tmp_path: Path) -> None:
     log = "userId,movieId,rating,timestamp\n1,1,4.0,964982703\n1,3,4.0,964981247\n2,3,1,1445714835\n"
     items = 'movieId,title,genres\n1,Toy Story (1995),Adventure|Animation\n3,"Men, The (1995)",(no genres listed)\n'

@@ -315,15 +315,15 @@ def read_item_updates(path: Path, types: FieldTypes) -> pl.DataFrame:
             f"{listed(fields.columns)}. Add what changes."
         )
     _check_readable(table, fields, [name for name in given.values() if name is not None])
-    table.say(notes)
+    values, about = {}, list[str]()
+    for name, own in given.items():
+        if own is not None:
+            cleaned, words = _titles(fields[own])
+            values[name], about = [one or None for one in cleaned], [*about, *words]
+    table.say([*about, *notes])
     ids = _as_ids(path, fields[column], "item_id")
     if ids.is_null().any():
         raise ValueError(f"{path}: {ids.null_count()} rows have no item_id. Name the item of each row.")
-    values = {
-        name: [clean(value) or None for value in fields[own]]
-        for name, own in given.items()
-        if own is not None
-    }
     described = pl.DataFrame({"item_id": ids, **values}, schema_overrides=dict.fromkeys(values, pl.String))
     return _typed(described.hstack(kept), types)
 
@@ -363,13 +363,24 @@ def _describe(
         notes.append("it has no column title, so people are shown the ids")
     read = {name for name in (id_column, title, text) if name is not None}
     kept, about_fields = kept_fields(fields, read) if types is None else known_fields(fields, read, types)
-    table.say([*renamed(used), *notes, *about_fields])
+    titles, about_titles = _titles(fields[title]) if title else ([""] * len(fields), [])
+    table.say([*renamed(used), *notes, *about_titles, *about_fields])
     if text is None:
         fields = readable(fields)
     texts = [fill(template, row) if template else "" for row in fields.iter_rows(named=True)]
-    titles = [clean(value) for value in fields[title]] if title else [""] * len(texts)
     described = pl.DataFrame({"title": titles, "text": texts}, schema={"title": pl.String, "text": pl.String})
     return described.hstack(kept)
+
+
+def _titles(values: pl.Series) -> tuple[list[str], list[str]]:
+    """Titles as they are shown, and what to say of words that count as none."""
+    given = values.to_list()
+    titles = [clean(value) for value in given]
+    words = [str(value) for value, title in zip(given, titles, strict=True) if not title and value]
+    if words := [word for word in words if word.strip()]:
+        distinct = first_few([repr(word) for word in dict.fromkeys(words)])
+        return titles, [f"{len(words):,} of the titles count as none: {distinct}"]
+    return titles, []
 
 
 def _check_readable(table: Table, fields: pl.DataFrame, names: Iterable[str]) -> None:
