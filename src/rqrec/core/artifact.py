@@ -34,6 +34,7 @@ FORMAT_VERSION = 2
 # 4: the sharpness of new items is that of a cosine.
 FORMAT_VERSIONS = {"retrieval": 4, "sasrec": 3, "checkpoint": 3}
 MANIFEST = "manifest.json"
+FORBIDDEN = (errno.EACCES, errno.EPERM)  # to write into the folder around
 CHECKPOINT = re.compile(r"checkpoint_\w+\.pt")  # a file name of the reference implementation
 _SYSTEM_ERROR = re.compile(r"\(os error (\d+)\)")  # in messages of Rust
 DATA = {
@@ -208,7 +209,7 @@ def _raise_if_system_refused(error: Exception, path: Path) -> None:
         parts = Path(str(error.filename or path)).parts
         if path.name not in parts and not any(part.startswith(f".{path.name}.") for part in parts):
             return  # of something else, such as an input
-        refused = path.parent if error.errno in (errno.EACCES, errno.EPERM) else path
+        refused = path.parent if error.errno in FORBIDDEN else path
         raise OSError(error.errno, error.strerror or str(error), str(refused)) from error
 
 
@@ -530,7 +531,8 @@ def _check_place(folder: Path) -> None:
     try:
         tempfile.TemporaryFile(dir=parent).close()  # of which a kill leaves nothing
     except OSError as error:
-        raise OSError(error.errno, error.strerror, str(parent)) from error
+        refused = parent if error.errno in FORBIDDEN else folder
+        raise OSError(error.errno, error.strerror, str(refused)) from error
 
 
 def differences(found: Mapping[str, Any], wanted: Mapping[str, Any]) -> list[str]:
