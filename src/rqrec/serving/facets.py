@@ -143,8 +143,10 @@ def _value(name: str, value: str | bool | float) -> Facet | None:
     if isinstance(value, bool):
         return Facet(name, name, f"`{name}` = true", name) if value else None
     if isinstance(value, float):
-        shown = f"{name} {value:.10g}"
-        return Facet(name, shown, f"`{name}` = {value!r}", shown) if math.isfinite(value) else None
+        number = f"{value:.10g}"
+        exact = number if float(number) == value else repr(value)
+        shown = f"{name} {number}"
+        return Facet(name, shown, f"`{name}` = {exact}", shown) if math.isfinite(value) else None
     quote = next((quote for quote in "'\"" if quote not in value), None)
     if quote is None or not 0 < len(value) <= MAX_LENGTH:
         return None
