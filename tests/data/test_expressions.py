@@ -133,6 +133,7 @@ def test_an_expression_is_true_of_the_items_with_such_a_value(expression: str, e
         ("released = 2024-02-30", "and '2024-02-30' is none"),
         ("released >= 2024-01-01T10:00", "and '2024-01-01T10:00' is none"),
         ("shown > 0000", "shown holds times"),
+        ("shown > '2024-01-01T00:00+99:99'", "shown holds times"),
         ("opens < 5:00", "opens holds times of day, such as 23:59 or 23:59:59, and '5:00' is none"),
         ("year ! 3", "'! 3' is neither a word nor a sign"),
         ("x" * 20_000, "it has 20000 characters, but 10000 are allowed"),

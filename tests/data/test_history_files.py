@@ -7,7 +7,7 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from rqrec.data.history_files import as_histories, input_files, read_histories
+from rqrec.data.history_files import as_histories, count_rows, input_files, read_histories
 
 HISTORIES = [("u", ["1", "22"]), ("v", []), ("w", ["3"])]
 
@@ -84,3 +84,15 @@ def test_a_damaged_table_is_refused(tmp_path: Path) -> None:
     (tmp_path / "u.parquet").write_bytes(b"PAR1 no more")
     with pytest.raises(ValueError, match=r"u.parquet cannot be read"):
         as_histories([tmp_path / "u.parquet"], tmp_path / "histories")
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".parquet", ".jsonl"])
+def test_a_path_with_signs_of_a_pattern_is_that_file(tmp_path: Path, suffix: str) -> None:
+    for name, user in (("br[1]", "right"), ("br1", "wrong")):
+        (tmp_path / name).mkdir()
+        table = pl.DataFrame({"user_id": [user], "history": ["1"]})
+        write = {".csv": table.write_csv, ".parquet": table.write_parquet, ".jsonl": table.write_ndjson}
+        write[suffix](tmp_path / name / f"t[a]{suffix}")
+    for source in (tmp_path / "br[1]" / f"t[a]{suffix}", tmp_path / "br[1]"):
+        (file,) = as_histories(input_files(source), tmp_path / "br[1]" / "histories[1]")
+        assert read_histories(file, 0, count_rows(file))["user_id"].to_list() == ["right"]

@@ -78,6 +78,7 @@ def test_a_value_gets_the_type_of_its_field(field: str, value: Any, kept: Any) -
         ("made", "soon", "dates"),
         ("made", 5, "dates"),
         ("sold", "soon", "times"),
+        ("sold", "2024-02-29T12:00:00.123456789Z", "times"),
         ("brand", ["a"], "text"),
         ("brand", {"a": 1}, "text"),
         ("genres", [{"a": 1}], "lists of text"),

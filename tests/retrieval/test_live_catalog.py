@@ -317,12 +317,15 @@ def test_an_item_without_a_text_gets_that_of_its_title_and_fields() -> None:
     assert describe_items(rows[:1], catalog, "{text}")["text"].to_list() == ["A pot"]
 
 
-def test_an_item_that_is_added_again_has_no_fields_but_those_given_now(tmp_path: Path) -> None:
+@pytest.mark.parametrize("other", ["item", "described anew", "index", "value"])
+def test_an_item_that_is_added_again_has_no_fields_but_those_given_now(tmp_path: Path, other: str) -> None:
     plain = trained()
-    fields = pl.DataFrame({"price": [5.0] * N_ITEMS, "tags": [["old"]] * N_ITEMS})
+    fields = pl.DataFrame({"price": [5.0] * N_ITEMS, "tags": [["old"]] * N_ITEMS, other: [True] * N_ITEMS})
     artifact = plain._replace(catalog=Catalog(plain.catalog.items.hstack(fields)))
-    items = new_items().with_columns(price=pl.lit(5.0), tags=pl.lit(["old"]))
+    items = new_items().with_columns(pl.lit(5.0).alias("price"), pl.lit(["old"]).alias("tags"))
+    items = items.with_columns(pl.lit(True).alias(other))
     changes = add_items(artifact, CatalogueChanges.none(), items, new_vectors())
+    changes = update_items(artifact, changes, pl.DataFrame({"item_id": ["item 8"], other: [False]}))
     ids = ["item 9", "item 10", "new 1", "new 2"]
     before = pl.DataFrame({"item_id": ids[1:3], "price": [6.0, 6.0], "title": ["Old", "Old"]})
     changes = remove_items(artifact, update_items(artifact, changes, before), ids)
@@ -334,6 +337,10 @@ def test_an_item_that_is_added_again_has_no_fields_but_those_given_now(tmp_path:
         found = one.catalog(artifact.catalog)
         assert found.items.columns == artifact.catalog.items.columns
         rows = {row["item_id"]: (row["title"], row["price"], row["tags"]) for row in found.items.to_dicts()}
+        others = dict(zip(found.items["item_id"], found.items[other], strict=True))
+        assert [others[name] for name in ("item 7", "item 8", "item 9", "new 2", "new 3")] == [
+            *(True, False, None, None, True)
+        ]
         assert [rows[name] for name in ids] == [
             ("a", 7.0, None),
             ("b", None, None),

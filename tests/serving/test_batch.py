@@ -180,6 +180,14 @@ def test_user_ids_of_several_types_get_one(
     assert f"user_id is {types[0].__name__} here, and becomes" in capsys.readouterr().err
 
 
+def test_what_lacks_a_user_is_named_as_it_was_given(tiny_run: Path, tmp_path: Path) -> None:
+    (tmp_path / "j.jsonl").write_text(
+        '{"user_id": "u", "history": ["item 1"]}\n{"user_id": null, "history": []}\n'
+    )
+    with pytest.raises(ValueError, match=r"/j\.jsonl: row 1 has no user_id"):
+        batch_recommend(tiny_run, tmp_path / "j.jsonl", tmp_path / "out", BatchConfig(), ONE_PROCESS)
+
+
 def test_a_damaged_part_of_a_finished_run_is_made_again(
     tiny_run: Path, users: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -1,5 +1,6 @@
 import numpy as np
 import polars as pl
+import pytest
 
 from rqrec.data.expressions import matching
 from rqrec.data.fields import Fields
@@ -40,6 +41,24 @@ def test_the_expression_of_a_facet_is_true_of_the_items_that_have_it() -> None:
     has_NV = facets.has_NV.toarray()
     for column, facet in enumerate(facets.all):
         assert has_NV[:, column].tolist() == matching(facet.where, fields).tolist()
+
+
+@pytest.mark.parametrize(
+    ("numbers", "shown"),
+    [
+        ([10 / 3, 10 / 3, 1 / 3], "price 3.333333333"),
+        ([123456.789012345, 0.1, 0.2], "price 123456.789"),
+        ([1700000000123.0, 1700000000456.0, 1.0], "price 1700000000123"),
+        ([9007199254740991.0, 5.0, 7.0], "price 9007199254740991"),
+        ([1e300, 1e299, -0.0], "price 1e+300"),
+    ],
+)
+def test_the_expression_of_a_number_is_true_of_it(numbers: list[float], shown: str) -> None:
+    items = ITEMS.select("item_id", "title", "text").head(3).with_columns(price=pl.Series(numbers))
+    facets, fields = Facets.of(items), Fields(items)
+    for item, (facet,) in enumerate(facets.of_items(np.arange(3))):
+        assert matching(facet.where, fields)[item], facet
+        assert item > 0 or facet.value == shown
 
 
 def test_typical_values_distinguish_items_from_the_rest() -> None:

@@ -16,6 +16,7 @@ from typer.testing import CliRunner
 from rqrec import Recommender
 from rqrec.cli import app
 from rqrec.core.artifact import create
+from rqrec.core.lock import is_lock
 from rqrec.data import encoders
 from rqrec.data.catalog import Catalog
 from rqrec.retrieval import item_vectors
@@ -387,7 +388,7 @@ def test_an_id_with_a_comma_can_be_given_on_the_command_line(model: Path) -> Non
     assert [one["item_id"] for one in found["recommendations"]] == ["a,b"]
 
 
-def test_a_recommender_with_changes_is_a_new_one(model: Path) -> None:
+def test_a_recommender_with_changes_is_a_new_one(model: Path, tiny_run: Path) -> None:
     before = Recommender.load(model)
     (first,) = before.recommend([HISTORY], k=5)
     item = {"item_id": "new", "title": "New", "text": "t"}
@@ -404,6 +405,14 @@ def test_a_recommender_with_changes_is_a_new_one(model: Path) -> None:
     late = before.remove_items(["item 3"])
     assert late.version == 4
     assert "new" in late.catalog.id_map
+    shutil.rmtree(model)
+    shutil.copytree(tiny_run / "retrieval", model)  # another one takes its place
+    for change in (late.remove_items, before.remove_items):
+        with pytest.raises(
+            ValueError, match="was replaced by another one since it was read, so nothing was changed"
+        ):
+            change(["item 4"])
+    assert [path.name for path in (model / "versions").iterdir() if not is_lock(path.name)] == []
     with pytest.raises(ValueError, match="not loaded from a folder"):
         Recommender(before.artifact).remove_items(["item 1"])
     for change in (before.add_items, before.update_items):

@@ -1,7 +1,7 @@
 """The catalogue: item ids, titles and descriptive texts."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -25,6 +25,8 @@ class Catalog:
     """
 
     items: pl.DataFrame
+    template: str | None = None
+    """The template that the texts were made with where the reader of the items chose it; not written."""
 
     def __post_init__(self) -> None:
         for column in ("item_id", "title", "text"):
@@ -58,7 +60,7 @@ class Catalog:
 
     def of_items(self, item_ids: pl.Series) -> "Catalog":
         """The catalogue of the items whose id is in `item_ids`, in the order of this catalogue."""
-        return Catalog(self.items.filter(pl.col("item_id").is_in(item_ids.implode())))
+        return replace(self, items=self.items.filter(pl.col("item_id").is_in(item_ids.implode())))
 
     def write(self, folder: Path) -> None:
         """Write `catalog.parquet` into `folder`."""

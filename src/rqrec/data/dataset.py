@@ -55,7 +55,9 @@ class Dataset:
 
         `settings`: source and preparation options; `inputs`: hashes of the raw files.
         """
-        metrics = self.counts() | self.repeats()
+        metrics: dict[str, Any] = self.counts() | self.repeats()
+        if self.catalog.template is not None:
+            metrics["template"] = self.catalog.template
         with create(folder, "dataset", settings=settings, inputs=inputs, metrics=metrics) as target:
             self.catalog.write(target)
             self.sequences.write(target)

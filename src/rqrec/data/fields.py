@@ -20,7 +20,10 @@ from rqrec.data.templates import MISSING
 LONG_TEXT = 200  # mean characters of a column of texts, which nobody compares
 EMBEDDING_ROW = "embedding_row"  # column with the row of each item in the embeddings that were given
 NO_FIELDS = ("text", EMBEDDING_ROW)  # columns of a catalogue that only stages read
-OWN_COLUMNS = ("item_id", "title", *NO_FIELDS)
+# Columns of the changes of a catalogue: the index of an item, and whether all of it is described anew, so that fields
+# that are not given have no value.
+INDEX, ANEW = "rqrec:index", "rqrec:anew"
+OWN_COLUMNS = ("item_id", "title", *NO_FIELDS, INDEX, ANEW)
 _LISTS, _GROUPS = r"[|;,]", r"[|;]"  # a comma may belong to a name: "Hasbro, Inc."
 _CURRENCY = r"^[$€£¥]\s*"
 DECIMAL_COMMA = (

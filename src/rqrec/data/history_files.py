@@ -120,20 +120,22 @@ def _converted(folder: Path, times: bool) -> bool:
 def count_rows(file: Path) -> int:
     """Number of rows of a parquet file, read from its footer."""
     with parse_errors_for(file):
-        return int(pl.scan_parquet(file).select(pl.len()).collect().item())
+        return int(pl.scan_parquet(file, glob=False).select(pl.len()).collect().item())
 
 
-def read_histories(file: Path, first: int, rows: int, *, times: bool = False) -> pl.DataFrame:
+def read_histories(
+    file: Path, first: int, rows: int, *, times: bool = False, given: Path | None = None
+) -> pl.DataFrame:
     """Rows `first` to `first + rows` of a parquet file: `user_id` unchanged, `history` as lists of strings.
 
     With `times`, the column `timestamps` too, unchanged. A null history counts as empty. Raises ValueError on a null
-    user or item id.
+    user or item id, naming the file, or the one that was `given` for it.
     """
-    return _read(open_table(file), first, rows, times=times)
+    return _read(open_table(file), first, rows, times=times, given=given)
 
 
-def _read(source: Table, first: int, rows: int, *, times: bool) -> pl.DataFrame:
-    file = source.path
+def _read(source: Table, first: int, rows: int, *, times: bool, given: Path | None = None) -> pl.DataFrame:
+    file = given or source.path
     with parse_errors_for(file):
         table = _histories(source, times=times).slice(first, rows).collect()
     if table["user_id"].null_count():

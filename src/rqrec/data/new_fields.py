@@ -127,6 +127,8 @@ def _as_type(value: Any, dtype: pl.DataType) -> Any:
     if isinstance(value, int | float | Decimal):
         raise TypeError
     iso = _ISO.get(type(dtype))
+    if isinstance(value, str) and re.search(r"[.,]\d{7}", value):
+        raise ValueError("less than a microsecond")
     return _without_zone(iso(value.strip()) if iso and isinstance(value, str) else value, dtype)
 
 

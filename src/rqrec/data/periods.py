@@ -16,7 +16,7 @@ _CLOCK = r"(?P<hour>\d\d):(?P<minute>\d\d)(?::(?P<second>\d\d)(?:\.(?P<fraction>
 _DATE = r"(?P<year>\d{4})(?:-(?P<month>\d\d)(?:-(?P<day>\d\d)"
 _WRITTEN = {
     pl.Date: re.compile(_DATE + ")?)?"),
-    pl.Datetime: re.compile(_DATE + rf"(?:[T ]{_CLOCK}(?P<zone>Z|[+-]\d\d:?\d\d)?)?)?)?", re.IGNORECASE),
+    pl.Datetime: re.compile(_DATE + rf"(?:[T ]{_CLOCK}(?P<zone>Z|[+-][01]\d:?[0-5]\d)?)?)?)?", re.IGNORECASE),
     pl.Time: re.compile(_CLOCK),
 }
 KINDS = {

@@ -116,7 +116,7 @@ def read_parquet(path: Path, *, strings: Sequence[str] = (), integers: Sequence[
     """A Parquet file of an artefact. Raises ValueError if it is damaged, lacks a column or has other types."""
     check_counts(regular_file(path))
     with parse_errors_for(path):
-        table = pl.read_parquet(path)
+        table = pl.read_parquet(path, glob=False)
     for column in (*strings, *integers):
         if column not in table.columns:
             raise ValueError(f"{path} is damaged: it has no column {column!r}, only {table.columns[:5]}.")
@@ -237,7 +237,7 @@ def open_table(path: Path) -> Table:
         content = _read(path) if _is_gzip(path) else None
         check_counts(path, content)
         with parse_errors_for(path):
-            frame = pl.scan_parquet(path if content is None else io.BytesIO(content))
+            frame = pl.scan_parquet(path if content is None else io.BytesIO(content), glob=False)
             if content is None:
                 found = path.stat()
                 _check_dates_once(path, found.st_mtime_ns, found.st_size)
@@ -250,7 +250,7 @@ def open_table(path: Path) -> Table:
 @lru_cache(maxsize=64)
 def _check_dates_once(path: Path, modified: int, size: int) -> None:
     """`_check_dates` of a file, which may be opened again for each of its parts."""
-    _check_dates(path, pl.scan_parquet(path))
+    _check_dates(path, pl.scan_parquet(path, glob=False))
 
 
 def _check_dates(path: Path, frame: pl.LazyFrame) -> None:
@@ -317,6 +317,7 @@ def _open_csv(path: Path, expected: str) -> Table:
             has_header=header or numbers,
             skip_rows=skipped,
             infer_schema=False,
+            glob=False,
         )
         if repeated:
             named = enumerate(zip(frame.collect_schema().names(), first_row, strict=False))

@@ -99,6 +99,8 @@ class RetrievalArtifact(NamedTuple):
     """How items that are added after the training compete with the others."""
     live: Live | None = None
     """How the catalogue has changed since the training; None: not at all."""
+    hash: str | None = None
+    """The hash of the artefact that it was read from; None if it was not."""
 
     def __repr__(self) -> str:
         return f"RetrievalArtifact({len(self.catalog):,} items, experts {', '.join(self.types)})"
@@ -271,7 +273,8 @@ def _read_retrieval(folder: Path) -> RetrievalArtifact:
     manifest = read_manifest(folder, "retrieval", verify=True)
     catalog = Catalog.read(folder)
     model, table, tokenizer = _read_codes(folder, catalog)
-    kept: dict[str, Any] = {"tokenizer": tokenizer, "vectors": ItemVectors.read(folder, len(catalog))}
+    vectors = ItemVectors.read(folder, len(catalog))
+    kept: dict[str, Any] = {"tokenizer": tokenizer, "vectors": vectors, "hash": manifest.hash}
     if (folder / NEW_ITEMS_FILE).is_file():
         kept["new_items"] = _read_new_items(folder / NEW_ITEMS_FILE)
     exclude_seen = manifest.settings.get("exclude_seen", True)

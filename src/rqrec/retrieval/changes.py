@@ -23,7 +23,7 @@ from rqrec.core.arrays import read_safetensors
 from rqrec.core.artifact import VERSIONS, atomic_write, read_json, read_manifest
 from rqrec.data.catalog import Catalog
 from rqrec.data.embeddings import read_with_zeros
-from rqrec.data.fields import OWN_COLUMNS
+from rqrec.data.fields import ANEW, INDEX, OWN_COLUMNS
 from rqrec.data.ids import PADDING
 from rqrec.data.tables import read_parquet
 
@@ -31,9 +31,9 @@ ADVICE = "Go to another version of the catalogue with `rqrec items rollback`."
 # Errors of a file that is not there, or is none; ours have no number.
 MISSING = (None, errno.ENOENT, errno.ENOTDIR, errno.EISDIR)
 ITEMS_FILE, ARRAYS_FILE, VECTORS_FILE = "items.parquet", "arrays.safetensors", "vectors.npy"
+EARLIER_INDEX = "item"  # the name of the column that is INDEX now, which a field could have
 CURRENT_FILE, ARTIFACT_TYPE = "current.json", "catalogue_version"
 DESCRIPTION = ("title", "text")  # what an update may change, beside the fields of the catalogue
-ANEW = "described anew"  # whether an update describes all of an item, so that fields it lacks have no value
 # The type and the number of dimensions of each array.
 ARRAYS = {
     "removed": ("int64", 1),
@@ -50,7 +50,7 @@ class CatalogueChanges:
     added: pl.DataFrame
     """New items with `item_id`, `title`, `text` and fields of the catalogue; the first one has the item index N."""
     updated: pl.DataFrame
-    """`item` (index), `title`, `text` and fields of items of the training that are described otherwise since; null
+    """`INDEX`, `title`, `text` and fields of items of the training that are described otherwise since; null
     where nothing changed, or, with `ANEW` (bool), where there is no value."""
     removed: NDArray[np.int64]
     """Indices of removed items, ascending."""
@@ -68,7 +68,7 @@ class CatalogueChanges:
     def none(cls) -> "CatalogueChanges":
         """No change."""
         items = dict.fromkeys(("item_id", *DESCRIPTION), pl.String)
-        updated = {"item": pl.Int64, **dict.fromkeys(DESCRIPTION, pl.String)}
+        updated = {INDEX: pl.Int64, **dict.fromkeys(DESCRIPTION, pl.String)}
         return cls(pl.DataFrame(schema=items), pl.DataFrame(schema=updated), np.empty(0, dtype=np.int64))
 
     def write(self, folder: Path) -> None:
@@ -92,7 +92,10 @@ class CatalogueChanges:
     @classmethod
     def read(cls, folder: Path) -> "CatalogueChanges":
         """Read what `write` wrote. Raises ValueError if its parts do not fit each other."""
-        items = read_parquet(folder / ITEMS_FILE, strings=("item_id", *DESCRIPTION), integers=("item",))
+        items = read_parquet(folder / ITEMS_FILE, strings=("item_id", *DESCRIPTION))
+        items = items.rename({EARLIER_INDEX: INDEX} if INDEX not in items.columns else {}, strict=False)
+        if not items.schema.get(INDEX, pl.String).is_integer():
+            raise _damaged(folder / ITEMS_FILE, "it does not say which items it describes by whole numbers")
         arrays = read_safetensors(folder / ARRAYS_FILE)
         for name in ("removed", *arrays):
             found = arrays.get(name)
@@ -107,8 +110,8 @@ class CatalogueChanges:
         if items.schema.get(ANEW, pl.Boolean) != pl.Boolean:
             raise _damaged(folder / ITEMS_FILE, f"{ANEW!r} is not true or false")
         changes = cls(
-            items.filter(pl.col("item").is_null()).drop("item", *([ANEW] if ANEW in items.columns else [])),
-            items.filter(pl.col("item").is_not_null()).drop("item_id"),
+            items.filter(pl.col(INDEX).is_null()).drop(INDEX, *([ANEW] if ANEW in items.columns else [])),
+            items.filter(pl.col(INDEX).is_not_null()).drop("item_id"),
             arrays["removed"],
             read_with_zeros(path)[0] if path.is_file() else None,
             {name.partition(".")[2]: one for name, one in arrays.items() if name.startswith("codes.")},
@@ -132,7 +135,7 @@ class CatalogueChanges:
         shapes = [None if one is None else one.shape for one in (neighbours_MP, cosines_MP)]
         if not _all_within(self.removed, 0, n_items + count):
             what = f"removed items are not indices below {n_items + count}"
-        elif not _all_within(self.updated["item"].to_numpy(), 0, n_items):
+        elif not _all_within(self.updated[INDEX].to_numpy(), 0, n_items):
             what = f"updated items are not indices below {n_items}"
         elif count and not set(experts) <= set(self.codes):
             what = (
@@ -153,12 +156,12 @@ class CatalogueChanges:
         if len(self.added):
             items = pl.concat([items, self.added], how="diagonal")
         if len(self.updated):
-            updated = self.updated.with_columns(pl.col("item").cast(pl.UInt32))
-            items = items.with_row_index("item")
+            updated = self.updated.with_columns(pl.col(INDEX).cast(pl.UInt32))
+            items = items.with_row_index(INDEX)
             if ANEW in updated.columns:
-                items = without_fields(items, updated.filter(ANEW)["item"])
+                items = without_fields(items, updated.filter(ANEW)[INDEX])
                 updated = updated.drop(ANEW)
-            items = items.update(updated, on="item").drop("item")
+            items = items.update(updated, on=INDEX).drop(INDEX)
         return Catalog(items)
 
     def available(self, n_items: int) -> NDArray[np.bool_]:
@@ -169,9 +172,9 @@ class CatalogueChanges:
 
 
 def without_fields(items: pl.DataFrame, indices: pl.Series) -> pl.DataFrame:
-    """Items without the values of fields of those whose `item` is one of these."""
-    fields = pl.exclude("item", *OWN_COLUMNS)
-    return items.with_columns(pl.when(~pl.col("item").is_in(indices.implode())).then(fields))
+    """Items without the values of fields of those whose `INDEX` is one of these."""
+    fields = pl.exclude(*OWN_COLUMNS)
+    return items.with_columns(pl.when(~pl.col(INDEX).is_in(indices.implode())).then(fields))
 
 
 def _damaged(path: Path | str, what: str) -> ValueError:

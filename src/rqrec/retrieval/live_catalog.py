@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from rqrec.core.progress import log
 from rqrec.data.catalog import Catalog
+from rqrec.data.fields import ANEW, INDEX
 from rqrec.data.ids import PADDING, IdMap, UnknownIdError
 from rqrec.data.item_texts import title_column
 from rqrec.data.nearest import nearest
@@ -25,7 +26,7 @@ from rqrec.knn.index import KnnIndex
 from rqrec.models.new_items import with_new_items
 from rqrec.models.sasrec import SasRec
 from rqrec.retrieval.artifact import CODES, CodesModel, Live, OtherExpert, RetrievalArtifact
-from rqrec.retrieval.changes import ANEW, DESCRIPTION, CatalogueChanges, without_fields
+from rqrec.retrieval.changes import DESCRIPTION, CatalogueChanges, without_fields
 from rqrec.retrieval.ensemble import ExpertSettings
 from rqrec.retrieval.item_vectors import ItemVectors
 from rqrec.retrieval.new_items import CONTENT
@@ -283,20 +284,20 @@ def _described(
 
     Null leaves a title, text or field as it is; in a description that is `anew`, a field has no value then.
     """
-    values = values.with_columns(pl.Series("item", items)).drop("item_id")
+    values = values.with_columns(pl.Series(INDEX, items)).drop("item_id")
     if not len(values) or values.width == 1:
         return changes
     old = len(trained.catalog)
-    new, own = values.filter(pl.col("item") >= old), values.filter(pl.col("item") < old)
-    added = pl.concat([changes.added, new.drop("item").clear()], how="diagonal").with_row_index(
-        "item", offset=old
+    new, own = values.filter(pl.col(INDEX) >= old), values.filter(pl.col(INDEX) < old)
+    added = pl.concat([changes.added, new.drop(INDEX).clear()], how="diagonal").with_row_index(
+        INDEX, offset=old
     )
-    added = added.with_columns(pl.col("item").cast(pl.Int64))
+    added = added.with_columns(pl.col(INDEX).cast(pl.Int64))
     updated = changes.updated
     if anew:
-        added, own = without_fields(added, new["item"]), own.with_columns(pl.lit(True).alias(ANEW))
-        updated = updated.filter(~pl.col("item").is_in(own["item"].implode()))
-    added = added.update(new, on="item").drop("item")
+        added, own = without_fields(added, new[INDEX]), own.with_columns(pl.lit(True).alias(ANEW))
+        updated = updated.filter(~pl.col(INDEX).is_in(own[INDEX].implode()))
+    added = added.update(new, on=INDEX).drop(INDEX)
     updated = pl.concat([updated, own], how="diagonal")
-    latest = updated.group_by("item").agg(pl.all().drop_nulls().last())
-    return replace(changes, added=added, updated=latest.sort("item"))
+    latest = updated.group_by(INDEX).agg(pl.all().drop_nulls().last())
+    return replace(changes, added=added, updated=latest.sort(INDEX))

@@ -109,7 +109,12 @@ def change(folder: Path, what: str, make: Change, live: LiveModel | None = None)
     """
     folder = find(folder, "retrieval")
     with _writing(folder):
-        number = current_version(folder)
+        number, trained_hash = current_version(folder), read_manifest(folder, "retrieval").hash
+        if live is not None and live.artifact.hash not in (None, trained_hash):
+            raise ValueError(
+                f"The model in {folder} was replaced by another one since it was read, so nothing was changed. Load "
+                f"it again (a service does with POST /admin/reload), and repeat the change."
+            )
         if live is None or live.version != number:
             live = _read_live(folder)
         trained, before = live.artifact, CatalogueChanges.none()
@@ -126,7 +131,7 @@ def change(folder: Path, what: str, make: Change, live: LiveModel | None = None)
             "items": int(artifact.live.available_N.sum()),
             "new": int(artifact.live.available_N[len(trained.catalog) :].sum()),
         }
-        inputs = {"retrieval": read_manifest(folder, "retrieval").hash}
+        inputs = {"retrieval": trained_hash}
         with create(folder / VERSIONS / str(new), ARTIFACT_TYPE, inputs=inputs, metrics=metrics) as target:
             after.write(target)
         _set_current(folder, new)
@@ -184,7 +189,7 @@ def _version(number: int, values: Mapping[str, Any]) -> Version:
 
 
 def _trained_items(folder: Path) -> int:
-    return int(pl.scan_parquet(folder / CATALOG_FILE).select(pl.len()).collect().item())
+    return int(pl.scan_parquet(folder / CATALOG_FILE, glob=False).select(pl.len()).collect().item())
 
 
 def _numbers(folder: Path) -> list[int]:

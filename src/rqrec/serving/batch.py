@@ -82,6 +82,8 @@ class Part(NamedTuple):
     """`rows` users of a history file, from row `first` on, and the output file for them."""
 
     source: Path
+    given: Path
+    """The file of the user that it was made from."""
     first: int
     rows: int
     target: Path
@@ -142,7 +144,8 @@ def batch_recommend(
         if (counts := _finished_counts(folder)) is not None:
             return counts
         histories = as_histories(files, folder / HISTORIES, times=model.needs_times)
-        parts = list(_parts(histories, real_path(folder), config.rows_per_part))
+        given = files if len(files) == len(histories) else histories
+        parts = list(_parts(histories, given, real_path(folder), config.rows_per_part))
         missing = [part for part in parts if not part.target.is_file()]
         if len(missing) < len(parts):
             log(f"{len(parts) - len(missing)} of {len(parts)} parts are already done.")
@@ -157,7 +160,7 @@ def recommend_part(model: ModelReference, config: BatchConfig, part: Part) -> in
     """Write the recommendations of one part atomically; returns its number of users."""
     loaded = _load(model, config.beam_width, config.device, config.experts, config.rules)
     id_map = loaded.id_map
-    users = read_histories(part.source, part.first, part.rows, times=model.needs_times)
+    users = read_histories(part.source, part.first, part.rows, times=model.needs_times, given=part.given)
     lengths_U = users["history"].list.len().to_numpy().astype(np.int64)
     flat_items = id_map.find(chain.from_iterable(users["history"].to_list()))
     user_of = np.repeat(np.arange(len(users)), lengths_U)
@@ -237,13 +240,13 @@ def _raise_unknown(id_map: IdMap, user_id: object, history: list[str]) -> None:
         raise UnknownIdError(f"User {user_id!r}: {error} Or skip unknown ids with --unknown skip.") from error
 
 
-def _parts(files: Sequence[Path], folder: Path, rows_per_part: int) -> Iterator[Part]:
+def _parts(files: Sequence[Path], given: Sequence[Path], folder: Path, rows_per_part: int) -> Iterator[Part]:
     """Slices of the files; each output file is named after its file index and first row."""
-    for file_index, file in enumerate(files):
+    for file_index, (file, named) in enumerate(zip(files, given, strict=True)):
         rows = count_rows(file)
         for first in range(0, rows, rows_per_part):
             target = folder / f"part-{file_index:05d}-{first:012d}.parquet"
-            yield Part(real_path(file), first, min(rows_per_part, rows - first), target)
+            yield Part(real_path(file), named, first, min(rows_per_part, rows - first), target)
 
 
 def _check_free(folder: Path) -> None:

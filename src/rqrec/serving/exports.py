@@ -69,7 +69,7 @@ def export(artifact: Path, what: Literal["items", "codes"], out: Path, expert: s
 
 def _lists_rows(file: Path) -> bool:
     with parse_errors_for(file):
-        return set(pl.read_parquet_schema(file)) in ({"item_id"}, {"level", "code"})
+        return set(pl.scan_parquet(file, glob=False).collect_schema()) in ({"item_id"}, {"level", "code"})
 
 
 def export_onnx(artifact: Path, out: Path, expert: str) -> dict[str, Any]:

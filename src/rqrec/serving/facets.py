@@ -20,6 +20,7 @@ REPEATED = 2.0  # of how many items a field's values are on average, at least
 MAX_LENGTH = 60  # characters of a value that is shown
 NEAR = 0.05  # of all items are near a number on one side of it, and those that are as far on the other
 MAX_OF_ITEM = 8
+LARGEST_SHOWN = 1e16  # of whole numbers without an exponent
 
 
 class Facet(NamedTuple):
@@ -132,10 +133,13 @@ class Facets:
         width = min((abs(edge - number) for edge in edges if edge != number), default=0.0)
         if not math.isfinite(number + width):
             width = 0.0
-        low, high = f"{number - width:.10g}", f"{number + width:.10g}"
-        where = f"`{name}` = {low}" if low == high else f"`{name}` >= {low} and `{name}` <= {high}"
-        label = f"{name} {low}" if low == high else f"{name} {low} to {high}"
-        return Facet(name, f"{name} {number:.10g}", where, label)
+        low, high = number - width, number + width
+        where = f"`{name}` = {_exact(number)}"
+        label = f"{name} {_shown(number)}"
+        if low < high:
+            where = f"`{name}` >= {_exact(low)} and `{name}` <= {_exact(high)}"
+            label = f"{name} {_shown(low)} to {_shown(high)}"
+        return Facet(name, f"{name} {_shown(number)}", where, label)
 
 
 def _value(name: str, value: str | bool | float) -> Facet | None:
@@ -143,14 +147,24 @@ def _value(name: str, value: str | bool | float) -> Facet | None:
     if isinstance(value, bool):
         return Facet(name, name, f"`{name}` = true", name) if value else None
     if isinstance(value, float):
-        number = f"{value:.10g}"
-        exact = number if float(number) == value else repr(value)
-        shown = f"{name} {number}"
-        return Facet(name, shown, f"`{name}` = {exact}", shown) if math.isfinite(value) else None
+        if not math.isfinite(value):
+            return None
+        shown = f"{name} {_shown(value)}"
+        return Facet(name, shown, f"`{name}` = {_exact(value)}", shown)
     quote = next((quote for quote in "'\"" if quote not in value), None)
     if quote is None or not 0 < len(value) <= MAX_LENGTH:
         return None
     return Facet(name, value, f"`{name}` = {quote}{value}{quote}", value)
+
+
+def _shown(number: float) -> str:
+    """A number as people write it, with at most ten digits after those of a whole number."""
+    return str(int(number)) if number.is_integer() and abs(number) < LARGEST_SHOWN else f"{number:.10g}"
+
+
+def _exact(number: float) -> str:
+    """A number as it is, for an expression."""
+    return shown if float(shown := _shown(number)) == number else repr(number)
 
 
 def _repeats(written: FieldValues) -> bool:

@@ -74,7 +74,7 @@ def embed(
     }
     settings: dict[str, Any] = {
         "model": None if vectors else config.encoder,
-        "template": manifest.settings.get("template"),
+        "template": manifest.metrics.get("template") or manifest.settings.get("template"),
         "collaborative": collaborative if width else None,
         "protocol": config.protocol if width else None,
     }

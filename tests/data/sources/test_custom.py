@@ -11,7 +11,8 @@ from rqrec.data.columns import find_column
 from rqrec.data.dataset import Dataset
 from rqrec.data.expressions import matching
 from rqrec.data.fields import Fields
-from rqrec.data.sources.custom import CustomFiles, CustomOptions, load_custom
+from rqrec.data.new_fields import field_types
+from rqrec.data.sources.custom import CustomFiles, CustomOptions, load_custom, read_new_items
 from rqrec.data.splits import leave_one_out
 
 LOG = {
@@ -504,6 +505,23 @@ def test_texts_are_made_of_all_fields_that_describe_the_items(
     )
     catalog, _ = load_custom(files, "{Name}; Of {release_year}", CustomOptions(item_column="sku"))
     assert catalog.items["text"].to_list() == ["Ape; Of 1995", "Bee|Bug", "Cat; Of 2001"]
+
+
+def test_texts_of_new_items_are_made_as_those_of_the_training(tmp_path: Path) -> None:
+    log = write(tmp_path / "log.csv", {"user_id": ["u"], "item_id": ["a"], "timestamp": [1]})
+    items = {"item_id": ["a"], "Name": ["Ape"], "brand": ["X"], "year": [1995.0]}
+    catalog, _ = load_custom(CustomFiles(log, write(tmp_path / "items.csv", items)))
+    assert catalog.template == "{Name}; brand: {brand}; year: {year}"
+    types = field_types(catalog.items)
+    tables: list[tuple[dict[str, list[Any]], list[str]]] = [
+        ({"item_id": ["b"], "title": ["Bee"], "brand": ["Y"], "color": ["red"]}, ["Bee; brand: Y"]),
+        ({"item_id": ["b"], "title": ["Bee"]}, ["Bee"]),
+        ({"item_id": ["b"], "title": ["Bee"], "text": ["A bee"]}, ["A bee"]),
+        ({"item_id": ["b"], "Name": ["Bee"], "brand": ["Y"], "year": [2001]}, ["Bee; brand: Y; year: 2001"]),
+    ]
+    for table, texts in tables:
+        new = read_new_items(write(tmp_path / "new.csv", table), types, catalog.template)
+        assert new["text"].to_list() == texts
 
 
 def test_titles_that_are_lists_or_count_as_none(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,6 +1,6 @@
 """Custom data: an interaction log, and items with texts or precomputed embeddings."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -125,10 +125,11 @@ def load_custom(
         rows = _count_vectors(files)
         ids = pl.Series([str(row) for row in range(rows)])
         items = pl.DataFrame({"item_id": ids, "title": [""] * rows, "text": [""] * rows})
-        items = items.with_row_index(EMBEDDING_ROW)
+        items, used = items.with_row_index(EMBEDDING_ROW), None
     else:
-        items = _read_items(files, tables[1], given if tables[1] in with_column else None, template, options)
-    catalog = Catalog(items)
+        given_items = given if tables[1] in with_column else None
+        items, used = _read_items(files, tables[1], given_items, template, options)
+    catalog = Catalog(items, used)
     column = given if log in with_column else None
     if given is None and files.items is not None:
         column = _common_column(log, tables[1])
@@ -226,8 +227,8 @@ def _blank(table: Table, used: pl.DataFrame) -> pl.Series:
 
 def _read_items(
     files: CustomFiles, table: Table, given: str | None, template: str | None, options: CustomOptions
-) -> pl.DataFrame:
-    """The items of a table; `given` is its id column, if the user says so."""
+) -> tuple[pl.DataFrame, str | None]:
+    """The items of a table, and the template of their texts; `given` is its id column, if the user says so."""
     path, column, fields = table.path, _id_column(table, given), table.collect()
     counted = ~_blank(table, fields)
     if not counted.any():
@@ -238,14 +239,14 @@ def _read_items(
             f"one row per item is required, in the same order."
         )
     ids = _as_ids(path, fields[column], "item_id")
-    items = _describe(table, column, fields, template, text_needed=files.embeddings is None)
+    items, used = _describe(table, column, fields, template, text_needed=files.embeddings is None)
     items.insert_column(0, pl.Series("item_id", ids))
     invalid = _invalid_ids(table, counted, ids)
     if files.embeddings is None:
         invalid.add("no text", items["text"] == "", ids, f"With {EMBEDDINGS_FILE}, no texts are needed.")
     else:
         items = items.with_columns((counted.cum_sum() - 1).cast(pl.UInt32).alias(EMBEDDING_ROW))
-    return items.filter(invalid.kept(drop=options.drop_invalid, at_most=options.max_invalid))
+    return items.filter(invalid.kept(drop=options.drop_invalid, at_most=options.max_invalid)), used
 
 
 def _invalid_ids(table: Table, counted: pl.Series, ids: pl.Series) -> InvalidRows:
@@ -263,23 +264,34 @@ def read_new_items(
 ) -> pl.DataFrame:
     """New items of a catalogue from a table: `item_id`, `title`, `text` and fields of these types, in its order.
 
-    Texts are made with the template if the table has its fields, otherwise as those of custom data. What is left out
-    is logged. Raises ValueError on missing titles, repeated ids, missing texts if they are needed, and values of
-    another type than their field's.
+    Texts are made with the template, without its parts whose fields the table lacks; if it lacks all of them, or has
+    texts, as those of custom data. What is left out is logged. Raises ValueError on missing titles, repeated ids,
+    missing texts if they are needed, and values of another type than their field's.
     """
     table, column, fields, counted = _changes(path)
     ids = _as_ids(path, fields[column], "item_id")
     if title_column(fields.columns) is None:
         raise ValueError(f"{path} has no titles; its columns are {listed(fields.columns)}. Add title.")
-    if template and not set(fields_of(template)) <= set(fields.columns):
-        template = None
-    items = _describe(table, column, fields, template, text_needed=text_needed, types=types)
+    if template:
+        lacks = set(fields_of(template)) - set(fields.columns)
+        if lacks and (text_column(fields.columns) or not _fields_given(template, fields.columns)):
+            template = None
+    items, _ = _describe(table, column, fields, template, text_needed=text_needed, types=types)
     items.insert_column(0, pl.Series("item_id", ids))
     invalid = _invalid_ids(table, counted, ids)
     invalid.add("no title", items["title"] == "", ids)
     if text_needed:
         invalid.add("no text", items["text"] == "", ids)
     return _typed(items.filter(invalid.kept(drop=False, advice="Correct or remove them.")), types)
+
+
+def _fields_given(template: str, columns: Sequence[str]) -> dict[str, str]:
+    """The columns of a table with the fields of a template, of which the title may have another name there."""
+    given = {name: name for name in fields_of(template) if name in columns}
+    title, own = title_column(list(fields_of(template))), title_column(list(columns))
+    if title is not None and own is not None:
+        given.setdefault(title, own)
+    return given
 
 
 def _changes(path: Path) -> tuple[Table, str, pl.DataFrame, pl.Series]:
@@ -336,16 +348,18 @@ def _describe(
     *,
     text_needed: bool,
     types: FieldTypes | None = None,
-) -> pl.DataFrame:
-    """The columns `title` and `text` of items and their other fields, and what they are made of is logged.
+) -> tuple[pl.DataFrame, str | None]:
+    """The columns `title` and `text` of items and their other fields, and the template of the texts.
 
-    With `types`, the fields are those of an existing catalogue.
+    What they are made of is logged. With `types`, the fields are those of an existing catalogue, and the table may
+    lack fields of the template.
     """
     columns = [name for name in fields.columns if name != id_column]
     title, text = title_column(columns), text_column(columns)
     used, notes = {"item_id": id_column, **({"title": title} if title else {})}, []
     if template is not None:
-        if lacking := [name for name in fields_of(template) if name not in fields.columns]:
+        lacking = [name for name in fields_of(template) if name not in fields.columns]
+        if lacking and types is None:
             raise ValueError(
                 f"{table.path} lacks {', '.join(lacking)}; its columns are {listed(fields.columns)}."
             )
@@ -358,7 +372,8 @@ def _describe(
             f"{table.path} has no column that describes the items; its columns are {listed(fields.columns)}. Add "
             f"text, or a column such as title, or provide {EMBEDDINGS_FILE}."
         )
-    _check_readable(table, fields, [*(fields_of(template) if template else ()), *([title] if title else ())])
+    given = _fields_given(template, fields.columns) if template else {}
+    _check_readable(table, fields, [*given.values(), *([title] if title else ())])
     if title is None and types is None:
         notes.append("it has no column title, so people are shown the ids")
     read = {name for name in (id_column, title, text) if name is not None}
@@ -367,9 +382,12 @@ def _describe(
     table.say([*renamed(used), *notes, *about_titles, *about_fields])
     if text is None:
         fields = readable(fields)
-    texts = [fill(template, row) if template else "" for row in fields.iter_rows(named=True)]
+    texts = [""] * len(fields)
+    if template:
+        rows = fields.select(pl.col(own).alias(name) for name, own in given.items()).iter_rows(named=True)
+        texts = [fill(template, row) for row in rows]
     described = pl.DataFrame({"title": titles, "text": texts}, schema={"title": pl.String, "text": pl.String})
-    return described.hstack(kept)
+    return described.hstack(kept), template
 
 
 def _titles(values: pl.Series) -> tuple[list[str], list[str]]:

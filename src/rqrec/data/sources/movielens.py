@@ -246,6 +246,7 @@ def _scan_plain(path: Path, separator: str, names: list[str], skip: int = 0) -> 
         separator=separator,
         has_header=False,
         skip_rows=skip,
+        glob=False,
         schema=dict.fromkeys(names, pl.String),
         quote_char=None,
     )
