@@ -367,6 +367,22 @@ def test_an_artefact_in_another_would_be_lost_with_it(tmp_path: Path) -> None:
     assert make(outer, "retrieval") == outer
 
 
+def test_an_artefact_with_files_of_others_is_not_replaced(tmp_path: Path) -> None:
+    folder = make(tmp_path / "a", "retrieval")
+    (folder / "versions" / "1").mkdir(parents=True)
+    (folder / "versions" / "1" / "items.parquet").write_text("its own")
+    (folder / ".gitattributes").write_text("hidden")
+    assert not reuse(folder, "retrieval", {}, {}, force=True)
+    make(tmp_path / "b").rename(folder / "inside")
+    (folder / "notes.txt").write_text("years")
+    with pytest.raises(
+        FileExistsError,
+        match=r"not its own and would be lost \(inside/file\.txt, inside/manifest\.json, notes\.txt\)",
+    ):
+        reuse(folder, "retrieval", {}, {}, force=True)
+    assert (folder / "notes.txt").read_text() == "years"
+
+
 def test_a_mount_point_is_refused_before_any_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Another folder can take its place neither then nor later."""
     monkeypatch.setattr("os.path.ismount", lambda path: path == tmp_path / "mounted")

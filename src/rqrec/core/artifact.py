@@ -501,6 +501,7 @@ def reuse(
         _check_place(Path(folder))
         return False
     if force:
+        _check_nothing_is_lost(Path(folder))
         return False
     manifest = read_manifest(folder, artifact_type)
     differing = differences({"settings": manifest.settings}, {"settings": settings})
@@ -519,6 +520,29 @@ def reuse(
     read_manifest(folder, artifact_type, verify=True)
     log(f"{Path(folder).name}: found in {folder}.")
     return True
+
+
+def _check_nothing_is_lost(folder: Path) -> None:
+    """Raise FileExistsError if an artefact that is to be replaced holds files that are not its own."""
+    try:
+        manifest = read_manifest(folder)
+    except ValueError:  # of another version: its files are not known
+        return
+    if manifest.artifact_type == "held_out":  # in which training prepares data
+        return
+    inside = (path.relative_to(folder) for path in sorted(folder.rglob("*")) if path.is_file())
+    others = [
+        path
+        for path in inside
+        if path.as_posix() not in (MANIFEST, *manifest.files)
+        and path.parts[0] != VERSIONS
+        and not any(part.startswith(".") for part in path.parts)
+    ]
+    if others:
+        raise FileExistsError(
+            f"{folder} holds files that are not its own and would be lost ({first_few(others)}): move them elsewhere, "
+            f"or choose another folder."
+        )
 
 
 def _check_place(folder: Path) -> None:
