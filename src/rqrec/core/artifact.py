@@ -540,8 +540,8 @@ def _check_nothing_is_lost(folder: Path) -> None:
     ]
     if others:
         raise FileExistsError(
-            f"{folder} holds files that are not its own and would be lost ({first_few(others)}): move them elsewhere, "
-            f"or choose another folder."
+            f"{folder} holds files that are not its own and would be lost ({first_few(others)}): move them "
+            f"elsewhere, or choose another folder."
         )
 
 
