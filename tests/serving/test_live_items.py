@@ -143,6 +143,20 @@ def test_a_removed_item_vanishes_at_once_everywhere(
     assert gone in asked(client)
 
 
+def test_an_item_comes_back_without_a_vector(client: httpx.Client, model: Path, tmp_path: Path) -> None:
+    """Nothing is encoded, as the encoder of this model is none that can be loaded."""
+    for number in (3, 4, 5):
+        assert client.delete(f"/v1/items/item {number}", headers=ADMIN).status_code == 200
+    body = {"items": [{"item_id": "item 3", "title": "Back"}]}
+    answer = client.post("/v1/items", json=body, headers=ADMIN)
+    assert (answer.status_code, answer.json().get("n_items")) == (200, N_ITEMS - 2), answer.text
+    (tmp_path / "new.csv").write_text("item_id,title\nitem 4,Back\n")
+    rqrec("items", "add", model, "--items", tmp_path / "new.csv")
+    back = Recommender.load(model).add_items([{"item_id": "item 5", "title": "Back"}])
+    assert [back.catalog.titles()[number] for number in (3, 4, 5)] == ["Back"] * 3
+    assert back.available.all()
+
+
 def test_an_updated_item_is_described_anew_and_keeps_its_codes(client: httpx.Client) -> None:
     before, listed = client.get("/v1/items/item 10").json(), asked(client)
 

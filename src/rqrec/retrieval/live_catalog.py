@@ -162,6 +162,14 @@ def add_items(
     )
 
 
+def all_return(artifact: RetrievalArtifact, item_ids: Sequence[str] | pl.Series) -> bool:
+    """Whether all these items were removed before, so that they come back without vectors."""
+    if artifact.live is None:
+        return False
+    trained, changes, _ = artifact.live
+    return bool(np.isin(_ids(trained, changes).find(item_ids), changes.removed).all())
+
+
 def remove_items(
     trained: RetrievalArtifact, changes: CatalogueChanges, item_ids: Sequence[str]
 ) -> CatalogueChanges:

@@ -27,6 +27,7 @@ from rqrec.retrieval.ensemble import PROPOSALS, Ensemble, ExpertSettings
 from rqrec.retrieval.experts import PopularityExpert
 from rqrec.retrieval.live_catalog import (
     add_items,
+    all_return,
     can_take_new_items,
     describe_items,
     describe_updates,
@@ -375,7 +376,7 @@ class Recommender:
         trained = self.artifact.as_trained
         template = None if trained.vectors is None else trained.vectors.settings.template
         described = describe_items(items, trained.catalog, template)
-        if vectors is None:
+        if vectors is None and not all_return(self.artifact, described["item_id"]):
             kept = can_take_new_items(self.artifact.as_trained)
             encode = None if kept.settings.encoder is None else kept_encoder(kept.settings.encoder)
             vectors = kept.encode(described["text"].to_list(), encode)

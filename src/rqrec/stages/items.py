@@ -8,7 +8,13 @@ from rqrec.data.catalog import Catalog
 from rqrec.data.embeddings import read_with_zeros
 from rqrec.data.new_fields import field_types
 from rqrec.data.sources.custom import read_item_updates, read_new_items
-from rqrec.retrieval.live_catalog import add_items, can_take_new_items, remove_items, update_items
+from rqrec.retrieval.live_catalog import (
+    add_items,
+    all_return,
+    can_take_new_items,
+    remove_items,
+    update_items,
+)
 from rqrec.retrieval.versions import Version, change, read_live, versions
 
 
@@ -25,9 +31,11 @@ def add(artifact: Path, items: Path, embeddings: Path | None = None) -> Version:
     encoded = embeddings is None
     types = field_types(trained.catalog.items)
     described = read_new_items(items, types, kept.settings.template, text_needed=encoded)
-    vectors = (
-        kept.encode(described["text"].to_list()) if embeddings is None else read_with_zeros(embeddings)[0]
-    )
+    vectors = None
+    if embeddings is not None:
+        vectors = read_with_zeros(embeddings)[0]
+    elif not all_return(live.artifact, described["item_id"]):
+        vectors = kept.encode(described["text"].to_list())
     made = change(
         artifact,
         f"{len(described)} added",
