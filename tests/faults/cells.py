@@ -44,11 +44,8 @@ from tests.stages.world import write_world
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "reliability.md"
 START, END = "<!-- table -->\n", "<!-- end of the table -->\n"
-MOMENTS = (
-    0.35,
-    0.6,
-    0.85,
-)  # when a command is killed, as a part of the time that it takes, and of its changes of files
+# When a command is killed, as a part of the time that it takes, and of its changes of files.
+MOMENTS = (0.35, 0.6, 0.85)
 KILL = (signal.SIGKILL, -9)  # with the exit statuses that follow
 TERMINATE = (signal.SIGTERM, 143, -15)  # -15: before the command began
 TAKES = "takes.json"  # how many seconds and changes of files each command takes

@@ -362,13 +362,20 @@ def _verify(folder: Path, manifest: Manifest) -> None:
     for name, expected in manifest.files.items():
         if not (folder / name).is_file() or file_hash(folder / name) != expected:
             raise ValueError(f"{folder / name} is missing or differs from its manifest. {again}")
-    for path in folder.rglob("*"):
-        inside = path.relative_to(folder)
-        known = inside.as_posix() in (MANIFEST, *manifest.files) or inside.parts[0] == VERSIONS
-        if path.suffix in DATA and path.is_file() and not known and not _is_of_another(path, folder):
+    for path in _files_of_others(folder, manifest):
+        if path.suffix in DATA and not _is_of_another(path, folder):
             raise ValueError(
                 f"{path} is not in the manifest of {folder}, so it may be anything. Move it elsewhere, or: {again}"
             )
+
+
+def _files_of_others(folder: Path, manifest: Manifest) -> Iterator[Path]:
+    """The files in an artefact's folder that neither its manifest nor a version of its catalogue accounts for."""
+    for path in folder.rglob("*"):
+        inside = path.relative_to(folder)
+        known = inside.as_posix() in (MANIFEST, *manifest.files) or inside.parts[0] == VERSIONS
+        if not known and path.is_file():
+            yield path
 
 
 def _is_of_another(path: Path, folder: Path) -> bool:
@@ -530,15 +537,8 @@ def _check_nothing_is_lost(folder: Path) -> None:
         return
     if manifest.artifact_type == "held_out":  # in which training prepares data
         return
-    inside = (path.relative_to(folder) for path in sorted(folder.rglob("*")) if path.is_file())
-    others = [
-        path
-        for path in inside
-        if path.as_posix() not in (MANIFEST, *manifest.files)
-        and path.parts[0] != VERSIONS
-        and not any(part.startswith(".") for part in path.parts)
-    ]
-    if others:
+    inside = sorted(path.relative_to(folder) for path in _files_of_others(folder, manifest))
+    if others := [path for path in inside if not any(part.startswith(".") for part in path.parts)]:
         raise FileExistsError(
             f"{folder} holds files that are not its own and would be lost ({first_few(others)}): move them "
             f"elsewhere, or choose another folder."

@@ -77,7 +77,7 @@ class Fields:
 
     def values(self, name: str) -> FieldValues:
         """The values of a field, for comparisons: of a text also its parts between commas, semicolons and bars."""
-        return self._once(("values", name), lambda: self._values(name, _LISTS, whole=True, temporal=True))
+        return self._once(("values", name), lambda: self._values(name, _LISTS, whole=True))
 
     def written(self, name: str) -> FieldValues:
         """The values of a field as they are written, of a text its parts between semicolons or bars."""
@@ -107,9 +107,8 @@ class Fields:
         groups_NG[items_M, columns_M] = numbers_M
         return groups_NG
 
-    def _values(
-        self, name: str, separators: str, *, whole: bool, lower: bool = True, temporal: bool = False
-    ) -> FieldValues:
+    def _values(self, name: str, separators: str, *, whole: bool, lower: bool = True) -> FieldValues:
+        """The values of a field; `whole`: also texts that are divided, and dates as dates and not as text."""
         table = pl.DataFrame({"value": as_field(self.items[name])}).with_row_index("item")
         if isinstance(table["value"].dtype, pl.List):
             table = table.explode("value")
@@ -117,7 +116,7 @@ class Fields:
         dtype = table["value"].dtype
         if dtype.is_numeric():
             table = table.with_columns(pl.col("value").cast(pl.Float64)).filter(pl.col("value").is_not_nan())
-        elif dtype != pl.Boolean and not (temporal and dtype.is_temporal()):
+        elif dtype != pl.Boolean and not (whole and dtype.is_temporal()):
             table = table.with_columns(pl.col("value").cast(pl.String))
             if lower:
                 table = table.with_columns(pl.col("value").str.to_lowercase())

@@ -1,9 +1,11 @@
 """The text of items that have no text of their own: made from all fields that describe them."""
 
+from collections.abc import Iterable
+
 import polars as pl
 
 from rqrec.data.columns import TITLES, is_id, normalised
-from rqrec.data.templates import SEPARATOR
+from rqrec.data.templates import SEPARATOR, fields_of
 
 _LIST_MARK = r"(\S)\|(\S)"  # MovieLens writes "Adventure|Comedy"
 _IN_TEMPLATE = set("{}")
@@ -32,6 +34,16 @@ def template_of_all(items: pl.DataFrame) -> str | None:
     others = [name for name in items.columns if name != title and _describes(items[name])]
     parts = [f"{name.replace('_', ' ').strip()}: {{{name}}}" for name in others]
     return SEPARATOR.join([*([f"{{{title}}}"] if title else []), *parts]) or None
+
+
+def fields_given(template: str, columns: Iterable[str]) -> dict[str, str]:
+    """The columns that hold the fields of a template, of which the title may have another name there."""
+    columns, fields = list(columns), list(fields_of(template))
+    given = {name: name for name in fields if name in columns}
+    title, own = title_column(fields), title_column(columns)
+    if title is not None and own is not None:
+        given.setdefault(title, own)
+    return given
 
 
 def readable(items: pl.DataFrame) -> pl.DataFrame:

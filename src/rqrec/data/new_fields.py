@@ -134,16 +134,16 @@ def _as_type(value: Any, dtype: pl.DataType) -> Any:
 
 def _without_zone(value: Any, dtype: pl.DataType) -> Any:
     """A date or time as its field has it: in UTC. Raises TypeError on what the field would not keep."""
-    if isinstance(value, datetime) and dtype == pl.Date and value.time() == time.min:
-        return value.date()
-    if isinstance(value, datetime) and dtype != pl.Datetime:
-        raise TypeError
     if isinstance(value, time) and value.tzinfo is not None:
         raise TypeError
-    if isinstance(value, datetime) and value.tzinfo is not None:
-        value = value.astimezone(UTC).replace(tzinfo=None)
-    zone = getattr(dtype, "time_zone", None)
-    return value.replace(tzinfo=UTC) if zone and isinstance(value, datetime) else value
+    if not isinstance(value, datetime):
+        return value
+    if dtype == pl.Date and value.time() == time.min:
+        return value.date()
+    if not isinstance(dtype, pl.Datetime):
+        raise TypeError
+    in_utc = value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
+    return in_utc if dtype.time_zone else in_utc.replace(tzinfo=None)
 
 
 def _described(dtype: pl.DataType) -> str:

@@ -17,10 +17,10 @@ from rqrec.core.progress import log
 from rqrec.data.catalog import Catalog
 from rqrec.data.fields import ANEW, INDEX
 from rqrec.data.ids import PADDING, IdMap, UnknownIdError
-from rqrec.data.item_texts import title_column
+from rqrec.data.item_texts import fields_given
 from rqrec.data.nearest import nearest
 from rqrec.data.new_fields import as_fields, field_types
-from rqrec.data.templates import fields_of, fill
+from rqrec.data.templates import fill
 from rqrec.knn.graph import CONTENT_NEIGHBOURS
 from rqrec.knn.index import KnnIndex
 from rqrec.models.new_items import with_new_items
@@ -61,8 +61,7 @@ def _text_of(row: Mapping[str, Any], template: str | None) -> str:
     """The text that a template makes of an item; its title has the name that it had in the items of the training."""
     if template is None:
         return ""
-    title = title_column(list(fields_of(template))) or "title"
-    return fill(template, {title: row.get("title"), **row})
+    return fill(template, {name: row[own] for name, own in fields_given(template, row).items()})
 
 
 def describe_updates(rows: Sequence[Mapping[str, Any]], catalog: Catalog) -> pl.DataFrame:

@@ -1,6 +1,6 @@
 """Custom data: an interaction log, and items with texts or precomputed embeddings."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,14 @@ from rqrec.data.fields import EMBEDDING_ROW, kept_fields
 from rqrec.data.ids import LONGEST_ID, IdMap
 from rqrec.data.interactions import FRACTION, Interactions
 from rqrec.data.invalid_rows import InvalidRows
-from rqrec.data.item_texts import is_readable, readable, template_of_all, text_column, title_column
+from rqrec.data.item_texts import (
+    fields_given,
+    is_readable,
+    readable,
+    template_of_all,
+    text_column,
+    title_column,
+)
 from rqrec.data.log_table import LogTable, read_as_log
 from rqrec.data.new_fields import FieldTypes, as_fields, known_fields
 from rqrec.data.tables import BLANK, Table, open_table, tables_named
@@ -274,7 +281,7 @@ def read_new_items(
         raise ValueError(f"{path} has no titles; its columns are {listed(fields.columns)}. Add title.")
     if template:
         lacks = set(fields_of(template)) - set(fields.columns)
-        if lacks and (text_column(fields.columns) or not _fields_given(template, fields.columns)):
+        if lacks and (text_column(fields.columns) or not fields_given(template, fields.columns)):
             template = None
     items, _ = _describe(table, column, fields, template, text_needed=text_needed, types=types)
     items.insert_column(0, pl.Series("item_id", ids))
@@ -283,15 +290,6 @@ def read_new_items(
     if text_needed:
         invalid.add("no text", items["text"] == "", ids)
     return _typed(items.filter(invalid.kept(drop=False, advice="Correct or remove them.")), types)
-
-
-def _fields_given(template: str, columns: Sequence[str]) -> dict[str, str]:
-    """The columns of a table with the fields of a template, of which the title may have another name there."""
-    given = {name: name for name in fields_of(template) if name in columns}
-    title, own = title_column(list(fields_of(template))), title_column(list(columns))
-    if title is not None and own is not None:
-        given.setdefault(title, own)
-    return given
 
 
 def _changes(path: Path) -> tuple[Table, str, pl.DataFrame, pl.Series]:
@@ -372,7 +370,7 @@ def _describe(
             f"{table.path} has no column that describes the items; its columns are {listed(fields.columns)}. Add "
             f"text, or a column such as title, or provide {EMBEDDINGS_FILE}."
         )
-    given = _fields_given(template, fields.columns) if template else {}
+    given = fields_given(template, fields.columns) if template else {}
     _check_readable(table, fields, [*given.values(), *([title] if title else ())])
     if title is None and types is None:
         notes.append("it has no column title, so people are shown the ids")
